@@ -12,6 +12,7 @@ import re
 import unicodedata
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,10 @@ NAMED_BY = ("path", "qualified_name", "signature")
 _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
-VERSION = 2
+VERSION = 3
 """Raise it if the same text would get another sparse vector. What is at hand goes on in the version that it has."""
 K, B = 1.2, 0.75
-AVERAGE_LENGTHS = {1: 40.0, 2: 100.0}
+AVERAGE_LENGTHS = {1: 40.0, 2: 100.0, 3: 100.0}
 """The average length by version. A text of 400 characters has some 40 words that count. Taking such texts for shorter
 than average finds more once meaning and words are added up (`benchmarks/quality.py`)."""
 _SIGNS = {"c++": "cplusplus", "c#": "csharp", "f#": "fsharp", ".net": "dotnet"}
@@ -48,7 +49,14 @@ _SIGNS_OF_NAMES = ("#", "c++", ".ai", ".io", ".js", ".net")
 """What each of these names has one of."""
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 WITHOUT_SPACES = frozenset({"chinese", "japanese"})
-"""Languages that do not separate words: a dictionary finds them."""
+"""Languages for which the engine's dictionary found words before version 3."""
+_HIRAGANA = "\u3041-\u309f"
+_UNSPACED = re.compile(
+    f"[\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+|[{_HIRAGANA}]+"
+    "|[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]+"
+)
+"""A run of Han characters, Hiragana or Katakana: in Japanese, a word seldom goes on in another script."""
+_PARTICLE = re.compile(f"[{_HIRAGANA}]")
 _WORD = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\w+(?:[-.']\w+)*", re.IGNORECASE)
 
 
@@ -59,6 +67,23 @@ def split_identifiers(text: str) -> str:
     other and by its parts. Other text stays as it is.
     """
     return _NAME.sub(_spelled_out, text)
+
+
+def split_unspaced(text: str, *, characters: bool = False) -> str:
+    """Return the text with Chinese and Japanese in pairs of neighbouring characters, as words: whatever their language.
+
+    No dictionary has every name, and it divides a phrase otherwise than the text that has it. With `characters`, each
+    character is a word too, so that a query of one finds it. A single Hiragana is a particle or an ending, and no word.
+    """
+
+    def words(match: re.Match[str]) -> str:
+        run = match[0]
+        if len(run) == 1:
+            return " " if _PARTICLE.fullmatch(run) else f" {run} "
+        pairs = map("".join, pairwise(run))
+        return f" {' '.join([*pairs, *run] if characters else pairs)} "
+
+    return text if text.isascii() else _UNSPACED.sub(words, text)
 
 
 def names_of(payload: Mapping[str, Any]) -> str:
@@ -141,13 +166,13 @@ class Bm25Encoder:
     """A maker of sparse vectors, cheap to make: there is no model to load."""
 
     def __init__(self, model: Bm25Model) -> None:
-        self._model, self._split, self._folds = model, model.identifiers, model.version > 1
+        self._model, self._split = model, model.identifiers
         self._languages = split_languages(model.language)
         self._engines = [_engine(language, model.version) for language in self._languages]
 
     def documents(self, texts: Iterable[str]) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row."""
-        found = [self._engine_for(text).embed_document(self._prepared(text)) for text in texts]
+        found = [self._engine_for(text).embed_document(self._prepared(text, document=True)) for text in texts]
         return SparseVectors.from_lists([vector.indices for vector in found], [vector.values for vector in found])
 
     def query(self, text: str) -> SparseVector:
@@ -168,7 +193,7 @@ class Bm25Encoder:
 
     def matched(self, words: Mapping[str, frozenset[int]], text: str) -> tuple[str, ...]:
         """Return which of these words of a query the text has, in some form."""
-        found = set(self._engine_for(text).embed_query(self._prepared(text)).indices)
+        found = set(self._engine_for(text).embed_query(self._prepared(text, document=True)).indices)
         return tuple(word for word, dimensions in words.items() if not found.isdisjoint(dimensions))
 
     def _engine_for(self, text: str) -> e.Bm25:
@@ -177,10 +202,12 @@ class Bm25Encoder:
             return self._engines[0]
         return self._engines[self._languages.index(choose_language(text, self._languages))]
 
-    def _prepared(self, text: str) -> str:
-        if self._split:
-            return split_identifiers(text)
-        if not self._folds:
+    def _prepared(self, text: str, *, document: bool = False) -> str:
+        text = split_identifiers(text) if self._split else self._folded(text)
+        return split_unspaced(text, characters=document) if self._model.version > 2 else text
+
+    def _folded(self, text: str) -> str:
+        if self._model.version == 1:
             return text
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
@@ -193,7 +220,8 @@ class Bm25Encoder:
 def _words(model: Bm25Model, query: str) -> Mapping[str, frozenset[int]]:
     """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
     encoder = Bm25Encoder(model)
-    words = {word: frozenset(encoder.query(word).indices) for word in _WORD.findall(query)}
+    text = split_unspaced(query) if model.version > 2 else query
+    words = {word: frozenset(encoder.query(word).indices) for word in _WORD.findall(text)}
     return MappingProxyType({word: dimensions for word, dimensions in words.items() if dimensions})
 
 
@@ -205,7 +233,7 @@ def _engine(language: str, version: int) -> e.Bm25:
         parameters |= {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
     else:
         parameters["language"] = language
-    if language in WITHOUT_SPACES:
+    if language in WITHOUT_SPACES and version < 3:
         parameters["tokenizer"] = e.TokenizerType.Multilingual
     return e.Bm25(e.Bm25Config(**parameters))
 

@@ -36,11 +36,38 @@ def test_accents_ligatures_and_full_width_make_no_difference() -> None:
     assert words("Café ﬁle Ａｂｃ") == words("cafe file abc")
 
 
+@pytest.mark.parametrize("language", ["english", "japanese", "chinese", "none", "english, chinese"])
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("検索", "日本語の検索エンジンは便利です"),
+        ("検索エンジン", "このエンジンで検索する"),
+        ("水", "水道の水を飲む"),
+        ("离线", "打印机离线了怎么办"),
+        ("ﾌﾟﾘﾝﾀｰ", "新しいプリンター"),
+        ("driver", "安装driver之后"),
+    ],
+)
+def test_chinese_and_japanese_are_found_in_an_index_of_any_language(language: str, query: str, text: str) -> None:
+    encoder = Bm25Encoder(Bm25Model(language))
+    document = set(encoder.documents([text]).row(0).indices)
+    assert words(query, encoder) & document
+    assert encoder.matched(encoder.words(query), text)
+    assert not words("猫", encoder) & document
+    assert not words("の", encoder)
+
+
+def test_words_of_an_unspaced_phrase_are_its_pairs_and_code_has_them_too() -> None:
+    assert list(ENGLISH.words("打印机 offline")) == ["打印", "印机", "offline"]
+    assert words("離線", CODE) & set(CODE.documents(["def check():  # プリンターが離線です"]).row(0).indices)
+
+
 def test_a_collection_of_an_older_version_keeps_its_words() -> None:
     older = bm25_model(IndexSettings(name="x", table="x", key="id", text="body")).recorded_in(
         "text-1-9-0/bm25-1-english"
     )
     assert older == Bm25Model.from_metadata({"language": "english", "identifiers": False, "version": 1})
+    assert len(words("検索エンジン", Bm25Encoder(Bm25Model("english", version=2)))) == 1
     before = Bm25Encoder(older)
     assert words("C++", before) == words("C", before) != words("C++")
     assert words("café", before) != words("cafe", before)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index import Retriever
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.embedders.bm25 import VERSION, Bm25Encoder, Bm25Model
 from tests.project import SETTINGS, Project
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def points(project: Project) -> dict[str, StoredPoint]:
         return {point.id: point for point in store.scroll(project.settings.alias("notes"), vectors=True)}
 
 
-def check_words(project: Project, language: str = "english", version: int = 2) -> dict[str, StoredPoint]:
+def check_words(project: Project, language: str = "english", version: int = VERSION) -> dict[str, StoredPoint]:
     """Check that every point has exactly the sparse vector of its text, and return the points."""
     found, encoder = points(project), Bm25Encoder(Bm25Model(language, version=version))
     for point in found.values():
@@ -67,7 +67,7 @@ def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(proje
     project.write_settings(SETTINGS.format(extra=""))
     refused = project.run()
     assert refused.indexes[0].state == "failed"
-    assert "bm25-2-english" in refused.indexes[0].message
+    assert f"bm25-{VERSION}-english" in refused.indexes[0].message
     assert "rag-index rebuild notes" in refused.indexes[0].message
     assert best(project, "Note 7")  # it is searched by meaning until then
     rebuilt = project.cli("rebuild", "notes", "--json")

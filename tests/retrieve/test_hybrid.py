@@ -45,6 +45,16 @@ def test_a_code_is_found_by_its_words_in_a_default_search(codes: Desk) -> None:
     assert (hybrid.dense_weight, hybrid.fusion) == (0.7, "score")
 
 
+def test_an_unspaced_phrase_finds_its_text_in_an_english_index(embedded: Desk) -> None:
+    rows = [(1, "プリンターの検索機能が動きません"), (2, "打印机离线了怎么办"), (3, "The printer is offline")]
+    embedded.fill({"comments": rows}, number=2)
+    with embedded.retriever() as retriever:
+        for query, first in (("検索", "1"), ("离线的打印机", "2"), ("printer 離線", "3")):
+            hit = retriever.search_sync(query, indexes=["comments"], dense_weight=0).hits[0]
+            assert (hit.document_id, hit.bm25 > 0) == (first, True)
+        assert retriever.search_sync("离线的打印机", indexes=["comments"]).hits[0].matched == ("离线", "打印", "印机")
+
+
 def test_a_score_is_the_weighted_mean_with_soft_match_and_bm25_as_a_share_of_the_best_of_all_indexes(
     codes: Desk,
 ) -> None:
