@@ -18,6 +18,7 @@ import time
 import unicodedata
 from collections import Counter
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
     from rag_index.retrieve.fan_out import FanOut
     from rag_index.retrieve.question import IndexAnswer, Question
 
-MIN_LETTERS = 5
-"""A shorter word has too many others at one edit."""
+MIN_LETTERS, MAX_LETTERS = 5, 30
+"""A shorter word has too many others at one edit, and a longer one is no word."""
 MAX_WORDS = 3
 """Words of a query that are corrected at most: one of many unknown words is in another language."""
-ALPHABET = 32
-"""The small letters of an alphabet stand together in one or two blocks of this many characters."""
+BLOCK, MAX_BLOCKS = 32, 3
+"""The small letters of an alphabet stand in one or two blocks of this many characters. A script of more has none."""
 SAMPLE = 20
 """Chunks that are read to see how a word is written."""
 _ACCENTS, _LETTERS = re.compile("[\u0300-\u036f]"), re.compile(r"[^\W\d_]+")
@@ -63,7 +64,7 @@ async def ask_corrected(
         left = min(answer.until for answer in answered) - time.monotonic()
         if not corrected or left <= 0:
             return question, answers, seconds
-        text = re.sub(r"\w+", lambda match: corrected.get(match[0], match[0]), question.text)
+        text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
         again, more = await fan_out.ask(replace(question, text=text, timeout=left), indexes)
     except RagIndexError:
         return question, answers, seconds
@@ -77,15 +78,17 @@ def missing_words(text: str, counted: Sequence[tuple[IndexAnswer, Bm25Model]]) -
     missing: dict[str, bool] = {}
     for answer, model in counted:
         for word, own in Bm25Encoder(model).words(text).items():
-            if len(word) >= MIN_LETTERS and word.isalpha():
+            if MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha():
                 missing[word] = missing.get(word, True) and not any(answer.counts.having.get(one) for one in own)
     return [word for word, is_missing in missing.items() if is_missing]
 
 
 def spellings(word: str) -> list[str]:
     """Return all spellings at one edit from a word in small letters: swaps, then additions, omissions, replacements."""
-    blocks = {ord(letter) // ALPHABET * ALPHABET for letter in word}
-    alphabet = [chr(code) for block in sorted(blocks) for code in range(block, block + ALPHABET)]
+    blocks = sorted({ord(letter) // BLOCK * BLOCK for letter in word})
+    alphabet = (
+        [chr(code) for block in blocks for code in range(block, block + BLOCK)] if len(blocks) <= MAX_BLOCKS else []
+    )
     letters = [letter for letter in alphabet if letter.isalpha() and letter == letter.lower()]
     parts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
     found = [begin + end[1] + end[0] + end[2:] for begin, end in parts if len(end) > 1]
@@ -102,8 +105,7 @@ async def _corrected(
     missing: Sequence[str],
 ) -> Mapping[str, str]:
     """Return for each typing error the spelling that most chunks have which the caller may see; {} if there is none."""
-    errors = [word for word in missing if min(count_tokens(word), count_tokens(word.lower())) > 1]
-    made = {word: spellings(word.lower()) for word in errors[:MAX_WORDS]}
+    made = await asyncio.to_thread(_possible, missing)
     every = list(dict.fromkeys(spelling for some in made.values() for spelling in some))
     if not every:
         return {}
@@ -114,6 +116,12 @@ async def _corrected(
         for word, some in made.items()
         if (known := [spelling for spelling in some if counts[spelling]])
     }
+
+
+def _possible(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the spellings at one edit of those words that have no token of their own, which may load the tokens."""
+    errors = [word for word in words if min(count_tokens(word), count_tokens(word.lower())) > 1]
+    return {word: spellings(word.lower()) for word in errors[:MAX_WORDS]}
 
 
 async def _count(

@@ -31,6 +31,7 @@ def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) 
             ("KUBERNETIS", "41", {"KUBERNETIS": "KUBERNETES"}),
             ("kubernnetes: how to deploy?", "41", {"kubernnetes": "kubernetes"}),
             ("бухгалтерри", "42", {"бухгалтерри": "бухгалтерии"}),
+            ("kubernetisの使い方", "41", {"kubernetis": "kubernetes"}),
         ):
             result = retriever.search_sync(query)
             assert (result.corrected, result.hits[0].document_id) == (corrected, first)
@@ -51,6 +52,8 @@ def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) 
         "pyhton2",
         "roum",
         "zzqqxx wwvvuu",
+        "x" * 2000,
+        "가나다라마바사아자차",
         "how does kubernetes deploy",
     ],
 )
