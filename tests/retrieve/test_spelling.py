@@ -79,12 +79,13 @@ def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> 
     """Neither from a correction to such a word, nor from one that is missing, nor from which of two it is."""
     staff, all_ = {"_rag": access_part(["staff"])}, {"_rag": access_part(["staff", "guests"])}
     rows = [
-        *((n, f"The commuter of room {n} hates merlinwood", staff) for n in range(30)),
+        *((n, f"The commuter of room {n} hates merlinwood, sauerkraut", staff) for n in range(30)),
         (31, "The kubernetis is a secret project", staff),
         (40, "Kubernetes for guests", all_),
         (41, "The computer of a guest", all_),
         (42, "Another computer", all_),
         (43, "A commuter", all_),
+        (44, f"{'Cabbage is a vegetable. ' * 4}Sauerkraut", all_),
     ]
     empty.more = {"comments": 'access = "acl"'}
     empty.write()
@@ -94,6 +95,7 @@ def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> 
             ("merlinwod", {}, {"merlinwod": "merlinwood"}),
             ("kubernetis", {"kubernetis": "kubernetes"}, {}),
             ("comuter", {"comuter": "computer"}, {"comuter": "commuter"}),
+            ("sauerkrautt", {"sauerkrautt": "sauerkraut"}, {"sauerkrautt": "sauerkraut"}),
         ):
             asked = {"query": query, "indexes": ["comments"]}
             assert retriever.search_sync(**asked, groups=["guests"]).corrected == for_guests, query
