@@ -86,6 +86,12 @@ def split_unspaced(text: str, *, characters: bool = False) -> str:
     return text if text.isascii() else _UNSPACED.sub(words, text)
 
 
+def is_compound_name(text: str) -> bool:
+    """Return whether a text is one name of several parts, such as `read_tree`."""
+    name = text.strip()
+    return name.isidentifier() and split_identifiers(name) != name
+
+
 def names_of(payload: Mapping[str, Any]) -> str:
     """Return the path of a chunk of source code and the names of its symbol, a line each."""
     return "\n".join(str(payload[field]) for field in NAMED_BY if payload.get(field))

@@ -203,8 +203,8 @@ class _Judged:
     asked: list[Asked]
     relevant: list[Mapping[Document, int]]
 
-    def ranked(self, dense_weight: float) -> list[list[Document]]:
-        """Return the documents that each query finds with this weight of meaning, best first."""
+    def ranked(self, dense_weight: float | None = None) -> list[list[Document]]:
+        """Return the documents that each query finds with this weight of meaning (default: as searches), best first."""
         return [one.candidates.ranked(dense_weight, self.indexes) for one in self.asked if one.candidates]
 
     @property
@@ -261,10 +261,11 @@ def _scope(name: str, indexes: tuple[str, ...], asked: Sequence[Asked]) -> _Judg
 
 def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
     weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
-    ranked = {weight: judged.ranked(weight) for weight in {*weights.values(), dense_weight}}
-    values = {name: _values(judged, ranked[weight], options.metrics) for name, weight in weights.items()}
+    searched = judged.ranked()
+    ranked = {name: searched if name == HYBRID else judged.ranked(weight) for name, weight in weights.items()}
+    values = {name: _values(judged, found, options.metrics) for name, found in ranked.items()}
     ways = tuple(_way(name, weights[name], values) for name in weights)
-    worst = _worst(judged, ranked[dense_weight], options)
+    worst = _worst(judged, searched, options)
     return Scope(judged.name, judged.name == FUSED and len(judged.indexes) > 1, len(judged.asked), ways, worst)
 
 
@@ -307,7 +308,7 @@ def _weight(judged: _Judged, settings: Settings, metric: Metric) -> WeightChoice
             f'search = "hybrid" and run `rag-index rebuild`'
         )
 
-    def values(weight: float) -> list[float]:
+    def values(weight: float | None) -> list[float]:
         return [measure(metric, *pair) for pair in zip(judged.ranked(weight), judged.relevant, strict=True)]
 
     return choose_weight(values, settings.dense_weight, str(metric))

@@ -64,12 +64,12 @@ class WeightChoice:
         }
 
 
-def choose_weight(values: Callable[[float], Sequence[float]], present: float, metric: str) -> WeightChoice:
-    """Return the best weight. `values` returns the measure of each query with a weight.
+def choose_weight(values: Callable[[float | None], Sequence[float]], present: float, metric: str) -> WeightChoice:
+    """Return the best weight. `values` returns the measure of each query with a weight, or with None as searches are.
 
     Raises SettingsError if there are fewer queries than MIN_QUERIES.
     """
-    now = np.asarray(values(present), dtype=np.float64)
+    now = np.asarray(values(None), dtype=np.float64)
     if len(now) < MIN_QUERIES:
         raise SettingsError(
             f"a weight cannot be chosen with {len(now)} queries: at least {MIN_QUERIES} are needed, and some hundred "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.embedders.bm25 import Bm25Encoder, names_of
+from rag_index.embedders.bm25 import Bm25Encoder, key_words, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,22 +91,21 @@ def _newton(x: NDArray[np.float64], y: NDArray[np.float64], share: NDArray[np.fl
 
 
 def with_relevance(hits: Iterable[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
-    """Return the hits with their relevance."""
+    """Return the hits with their relevance, and with the words of the query that each has, if words were searched."""
     live = {answer.index: answer.live for answer in answered if answer.live}
     encoders = {one.bm25: Bm25Encoder(one.bm25) for one in live.values() if one.bm25}
     words = {model: encoder.words(query) for model, encoder in encoders.items()}
     by_words = {answer.index for answer in answered if answer.hybrid}
 
     def judged(hit: SearchHit) -> SearchHit:
-        collection = live[hit.index]
-        model, share = collection.bm25, 0.0
-        if model is not None and words[model]:
-            matched = hit.matched
-            if hit.index not in by_words:  # this search did not look for words, but the text may have them
-                text = "\n".join([names_of(hit.payload), hit.title, hit.text])
-                matched = encoders[model].matched(words[model], text)
-            share = len(matched) / len(words[model])
-        return replace(hit, words=share, relevance=collection.calibration.relevance(hit.cosine, share))
+        collection, searched = live[hit.index], hit.index in by_words
+        found: tuple[str, ...] = ()
+        if collection.bm25 is not None and (hit.bm25 or not searched):  # meaning alone may find the words as well
+            text = "\n".join([names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text])
+            found = encoders[collection.bm25].matched(words[collection.bm25], text)
+        share = len(found) / len(words[collection.bm25]) if found and collection.bm25 else 0.0
+        relevance = collection.calibration.relevance(hit.cosine, share)
+        return replace(hit, matched=found if searched else (), words=share, relevance=relevance)
 
     return [judged(hit) for hit in hits]
 

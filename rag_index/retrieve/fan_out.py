@@ -371,7 +371,7 @@ async def load_payloads(
     while True:
         asked = [answer for answer in answers if answer.error is None]
         together = compares_scores(asked, fusion)
-        scoring = scorings(asked, question.dense_weight)
+        scoring = scorings(asked, question)
         if all(answer.whole for answer in asked):
             break
         groups = [asked] if together else [[answer] for answer in asked]

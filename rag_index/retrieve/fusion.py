@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.layout import LINK, PART, TITLE
-from rag_index.embedders.bm25 import Bm25Encoder, key_words, names_of
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import WEIGHT
@@ -47,6 +46,8 @@ MAX_CHUNKS = 3
 
 DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about no chunk."""
+NAME_WEIGHT = 0.4
+"""The weight of meaning at most in a search of source code for a name: words know its definition."""
 MORE = 4
 """How many times as many are read in each further round."""
 
@@ -171,14 +172,6 @@ class Ordered:
     dense_weight: float
 
 
-def fuse_answers(
-    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
-) -> Ordered:
-    """Return what `order_answers` does, and in each hit the words of the query that it has. Raises as that."""
-    ordered = order_answers(answered, question, fusion, scoring)
-    return replace(ordered, hits=_with_matches(ordered.hits, answered, question.text))
-
-
 def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
     """Return whether the hits of these indexes are fused by score, and not by rank.
 
@@ -199,10 +192,10 @@ def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
     return fusion == "score" or (fusion == "auto" and comparable)
 
 
-def scorings(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, Scoring]:
+def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, Scoring]:
     """Return by index how the two scores of each of its candidates become one."""
     best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
-    weights = _weights(answered, dense_weight)
+    weights = _weights(answered, question)
     return {answer.index: Scoring(weights.get(_model(answer), 1.0), best) for answer in answered}
 
 
@@ -247,14 +240,13 @@ def best_points(
 
 
 def order_answers(
-    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring] | None = None
+    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
 ) -> Ordered:
     """Return the best hits of all indexes that answered, fused by score or by rank. Raises as `compares_scores`.
 
-    `scoring` is that of all candidates, if the answers have only the best of them.
+    `scoring` is that of all candidates; the answers may have only the best of them.
     """
     together = compares_scores(answered, fusion)
-    scoring = scorings(answered, question.dense_weight) if scoring is None else scoring
     lists = [
         document_hits(answer.index, answer.points, scoring[answer.index], limit=question.limit) for answer in answered
     ]
@@ -263,37 +255,19 @@ def order_answers(
     return Ordered(hits, "score" if together else "rank", weight)
 
 
-def _weights(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, float]:
+def _weights(answered: Sequence[IndexAnswer], question: Question) -> dict[str, float]:
     """Return the weight of meaning by model, for the indexes that were searched by words too."""
+    code = all(answer.live and answer.live.bm25 and answer.live.bm25.identifiers for answer in answered)
+    weight = min(question.dense_weight, NAME_WEIGHT) if question.name and code else question.dense_weight
     points: dict[str, list[StoredPoint]] = {}
     for answer in answered:
         if answer.hybrid:
             points.setdefault(_model(answer), []).extend(answer.points)
-    return {model: trusted_weight(found, dense_weight) for model, found in points.items()}
+    return {model: trusted_weight(found, weight) for model, found in points.items()}
 
 
 def _model(answer: IndexAnswer) -> str:
     return answer.live.fingerprint if answer.live and answer.hybrid else ""
-
-
-def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
-    """Return the hits with the words of the query that each of them has."""
-    models = {answer.index: answer.live.bm25 for answer in answered if answer.hybrid and answer.live}
-    encoders = {model: Bm25Encoder(model) for model in models.values() if model}
-    words = {model: encoder.words(query) for model, encoder in encoders.items()}
-
-    def matched(hit: SearchHit) -> tuple[str, ...]:
-        model = models.get(hit.index)
-        if model is None or not hit.bm25:
-            return hit.matched
-        return encoders[model].matched(words[model], _words(hit))
-
-    return [replace(hit, matched=matched(hit)) for hit in hits]
-
-
-def _words(hit: SearchHit) -> str:
-    """Return the words by which a hit was found."""
-    return "\n".join([names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text])
 
 
 def failure_of(answers: Sequence[IndexAnswer]) -> Exception:

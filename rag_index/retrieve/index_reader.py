@@ -145,18 +145,22 @@ class Candidates:
             for point in answer.points
         }
 
-    def ranked(self, dense_weight: float, indexes: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    def ranked(self, dense_weight: float | None = None, indexes: Sequence[str] | None = None) -> list[tuple[str, str]]:
         """Return the documents (index, document id) as a search of these indexes (default: all) shows them, best first.
+
+        Without a `dense_weight` it is a search that leaves the weight to the settings.
 
         Raises SettingsError if the settings ask for a fusion that these indexes do not allow.
         """
+        question = self.question
+        if dense_weight is not None:
+            question = replace(question, dense_weight=dense_weight, name=False)
         chosen = [
-            replace(answer, hybrid=answer.hybrid and dense_weight < 1)
+            replace(answer, hybrid=answer.hybrid and question.dense_weight < 1)
             for answer in self.answers
             if answer.error is None and (indexes is None or answer.index in indexes)
         ]
-        question = replace(self.question, dense_weight=dense_weight)
-        scoring = scorings(chosen, dense_weight)
+        scoring = scorings(chosen, question)
         best = best_candidates(chosen, question, self.fusion, scoring)
         chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
         ordered = order_answers(chosen, question, self.fusion, scoring)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.embedders.bm25 import split_identifiers
+from rag_index.embedders.bm25 import is_compound_name
 from rag_index.errors import SettingsError
 from rag_index.retrieve.access import caller_groups
 from rag_index.retrieve.filters import check_fields, conditions_of
-from rag_index.settings.index import CODE
 from rag_index.stores import NO_WORDS
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.access import CallerGroups, Groups
     from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.live import LiveCollection
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import Settings
     from rag_index.stores import Condition, WordCounts
 
 MAX_HITS = 1000
@@ -27,16 +26,16 @@ CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_READ = 50
 """Candidates read at least, and compared by soft match."""
-NAME_WEIGHT = 0.4
-"""The weight of meaning in a search of source code for a name, unless the settings have one: words know definitions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
 
-    With a `dense_weight` of 1, words are not searched for. Without `payloads`, the candidates of a hybrid search come
-    without theirs: `fan_out.load_payloads` reads those of the best.
+    With a `dense_weight` of 1, words are not searched for. `name` says that the query is one compound name, and that
+    neither the caller nor the settings chose a weight: source code is then searched with `fusion.NAME_WEIGHT`.
+    Without `payloads`, the candidates of a hybrid search come without theirs: `fan_out.load_payloads` reads those of
+    the best.
     """
 
     text: str
@@ -44,6 +43,7 @@ class Question:
     conditions: tuple[Condition, ...]
     timeout: float
     dense_weight: float = 1.0
+    name: bool = False
     groups: CallerGroups = frozenset()
     payloads: bool = True
     corrected: Mapping[str, str] = field(default_factory=dict)
@@ -81,12 +81,6 @@ class IndexAnswer:
     error: Exception | None = None
 
 
-def _asks_for_a_name(query: str, searched: Sequence[IndexSettings]) -> bool:
-    """Return whether a query is one compound name, such as `read_tree`, and source code is all that is searched."""
-    name = query.strip()
-    return name.isidentifier() and split_identifiers(name) != name and all(one.kind == CODE for one in searched)
-
-
 def make_question(
     settings: Settings,
     query: str,
@@ -116,7 +110,6 @@ def make_question(
     check_fields(conditions, searched)
     retrieve = settings.retrieve
     weight = settings.dense_weight if dense_weight is None else dense_weight
-    if dense_weight is None and retrieve.dense_weight is None and _asks_for_a_name(query, searched):
-        weight = min(weight, NAME_WEIGHT)
-    question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, caller_groups(groups))
+    name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
+    question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, name, caller_groups(groups))
     return question, [index.name for index in searched] if indexes else None

@@ -18,7 +18,7 @@ from rag_index.retrieve.as_of import Demand, Known, Positions, behind, not_met
 from rag_index.retrieve.calibration import FITS, collapsed, with_relevance
 from rag_index.retrieve.concurrency import CLOSED
 from rag_index.retrieve.fan_out import FanOut, load_payloads
-from rag_index.retrieve.fusion import failure_of, fuse_answers
+from rag_index.retrieve.fusion import failure_of, order_answers
 from rag_index.retrieve.index_reader import Candidates
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.question import MAX_HITS, IndexAnswer, Question, make_question
@@ -189,11 +189,13 @@ class Retriever:
 
         Raises as `search`. It counts as no search in the metrics.
         """
-        question, names = make_question(self._settings, query, indexes, limit, None, None, HYBRID, groups)
-        question, answers, _ = await ask_corrected(self._fan_out, question, names)
+        question, names = make_question(self._settings, query, indexes, limit, None, None, None, groups)
+        asked, answers, _ = await ask_corrected(self._fan_out, replace(question, dense_weight=HYBRID), names)
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
-        return Candidates.of(question, answers, self._settings.retrieve.fusion)
+        return Candidates.of(
+            replace(asked, dense_weight=question.dense_weight), answers, self._settings.retrieve.fusion
+        )
 
     def search_sync(
         self,
@@ -410,7 +412,7 @@ class Retriever:
         question = found.question
         answered = [answer for answer in found.answers if answer.error is None]
         fusing = time.perf_counter()
-        ordered = fuse_answers(answered, question, fusion, found.scoring)
+        ordered = order_answers(answered, question, fusion, found.scoring)
         judged = with_relevance(ordered.hits, answered, question.text)
         reranked = Reranked([hit for hit in judged if hit.relevance >= min_score])
         stages = {"embed": found.embed_seconds, "fuse": time.perf_counter() - fusing}

@@ -15,6 +15,7 @@ def measures(seed, *, peak=None, noise=0.3, queries=100):
     luck = {}
 
     def values(weight):
+        weight = 0.4 if weight is None else weight
         if weight not in luck:
             luck[weight] = random.normal(0, noise, queries)
         return list(0.5 - (0 if peak is None else abs(weight - peak)) + luck[weight])

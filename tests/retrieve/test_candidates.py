@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rag_index import Retriever
+from rag_index.retrieve.fusion import NAME_WEIGHT
+from tests.indexing.plain import run_plain
+from tests.project import Project
 from tests.retrieve.desk import DESK, Desk, found
 
 pytestmark = [
@@ -55,3 +59,25 @@ def test_candidates_say_what_was_searched_and_hold_no_texts(full: Desk) -> None:
     assert candidates.errors == {}
     assert candidates.documents() == {(name, str(row[0])) for name in ("comments", "titles") for row in DESK[name]}
     assert not any("text" in point.payload["_rag"] for answer in candidates.answers for point in answer.points)
+
+
+@pytest.mark.parametrize("chosen", [None, 0.7])
+def test_a_name_in_source_code_has_the_weight_of_a_search_unless_somebody_chose_one(
+    tmp_path: Path, chosen: float | None
+) -> None:
+    project = Project(tmp_path / "project")
+    source = project.folder / "src"
+    source.mkdir()
+    for n, word in enumerate(WORDS):
+        text = f"def read_{word}(tree):\n    '''Read a {word} of trees.'''\n    return tree.{word}\n"
+        (source / f"module_{n}.py").write_text(text)
+    index = '[[indexes]]\nname = "notes"\nkind = "code"\nroot = "src"\n'
+    weight = "" if chosen is None else f"[retrieve]\ndense_weight = {chosen}\n"
+    project.write_settings(f'{index}[embedder]\nkind = "local"\n{weight}')
+    assert run_plain(project).state == "completed"
+    with Retriever.from_settings(project.config) as retriever:
+        candidates = retriever._background.run(retriever.candidates("read_printer"))
+        for given, applied in ((None, chosen or NAME_WEIGHT), (1.0, 1.0), (0.7, 0.7), (0.0, 0.0)):
+            searched = retriever.search_sync("read_printer", dense_weight=given)
+            assert searched.dense_weight == applied
+            assert candidates.ranked(given) == found(searched)
