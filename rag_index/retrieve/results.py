@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import key_parts, point_id, possible_keys
 from rag_index.documents.layout import LINK, PART, TITLE
+from rag_index.errors import RagIndexError, SettingsError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import IndexSettings
     from rag_index.stores import Condition, StoreReader
+
+MAX_FACET_VALUES = 100
+"""Values of a field that each index is asked for: those of several indexes are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +202,52 @@ class Document:
             ],
             "as_of": self.as_of.to_json(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """The most frequent values of each field, with how many documents have each; and the reasons of failed indexes."""
+
+    fields: Mapping[str, Mapping[str, int]]
+    errors: Mapping[str, str]
+
+    @classmethod
+    def of(cls, answers: Mapping[str, Mapping[str, Mapping[str, int]] | BaseException], limit: int) -> Facets:
+        """Add up what each index answered, by field and value. Raises an error that is none of rag-index."""
+        fields, errors = dict[str, Counter[str]](), dict[str, str]()
+        for index, answer in answers.items():
+            if isinstance(answer, RagIndexError):
+                errors[index] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                for name, values in answer.items():
+                    fields.setdefault(name, Counter()).update(values)
+        return cls({name: dict(values.most_common(limit)) for name, values in fields.items()}, errors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `POST /facets` answers; `errors` only if there are."""
+        fields = {
+            name: [{"value": value, "documents": count} for value, count in values.items()]
+            for name, values in self.fields.items()
+        }
+        return {"fields": fields, **({"errors": dict(self.errors)} if self.errors else {})}
+
+
+def facet_fields(indexes: Sequence[IndexSettings], fields: Sequence[str] | None) -> dict[str, list[str]]:
+    """Return the fields whose values each index can count: the keyword fields of its `payload_indexes`.
+
+    Raises SettingsError if one of `fields` is none of them.
+    """
+    found = {one.name: [name for name, kind in one.payload_indexes.items() if kind == "keyword"] for one in indexes}
+    known = sorted({name for names in found.values() for name in names})
+    for field_ in fields or ():
+        if field_ not in known:
+            raise SettingsError(
+                f"the values of field {field_!r} cannot be counted: give it a keyword index in `payload_indexes`, or "
+                f"ask for {', '.join(known) or 'none'}"
+            )
+    return {index: [name for name in names if fields is None or name in fields] for index, names in found.items()}
 
 
 def read_document(

@@ -18,16 +18,17 @@ from rag_index.retrieve.as_of import Demand, Known, Positions, behind, not_met
 from rag_index.retrieve.calibration import FITS, collapsed, with_relevance
 from rag_index.retrieve.concurrency import CLOSED
 from rag_index.retrieve.fan_out import FanOut, load_payloads
+from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.retrieve.fusion import failure_of, order_answers
 from rag_index.retrieve.index_reader import Candidates
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.question import MAX_HITS, IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
-from rag_index.retrieve.results import SearchResult, read_document
+from rag_index.retrieve.results import MAX_FACET_VALUES, Facets, SearchResult, facet_fields, read_document
 from rag_index.retrieve.spelling import ask_corrected
 from rag_index.settings import Settings, run_settings
-from rag_index.settings.index import SQL
-from rag_index.stores import open_reader
+from rag_index.settings.index import CHUNK_FIELD, CODE, SQL
+from rag_index.stores import Condition, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
 
     from rag_index.embedders import Embedder
     from rag_index.rerankers import Reranker
-    from rag_index.retrieve.access import Groups
+    from rag_index.retrieve.access import CallerGroups, Groups
     from rag_index.retrieve.as_of import AsOf
     from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.results import Document
+    from rag_index.settings import IndexSettings
     from rag_index.stores import StoreReader
 
 Fusion = Literal["auto", "rank", "score"]
@@ -54,6 +56,8 @@ RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be folded."""
+UNINDEXED = "index for faceting"
+"""What the message of either engine has, if the values of a field cannot be counted."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -269,6 +273,36 @@ class Retriever:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
 
+    async def facets(
+        self,
+        fields: Sequence[str] | None = None,
+        *,
+        indexes: Sequence[str] | None = None,
+        limit: int = 10,
+        filter: Filter | None = None,  # noqa: A002 - the word of the field
+        groups: Groups = None,
+        timeout: float | None = None,
+    ) -> Facets:
+        """Return the most frequent values of keyword fields, with about how many documents have each.
+
+        All documents that meet the filter count, of those that a search may find for the caller: `groups` and
+        `required_filter` apply as in `search`. Of source code, chunks count. `fields` are by default all that have a
+        keyword index in `payload_indexes`. An index that fails is in `errors`.
+
+        Raises:
+            SettingsError: an index does not exist, a field has no keyword index, or the filter is not valid.
+        """
+        searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_groups(groups)
+        check_fields(conditions, searched)
+        wanted = {name: of for name, of in facet_fields(searched, fields).items() if of}
+        known = await self._positions.current() if self._positions else Known()
+        seconds = min(timeout or self._settings.retrieve.timeout, self._settings.retrieve.index_timeout)
+        counting = [
+            self._count_values(known, self._settings.index(name), of, conditions, given, time.monotonic() + seconds)
+            for name, of in wanted.items()
+        ]
+        return Facets.of(dict(zip(wanted, await asyncio.gather(*counting, return_exceptions=True), strict=True)), limit)
+
     async def checked(self, *, counts: bool = False) -> Known:
         """Return what ledger and store say of the indexes, looked at within the last seconds. Raises what both raise.
 
@@ -353,6 +387,42 @@ class Retriever:
             if time.monotonic() >= until:
                 raise too_old
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _count_values(
+        self,
+        known: Known,
+        index: IndexSettings,
+        fields: Sequence[str],
+        conditions: tuple[Condition, ...],
+        groups: CallerGroups,
+        until: float,
+    ) -> dict[str, dict[str, int]]:
+        """Count the values of each field in one index, until a moment of time.monotonic(). Raises what the store does.
+
+        A document counts by its first chunk; of source code, each chunk does, since fields are those of a definition.
+        """
+        if index.name in known.problems:
+            raise StoreMismatch(known.problems[index.name])
+        first = () if index.kind == CODE else (Condition(CHUNK_FIELD, "eq", 0),)
+
+        def read(field: str, store: StoreReader, live: LiveCollection) -> dict[str, int]:
+            own = self._access.conditions(live, groups)
+            if own is None:
+                return {}
+            counted = (*own, *conditions, *first)
+            try:
+                return store.facet(live.collection, field, limit=MAX_FACET_VALUES, conditions=counted)
+            except StoreError as exc:
+                if UNINDEXED not in str(exc):
+                    raise
+                missing = f"field {field} has no keyword index yet: run `rag-index index {index.name}`, which makes it"
+                raise StoreError(missing) from exc
+
+        found = {}
+        for field in fields:
+            left = max(MIN_SECONDS, until - time.monotonic())
+            found[field] = await self._fan_out.read(index.name, left, partial(read, field))
+        return found
 
     async def _known(self, question: Question, names: list[str] | None, demand: Demand | None, until: float) -> Known:
         """Return what is known of positions, once it is what is demanded. Raises IndexBehind."""

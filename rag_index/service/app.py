@@ -23,6 +23,8 @@ from rag_index.service.models import (
     DocumentById,
     DocumentModel,
     DocumentQuery,
+    FacetsBody,
+    FacetsModel,
     IndexesModel,
     ProblemModel,
     SearchAnswerModel,
@@ -131,6 +133,11 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
         """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
         return await answer(query, request)
+
+    @router.post("/facets", responses=PROBLEMS, response_model=FacetsModel, summary="The values of fields, counted")
+    async def facets(body: FacetsBody, request: Request) -> JSONResponse:
+        """Count the documents that have each value of a field, of all that meet a filter and are for the caller."""
+        return JSONResponse((await service.facets(caller_of(request), body)).to_json())
 
     @router.get("/documents/{index}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document by its id")
     async def find_document(index: str, query: Annotated[DocumentById, Query()], request: Request) -> JSONResponse:

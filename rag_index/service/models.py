@@ -6,16 +6,18 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
+from rag_index.retrieve.results import MAX_FACET_VALUES
 from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
 
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
+MAX_FACETS = 100
 MAX_CHARS = 200_000
 FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
@@ -31,6 +33,15 @@ class Caller:
     groups: frozenset[str] | None = None
 
 
+def _check_unicode(value: Any) -> Any:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("has text that is not valid Unicode") from None
+    return value
+
+
+FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(_check_unicode)]
 Fusion = Literal["auto", "rank", "score"]
 
 
@@ -81,17 +92,8 @@ class _Search(SearchArguments):
 class SearchBody(_Search):
     """The body of `POST /search`."""
 
-    filter: dict[str, Any] | list[str] | str | None = Field(default=None, examples=[FILTER])
+    filter: FilterField = Field(default=None, examples=[FILTER])
     """Which payload fields a document must match: a table, or text such as `priority=high`."""
-
-    @field_validator("filter")
-    @classmethod
-    def _check_unicode(cls, value: Any) -> Any:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("has text that is not valid Unicode") from None
-        return value
 
 
 class SearchQuery(_Search):
@@ -103,6 +105,39 @@ class SearchQuery(_Search):
     def options(self) -> dict[str, Any]:
         """Return the options of the search that this asks for."""
         return {**super().options(), "filter": parse_filters(self.filter)}
+
+
+class FacetsBody(BaseModel):
+    """The body of `POST /facets`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    fields: Annotated[list[str], Field(min_length=1, max_length=MAX_FACETS)] | None = Field(
+        default=None, examples=[["priority"]]
+    )
+    """By default all that have a keyword index."""
+    indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | None = Field(default=None, examples=[["comments"]])
+    """By default all."""
+    filter: FilterField = Field(default=None, examples=[FILTER])
+    """Which payload fields a document must match, as for a search."""
+    limit: int = Field(default=10, ge=1, le=MAX_FACET_VALUES)
+    """Values of each field at most."""
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The time limit, in seconds."""
+
+
+class FacetModel(BaseModel):
+    """A value of a field, and about how many documents have it."""
+
+    value: str
+    documents: int
+
+
+class FacetsModel(BaseModel):
+    """The values of each field, the most frequent first, of all documents that meet the filter."""
+
+    fields: dict[str, list[FacetModel]]
+    errors: dict[str, str] | None = None
 
 
 class DocumentQuery(BaseModel):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
     from rag_index.retrieve.as_of import Known
-    from rag_index.retrieve.results import DocumentChunk
-    from rag_index.service.models import Caller, DocumentQuery
+    from rag_index.retrieve.results import DocumentChunk, Facets
+    from rag_index.service.models import Caller, DocumentQuery, FacetsBody
     from rag_index.settings import IndexSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,10 @@ class SearchService:
         """
         found = await self._retriever.document(index, document_id, groups=caller.groups)
         return _part(found, wanted, self._settings.index(index))
+
+    async def facets(self, caller: Caller, wanted: FacetsBody) -> Facets:
+        """Return how many documents have each value of some fields. Raises what `Retriever.facets` raises."""
+        return await self._retriever.facets(groups=caller.groups, **wanted.model_dump())
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""

@@ -59,6 +59,8 @@ CODE_FIELDS = (
 )  # fmt: skip
 """The payload fields of source code."""
 RESERVED = "_rag"
+CHUNK_FIELD = f"{RESERVED}.chunk"
+"""The payload field with the number of a chunk in its document, from 0."""
 GROUPS_FIELD = f"{RESERVED}.groups"
 """The payload field with the groups that may see a document."""
 CodeLanguage = Literal[

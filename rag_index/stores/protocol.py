@@ -136,6 +136,13 @@ class StoreReader(StoreNames, Protocol):
         It costs a search or two, however many words are asked for.
         """
 
+    def facet(self, name: str, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """Return about how many points that meet the conditions have each value of a field, the `limit` most frequent.
+
+        The most frequent comes first. A point with a list of values counts for each. Raises StoreError if the field has
+        no keyword index.
+        """
+
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 

@@ -418,6 +418,11 @@ def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
     return {"points": points, "next_page_offset": following}
 
 
+def _facet(fake: FakeQdrant, name: str, body: Any) -> Any:
+    request = models.FacetRequest(**body)
+    return fake.client.facet(name, request.key, facet_filter=request.filter, limit=request.limit or 10)
+
+
 def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.CountRequest.model_validate(body)
     return fake.client.count(name, request.filter)
@@ -478,6 +483,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", f"{NAME}/points/batch", _batch),
     ("POST", f"{NAME}/points/scroll", _scroll),
     ("POST", f"{NAME}/points/count", _count),
+    ("POST", f"{NAME}/facet", _facet),
     ("POST", f"{NAME}/points/query", _query),
     ("POST", f"{NAME}/points/query/batch", _query_batch),
 ]

@@ -241,6 +241,15 @@ def _filter(request: Any) -> Any:
     return _json(GrpcToRest.convert_filter(request.filter)) if request.HasField("filter") else None
 
 
+def _facet(fake: FakeQdrant, request: Any) -> Any:
+    body = {"key": request.key, "limit": request.limit, "filter": _filter(request)}
+    found = _ask(fake, "POST", f"/collections/{request.collection_name}/facet", body)
+    hits = [
+        proto.FacetHit(value=proto.FacetValue(string_value=one["value"]), count=one["count"]) for one in found["hits"]
+    ]
+    return proto.FacetResponse(hits=hits)
+
+
 def _count(fake: FakeQdrant, request: Any) -> Any:
     body = {"filter": _filter(request), "exact": request.exact}
     found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/count", body)
@@ -326,6 +335,7 @@ CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {
     "UpdateBatch": _batch,
     "Scroll": _scroll,
     "Count": _count,
+    "Facet": _facet,
     "Query": _query,
     "QueryBatch": _query_batch,
 }

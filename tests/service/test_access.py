@@ -70,6 +70,9 @@ async def ask_http(client: httpx.AsyncClient, chance: random.Random, caller: int
     elif kind < 0.4:
         path = chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"])
         answer = await client.get(path, headers=headers)
+    elif kind < 0.5:
+        wanted = {"indexes": [secret.index], "limit": 100, "filter": random_filter(chance, secret)}
+        answer = await client.post("/facets", json=wanted, headers=headers)
     else:
         answer = await client.post("/search", json={**search(chance), "explain": True}, headers=headers)
     assert answer.status_code < 500, answer.text

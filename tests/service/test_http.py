@@ -43,6 +43,41 @@ def test_filters_and_indexes_narrow_a_search(client):
     assert set(ids(client.get("/search", params=texts))) == {("comments", "1"), ("solutions", "1")}
 
 
+def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tmp_path):
+    keyword = 'payload_indexes = {priority = "keyword", number = "integer"}'
+    desk = Desk(tmp_path / "desk", more={"comments": keyword, "titles": keyword})
+    long = (4, "The scanner is slow. " * 30, {"priority": "low", "number": 1})
+    desk.fill({**DESK, "comments": [*DESK["comments"], long]})
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url) as client:
+
+        def counted(**body) -> list[list]:
+            found = client.post("/facets", json=body).json()["fields"]["priority"]
+            return [[one["value"], one["documents"]] for one in found]
+
+        assert sorted(counted()) == [["high", 2], ["low", 3], ["urgent", 1]]
+        assert counted(limit=1) == [["low", 3]]
+        assert sorted(counted(indexes=["comments"])) == [["high", 2], ["low", 2]]
+        assert sorted(counted(indexes=["comments"], filter={"number": {"lt": 2}})) == [["high", 1], ["low", 1]]
+        assert client.post("/facets", json={"indexes": ["solutions"]}).json() == {"fields": {}}
+        for body, words in (
+            ({"fields": ["author"]}, "give it a keyword index in `payload_indexes`, or ask for priority"),
+            ({"filter": {"colour": "red"}}, "there is no field 'colour'"),
+            ({"indexes": ["nothing"]}, "nothing"),
+        ):
+            assert words in problem(client.post("/facets", json=body), 400)["detail"]
+        assert "fields" in str(problem(client.post("/facets", json={"fields": []}), 422))
+
+
+def test_an_index_whose_values_cannot_be_counted_says_why_and_the_others_answer(tmp_path):
+    desk = Desk(tmp_path / "desk").fill()
+    keyword = 'payload_indexes = {priority = "keyword"}'
+    desk.write(comments=keyword)
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url) as client:
+        found = client.post("/facets", json={}).json()
+        assert found["fields"] == {}
+        assert "run `rag-index index comments`" in found["errors"]["comments"]
+
+
 def test_nonsense_is_told_that_nothing_fits_and_what_is_unlikely_can_be_left_out(client):
     nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
     assert nonsense["nothing_fits"] is True

@@ -229,6 +229,7 @@ def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(p
     page.evaluate("location.hash = 'q=printer&indexes=comments'")
     page.wait_for("documents in", "Mar 1, 2024")
     assert page.evaluate("document.querySelector('time').title") == "2024-03-01T10:00:00Z"
+    page.wait_for("high 2")
     facets = page.evaluate("[...document.querySelectorAll('#facets div')].map(e => e.innerText)")
     assert [one.split() for one in facets] == [["priority", "high", "2", "low", "1"]]
     page.evaluate("document.querySelector('#facets button').click()")

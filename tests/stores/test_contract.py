@@ -264,6 +264,17 @@ def test_count_by_keys(store: Store, name: str) -> None:
     assert store.count(name) == 7
 
 
+def test_the_values_of_a_keyword_field_are_counted(store: Store, name: str) -> None:
+    store.index_fields(name, {"customer.name": "keyword"})
+    names = ["ann", ["bob", "ann"], "bob", "ann", None]
+    payloads = [{"customer": {"name": one}, RESERVED_KEY: {"chunk": n % 2}} for n, one in enumerate(names)]
+    store.upsert(name, PointBatch([point_id(str(n)) for n in range(5)], np.eye(5, DIMENSION), payloads))
+    assert list(store.facet(name, "customer.name", limit=5).items()) == [("ann", 3), ("bob", 2)]
+    first = [Condition(f"{RESERVED_KEY}.chunk", "eq", 0)]
+    assert store.facet(name, "customer.name", limit=5, conditions=first) == {"ann": 1, "bob": 1}
+    assert store.facet(name, "customer.name", limit=1) == {"ann": 3}
+
+
 def test_retrieve_returns_the_points_that_exist(store: Store, name: str) -> None:
     points = batch([1, 2])
     store.upsert(name, points)

@@ -37,5 +37,7 @@ export const listIndexes = () => request("indexes");
 export const search = (asked, signal) =>
   request("search", { method: "POST", body: JSON.stringify({ ...asked, explain: true }), signal });
 
+export const facets = (asked, signal) => request("facets", { method: "POST", body: JSON.stringify(asked), signal });
+
 // A browser takes ".." in a path for the folder above, also if it is encoded.
 export const readDocument = (index, id) => request(`documents/${encodeURIComponent(index)}?id=${encodeURIComponent(id)}`);

@@ -59,20 +59,6 @@ export function payload(values) {
   return list;
 }
 
-// Return how many of the hits have each value of these fields, the most frequent first: [field, [[value, count], …]].
-export function count(hits, names) {
-  const counts = new Map(names.map((name) => [name, new Map()]));
-  for (const hit of hits) {
-    for (const [name, value] of fields(hit.payload)) {
-      const seen = counts.get(name);
-      for (const one of new Set(Array.isArray(value) ? value : [value])) {
-        if (seen && typeof one === "string" && one) seen.set(one, (seen.get(one) ?? 0) + 1);
-      }
-    }
-  }
-  return [...counts].map(([name, seen]) => [name, [...seen].sort((one, other) => other[1] - one[1])]);
-}
-
 // Yield the fields of a payload; those of another table, such as customer.name, one by one.
 function* fields(values, before = "") {
   for (const [name, value] of Object.entries(values)) {

@@ -1,16 +1,15 @@
 // The page: what a person types becomes a search, and the address keeps it (after #, which no server is told).
 
-import { Problem, listIndexes, search, token } from "./api.js";
+import { Problem, facets as countValues, listIndexes, search, token } from "./api.js";
 import { byId, make } from "./dom.js";
 import * as filters from "./filters.js";
-import { count, showHits } from "./hits.js";
-import { age, time } from "./time.js";
+import { showHits } from "./hits.js";
+import { age } from "./time.js";
 import { openDocument } from "./viewer.js";
 
 const FIRST = 20;
 const MOST = 100;
 const FACETS = 6;
-const LONGEST_VALUE = 40;
 
 let indexes = [];
 let closed = []; // the names of those that are for members of groups, and this caller is of none
@@ -99,8 +98,9 @@ async function ask() {
     const result = await search(asked, controller.signal);
     document.title = `${query} – rag-index`;
     showHits(result, openDocument);
-    showFacets(result.hits);
     report(result, Boolean(filter), performance.now() - began);
+    if (result.hits.length) await showFacets(names, filter, controller.signal);
+    else hide("facets");
   } catch (error) {
     if (error.name === "AbortError") return;
     nothing("");
@@ -124,18 +124,15 @@ function report(result, filtered, milliseconds) {
   if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
 }
 
-// Show which values of keyword fields these documents have, each with a button that keeps those that have it. A field
-// without a kind counts as one if its values are words that several documents have.
-function showFacets(hits) {
+// Show the values of keyword fields that documents have, each with a button that keeps those that have it.
+async function showFacets(indexes, filter, signal) {
   const taken = filters.rows().map((row) => row.field);
-  const free = (kind) => filters.ofKind(kind).filter((name) => !taken.includes(name));
-  const shared = count(hits, free(null)).filter(([, values]) => (
-    values.length <= hits.length / 2 && values.every(([value]) => value.length <= LONGEST_VALUE && !time(value))
-  ));
-  const offered = [...count(hits, free("keyword")), ...shared];
-  const facets = offered.filter(([, values]) => values.length > 1).map(([name, values]) => make(
-    "div", {}, make("span", {}, name), ...values.slice(0, FACETS).map(([value, number]) => {
-      const button = make("button", { type: "button", className: "quiet" }, `${value} `, make("small", {}, String(number)));
+  const fields = filters.ofKind("keyword").filter((name) => !taken.includes(name));
+  const asked = { fields, indexes, limit: FACETS, ...(filter ? { filter } : {}) };
+  const found = fields.length ? (await countValues(asked, signal)).fields : {};
+  const facets = Object.entries(found).filter(([, values]) => values.length > 1).map(([name, values]) => make(
+    "div", {}, make("span", {}, name), ...values.map(({ value, documents }) => {
+      const button = make("button", { type: "button", className: "quiet" }, `${value} `, make("small", {}, documents.toLocaleString()));
       button.addEventListener("click", () => {
         filters.add({ field: name, comparison: "is", value });
         askAgain();

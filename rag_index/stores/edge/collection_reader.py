@@ -18,7 +18,7 @@ import qdrant_edge as e
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
 from rag_index.stores import SPARSE, WordCounts, WordPlaces
-from rag_index.stores.conditions import payload_filter
+from rag_index.stores.conditions import payload_filter, payload_path
 from rag_index.stores.edge.folder import engine_errors
 from rag_index.stores.points import (
     MAX_PLACES,
@@ -230,6 +230,12 @@ class CollectionReader:
         with self._open() as shard:
             return [stored_point(point, point.score) for point in shard.query(request)]
 
+    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """Return about how many points that meet the conditions have each value of a field."""
+        request = e.FacetRequest(payload_path(field), limit=limit, filter=_conditions_filter(conditions))
+        with self._open() as shard:
+            return {str(hit.value): hit.count for hit in shard.facet(request)}
+
     def indexed(self) -> bool:
         """Return False if more vectors lack a search index than a search should scan."""
         with self._open() as shard:
@@ -348,6 +354,11 @@ class EdgeReads(ABC):
         with self._lend(name) as collection:
             return collection.find_words(words, conditions)
 
+    def facet(self, name: str, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """Return about how many points that meet the conditions have each value of a field."""
+        with self._lend(name) as collection:
+            return collection.facet(field, limit=limit, conditions=conditions)
+
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
         with self._lend(name) as collection:
@@ -368,7 +379,7 @@ class _NoPoints:
     def retrieve(self, *_: object) -> list[Any]:
         return []
 
-    query = retrieve
+    query = facet = retrieve
 
     def scroll(self, _: object) -> tuple[list[Any], None]:
         return [], None

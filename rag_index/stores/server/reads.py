@@ -11,7 +11,7 @@ from qdrant_client import models
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.commits import CommitMark
 from rag_index.stores import SPARSE, WordCounts, WordPlaces
-from rag_index.stores.conditions import payload_filter
+from rag_index.stores.conditions import payload_filter, payload_path
 from rag_index.stores.points import (
     MARK_ID,
     MAX_PLACES,
@@ -279,6 +279,12 @@ class Reads(Requests):
         requests = [search.model_copy(update={"query": one}) for one in words]
         answers = self._ask(lambda client: client.query_batch_points(name, requests))
         return [[stored_point(point, point.score) for point in answer.points] for answer in answers]
+
+    def facet(self, name: str, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+        """Return about how many points that meet the conditions have each value of a field."""
+        wanted: Any = payload_filter(conditions, _ServerDialect())
+        found = self._ask(lambda client: client.facet(name, payload_path(field), facet_filter=wanted, limit=limit))
+        return {str(hit.value): hit.count for hit in found.hits}
 
     def count_sparse(self, name: str) -> int:
         """Return the exact number of points that have a sparse vector."""
