@@ -179,7 +179,7 @@ def test_a_change_of_rights_in_the_store_is_in_force_at_once(empty: Desk, change
         name = guarded.settings.alias("comments")
         points = [(point.id, point.payload) for point in store.scroll(name)]
         store.update_payloads(name, [(i, {**p, "_rag": {**p["_rag"], "groups": change}}) for i, p in points])
-        assert store.metadata(name)["payload_indexes"] == {GROUPS_FIELD: "keyword"}
+        assert store.metadata(name)["payload_indexes"][GROUPS_FIELD] == "keyword"
     with guarded.retriever() as retriever:
         assert retriever.search_sync("printer", indexes=["comments"], groups=["staff"]).hits == ()
         hits = retriever.search_sync("printer", indexes=["comments"], groups=["board"], limit=1000).hits
