@@ -109,7 +109,7 @@ class WalFeed:
         self._tables: Mapping[tuple[str, str], Sequence[WatchedTable]] | None = None
         self._relations: dict[int, _WatchedRelation | None] = {}
         self._seen = ""
-        """The end of the log when it was last read to its end without finding anything."""
+        """The end of the log when it was last read to its end, and what was found is in the inbox."""
         self._advanced_at = -ADVANCE_SECONDS
         self._rest_until = 0.0
         self._probe = Probe(self._engine)
@@ -182,6 +182,7 @@ class WalFeed:
             with self._connect() as connection:
                 connection.execute(_ADVANCE, {"slot": self._slot, "upto": received.position})
             self._advanced_at = self._clock()
+            self._seen = "" if received.more else received.position
 
     def wait(self, seconds: float) -> None:
         """Return after this many seconds, or when the log has grown, which it also does for other tables."""
@@ -252,7 +253,7 @@ class WalFeed:
                 reading.overflow.update(self._watched)
 
     def _has_grown(self, cursor: Any) -> bool:
-        """Return whether the log has grown since it was last found empty."""
+        """Return whether the log has grown since all of it was read."""
         cursor.execute(str(_END))
         return bool(cursor.fetchone()[0] != self._seen)
 

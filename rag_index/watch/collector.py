@@ -53,7 +53,7 @@ class Collector:
         self.arrived = threading.Event()
         """Set whenever something arrived or the state of the feed changed."""
         self.drained = threading.Event()
-        """Set once the feed had nothing more to give, since the collector began."""
+        """Set once the feed had nothing more to give than was received, since the collector began."""
         self._asked = 0
         self._answered: dict[str, int] = {}
         self._failure: RagIndexError | None = None
@@ -99,7 +99,7 @@ class Collector:
                     if time.monotonic() >= next_check:
                         self._take(self._feed.check())
                         next_check = time.monotonic() + CHECK_SECONDS
-                    empty = self._collect()
+                    more = self._collect()
                     self._failure, pause = None, 0.0
                 except RagIndexError as error:
                     self._failure, pause = error, min(MAX_PAUSE, pause * 2 or 1.0)
@@ -107,7 +107,7 @@ class Collector:
                     self._stop.wait(pause)
                     continue
                 self._note_errors()
-                if empty:
+                if not more:  # also if there were changes: a feed rests between two readings of the source
                     if not self.drained.is_set():
                         self.drained.set()
                         self.arrived.set()
@@ -126,7 +126,7 @@ class Collector:
                 return
 
     def _collect(self) -> bool:
-        """Receive once, and return whether the feed has nothing more to give now."""
+        """Receive once, and return whether the feed has more to give now."""
         asked = self._asked
         received = self._feed.receive(RECEIVE)
         self._put(received)
@@ -135,7 +135,7 @@ class Collector:
             self.arrived.set()
         if not received.more:
             self._answer(asked, set(self._aliases).difference(received.behind, self._unseen))
-        return not received.more and received.is_empty
+        return received.more
 
     def _answer(self, asked: int, names: set[str]) -> None:
         """Note that these indexes have everything that was committed before the question."""

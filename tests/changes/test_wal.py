@@ -17,6 +17,7 @@ from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.database.urls import database_url
+from rag_index.documents.positions import parse_position
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
 from rag_index.sources.engine import open_read_only
@@ -161,6 +162,23 @@ def test_reading_takes_a_fifth_of_the_time_and_a_change_now_and_then_waits_for_n
         desk.run(f"UPDATE ticket SET body = '{number}' WHERE id = 1")
         feed.acknowledge(feed.receive(100))
     assert waited() > 6 * 0.4 * wal.REST - wal.SAVED_SECONDS - 3
+
+
+def test_what_was_acknowledged_is_not_read_again(desk, monkeypatch):
+    """The log is read once for each change; until a change is acknowledged it is given again and nothing is claimed."""
+    feed = desk.set_up(TICKET)
+    take(feed)
+    desk.run("UPDATE ticket SET body = 'y' WHERE id = 1")
+    readings, read = [], feed._read
+    monkeypatch.setattr(feed, "_read", lambda *given: readings.append(given) or read(*given))
+    for _ in range(2):
+        received = feed.receive(100)
+        assert [change.values for change in received.changes] == [{"id": 1}]
+    feed.acknowledge(received)
+    after = feed.receive(100)
+    assert not after.changes
+    assert parse_position(after.through.text) >= parse_position(received.position)
+    assert len(readings) == 2 or received.position != after.through.text  # the server wrote something of its own
 
 
 def test_a_commit_that_readers_do_not_see_yet_is_held_back(desk):

@@ -334,6 +334,30 @@ class SlowFeed(ListFeed):
         super().wait(seconds)
 
 
+class Resting(ListFeed):
+    """A feed that changes at each look, and writes down what it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def receive(self, limit):
+        self.asked.append("receive")
+        self.give(f"k{len(self.asked) % 10}")
+        return super().receive(limit)
+
+    def wait(self, seconds):
+        self.asked.append("wait")
+
+
+def test_a_feed_that_always_has_changes_may_rest_between_two_readings(project):
+    feed = Resting()
+    with watched(project, feed):
+        eventually(lambda: len(feed.asked) > 8)
+    readings = [one for one, before in zip(feed.asked[1:], feed.asked, strict=False) if one == before == "receive"]
+    assert not readings
+
+
 def test_once_reads_on_where_a_feed_has_more(project):
     feed, stop = SlowFeed(), Stop()
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
