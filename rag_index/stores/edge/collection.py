@@ -87,7 +87,8 @@ class EdgeCollection(CollectionReader):
         self._claim = claim
         self._min_free = min_free
         self._unflushed = 0
-        self._lost = ""
+        self.lost = ""
+        """Why nothing may be written any more."""
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes; None removes one. One of the same kind is kept, one of another kind is replaced."""
@@ -226,15 +227,15 @@ class EdgeCollection(CollectionReader):
     def abandon(self, reason: str = "") -> None:
         """Close the shard of a collection that the catalog no longer has, or whose folder this `reason` took away."""
         with self._lock:
-            self._closed, self._lost = True, reason
+            self._closed, self.lost = True, reason
             try:
                 self._close_shard()
             finally:
                 self._claim.release()
 
     def _check_open(self) -> None:
-        if self._lost:
-            raise StoreBusy(self._lost)
+        if self.lost:
+            raise StoreBusy(self.lost)
         super()._check_open()
 
     @contextmanager

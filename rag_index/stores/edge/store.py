@@ -103,8 +103,8 @@ class EdgeStore(EdgeReads):
         self._mutex = threading.RLock()
         self._open: dict[str, EdgeCollection] = {}
         self._closed = threading.Event()
-        self._kept_out = ""
-        """What to tell whoever calls, if a batch that was let in keeps the folder."""
+        self._lost = ""
+        """Why the folder was not taken back from a batch."""
         self._watching = False
         if lets_batches_in:
             self._watch()
@@ -259,30 +259,37 @@ class EdgeStore(EdgeReads):
 
     def _let_batch_in(self) -> None:
         """Give the folder to a batch of another process that waits, and take it back."""
-        with self._mutex, ExitStack() as stack:
-            paused = [stack.enter_context(collection.paused()) for collection in self._open.values()]
-            if self._closed.is_set() or not all(paused):
-                return
-            began = time.monotonic()
-            self._folder_lock.release()
-            try:
-                while batch_waits(self._path) and time.monotonic() < began + HAND_OVER_SECONDS:
-                    time.sleep(BRIEF_POLL)
-                self._folder_lock = FolderLock(self._path, wait=BATCH_LIMIT, lets_batches_in=True)
-                self._catalog.refresh()
-                self._finish_for_killed_writer()
-            except BaseException as error:
-                if isinstance(error, StoreBusy):
-                    self._kept_out = (
-                        f"the store at {self._path} was given to a batch of {holder(self._path)}, and not given back "
-                        f"for {BATCH_LIMIT:.0f} s: let that process go on or end it, then run again"
-                    )
-                self._closed.set()  # it is not ours any more, and calls that wait must not write
+        with self._mutex:
+            with ExitStack() as stack:
+                paused = [stack.enter_context(collection.paused()) for collection in self._open.values()]
+                if self._closed.is_set() or not all(paused):
+                    return
+                began = time.monotonic()
+                self._folder_lock.release()
+                try:
+                    while batch_waits(self._path) and time.monotonic() < began + HAND_OVER_SECONDS:
+                        time.sleep(BRIEF_POLL)
+                    self._folder_lock = FolderLock(self._path, wait=BATCH_LIMIT, lets_batches_in=True)
+                    self._catalog.refresh()
+                    self._finish_for_killed_writer()
+                except (RagIndexError, OSError) as error:
+                    self._lose_folder(error)
+                self._next_batch = 2 * time.monotonic() - began
+            if self._lost:
                 for collection in self._open.values():
-                    collection.abandon(self._kept_out)
-                if not self._kept_out:
-                    raise
-            self._next_batch = 2 * time.monotonic() - began
+                    collection.abandon(self._lost)
+
+    def _lose_folder(self, error: Exception) -> None:
+        """Let every call raise from now on, those too that wait for a collection: the folder is not ours any more."""
+        self._lost = str(error)
+        if isinstance(error, StoreBusy):
+            self._lost = (
+                f"the store at {self._path} was given to a batch of {holder(self._path)}, and not given back for "
+                f"{BATCH_LIMIT:.0f} s: let that process go on or end it, then run again"
+            )
+        self._closed.set()
+        for collection in self._open.values():
+            collection.lost = self._lost
 
     def _finish_for_killed_writer(self) -> None:
         """Complete what a killed writer wrote, let readers have it, and delete copies that it did not finish."""
@@ -300,8 +307,8 @@ class EdgeStore(EdgeReads):
                 self._discard(folder)
 
     def _check_open(self) -> None:
-        if self._kept_out:
-            raise StoreBusy(self._kept_out)
+        if self._lost:
+            raise StoreBusy(self._lost)
         if self._closed.is_set():
             raise StoreError(f"the store at {self._path} is closed")
 
