@@ -71,11 +71,11 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What `pg_logical_emit_message` wrote, in a transaction or outside of any; `start` is its position in the log."""
+    """What `pg_logical_emit_message` wrote, in a transaction or outside of any; `end` is where it ends in the log."""
 
     prefix: str
     transactional: bool
-    start: int
+    end: int
 
 
 Event = Begin | Commit | Relation | RowEvent | Truncate | Message

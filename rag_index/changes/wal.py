@@ -248,7 +248,7 @@ class WalFeed:
             reading.overflow.update(table for relation in relations for table in relation.tables)
         elif isinstance(event, Message):
             if not event.transactional:
-                reading.end = event.start + 1  # what the slot skips is older than its position
+                reading.end = event.end  # and not beyond: there the commit of another transaction may begin
             if event.prefix == self._slot:
                 reading.overflow.update(self._watched)
 

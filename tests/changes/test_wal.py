@@ -428,3 +428,13 @@ def test_messages_of_applications_outside_of_transactions_stop_nothing(desk):
         assert take(feed, limit=100) == ({"ticket": {(2,)}}, set())
         slow.run("COMMIT")
         assert take(feed, limit=100) == ({"ticket": {(1,)}}, set())
+
+
+def test_a_commit_right_behind_such_a_message_is_not_skipped_with_it(desk):
+    feed = desk.set_up(TICKET)
+    with desk.session() as slow:
+        slow.run("BEGIN")
+        slow.run("UPDATE ticket SET body = 'late' WHERE id = 1")
+        slow.run("SELECT pg_logical_emit_message(false, 'an application', 'x')")
+        slow.run("COMMIT")
+    assert take(feed, limit=1) == ({"ticket": {(1,)}}, set())

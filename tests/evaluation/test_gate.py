@@ -148,7 +148,7 @@ def test_a_verdict_as_json_has_what_a_person_needs():
     }
     assert shown["ways"]["search"]["worse"] == 9
     assert (shown["passed"], shown["better"], len(shown["worse"])) == (False, 1, 9)
-    assert shown["worse"][0] == {"query": "query 0", "before": 1.0, "after": 0.0, "lost": ["right"]}
+    assert shown["worse"][0] == {"query": "query 0", "before": 1.0, "after": 0.0, "lost": ("right",)}
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "You press Ctrl-C": (130, "cli/test_commands.py", "a_signal_stops_the_run_and_its_processes_and_the_next_run"),
     "The worker of a deployed run": (137, "deployments/test_worker.py", "a_run_whose_worker_is_stopped_is_resumed"),
     "A run is cancelled on Prefect's page": (130, "flows/test_cancel.py", "a_run_in_a_terminal_that_is_cancelled"),
+    "A [part](": (2, "indexing/test_parts.py", "a_source_that_lost_many_parts_overwrites_nothing"),
     "Store or ledger was put back": (0, "indexing/test_restored.py", "a_store_that_was_put_back_is_mended_by_the_next"),
     "The Prefect server of `PREFECT_API_URL` goes": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
     "The Prefect server of `PREFECT_API_URL` does": (
