@@ -298,7 +298,8 @@ class Checkup:
         if state.current is not None and (held := self.resources.ledger.count_held(state.current.id)):
             diagnosis.advice.append(Advice(name, held_back(held, name)))
         channels = Channels.decode(state.current.channels) if state.current is not None else None
-        if channels is not None and channels.one_is_better:
+        weight = self.resources.settings.dense_weight
+        if channels is not None and channels.dense_weight == weight and channels.one_is_better:
             diagnosis.advice.append(Advice(name, f"{channels}: {BETTER_WEIGHT}"))
         for collection in state.unfinished if state.live is not None else ():
             message = f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"

@@ -231,11 +231,10 @@ class GoldenWatch:
 
 
 def calibrate(run: IndexRun, collection: Collection) -> None:
-    """Learn what the scores of a collection mean and what its channels find, and record it. Before, others' weights
-    stand.
+    """Learn what the scores of a collection mean and what its channels find. Before, the weights of others stand.
 
     A collection that taught nothing is asked again once it has twice as many documents, and any once the weight of
-    meaning is another.
+    meaning is another. What was learned stays if it teaches nothing then.
     """
     known = run.store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
     channels, documents = Channels.decode(collection.channels), run.ledger.totals(collection.id).documents
@@ -245,8 +244,10 @@ def calibrate(run: IndexRun, collection: Collection) -> None:
         return
     with run.stopwatch.stage("gate"), suppress(RagIndexError):
         lesson = ask_own_texts(run.settings, run.index, run.ledger, run.store, collection)
-        recorded = {UNLEARNED: documents} if lesson.calibration is None else lesson.calibration.to_metadata()
-        run.store.set_metadata(collection.name, {CALIBRATION: recorded})
+        if lesson.calibration is not None:
+            run.store.set_metadata(collection.name, {CALIBRATION: lesson.calibration.to_metadata()})
+        elif UNLEARNED in known:
+            run.store.set_metadata(collection.name, {CALIBRATION: {UNLEARNED: documents}})
         if lesson.channels is not None:
             run.ledger.update_collection(collection.id, channels=lesson.channels.encode())
 

@@ -158,6 +158,13 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
         """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
         return JSONResponse({"indexes": [one.to_json() for one in await service.indexes(caller_of(request))]})
 
+    _add_probes(router, service, metrics_text)
+    return router
+
+
+def _add_probes(router: APIRouter, service: SearchService, metrics_text: Callable[[], str]) -> None:
+    """Add the routes that say how the process is."""
+
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Is the process alive")
     async def healthz() -> JSONResponse:
@@ -175,8 +182,6 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     async def metrics() -> PlainTextResponse:
         """Return the times and counts of searches and requests in Prometheus' text format."""
         return PlainTextResponse(metrics_text(), media_type=METRICS_TYPE)
-
-    return router
 
 
 def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None) -> FastAPI:

@@ -82,8 +82,9 @@ def test_status_tells_what_meaning_words_and_both_find_and_doctor_says_if_one_al
         found = Channels(100, 1.0, both=0.3, meaning=0.3, words=0.4, chance=0.001)
         ledger.update_collection(collection.id, channels=found.encode())
         assert "words 0.40, both 0.30" in other.cli("doctor").stdout
-        ledger.update_collection(collection.id, channels=replace(found, chance=0.2).encode())
-        assert "words 0.40, both 0.30" not in other.cli("doctor").stdout
+        for unsaid in (replace(found, chance=0.2), replace(found, dense_weight=0.5)):
+            ledger.update_collection(collection.id, channels=unsaid.encode())
+            assert "words 0.40, both 0.30" not in other.cli("doctor").stdout
 
 
 @pytest.mark.parametrize("query", ["zzqqxx wwvvuu", "qwfp zxcdv arstd neio"])

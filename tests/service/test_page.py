@@ -242,6 +242,18 @@ def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(p
     )
 
 
+def test_hits_stay_if_values_cannot_be_counted(page):
+    page.evaluate("""(plain => { window.fetch = async (url, given) => {
+        if (!String(url).includes('facets')) return plain(url, given);
+        setTimeout(() => { window.counted = true; }, 300);
+        return plain('/nosuch');
+    }; })(window.fetch)""")
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    assert eventually(lambda: page.evaluate("window.counted === true"))
+    assert len(hits(page)) == 3
+    assert page.evaluate("document.querySelector('#problem').hidden && document.querySelector('#facets').hidden")
+
+
 def test_what_hardly_fits_can_be_left_out(page):
     page.evaluate("location.hash = 'q=zzqqxx+wwvvuu'")
     page.wait_for("Nothing fits. The nearest: ")

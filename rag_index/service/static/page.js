@@ -124,13 +124,20 @@ function report(result, filtered, milliseconds) {
   if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
 }
 
-// Show the values of keyword fields that documents have, each with a button that keeps those that have it.
+// Show the values of keyword fields that documents have, each with a button that keeps those that have it. Without an
+// answer the hits stand alone.
 async function showFacets(indexes, filter, signal) {
   const taken = filters.rows().map((row) => row.field);
-  const fields = filters.ofKind("keyword").filter((name) => !taken.includes(name));
-  const asked = { fields, indexes, limit: FACETS, ...(filter ? { filter } : {}) };
-  const found = fields.length ? (await countValues(asked, signal)).fields : {};
-  const facets = Object.entries(found).filter(([, values]) => values.length > 1).map(([name, values]) => make(
+  let found = {};
+  try {
+    if (filters.ofKind("keyword").length) {
+      found = (await countValues({ indexes, limit: FACETS, ...(filter ? { filter } : {}) }, signal)).fields;
+    }
+  } catch (error) {
+    if (error.name === "AbortError") return;
+  }
+  const offered = Object.entries(found).filter(([name, values]) => values.length > 1 && !taken.includes(name));
+  const facets = offered.map(([name, values]) => make(
     "div", {}, make("span", {}, name), ...values.map(({ value, documents }) => {
       const button = make("button", { type: "button", className: "quiet" }, `${value} `, make("small", {}, documents.toLocaleString()));
       button.addEventListener("click", () => {

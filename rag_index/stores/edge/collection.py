@@ -224,10 +224,10 @@ class EdgeCollection(CollectionReader):
             finally:
                 self._claim.release()
 
-    def abandon(self, reason: str = "") -> None:
-        """Close the shard of a collection that the catalog no longer has, or whose folder this `reason` took away."""
+    def abandon(self) -> None:
+        """Close the shard of a collection that the catalog no longer has, or whose folder is `lost`."""
         with self._lock:
-            self._closed, self.lost = True, reason
+            self._closed = True
             try:
                 self._close_shard()
             finally:

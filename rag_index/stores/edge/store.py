@@ -277,7 +277,7 @@ class EdgeStore(EdgeReads):
                 self._next_batch = 2 * time.monotonic() - began
             if self._lost:
                 for collection in self._open.values():
-                    collection.abandon(self._lost)
+                    collection.abandon()
 
     def _lose_folder(self, error: Exception) -> None:
         """Let every call raise from now on, those too that wait for a collection: the folder is not ours any more."""
