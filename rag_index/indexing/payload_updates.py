@@ -14,7 +14,7 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import hash_bytes
 from rag_index.documents.keys import point_id
 from rag_index.errors import StoreRestored
-from rag_index.indexing.commit import committing
+from rag_index.indexing.commit import Committer
 from rag_index.indexing.points import replaced_payload
 
 if TYPE_CHECKING:
@@ -43,14 +43,7 @@ def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Conta
     return {key: groups for key, groups in {**found, **page.groups}.items() if key in known and known[key].chunks}
 
 
-def update_access(
-    index: str,
-    ledger: Ledger,
-    store: Store,
-    collection: Collection,
-    groups: Mapping[str, Sequence[str]],
-    known: Mapping[str, Known],
-) -> set[str]:
+def update_access(committer: Committer, groups: Mapping[str, Sequence[str]], known: Mapping[str, Known]) -> set[str]:
     """Give the points of these documents these groups, if they have others, and return the documents that had.
 
     Their text and the rest of their payload stay as they are, in the store and in the ledger. Raises as
@@ -60,7 +53,7 @@ def update_access(
     keys = list(groups)
     for first in range(0, len(keys), AT_A_TIME):
         some = {key: groups[key] for key in keys[first : first + AT_A_TIME]}
-        updated |= _update_some(index, ledger, store, collection, some, known)
+        updated |= _update_some(committer, some, known)
     return updated
 
 
@@ -74,7 +67,7 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
         raise StoreRestored(
             f"{difference}, so it may show what nobody may see: `rag-index rebuild {index}` replaces it"
         )
-    after = ""
+    after, committer = "", Committer(index, ledger, store, other)
     while rows := ledger.rows(other.id, after=after, limit=AT_A_TIME):
         after, known = rows[-1][0], dict(rows)
         store.delete_chunks(other.name, {key: row.chunks for key, row in rows if row.pending})
@@ -83,19 +76,12 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
         for point in store.retrieve(live.name, list(shown)):
             if shown[point.id] in groups:
                 groups[shown[point.id]] = stored_groups(point.payload) or ()
-        update_access(index, ledger, store, other, groups, known)
+        update_access(committer, groups, known)
 
 
-def _update_some(
-    index: str,
-    ledger: Ledger,
-    store: Store,
-    collection: Collection,
-    groups: Mapping[str, Sequence[str]],
-    known: Mapping[str, Known],
-) -> set[str]:
-    name, cid = collection.name, collection.id
-    ids = {key: [point_id(index, key, number) for number in range(known[key].chunks)] for key in groups}
+def _update_some(committer: Committer, groups: Mapping[str, Sequence[str]], known: Mapping[str, Known]) -> set[str]:
+    store, name = committer.store, committer.collection.name
+    ids = {key: [point_id(committer.index, key, number) for number in range(known[key].chunks)] for key in groups}
     stored = {p.id: p.payload for p in store.retrieve(name, [i for some in ids.values() for i in some])}
     changed: list[tuple[str, dict[str, Any]]] = []
     rows: list[tuple[str, bytes, bytes, int]] = []
@@ -112,18 +98,16 @@ def _update_some(
         payload_hash = hash_bytes(payload)
         changed += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
         rows.append((key, row.text_hash, payload_hash, row.chunks))
-    ledger.mark_pending(cid, [row[0] for row in rows])
+    committer.mark_pending([row[0] for row in rows])
     store.update_payloads(name, changed)
     store.flush(name)
     if rows:
-        with committing(ledger, store, collection):
-            ledger.record(cid, rows, clear_failures=False)
+        with committer.committing():
+            committer.ledger.record(committer.collection.id, rows, clear_failures=False)
     return {row[0] for row in rows}
 
 
-def update_payloads(
-    index: str, ledger: Ledger, store: Store, collection: Collection, changed: DocumentBatch, known: Mapping[str, Known]
-) -> list[int]:
+def update_payloads(committer: Committer, changed: DocumentBatch, known: Mapping[str, Known]) -> list[int]:
     """Replace the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
 
     Returns the positions of documents whose points are not as the ledger says: they have to be embedded after all.
@@ -132,19 +116,17 @@ def update_payloads(
     damaged: list[int] = []
     for first in range(0, len(changed), AT_A_TIME):
         some = changed.take(list(range(first, min(first + AT_A_TIME, len(changed)))))
-        damaged += [first + row for row in _replace_some(index, ledger, store, collection, some, known)]
+        damaged += [first + row for row in _replace_some(committer, some, known)]
     return damaged
 
 
-def _replace_some(
-    index: str, ledger: Ledger, store: Store, collection: Collection, page: DocumentBatch, known: Mapping[str, Known]
-) -> list[int]:
-    cid, name = collection.id, collection.name
-    ids = {key: [point_id(index, key, number) for number in range(known[key].chunks)] for key in page.keys}
+def _replace_some(committer: Committer, page: DocumentBatch, known: Mapping[str, Known]) -> list[int]:
+    store, name = committer.store, committer.collection.name
+    ids = {key: [point_id(committer.index, key, number) for number in range(known[key].chunks)] for key in page.keys}
     stored = {p.id: p.payload for p in store.retrieve(name, [i for some in ids.values() for i in some])}
     ours = {point for point, payload in stored.items() if RESERVED_KEY in payload}
     whole = [row for row, key in enumerate(page.keys) if all(i in ours for i in ids[key])]
-    ledger.mark_pending(cid, [page.keys[row] for row in whole])
+    committer.mark_pending([page.keys[row] for row in whole])
     payloads = [
         (point, replaced_payload(stored[point], page.payloads[row], page.payload_hashes[row]))
         for row in whole
@@ -155,6 +137,7 @@ def _replace_some(
     done = page.take(whole)
     counts = [known[key].chunks for key in done.keys]
     if len(done):
-        with committing(ledger, store, collection):
-            ledger.record(cid, zip(done.keys, done.text_hashes, done.payload_hashes, counts, strict=True))
+        with committer.committing():
+            rows = zip(done.keys, done.text_hashes, done.payload_hashes, counts, strict=True)
+            committer.ledger.record(committer.collection.id, rows)
     return [row for row in range(len(page)) if row not in set(whole)]

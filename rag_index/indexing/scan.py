@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.indexing.commit import delete_gone, delete_named
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob, hang_limit
@@ -128,7 +127,7 @@ class Scan:
         run.ledger.note_emptied(changes.emptied)
         self._progress.emptied.update(row[0] for row in changes.emptied)
         self._record_settled(changes)
-        damaged = update_payloads(run.index.name, run.ledger, run.store, self.collection, changes.payload_only, known)
+        damaged = update_payloads(self.committer, changes.payload_only, known)
         outcome = run.outcome
         outcome.unchanged += changes.unchanged
         outcome.empty += changes.empty
@@ -160,7 +159,7 @@ class Scan:
         known_too = {**known, **run.ledger.known(cid, list(page.groups))}
         outdated = outdated_groups(page, known_too, set(changes.payload_only.keys))
         if outdated:
-            updated = update_access(run.index.name, run.ledger, run.store, self.collection, outdated, known_too)
+            updated = update_access(self.committer, outdated, known_too)
             known.update(run.ledger.known(cid, sorted(updated & known.keys())))
 
     def _record_page(self, page: SourcePage) -> tuple[dict[str, Known], int]:
@@ -202,7 +201,7 @@ class Scan:
         """Mark a shard's documents in the ledger as about to be written."""
         if self.run.metrics.first_shard_after is None:
             self.run.metrics.first_shard_after = time.monotonic() - self.run.started
-        self.run.ledger.mark_pending(self.collection.id, shard.documents.keys)
+        self.committer.mark_pending(shard.documents.keys)
 
     def job(self, shard: Shard) -> EmbedJob:
         """Return the shard with everything that embedding it needs."""
@@ -257,7 +256,7 @@ class Scan:
                 run.outcome.hold_back(run.ledger.count_held(cid), refused)
                 return
             note = self.comparison.note_deleted
-            for deleted in delete_gone(run.ledger, run.store, self.collection, run.index.name, note=note):
+            for deleted in self.committer.delete_gone(note=note):
                 run.outcome.deleted += deleted
             run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
             run.ledger.forget_unseen_failures(cid)
@@ -274,7 +273,7 @@ class Scan:
         with run.stopwatch.stage("delete"):
             run.lease.check()
             run.ledger.release_seen(self.collection.id)  # whoever names a document allows its deletion
-            for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, keys):
+            for deleted in self.committer.delete_named(keys):
                 run.outcome.deleted += deleted
 
     def delete_changed(self, keys: Sequence[str], *, seen: Sequence[str]) -> None:
@@ -293,7 +292,7 @@ class Scan:
                 run.outcome.hold_back(len(lost), refused)
             held = run.ledger.held_of(cid, keys)
             gone = [key for key in keys if key not in held]
-            for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, gone):
+            for deleted in self.committer.delete_named(gone):
                 run.outcome.deleted += deleted
             run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
 

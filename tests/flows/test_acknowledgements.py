@@ -20,7 +20,7 @@ SHARD, IN_FLIGHT = 20, 3
 
 @dataclass
 class Slow:
-    """A project whose server answers no upsert until `release`."""
+    """A project whose server answers no upsert of points until `release`."""
 
     project: Project
     fault: Fault
@@ -42,6 +42,7 @@ class Slow:
 def slow(tmp_path):
     with FakeQdrant() as qdrant:
         project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(100)
+        qdrant.break_next(UPSERT)  # the mark with which a run begins its writes is answered
         yield Slow(project, qdrant.break_next(UPSERT, times=None, together=1_000_000))
 
 

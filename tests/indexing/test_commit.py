@@ -54,7 +54,7 @@ def commit_a_death(ledger, store, collection, *keys: str) -> None:
     """Commit a shard whose documents were marked pending in this run, and killed their workers."""
     committer = Committer("notes", ledger, store, collection)
     committer.take(keys, ledger.known(collection.id, keys))
-    ledger.mark_pending(collection.id, keys)
+    committer.mark_pending(keys)
     failures = [Failure(key, "it kills", NEW, died=True) for key in keys]
     committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
 

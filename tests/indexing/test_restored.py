@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.doctor import examine, repair
 from rag_index.documents.commits import CommitMark
-from rag_index.errors import StoreRestored
+from rag_index.errors import StoreRestored, StoreUnavailable
 from rag_index.indexing import steps
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.scratch import Scratch
@@ -20,6 +20,7 @@ from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
 from rag_index.status.status import status
 from rag_index.stores import VectorQuery, open_store
+from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import Died, run_plain
 from tests.project import Project
@@ -125,6 +126,32 @@ def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(projec
     assert_right(project)
 
 
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        ("UPDATE note SET body = 'the pump is mended' WHERE id = 5", "UPDATE note SET body = ? WHERE id = 5"),
+        ("UPDATE note SET author = 'somebody else' WHERE id = 5", "UPDATE note SET author = ? WHERE id = 5"),
+    ],
+    ids=["text", "payload"],
+)
+def test_a_ledger_from_before_a_run_that_died_before_its_first_commit_is_noticed(
+    project, tmp_path, monkeypatch, change, undo
+):
+    """No commit tells them apart, the points are as many, and the source says again what the ledger says."""
+    kept = back_up(project, tmp_path / "kept", LEDGER)
+    column = undo.split()[3]
+    old = project.source().execute(f"SELECT {column} FROM note WHERE id = 5").fetchone()
+    project.execute(change)
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeStore, "flush", _die)
+        with pytest.raises(Died):
+            run_plain(project)
+    project.execute(undo, *old)
+    restore(project, kept, LEDGER)
+    assert "the ledger was " + OLDER in run_plain(project).message
+    assert_right(project)
+
+
 def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(project, tmp_path, monkeypatch):
     kept = back_up(project, tmp_path / "kept", LEDGER)
     edit(project)
@@ -208,6 +235,23 @@ def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
 
 def _die(*_):
     raise Died
+
+
+def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(project, monkeypatch):
+    write, late = EdgeStore.set_commit_mark, []
+
+    def slow(store, name, mark):
+        if not late:
+            late.append(mark)
+            raise StoreUnavailable("no answer within 60 s")
+        write(store, name, mark)
+        write(store, name, late.pop())
+
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeStore, "set_commit_mark", slow)
+        assert run_plain(project).state == "completed"
+    assert_right(project)
 
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):

@@ -231,8 +231,8 @@ def test_death_at_some_writes(folder, embedder, scene):
 
 @pytest.mark.long
 @pytest.mark.parametrize("scene", SCENES)
-def test_death_at_every_write_and_in_the_middle(folder, embedder, scene):
-    deaths(folder, embedder, scene, every=1)
+def test_death_at_every_other_write_and_in_the_middle(folder, embedder, scene):
+    deaths(folder, embedder, scene, every=2)
 
 
 def deaths(folder: Path, embedder, scene: str, *, every: int) -> None:
