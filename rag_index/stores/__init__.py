@@ -82,7 +82,6 @@ def open_store(
     settings: StoreSettings,
     *,
     wait: float = 0.0,
-    timeout: float | None = None,
     patience: float | None = None,
     brief: bool = False,
     lets_batches_in: bool = False,
@@ -91,15 +90,15 @@ def open_store(
 
     A holder that is `brief`, because it writes one batch, is waited for in any case. A brief opener waits for nobody
     but a holder that `lets_batches_in`, which then gives it the store within moments.
-    A request to a server may take `timeout` seconds (default: as the settings say), and one with a passing fault is
-    retried for `patience` seconds (default: 30, and for as long as the server asks for pauses).
+    A request to a server with a passing fault is retried for `patience` seconds (default: 30, and for as long as the
+    server asks for pauses).
     """
     if settings.url is None:
         from rag_index.stores.edge.store import EdgeStore
 
         brief_wait = 0.0 if brief else BRIEF_SECONDS
         return EdgeStore(settings.path, wait=wait, brief=brief, brief_wait=brief_wait, lets_batches_in=lets_batches_in)
-    return _open_server(settings, settings.url, timeout=timeout, patience=patience)
+    return _open_server(settings, settings.url, patience=patience)
 
 
 def open_reader(
@@ -107,8 +106,9 @@ def open_reader(
 ) -> StoreReader:
     """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
 
-    `wait` is how long that process may take to let go of a collection. `timeout` and `patience` are as for
-    `open_store`; an embedded store with a `timeout` is read in other processes, because nothing else can end a call.
+    `wait` is how long that process may take to let go of a collection. A request to a server may take `timeout`
+    seconds (default: as the settings say), `patience` is as for `open_store`. An embedded store with a `timeout` is
+    read in other processes, because nothing else can end a call.
     """
     if settings.url is None:
         from rag_index.stores.edge.reader import EdgeReader
@@ -117,7 +117,9 @@ def open_reader(
     return _open_server(settings, settings.url, timeout=timeout, patience=patience)
 
 
-def _open_server(settings: StoreSettings, url: str, *, timeout: float | None, patience: float | None) -> ServerStore:
+def _open_server(
+    settings: StoreSettings, url: str, *, patience: float | None, timeout: float | None = None
+) -> ServerStore:
     from rag_index.stores.server.store import ServerStore
 
     return ServerStore(
