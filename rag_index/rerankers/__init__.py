@@ -34,8 +34,8 @@ class Reranker(Protocol):
 def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
     """Return a function that opens the reranker which the settings name; None if they name none.
 
-    That is a server if it is an address, a plug-in of this name, or a CrossEncoder. Raises SettingsError if the library
-    that it needs is not installed, or the plug-in cannot be loaded.
+    That is a server if it is an address, a plug-in of this name, or a model of sentence-transformers. Raises
+    SettingsError if the library that it needs is not installed, or the plug-in cannot be loaded.
     """
     model, device = settings.retrieve.reranker, settings.embedder.device
     if model is None:
@@ -51,9 +51,9 @@ def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
         )
 
     def open_reranker() -> Reranker:
-        from rag_index.rerankers.cross_encoder import CrossEncoderReranker
+        from rag_index.rerankers.models import load_reranker
 
-        return CrossEncoderReranker(model, device)
+        return load_reranker(model, device)
 
     return open_reranker
 

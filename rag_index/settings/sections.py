@@ -395,8 +395,8 @@ class RetrieveSettings(Section):
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search, from 0 (words alone) to 1 (meaning alone)."""
     reranker: str | None = Field(default=None, min_length=1)
-    """What orders the best hits: the address of a server with `/v1/rerank`, a CrossEncoder of sentence-transformers (a
-    folder, or a name on the model hub), or the name of a plug-in."""
+    """What orders the best hits: the address of a server with `/v1/rerank`, a CrossEncoder or a model of late
+    interaction of sentence-transformers (a folder, or a name on the model hub), or the name of a plug-in."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """The number of documents that the reranker reads."""
     cache_size: Whole = Field(default=1000, ge=0)

@@ -21,7 +21,7 @@ import numpy as np
 
 from rag_index.embedders import open_embedder
 from rag_index.errors import ModelMissing, RerankerError, TextTooLong
-from rag_index.rerankers.cross_encoder import CrossEncoderReranker
+from rag_index.rerankers.models import CrossEncoderReranker, LateInteractionReranker, load_reranker
 from rag_index.settings import EmbedderSettings
 
 TEXTS = [f"The printer on floor {number} does not print " + "any more " * (number % 20) for number in range(80)]
@@ -59,7 +59,8 @@ def check_reranker(model: str) -> None:
     folder = tempfile.mkdtemp()
     made = CrossEncoder(model, num_labels=1, device="cpu")
     made.save_pretrained(folder)
-    reranker = CrossEncoderReranker(folder, "cpu")
+    reranker = load_reranker(folder, "cpu")
+    assert isinstance(reranker, CrossEncoderReranker)
     scores = reranker.score("printer", TEXTS)
     expected = made.predict([("printer", text) for text in TEXTS], show_progress_bar=False)
     assert np.abs(np.array(scores) - expected).max() < 1e-5
@@ -72,6 +73,28 @@ def check_reranker(model: str) -> None:
     two = tempfile.mkdtemp()
     CrossEncoder(model, num_labels=2, device="cpu").save_pretrained(two)
     assert "gives 2 numbers" in raised(RerankerError, lambda: CrossEncoderReranker(two, "cpu"))
+
+
+def check_late_interaction(model: str) -> None:
+    """Check that a model of late interaction is known by its own files, and judges as the library does."""
+    from sentence_transformers import MultiVectorEncoder
+
+    made, folder = MultiVectorEncoder(model, device="cpu"), tempfile.mkdtemp()  # its last layer has random weights
+    made.save_pretrained(folder)
+    reranker = load_reranker(folder, "cpu")
+    assert isinstance(reranker, LateInteractionReranker)
+    scores = reranker.score("the printer is broken", TEXTS)
+    expected = made.similarity(made.encode_query(["the printer is broken"]), made.encode_document(TEXTS))[0]
+    assert np.abs(np.array(scores) - expected.numpy()).max() < 1e-4
+    assert len(set(scores)) > 1
+    assert reranker.score("printer", []) == []
+    assert abs(reranker.score("printer", ["word " * 5000])[0]) < 1000
+    reranker.close()
+    marked = Path(folder, "config_sentence_transformers.json")
+    marked.write_text(marked.read_text().replace("MultiVectorEncoder", "ColBERT"))  # as PyLate writes it
+    assert isinstance(load_reranker(folder, "cpu"), LateInteractionReranker)
+    assert "set [embedder] device" in raised(RerankerError, lambda: load_reranker(folder, "cuda"))
+    assert "nothing-here" in raised(RerankerError, lambda: load_reranker(f"{model}/nothing-here", "cpu"))
 
 
 def check_search(model: str, reranker: str, made: Any) -> None:
@@ -154,6 +177,7 @@ def main(model: str) -> None:
     assert "nothing-here" in raised(ModelMissing, lambda: missing.embed_query("x"))
 
     check_reranker(model)
+    check_late_interaction(model)
 
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = set(pool.map(in_a_process, [model] * 2, chunksize=1))
