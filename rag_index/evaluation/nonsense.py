@@ -9,6 +9,7 @@ are spelled backwards.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from dataclasses import dataclass
@@ -26,10 +27,15 @@ from rag_index.retrieve.calibration import Calibration
 from rag_index.stores.protocol import lend
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from rag_index.ledger import Collection, Ledger
-    from rag_index.retrieve.results import SearchHit
+    from rag_index.retrieve.index_reader import Candidates
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
+
+    Texts = Mapping[str, Sequence[str]]
+    """The words of each text, by the id of its document."""
 
 MIN_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
@@ -67,34 +73,22 @@ def ask_own_texts(
         return Lesson()
     chance = random.Random(QUERIES)  # noqa: S311 - the same each time
     features: list[tuple[float, float]] = []
-    fits: list[bool] = []
     weights = [settings.dense_weight, *((1.0, 0.0) if bm25_model(index) else ())]
-    ranks: list[list[float]] = []
     patiently = patient(settings, index, [index.name], 2 * QUERIES)
-    with Retriever(patiently, open_store=lambda: lend(store), collections={index.name: collection.name}) as retriever:
-
-        def hits(query: str, weight: float = settings.dense_weight) -> tuple[SearchHit, ...]:
-            return retriever.search_sync(
-                query, indexes=[index.name], limit=FIRST, groups=ALL_GROUPS, rerank=False, dense_weight=weight
-            ).hits
-
-        for (document_id, words), length in zip(texts.items(), cycle(WORDS)):
-            start = chance.randrange(len(words) - length + 1)
-            query = " ".join(_other(chance, texts, one) for one in words[start : start + length])
-            found = [[hit for hit in hits(query, weight) if hit.document_id == document_id] for weight in weights]
-            ranks.append([1 / own[0].rank if own else 0.0 for own in found])
-            if found[0]:
-                features.append((found[0][0].cosine, found[0][0].words))
-                fits.append(True)
-        channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
-        if len(fits) < QUERIES // 8:
-            return Lesson(None, channels)
-        for length in islice(cycle(WORDS), len(texts)):
-            strange = [chance.choice(texts[one]) for one in chance.sample(sorted(texts), length)]
-            query = " ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange)
-            for hit in hits(query)[:1]:
-                features.append((hit.cosine, hit.words))
-                fits.append(False)
+    asked = [*_own_queries(chance, texts), *_strange_queries(chance, texts)]
+    answers = asyncio.run(_ask(patiently, index.name, store, collection.name, asked))
+    ranks: list[list[float]] = []
+    for document_id, found in zip(texts, answers, strict=False):
+        ranks.append([_reciprocal_rank(found.ranked(weight), (index.name, document_id)) for weight in weights])
+        if best := [hit for hit in found.hits() if hit.document_id == document_id]:
+            features.append((best[0].cosine, best[0].words))
+    channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
+    if len(features) < QUERIES // 8:
+        return Lesson(None, channels)
+    fits = [True] * len(features)
+    for found in answers[len(texts) :]:
+        features += [(hit.cosine, hit.words) for hit in found.hits()[:1]]
+    fits += [False] * (len(features) - len(fits))
     return Lesson(None if all(fits) else Calibration.learn(features, fits), channels)
 
 
@@ -110,5 +104,37 @@ def _channels(ranks: list[list[float]], dense_weight: float) -> Channels:
     return Channels(len(ranks), dense_weight, mean(both), mean(meaning), mean(words), round(chance, 4))
 
 
-def _other(chance: random.Random, texts: dict[str, list[str]], word: str) -> str:
+async def _ask(
+    settings: Settings, index: str, store: Store, collection: str, queries: Sequence[str]
+) -> list[Candidates]:
+    """Return what the collection has for each query; each is asked once, whatever the weights it is put in order with.
+
+    A search costs more than to put what it found in order.
+    """
+    async with Retriever(settings, open_store=lambda: lend(store), collections={index: collection}) as retriever:
+        return [
+            await retriever.candidates(query, indexes=[index], limit=FIRST, groups=ALL_GROUPS, texts=True)
+            for query in queries
+        ]
+
+
+def _own_queries(chance: random.Random, texts: Texts) -> Iterator[str]:
+    """Yield a query for each text: some of its words, of which some are replaced."""
+    for words, length in zip(texts.values(), cycle(WORDS)):
+        start = chance.randrange(len(words) - length + 1)
+        yield " ".join(_other(chance, texts, one) for one in words[start : start + length])
+
+
+def _strange_queries(chance: random.Random, texts: Texts) -> Iterator[str]:
+    """Yield as many queries that fit nothing."""
+    for length in islice(cycle(WORDS), len(texts)):
+        strange = [chance.choice(texts[one]) for one in chance.sample(sorted(texts), length)]
+        yield " ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange)
+
+
+def _reciprocal_rank(order: Sequence[tuple[str, str]], document: tuple[str, str]) -> float:
+    return 1 / (order.index(document) + 1) if document in order else 0.0
+
+
+def _other(chance: random.Random, texts: Texts, word: str) -> str:
     return chance.choice(texts[chance.choice(sorted(texts))]) if chance.random() < REPLACED else word

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.retrieve.calibration import with_relevance
 from rag_index.retrieve.fusion import best_candidates, count_documents, order_answers, scorings
 from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
 from rag_index.retrieve.soft_match import add_soft_match, relative_idf
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.concurrency import StoreHolder
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.question import IndexAnswer, Question
+    from rag_index.retrieve.results import SearchHit
     from rag_index.stores import WordCounts, WordPlaces
 
 MIN_CANDIDATES = 50
@@ -109,18 +111,19 @@ class IndexReader:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The answers of several indexes to one query, without texts and payloads."""
+    """The answers of several indexes to one query, as a rule without texts and payloads."""
 
     question: Question
     answers: Sequence[IndexAnswer]
     fusion: str
 
     @classmethod
-    def of(cls, question: Question, answers: Sequence[IndexAnswer], fusion: str) -> Candidates:
-        """Return the candidates of these answers, with their soft match."""
+    def of(cls, question: Question, answers: Sequence[IndexAnswer], fusion: str, *, texts: bool) -> Candidates:
+        """Return the candidates of these answers, with their soft match, and with `texts` if asked for."""
         add_soft_match(question.text, answers)
-        lean = [replace(answer, points=[_without_texts(point) for point in answer.points]) for answer in answers]
-        return cls(question, lean, fusion)
+        if not texts:
+            answers = [replace(one, points=[_without_texts(point) for point in one.points]) for one in answers]
+        return cls(question, answers, fusion)
 
     @property
     def errors(self) -> Mapping[str, str]:
@@ -152,6 +155,17 @@ class Candidates:
 
         Raises SettingsError if the settings ask for a fusion that these indexes do not allow.
         """
+        return [(hit.index, hit.document_id) for hit in self._hits(dense_weight, indexes)]
+
+    def hits(self) -> list[SearchHit]:
+        """Return the hits of a search that leaves the weight to the settings, with their relevance.
+
+        The candidates must have texts.
+        """
+        answered = [answer for answer in self.answers if answer.error is None]
+        return with_relevance(self._hits(None, None), answered, self.question.text)
+
+    def _hits(self, dense_weight: float | None, indexes: Sequence[str] | None) -> list[SearchHit]:
         question = self.question
         if dense_weight is not None:
             question = replace(question, dense_weight=dense_weight, name=False)
@@ -163,8 +177,7 @@ class Candidates:
         scoring = scorings(chosen, question)
         best = best_candidates(chosen, question, self.fusion, scoring)
         chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
-        ordered = order_answers(chosen, question, self.fusion, scoring)
-        return [(hit.index, hit.document_id) for hit in ordered.hits]
+        return order_answers(chosen, question, self.fusion, scoring).hits
 
 
 def _without_texts(point: StoredPoint) -> StoredPoint:

@@ -187,19 +187,24 @@ class Retriever:
         return replace(result, hits=tuple(hits[:limit]))
 
     async def candidates(
-        self, query: str, *, indexes: Sequence[str] | None = None, limit: int = 10, groups: Groups = None
+        self,
+        query: str,
+        *,
+        indexes: Sequence[str] | None = None,
+        limit: int = 10,
+        groups: Groups = None,
+        texts: bool = False,
     ) -> Candidates:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
 
-        Raises as `search`. It counts as no search in the metrics.
+        They have `texts` if asked for. Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, indexes, limit, None, None, None, groups)
         asked, answers, _ = await ask_corrected(self._fan_out, replace(question, dense_weight=HYBRID), names)
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
-        return Candidates.of(
-            replace(asked, dense_weight=question.dense_weight), answers, self._settings.retrieve.fusion
-        )
+        asked = replace(asked, dense_weight=question.dense_weight)
+        return Candidates.of(asked, answers, self._settings.retrieve.fusion, texts=texts)
 
     def search_sync(
         self,
