@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.positions import parse_position
-from rag_index.errors import IndexBehind, RagIndexError
+from rag_index.errors import RagIndexError
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
-from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.reliability.chaos.desk import Desk
@@ -31,6 +30,8 @@ KINDS = {"text": 40, "payload": 10, "insert": 15, "delete": 12, "key": 8, "renam
 ROLLED_BACK = 0.15
 AFTER = 0.5
 """The share of searches that demand the last position of a writer."""
+WAIT = 3600
+"""Seconds a search waits at most: however busy the machine is, it is answered once the watch has come so far."""
 Shown = dict[str, tuple[str, str]]
 """Text and state of each ticket that a search has to show, by its id."""
 
@@ -49,7 +50,6 @@ class Findings:
 
     searches: int = 0
     claimed: int = 0
-    behind: int = 0
     errors: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     commits: int = 0
@@ -60,7 +60,7 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         cuts = statistics.quantiles(self.waited, n=100) if len(self.waited) > 1 else [0.0] * 99
         waited = {"count": len(self.waited), "p50": round(cuts[49], 3), "p95": round(cuts[94], 3)}
-        numbers = {name: getattr(self, name) for name in ("searches", "claimed", "behind", "commits", "kills")}
+        numbers = {name: getattr(self, name) for name in ("searches", "claimed", "commits", "kills")}
         return {**numbers, "waited_s": waited, "errors": self.errors[:5], "violations": self.violations[:5]}
 
 
@@ -157,7 +157,10 @@ class Trial:
 
     def __init__(self, desk: Desk, *, writers: int, searchers: int, rate: float, seed: int) -> None:
         self._desk, self._searchers = desk, searchers
-        self._settings = load_settings(desk.config)
+        settings, longer = load_settings(desk.config), {"timeout": WAIT, "index_timeout": WAIT}
+        retrieve = settings.retrieve.model_copy(update=longer)
+        store = settings.store.model_copy(update={"timeout": WAIT})
+        self._settings = settings.model_copy(update={"retrieve": retrieve, "store": store})
         self._stop = threading.Event()
         self._writers = [Writer(desk, number, writers, rate, self._stop, seed) for number in range(writers)]
         self._lock = threading.Lock()
@@ -165,39 +168,43 @@ class Trial:
         self.found = Findings()
 
     def run(self, seconds: float, *, kill_seconds: float) -> Findings:
-        """Write, search and kill for so long, and until a search was answered that waited; return what was found."""
+        """Write, search and kill for so long, then ask once for all that was written; return what was found."""
         watch = self._start()
         try:
             with Retriever(self._settings) as retriever:  # the first run
-                retriever.search_sync("ticket", indexes=["tickets"], max_age="1 h", timeout=120)
+                retriever.search_sync("ticket", indexes=["tickets"], max_age="1 h", timeout=WAIT)
             searching = [threading.Thread(target=self._search, args=(number,)) for number in range(self._searchers)]
             for thread in (*self._writers, *searching):
                 thread.start()
             end = time.monotonic() + seconds
-            while not self._stop.wait(min(kill_seconds, max(0.0, end - time.monotonic()))):
-                if time.monotonic() >= end:
-                    break
-                watch.kill()
-                watch.wait()
-                watch, self.found.kills = self._start(), self.found.kills + 1
-            eventually(self._is_told, "the watch, which is killed no more, reaches what a search demands")
+            while (left := end - time.monotonic()) > 0:
+                self._stop.wait(min(kill_seconds, left))
+                if kill_seconds < left:
+                    watch.kill()
+                    watch.wait()
+                    watch, self.found.kills = self._start(), self.found.kills + 1
             self._stop.set()
-            for thread in (*self._writers, *searching):
-                thread.join()
+            for thread in (*self._writers, *searching):  # the watch, which is killed no more, answers the last searches
+                while thread.is_alive():
+                    self._check(watch)
+                    thread.join(1)
+            self._check(watch)
+            with Retriever(self._settings) as retriever:
+                for writer in self._writers:
+                    self._ask(retriever, writer, writer.last_position or None)
         finally:
             self._stop.set()
             watch.terminate()
             watch.wait()
-        for writer in self._writers:
-            if writer.failure is not None:
-                raise writer.failure
         self.found.commits = sum(len(writer.moments) - 1 for writer in self._writers)
         return self.found
 
-    def _is_told(self) -> bool:
-        """Return whether something can be said: a busy machine may start a watch more slowly than it is killed."""
-        with self._lock:
-            return self._stop.is_set() or bool(self.found.waited and self.found.claimed)
+    def _check(self, watch: subprocess.Popen[bytes]) -> None:
+        """Raise what ended a writer, or say that the watch has ended: then nobody answers any more."""
+        if failure := next((one.failure for one in self._writers if one.failure), None):
+            raise failure
+        log = self._desk.folder / "watch.log"
+        assert watch.poll() is None, f"the watch ended by itself: {log.read_text()[-2000:]}"
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._desk.folder / "watch.log").open("ab") as log:
@@ -210,37 +217,35 @@ class Trial:
         with Retriever(self._settings) as retriever:
             while not self._stop.is_set():
                 writer = chance.choice(self._writers)
-                after = writer.last_position or None if chance.random() < AFTER else None
-                began = time.monotonic()
-                try:
-                    result = retriever.search_sync(
-                        "ticket", indexes=["tickets"], filter={"customer_id": writer.customer}, limit=1000,
-                        after=after, timeout=60,
-                    )  # fmt: skip
-                except IndexBehind:
-                    self._count(behind=True)
-                    continue
-                except RagIndexError as error:
-                    self._count(error=str(error))
-                    continue
-                took = time.monotonic() - began
-                claim = result.as_of["tickets"].position
-                wrong = []
-                if claim is not None:
-                    shown = {hit.document_id: (hit.text.strip(), hit.payload["state"]) for hit in result.hits}
-                    wrong = judge(list(writer.moments), parse_position(claim)[1], shown)
-                if after is not None and (claim is None or parse_position(claim) < parse_position(after)):
-                    wrong.append(f"{after} was demanded, {claim} is claimed")
-                self._count(claim=claim is not None, wrong=wrong, waited=took if after else None)
+                self._ask(retriever, writer, writer.last_position or None if chance.random() < AFTER else None)
+
+    def _ask(self, retriever: Retriever, writer: Writer, after: str | None) -> None:
+        """Search for all of a writer, and judge the answer."""
+        began = time.monotonic()
+        try:
+            result = retriever.search_sync(
+                "ticket", indexes=["tickets"], filter={"customer_id": writer.customer}, limit=1000,
+                after=after, timeout=WAIT,
+            )  # fmt: skip
+        except RagIndexError as error:
+            self._count(error=str(error))
+            return
+        took = time.monotonic() - began
+        claim = result.as_of["tickets"].position
+        wrong = []
+        if claim is not None:
+            shown = {hit.document_id: (hit.text.strip(), hit.payload["state"]) for hit in result.hits}
+            wrong = judge(list(writer.moments), parse_position(claim)[1], shown)
+        if after is not None and (claim is None or parse_position(claim) < parse_position(after)):
+            wrong.append(f"{after} was demanded, {claim} is claimed")
+        self._count(claim=claim is not None, wrong=wrong, waited=took if after else None)
 
     def _count(
-        self, *, claim: bool = False, wrong: list[str] | None = None, waited: float | None = None,
-        behind: bool = False, error: str = "",
+        self, *, claim: bool = False, wrong: list[str] | None = None, waited: float | None = None, error: str = ""
     ) -> None:  # fmt: skip
         with self._lock:
             self.found.searches += 1
             self.found.claimed += claim
-            self.found.behind += behind
             self.found.errors += [error] if error else []
             self.found.violations += wrong or []
             self.found.waited += [] if waited is None else [waited]
