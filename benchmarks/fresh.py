@@ -1,12 +1,16 @@
 """How soon a change is found, and how long a search takes that waits for its own write.
 
     python benchmarks/fresh.py [--ways postgresql-wal postgresql-queue mariadb-queue sqlite-queue sqlite-poll]
-                               [--rate 100] [--seconds 60] [--documents 2000] [--qdrant URL] [--ollama] [--prefect]
+                               [--rate 100] [--seconds 60] [--documents 2000] [--burst 0] [--qdrant URL] [--ollama]
+                               [--prefect]
 
 A thread changes tickets of a service desk, `--rate` a second, each in a transaction of its own, while `rag-index watch`
 follows. Once a second one more ticket is changed, and looked for: in turn by one search that demands the position of
 its commit, and by searches without a demand, ten a second, until it is found. Both times begin when the commit has
 returned. `sqlite-poll` has a table of its own and demands the time of its commit.
+
+With `--burst` the last so many tickets are changed instead, a thousand in each transaction, and single changes are
+looked for without a demand until a search with the position of the end of the burst is answered.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +39,7 @@ from tests.reliability.chaos.places import open_desk
 from tests.reliability.chaos.watcher import whole_run
 
 if TYPE_CHECKING:
+    from rag_index.settings import Settings
     from tests.reliability.chaos.desk import Desk
 
 WAYS = ("postgresql-wal", "postgresql-queue", "mariadb-queue", "sqlite-queue", "sqlite-poll")
@@ -57,22 +63,28 @@ class Writer:
 
     def __init__(self, desk: Desk | SimpleNamespace, name: str) -> None:
         self._desk, self._name, self._count = desk, name, 0
-        self._session = desk.session() if desk.position else None
+        self._run: Any = desk.session().run if desk.position else None
 
     def change(self, number: int) -> str:
         """Change a ticket, and return its text."""
         self._count += 1
         text = f"{self._name} {self._count}"
-        if self._session is not None:
-            self._session.run(f"UPDATE ticket SET body = '{text}' WHERE id = {number}")
+        if self._desk.position:
+            self._run(f"UPDATE ticket SET body = '{text}' WHERE id = {number}")
             return text
         with closing(sqlite3.connect(self._desk.folder / "source.db", timeout=30)) as db, db:
             db.execute("UPDATE ticket SET body = ?, at = ? WHERE id = ?", (text, _now(), number))
         return text
 
+    def change_many(self, numbers: range) -> None:
+        """Change tickets, a thousand in each transaction."""
+        for first in numbers[::1000]:
+            last = min(first + 1000, numbers.stop)
+            self._run(f"UPDATE ticket SET body = 'burst' WHERE id >= {first} AND id < {last}")
+
     def position(self) -> str:
         """Return the position of what was committed last, as an application learns it."""
-        return str(self._session.run(self._desk.position)[0][0]) if self._session is not None else _now()
+        return str(self._run(self._desk.position)[0][0]) if self._desk.position else _now()
 
 
 def _now() -> str:
@@ -123,19 +135,36 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         retriever, writer = stack.enter_context(Retriever(settings)), Writer(desk, "looked for")
         look_for(retriever, writer, 0, demand=True)  # the first comes with an ordinary run
         stop = threading.Event()
-        load = threading.Thread(target=_write, args=(Writer(desk, "change"), given, stop))
+        burst: list[float] = []
+        work = partial(_burst, settings, burst) if given.burst else _write
+        load = threading.Thread(target=work, args=(Writer(desk, "change"), given, stop))
         load.start()
         took: dict[bool, list[float]] = {True: [], False: []}
         end = time.monotonic() + given.seconds
         for number in range(1, given.documents, 2):
-            if time.monotonic() >= end:
+            if stop.is_set() or (time.monotonic() >= end and not given.burst):
                 break
-            took[number % 4 == 1].append(look_for(retriever, writer, number, demand=number % 4 == 1))
+            demand = number % 4 == 1 and not given.burst
+            took[demand].append(look_for(retriever, writer, number, demand=demand))
             time.sleep(1)
         stop.set()
         load.join()
     given_so = {"rate": given.rate, "server": bool(given.qdrant), "ollama": given.ollama, "prefect": given.prefect}
-    return {"way": way, **given_so, "own_write_s": spread(took[True]), "found_s": spread(took[False])}
+    figures: dict[str, Any] = {"found_s": spread(took[False])}
+    figures |= {"burst_s": burst[0]} if burst else {"own_write_s": spread(took[True])}
+    return {"way": way, **given_so, **figures}
+
+
+def _burst(
+    settings: Settings, took: list[float], writer: Writer, given: argparse.Namespace, stop: threading.Event
+) -> None:
+    """Change the last tickets, and append how many seconds that took until all of them were found."""
+    began = time.monotonic()
+    writer.change_many(range(given.documents - given.burst, given.documents))
+    with Retriever(settings) as retriever:
+        retriever.search_sync("burst", indexes=["tickets"], after=writer.position(), timeout=3600)
+    took.append(round(time.monotonic() - began, 1))
+    stop.set()
 
 
 def _write(writer: Writer, given: argparse.Namespace, stop: threading.Event) -> None:
@@ -152,6 +181,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--documents", type=int, default=2_000)
+    parser.add_argument("--burst", type=int, default=0)
     parser.add_argument("--qdrant", help="a Qdrant server to write to, in place of the embedded store")
     parser.add_argument("--ollama", action="store_true", help="A real Ollama with a tiny model.")
     parser.add_argument("--prefect", action="store_true", help="Watch as a deployment, with a Prefect server.")

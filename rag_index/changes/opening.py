@@ -63,7 +63,6 @@ def open_row_feed(settings: Settings, tables: Sequence[WatchedTable], ledger: Le
     """
     url, source = settings.source_url, settings.source
     if source.changes == "wal":
-        # more changed rows of one table than this are handed to an ordinary run anyway
         rows = settings.watch.burst_documents
         return WalFeed(url, tables, settings.project, ledger, timeout=source.timeout, max_rows=rows)
     if source.changes == "queue":

@@ -43,7 +43,8 @@ CONDITION_VALUES = 100
 FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
 """The size of the first batch of an index, and of the smallest."""
 BATCH_SECONDS = 2.0
-"""How long a batch should take: other runs wait for it, and each costs as much as some hundred texts besides."""
+"""How long a batch should read and embed: later changes and other runs wait for it. What it costs besides, such as the
+copy of a large collection, gets no smaller with fewer documents."""
 MAX_GROWTH = 4
 """How many times as large as the one before a batch may be."""
 IDENTITY_SECONDS = 30.0
@@ -121,9 +122,9 @@ class BatchIndexer:
     def index(self, name: str) -> Applied:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
-        It has as many documents as take about BATCH_SECONDS, at most `batch_documents`. Look-ups that wait are done
-        before. What waits stays there if an error of ours ends the batch, which is returned: IndexLocked and StoreBusy
-        if another run holds the index, and whatever source, embedder, store and ledger raise.
+        It has as many documents as are read and embedded in about BATCH_SECONDS, at most `batch_documents`. Look-ups
+        that wait are done before. What waits stays there if an error of ours ends the batch, which is returned:
+        IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and ledger raise.
         """
         try:
             keep = self._opened(name)
@@ -165,11 +166,11 @@ class BatchIndexer:
 
     def _index(self, run: IndexRun) -> Applied:
         size = self._size(run.index.name)
-        began = self._clock()
         steps = _Batch(self, size)
         outcome = run.execute(steps)
         if run.error is None:
-            self._adapt(run.index.name, len(steps.changes), size, self._clock() - began)
+            spent = run.stopwatch.seconds
+            self._adapt(run.index.name, len(steps.changes), size, spent["fetch"] + spent["embed"])
         elif isinstance(run.error, StoreRestored):
             run.ledger.need_full_scan(run.alias)
         return Applied(outcome, run.error)
@@ -181,7 +182,8 @@ class BatchIndexer:
     def _adapt(self, name: str, documents: int, size: int, seconds: float) -> None:
         """Choose the size of the next batch after one of so many documents, of which there might have been `size`.
 
-        One that was not full says nothing of larger ones, unless it took too long already.
+        They were read and embedded in `seconds`. One that was not full says nothing of larger ones, unless it took too
+        long already.
         """
         if documents and (documents == size or seconds > BATCH_SECONDS):
             fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_GROWTH)

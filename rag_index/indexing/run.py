@@ -377,10 +377,8 @@ def _configure(run: IndexRun, collection: Collection) -> None:
 
 
 def _must_read_all(run: IndexRun, watch: WatchRecord | None) -> bool:
-    """Return whether a watch leaves so much to this run that rows which `changed_since` would leave unread count."""
-    if run.options.single or watch is None:
-        return False
-    return watch.full_number is not None or run.ledger.count_waiting(run.alias) > run.settings.watch.burst_documents
+    """Return whether nobody knows what changed, so that rows which `changed_since` would leave unread count."""
+    return not run.options.single and watch is not None and watch.full_number is not None
 
 
 def _raise_epoch(run: IndexRun, collection: Collection) -> int:

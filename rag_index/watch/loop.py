@@ -348,9 +348,7 @@ class Watch:
         if (needed or waiting) and not self._ledger.collections(index.alias):
             return "nothing is indexed yet"
         if needed:
-            return "what changed is not known one by one (after a setup, TRUNCATE, a burst or a restored backup)"
-        if waiting > self._settings.watch.burst_documents:
-            return f"{waiting:,} changes wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
+            return "what changed is not known one by one (after a setup, TRUNCATE, a huge change or a restored backup)"
         return ""
 
     def _note_idle(self, index: _Index, collector: Collector, error: RagIndexError | None) -> None:

@@ -168,7 +168,7 @@ def sizes(project, ledger, monkeypatch):
     """A function that has 30 changes indexed by a process that takes so many seconds for each, and returns batches."""
     monkeypatch.setattr(changed, "FIRST_DOCUMENTS", 4)
     monkeypatch.setattr(changed, "MIN_DOCUMENTS", 1)
-    whole, now = Scan.index, [0.0]
+    whole = Scan.index
 
     def index(seconds, *, first=30):
         project.execute("UPDATE note SET title = ?, body = ''", f"{seconds} seconds")
@@ -177,13 +177,13 @@ def sizes(project, ledger, monkeypatch):
         def take_time(scan, pages, *args):
             [page] = pages
             found.append(len(page.documents))
-            now[0] += found[-1] * seconds
             whole(scan, [page], *args)
+            scan.run.stopwatch.seconds |= {"fetch": 0.0, "embed": found[-1] * seconds, "upsert": 60.0}
 
         put(ledger, *map(str, range(1, first + 1)))
         with (
             mock.patch.object(Scan, "index", take_time),
-            closing(BatchIndexer(project.settings, clock=lambda: now[0])) as indexer,
+            closing(BatchIndexer(project.settings)) as indexer,
         ):
             indexer.index("notes")
             put(ledger, *map(str, range(1, 31)))

@@ -11,7 +11,7 @@ import pytest
 
 from rag_index.changes import Received, joined
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
-from rag_index.indexing.changed import Applied
+from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
@@ -177,17 +177,29 @@ class CountingRunner:
         return EndedRun(Applied(IndexOutcome(name)))
 
 
-def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project, feed, caplog):
-    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 40\nburst_documents = 100\n")
-    with closing(Ledger(project.settings.ledger_url)) as own:
-        runner = CountingRunner(own)
-        feed.give(*map(str, range(100)))
-        with watched(project, feed, runner=runner):
-            eventually(lambda: sum(runner.sizes) == 100)
-            assert (runner.sizes, runner.whole) == ([40, 40, 20], 0)
-            feed.give(*map(str, range(101)))
-            eventually(lambda: runner.whole)
-        assert "101 changes wait, more than burst_documents (100)" in caplog.text
+def test_a_burst_is_batches_however_large_and_a_single_change_is_in_the_next_of_them(project, feed):
+    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 40\nburst_documents = 50\n")
+    project.fill(370, first=31)
+    run_plain(project)
+    project.execute("UPDATE note SET body = 'all are mended'")
+    batches, index = [], BatchIndexer.index
+
+    def note_batch(self, name):
+        before = hash_of(project, 5)
+        found = index(self, name)
+        batches.append(found.outcome.changed)
+        if len(batches) == 2:
+            change(project, feed, 5, "the pump is mended")
+            eventually(lambda: feed.backlog() == 0)
+        assert len(batches) != 3 or hash_of(project, 5) != before
+        return found
+
+    feed.give(*(str(number) for number in range(400, 0, -1)))
+    whole = mock.patch.object(PlainRunner, "begin_run", side_effect=AssertionError("an ordinary run took over"))
+    with whole, mock.patch.object(BatchIndexer, "index", note_batch), watched(project, feed) as ledger:
+        eventually(lambda: len(batches) > 3 and applied(ledger))
+    assert max(batches) == 40
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
 
 
 def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed, caplog):
@@ -256,14 +268,14 @@ def test_a_run_that_leaves_rows_unread_leaves_the_inbox_to_the_watch(tmp_path):
     """A row of another table changed, which `changed_since` does not tell."""
     project = Project(tmp_path / "project").fill(5)
     project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
-    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n[watch]\nburst_documents = 2\n')
+    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
     run_plain(project)
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         ledger.put_changes([(ALIAS, "1", 1.0)])
         run_plain(project)
         assert ledger.count_waiting(ALIAS) == 1
-        ledger.put_changes([(ALIAS, "2", 1.0), (ALIAS, "3", 1.0)])
-        run_plain(project)  # a burst: it reads all rows in full
+        ledger.need_full_scan(ALIAS)  # it reads all rows in full
+        run_plain(project)
         assert ledger.count_waiting(ALIAS) == 0
 
 
