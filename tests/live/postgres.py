@@ -152,5 +152,7 @@ def logical_postgres():
     programs = find_postgres()
     if not isinstance(programs, Path):
         pytest.skip(programs)
-    with PostgresServer(programs, "wal_level=logical", "max_replication_slots=30") as server:
+    with PostgresServer(
+        programs, "wal_level=logical", "max_replication_slots=30", "max_prepared_transactions=30"
+    ) as server:
         yield server
