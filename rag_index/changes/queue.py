@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 600.0
 PROBE_SECONDS = 0.2
-"""The time between two looks whether the queue has rows."""
+"""The time between two looks whether the queue has rows, and after a reading that found some: many readings of a few
+rows would take the processor from the batch that is being indexed."""
 UNREAD_SECONDS = 600.0
 """How old the first row may be before that is said."""
 MAX_COUNT = 1_000_000
@@ -50,6 +51,7 @@ class QueueFeed:
         self._queue = open_queue(self._engine.dialect.name, tables, project)
         self._probe = Probe(self._engine)
         self._version: Any = None
+        self._rest_until = 0.0
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
         """Check triggers and rights; return why changes of some tables are not seen."""
@@ -80,6 +82,7 @@ class QueueFeed:
             before = self._queue.before(connection)
             rows = self._queue.read(connection, limit)
         more = len(rows) >= limit
+        self._rest_until = self._clock() + PROBE_SECONDS if rows else 0.0
         through = None if more else Position(looked_at, self._queue.through(before, rows), "queue")
         changes = [
             RowChange(row.table, dict(zip(row.table.columns, row.values, strict=True)), row.changed_at)
@@ -102,9 +105,10 @@ class QueueFeed:
         """Return after this many seconds, or when the queue has rows, or when the file of SQLite has changed."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
-            if self._probe.finds(self._look):
+            rest = self._rest_until - self._clock()
+            if rest <= 0 and self._probe.finds(self._look):
                 return
-            time.sleep(min(left, PROBE_SECONDS))
+            time.sleep(min(left, rest if rest > 0 else PROBE_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""

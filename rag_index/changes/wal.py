@@ -188,9 +188,9 @@ class WalFeed:
         """Return after this many seconds, or when the log has grown, which it also does for other tables."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
-            time.sleep(min(left, PROBE_SECONDS))
             if self._clock() >= self._rest_until and self._probe.finds(self._has_grown):
-                return
+                return  # early, also if `seconds` are as few as there are between two looks
+            time.sleep(min(left, PROBE_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""

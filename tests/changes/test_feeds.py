@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from rag_index.changes.joined import JoinedFeed
 from rag_index.changes.queues import mariadb as mariadb_queue
 from rag_index.changes.rows import WatchedTable
 from rag_index.documents.positions import Position, parse_position
@@ -142,8 +143,32 @@ def test_waiting_ends_when_something_changes(tickets):
     assert ids(feed) == set()
     feed.wait(0.3)
     tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
-    feed.wait(600)  # would exceed the time limit of the test
+    JoinedFeed([(feed, ["tickets"])]).wait(600)  # would exceed the time limit of the test
     assert ids(feed) == {1}
+
+
+@pytest.mark.parametrize("followed", ["postgresql", "mariadb"], indirect=True)
+def test_a_queue_rests_after_a_reading_that_found_something(tickets):
+    """By a clock that goes on by 10 ms with each look at it: what changes all the time is read together."""
+    now = [0.0]
+
+    def clock():
+        now[0] += 0.01
+        return now[0]
+
+    feed = tickets.feed(clock=clock)
+    for number in range(2):
+        tickets.run(f"UPDATE ticket SET body = 'x{number}' WHERE id = 1")
+        feed.acknowledge(feed.receive(100))
+        tickets.run(f"UPDATE ticket SET body = 'y{number}' WHERE id = 2")
+        before = now[0]
+        feed.wait(600)
+        assert 0.15 < now[0] - before < 1
+    assert (ids(feed), ids(feed)) == ({2}, set())
+    tickets.run("UPDATE ticket SET body = 'z' WHERE id = 3")
+    before = now[0]
+    feed.wait(600)
+    assert now[0] - before < 0.1  # nothing was found before: it waits for nothing
 
 
 def test_names_are_quoted_and_keys_have_several_columns(followed):
