@@ -23,6 +23,7 @@ from rag_index.stores.edge import reader as edge_reader
 from rag_index.stores.edge import reader as reader_module
 from rag_index.stores.edge import store as edge_store
 from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.collection import EdgeCollection
 from rag_index.stores.edge.collection_reader import CollectionReader
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.shard_files import MIN_LINKED, link_shard
@@ -169,6 +170,29 @@ def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(tmp_pa
             assert digests(next((tmp_path / "readers").glob("*/views/c"))) == seen
         assert numbers(reader) == set(range(500, 3000))
         assert eventually(lambda: len(list((tmp_path / "readers").glob("*/views/*"))) == 1), "the old view stays"
+    assert only_live_folder(tmp_path)
+
+
+def test_a_batch_loads_a_collection_once_beside_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path)
+    loaded: list[str] = []
+    load = CollectionReader._loaded
+
+    def note_load(self: CollectionReader) -> Any:
+        if self._shard is None and isinstance(self, EdgeCollection):
+            loaded.append(self.name)
+        return load(self)
+
+    monkeypatch.setattr(CollectionReader, "_loaded", note_load)
+    with closing(EdgeReader(tmp_path)) as reader:
+        assert numbers(reader) == set(range(3, 1000))
+        for first in (1000, 2000):
+            with closing(EdgeStore(tmp_path, brief=True)) as writer:
+                before = writer.count("live")
+                writer.upsert("live", points(range(first, first + 1000), WIDE))
+                assert reader.count("live") == before, "the reader's files were written"
+            assert eventually(lambda before=before: reader.count("live") == before + 1000)
+    assert loaded == ["c", "c"]
     assert only_live_folder(tmp_path)
 
 

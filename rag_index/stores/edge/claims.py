@@ -101,6 +101,11 @@ class WriteClaim:
         return self._folder(self._catalog.entry(self._name).newest)
 
     @property
+    def viewed(self) -> bool:
+        """Whether a reader, alive or dead, has a view of the folder."""
+        return self.folder.name in viewed_folders(self._path)
+
+    @property
     def held(self) -> bool:
         """Whether the folder may be written."""
         return self._held
@@ -125,7 +130,7 @@ class WriteClaim:
             if not lock.take(wait=LINK_SECONDS):
                 return False
         try:
-            if self.folder.name in viewed_folders(self._path):
+            if self.viewed:
                 lock.release()
                 return False
             self._catalog.set_folders(self._name, folder=self.folder.name, writing=self.folder.name)

@@ -179,6 +179,12 @@ class EdgeCollection(CollectionReader):
             require_space(self._folder, self._min_free + 2 * allocated_bytes(self._folder))
             build_index(self._folder, self.name, inherit=inherit)
 
+    def prepare(self) -> None:
+        """Copy a folder that readers have a view of before it is loaded: a batch writes, and else loads it twice."""
+        with self._lock:
+            if self._claim.viewed:
+                self._move_to_copy()
+
     def complete(self) -> None:
         """Complete what a killed writer wrote: loading the shard repeats what its log has. Raises StoreError."""
         with self._open_to_write() as shard:

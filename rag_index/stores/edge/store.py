@@ -77,7 +77,7 @@ class EdgeStore(EdgeReads):
     ) -> None:
         self._path = path
         self._min_free = min_free
-        self._lets_batches_in = lets_batches_in
+        self._brief, self._lets_batches_in = brief, lets_batches_in
         self._next_batch = 0.0
         """When the next batch may come in, by the monotonic clock."""
         self._folders = path / "collections"
@@ -232,6 +232,8 @@ class EdgeStore(EdgeReads):
             resolved = self._catalog.resolve(name)
             if resolved not in self._open:
                 self._open[resolved] = self._collection(resolved)
+                if self._brief:
+                    self._open[resolved].prepare()
                 self._watch()
             return self._open[resolved]
 
