@@ -14,7 +14,7 @@ from tests.changes.databases import Session
 from tests.reliability.chaos.desk import crash
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
-SESSIONS, STEPS, IDS = 4, 500, 40
+SESSIONS, STEPS, IDS = 4, 300, 40
 STEP = {
     "change": 30, "message": 15, "other": 5, "savepoint": 5, "commit": 12, "rollback": 2, "prepare": 3, "finish": 4,
     "truncate": 1, "checkpoint": 1, "receive": 20, "restart": 3,
@@ -33,7 +33,6 @@ class Play:
         self.count, self.committed = IDS, []
         self.feed = desk.set_up(TICKET)
         self.copy = self.table()
-        self.given = set()
 
     def table(self):
         return dict(self.desk_run("SELECT id, body FROM ticket"))
@@ -150,9 +149,14 @@ class Play:
     def crash(self):
         """Kill the server: what is prepared stays, and the slot may go back to where it was at the last checkpoint."""
         crash(self.desk.server)
+        self.close()
         self.sessions = [Session(self.desk.url) for _ in range(SESSIONS)]
         self.open = [set() for _ in range(SESSIONS)]
         self.restart(0)
+
+    def close(self):
+        for session in self.sessions:
+            session.close()
 
     def end(self):
         """End every transaction, receive the rest, and compare."""
@@ -162,6 +166,7 @@ class Play:
             self.desk_run(f"COMMIT PREPARED '{name}'")
         while self.receive(0, limit=3).more:
             pass
+        self.close()
         assert self.copy == self.table()
 
 
@@ -174,7 +179,6 @@ def play(desk, seed):
             played.crash()
         played.step()
     played.end()
-    return played
 
 
 def test_nothing_that_was_committed_is_missing_whatever_else_is_in_the_log(wal):
