@@ -51,6 +51,9 @@ REST = 4.0
 """How many times as long as reading the log took the feed rests, so that it takes a fifth of a processor at most."""
 SAVED_SECONDS = 2.0
 """How much time without a reading counts as rest beforehand, so that a change now and then waits for none."""
+MAX_QUIET = 2.0
+"""How long the log is left alone at most, although it grows, after readings that found nothing. It may grow by other
+tables, or by the ledger if that is on the same server: each reading then makes it grow."""
 ADVANCE_SECONDS = 5.0
 """The time between two moves of the slot past transactions of other tables: each reads the log once more."""
 VISIBLE_SECONDS = 1.0
@@ -112,6 +115,7 @@ class WalFeed:
         """The end of the log when it was last read to its end, and what was found is in the inbox."""
         self._advanced_at = -ADVANCE_SECONDS
         self._rest_until = 0.0
+        self._read_at = self._quiet = 0.0
         self._probe = Probe(self._engine)
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
@@ -155,7 +159,7 @@ class WalFeed:
             follows, end = self._follows(state), state.end
             if end == self._seen and follows:
                 return ReceivedRows([], through=Position(looked_at, end, "wal"))
-            began = self._clock()
+            began = self._read_at = self._clock()
             reading = self._read(connection, end, limit)
             took = self._clock() - began
             self._rest_until = max(self._rest_until, began - SAVED_SECONDS) + (1 + REST) * took
@@ -165,6 +169,7 @@ class WalFeed:
             more = reading.messages >= limit
             position = lsn(reading.end) if more else max(end, lsn(reading.end), key=lsn_number)
             through = None if more else Position(looked_at, position, "wal")
+            self._quiet = 0.0 if reading.rows or reading.overflow else min(MAX_QUIET, self._quiet * 2 or PROBE_SECONDS)
             changes = [change for rows in reading.rows.values() for change in rows.values()]
             overflow = reading.overflow if follows else self._watched
             if changes or overflow:
@@ -187,8 +192,9 @@ class WalFeed:
     def wait(self, seconds: float) -> None:
         """Return after this many seconds, or when the log has grown, which it also does for other tables."""
         until = self._clock() + seconds
+        rested = max(self._rest_until, self._read_at + self._quiet)
         while (left := until - self._clock()) > 0:
-            if self._clock() >= self._rest_until and self._probe.finds(self._has_grown):
+            if self._clock() >= rested and self._probe.finds(self._has_grown):
                 return  # early, also if `seconds` are as few as there are between two looks
             time.sleep(min(left, PROBE_SECONDS))
 

@@ -164,6 +164,33 @@ def test_reading_takes_a_fifth_of_the_time_and_a_change_now_and_then_waits_for_n
     assert waited() > 6 * 0.4 * wal.REST - wal.SAVED_SECONDS - 3
 
 
+def test_a_log_that_grows_without_changes_is_read_less_and_less_often(desk, monkeypatch):
+    """By a clock that goes on by 10 ms with each look at it. The ledger may be what makes the log grow."""
+    now = [1000.0]
+
+    def clock():
+        now[0] += 0.01
+        return now[0]
+
+    def waited(statement):
+        desk.run(statement)
+        before = now[0]
+        feed.wait(600)
+        feed.acknowledge(feed.receive(100))
+        return now[0] - before
+
+    desk.set_up(TICKET)
+    feed = desk.feed(clock=clock)
+    monkeypatch.setattr(wal, "PROBE_SECONDS", 0.001)
+    assert waited("UPDATE ticket SET body = 'y' WHERE id = 1") < 0.2
+    monkeypatch.setattr(wal, "MAX_QUIET", 1.0)
+    pauses = [waited("INSERT INTO other (body) VALUES ('x')") for _ in range(13)]
+    assert pauses[0] < 0.2
+    assert 0.9 < pauses[-1] < 1.3
+    assert waited("UPDATE ticket SET body = 'z' WHERE id = 1") < 1.3
+    assert waited("UPDATE ticket SET body = 'z' WHERE id = 2") < 0.2
+
+
 def test_what_was_acknowledged_is_not_read_again(desk, monkeypatch):
     """The log is read once for each change; until a change is acknowledged it is given again and nothing is claimed."""
     feed = desk.set_up(TICKET)
