@@ -56,8 +56,6 @@ RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be folded."""
-UNINDEXED = "index for faceting"
-"""What the message of either engine has, if the values of a field cannot be counted."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -418,7 +416,7 @@ class Retriever:
             try:
                 return store.facet(live.collection, field, limit=MAX_FACET_VALUES, conditions=counted)
             except StoreError as exc:
-                if UNINDEXED not in str(exc):
+                if field in (store.metadata(live.collection).get("payload_indexes") or {}):
                     raise
                 missing = f"field {field} has no keyword index yet: run `rag-index index {index.name}`, which makes it"
                 raise StoreError(missing) from exc

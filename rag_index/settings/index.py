@@ -353,10 +353,15 @@ class IndexSettings(Section):
 
     @property
     def indexed_fields(self) -> dict[str, PayloadKind]:
-        """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`."""
+        """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`.
+
+        Where values of keyword fields can be counted, so are the numbers of chunks: a document counts by its first.
+        """
         required = {field: _payload_kind(value) for field, value in self.required_filter.items()}
-        access: Mapping[str, PayloadKind] = {GROUPS_FIELD: "keyword"} if self.access is not None else {}
-        return {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes, **access}
+        found = {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes}
+        if self.kind != CODE and "keyword" in self.payload_indexes.values():
+            found[CHUNK_FIELD] = "integer"
+        return {**found, **({GROUPS_FIELD: "keyword"} if self.access is not None else {})}
 
     @property
     def access_column(self) -> str | None:

@@ -60,6 +60,15 @@ def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(store):
     assert store.done == [{"priority": None}, "metadata"]
 
 
+def test_documents_with_a_value_are_counted_by_an_index_also_in_a_collection_from_before(tmp_path):
+    project = Project(tmp_path / "project").fill(2)
+    run_plain(project)
+    project.config.write_text(f'{project.config.read_text()}payload_indexes = {{ author = "keyword" }}\n')
+    assert run_plain(project).message == ""
+    with closing(open_store(project.settings.store)) as store:
+        assert store.metadata("test_notes__1")["payload_indexes"] == {"author": "keyword", "_rag.chunk": "integer"}
+
+
 def test_a_run_says_which_payload_indexes_are_empty(tmp_path):
     """SQLite has neither booleans nor JSON: it gives numbers and text, and filters that expect more find nothing."""
     project = Project(tmp_path / "project").fill(2)
