@@ -117,6 +117,8 @@ def _show_examples(made: Scaffold, source: str) -> None:
             print_document(document)
         for reason in proposed.hidden:
             click.echo(f"{index.name} leaves rows out: {reason}")
+        for sentence in proposed.unclear:
+            click.echo(f"{index.name} may show too much: {sentence}")
 
 
 @command()

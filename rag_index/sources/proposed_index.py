@@ -14,7 +14,7 @@ from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
 from rag_index.sources.subjects import NOTHING, text_parents, wanted_texts
-from rag_index.sources.visibility import answers_none, joined
+from rag_index.sources.visibility import answers_none, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class ProposedIndex:
     tables: list[str]
     hidden: list[str]
     """Conditions that leave rows out, a sentence each."""
+    unclear: list[str] = field(default_factory=list)
+    """Numbers that may say who may see a row, a sentence each."""
     score: float = 0.0
     age: str = ""
     """The column whose greatest values the newest rows have."""
@@ -127,6 +129,7 @@ class IndexMaker:
         self._format: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._hidden: list[str] = []
+        self._unclear: list[str] = []
         self._part_names: set[str] = set()
         self._tables = [subject.table.full_name]
         self._texts: list[str] = []
@@ -156,7 +159,8 @@ class IndexMaker:
         age = self._age(key)
         changed = "" if newest else self._changed()
         name = self._name(root)
-        return ProposedIndex(name, settings, self._reasons, self._tables, self._hidden, score, age, changed)
+        unclear = list(dict.fromkeys(self._unclear))
+        return ProposedIndex(name, settings, self._reasons, self._tables, self._hidden, unclear, score, age, changed)
 
     def _changed(self) -> str:
         times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled == 1]
@@ -399,6 +403,10 @@ class IndexMaker:
             place["where"] = joined(conditions)
             self._reasons[reason] = "; ".join(one.reason for one in conditions)
             self._hidden += [f"{subject.table.full_name}: {one.reason}" for one in subject.conditions]
+        known = {one.column for one in conditions}
+        for relation in subject.relations:
+            known |= {*relation.columns, relation.type_column}
+        self._unclear += unclear_codes(subject.table, known)
 
     def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> dict[str, Any]:
         columns = [*child.title_columns, *child.prose]

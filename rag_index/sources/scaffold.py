@@ -180,7 +180,7 @@ def _index_section(index: ProposedIndex) -> str:
     """Return the [[indexes]] section of an index, with the reasons as comments."""
     settings = dict(index.settings)
     joins, parts = settings.pop("joins", {}), settings.pop("parts", [])
-    lines = ["[[indexes]]", f"name = {_toml(index.name)}"]
+    lines = [*[_comment(one).rstrip() for one in index.unclear], "[[indexes]]", f"name = {_toml(index.name)}"]
     lines += [_line(key, value, index.reasons.get(key, "")) for key, value in settings.items()]
     if index.changed:
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from rag_index.sources.columns import words
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.columns import ColumnProfile
@@ -41,6 +42,9 @@ MIN_SECONDS = 500_000_000
 MAX_GROUPED = 0.2
 """The share of rows up to which those that name a group are for that group alone."""
 MAX_STATES = 12
+MAX_CODES = 8
+CODED = ("type", "kind", "class", "status", "state")
+"""The last words of the names of numbers that may say who may see a row, which only the application knows."""
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
 NO_FLAGS = known_words("visibility", "no_flags")
@@ -94,6 +98,24 @@ def find_conditions(
         made = made or next(filter(None, looks), None)
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
             found.append(made)
+    return found
+
+
+def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:
+    """Return a sentence for each number that may hide rows, such as `post_type`: no name tells what 1, 3 and 4 mean.
+
+    `known` are the columns whose meaning is known: those of conditions, and those that name rows of other tables.
+    """
+    found = []
+    for column in table.columns.values():
+        counts = Counter(value for value in column.filled if type(value) is int)
+        named = column.kind == "number" and column.name not in known and {*CODED} & {*words(column.name)[-1:]}
+        if named and 1 < len(counts) <= MAX_CODES:
+            values = ", ".join(f"{value} in {rows:,}" for value, rows in sorted(counts.items()))
+            found.append(
+                f"{table.full_name}: of {len(column.values):,} rows looked at, {column.name} is {values}. If some of "
+                "these values are not for everybody, leave them out by `where`."
+            )
     return found
 
 

@@ -97,7 +97,7 @@ def test_the_readme_shows_the_command_that_make_test_runs():
     command = ["make", "--dry-run", "test"]
     dry = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
     [command] = [line.strip() for line in dry.splitlines() if "-m pytest" in line]
-    assert f"\n{command}\n" in README
+    assert f"`{command}`" in README
 
 
 def test_make_targets_that_are_named_exist_and_all_are_named():

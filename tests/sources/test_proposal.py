@@ -299,6 +299,32 @@ def test_a_table_of_labels_may_begin_with_a_digit(propose):
     assert len(shown(propose, made, "pages")) == 12
 
 
+def test_numbers_that_may_hide_rows_are_said_if_nothing_tells_what_they_mean(propose):
+    """A whisper among staff is of type 4, and a closing note of type 3; nothing in the schema says which is which."""
+    made = propose({"pages": pages("page_type INTEGER", [4, 3, 3, 1], 1200)})
+    [page] = made.indexes
+    assert "where" not in page.settings
+    [said] = page.unclear
+    assert said.startswith("pages: of ")
+    assert "page_type is 1 in " in said
+    assert ", 3 in 2, 4 in 1. If some" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("page_type INTEGER", [1]),
+        ("page_state INTEGER", [9, 1]),
+        ("priority INTEGER", [1, 2]),
+        ("page_type TEXT", ["a", "b"]),
+    ],
+    ids=["one value", "put away", "another name", "words"],
+)
+def test_what_is_known_or_hides_nothing_is_not_said(propose, column, values):
+    [page] = propose({"pages": pages(column, values)}).indexes
+    assert page.unclear == []
+
+
 def test_why_a_row_was_hidden_is_not_shown(propose):
     made = propose({"pages": pages("delete_reason TEXT", ["It names a man in the village", "It insults the miller"])})
     assert made.personal == {"pages": ["delete_reason"]}
