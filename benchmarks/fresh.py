@@ -35,6 +35,7 @@ from benchmarks.watch import PATIENCE, ollama_settings, spread
 from benchmarks.watching.places import Command, Deployed
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
+from rag_index.stores import open_store
 from tests.reliability.chaos.places import open_desk
 from tests.reliability.chaos.watcher import whole_run
 
@@ -128,6 +129,8 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
             desk, _ = open_desk(stack, folder, way, tickets=given.documents, services=services, batch=5000)
             desk.config.write_text(desk.config.read_text().replace("poll_seconds = 0.2\n", ""))
         settings = load_settings(desk.config)
+        if given.qdrant:
+            stack.callback(drop_all, settings)
         for index in settings.indexes:
             whole_run(settings, index.name)
         watch = (Deployed if given.prefect else Command)(desk)
@@ -153,6 +156,14 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"found_s": spread(took[False])}
     figures |= {"burst_s": burst[0]} if burst else {"own_write_s": spread(took[True])}
     return {"way": way, **given_so, **figures}
+
+
+def drop_all(settings: Settings) -> None:
+    """Drop what was written to the server, so that the next way begins with nothing."""
+    with closing(open_store(settings.store)) as store:
+        for name in store.collections():
+            if name.startswith(f"{settings.project}_"):
+                store.drop(name)
 
 
 def _burst(
