@@ -42,22 +42,24 @@ class TextPart(NamedTuple):
 class TextLayout:
     """The layout of one text: its title, where the document's own text ends, and its parts in order.
 
-    `lacks` says in a sentence which parts cannot be read; "" if none.
+    `lacks` says in a sentence which parts cannot be read; "" if none. `language` is the name of the language that the
+    row says the text is in; "" if it says none.
     """
 
     title: str
     end: int
     parts: list[TextPart]
     lacks: str = ""
+    language: str = ""
 
     @classmethod
     def decode(cls, encoded: bytes) -> TextLayout:
         """Return the layout that `encode` encoded."""
         found = decode_payload(encoded)
-        return cls(found["title"], found["end"], [TextPart(*part) for part in found["parts"]], found["lacks"])
+        parts = [TextPart(*part) for part in found["parts"]]
+        return cls(found["title"], found["end"], parts, found["lacks"], found.get("language", ""))
 
     def encode(self) -> bytes:
         """Return the layout as canonical JSON, the same for equal layouts."""
-        return encode_payload(
-            {"title": self.title, "end": self.end, "parts": list(map(list, self.parts)), "lacks": self.lacks}
-        )
+        fields = {"title": self.title, "end": self.end, "parts": list(map(list, self.parts)), "lacks": self.lacks}
+        return encode_payload(fields | ({"language": self.language} if self.language else {}))

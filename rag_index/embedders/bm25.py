@@ -12,7 +12,7 @@ import re
 import unicodedata
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -173,12 +173,18 @@ class Bm25Encoder:
 
     def __init__(self, model: Bm25Model) -> None:
         self._model, self._split = model, model.identifiers
-        self._languages = split_languages(model.language)
-        self._engines = [_engine(language, model.version) for language in self._languages]
+        self.languages = split_languages(model.language)
+        self._engines = [_engine(language, model.version) for language in self.languages]
 
-    def documents(self, texts: Iterable[str]) -> SparseVectors:
-        """Return the sparse vector of each text; one without words gets an empty row."""
-        found = [self._engine_for(text).embed_document(self._prepared(text, document=True)) for text in texts]
+    def documents(self, texts: Iterable[str], languages: Iterable[str] = ()) -> SparseVectors:
+        """Return the sparse vector of each text; one without words gets an empty row.
+
+        `languages` has the language of each text, as far as it is known. The words of the other texts tell it.
+        """
+        found = [
+            self._engine_for(text, language or "").embed_document(self._prepared(text, document=True))
+            for text, language in zip_longest(texts, languages)
+        ]
         return SparseVectors.from_lists([vector.indices for vector in found], [vector.values for vector in found])
 
     def query(self, text: str) -> SparseVector:
@@ -202,11 +208,13 @@ class Bm25Encoder:
         found = set(self._engine_for(text).embed_query(self._prepared(text, document=True)).indices)
         return tuple(word for word, dimensions in words.items() if not found.isdisjoint(dimensions))
 
-    def _engine_for(self, text: str) -> e.Bm25:
-        """Return the engine for the language of a text."""
+    def _engine_for(self, text: str, language: str = "") -> e.Bm25:
+        """Return the engine for the language of a text, which its words tell if it is none of the index's."""
         if len(self._engines) == 1:
             return self._engines[0]
-        return self._engines[self._languages.index(choose_language(text, self._languages))]
+        if language not in self.languages:
+            language = choose_language(text, self.languages)
+        return self._engines[self.languages.index(language)]
 
     def _prepared(self, text: str, *, document: bool = False) -> str:
         text = split_identifiers(text) if self._split else self._folded(text)

@@ -15,6 +15,7 @@ import numpy as np
 from rag_index.documents.batches import ChunkedDocument, EmbeddedShard, Failure, ShardStats
 from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id
+from rag_index.documents.layout import TextLayout
 from rag_index.embedders.bm25 import Bm25Encoder, definitions, key_words, names_of
 from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine.memory import peak_memory
@@ -195,7 +196,15 @@ def _sparse_vectors(
             for _ in document.chunks
         ]
         texts = [f"{key}\n{text}" if key else text for key, text in zip(keys, texts, strict=True)]
-    return Bm25Encoder(bm25).documents(texts)
+    encoder = Bm25Encoder(bm25)
+    if len(encoder.languages) == 1 or not documents.layouts:
+        return encoder.documents(texts)
+    languages = [
+        TextLayout.decode(layout).language if layout else ""
+        for layout, document in zip(documents.layouts, chunked, strict=True)
+        for _ in document.chunks
+    ]
+    return encoder.documents(texts, languages)
 
 
 def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:

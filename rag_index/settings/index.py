@@ -49,7 +49,7 @@ LANGUAGES = (
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
     "access_separator", "depends_on", "not_secret", "where", "newest", "newest_among", "title", "link",
-    "format", "joins", "parts",
+    "format", "joins", "parts", "language_column",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
@@ -206,6 +206,8 @@ class IndexSettings(Section):
 
     Of several, each text is in one, which its words tell.
     """
+    language_column: str | None = Field(default=None, min_length=1)
+    """The column that says which of several languages a document is in: a code such as `de` or `de_AT`, or a name."""
     context: Annotated[ContextSettings | None, OptionalTable] = None
     """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
     gate: Annotated[GateSettings | None, OptionalTable] = None
@@ -304,6 +306,11 @@ class IndexSettings(Section):
         check_joins(self.joins)
         check_format(self.format, [*self.title_columns, *self.text_columns])
         check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
+        if self.language_column is not None and len(split_languages(self.language)) < 2:
+            raise ValueError(
+                f"language_column chooses among several languages, but language is {self.language!r}; "
+                f"list all languages of column {self.language_column!r} there"
+            )
         for key in ("where", "newest"):
             if getattr(self, key) is not None and self.query is not None:
                 raise ValueError(f"{key} belongs to table; with a query, write the condition inside the query")

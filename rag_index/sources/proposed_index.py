@@ -505,6 +505,8 @@ class IndexMaker:
         if language != "english":
             made["language"] = language
             self._reasons["language"] = "as the values look"
+            if subject.locale is not None and isinstance(language, list):
+                made["language_column"] = subject.locale
         if self._joins:
             made["joins"] = self._joins
         if parts:

@@ -10,6 +10,7 @@ from rag_index.documents.access import access_part
 from rag_index.documents.batches import RESERVED_KEY, DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
 from rag_index.documents.keys import encode_keys
+from rag_index.documents.languages import language_of
 from rag_index.documents.layout import BETWEEN, LINK, NO_LAYOUT, TITLE, TextLayout, TextPart
 from rag_index.settings.parts import read_template, split_name, template_columns
 from rag_index.sources.text import NotText, read_text
@@ -31,7 +32,7 @@ def read_columns(index: IndexSettings) -> list[str]:
     known = [*index.text_columns, *index.payload]
     link = template_columns(index.link, "link")
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    more = dict.fromkeys([*index.title_columns, *link, *on])
+    more = dict.fromkeys([*index.title_columns, *link, *on, *filter(None, [index.language_column])])
     return [*known, *[name for name in more if name not in known and name not in index.key_columns]]
 
 
@@ -164,7 +165,7 @@ class RowReader:
         self._payload = PayloadMaker(index.payload, index.joins)
         self._payload_start = self._width + len(index.text_columns)
         self._end = self._payload_start + len(index.payload)
-        self._divided = index.title is not None or bool(index.parts)
+        self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
 
     def read(
         self,
@@ -192,7 +193,7 @@ class RowReader:
         layouts: list[bytes] = []
         if self._divided:
             of_rows = parts if parts is not None else [None] * len(rows)
-            divided = [_divide(*one) for one in zip(texts, titles, of_rows, strict=True)]
+            divided = [_divide(*one) for one in zip(texts, titles, of_rows, self._languages(rows), strict=True)]
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
         hashed = map(_with_layout, texts, layouts) if layouts else texts
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
@@ -219,6 +220,13 @@ class RowReader:
                 failures.setdefault(number, str(error))
                 texts.append("")
         return texts
+
+    def _languages(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+        """Return the name of the language that each row says it is in; "" if it says none that is known."""
+        if self._index.language_column is None:
+            return [""] * len(rows)
+        place = self.positions[self._index.language_column]
+        return [language_of(row[place]) or "" for row in rows]
 
     def _links(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         if not self._link.columns:
@@ -270,7 +278,7 @@ def _our_part(groups: Sequence[str] | None, title: str, link: str) -> dict[str, 
     return shown if groups is None else {**access_part(groups), **shown}
 
 
-def _divide(body: str, title: str, parts: DocumentParts | None) -> tuple[str, bytes]:
+def _divide(body: str, title: str, parts: DocumentParts | None, language: str) -> tuple[str, bytes]:
     """Return the whole text of a document, and its layout: its own text, inline parts, and then the other parts."""
     inline = [_inline(name, texts) for name, texts in parts.inline.items()] if parts is not None else []
     own = BETWEEN.join(filter(None, [body, *inline]))
@@ -284,9 +292,9 @@ def _divide(body: str, title: str, parts: DocumentParts | None) -> tuple[str, by
         pieces.append(part.text)
         found.append(TextPart(start, position, part.name, part.id, part.link, part.payload))
     lacks = parts.failure if parts is not None else ""
-    if not title and not found and not lacks:
+    if not title and not found and not lacks and not (language and own):
         return own, NO_LAYOUT
-    return BETWEEN.join(pieces), TextLayout(title, len(own), found, lacks).encode()
+    return BETWEEN.join(pieces), TextLayout(title, len(own), found, lacks, language).encode()
 
 
 def _inline(name: str, texts: Sequence[str]) -> str:

@@ -66,8 +66,8 @@ def document_columns(index: IndexSettings) -> list[str]:
 def content_columns(index: IndexSettings) -> list[str]:
     """Return the columns that decide what documents say, who sees them, and which parts and joined rows they have."""
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    access = filter(None, [index.access_column])
-    return list(dict.fromkeys([*index.shown_columns, *access, *on, *_on(index.joins)]))
+    more = filter(None, [index.access_column, index.language_column])
+    return list(dict.fromkeys([*index.shown_columns, *more, *on, *_on(index.joins)]))
 
 
 def own_columns(index: IndexSettings) -> list[str]:

@@ -245,3 +245,42 @@ def test_a_batch_of_a_watch_overwrites_no_documents_that_lost_their_parts(projec
             assert ledger.count_waiting(settings.alias("notes")) == (0 if allowed else 51)
             assert (applied.error is None) == allowed
             assert project.texts() == before
+
+
+LANGUAGES = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+
+[[indexes]]
+name = "notes"
+table = "translation"
+key = "id"
+title = "name"
+text = "details"
+language = ["english", "german"]
+"""
+TRANSLATIONS = """
+CREATE TABLE translation (id INTEGER PRIMARY KEY, locale TEXT, name TEXT, details TEXT);
+INSERT INTO translation VALUES (1, 'de_AT', 'Sensoren Light', NULL), (2, 'en', 'Light bulbs', NULL),
+    (3, 'fr', 'Sensoren Light', NULL), (4, NULL, 'Sensoren Light', NULL)
+"""
+
+
+def test_a_column_says_the_language_of_a_text_that_is_too_short_to_tell_it(tmp_path):
+    project = Project(tmp_path / "project")
+    project.write_settings(LANGUAGES)
+    with sqlite3.connect(project.folder / "source.db") as db:
+        db.executescript(TRANSLATIONS)
+    assert run_plain(project).state == "completed"
+
+    def by_words(query):
+        return {hit.document_id for hit in search(project, query) if hit.bm25}
+
+    assert by_words("Sensor") == set()  # it was taken for English, whose words have no such ending
+    project.write_settings(LANGUAGES + 'language_column = "locale"\n')
+    assert run_plain(project).changed == 3  # all that say a language
+    assert by_words("Sensor") == {"1"}
+    project.execute("UPDATE translation SET locale = 'german' WHERE id = 4")
+    assert run_plain(project).state == "completed"
+    assert by_words("Sensor") == {"1", "4"}

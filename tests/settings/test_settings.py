@@ -519,6 +519,16 @@ tests/docs/test_configuration.py shows that the variable of every key is read.
 """
 
 
+def test_a_column_with_languages_needs_the_list_of_them(load):
+    table = '[[indexes]]\nname = "a"\ntable = "a"\nkey = "id"\ntext = "body"\nlanguage_column = "locale"\n'
+    one = f'[source]\nurl = "sqlite:///a.db"\n{table}'
+    assert load(one + 'language = ["english", "german"]\n').indexes[0].language_column == "locale"
+    with pytest.raises(SettingsError, match="language is 'english'; list all languages of column 'locale' there"):
+        load(one)
+    with pytest.raises(SettingsError, match="language_column belongs to kind 'sql'"):
+        load(CODE + 'language_column = "locale"\n')
+
+
 def test_an_index_of_source_code_needs_no_database(load):
     settings = load(CODE)
     assert (settings.indexes[0].kind, settings.root(settings.indexes[0])) == ("code", settings.folder / "src")

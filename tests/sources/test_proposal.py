@@ -368,3 +368,14 @@ def test_a_rendered_copy_of_a_text_is_left_out(propose):
     ]
     made = propose({"pages": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, body_html TEXT", rows)})
     assert index(made, "pages")["text"] == ["body"]
+
+
+def test_the_column_with_the_language_of_a_row_is_named_if_there_are_several(propose):
+    several = index(propose({"page": pages("locale TEXT", ["en_GB", "de_DE"])}), "page")
+    assert (sorted(several["language"]), several["language_column"]) == (["english", "german"], "locale")
+
+
+def test_a_column_with_one_language_is_not_named(propose):
+    one = index(propose({"page": pages("locale TEXT", ["de_DE"])}), "page")
+    assert one["language"] == "german"
+    assert "language_column" not in one
