@@ -47,7 +47,7 @@ class Batch(Request):
 
     @property
     def suspect(self) -> bool:
-        """As `Request.suspect`; several texts are suspected sooner, and then sent in halves."""
+        """Whether the texts themselves may be at fault; several are suspected sooner, and then sent in halves."""
         return self.tries >= (ALONE_LIMIT if self.single else FAULT_TRIES)
 
     def halves(self, tries: int = 0, *, refused: bool = True) -> tuple[Batch, Batch]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, ParallelSettings
 
 MAX_CHARS = 4_000_000
-"""As many characters as the local embedder takes two seconds for. The tasks of a shard cost some tenths of a second of
-processor time in flow, worker and Prefect's server."""
+"""The number of characters for which the local embedder takes two seconds. The tasks of a shard cost some tenths of a
+second of processor time in flow, worker and Prefect's server."""
 MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
 MIN_SECONDS = 1.0

@@ -59,7 +59,7 @@ class FlowRunner(PlainRunner):
         self._index_changes = index_changes
 
     def index_changes(self, name: str, waiting: int) -> Applied:
-        """As `Runner.index_changes`. If Prefect's server is away, the batch is indexed without a flow run."""
+        """Index a batch in a flow run of its own, or without one if Prefect's server is away."""
         if (locked := self._batches.locked(name)) is not None:
             return Applied(None, locked)
         batch = Batch(self._batches, self._stop)
