@@ -28,6 +28,8 @@ TERMINAL_WORDS = (
     "password supplied", "certificate verify",
 )  # fmt: skip
 """Words in errors without an SQLSTATE for which another try gives the same answer."""
+CONNECT_SECONDS = 10
+"""A host that swallows packets would otherwise hold a run for minutes."""
 
 
 def database_url(text: str, folder: Path) -> URL:
@@ -51,6 +53,20 @@ def database_url(text: str, folder: Path) -> URL:
 def is_file(url: URL) -> bool:
     """Return whether the database is a file, that is, SQLite and not in memory."""
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def connect_options(url: URL) -> dict[str, str | int]:
+    """Return the options with which a server is connected to, except those that the URL has.
+
+    A PostgreSQL database in SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect.
+    """
+    given: dict[str, dict[str, str | int]] = {
+        "postgresql": {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
+        "mysql": {"connect_timeout": CONNECT_SECONDS},
+        "mariadb": {"connect_timeout": CONNECT_SECONDS},
+    }
+    options = given.get(url.get_backend_name(), {})
+    return {name: value for name, value in options.items() if name not in url.query}
 
 
 def redacted_url(url: URL) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from rag_index.database.files import private_file
 from rag_index.database.sqlite import insert_for, interrupts_deferred, set_pragmas
-from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, redacted_url
+from rag_index.database.urls import connect_options, first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.migrations import migrate
 from rag_index.ledger.tables import documents
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection, Engine
-
-CONNECT_SECONDS = 10
 
 
 class LedgerConnection:
@@ -163,7 +161,6 @@ def _array(of: Any) -> Any:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise SettingsError(f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql")
-    is_sqlite = url.get_backend_name() == "sqlite"
     if is_file(url):
         try:
             private_file(Path(str(url.database)))
@@ -173,7 +170,7 @@ def _engine(url: URL) -> Engine:
                 "written, or set [ledger] url"
             ) from error
     try:
-        engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
+        engine = sa.create_engine(url, connect_args=connect_options(url))
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(f"ledger: {missing_driver(url, error)}") from error
     if engine.dialect.name == "sqlite":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, redacted_url
+from rag_index.database.urls import connect_options, first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-CONNECT_SECONDS = 10
-"""A host that swallows packets would otherwise hold a run for minutes."""
 GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
 TIMED_OUT_STATES = {"57014"}
@@ -61,11 +59,8 @@ def _open(url: URL, mode: str) -> Engine:
         quoted = Path(str(url.database)).absolute().as_uri()  # file:///…, with ? and # quoted
         url = url.set(database=quoted, query={**url.query, "mode": mode, "uri": "true"})
     backend = url.get_backend_name()
-    options: dict[str, Any] = {"pool_pre_ping": backend != "sqlite"}
-    if backend in ("postgresql", "mysql", "mariadb") and "connect_timeout" not in url.query:
-        options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
     try:
-        engine = sa.create_engine(url, **options)
+        engine = sa.create_engine(url, pool_pre_ping=backend != "sqlite", connect_args=connect_options(url))
     except (exc.NoSuchModuleError, ImportError) as error:
         raise SettingsError(f"source: {missing_driver(url, error)}") from error
     except (exc.ArgumentError, TypeError, ValueError) as error:  # the URL has options that the driver does not know

@@ -12,6 +12,7 @@ from rag_index.database.urls import redacted_url
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+from rag_index.ledger import Ledger
 from rag_index.settings import IndexSettings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.engine import open_read_only
@@ -182,6 +183,29 @@ def test_payload_values_have_one_form_in_every_session(desk):
     desk.run(f"ALTER DATABASE {desk.name} SET timezone = 'America/New_York'")
     assert desk.source(payload=names).page(None, 10) == page
     assert desk.source(query="SELECT * FROM note", payload=names).page(None, 10) == page
+
+
+def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_another(postgres):
+    """PostgreSQL in the locale C makes SQL_ASCII databases, whose texts the driver gives as bytes."""
+    name = "desk_without_encoding"
+    with postgres.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
+    desk = Desk(postgres, name)
+    try:
+        with postgres.connect(name) as connection:
+            connection.execute("SET client_encoding = utf8")
+            connection.execute("CREATE TABLE note (id text PRIMARY KEY, body text)")
+            connection.execute("INSERT INTO note VALUES ('é', 'Über 東京')")
+        Ledger(desk.url).close()
+        assert read(desk.source()) == {'"é"': "Über 東京"}
+        desk.run(r"UPDATE note SET body = E'na\357ve'")  # Latin-1
+        assert read(desk.source(desk.url.update_query_dict({"client_encoding": "latin1"}))) == {'"Ã©"': "naïve"}
+        with pytest.raises(SourceError, match="invalid byte sequence"):
+            read(desk.source())
+    finally:
+        desk.close()
+        with postgres.connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_dates_that_python_cannot_represent_become_text(desk):

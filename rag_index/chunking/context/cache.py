@@ -18,7 +18,7 @@ from sqlalchemy import event, exc
 
 from rag_index.database.files import private_file
 from rag_index.database.sqlite import insert_for, set_pragmas
-from rag_index.database.urls import first_line, is_file, redacted_url
+from rag_index.database.urls import connect_options, first_line, is_file, redacted_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
 FILE_NAME = "contexts.db"
-CONNECT_SECONDS = 10
 DAY = 86_400.0
 T = TypeVar("T")
 log = logging.getLogger("rag_index.chunking.context")
@@ -140,7 +139,7 @@ def open_engine(url: URL, *, create: bool = True) -> sa.Engine:
     if is_file(url):
         private_file(Path(str(url.database)))
     is_sqlite = url.get_backend_name() == "sqlite"
-    engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
+    engine = sa.create_engine(url, connect_args=connect_options(url))
     if is_sqlite:
         event.listen(engine, "connect", _set_pragmas)
     try:
