@@ -94,6 +94,16 @@ def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSetting
             _check_kind(condition, index.indexed_fields.get(condition.field))
 
 
+def check_collapse(field: str, indexes: Sequence[IndexSettings]) -> None:
+    """Check that an index has the field whose equal values fold hits.
+
+    Raises:
+        SettingsError: none has it.
+    """
+    if not any(index.fields is None or field in index.fields for index in indexes):
+        raise SettingsError(f"there is no field {field!r} to collapse by; {_known_fields(indexes)}")
+
+
 def _known_fields(indexes: Sequence[IndexSettings]) -> str:
     fields = sorted({field for index in indexes for field in index.fields or ()})
     owner = f"index {indexes[0].name} has" if len(indexes) == 1 else "the indexes have"

@@ -15,10 +15,10 @@ from rag_index.hosts.loop import EventLoopThread
 from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
 from rag_index.retrieve.as_of import Demand, Known, Positions, behind, not_met
-from rag_index.retrieve.calibration import FITS, collapsed, with_relevance
+from rag_index.retrieve.calibration import BY_TEXT, FITS, collapsed, with_relevance
 from rag_index.retrieve.concurrency import CLOSED
 from rag_index.retrieve.fan_out import FanOut, load_payloads
-from rag_index.retrieve.filters import check_fields, conditions_of
+from rag_index.retrieve.filters import check_collapse, check_fields, conditions_of
 from rag_index.retrieve.fusion import failure_of, order_answers
 from rag_index.retrieve.index_reader import Candidates
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
@@ -177,6 +177,8 @@ class Retriever:
         began = time.perf_counter()
         reranking = self._chosen_reranking(rerank)
         question, names = make_question(self._settings, query, indexes, limit, filter, timeout, dense_weight, groups)
+        if collapse and collapse != BY_TEXT:
+            check_collapse(collapse, self._settings.named(names))
         question = replace(question, limit=self._wider(limit, reranking, min_score, collapse), payloads=False)
         fusion = self._fusion(fusion)
         found = await self._demanded(question, names, fusion, Demand.of(self._settings, after, max_age))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from rag_index.errors import (
     DocumentNotFound,
@@ -82,12 +83,15 @@ def add_problem_handlers(app: FastAPI) -> None:
         return problem(HTTPStatus.BAD_REQUEST, "the request has text that is not valid Unicode", code="InvalidText")
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> ProblemResponse:
+    async def _http(request: Request, error: HTTPException) -> ProblemResponse:
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(_methods(request))  # the error names those of the first route alone
+            return problem(error.status_code, f"this address takes {allowed}", headers={"Allow": allowed})
         return problem(error.status_code, _detail(error), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:
-        errors = [_validation_error(one) for one in error.errors()]
+        errors = [_validation_error(one) for one in error.errors() if one["type"] != "none_required"]
         detail = "; ".join(f"{one['field']}: {one['detail']}" if one["field"] else one["detail"] for one in errors)
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, code="InvalidRequest", errors=errors)
 
@@ -95,12 +99,22 @@ def add_problem_handlers(app: FastAPI) -> None:
 def _detail(error: HTTPException) -> str:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return "there is nothing at this address; /openapi.json describes those that there are"
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return f"this address takes {(error.headers or {}).get('Allow', 'another method')}"
     return str(error.detail)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes at the address of the request."""
+    scopes = [{**request.scope, "method": method} for method in ("GET", "HEAD", "POST")]
+    routes = request.app.router.routes
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def _validation_error(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the field and the message. The value is left out: it may be long, or not be JSON."""
-    field = ".".join(str(part) for part in found["loc"][1:])  # the first says whether it is body, query or path
+    if found["type"] == "json_invalid":
+        return {"field": "", "detail": f"the body is not JSON: {found['ctx']['error']} at character {found['loc'][1]}"}
+    if found["loc"] == ("body",):
+        return {"field": "", "detail": 'the body has to be a JSON object, such as {"query": "printer"}'}
+    # The first part says whether it is body, query or path; pydantic adds the kind of a value that may be left out.
+    field = ".".join(str(part) for part in found["loc"][1:] if not str(part).startswith("constrained-"))
     return {"field": field.encode("utf-8", "replace").decode(), "detail": str(found["msg"])}

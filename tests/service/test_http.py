@@ -141,6 +141,7 @@ def test_probes_and_metrics(client):
         ({"query": "x", "timeout": -1}, 422, "timeout"),
         ({"query": "x" * 10_001}, 422, "query"),
         ({"query": "x", "dense_weight": 2}, 422, "dense_weight"),
+        ({"query": "x", "collapse": "colour"}, 400, "there is no field 'colour' to collapse by"),
         ({"query": "x", "rerank": True}, 400, "there is no reranker"),
         ({"query": "x", "rerank": "maybe"}, 422, "rerank"),
         ({"query": "x", "filter": {"priority": {"like": "h"}}}, 400, "'like' is not known"),
@@ -150,10 +151,27 @@ def test_what_a_caller_got_wrong_is_named(client, body, status, words):
     assert words in problem(client.post("/search", json=body), status)["detail"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"", b"[1]", b'{"query": "\\ud800"}', b"\xff", b"[" * 50_000])
-def test_a_body_that_is_no_search_is_refused(client, body):
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"query": ', "the body is not JSON: Expecting value at character 10"),
+        (b"", "the body has to be a JSON object"),
+        (b"[1]", "the body has to be a JSON object"),
+        (b'{"query": "\\ud800"}', "query"),
+        (b"\xff", ""),
+        (b"[" * 50_000, ""),
+    ],
+)
+def test_a_body_that_is_no_search_is_refused(client, body, words):
     answer = client.post("/search", content=body, headers={"Content-Type": "application/json"})
-    assert problem(answer, answer.status_code)["status"] in (400, 422)
+    found = problem(answer, answer.status_code)
+    assert found["status"] in (400, 422)
+    assert words in found["detail"]
+
+
+def test_a_parameter_out_of_bounds_is_named_once(client):
+    wrong = problem(client.get("/documents/comments/1", params={"max_chars": 0}), 422)
+    assert wrong["errors"] == [{"field": "max_chars", "detail": "Input should be greater than or equal to 1"}]
 
 
 def test_what_is_not_there_is_404(client):
@@ -167,8 +185,9 @@ def test_what_is_not_there_is_404(client):
 
 def test_another_method_is_405_and_says_which(client):
     answer = client.delete("/search")
-    problem(answer, 405)
-    assert "GET" in answer.headers["allow"] or "POST" in answer.headers["allow"]
+    assert problem(answer, 405)["detail"] == "this address takes GET, POST"
+    assert answer.headers["allow"] == "GET, POST"
+    assert client.post("/").headers["allow"] == "GET, HEAD"
 
 
 def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
