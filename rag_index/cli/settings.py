@@ -155,6 +155,8 @@ def sample(context: Context, kind: str, out: Path, documents: int, seed: int, fo
         text = servicedesk.scaffold(out.name)
     click.echo(f"Wrote {out}: " + ", ".join(f"{count:,} in {table}" for table, count in counts.items()))
     file = out.parent / FILE_NAME
-    if settings and not file.exists():
+    if settings and file.exists():
+        click.echo(f"Left {file} as it is: if it is not for this database, remove it and write the sample again")
+    elif settings:
         file.write_text(text, encoding="utf-8")
         click.echo(f"Wrote {file}")

@@ -88,6 +88,10 @@ class PositionRows(LedgerConnection):
         """Forget what an index has reached, until the next complete scan: its store was put back to an older copy."""
         self._write(positions.delete().where(p.alias == alias))
 
+    def doubt_position(self, alias: str) -> None:
+        """Forget what a feed said an index has reached, because it did not see all changes. What a run said stays."""
+        self._write(positions.delete().where(p.alias == alias, p.how != "run"))
+
     def forget_position(self, alias: str) -> None:
         """Forget the place in the log or the number: a new queue, or another log, may begin at lower ones."""
         self._write(milestones.delete().where(s.alias == alias))

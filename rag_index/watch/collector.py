@@ -98,7 +98,8 @@ class Collector:
                 try:
                     if time.monotonic() >= next_check:
                         self._take(self._feed.check())
-                        next_check = time.monotonic() + CHECK_SECONDS
+                        seconds = min(CHECK_SECONDS, MAX_PAUSE) if self._unseen else CHECK_SECONDS
+                        next_check = time.monotonic() + seconds
                     more = self._collect()
                     self._failure, pause = None, 0.0
                 except RagIndexError as error:
@@ -167,7 +168,8 @@ class Collector:
     def _take(self, problems: Mapping[str, RagIndexError]) -> None:
         """Take what a check found. Of an index whose changes are not seen, all is compared once they are again.
 
-        That is recorded by each check: a run that comes in between has not seen what changes after it.
+        That is recorded by each check: a run that comes in between has not seen what changes after it. The position is
+        forgotten, since nobody knows how long changes were not seen.
         """
         unseen: dict[str, RagIndexError] = {}
         for name, alias in self._all_aliases.items():
@@ -177,6 +179,7 @@ class Collector:
             if error is not None:
                 unseen[name] = error
                 self._ledger.need_full_scan(alias)
+                self._ledger.doubt_position(alias)
         self._unseen = unseen
 
     def _note_errors(self) -> None:

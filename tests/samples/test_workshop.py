@@ -14,6 +14,8 @@ def test_it_is_the_same_each_time_and_can_be_searched_without_an_edit(tmp_path):
     project.config.unlink()
     assert project.cli("sample", "workshop", "--out", f"{project.folder}/workshop.db", "--settings").returncode == 0
     assert 'url = "sqlite:///workshop.db"' in project.config.read_text()
+    again = project.cli("sample", "workshop", "--out", f"{project.folder}/other.db", "--settings")
+    assert f"Left {project.config} as it is" in again.stdout
     (index,) = project.settings.indexes
     assert (index.title, index.where, [part.table for part in index.parts]) == ("title", "is_private = 0", ["remark"])
     project.run()

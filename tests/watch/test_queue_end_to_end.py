@@ -100,19 +100,23 @@ def test_a_running_watch_notices_that_its_triggers_are_gone(project, monkeypatch
     def states():
         return {((one.watch or {}).get("state"), one.documents) for one in status(settings).indexes}
 
+    def known_by():
+        return {(one.as_of or {}).get("known_by") for one in status(settings).indexes}
+
     with closing(PlainRunner(settings)) as runner, open_watch(settings, None, runner, stop) as watch:
         thread = threading.Thread(target=watch.run)
         thread.start()
         try:
-            eventually(lambda: states() == {("running", 30)})
+            eventually(lambda: states() == {("running", 30)} and known_by() == {"queue"})
             with project.source() as db:
                 db.executescript(
                     "ALTER TABLE note RENAME TO gone; CREATE TABLE note AS SELECT * FROM gone WHERE id < 9"
                 )
             eventually(lambda: states() == {("failing", 30)})
+            assert known_by() == {None}  # nobody knows since when
             with project.source() as db:
                 db.executescript(project.cli("watch", "--setup").stdout)
-            eventually(lambda: states() == {("running", 8)})
+            eventually(lambda: states() == {("running", 8)} and known_by() == {"queue"})
         finally:
             stop.set()
             thread.join()
