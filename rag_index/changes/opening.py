@@ -6,17 +6,22 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+from sqlalchemy import exc
+
 from rag_index.changes import WatchableSource
 from rag_index.changes.files import FileFeed
 from rag_index.changes.joined import JoinedFeed
 from rag_index.changes.poll import PollFeed
+from rag_index.changes.postgres import SlotState
 from rag_index.changes.queue import QueueFeed
 from rag_index.changes.routing import RoutedFeed, Router
 from rag_index.changes.wal import WalFeed
-from rag_index.changes.watched_tables import plan_tables
+from rag_index.changes.watched_tables import object_name, plan_tables
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings.index import CODE, SQL
 from rag_index.sources import open_source
+from rag_index.sources.engine import open_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +40,14 @@ class FeedHealth:
 
 
 def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
-    """Return what a watch would find wrong; nothing if `changes` is `poll`, or if the source does not answer."""
+    """Return what a watch would find wrong, and what an earlier value of `changes` left behind in the source.
+
+    That is nothing if the source does not answer.
+    """
     health = FeedHealth()
+    left = _left_behind(settings) if any(index.kind == SQL for index in settings.indexes) else []
     if settings.source.changes == "poll":
+        health.warnings = left
         return health
     try:
         if not (tables := plan_tables(settings, settings.indexes).tables):
@@ -52,7 +62,35 @@ def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
         health.broken = health.broken or [str(error)]
     except SourceUnavailable:  # each index says so
         pass
+    health.warnings += left
     return health
+
+
+def _left_behind(settings: Settings) -> list[str]:
+    """Return a warning for a slot or a queue of this project that nobody reads, since `changes` says otherwise."""
+    url, changes, name = settings.source_url, settings.source.changes, object_name(settings.project)
+    postgresql = url.get_backend_name() == "postgresql"
+    remedy = "The last lines of `RAG_INDEX_SOURCE__CHANGES={} rag-index watch --setup` remove it"
+    found = []
+    try:
+        with ExitStack() as opened:
+            engine = open_read_only(url)
+            opened.callback(engine.dispose)
+            connection = opened.enter_context(engine.connect())
+            if postgresql and changes != "wal" and SlotState.read(connection, name).exists:
+                found.append(
+                    f'slot {name} is left from changes = "wal": nobody reads it, so the source\'s log grows until the '
+                    f"disk is full. {remedy.format('wal')}"
+                )
+            schema = "rag_index" if postgresql else None
+            if changes != "queue" and sa.inspect(connection).has_table(name, schema=schema):
+                found.append(
+                    f'queue {name} is left from changes = "queue": nobody reads it, and its triggers fill it. '
+                    f"{remedy.format('queue')}"
+                )
+    except (SettingsError, exc.SQLAlchemyError):  # each index says what is wrong with the source
+        pass
+    return found
 
 
 def open_row_feed(settings: Settings, tables: Sequence[WatchedTable], ledger: Ledger) -> RowFeed:

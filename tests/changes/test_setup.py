@@ -68,11 +68,30 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
         db.commit()
         [warning] = feed_health(settings).warnings
         assert "has 2 rows, the first 2.0 hours old: start `rag-index watch`" in warning
+        assert (
+            "queue rag_index_shop is left from" in feed_health(settings_of(tmp_path, sqlite_file, "poll")).warnings[0]
+        )
         removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
         db.executescript(removal)
         left = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
         assert not [name for name in left if name.startswith("rag_index")]
     assert "What it costs:" in script
+
+
+@pytest.mark.parametrize(("before", "after"), [("wal", "queue"), ("queue", "wal"), ("queue", "poll"), ("wal", "poll")])
+def test_the_doctor_tells_of_what_an_earlier_way_left_behind(tmp_path, logical_postgres, before, after):
+    """A slot that nobody reads fills the disk of the source."""
+    with logical_postgres.database() as name:
+        url = logical_postgres.url(name)
+        psql(url, ";".join(TABLES) + ";")
+        script = setup_script(settings_of(tmp_path, url, before))
+        psql(url, script)
+        found = feed_health(settings_of(tmp_path, url, after)).warnings
+        [left] = [one for one in found if "is left from" in one]
+        assert f'rag_index_shop is left from changes = "{before}": nobody reads it' in left
+        assert f"RAG_INDEX_SOURCE__CHANGES={before} rag-index watch --setup" in left
+        psql(url, script.partition("-- To remove all of it:\n")[2].replace("--   ", ""))
+        assert not [one for one in feed_health(settings_of(tmp_path, url, after)).warnings if "is left from" in one]
 
 
 def psql(url, sql):
