@@ -125,7 +125,7 @@ class QueryModel:
             if found.fingerprint != live.fingerprint:
                 raise FingerprintChanged(
                     f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
-                    "put the settings back, or rebuild the index with `rag-index index --full`"
+                    "put the settings back, or rebuild the index with `rag-index rebuild NAME`"
                 )
         except BaseException:
             embedder.close()
@@ -175,7 +175,7 @@ class _LiveQuery(Query):
         if isinstance(error, ModelChanged | ModelMissing):
             explained = FingerprintChanged(
                 f"{live.collection} holds vectors of {live.embedder}, and that model is no longer available ({error}): "
-                "put it back, or rebuild the index with `rag-index index --full`"
+                "put it back, or rebuild the index with `rag-index rebuild NAME`"
             )
         elif (
             isinstance(error, EmbedderUnavailable)
@@ -184,7 +184,7 @@ class _LiveQuery(Query):
         ):
             explained = EmbedderUnavailable(
                 f"{error} ({live.collection} holds vectors of {live.embedder}, settings say "
-                f"{self.settings.model}: rebuild the index with `rag-index index --full`)"
+                f"{self.settings.model}: rebuild the index with `rag-index rebuild NAME`)"
             )
         if explained is not error:
             explained.__cause__ = error

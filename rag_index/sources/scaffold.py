@@ -130,7 +130,7 @@ def scaffold(
     try:
         url = database_url(source, here)
     except ValueError as error:
-        raise SettingsError(f"--source {error}") from None
+        raise SettingsError(f"the source {error}") from None
     proposal = propose_indexes(url, include=include, exclude=exclude, add=add)
     left_out = _left_out(proposal)
     if not proposal.indexes:

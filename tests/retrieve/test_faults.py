@@ -294,7 +294,7 @@ def test_an_index_of_a_model_that_the_settings_no_longer_name_is_still_found(mix
         result = retriever.search_sync("printer")
         assert without_titles(result), "the Ollama server is not named any more"
         assert "__1 holds vectors of 8-d nomic-embed-text" in result.errors["titles"]
-        assert "settings say wordllama: rebuild the index with `rag-index index --full`" in result.errors["titles"]
+        assert "settings say wordllama: rebuild the index with `rag-index rebuild NAME`" in result.errors["titles"]
     mixed.write(extra=f"{mixed.extra}\n[embedder]\nhosts = ['{ollama.url}']\n")
     with mixed.retriever() as retriever:
         assert documents(retriever.search_sync("printer")) == ALL

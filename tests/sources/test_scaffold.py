@@ -213,7 +213,7 @@ def test_a_password_is_left_to_the_environment(desk):
 @pytest.mark.parametrize(
     ("source", "kind", "message"),
     [
-        ("s3cret", SettingsError, "--source is not a database URL; write it as sqlite:///file.db"),
+        ("s3cret", SettingsError, "the source is not a database URL; write it as sqlite:///file.db"),
         ("sqlite:///nothing.db", SettingsError, "there is no file"),
         ("sqlite:///empty.db", SettingsError, "empty.db has no table whose rows people would look for"),
         ("sqlite:///text.db", SourceError, "file is not a database"),
