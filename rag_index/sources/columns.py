@@ -56,6 +56,10 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
+_DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL | re.MULTILINE)
+_LANGUAGES = re.compile(r'\s*\{\s*"[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
+_CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
+"""What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
 _WORDS = re.compile(r"[^\W\d_][,;:.!?)\"'’]*\s+[(\"'„“]?[^\W\d_]")
 
@@ -155,7 +159,8 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
 def _with_role(made: ColumnProfile, column: Column, values: Sequence[object], named: set[str]) -> ColumnProfile:
     choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
     role = _guarded_role(made, values, named) or _empty_role(made, column, values)
-    role = role or _machine_role(made, named) or _text_role(made, len(values) >= 2 * len(choices), len(choices))
+    role = role or _machine_role(made, values, named)
+    role = role or _text_role(made, len(values) >= 2 * len(choices), len(choices))
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
 
 
@@ -181,7 +186,17 @@ def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -
     return "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
 
 
-def _machine_role(made: ColumnProfile, named: set[str]) -> Role | None:
+def _is_dumped(values: Sequence[object]) -> bool:
+    """Return whether values are objects that a program wrote as YAML; a text with front matter has a second line."""
+    return sum(isinstance(one, str) and _DUMP.match(one) is not None for one in values) * 2 > len(values)
+
+
+def _are_by_language(values: Sequence[object]) -> bool:
+    """Return whether values are JSON with a text in one or several languages."""
+    return sum(isinstance(one, str) and _LANGUAGES.match(one) is not None for one in values) > 0.9 * len(values)
+
+
+def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
     """Return the role of a column that programs read, or that has times; None if people read it."""
     texts = made.texts
     if _share(texts, _TIME) > 0.8:
@@ -191,9 +206,11 @@ def _machine_role(made: ColumnProfile, named: set[str]) -> Role | None:
     )
     if named & MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"
-    if named & {"locale", "lang", "language", "culture"} and all(LOCALE.fullmatch(text) for text in texts):
+    if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
-    if made.form == "json":
+    if _is_dumped(values):
+        return "other"
+    if made.form == "json" and not _are_by_language(values):
         return "prose" if any(len(text.split()) > 1 for text in texts) and not named & SETTINGS else "other"
     return None
 
@@ -212,7 +229,7 @@ def _text_role(made: ColumnProfile, repeats: bool, choices: int) -> Role:
         return "short"
     if made.length > MAX_CODE_CHARS and not with_words:
         return "other"
-    if last in CODES:
+    if last in CODES or (last in TITLES and made.distinct > 0.9 and _share(texts, _CODE) > 0.9):
         return "code"
     if sum(map(_has_letters, texts)) * 2 >= len(texts) and (with_words or made.length < 40):
         return "short" if last in TITLES or sum(" " in text for text in texts) * 3 >= len(texts) else "code"

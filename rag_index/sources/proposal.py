@@ -7,18 +7,24 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, TableRoles, free_name
-from rag_index.sources.relations import VERSIONS
-from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text_parents, wanted_texts
+from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, free_name
+from rag_index.sources.relations import VERSIONS, noun
+from rag_index.sources.roles import PARTS, TableRoles, part_relation, text_parents, wanted_texts
+from rag_index.sources.subjects import find_subjects
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from rag_index.sources.catalog import DatabaseCatalog
+    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.subjects import Subject, Subjects
 
 MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
+MIN_DESCRIBED = 4
+MIN_DESCRIBED_SHARE = 0.6
+"""How many values of a column are names of tables, and which share of them, if its rows describe tables."""
+COPIES = ("revision", "version")
+"""Words of tables that hold what the rows of another one were, too."""
 
 
 @dataclass(slots=True)
@@ -39,9 +45,10 @@ def propose(
     `include` and `exclude` are patterns of the names of tables; `add` names tables that are an index in any case.
     """
     out = [table.full_name for table in catalog.tables if _matches(table.full_name, exclude)]
-    subjects = find_subjects(catalog, out)
+    copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
+    subjects = find_subjects(catalog, [*out, *copies])
     made = _Proposer(subjects, include, add).run()
-    made.left_out |= dict.fromkeys(out, "is excluded")
+    made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     return made
 
@@ -52,6 +59,43 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
         for pattern in patterns
         for part in (name, name.rpartition(".")[2])
     )
+
+
+def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
+    """Return the tables with all versions of the rows of another one, with why: `node_revision_body` of `node_body`.
+
+    Their names differ by the word for a version, and the other one has each of their columns with text.
+    """
+    current = {noun(table.name): table for table in tables if table.rows}
+    found = {}
+    for table in tables:
+        named = noun(table.name)
+        bare = tuple(word for word in named if word not in COPIES)
+        texts = {name for name, column in table.columns.items() if column.kind in ("text", "json", "bytes")}
+        origin = current.get(bare) or current.get((*bare, "data"))
+        if len(bare) < len(named) and origin is not None and texts and texts <= origin.columns.keys():
+            found[table.full_name] = f"holds older versions of the rows of {origin.full_name}"
+    return found
+
+
+def _describes_tables(subjects: Subjects) -> dict[str, str]:
+    """Return the tables with a row for each table of the database, and those of its fields, with why."""
+    nouns = {noun(table.name) for table in subjects.catalog.tables}
+    own = [one for one in subjects.all if any(_name_tables(column, nouns) for column in one.table.columns.values())]
+    fields = [
+        one
+        for one in subjects.all
+        for relation in one.relations
+        if (parent := subjects.of(relation.parent)) in own and parent.noun == one.noun[: len(parent.noun)]
+    ]
+    return {one.table.full_name: "describes the tables of the application" for one in [*own, *fields]}
+
+
+def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
+    """Return whether a column has the names of tables, each once."""
+    values = [value for value in column.filled if isinstance(value, str)]
+    named = sum(noun(value) in nouns for value in values)
+    return len(values) == len({*values}) and named >= max(MIN_DESCRIBED, MIN_DESCRIBED_SHARE * len(values))
 
 
 class _Proposer:
@@ -68,9 +112,10 @@ class _Proposer:
 
     def run(self) -> Proposal:
         """Return the proposal."""
+        described = _describes_tables(self._subjects)
         for subject in self._subjects.all:
             self._note_left_out_columns(subject)
-            reason = subject.refusal()
+            reason = subject.refusal() or described.get(subject.table.full_name, "")
             if reason and not self._is_added(subject):
                 self._made.left_out[subject.table.full_name] = reason
         usable = [one for one in self._subjects.all if not self._is_left_out(one)]
@@ -124,6 +169,9 @@ class _Proposer:
 
     def _find_roots(self, usable: Sequence[Subject]) -> None:
         """Find the tables of translations, and of versions that nothing points at: each row is a document."""
+        by_language = {
+            self._subjects.of(one.parent): own for own in usable for one in own.relations if own.is_by_language(one)
+        }
         for subject in usable:
             if subject in self._donors or not subject.has_text:
                 continue
@@ -137,8 +185,10 @@ class _Proposer:
                     or not (root.is_translated or subject.noun[-1] in VERSIONS)
                 ):
                     continue
-                named = set(root.noun) & set(subject.noun)
-                translates = subject.locale and root.is_translated and subject.prose
+                if by_language.get(root, subject) is not subject:  # a part in each language
+                    continue
+                named = root in by_language or set(root.noun) & set(subject.noun)
+                translates = subject.locale and root.is_translated and (subject.prose or root in by_language)
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
                 if named and (translates or (versions and not self._has_current_text(root))):
                     self._roles.root[subject] = relation

@@ -13,7 +13,8 @@ from rag_index.documents.languages import find_languages, language_of
 from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
-from rag_index.sources.subjects import NOTHING, text_parents, wanted_texts
+from rag_index.sources.roles import text_parents, wanted_texts
+from rag_index.sources.subjects import NOTHING
 from rag_index.sources.visibility import answers_none, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from rag_index.sources.catalog import DatabaseTable
     from rag_index.sources.relations import Relation
-    from rag_index.sources.subjects import Subject, Subjects
+    from rag_index.sources.roles import TableRoles
+    from rag_index.sources.subjects import Subject
     from rag_index.sources.visibility import Condition
 
 MAX_PAYLOAD = 8
@@ -64,55 +66,6 @@ class ProposedIndex:
     """The column whose greatest values the newest rows have."""
     changed: str = ""
     """The column with the time of a row's last change; "" if none has it for all rows."""
-
-
-@dataclass(slots=True)
-class TableRoles:
-    """What the rows of tables are to those of others."""
-
-    subjects: Subjects
-    parts: dict[Subject, list[Relation]] = field(default_factory=dict)
-    """The relations by which the rows of a table are parts."""
-    root: dict[Subject, Relation] = field(default_factory=dict)
-    """The relation of a table of translations or versions to what they are of: its rows are the documents."""
-
-    def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
-        """Return the tables whose rows are parts of this one's, with the relation."""
-        return [
-            (child, relation)
-            for child in self.subjects.all
-            for relation in self.parts.get(child, [])
-            if relation.parent is subject.table
-        ]
-
-    def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
-        """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
-        found = []
-        for link in self.subjects.all:
-            if link.prose or link.title or len(link.profiles) > 6 or link is subject:
-                continue
-            to_this = [one for one in link.relations if one.parent is subject.table]
-            others = [one for one in link.relations if one.parent is not subject.table]
-            for own in to_this[:1]:
-                for other in others:
-                    way = self._label_way(other)
-                    found += [(own, way)] if way else []
-        return found
-
-    def _label_way(self, first: Relation) -> list[Relation]:
-        """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
-        label = self.subjects.of(first.parent)
-        if label.is_people or not label.table.key:
-            return []
-        if label.title:
-            return [first]
-        if any(one.role == "time" for one in label.profiles.values()):
-            return []  # an order, say: what it names is no label of what it contains
-        for second in label.relations:
-            last = self.subjects.of(second.parent)
-            if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
-                return [first, second]
-        return []
 
 
 class IndexMaker:
@@ -375,9 +328,22 @@ class IndexMaker:
         """Return a part of rows that name a row of this table, or of one that it is joined with by `by_column`."""
         part = self._part_head(child, number)
         pairs = [(here, by_column[there] if by_column else there) for here, there in relation.pairs]
+        if by_column and self._is_by_language(child, relation):
+            pairs.append((str(child.locale), str(self._subject.locale)))
         part["on"] = dict(pairs) if by_column else _on(pairs, key)
         self._restrict(part, relation)
         return self._with_text(part, child, [*relation.columns, relation.type_column])
+
+    def _is_by_language(self, child: Subject, relation: Relation) -> bool:
+        """Return whether rows of a part are for the document in their language alone: there is one for each of them."""
+        own, theirs = self._subject.locale, child.locale
+        root = self._roles.root[self._subject]
+        if own is None or theirs is None or len(relation.pairs) > 1:
+            return False
+        documents = {*_values(self._table, [*root.columns, own])}
+        rows = [row for row in _values(child.table, [*relation.columns, theirs]) if row[0] not in NOTHING]
+        known = {row[0] for row in documents}
+        return all(row in documents for row in rows if row[0] in known)
 
     def _part_of_part(self, child: Subject, second: Relation, first: Relation, number: int) -> dict[str, Any]:
         """Return a part of rows that name a row of a part."""
@@ -540,6 +506,11 @@ class IndexMaker:
                 ranked.append((5, name))
         own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
         return [*self._payload, *own][:MAX_PAYLOAD]
+
+
+def _values(table: DatabaseTable, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the sampled values of some columns, a tuple for each row."""
+    return list(zip(*[table.columns[name].values for name in names], strict=True))
 
 
 def _on(pairs: Sequence[tuple[str, str]], key: Sequence[str]) -> str | list[str] | dict[str, str]:

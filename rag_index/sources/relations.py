@@ -222,7 +222,10 @@ def _candidates(
         for word in reversed(bare):
             found += by_noun.get((word,), [])
     if any(word in GENERIC or word.endswith("able") for word in bare):
-        found += by_noun.get(noun(table.name)[:-1], []) + by_noun.get(noun(table.name)[-2:-1], [])
+        own_noun = noun(table.name)
+        found += by_noun.get(own_noun[:-1], []) + by_noun.get(own_noun[-2:-1], [])
+        for end in range(len(own_noun) - 2, 0, -1):  # `node_field_author`: of a node
+            found += [parent for parent in by_noun.get(own_noun[:end], []) if noun(parent.name) == own_noun[:end]]
     if POINTERS & set(bare):
         found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
     found = [parent for parent in dict.fromkeys(found) if parent is not table]

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
 from rag_index.sources.relations import CONTAINERS, VERSIONS, Nouns, find_relations
-from rag_index.sources.visibility import DELETED, HIDDEN_FLAGS, below_hidden, find_conditions, internal_rows
+from rag_index.sources.visibility import (
+    DELETED,
+    HIDDEN_FLAGS,
+    below_hidden,
+    find_conditions,
+    has_status_flags,
+    internal_rows,
+)
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from rag_index.sources.catalog import DatabaseCatalog, DatabaseTable
     from rag_index.sources.columns import ColumnProfile
@@ -28,19 +35,6 @@ MACHINE_NOUN = re.compile(
 )
 PRIVATE = known_words("subjects", "private")
 PEOPLE = known_words("subjects", "people")
-PARTS = known_words("subjects", "parts")
-PAIRS = {
-    "post": frozenset(["topic", "thread", "discussion"]),
-    "message": frozenset(
-        ["topic", "thread", "conversation", "ticket", "case", "issue", "chat", "request", "enquiry", "inquiry"]
-    ),
-    "email": frozenset(["ticket", "case", "thread", "conversation", "request"]),
-    "article": frozenset(["ticket", "case"]),
-    "entry": frozenset(["ticket", "case", "thread", "conversation", "request"]),
-    "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
-    "option": frozenset(["product", "question"]),
-}
-"""Nouns of tables whose rows are parts of some tables alone."""
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
@@ -48,8 +42,6 @@ NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
 MIN_TITLES = 0.9
 """The share of titles of their own from which on a row with the name of a person is called by its title."""
-MIN_PART_FILLED = 0.05
-"""The share of rows with text from which on rows are parts."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
@@ -182,6 +174,11 @@ class Subject:
         """Return the column with the language of a row."""
         return next((p.name for p in self.profiles.values() if p.role == "locale"), None)
 
+    def is_by_language(self, relation: Relation) -> bool:
+        """Return whether there is one row with a title for each language of what a relation names."""
+        key = {*relation.columns, str(self.locale)}
+        return bool(self.title) and relation.parent is not self.table and key == {*self.table.key}
+
     @cached_property
     def version(self) -> str | None:
         """Return the column with the number of a version, if rows are versions of one thing."""
@@ -203,11 +200,9 @@ class Subject:
     @cached_property
     def is_login(self) -> bool:
         """Return whether rows are accounts of people who log in."""
-        secret = [p.name for p in self.profiles.values() if p.role == "secret"]
         if self.noun[-1] in PEOPLE:
-            return bool(secret)
-        password = any(PASSWORDS & set(words(name)) for name in secret)
-        return password and any(LOGINS & set(words(name)) for name in self.table.columns)
+            return any(p.role == "secret" for p in self.profiles.values())
+        return _has_password(self.profiles)
 
     @property
     def is_people(self) -> bool:
@@ -235,7 +230,7 @@ class Subject:
             or {"direct", "message"} <= nouns
             or {"private", "msg"} <= nouns
         ):
-            return "holds messages between persons, or notes of one"
+            return "holds messages between persons, notes of one, or drafts"
         if (
             nouns & MACHINERY
             or any(map(MACHINE_NOUN.fullmatch, nouns))
@@ -308,11 +303,14 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     nouns = Nouns(catalog.tables)
     relations = find_relations(catalog, nouns)
     made: list[Subject] = []
+    all_profiles = {table.full_name: _profiles(table) for table in catalog.tables}
+    accounts = [name for name, profiles in all_profiles.items() if _has_password(profiles)]
+    flags = has_status_flags(catalog.tables, accounts)
     for table in catalog.tables:
         own = [relation for relation in relations if relation.child is table]
-        profiles = {column.name: profile(column, table) for column in table.columns.values()}
+        profiles = all_profiles[table.full_name]
         types = {relation.type_column for relation in own}
-        conditions = find_conditions(table, profiles, catalog, types) if table.rows else []
+        conditions = find_conditions(table, profiles, catalog, types, status_is_flag=flags) if table.rows else []
         unmet = [one for one in conditions if not any(map(one.shows, table.columns[one.column].values))]
         met = [one for one in conditions if one not in unmet]
         made.append(Subject(table, nouns(table), profiles, met, own, unmet=unmet))
@@ -324,6 +322,17 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     return subjects
 
 
+def _profiles(table: DatabaseTable) -> dict[str, ColumnProfile]:
+    return {column.name: profile(column, table) for column in table.columns.values()}
+
+
+def _has_password(profiles: Mapping[str, ColumnProfile]) -> bool:
+    """Return whether the columns are those of accounts: a password beside a name to log in with."""
+    secret = [one.name for one in profiles.values() if one.role == "secret"]
+    password = any(PASSWORDS & set(words(name)) for name in secret)
+    return password and any(LOGINS & set(words(name)) for name in profiles)
+
+
 def _add_conditions(subject: Subject, catalog: DatabaseCatalog) -> None:
     """Leave out containers whose names say that they are not for all, and rows of a tree below hidden ones."""
     table, title = subject.table, subject.title
@@ -333,75 +342,3 @@ def _add_conditions(subject: Subject, catalog: DatabaseCatalog) -> None:
     tree = [one for one in subject.relations if one.parent is table and len(one.pairs) == 1 and not one.type_column]
     if tree and subject.conditions and subject.noun[-1] in CONTAINERS:
         subject.conditions.append(below_hidden(tree[0], subject.conditions, catalog))
-
-
-def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
-    """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
-    if subject.version or not (subject.prose or (subject.title and not subject.is_label)):
-        return []
-    usable = [
-        one for one in subject.relations if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table
-    ]
-    typed = [one for one in usable if one.type_column]
-    if typed and (subject.noun[-1] in PARTS or not subject.title):
-        return typed
-    fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one))]
-    return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
-
-
-def _may_have_parts(parent: Subject) -> bool:
-    return not parent.refusal() and bool(parent.table.key) and not parent.is_login
-
-
-def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
-    """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
-    is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
-    if relation.is_pointer or (is_whole and not parent.has_text):
-        return 0
-    last = child.noun[-1]
-    if last in PAIRS:
-        return 4 if parent.noun[-1] in PAIRS[last] else 3 if parent.noun[-1] in child.noun[:-1] else 0
-    if set(parent.noun) <= set(child.noun[:-1]) or (
-        parent.noun[-1] in child.noun[:-1] and (last in PARTS or not child.title)
-    ):
-        return 4
-    if parent.is_people:
-        return 0
-    whole_key = len(parent.table.key) > 1 and set(parent.table.key) <= set(relation.columns)
-    if whole_key and not child.title and parent.has_text:
-        return 3
-    if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
-        return 3 if not parent.is_label else 2
-    return (
-        1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0
-    )
-
-
-def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
-    """Return the ways, of one or two relations, to rows of other tables that hold the text of this one."""
-    found: list[list[Relation]] = []
-    for one in subject.relations:
-        donor = subjects.of(one.parent)
-        if (subject.has_prose and not one.is_pointer) or any(
-            own.columns == list(donor.table.key) and own.parent is not subject.table for own in donor.relations
-        ):
-            continue
-        if donor is subject or donor.is_people or one.type_column or not (one.is_pointer or donor.noun[-1] in VERSIONS):
-            continue
-        if any(donor.profiles[name].role == "prose" for name in donor.prose):
-            found.append([one])
-            continue
-        for second in donor.relations:
-            last = subjects.of(second.parent)
-            if (
-                last.noun[-1] in VERSIONS
-                and last is not subject
-                and any(last.profiles[n].role == "prose" for n in last.prose)
-            ):
-                found.append([one, second])
-    return found
-
-
-def wanted_texts(subject: Subject, columns: Sequence[str]) -> list[str]:
-    """Return those columns that are filled often enough to be the text of a part."""
-    return [name for name in columns if subject.profiles[name].filled >= MIN_PART_FILLED]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lxml import etree
 
+from rag_index.documents.languages import language_of
 from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
@@ -264,7 +265,10 @@ def _lines(name: str, value: Any, levels: int = MAX_LEVELS) -> Iterator[str]:
     if not levels:
         return
     label = f"{name}: " if name else ""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and _is_by_language(value):
+        for inner in value.values():
+            yield from _lines(name, inner, levels - 1)
+    elif isinstance(value, dict):
         for key, inner in value.items():
             if not is_named_like_a_secret(str(key)):
                 yield from _lines(str(key), inner, levels - 1)
@@ -277,6 +281,15 @@ def _lines(name: str, value: Any, levels: int = MAX_LEVELS) -> Iterator[str]:
             yield f"{label}{', '.join(texts)}"
     elif text := _scalar(value):
         yield f"{label}{text}"
+
+
+def _is_by_language(value: dict[Any, Any]) -> bool:
+    """Return whether an object is one text in several languages, such as {"en_US": "Chair", "fr_FR": "Chaise"}.
+
+    One key of two letters may be any: {"id": "7"}.
+    """
+    codes = len(value) > 1 or any(len(str(key)) > 2 for key in value)
+    return codes and all(one is None or isinstance(one, str) for one in value.values()) and all(map(language_of, value))
 
 
 def _scalar(value: Any) -> str:

@@ -45,6 +45,10 @@ MAX_STATES = 12
 MAX_CODES = 8
 CODED = ("type", "kind", "class", "status", "state")
 """The last words of the names of numbers that may say who may see a row, which only the application knows."""
+STATUS = "status"
+MIN_FLAGGED = 3
+"""The number of tables with a `status` of 0 or 1 that make it a flag."""
+UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
 NO_FLAGS = known_words("visibility", "no_flags")
@@ -84,7 +88,12 @@ class Condition:
 
 
 def find_conditions(
-    table: DatabaseTable, profiles: Mapping[str, ColumnProfile], catalog: DatabaseCatalog, types: Iterable[str] = ()
+    table: DatabaseTable,
+    profiles: Mapping[str, ColumnProfile],
+    catalog: DatabaseCatalog,
+    types: Iterable[str] = (),
+    *,
+    status_is_flag: bool = False,
 ) -> list[Condition]:
     """Return the conditions for the rows that may be shown.
 
@@ -94,11 +103,45 @@ def find_conditions(
     for column in table.columns.values():
         profile, name = profiles[column.name], catalog.quoted(column.name)
         made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
+        made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
         looks = (look(column, profile, name) for look in LOOKS if column.name not in types)
         made = made or next(filter(None, looks), None)
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
             found.append(made)
     return found
+
+
+def has_status_flags(tables: Iterable[DatabaseTable], accounts: Container[str]) -> bool:
+    """Return whether `status` is 0 or 1 in all tables that have it, and 1 in most rows with `accounts` of people.
+
+    Such an application writes 1 for what is active, everywhere. In a single table, 1 may as well stand for done.
+    """
+    having = [table for table in tables if _has_status(table)]
+    flags = [table for table in having if {*table.columns[STATUS].filled} <= {0, 1}]
+    people = [table.columns[STATUS].filled for table in flags if table.full_name in accounts]
+    return len(flags) == len(having) >= MIN_FLAGGED and any(2 * sum(values) > len(values) for values in people)
+
+
+def _has_status(table: DatabaseTable) -> bool:
+    return STATUS in table.columns and table.columns[STATUS].kind == "number" and bool(table.columns[STATUS].filled)
+
+
+def _status_flag(column: Column, name: str) -> Condition | None:
+    """Return the condition of a `status` that is 1 for what is active, in the tables where most rows are."""
+    if column.name != STATUS or column.kind != "number" or 2 * sum(column.filled) < len(column.values):
+        return None
+    reason = "status is 0 or 1 in all tables, and 1 for active accounts"
+    return Condition(column.name, f"{name} = 1", reason, lambda value: value == 1)
+
+
+def _archived(table: DatabaseTable, column: Column, name: str) -> Condition | None:
+    """Return the condition of a time such as `archived_at` beside `published_at`: what was archived is not out."""
+    named, others = words(column.name), (words(other) for other in table.columns)
+    out = any(other[0] in PUBLISHED_TIMES and other[1:] == named[1:] for other in others)
+    if named[0] not in UNPUBLISHED_TIMES or not out or column.kind != "time" or not column.nullable:
+        return None
+    reason = f"{column.name} is set for what is out no more"
+    return Condition(column.name, f"{name} IS NULL", reason, lambda at: at is None)
 
 
 def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:

@@ -245,7 +245,7 @@ def test_remarks_belong_to_what_their_type_and_id_say(propose, kind, key):
 
 def test_the_notes_of_one_person_are_left_out(propose):
     made = propose({"reminders": pages("x INTEGER", [0]), "pages": pages("x INTEGER", [0])})
-    assert made.left_out["reminders"] == "holds messages between persons, or notes of one"
+    assert made.left_out["reminders"] == "holds messages between persons, notes of one, or drafts"
 
 
 def test_pages_below_a_hidden_one_are_hidden_at_any_depth(propose):
@@ -379,3 +379,175 @@ def test_a_column_with_one_language_is_not_named(propose):
     one = index(propose({"page": pages("locale TEXT", ["de_DE"])}), "page")
     assert one["language"] == "german"
     assert "language_column" not in one
+
+
+ACCOUNTS = (
+    "uid INTEGER PRIMARY KEY, name TEXT, pass TEXT, mail TEXT, status INTEGER",
+    [(n, f"Ann {n}", f"$2y$10$abcdefgh{n}", f"ann{n}@mill.example", n > 1) for n in range(1, 9)],
+)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "files", "hides"),
+    [(ACCOUNTS, 1, True), (ACCOUNTS, 2, False), (None, 1, False)],
+    ids=["active accounts", "another status has more values", "no accounts"],
+)
+def test_a_status_of_0_or_1_hides_rows_where_all_tables_have_such_and_accounts_are_active_with_1(
+    propose, accounts, files, hides
+):
+    tables = {"pages": pages("status INTEGER NOT NULL", [0, 0, 1]), "events": pages("status INTEGER", [1])}
+    tables["files"] = ("fid INTEGER PRIMARY KEY, uri TEXT, status INTEGER", [(n, f"/{n}.png", files) for n in range(9)])
+    tables |= {"people": accounts} if accounts else {}
+    made = propose(tables)
+    page = next(one for one in made.indexes if one.tables[0] == "pages")
+    assert page.settings.get("where") == ("status = 1" if hides else None)
+    assert bool(page.unclear) is not hides
+    assert len(shown(propose, made, "pages")) == (10 if hides else 12)
+
+
+@pytest.mark.parametrize(("published", "where"), [("published_at", "archived_at IS NULL"), ("opened_at", None)])
+def test_what_was_archived_after_it_was_published_is_not_out(propose, published, where):
+    june = "2024-06-01 00:00:00"
+    rows = [(n, f"Page {n}", f"{PROSE} {n}", "2024-05-01 00:00:00", june if n == 3 else None) for n in range(1, 13)]
+    columns = f"id INTEGER PRIMARY KEY, title TEXT, body TEXT, {published} DATETIME, archived_at DATETIME"
+    assert index(propose({"pages": (columns, rows)}), "pages").get("where") == where
+
+
+def test_drafts_that_a_table_of_their_own_has_are_no_part(propose):
+    drafts = [(n, n, f"{PROSE} perhaps {n}") for n in range(1, 13)]
+    made = propose(
+        {
+            "tickets": pages("x INTEGER", [0]),
+            "ticket_shared_draft_zooms": ("id INTEGER PRIMARY KEY, ticket_id INTEGER, new_article TEXT", drafts),
+        }
+    )
+    assert "parts" not in index(made, "tickets")
+
+
+def entities(*, extra=()):
+    """Return the tables of pages in two languages, each with its versions, in the way of Drupal."""
+    data = [(n, n, code, f"Page {n} {code}") for n in range(1, 13) for code in ("en", "de") if code == "en" or n < 4]
+    text = [(n, 0, n, code, 0, f"<p>{PROSE} {n} {code}</p>") for n, _, code, _ in data]
+    columns = "entity_id INTEGER, deleted INTEGER, revision_id INTEGER, langcode TEXT, delta INTEGER, body_value TEXT"
+    others = {f"{name}_data": ("id INTEGER PRIMARY KEY", [(1,)]) for name in ("menu", "file", "term", "user", "block")}
+    return others | {
+        "node": ("nid INTEGER PRIMARY KEY, vid INTEGER, langcode TEXT", [(n, n, "en") for n in range(1, 13)]),
+        "node_field_data": (
+            "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (nid, langcode)", data),
+        "node_field_revision": (
+            "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (vid, langcode)",
+            [*data, *[(n, n + 50, "en", f"Old page {n}") for n in range(1, 13)]]),
+        "node__body": (f"{columns}, PRIMARY KEY (entity_id, deleted, delta, langcode)", [*text, *extra]),
+        "node_revision__body": (
+            f"{columns}, PRIMARY KEY (entity_id, revision_id, deleted, delta, langcode)",
+            [*text, *[(n, 0, n + 50, "en", 0, f"<p>Old {PROSE} {n}</p>") for n in range(1, 13)]]),
+        "node__field_parts": (
+            "entity_id INTEGER, delta INTEGER, field_parts_value TEXT, PRIMARY KEY (entity_id, delta)",
+            [(n, delta, f"Wheel of oak {n}{delta}") for n in (6, 7) for delta in (0, 1, 2)]),
+    }  # fmt: skip
+
+
+def test_a_document_in_each_language_has_the_texts_of_its_language(propose):
+    made = propose(entities())
+    page = index(made, "node_field_data")
+    assert (page["key"], page["title"]) == (["nid", "langcode"], "title")
+    body, values = page["parts"]
+    assert (body["table"], body["on"]) == ("node__body", {"entity_id": "nid", "langcode": "langcode"})
+    assert (values["table"], values["on"]) == ("node__field_parts", {"entity_id": "nid"})
+    assert len(shown(propose, made, "node_field_data")) == 15
+    assert [one.tables[0] for one in made.indexes] == ["node_field_data"]
+
+
+def test_texts_in_a_language_that_has_no_document_belong_to_all(propose):
+    made = propose(entities(extra=[(9, 0, 9, "fr", 0, f"<p>{PROSE} en français</p>")]))
+    assert index(made, "node_field_data")["parts"][0]["on"] == {"entity_id": "nid"}
+
+
+def test_older_versions_in_a_copy_of_a_table_are_left_out(propose):
+    made = propose(entities())
+    assert made.left_out["node_revision__body"] == "holds older versions of the rows of node__body"
+    assert made.left_out["node_field_revision"] == "holds older versions of the rows of node_field_data"
+    assert "node_revision__body" in str(propose({}, add=["node_revision__body"]).indexes)
+
+
+DUMP = "---\n:inbound:\n  :host: imap{}.mill.example\n  :password: horse{}\n"
+
+
+@pytest.mark.parametrize(("text", "found"), [(DUMP, False), ("---\ntitle: Mill {}\n---\n" + PROSE + " {}", True)])
+def test_objects_that_a_program_wrote_as_yaml_are_no_text_and_front_matter_is(propose, text, found):
+    rows = [(n, f"Channel {n} of the mill", text.format(n, n)) for n in range(1, 25)]
+    made = propose({"channels": ("id INTEGER PRIMARY KEY, name TEXT, body TEXT", rows)})
+    assert ("body" in str([one.settings.get("text") for one in made.indexes])) is found
+
+
+@pytest.mark.parametrize(
+    ("tasks", "is_part"), [(40, False), (8, True)], ids=["many for each project", "few for each project"]
+)
+def test_rows_with_titles_and_texts_are_documents_if_what_contains_them_contains_many(propose, tasks, is_part):
+    projects = [(n, f"Mill {n}", PROSE) for n in range(1, 5)]
+    rows = [(n, n % 4 + 1, f"Task no. {n} of the mill", f"{PROSE} {n}") for n in range(tasks)]
+    columns = "id INTEGER PRIMARY KEY, project_id INTEGER, name TEXT, description TEXT"
+    made = propose(
+        {
+            "project_project": ("id INTEGER PRIMARY KEY, name TEXT, description TEXT", projects),
+            "project_task": (columns, rows),
+        }
+    )
+    assert ("project_task" in made.left_out) is is_part
+
+
+def test_orders_called_by_a_code_are_no_parts_of_a_customer(propose):
+    orders = [(n, n % 12 + 1, f"SO/2024/{n:04}", f"{PROSE} {n}") for n in range(30)]
+    made = propose(
+        {
+            "companies": pages("x INTEGER", [0]),
+            "sale_orders": ("id INTEGER PRIMARY KEY, company_id INTEGER, name TEXT, note TEXT", orders),
+        }
+    )
+    assert "name" in index(made, "sale_orders")["text"]
+
+
+def test_texts_in_several_languages_in_one_value_have_no_keys_and_words_alone_are_titles(propose):
+    rows = [(n, f'{{"en_US": "Chair{n}", "fr_FR": "Chaise{n}"}}', f'{{"en_US": "{PROSE} {n}"}}') for n in range(1, 13)]
+    made = propose({"products": ("id INTEGER PRIMARY KEY, name JSON, description JSON", rows)})
+    one = index(made, "products")
+    assert (one["title"], one["text"], one["format"]["name"]) == ("name", ["description"], "json")
+
+
+def test_a_number_that_orders_rows_names_none_of_a_table_of_that_name(propose):
+    made = propose(
+        {
+            "products": pages("sequence INTEGER", [1]),
+            "sequences_of_numbers": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Orders of the year"), (2, "Invoices")]),
+            "number_sequence": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Orders of the year"), (2, "Invoices")]),
+        }
+    )
+    assert "joins" not in index(made, "products")
+
+
+def test_what_a_link_names_by_type_and_id_is_no_label(propose):
+    """A follower of pages and machines: the number of a machine is that of a page, too."""
+    links = [(n, n % 12 + 1, ["page", "machine"][n % 2], n % 12 + 1) for n in range(1, 40)]
+    made = propose(
+        {
+            "firms": pages("x INTEGER", [0]),
+            "pages": pages("x INTEGER", [0]),
+            "machines": ("id INTEGER PRIMARY KEY, name TEXT", [(n, f"Wheel no. {n}") for n in range(1, 13)]),
+            "followers": ("id INTEGER PRIMARY KEY, firm_id INTEGER, record_type TEXT, record_id INTEGER", links),
+        }
+    )
+    assert "parts" not in index(made, "firms")
+
+
+def test_tables_that_describe_the_tables_are_left_out(propose):
+    names = ["sale.page", "sale.order", "sale.firm", "sale.machine", "mixin"]
+    fields = [(n, n % 5 + 1, f"Field no. {n}", f"{PROSE} {n}") for n in range(30)]
+    made = propose(
+        {
+            **{name.replace(".", "_"): pages("x INTEGER", [0]) for name in names[:4]},
+            "ir_model": ("id INTEGER PRIMARY KEY, model TEXT, name TEXT, info TEXT",
+                         [(n, name, f"Name of {n}", f"{PROSE} {n}") for n, name in enumerate(names, 1)]),
+            "ir_model_fields": ("id INTEGER PRIMARY KEY, model_id INTEGER, name TEXT, help TEXT", fields),
+        }
+    )  # fmt: skip
+    assert made.left_out["ir_model"] == made.left_out["ir_model_fields"] == "describes the tables of the application"

@@ -47,6 +47,13 @@ def test_markdown_and_bbcode_lose_their_marks():
     assert read_text("<r>Hi <B><s>[b]</s>you<e>[/b]</e></B>,<br/>bye</r>", "auto") == "Hi you,\nbye"
 
 
+def test_a_text_in_several_languages_has_no_keys():
+    assert read_text('{"en_US": "Chair", "fr_FR": "<p>Chaise</p>", "nl_BE": null}', "json") == "Chair\nChaise"
+    assert read_text('{"name": {"en": "Chair", "de": "Stuhl"}}', "json") == "name: Chair\nname: Stuhl"
+    assert read_text('{"id": "7"}', "json") == "id: 7"
+    assert read_text('{"en": 3, "de": 4}', "json") == "en: 3\nde: 4"
+
+
 def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_left_out():
     value = '{"colour": "moss", "size": {"width": 140}, "tags": ["a", "b"], "api_key": "sk_1", "on": true, "no": null}'
     assert read_text(value, "json") == "colour: moss\nwidth: 140\ntags: a, b\non: true"

@@ -1,0 +1,167 @@
+"""What the rows of tables are to those of others: parts of them, their text, their translations, or links to labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag_index.sources.relations import VERSIONS
+from rag_index.sources.subjects import MIN_TITLES
+from rag_index.sources.vocabulary import known_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.sources.relations import Relation
+    from rag_index.sources.subjects import Subject, Subjects
+
+PARTS = known_words("subjects", "parts")
+PAIRS = {
+    "post": frozenset(["topic", "thread", "discussion"]),
+    "message": frozenset(
+        ["topic", "thread", "conversation", "ticket", "case", "issue", "chat", "request", "enquiry", "inquiry"]
+    ),
+    "email": frozenset(["ticket", "case", "thread", "conversation", "request"]),
+    "article": frozenset(["ticket", "case"]),
+    "entry": frozenset(["ticket", "case", "thread", "conversation", "request"]),
+    "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
+    "option": frozenset(["product", "question"]),
+}
+"""Nouns of tables whose rows are parts of some tables alone."""
+MIN_OWN_TITLES = 0.5
+"""The share of titles of their own from which on rows with texts are looked for by themselves."""
+MIN_CONTAINED = 4
+"""The rows for each row of another table from which on that one contains them, and does not consist of them."""
+MIN_PART_FILLED = 0.05
+"""The share of rows with text from which on rows are parts."""
+
+
+@dataclass(slots=True)
+class TableRoles:
+    """What the rows of tables are to those of others."""
+
+    subjects: Subjects
+    parts: dict[Subject, list[Relation]] = field(default_factory=dict)
+    """The relations by which the rows of a table are parts."""
+    root: dict[Subject, Relation] = field(default_factory=dict)
+    """The relation of a table of translations or versions to what they are of: its rows are the documents."""
+
+    def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
+        """Return the tables whose rows are parts of this one's, with the relation."""
+        return [
+            (child, relation)
+            for child in self.subjects.all
+            for relation in self.parts.get(child, [])
+            if relation.parent is subject.table
+        ]
+
+    def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
+        """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
+        found = []
+        for link in self.subjects.all:
+            if link.prose or link.title or len(link.profiles) > 6 or link is subject:
+                continue
+            to_this = [one for one in link.relations if one.parent is subject.table]
+            others = [one for one in link.relations if one.parent is not subject.table and not one.type_column]
+            for own in to_this[:1]:
+                for other in others:
+                    way = self._label_way(other)
+                    found += [(own, way)] if way else []
+        return found
+
+    def _label_way(self, first: Relation) -> list[Relation]:
+        """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
+        label = self.subjects.of(first.parent)
+        if label.is_people or not label.table.key:
+            return []
+        if label.title:
+            return [first]
+        if any(one.role == "time" for one in label.profiles.values()):
+            return []  # an order, say: what it names is no label of what it contains
+        for second in label.relations:
+            last = self.subjects.of(second.parent)
+            if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
+                return [first, second]
+        return []
+
+
+def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
+    """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
+    if subject.version or not (subject.prose or (subject.title and not subject.is_label)):
+        return []
+    usable = [
+        one for one in subject.relations if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table
+    ]
+    typed = [one for one in usable if one.type_column]
+    if typed and (subject.noun[-1] in PARTS or not subject.title):
+        return typed
+    fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one))]
+    return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
+
+
+def _may_have_parts(parent: Subject) -> bool:
+    return not parent.refusal() and bool(parent.table.key) and not parent.is_login
+
+
+def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
+    """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
+    is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
+    if relation.is_pointer or (is_whole and not parent.has_text):
+        return 0
+    last = child.noun[-1]
+    pairs = parent.noun[-1] in PAIRS.get(last, ())
+    if is_whole and last not in PARTS and not pairs and _is_container_of(parent, child):
+        return 0
+    if last in PAIRS:
+        return 4 if parent.noun[-1] in PAIRS[last] else 3 if parent.noun[-1] in child.noun[:-1] else 0
+    if set(parent.noun) <= set(child.noun[:-1]) or (
+        parent.noun[-1] in child.noun[:-1] and (last in PARTS or not child.title)
+    ):
+        return 4
+    if parent.is_people:
+        return 0
+    whole_key = len(parent.table.key) > 1 and set(parent.table.key) <= set(relation.columns)
+    if whole_key and not child.title and parent.has_text:
+        return 3
+    if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
+        return 3 if not parent.is_label else 2
+    return (
+        1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0
+    )
+
+
+def _is_container_of(parent: Subject, child: Subject) -> bool:
+    """Return whether rows contain many of another table that have titles of their own: projects with their tasks."""
+    title = child.profiles.get(str(child.title))
+    own = title is not None and title.filled >= MIN_TITLES and title.distinct >= MIN_OWN_TITLES
+    return own and parent.table.rows * MIN_CONTAINED <= child.table.rows
+
+
+def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
+    """Return the ways, of one or two relations, to rows of other tables that hold the text of this one."""
+    found: list[list[Relation]] = []
+    for one in subject.relations:
+        donor = subjects.of(one.parent)
+        if (subject.has_prose and not one.is_pointer) or any(
+            own.columns == list(donor.table.key) and own.parent is not subject.table for own in donor.relations
+        ):
+            continue
+        if donor is subject or donor.is_people or one.type_column or not (one.is_pointer or donor.noun[-1] in VERSIONS):
+            continue
+        if any(donor.profiles[name].role == "prose" for name in donor.prose):
+            found.append([one])
+            continue
+        for second in donor.relations:
+            last = subjects.of(second.parent)
+            if (
+                last.noun[-1] in VERSIONS
+                and last is not subject
+                and any(last.profiles[n].role == "prose" for n in last.prose)
+            ):
+                found.append([one, second])
+    return found
+
+
+def wanted_texts(subject: Subject, columns: Sequence[str]) -> list[str]:
+    """Return those columns that are filled often enough to be the text of a part."""
+    return [name for name in columns if subject.profiles[name].filled >= MIN_PART_FILLED]
