@@ -116,6 +116,7 @@ class _Proposer:
         for subject in self._subjects.all:
             self._note_left_out_columns(subject)
             reason = subject.refusal() or described.get(subject.table.full_name, "")
+            reason = reason or ("belongs to what few persons may see" if self._is_for_few(subject) else "")
             if reason and not self._is_added(subject):
                 self._made.left_out[subject.table.full_name] = reason
         usable = [one for one in self._subjects.all if not self._is_left_out(one)]
@@ -133,6 +134,11 @@ class _Proposer:
                 proposed[subject] = index
         self._choose([proposed[subject] for subject in usable if subject in proposed])
         return self._made
+
+    def _is_for_few(self, subject: Subject) -> bool:
+        """Return whether rows are parts of what few persons may see, such as the messages of a conversation."""
+        above = [self._subjects.of(one.parent) for one in subject.relations if not one.type_column]
+        return any(one.is_private and {*one.noun} & {*subject.noun} for one in above)
 
     def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
         """Return the tables whose rows are parts of what is no document, and of what is no part of one."""

@@ -219,17 +219,19 @@ class Subject:
         """Return whether rows are names to which others refer, and no more."""
         return not self.has_prose and self.table.rows <= MAX_LABELS and bool(self.children)
 
+    @cached_property
+    def is_private(self) -> bool:
+        """Return whether rows are for few persons, by the name of their table."""
+        nouns = set(self.noun)
+        messages = bool(nouns & {"private", "direct"}) and bool(nouns & {"message", "msg"})
+        return bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
+
     def refusal(self) -> str:
         """Return why the table is nothing that people look for; "" if it may be."""
         nouns = set(self.noun)
         if not self.table.rows:
             return "is empty" if not self.table.problem else f"cannot be read: {self.table.problem}"
-        if (
-            nouns & PRIVATE
-            or {"private", "message"} <= nouns
-            or {"direct", "message"} <= nouns
-            or {"private", "msg"} <= nouns
-        ):
+        if self.is_private:
             return "holds messages between persons, notes of one, or drafts"
         if (
             nouns & MACHINERY

@@ -248,6 +248,22 @@ def test_the_notes_of_one_person_are_left_out(propose):
     assert made.left_out["reminders"] == "holds messages between persons, notes of one, or drafts"
 
 
+def test_messages_of_conversations_between_persons_are_left_out(propose):
+    """Where a conversation is no conversation of messages, it may be one with customers."""
+    messages = [(n, n % 12 + 1, f"{PROSE} in hour {n}") for n in range(36)]
+    talks = {name: pages("x INTEGER", [0]) for name in ("message_conversations", "conversations")}
+    columns = "id INTEGER PRIMARY KEY, {} INTEGER, fullmessage TEXT"
+    made = propose(
+        {
+            **talks,
+            "messages": (columns.format("message_conversation_id"), messages),
+            "replies": (columns.format("conversation_id"), messages),
+        }
+    )
+    assert made.left_out["messages"] == "belongs to what few persons may see"
+    assert [one.tables[0] for one in made.indexes] == ["conversations"]
+
+
 def test_pages_below_a_hidden_one_are_hidden_at_any_depth(propose):
     rows = [(n, n - 1 if n > 5 else 0, n == 8, f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
     columns = "id INTEGER PRIMARY KEY, pid INTEGER NOT NULL, hidden INTEGER NOT NULL, title TEXT, body TEXT"
