@@ -12,7 +12,7 @@ from rag_index.sources.columns import singular, words
 from rag_index.sources.vocabulary import known_words, ordered_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable, Reference
 
@@ -99,6 +99,9 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
             ):
                 named = _named(catalog, table, column, by_noun, tables)
                 found += [named] if named else []
+        numbered = _polymorphic_by_number(catalog, table, tables, nouns, found, taken)
+        columns = {relation.columns[0] for relation in numbered}
+        found = [one for one in found if one.child is not table or one.columns[0] not in columns] + numbered
         found += _one_to_one(catalog, table, tables, nouns, found)
     return found
 
@@ -257,6 +260,45 @@ def _polymorphic(
             if found and any(relation.columns == [other] for relation in found):
                 break
     return found
+
+
+def _polymorphic_by_number(
+    catalog: DatabaseCatalog,
+    table: DatabaseTable,
+    tables: Sequence[DatabaseTable],
+    nouns: Nouns,
+    known: Sequence[Relation],
+    taken: Container[str],
+) -> list[Relation]:
+    """Return the relations of columns such as `content_type_id` and `object_id`: a row of another table has the type.
+
+    `taken` are the columns whose relations are declared.
+    """
+    found: list[Relation] = []
+    for kind in [one for one in known if one.child is table and len(one.pairs) == 1 and not one.type_column]:
+        ((column, key),) = kind.pairs
+        bare = set(words(column)) - KEY_WORDS
+        if not bare & (TYPE_WORDS | GENERIC) or kind.parent.rows > SAMPLED_ROWS:
+            continue
+        others = [name for name in table.columns if name not in taken and name != column and _is_any_id(name)]
+        names = kind.parent.columns[key].values
+        for other in others[:1]:
+            rows = list(zip(table.columns[column].values, table.columns[other].values, strict=True))
+            for value in dict.fromkeys(table.columns[column].filled):
+                ids = [one for type_value, one in rows if type_value == value and one is not None]
+                called = [one.values[names.index(value)] for one in kind.parent.columns.values() if value in names]
+                for text in [one for one in called if isinstance(one, str) and one.strip()]:
+                    parent = _typed_parent(catalog, text, ids, table, tables, nouns)
+                    if parent is not None and parent is not kind.parent:
+                        found.append(Relation(table, parent, ((other, parent.key[0]),), column, value))
+                        break
+    return found
+
+
+def _is_any_id(name: str) -> bool:
+    """Return whether a column may name a row of any table: `object_id`, `o_id`, `instance`."""
+    bare = set(words(name)) - KEY_WORDS
+    return words(name) != ("id",) and bare <= GENERIC | {"o", "instance", "model"} and bool(bare or words(name)[1:])
 
 
 def _ids_beside(table: DatabaseTable, type_column: str) -> list[str]:

@@ -28,6 +28,8 @@ PAIRS = {
     "option": frozenset(["product", "question"]),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
+MAX_LINK_COLUMNS = 6
+"""The columns, beside times, up to which a table without texts links rows of two others."""
 MIN_OWN_TITLES = 0.5
 """The share of titles of their own from which on rows with texts are looked for by themselves."""
 MIN_CONTAINED = 4
@@ -59,10 +61,16 @@ class TableRoles:
         """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
         found = []
         for link in self.subjects.all:
-            if link.prose or link.title or len(link.profiles) > 6 or link is subject:
+            columns = [one for one in link.profiles.values() if one.role != "time"]
+            if link.prose or link.title or len(columns) > MAX_LINK_COLUMNS or link is subject:
                 continue
             to_this = [one for one in link.relations if one.parent is subject.table]
-            others = [one for one in link.relations if one.parent is not subject.table and not one.type_column]
+            types = {one.type_column for one in to_this}
+            others = [
+                one
+                for one in link.relations
+                if one.parent is not subject.table and not one.type_column and one.columns[0] not in types
+            ]
             for own in to_this[:1]:
                 for other in others:
                     way = self._label_way(other)

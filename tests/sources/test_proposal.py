@@ -243,6 +243,28 @@ def test_remarks_belong_to_what_their_type_and_id_say(propose, kind, key):
     assert (part["table"], part["on"], part["where"]) == ("w_remarks", key, f"{kind} = 'Page'")
 
 
+def test_tags_belong_to_what_a_row_of_another_table_says_and_an_id(propose):
+    """The number of a page is that of a machine, too: the type tells which is meant, by the name of its row."""
+    types = [(3, "mill", "page"), (5, "mill", "machine")]
+    links = [
+        (n, n % 2 + 1, [3, 5][n % 2], n % 9 + 1, 1, "2024-01-01 00:00:00", "2024-01-01 00:00:00") for n in range(40)
+    ]
+    columns = "id INTEGER PRIMARY KEY, tag_id INTEGER, content_type_id INTEGER, object_id INTEGER, creator INTEGER"
+    made = propose(
+        {
+            "mill_page": pages("x INTEGER", [0]),
+            "mill_machine": pages("x INTEGER", [0]),
+            "content_type": ("id INTEGER PRIMARY KEY, app_label TEXT, model TEXT", types),
+            "tags": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Water wheels"), (2, "Bakers at night")]),
+            "tag_links": (f"{columns}, created DATETIME, changed DATETIME", links),
+        }
+    )
+    for table, number in (("mill_page", 3), ("mill_machine", 5)):
+        (part,) = index(made, table)["parts"]
+        assert (part["table"], part["on"]) == ("tag_links", "object_id")
+        assert (part["where"], part["text"]) == (f"content_type_id = {number}", "{tags.name}")
+
+
 def test_the_notes_of_one_person_are_left_out(propose):
     made = propose({"reminders": pages("x INTEGER", [0]), "pages": pages("x INTEGER", [0])})
     assert made.left_out["reminders"] == "holds messages between persons, notes of one, or drafts"
