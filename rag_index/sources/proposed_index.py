@@ -438,9 +438,7 @@ class IndexMaker:
         """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
         if not relation.type_column:
             return
-        text = str(relation.type_value).replace("'", "''")
-        value = text if isinstance(relation.type_value, int) else f"'{text}'"
-        typed = f"{self._subjects.catalog.quoted(relation.type_column)} = {value}"
+        typed = f"{self._subjects.catalog.quoted(relation.type_column)} = {relation.type_literal}"
         place["where"] = f"{typed} AND {place['where']}" if "where" in place else typed
 
     def _settings(

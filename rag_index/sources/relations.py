@@ -53,6 +53,12 @@ class Relation:
         """Return whether it names one version of several, as `latest_revision_id` does."""
         return bool(POINTERS & set(words(self.columns[0])))
 
+    @property
+    def type_literal(self) -> str:
+        """Return the value of the type column as it stands in SQL."""
+        text = str(self.type_value).replace("'", "''")
+        return text if isinstance(self.type_value, int) else f"'{text}'"
+
 
 @lru_cache(maxsize=10_000)
 def noun(name: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from rag_index.sources.visibility import (
     below_hidden,
     find_conditions,
     has_status_flags,
+    hidden_by,
     internal_rows,
 )
 from rag_index.sources.vocabulary import known_words
@@ -42,6 +43,10 @@ NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
 MIN_TITLES = 0.9
 """The share of titles of their own from which on a row with the name of a person is called by its title."""
+PLACED = frozenset(["visible", "visibility", "hidden", "published", "public"])
+"""Words of columns that say of a row of another table whether people see it. That a link was deleted says nothing."""
+MIN_PLACED = 0.9
+"""The share of rows that another table has a row for, if it says which of them may be seen."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
@@ -319,9 +324,31 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     subjects = Subjects(catalog, nouns, made)
     for relation in relations:
         subjects.of(relation.parent).children.append(relation)
+    placing = [(one, relation) for one in made for relation in one.children]
+    hidden = [
+        (one, hidden_by(relation, told, catalog))
+        for one, relation in placing
+        if (told := _placing(subjects.of(relation.child), relation))
+    ]
     for subject in made:
         _add_conditions(subject, catalog)
+    for subject, condition in hidden:
+        subject.conditions.append(condition)
     return subjects
+
+
+def _placing(child: Subject, relation: Relation) -> list[Condition]:
+    """Return which rows may be seen, as a table without texts says that has one row for each: a place in a course."""
+    told = [one for one in child.conditions if PLACED & {*words(one.column)}]
+    if child.has_text or not told or not relation.type_column:
+        return []
+    ((column, key),) = relation.pairs
+    columns = child.table.columns
+    pairs = zip(columns[relation.type_column].values, columns[column].values, strict=True)
+    named = [value for kind, value in pairs if kind == relation.type_value and value not in NOTHING]
+    keys = {*relation.parent.columns[key].values}
+    each = child.table.rows > SAMPLED_ROWS or len(keys & {*named}) >= MIN_PLACED * len(keys)
+    return told if each and len(named) == len({*named}) else []
 
 
 def _profiles(table: DatabaseTable) -> dict[str, ColumnProfile]:

@@ -193,6 +193,19 @@ def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: D
     return Condition(key, sql, f"a row is hidden with the one that {column} names", lambda value: True)
 
 
+def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
+    """Return the condition that leaves out rows which a row of another table says to be hidden, one for each."""
+    ((column, key),) = relation.pairs
+    child, named = relation.child, catalog.quoted(column)
+    table = ".".join(map(catalog.quoted, filter(None, [child.schema, child.name])))
+    typed = f"{catalog.quoted(relation.type_column)} = {relation.type_literal} AND " if relation.type_column else ""
+    hidden = f"SELECT {named} FROM {table} WHERE {typed}{named} IS NOT NULL AND ({joined(conditions)}) IS NOT TRUE"
+    said = "; ".join(one.reason for one in conditions)
+    return Condition(
+        key, f"{catalog.quoted(key)} NOT IN ({hidden})", f"in {child.full_name}, {said}", lambda value: True
+    )
+
+
 def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]) -> Condition:
     """Return the condition that leaves out replies: they are parts of what they answer."""
     nothing = {"number": "0", "text": "''"}.get(table.columns[column].kind)

@@ -286,6 +286,28 @@ def test_messages_of_conversations_between_persons_are_left_out(propose):
     assert [one.tables[0] for one in made.indexes] == ["conversations"]
 
 
+@pytest.mark.parametrize(
+    ("places", "hides"),
+    [([(n, 5, n, n != 3) for n in range(1, 13)], True),
+     ([(n, 5, n % 6 + 1, n != 3) for n in range(1, 25)], False),
+     ([(n, 5, n, n != 3) for n in range(1, 6)], False)],
+    ids=["one for each", "several for one", "for few"],
+)  # fmt: skip
+def test_pages_are_hidden_by_the_row_that_places_each_of_them(propose, places, hides):
+    others = [(n + 50, 4, n, n != 8) for n in range(1, 13)]
+    made = propose(
+        {
+            "mdl_page": pages("x INTEGER", [0]),
+            "mdl_book": pages("x INTEGER", [0]),
+            "mdl_modules": ("id INTEGER PRIMARY KEY, name TEXT", [(4, "book"), (5, "page")]),
+            "mdl_course_modules": (
+                "id INTEGER PRIMARY KEY, module INTEGER, instance INTEGER, visible INTEGER NOT NULL", places + others),
+        }
+    )  # fmt: skip
+    assert len(shown(propose, made, "mdl_page")) == (11 if hides else 12)
+    assert "8" not in shown(propose, made, "mdl_book")
+
+
 def test_pages_below_a_hidden_one_are_hidden_at_any_depth(propose):
     rows = [(n, n - 1 if n > 5 else 0, n == 8, f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
     columns = "id INTEGER PRIMARY KEY, pid INTEGER NOT NULL, hidden INTEGER NOT NULL, title TEXT, body TEXT"
