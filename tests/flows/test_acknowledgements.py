@@ -46,6 +46,7 @@ def slow(tmp_path):
         yield Slow(project, qdrant.break_next(UPSERT, times=None, together=1_000_000))
 
 
+@pytest.mark.long
 def test_a_worker_embeds_while_the_server_has_not_acknowledged(prefect_server, slow):
     """The one worker embeds a second and a third shard, and no fourth; nothing is committed before the answer."""
 
@@ -80,6 +81,7 @@ def test_a_run_that_is_killed_before_the_acknowledgement_loses_nothing(prefect_s
     assert texts["6"] == ["Note 6\nchanged meanwhile"]
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_before_the_acknowledgement_loses_nothing(prefect_server, slow):
     with Victim(slow.project, "--workers", "1", "--shard-documents", str(SHARD)) as victim:
         eventually(lambda: slow.is_full() or victim.ended)

@@ -131,6 +131,7 @@ def kill(project: Project, kind: str) -> None:
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 
+@pytest.mark.long
 def test_a_killed_first_load_is_resumed_and_its_search_index_restored(project, qdrant):
     kill(project, "first")
     assert threshold(qdrant, f"{ALIAS}__1") == 0
@@ -151,6 +152,7 @@ def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
 
 
+@pytest.mark.long
 def test_a_collection_that_a_single_document_made_live_is_not_left_off(project, qdrant):
     kill(project, "first")
     index_documents(project.settings, "notes", ["7"])

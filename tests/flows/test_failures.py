@@ -61,6 +61,7 @@ def test_few_failures_are_tolerated_where_the_settings_say_so(project, fake):
     assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 1)
 
 
+@pytest.mark.long
 def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(project, fake):
     project.fill(720, first=81)  # 80 are embedded in the flow's process
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 33")

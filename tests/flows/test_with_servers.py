@@ -50,6 +50,7 @@ def on_server(request, tmp_path):
                     store.drop(collection)
 
 
+@pytest.mark.long
 def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
     project = on_server.fill(200)
     assert project.index(workers=2, shard_documents=30).indexes[0].new == 200

@@ -133,6 +133,7 @@ def test_the_other_indexes_follow_in_the_flow(project, prefect_server):
     assert len(query(project, "SELECT * FROM rag_index_runs")) == 4
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_start_ends_the_run_and_nothing_is_lost(project, fake, prefect_server):
     with pytest.raises(TransientError, match="did not start"):
         run(project, Start(project, after=2, error=TransientError("the server did not start")))

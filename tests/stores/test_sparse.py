@@ -196,6 +196,7 @@ def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_pat
     store.close()
 
 
+@pytest.mark.long
 def test_unindexed_dense_vectors_are_noticed_beside_indexed_sparse_ones(tmp_path: Path) -> None:
     store = EdgeStore(tmp_path)
     dimension, count = 512, 6_000  # 12 MB: more than a search should scan

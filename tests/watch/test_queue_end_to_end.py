@@ -89,6 +89,7 @@ def test_a_table_that_is_gone_keeps_no_other_from_being_watched(tmp_path, change
     assert "note" in record["message"]
 
 
+@pytest.mark.long
 def test_a_running_watch_notices_that_its_triggers_are_gone(project, monkeypatch):
     """A table that is swapped by a rename has none, and gives nothing, as if nothing changed."""
     script = run(project, "watch", "--setup")

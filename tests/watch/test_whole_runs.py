@@ -137,6 +137,7 @@ def test_a_run_in_place_of_a_batch_ends_with_its_outcome_or_its_error(project):
 SECOND = '[[indexes]]\nname = "titles"\ntable = "note"\nkey = "id"\ntext = "title"\n'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("store", ["a server", "embedded"])
 def test_a_run_of_one_index_stops_no_other(tmp_path, store):
     """Its embedder does not answer until the change of the other index has been found."""

@@ -42,6 +42,7 @@ def test_a_model_that_writes_gives_every_chunk_a_context(ollama_server, saying, 
     assert chunker.chunk(page(numbered(12)))[0].context_counts == ContextCounts(cached=12)
 
 
+@pytest.mark.long
 def test_answers_of_a_model_with_random_weights_are_checked(ollama_server, ollama_generating_model, tmp_path):
     chunker = chunker_of(patient(ollama_server, ollama_generating_model), tmp_path)
     (document,) = chunker.chunk(page(numbered(6)))
