@@ -84,7 +84,7 @@ def move(
         return
     for one in moved:
         click.echo(f"{one.index}: {one.sentence()}")
-    click.echo(next_steps(settings, target, moved, api_key=api_key_env is not None))
+    click.echo(next_steps(settings, target, names, api_key=api_key_env is not None))
 
 
 @command(quiet=True)

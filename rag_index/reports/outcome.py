@@ -252,7 +252,7 @@ class RunReport:
         done = sum(o.new + o.changed + o.payload_only for o in outcomes)
         failed = [o for o in outcomes if o.state == "failed"]
         counts = (
-            f"{len(outcomes)} index{'es' if len(outcomes) != 1 else ''}: {done:,} documents indexed, "
+            f"{len(outcomes)} index{'es' if len(outcomes) != 1 else ''}: {count_of(done, 'document')} indexed, "
             f"{sum(o.failed for o in outcomes):,} failed, {sum(o.deleted for o in outcomes):,} deleted, "
             f"{sum(o.unchanged for o in outcomes):,} unchanged"
         )

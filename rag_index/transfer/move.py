@@ -235,15 +235,14 @@ def settings_line(target: StoreSettings) -> str:
     return f'url = "{target.url}"' if target.url else f'path = "{target.path}"'
 
 
-def next_steps(settings: Settings, target: StoreSettings, moved: Sequence[MovedIndex], *, api_key: bool) -> str:
-    """Return what the user has to do after a move, as lines of text."""
+def next_steps(settings: Settings, target: StoreSettings, names: Sequence[str], *, api_key: bool) -> str:
+    """Return what the user has to do after a move of these indexes, or of all if `names` is empty, as lines of text."""
     lines = [f"Now change {settings.path}, section [store]: {settings_line(target)}"]
     if target.url is None:
         lines[0] += " (and remove its url)" if settings.store.url else ""
     if api_key:
         lines.append("Give the server's key as RAG_INDEX_STORE__API_KEY.")
-    done = {one.index for one in moved}
-    if left := [index.name for index in settings.indexes if index.name not in done]:
+    if names and (left := [index.name for index in settings.indexes if index.name not in names]):
         lines.append(f"Not moved, so missing from the new store: {', '.join(left)}. Run `rag-index move` for them too.")
     lines.append("Searches and runs in the old store are refused, because the ledger now explains the new store.")
     return "\n".join(lines)

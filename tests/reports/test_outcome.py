@@ -107,6 +107,7 @@ def test_the_sentence_of_a_run_names_the_indexes_that_failed():
         "titles: 3 documents failed"
     )
     assert RunReport([outcome()]).sentence().startswith("1 index: 0 documents indexed")
+    assert RunReport([outcome(new=1)]).sentence().startswith("1 index: 1 document indexed")
 
 
 def test_a_slow_run_ends_with_the_advice_that_report_has(tmp_path, monkeypatch, capsys):

@@ -250,7 +250,7 @@ def test_another_model_under_the_same_name(ollama_desk, ollama):
     before = ollama.digest
     ollama.restart(digest="d2" * 32)
     with ollama_desk.retriever() as retriever:
-        with pytest.raises(FingerprintChanged, match=r"desk_comments__1 holds vectors of 8-d nomic.*--full"):
+        with pytest.raises(FingerprintChanged, match=r"desk_comments__1 holds vectors of 8-d nomic.*rebuild NAME"):
             retriever.search_sync("printer", indexes=["comments"])
         ollama.restart(digest=before)
         assert documents(retriever.search_sync("printer")) == ALL

@@ -19,7 +19,7 @@ from rag_index.stores import open_store
 from rag_index.transfer.export import export
 from rag_index.transfer.move import move, target_settings
 from tests.fakes.qdrant import FakeQdrant, Fault
-from tests.project import Project
+from tests.project import SETTINGS, Project
 from tests.twin import twin
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 300
 UPSERT = "PUT /collections/test_notes__2/points"
+
+
+EMPTY = """
+[[indexes]]
+name = "none_yet"
+table = "note"
+key = "id"
+text = "body"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +284,15 @@ def test_move_command(project, qdrant):
     assert answer["indexes"][0]["documents"] == DOCUMENTS
     use(project, answer["store"])
     assert exported(project) == before
+
+
+def test_only_indexes_that_were_left_out_by_name_are_said_to_be_missing(project, qdrant):
+    project.write_settings(SETTINGS.format(extra="") + EMPTY)
+    ended = project.cli("move", "--to", qdrant.url)
+    assert ended.returncode == 0, ended.stderr
+    assert "Not moved" not in ended.stdout, "an index that nothing was indexed of has nothing to move"
+    ended = project.cli("move", "notes", "--to", qdrant.url)
+    assert "Not moved, so missing from the new store: none_yet." in ended.stdout
 
 
 def test_an_empty_index_is_an_error(tmp_path, qdrant):
