@@ -15,6 +15,7 @@ from rag_index.changes.joined import JoinedFeed
 from rag_index.changes.poll import PollFeed
 from rag_index.changes.postgres import SlotState
 from rag_index.changes.queue import QueueFeed
+from rag_index.changes.queues.postgres import SCHEMA
 from rag_index.changes.routing import RoutedFeed, Router
 from rag_index.changes.wal import WalFeed
 from rag_index.changes.watched_tables import object_name, plan_tables
@@ -82,7 +83,7 @@ def _left_behind(settings: Settings) -> list[str]:
                     f'slot {name} is left from changes = "wal": nobody reads it, so the source\'s log grows until the '
                     f"disk is full. {remedy.format('wal')}"
                 )
-            schema = "rag_index" if postgresql else None
+            schema = SCHEMA if postgresql else None
             if changes != "queue" and sa.inspect(connection).has_table(name, schema=schema):
                 found.append(
                     f'queue {name} is left from changes = "queue": nobody reads it, and its triggers fill it. '

@@ -182,8 +182,8 @@ class Bm25Encoder:
         `languages` has the language of each text, as far as it is known. The words of the other texts tell it.
         """
         found = [
-            self._engine_for(text, language or "").embed_document(self._prepared(text, document=True))
-            for text, language in zip_longest(texts, languages)
+            self._engine_for(text, language).embed_document(self._prepared(text, document=True))
+            for text, language in zip_longest(texts, languages, fillvalue="")
         ]
         return SparseVectors.from_lists([vector.indices for vector in found], [vector.values for vector in found])
 

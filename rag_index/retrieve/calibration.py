@@ -17,7 +17,7 @@ import numpy as np
 from rag_index.embedders.bm25 import Bm25Encoder, key_words, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -118,7 +118,15 @@ def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
     """
     kept: dict[Any, SearchHit] = {}
     for hit in hits:
-        value = " ".join(hit.text.split()).casefold() if by == BY_TEXT else hit.payload.get(by)
+        value = " ".join(hit.text.split()).casefold() if by == BY_TEXT else _value_of(hit.payload, by)
         key = (hit.index, hit.document_id) if value is None else repr(value)
         kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
     return list(kept.values())
+
+
+def _value_of(payload: Mapping[str, Any], field: str) -> Any:
+    """Return the value of a field; dots lead into the columns of a join or a part. None if there is none."""
+    if field in payload:
+        return payload[field]
+    name, _, inner = field.partition(".")
+    return _value_of(payload[name], inner) if inner and isinstance(payload.get(name), dict) else None

@@ -100,7 +100,7 @@ def check_collapse(field: str, indexes: Sequence[IndexSettings]) -> None:
     Raises:
         SettingsError: none has it.
     """
-    if not any(index.fields is None or field in index.fields for index in indexes):
+    if not any(index.has_field(field) for index in indexes):
         raise SettingsError(f"there is no field {field!r} to collapse by; {_known_fields(indexes)}")
 
 

@@ -57,7 +57,7 @@ _ADDRESS = re.compile(
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
 _DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL | re.MULTILINE)
-_LANGUAGES = re.compile(r'\s*\{\s*"[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
+_LANGUAGES = re.compile(r'\s*\{\s*"(?!id"|no")[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
 _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")

@@ -55,6 +55,8 @@ MAX_BYTES = 64_000_000
 MAX_CONTROLS = 0.01
 """The share of control characters above which bytes are no text."""
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+LIKE_CODES = frozenset(["id", "no"])
+"""Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
 MAX_LEVELS = 50
 """Deeper levels of JSON are left out."""
 MAGIC = {
@@ -286,10 +288,10 @@ def _lines(name: str, value: Any, levels: int = MAX_LEVELS) -> Iterator[str]:
 def _is_by_language(value: dict[Any, Any]) -> bool:
     """Return whether an object is one text in several languages, such as {"en_US": "Chair", "fr_FR": "Chaise"}.
 
-    One key of two letters may be any: {"id": "7"}.
+    Keys that only look like codes, as in {"id": "7", "no": "A-12"}, are keys.
     """
-    codes = len(value) > 1 or any(len(str(key)) > 2 for key in value)
-    return codes and all(one is None or isinstance(one, str) for one in value.values()) and all(map(language_of, value))
+    texts = all(one is None or isinstance(one, str) for one in value.values())
+    return texts and not value.keys() <= LIKE_CODES and all(map(language_of, value))
 
 
 def _scalar(value: Any) -> str:

@@ -50,7 +50,9 @@ def test_markdown_and_bbcode_lose_their_marks():
 def test_a_text_in_several_languages_has_no_keys():
     assert read_text('{"en_US": "Chair", "fr_FR": "<p>Chaise</p>", "nl_BE": null}', "json") == "Chair\nChaise"
     assert read_text('{"name": {"en": "Chair", "de": "Stuhl"}}', "json") == "name: Chair\nname: Stuhl"
+    assert read_text('{"de": "Stuhl"}', "json") == "Stuhl"
     assert read_text('{"id": "7"}', "json") == "id: 7"
+    assert read_text('{"id": "7", "no": "A-12"}', "json") == "id: 7\nno: A-12"
     assert read_text('{"en": 3, "de": 4}', "json") == "en: 3\nde: 4"
 
 
