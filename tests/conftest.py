@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import hypothesis
+import psutil
 import pytest
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
@@ -55,7 +59,21 @@ def share_statements():
     SQLiteDialect_pysqlite.__eq__ = lambda dialect, other: type(dialect) is type(other)
 
 
+MEMORY = Path("/dev/shm")
+ENOUGH = 10_000_000_000
+"""Bytes. All tests at once need a quarter of that."""
+
+
+def write_to_memory():
+    """Put what tests write into memory, if there is enough: small stores and ledgers wait for a disk too often."""
+    if "TMPDIR" in os.environ or not MEMORY.is_dir():
+        return
+    if min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ENOUGH:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
 def pytest_configure(config):
+    write_to_memory()
     keep_model()
     share_statements()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it

@@ -116,6 +116,7 @@ def unneeded() -> str:
     return ",".join(sorted(modules | {"qdrant_client", "grpc", "ollama"}))
 
 
+@pytest.mark.long
 def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(tmp_path, unneeded):
     project = Project(tmp_path / "project").fill(5)
     program = [sys.executable, "-c", WITHOUT, unneeded, "--config", str(project.config)]

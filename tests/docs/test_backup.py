@@ -15,6 +15,7 @@ from tests.indexing.plain import run_plain
 from tests.project import Project
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="needs SQLite's command line")
 def test_what_the_page_copies_is_restored_and_mended(tmp_path):
     project = Project(tmp_path / "project").fill(30)

@@ -63,6 +63,7 @@ def test_a_worker_embeds_while_the_server_has_not_acknowledged(prefect_server, s
     assert len(slow.project.texts()) == 100
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_before_the_acknowledgement_loses_nothing(prefect_server, slow):
     with Victim(slow.project, "--workers", "1", "--shard-documents", str(SHARD)) as victim:
         eventually(lambda: slow.is_full() or victim.ended)

@@ -40,6 +40,7 @@ def assert_own_vectors(project: Project) -> None:
         assert vector == pytest.approx(vector_of(payload["_rag"]["text"]), abs=1e-6)
 
 
+@pytest.mark.long
 def test_faults_of_all_kinds_in_one_run_lose_nothing(project, fake):
     tickets = (1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47)  # wrong vectors come in separate requests
     faults = sorted(PASSING.values(), key=lambda fault: fault[0] in ROW_FAULTS)

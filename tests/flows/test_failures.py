@@ -73,6 +73,7 @@ def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(proje
     assert len(project.texts()) == 799
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 9])
 def test_workers_that_do_not_start_are_started_once_more_before_the_run_does_without(project, monkeypatch, times):
     start, left = Workers._local_cluster, [RuntimeError("Nanny failed to start.")] * times
@@ -183,6 +184,7 @@ def test_a_worker_that_restarts_slowly_is_not_given_up(project):
             time.sleep(2)  # a spawned worker takes a moment to register
 
 
+@pytest.mark.long
 def test_a_run_without_any_worker_left_ends_and_says_so(project, fake, monkeypatch):
     monkeypatch.setattr("rag_index.orchestration.monitor.CHECK_SECONDS", 0.2)
     monkeypatch.setattr("rag_index.orchestration.monitor.GONE_SECONDS", 4.0)

@@ -59,6 +59,7 @@ def test_a_run_and_single_documents_write_words_that_follow_the_text(project: Pr
     assert best(project, "ZZ-12") == "13"
 
 
+@pytest.mark.long
 def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(project: Project) -> None:
     project.write_settings(DENSE)
     assert project.run().state == "completed"

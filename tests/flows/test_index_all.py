@@ -61,6 +61,7 @@ def test_every_kind_of_change_reaches_the_index(project):
     assert all(after[i][1] == before[i][1] for i, _ in twenty), "a payload alone changed: its vectors are untouched"
 
 
+@pytest.mark.long
 def test_serial_and_parallel_make_the_same_points(tmp_path, prefect_server):
     made = []
     for name, how in (

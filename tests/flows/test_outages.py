@@ -28,6 +28,7 @@ def assert_no_eta(shown: Recorder) -> None:
     assert not [sentence for sentence in said if " left" in sentence or "/s" in sentence or "busy" in sentence], said
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, fake, shown):
     """With the default settings; only the shards are small, so that some are done before."""
     fake.seconds_per_text = 0.01
@@ -50,9 +51,10 @@ def test_a_server_that_hangs_while_the_flows_own_process_embeds_is_named(project
     assert len(project.texts()) == 80
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
-    [pytest.param({"workers": 1}, marks=pytest.mark.long, id="worker"), pytest.param({"serial": True}, id="serial")],
+    [pytest.param({"workers": 1}, id="worker"), pytest.param({"serial": True}, id="serial")],
 )
 def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, options):
     with FakeQdrant() as qdrant:

@@ -95,7 +95,7 @@ def test_a_change_of_rights_is_a_payload_update(project):
 
 
 @pytest.mark.parametrize("access", [COLUMN, PAIRS], ids=["column", "pairs"])
-@pytest.mark.parametrize("changes", ["queue", "poll"])
+@pytest.mark.parametrize("changes", [pytest.param("queue", marks=pytest.mark.long), "poll"])
 def test_a_watch_sees_a_change_of_rights(tmp_path, access, changes):
     """No time tells of it, and the pairs are in a table of their own."""
     project = make_project(tmp_path / "project", access + 'changed_since = "at"\n', f'changes = "{changes}"')

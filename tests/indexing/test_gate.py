@@ -109,6 +109,7 @@ def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_pers
     assert live(project) == "test_notes__2"
 
 
+@pytest.mark.long
 def test_a_refused_rebuild_is_published_once_it_finds_everything_again(project):
     lose(project, *LOST)
     assert run_plain(project, full=True).state == "partial"
@@ -118,6 +119,7 @@ def test_a_refused_rebuild_is_published_once_it_finds_everything_again(project):
     assert live(project) == "test_notes__2"
 
 
+@pytest.mark.long
 def test_an_ordinary_run_after_a_refused_rebuild_publishes_nothing(project):
     lose(project, *LOST)
     assert run_plain(project, full=True).state == "partial"

@@ -85,6 +85,7 @@ def query(project: Project, statement: str) -> list:
         return db.execute(statement).fetchall()
 
 
+@pytest.mark.long
 def test_the_flow_continues_from_the_ledger(project, fake, prefect_server):
     start = Start(project, after=3)
     report = run(project, start)
@@ -154,6 +155,7 @@ class Deadly(TextChunker):
         return super().chunk(documents)
 
 
+@pytest.mark.long
 def test_a_shard_that_workers_could_have_had_ends_a_child_and_not_the_run(tmp_path, monkeypatch):
     project = Project(tmp_path / "project", extra="[parallel]\nmax_shard_documents = 100\n").fill(300)
     monkeypatch.setattr("rag_index.indexing.run.open_chunker", lambda settings, index: Deadly(200, 20))

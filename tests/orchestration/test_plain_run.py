@@ -127,7 +127,7 @@ def test_both_ways_leave_the_same(tmp_path, prefect_server):
     assert both.run("rebuild", "notes")["indexes"][0]["verified"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path, number):
     with FakeOllama() as fake:
         project = Project(tmp_path / "project", extra=fake.settings).fill(60)

@@ -66,6 +66,7 @@ def test_changes_are_indexed_and_those_of_an_index_that_is_not_watched_wait(proj
     assert "leave out the names" in project.cli("watch", "notes", "--setup").stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", ["queue", "poll"])
 def test_a_table_that_is_gone_keeps_no_other_from_being_watched(tmp_path, changes):
     second = SECOND.replace('"note"', '"other"') + 'changed_since = "at"\n'

@@ -92,9 +92,10 @@ def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(req
     assert (record.state, record.message, record.full_number, waiting) == ("stopped", "", None, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "prefect"),
-    [pytest.param("Ctrl-C", False, id="plain"), pytest.param("SIGTERM", True, id="prefect", marks=pytest.mark.long)],
+    [pytest.param("Ctrl-C", False, id="plain"), pytest.param("SIGTERM", True, id="prefect")],
 )
 def test_a_batch_that_is_under_way_is_ended_first(request, project, fake, how, prefect):
     environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}

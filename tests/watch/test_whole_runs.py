@@ -89,7 +89,7 @@ def test_a_run_that_another_keeps_waiting_is_tried_every_second(project, seconds
     assert max(later - sooner for sooner, later in zip(runner.tried, runner.tried[1:], strict=False)) < 10
 
 
-@pytest.mark.parametrize("when", ["before the watch", "between two batches"])
+@pytest.mark.parametrize("when", ["before the watch", pytest.param("between two batches", marks=pytest.mark.long)])
 def test_a_store_that_is_put_back_is_left_to_an_ordinary_run(project, tmp_path, monkeypatch, when):
     monkeypatch.setattr(loop, "LOCKED_SECONDS", 0.01)
     kept, feed = back_up(project, tmp_path / "kept", STORE), ListFeed()
