@@ -48,7 +48,7 @@ from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.orchestration.api_server import temporary_server
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import load_settings
-from rag_index.status.reports import run_reports
+from rag_index.status.status import run_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,8 +24,7 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.evaluation.evaluate import EvaluationOptions
-    from rag_index.evaluation.fusion_weight import WeightChoice
+    from rag_index.evaluation.evaluate import EvaluationOptions, WeightChoice
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.report import Evaluation, PoorQuery, Scope
     from rag_index.settings import Settings

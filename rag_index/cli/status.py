@@ -10,7 +10,7 @@ import click
 
 from rag_index.cli import Context, IndexName, UnicodeText, command, json_option, print_json, print_table
 from rag_index.machine.garbage import collect_seldom
-from rag_index.reports.gate import BY
+from rag_index.reports.outcome import BY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def _last_run(run: dict[str, Any] | None) -> str:
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, with the reason and the number of tries."""
-    from rag_index.status.reports import failed
+    from rag_index.status.status import failed
 
     settings = context.settings()
     documents = failed(settings, settings.named(names))
@@ -140,7 +140,7 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def report(context: Context, run: str | None, as_json: bool) -> None:
     """Show where the time of each index's last run went (or of RUN), and what would help."""
-    from rag_index.status.reports import run_reports
+    from rag_index.status.status import run_reports
 
     settings = context.settings()
     found = run_reports(settings, settings.indexes, run)

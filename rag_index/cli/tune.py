@@ -17,7 +17,7 @@ from rag_index.cli.runs import flow_loader, launch_flow
 if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
-    from rag_index.tuning.candidate import Candidate
+    from rag_index.tuning.probe import Candidate
     from rag_index.tuning.tune import Outcome
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rag_index.documents.vectors import broken_reason, usable_rows
 from rag_index.embedders.dispatch import make_batches
-from rag_index.embedders.in_process import InProcessEmbedder
+from rag_index.embedders.local import InProcessEmbedder
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from rag_index.evaluation.evaluate import Document
-    from rag_index.evaluation.fusion_weight import WeightChoice
+    from rag_index.evaluation.evaluate import Document, WeightChoice
     from rag_index.evaluation.significance import Estimate
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"

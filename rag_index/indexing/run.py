@@ -38,9 +38,8 @@ from rag_index.ledger import Ledger, reconciled_by
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
-from rag_index.reports.advice import advice
 from rag_index.reports.displays import watched_outages
-from rag_index.reports.metrics import RunMetrics, Stopwatch
+from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
 from rag_index.settings.index import CODE

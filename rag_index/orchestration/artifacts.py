@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from rag_index.doctor.findings import Diagnosis
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Ledger
-    from rag_index.reports.gate import GateVerdict
-    from rag_index.reports.outcome import IndexOutcome, RunReport
+    from rag_index.reports.outcome import GateVerdict, IndexOutcome, RunReport
     from rag_index.reports.progress import Progress
     from rag_index.tuning.benchmark import BenchmarkReport
 

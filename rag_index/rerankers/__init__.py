@@ -59,6 +59,6 @@ def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
 
 
 def _open_server(address: str, timeout: float) -> Reranker:
-    from rag_index.rerankers.server import RerankServer
+    from rag_index.rerankers.models import RerankServer
 
     return RerankServer(address, timeout)

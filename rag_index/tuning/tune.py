@@ -17,8 +17,7 @@ from rag_index.embedders import identify
 from rag_index.errors import EmbedderError, SourceError
 from rag_index.machine.resources import choose_worker_count, detect_machine, estimate_worker_memory
 from rag_index.sources.scaffold import read_sample
-from rag_index.tuning.candidate import Candidate, Space
-from rag_index.tuning.probe import MAX_ROUND_SECONDS, Probes
+from rag_index.tuning.probe import MAX_ROUND_SECONDS, Candidate, Probes, Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,6 @@ import rag_index.cli.evaluate
 import rag_index.doctor
 import rag_index.evaluation.adapt
 import rag_index.indexing.publish
-import rag_index.status.reports
 import rag_index.status.status
 from rag_index import cli
 from rag_index.chunking.text import TextChunker
@@ -72,7 +71,7 @@ ARGUMENTS = {
 }
 
 
-FAILED = rag_index.status.reports.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = rag_index.status.status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 KEPT = Kept(90.0, *[0] * 10)
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
@@ -81,7 +80,7 @@ WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
-    "failed": (rag_index.status.reports, "failed", [FAILED]),
+    "failed": (rag_index.status.status, "failed", [FAILED]),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "adapt": (
         rag_index.evaluation.adapt,

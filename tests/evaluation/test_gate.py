@@ -8,7 +8,7 @@ import pytest
 from rag_index.errors import SettingsError
 from rag_index.evaluation.gate import WAYS, check_gate, judge
 from rag_index.evaluation.golden import GoldenQuery
-from rag_index.reports.gate import MEANING, SEARCH, WORDS
+from rag_index.reports.outcome import MEANING, SEARCH, WORDS
 from rag_index.settings import GateSettings
 from tests.project import Project
 

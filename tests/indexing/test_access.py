@@ -16,7 +16,7 @@ from rag_index.indexing import delete_guard
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
-from rag_index.status.reports import failed
+from rag_index.status.status import failed
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain

@@ -15,7 +15,7 @@ from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
-from rag_index.status.reports import failed
+from rag_index.status.status import failed
 from rag_index.stores import open_store
 from tests.indexing.plain import Died, Nights, run_plain
 from tests.project import Project

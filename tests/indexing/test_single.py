@@ -15,8 +15,7 @@ from rag_index.errors import IndexLocked, SettingsError
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.status.reports import failed
-from rag_index.status.status import status
+from rag_index.status.status import failed, status
 from tests.project import Project
 
 COMPOSITE = """\

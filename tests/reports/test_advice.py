@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.reports.advice import advice
-from rag_index.reports.metrics import RunMetrics
+from rag_index.reports.metrics import RunMetrics, advice
 from rag_index.settings import EmbedderSettings, ParallelSettings
 
 LOCAL = EmbedderSettings()

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from rag_index.tuning.candidate import Candidate, Space
+from rag_index.tuning.probe import Candidate, Space
 from rag_index.tuning.tune import Search
 
 

@@ -12,8 +12,7 @@ import pytest
 
 from rag_index.errors import IndexLocked
 from rag_index.ledger import Ledger
-from rag_index.status.reports import run_reports, watch_report
-from rag_index.status.status import status
+from rag_index.status.status import run_reports, status, watch_report
 from rag_index.watch import loop
 from tests.indexing.plain import Died, run_plain
 from tests.project import Project
