@@ -63,7 +63,7 @@ CLUSTER = (
     "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"
 )
 IMPORTS = (
-    "import rag_index.cli.runs, rag_index.indexing.single, rag_index.sources.sql, rag_index.stores.edge.store, "
+    "import rag_index.cli.runs, rag_index.indexing.changed, rag_index.sources.sql, rag_index.stores.edge.store, "
     "wordllama"
 )
 

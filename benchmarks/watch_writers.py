@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.changes.queue import QueueFeed
+from rag_index.changes.queues import QueueFeed
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed

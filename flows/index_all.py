@@ -11,10 +11,10 @@ from flows.index_collection import index_collection
 from rag_index.errors import IndexLocked, RagIndexError
 from rag_index.indexing.retries import shared_checks
 from rag_index.orchestration.api_server import light_clients
+from rag_index.orchestration.artifacts import only_run, whole_run
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.states import outcome_of, report_state, run_name, run_subflow, superfluous_state
 from rag_index.orchestration.stopping import stoppable
-from rag_index.orchestration.whole_run import only_run, whole_run
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
 

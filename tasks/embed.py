@@ -1,4 +1,4 @@
-"""Embed: a shard on a worker, by the one embedder of its process; mapped over all shards of a scan."""
+"""Embed and upsert: a shard on a worker, by the one embedder of its process; mapped over all shards of a scan."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import NoWorkers
 from rag_index.indexing import embed
 from rag_index.indexing.child import ChildEmbedder, embed_in_child, quarantine
+from rag_index.indexing.points import write_shard
 from rag_index.indexing.sharding import parts_of, poison
 from rag_index.machine.garbage import collect_seldom
-from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.retries import RETRIED, Opaque
-from rag_index.orchestration.window import Window, shards_per_worker
-from rag_index.orchestration.worker import process_embedder, time_limit
+from rag_index.orchestration.window import Monitor, Window, shards_per_worker
+from rag_index.orchestration.worker import begin_next, process_embedder, process_store, time_limit
 from rag_index.reports.displays import captured_logs
-from tasks.upsert import upsert_from_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,8 +27,38 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
+    from rag_index.settings import StoreSettings
+    from rag_index.stores import Store
 
 LOGGED_FAILURES = 20
+
+
+def upsert(scan: Scan, shard: Opaque[EmbeddedShard] | WrittenShard) -> WrittenShard:
+    """Write a shard's points, unless a worker has written them already."""
+    if not isinstance(shard, Opaque):
+        return shard
+    run = scan.run
+    with run.stopwatch.stage("upsert"):
+        return upsert_shard(run.store, scan.collection.name, shard, scan.label(shard.value.number))
+
+
+@task(name="upsert", task_run_name="upsert {label}", **RETRIED)
+def upsert_shard(store: Store, collection: str, shard: Opaque[EmbeddedShard], label: str) -> WrittenShard:
+    """Write a shard's points from this process. Point ids are deterministic, so a retry writes the same points."""
+    return write_shard(store, collection, shard.value)
+
+
+@task(name="upsert", task_run_name="upsert {label}", **RETRIED)
+def upsert_from_worker(
+    settings: Opaque[StoreSettings], collection: str, shard: Opaque[EmbeddedShard], label: str, epoch: int
+) -> WrittenShard:
+    """Write a shard's points from the worker that has them, so that vectors never pass through the flow.
+
+    The worker embeds its next shard meanwhile: a server's acknowledgements take time, and none of the processor's.
+    """
+    begin_next()
+    with process_store(settings.value) as store:
+        return write_shard(store, collection, shard.value, epoch=epoch)
 
 
 @task(name="embed", task_run_name="embed {label}", **{**RETRIED, "retries": 1})

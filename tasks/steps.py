@@ -1,6 +1,6 @@
 """The steps of a run as tasks of the flow that makes them: see `IndexRun.execute` for their order.
 
-Fetch, health checks, delete and publish are here; what runs on workers is in `tasks.embed` and `tasks.upsert`.
+Fetch, health checks, delete and publish are here; what runs on workers is in `tasks.embed`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from rag_index.indexing.retries import RETRY_SECONDS, patience
 from rag_index.indexing.steps import begin_run
 from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.retries import RETRIED, Opaque, transient_for
-from tasks.embed import embed_mapped
-from tasks.upsert import upsert
+from tasks.embed import embed_mapped, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

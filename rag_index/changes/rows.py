@@ -1,6 +1,6 @@
 """Changes of rows, as the feeds of a database give them, and the tables that they watch.
 
-`watched_tables` says which tables an index needs, and `routing` turns changes of their rows into changes of documents.
+`watched_tables` says which tables an index needs, and turns changes of their rows into changes of documents.
 Here is also what such feeds share: the look whether something changed, and the SQL by which a source is set up.
 """
 

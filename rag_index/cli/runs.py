@@ -133,7 +133,7 @@ def launch_flow(
 
 def _prune_history(settings: Settings) -> None:
     """Delete old runs from the database of the server that commands start for themselves. It is not running now."""
-    from rag_index.orchestration.prefect_history import prune_history
+    from rag_index.orchestration.api_server import prune_history
 
     prune_history(settings.data / "prefect", settings.run.keep_days)
 
@@ -215,7 +215,7 @@ def _run_single(
     context: Context, names: tuple[str, ...], ids: tuple[str, ...], *, as_json: bool, wait: float | None, **others: Any
 ) -> int:
     """Index the documents without a flow, which takes seconds to start."""
-    from rag_index.indexing.single import index_documents
+    from rag_index.indexing.changed import index_documents
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
     if len(names) != 1 or given:

@@ -22,18 +22,17 @@ from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
-from rag_index.indexing.diff import begin_comparison
+from rag_index.indexing.diff import LedgerScanState, begin_comparison
+from rag_index.indexing.embed import VectorReuse, reusable
 from rag_index.indexing.pruning import prune
 from rag_index.indexing.publish import GoldenWatch, verify_counts
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.retries import current_checks
 from rag_index.indexing.scan import Scan, ScanProgress
-from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import begin_bulk, end_bulk, make_searchable
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.steps import read_pages
 from rag_index.indexing.target import Target, recognised
-from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.ledger import Ledger, reconciled_by
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH

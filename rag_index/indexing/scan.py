@@ -33,12 +33,11 @@ if TYPE_CHECKING:
     from rag_index.errors import NoWorkers
     from rag_index.indexing.commit import Committer
     from rag_index.indexing.delete_guard import DeleteGuard
-    from rag_index.indexing.diff import Comparison, PageDiff
+    from rag_index.indexing.diff import Comparison, LedgerScanState, PageDiff
+    from rag_index.indexing.embed import VectorReuse
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.scan_state import LedgerScanState
     from rag_index.indexing.sharding import Sharder
     from rag_index.indexing.steps import Steps
-    from rag_index.indexing.vector_reuse import VectorReuse
     from rag_index.ledger import Collection, Known
     from rag_index.sources import SourcePage
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.ledger.collections import CollectionRows, unwanted_indexes
+from rag_index.ledger.collections import CollectionRows, PrunedRows, unwanted_indexes
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
-from rag_index.ledger.pruning import PrunedRows
 from rag_index.ledger.records import (
     Channels,
     Collection,

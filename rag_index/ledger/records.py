@@ -43,7 +43,7 @@ class Counts(NamedTuple):
 
 
 class ScanRecord(NamedTuple):
-    """The state that a complete scan leaves for the next one (see `indexing.scan_state`).
+    """The state that a complete scan leaves for the next one (see `indexing.diff`).
 
     `full_at` is the time of the last scan that read every document.
     """

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +36,25 @@ BUSY_SECONDS, IDLE_SECONDS = 60.0, 120.0
 """`Patience` with the start: it takes 3 to 5 s of processor time."""
 PAUSE_SECONDS = 2.0
 """Between two looks whether a server is back."""
+
+FILE_NAME = "prefect.db"
+DAY = 86_400.0
+LOCKED_SECONDS = 1.0
+"""How long to wait for another run's server. What is not deleted now is deleted by the next run."""
+MAX_ROWS = 2_000
+"""Rows of a table that one run deletes, so that it ends at once. A night's run adds far fewer."""
+DELETES = (
+    "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE timestamp < :old LIMIT :most)",
+    "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE updated < :old LIMIT :most)",
+    "DELETE FROM flow_run WHERE id IN (SELECT id FROM flow_run WHERE end_time < :old LIMIT :most)",
+    "DELETE FROM flow_run WHERE id IN (SELECT id FROM flow_run WHERE end_time IS NULL AND updated < :dead LIMIT :most)",
+    "DELETE FROM event_resources WHERE id IN (SELECT id FROM event_resources WHERE occurred < :old LIMIT :most)",
+    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE occurred < :old LIMIT :most)",
+)
+"""Task runs and states go with their flow run. One that was killed has no end, and may be a long one that lives."""
+ABANDONED_DAYS = 30.0
+
+logger = logging.getLogger("rag_index.orchestration")
 
 
 @contextmanager
@@ -274,6 +296,31 @@ def _serve(descriptor: int) -> None:
 def _end_with_parent() -> None:
     sys.stdin.read()
     os._exit(0)
+
+
+def prune_history(home: Path, keep_days: float, *, clock: Callable[[], float] = time.time) -> int:
+    """Delete runs that ended more than `keep_days` ago; return how many rows were named. It raises nothing.
+
+    Nobody can look at runs of a temporary server once it has ended. Prefect's own vacuum of flow runs does not run in
+    such a server, and that of events seldom gets to it in time. Each table is a transaction, so a death in the middle
+    leaves the rest to the next run.
+    """
+    file = home / FILE_NAME
+    if not file.is_file():
+        return 0
+    now, days = clock(), {"old": keep_days, "dead": keep_days + ABANDONED_DAYS}
+    times = {name: datetime.fromtimestamp(max(0.0, now - kept * DAY), UTC) for name, kept in days.items()}
+    values = {name: at.strftime("%Y-%m-%d %H:%M:%S.%f") for name, at in times.items()}
+    deleted = 0
+    try:
+        with closing(sqlite3.connect(file, timeout=LOCKED_SECONDS)) as connection:
+            connection.execute("PRAGMA foreign_keys=ON")
+            for statement in DELETES:
+                with connection:
+                    deleted += connection.execute(statement, {**values, "most": MAX_ROWS}).rowcount
+    except sqlite3.Error as error:
+        logger.debug("%s was not pruned: %s", file, error)
+    return deleted
 
 
 if __name__ == "__main__":

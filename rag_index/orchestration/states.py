@@ -18,6 +18,7 @@ from rag_index.orchestration.api_server import is_deployed, wait_for_api
 from rag_index.orchestration.artifacts import (
     ArtifactDisplay,
     benchmark_table,
+    current_whole_run,
     diagnosis_table,
     failed_rows,
     failed_table,
@@ -25,7 +26,6 @@ from rag_index.orchestration.artifacts import (
     run_report,
     tag_run,
 )
-from rag_index.orchestration.whole_run import current_whole_run
 from rag_index.reports.displays import open_display
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.status.metrics_file import try_to_write_metrics

@@ -14,7 +14,7 @@ from rag_index.embedders import open_embedder
 from rag_index.indexing.embed import EmbedJob
 from rag_index.machine.watchdog import end_process_after
 from rag_index.orchestration.cluster import current_worker, flow_client, worker_name
-from rag_index.orchestration.monitor import forward
+from rag_index.orchestration.window import forward
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:

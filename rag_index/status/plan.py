@@ -20,8 +20,7 @@ from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
-from rag_index.indexing.diff import diff
-from rag_index.indexing.scan_state import LedgerScanState
+from rag_index.indexing.diff import LedgerScanState, diff
 from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory

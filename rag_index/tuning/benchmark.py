@@ -22,8 +22,7 @@ from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
 from rag_index.indexing.run import Opened, RunOptions, open_run
 from rag_index.ledger import Ledger
-from rag_index.machine.memory import MemoryWatch
-from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
+from rag_index.machine.resources import MemoryWatch, choose_worker_count, estimate_worker_memory
 from rag_index.reports.metrics import Stopwatch
 from rag_index.reports.plots import require_plots, save_figure
 from rag_index.settings import LedgerSettings

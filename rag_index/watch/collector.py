@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rag_index.changes import Received
-    from rag_index.changes.joined import JoinedFeed
+    from rag_index.changes.opening import JoinedFeed
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 

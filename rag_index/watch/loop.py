@@ -34,7 +34,7 @@ from rag_index.watch.collector import Collector
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.changes.joined import JoinedFeed
+    from rag_index.changes.opening import JoinedFeed
     from rag_index.indexing.changed import Applied
     from rag_index.ledger import Ledger, WatchRecord
     from rag_index.settings import Settings

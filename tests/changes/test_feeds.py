@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rag_index.changes.joined import JoinedFeed
+from rag_index.changes.opening import JoinedFeed
 from rag_index.changes.queues import mariadb as mariadb_queue
 from rag_index.changes.rows import WatchedTable
 from rag_index.documents.positions import Position, parse_position

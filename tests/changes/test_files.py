@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.changes import files as files_module
 from rag_index.changes.files import FileFeed, has_events
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from tests.project import Project
 from tests.waiting import eventually

@@ -7,9 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes import DocumentChange, Received, joined
-from rag_index.changes.joined import JoinedFeed
-from rag_index.changes.opening import open_feed
+from rag_index.changes import DocumentChange, Received, opening
+from rag_index.changes.opening import JoinedFeed, open_feed
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.ledger import Ledger
 from tests.project import Project
@@ -98,9 +97,9 @@ def test_each_of_many_feeds_is_looked_at_as_soon_as_one_alone(monkeypatch):
     asked = []
     monkeypatch.setattr(Given, "wait", lambda self, seconds: time.sleep(seconds) or asked.append(seconds))
     JoinedFeed([(Given(), [str(number)]) for number in range(20)]).wait(0.001)
-    JoinedFeed([(Given(), [str(number)]) for number in range(20)]).wait(joined.SLICE)
+    JoinedFeed([(Given(), [str(number)]) for number in range(20)]).wait(opening.SLICE)
     assert len(asked) >= 40
-    assert sum(asked[20:40]) <= joined.SLICE + 1e-9
+    assert sum(asked[20:40]) <= opening.SLICE + 1e-9
 
 
 @pytest.fixture

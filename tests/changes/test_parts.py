@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.changes.routing import Router
-from rag_index.changes.watched_tables import plan_tables
+from rag_index.changes.watched_tables import Router, plan_tables
 from rag_index.documents.keys import decode_key, document_id
 from rag_index.settings import load_settings
 from rag_index.sources.sql import SqlSource

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.changes.queue import QueueFeed
+from rag_index.changes.queues import QueueFeed
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.documents.positions import parse_position

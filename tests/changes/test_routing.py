@@ -9,10 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.routing import Router
 from rag_index.changes.rows import RowChange
 from rag_index.changes.setup import setup_for
-from rag_index.changes.watched_tables import plan_tables
+from rag_index.changes.watched_tables import Router, plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
 from tests.live.postgres import postgres

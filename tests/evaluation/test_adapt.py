@@ -12,8 +12,7 @@ import pytest
 from rag_index.embedders import open_embedder
 from rag_index.embedders.adapted import settings_for, write_table
 from rag_index.embedders.local import load_table
-from rag_index.indexing.changed import BatchIndexer
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from tests.project import Project

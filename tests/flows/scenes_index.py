@@ -18,7 +18,7 @@ from rag_index.ledger.lease import IndexLease
 from rag_index.retrieve import Retriever
 from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
-from tasks.upsert import upsert_shard
+from tasks.embed import upsert_shard
 from tests.fakes.qdrant import Fault
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when

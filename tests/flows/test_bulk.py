@@ -14,8 +14,8 @@ from qdrant_client import QdrantClient
 from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
+from rag_index.indexing.changed import index_documents
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.single import index_documents
 from rag_index.indexing.steps import Here
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server.store import ServerStore

@@ -186,8 +186,8 @@ def test_a_worker_that_restarts_slowly_is_not_given_up(project):
 
 @pytest.mark.long
 def test_a_run_without_any_worker_left_ends_and_says_so(project, fake, monkeypatch):
-    monkeypatch.setattr("rag_index.orchestration.monitor.CHECK_SECONDS", 0.2)
-    monkeypatch.setattr("rag_index.orchestration.monitor.GONE_SECONDS", 4.0)
+    monkeypatch.setattr("rag_index.orchestration.window.CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("rag_index.orchestration.window.GONE_SECONDS", 4.0)
     fake.fault("hang", seconds=2.0)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         project.write_settings(f'{project.config.read_text()}\n[parallel]\naddress = "{cluster.scheduler_address}"\n')

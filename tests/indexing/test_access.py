@@ -13,7 +13,7 @@ from rag_index.documents.batches import PointBatch
 from rag_index.documents.commits import CommitMark
 from rag_index.documents.keys import point_id
 from rag_index.indexing import delete_guard
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
 from rag_index.status.status import failed

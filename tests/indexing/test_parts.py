@@ -10,8 +10,7 @@ import pytest
 
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import SourceError
-from rag_index.indexing.changed import BatchIndexer
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.access import ALL_GROUPS

@@ -13,9 +13,8 @@ from rag_index.doctor import examine, repair
 from rag_index.documents.commits import CommitMark
 from rag_index.errors import StoreRestored, StoreUnavailable
 from rag_index.indexing import steps
-from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.indexing.scratch import Scratch
-from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
 from rag_index.status.status import status

@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import IndexLocked, SettingsError
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.status.status import failed, status

@@ -9,7 +9,7 @@ import pytest
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import StoreMismatch
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 from tests.project import Project

@@ -11,8 +11,8 @@ from rag_index.embedders import open_embedder
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
+from rag_index.ledger.collections import Prunable
 from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.pruning import Prunable
 from rag_index.settings import load_settings
 from tests.project import Project
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rag_index.machine.memory import MemoryWatch
+from rag_index.machine.resources import MemoryWatch
 
 MB = 1_000_000
 
@@ -16,7 +16,7 @@ MB = 1_000_000
 def test_allocated_memory_is_in_the_peak():
     """In a process of its own: in this one, garbage of other tests may be freed at the same time."""
     code = (
-        "from rag_index.machine.memory import MemoryWatch, peak_memory\n"
+        "from rag_index.machine.resources import MemoryWatch, peak_memory\n"
         "with MemoryWatch({}) as watch:\n"
         "    before = watch.peaks['flow']\n"
         "    block = bytearray(b'x') * 50_000_000\n"

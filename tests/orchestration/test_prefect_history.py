@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rag_index.orchestration.prefect_history import FILE_NAME, prune_history
+from rag_index.orchestration.api_server import FILE_NAME, prune_history
 from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.indexing.pruning import prune
 from rag_index.ledger import Ledger
-from rag_index.orchestration.prefect_history import prune_history
+from rag_index.orchestration.api_server import prune_history
 from rag_index.settings import load_settings
 from rag_index.stores import open_store
 

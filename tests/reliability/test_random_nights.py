@@ -12,8 +12,7 @@ import pytest
 
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
 from rag_index.indexing import delete_guard
-from rag_index.indexing.changed import BatchIndexer
-from rag_index.indexing.single import index_documents
+from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import (

@@ -7,7 +7,7 @@ import time
 from contextlib import closing, contextmanager
 
 from rag_index.changes import DocumentChange, Received
-from rag_index.changes.joined import JoinedFeed
+from rag_index.changes.opening import JoinedFeed
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from rag_index.changes import Received, joined
+from rag_index.changes import Received, opening
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.indexing.scan import Scan
@@ -44,8 +44,8 @@ def feed() -> ListFeed:
 def soon(monkeypatch):
     for name in ("LOCKED_SECONDS", "FIRST_PAUSE", "MAX_PAUSE", "FAILING_PAUSE"):
         monkeypatch.setattr(loop, name, 0.05)
-    monkeypatch.setattr(joined, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(joined, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(opening, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(opening, "MAX_PAUSE", 0.05)
 
 
 def change(project, feed, number, text):

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from rag_index.changes import Received
-from rag_index.changes.joined import JoinedFeed
+from rag_index.changes.opening import JoinedFeed
 from rag_index.documents.positions import Position
 from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
