@@ -39,9 +39,8 @@ from rag_index.embedders.servers import ServerEmbedder
 from rag_index.machine.resources import cpu_count
 from rag_index.samples import servicedesk
 from rag_index.settings import load_settings
-from rag_index.tuning.local_servers import local_servers
 from rag_index.tuning.probe import Probes
-from rag_index.tuning.tune import sample_texts, tune
+from rag_index.tuning.tune import local_servers, sample_texts, tune
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama

@@ -58,7 +58,7 @@ def tune(context: Context, budget: float, write: bool, local_servers: bool, as_j
 def _start_servers(settings: Settings) -> Any:
     """Return a context manager that runs Ollama servers on this machine, one per processor, 2 to 8."""
     from rag_index.machine.resources import detect_machine
-    from rag_index.tuning.local_servers import local_servers
+    from rag_index.tuning.tune import local_servers
 
     program = shutil.which("ollama")
     if settings.embedder.kind != "ollama":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.doctor.findings import Finding, count_phrase
 from rag_index.errors import StoreMismatch
 from rag_index.stores import find_live
-from rag_index.stores.metadata import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN
+from rag_index.stores.protocol import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -18,7 +18,7 @@ from rag_index.doctor.collection_state import collection_number
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.indexing.commit import committing
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
-from rag_index.stores.metadata import MAKER_KEYS, UNKNOWN
+from rag_index.stores.protocol import MAKER_KEYS, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

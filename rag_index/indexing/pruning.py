@@ -20,7 +20,7 @@ from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.stores import open_names, open_store
-from rag_index.stores.metadata import MOVED_TO
+from rag_index.stores.protocol import MOVED_TO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,13 +18,13 @@ from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
 from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
 from rag_index.evaluation.golden import without_documents
 from rag_index.evaluation.nonsense import MIN_DOCUMENTS, ask_own_texts
+from rag_index.indexing.commit import carry_access
 from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
-from rag_index.indexing.payload_updates import carry_access
 from rag_index.ledger import Channels
 from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import VectorQuery
-from rag_index.stores.metadata import CALIBRATION, LEFT, UNLEARNED
+from rag_index.stores.protocol import CALIBRATION, LEFT, UNLEARNED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.indexing.commit import outdated_groups, update_access, update_payloads
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob, hang_limit
-from rag_index.indexing.payload_updates import outdated_groups, update_access, update_payloads
 from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
 from rag_index.indexing.search_index import build_search_index, search_index_due, useless_indexes
 from rag_index.indexing.sharding import MEAN_CHARS

@@ -11,7 +11,7 @@ from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
 from rag_index.settings.index import PAYLOAD_KINDS
 from rag_index.stores import server_collections
-from rag_index.stores.metadata import BULK, NAME
+from rag_index.stores.protocol import BULK, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

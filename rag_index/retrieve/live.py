@@ -13,7 +13,7 @@ from rag_index.errors import StoreError
 from rag_index.retrieve.calibration import WITH_WORDS, Calibration
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import find_unlisted
-from rag_index.stores.metadata import BM25, CALIBRATION, MOVED_ID, MOVED_TO
+from rag_index.stores.protocol import BM25, CALIBRATION, MOVED_ID, MOVED_TO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,7 @@ from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.samples.sample import new_database, settings_file
+from rag_index.samples import new_database, settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -26,7 +26,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.errors import SettingsError
-from rag_index.samples.sample import new_database, settings_file
+from rag_index.samples import new_database, settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

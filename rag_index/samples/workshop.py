@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from rag_index.samples.sample import new_database
+from rag_index.samples import new_database
 
 if TYPE_CHECKING:
     from pathlib import Path

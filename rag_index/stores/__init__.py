@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rag_index.errors import StoreMismatch
-from rag_index.stores.metadata import NAME
 from rag_index.stores.protocol import (
+    NAME,
     NO_WORDS,
     SPARSE,
     Condition,

@@ -37,7 +37,7 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings.sections import StoreSettings
 from rag_index.stores import RENAME, open_store
-from rag_index.stores.metadata import MOVED_ID, MOVED_TO
+from rag_index.stores.protocol import MOVED_ID, MOVED_TO
 from rag_index.transfer.export import json_line
 
 if TYPE_CHECKING:

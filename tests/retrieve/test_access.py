@@ -15,7 +15,7 @@ from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, Sto
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import open_store
-from rag_index.stores.metadata import MOVED_ID, MOVED_TO
+from rag_index.stores.protocol import MOVED_ID, MOVED_TO
 from tests.retrieve.conftest import KINDS
 from tests.retrieve.conftest import _desk as make_desks
 from tests.retrieve.desk import Desk, found

@@ -15,7 +15,7 @@ from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreError, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import VectorQuery
-from rag_index.stores.metadata import BULK
+from rag_index.stores.protocol import BULK
 from rag_index.stores.server import collections as server_collections
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant

@@ -12,9 +12,8 @@ import pytest
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, SettingsError, SourceError
 from rag_index.settings import load_settings
-from rag_index.tuning.local_servers import local_servers, model_folder
 from rag_index.tuning.probe import Candidate, Probes
-from rag_index.tuning.tune import sample_texts, tune
+from rag_index.tuning.tune import local_servers, model_folder, sample_texts, tune
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project

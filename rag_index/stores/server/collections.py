@@ -13,7 +13,7 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import StoreError, StoreMismatch, StoreUnavailable
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes, unquoted
-from rag_index.stores.metadata import BULK
+from rag_index.stores.protocol import BULK
 from rag_index.stores.server.requests import (
     DEFAULT_THRESHOLD,
     Requests,
