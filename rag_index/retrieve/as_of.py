@@ -23,6 +23,7 @@ from rag_index.documents.positions import parse_position
 from rag_index.errors import IndexBehind, RagIndexError, SettingsError
 from rag_index.ledger import Ledger, Reached, Totals
 from rag_index.ledger.lease import run_state
+from rag_index.retrieve.concurrency import wake
 from rag_index.settings.index import SQL
 from rag_index.stores import commit_marks, live_aliases
 
@@ -174,7 +175,7 @@ class Positions:
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self._awaited = threading.Event()
         """Set while somebody waits for a position."""
         self._closed = False
@@ -226,10 +227,9 @@ class Positions:
 
     async def _next(self, *, awaited: bool) -> None:
         """Wait until the ledger was read once more."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._waiters.append((loop, future))
+            self._waiters.append(future)
         if awaited:
             self._awaited.set()
         self._ask()
@@ -313,14 +313,8 @@ class Positions:
             waiters, self._waiters = self._waiters, []
             self._awaited.clear()
         self._read_at = time.monotonic()
-        for loop, future in waiters:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_resolve, future)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        for future in waiters:
+            wake(future)
 
 
 def _closed(ledger: Ledger | None) -> None:

@@ -52,14 +52,8 @@ async def result_of(future: Future[T]) -> T:
 
     `asyncio.wrap_future` does the same, but logs an error if the loop is closed before the thread is done.
     """
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Future[None] = loop.create_future()
-
-    def wake(_: Future[T]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_resolve, arrived)
-
-    future.add_done_callback(wake)
+    arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda _: wake(arrived))
     try:
         await arrived
     except asyncio.CancelledError:
@@ -68,6 +62,12 @@ async def result_of(future: Future[T]) -> T:
     if future.cancelled():
         raise StoreError(CLOSED)
     return future.result()
+
+
+def wake(waiter: asyncio.Future[None]) -> None:
+    """Let whoever waits in another thread's event loop go on, if they still do."""
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
 
 def _resolve(arrived: asyncio.Future[None]) -> None:

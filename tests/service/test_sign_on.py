@@ -16,8 +16,18 @@ from jwt.algorithms import ECAlgorithm, HMACAlgorithm, RSAAlgorithm
 
 from rag_index.errors import SettingsError, TransientError
 from rag_index.service.models import Caller
-from rag_index.service.sign_on import FRESH_SECONDS, MAX_OLD_SECONDS, PAUSE_SECONDS, IssuerKeys, SignOn
-from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
+from rag_index.service.tokens import (
+    FRESH_SECONDS,
+    MAX_OLD_SECONDS,
+    PAUSE_SECONDS,
+    IssuerKeys,
+    SignOn,
+    TokenRegister,
+    allowed_hosts,
+    new_token,
+    require_tokens,
+    token_line,
+)
 from rag_index.settings import ServeSettings, load_settings
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
