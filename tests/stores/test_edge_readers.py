@@ -468,12 +468,12 @@ def test_a_writer_that_is_killed_while_it_copies_leaves_no_copy(tmp_path: Path, 
         reader.count("live")
         code = f"""
 import os, signal
-from rag_index.stores.edge import claims
+from rag_index.stores.edge import shard_files
 def copy(source, target):
     target.mkdir()
     (target / "half").write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
-claims.copy_shard = copy
+shard_files.copy_shard = copy
 store.upsert('c', points(range(1000, 1100), {WIDE}))
 """
         writer = run(PROCESS + code, tmp_path)

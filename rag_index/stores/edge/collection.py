@@ -1,6 +1,6 @@
 """One collection of the embedded store that this process may write: a shard folder of qdrant-edge.
 
-The first write claims the folder. If another process searches it, that write goes to a copy (`claims.py`).
+The first write claims the folder. If another process searches it, that write goes to a copy (`WriteClaim`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import PointBatch
     from rag_index.documents.commits import CommitMark
-    from rag_index.stores.edge.claims import WriteClaim
+    from rag_index.stores.edge.shard_files import WriteClaim
 
 BUILD_INDEX = """\
 import sys

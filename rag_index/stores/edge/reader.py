@@ -2,7 +2,7 @@
 
 A reader has a view of each collection that it uses, and never a lock on the store. When a writer is done, the catalog
 names another folder; the next search then loads a view of that one, and searches go on in the old one meanwhile. Where
-a collection is written in place, the reader asks the writer to let go of it (`claims.py`).
+a collection is written in place, the reader asks the writer to let go of it (`WriteClaim`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 from rag_index.database.files import private_folder
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.claims import READERS, entering, remove_dead_readers
 from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
 from rag_index.stores.edge.folder import FileLock, folder_errors, holder
 from rag_index.stores.edge.processes import SearchProcesses
-from rag_index.stores.edge.shard_files import link_shard, read_mark
+from rag_index.stores.edge.shard_files import READERS, entering, link_shard, read_mark, remove_dead_readers
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:

@@ -23,18 +23,19 @@ from typing import TYPE_CHECKING, Any
 from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.claims import (
+from rag_index.stores.edge.collection import EdgeCollection, create_shard
+from rag_index.stores.edge.collection_reader import EdgeReads
+from rag_index.stores.edge.folder import BRIEF_POLL, FolderLock, batch_waits, folder_errors, holder
+from rag_index.stores.edge.shard_files import (
     COPY_MARK,
+    MARK,
     WriteClaim,
     is_being_written,
+    read_mark,
     remove_dead_readers,
     viewed_folders,
     wanted_collections,
 )
-from rag_index.stores.edge.collection import EdgeCollection, create_shard
-from rag_index.stores.edge.collection_reader import EdgeReads
-from rag_index.stores.edge.folder import BRIEF_POLL, FolderLock, batch_waits, folder_errors, holder
-from rag_index.stores.edge.shard_files import MARK, read_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
