@@ -71,7 +71,7 @@ MIGRATIONS = {
         ALTER TABLE rag_index_collections ADD COLUMN commits INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE rag_index_collections ADD COLUMN committed_at TEXT NOT NULL DEFAULT '';
         CREATE TABLE rag_index_slots (name TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL)""",
-    11: """-- up to which position of its source each index is complete (see `ledger.inbox`)
+    11: """-- up to which position of its source each index is complete (see `ledger.positions`)
         ALTER TABLE rag_index_inbox ADD COLUMN first_number BIGINT NOT NULL DEFAULT 0;
         ALTER TABLE rag_index_look_ups ADD COLUMN first_number BIGINT NOT NULL DEFAULT 0;
         CREATE INDEX rag_index_inbox_first_numbers ON rag_index_inbox (alias, first_number);
