@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
 from rag_index.sources.relations import CONTAINERS, VERSIONS, Nouns, find_relations
@@ -38,6 +39,9 @@ PRIVATE = known_words("subjects", "private")
 PEOPLE = known_words("subjects", "people")
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
+SETTING_NAMES = frozenset(["name", "key", "option", "property", "setting", "parameter"])
+MAX_PAIR_COLUMNS = 6
+"""The columns up to which a table of names with values holds settings, whatever they are called."""
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
 NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
@@ -265,11 +269,11 @@ class Subject:
 
 def _is_pairs(subject: Subject) -> bool:
     """Return whether rows are names of settings with their values."""
-    lasts = [p.last_word for p in subject.profiles.values()]
-    return (
-        "value" in lasts
-        and bool({"name", "key", "option", "property", "setting", "parameter"} & set(lasts))
-        and len(lasts) <= 6
+    profiles = subject.profiles.values()
+    names = [p for p in profiles if p.last_word in SETTING_NAMES]
+    return any(p.last_word == "value" for p in profiles) and (
+        (bool(names) and len(profiles) <= MAX_PAIR_COLUMNS)
+        or any(subject.table.key == (p.name,) or any(map(is_named_like_a_secret, p.texts)) for p in names)
     )
 
 

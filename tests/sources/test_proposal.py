@@ -611,3 +611,11 @@ def test_tables_that_describe_the_tables_are_left_out(propose):
         }
     )  # fmt: skip
     assert made.left_out["ir_model"] == made.left_out["ir_model_fields"] == "describes the tables of the application"
+
+
+@pytest.mark.parametrize("name", ["mail.password", "mail.server"])
+def test_names_of_settings_with_values_are_no_documents_however_many_columns_the_table_has(propose, name):
+    rows = [(f"{name}.{n}", f"Wheel-{n}", f"{PROSE} {n}", *[f"Mill no. {n}"] * 5) for n in range(1, 13)]
+    columns = "property TEXT PRIMARY KEY, property_value TEXT, description TEXT, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT"
+    made = propose({"mill_values": (columns, rows)})
+    assert made.left_out["mill_values"] == "holds settings: names with values"
