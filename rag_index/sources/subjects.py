@@ -363,7 +363,7 @@ def _has_password(profiles: Mapping[str, ColumnProfile]) -> bool:
     """Return whether the columns are those of accounts: a password beside a name to log in with."""
     secret = [one.name for one in profiles.values() if one.role == "secret"]
     password = any(PASSWORDS & set(words(name)) for name in secret)
-    return password and any(LOGINS & set(words(name)) for name in profiles)
+    return password and any(LOGINS & set(words(name)) and words(name)[-1] != "id" for name in profiles)
 
 
 def _add_conditions(subject: Subject, catalog: DatabaseCatalog) -> None:

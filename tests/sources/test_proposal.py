@@ -619,3 +619,9 @@ def test_names_of_settings_with_values_are_no_documents_however_many_columns_the
     columns = "property TEXT PRIMARY KEY, property_value TEXT, description TEXT, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT"
     made = propose({"mill_values": (columns, rows)})
     assert made.left_out["mill_values"] == "holds settings: names with values"
+
+
+def test_a_meeting_with_a_password_and_the_id_of_a_user_is_no_account(propose):
+    rows = [(n, f"Meeting no. {n}", f"{PROSE} {n}", n % 3 + 1, "s3cret-3" if n == 3 else None) for n in range(1, 13)]
+    columns = "id INTEGER PRIMARY KEY, name TEXT, description TEXT, modified_user_id INTEGER, password TEXT"
+    assert index(propose({"meetings": (columns, rows)}), "meetings")["where"] == "COALESCE(password, '') = ''"
