@@ -354,7 +354,7 @@ def _one_to_one(
         return []
     own, key = nouns(table), table.columns[table.key[0]]
     named = [singular(word) for word in words(key.name) if word not in KEY_WORDS]
-    is_own = key.kind == "number" and (key.name == "id" or named == list(noun(table.name)))
+    is_own = key.kind == "number" and (key.name == "id" or named[-1:] == list(own[-1:]))
     if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
         return []
     for parent in tables:

@@ -625,3 +625,15 @@ def test_a_meeting_with_a_password_and_the_id_of_a_user_is_no_account(propose):
     rows = [(n, f"Meeting no. {n}", f"{PROSE} {n}", n % 3 + 1, "s3cret-3" if n == 3 else None) for n in range(1, 13)]
     columns = "id INTEGER PRIMARY KEY, name TEXT, description TEXT, modified_user_id INTEGER, password TEXT"
     assert index(propose({"meetings": (columns, rows)}), "meetings")["where"] == "COALESCE(password, '') = ''"
+
+
+def test_a_key_called_like_the_last_word_of_its_table_is_its_own(propose):
+    sources = [(n, f"Source {n} of the mill", f"{PROSE} {n}") for n in range(1, 10)]
+    made = propose(
+        {
+            "visit": ("id INTEGER PRIMARY KEY, title TEXT, report TEXT",
+                      [(n, f"Visit {n} of the mill", f"{PROSE} {n}") for n in range(1, 31)]),
+            "visit_paper_source": ("paper_source_id INTEGER PRIMARY KEY, name TEXT, description TEXT", sources),
+        }
+    )  # fmt: skip
+    assert "parts" not in index(made, "visit")
