@@ -82,7 +82,7 @@ class TableRoles:
         label = self.subjects.of(first.parent)
         if label.is_people or not label.table.key:
             return []
-        if label.title:
+        if label.title and not label.is_unnamed:
             return [first]
         if any(one.role == "time" for one in label.profiles.values()):
             return []  # an order, say: what it names is no label of what it contains

@@ -45,6 +45,8 @@ MAX_PAIR_COLUMNS = 6
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
 NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
+MIN_TOLD = 0.6
+"""The share of titles of their own from which on rows are told from each other by them, and not by another name."""
 MIN_TITLES = 0.9
 """The share of titles of their own from which on a row with the name of a person is called by its title."""
 PLACED = frozenset(["visible", "visibility", "hidden", "published", "public"])
@@ -87,7 +89,11 @@ class Subject:
         if shorts:
             return min(
                 shorts,
-                key=lambda p: (len(words(p.name)) > 2, TITLES.index(p.last_word) if p.last_word in TITLES else 99),
+                key=lambda p: (
+                    p.distinct < MIN_TOLD,
+                    len(words(p.name)) > 2,
+                    TITLES.index(p.last_word) if p.last_word in TITLES else 99,
+                ),
             ).name
         if first and last:
             return f"{{{first}}} {{{last}}}"
@@ -222,6 +228,11 @@ class Subject:
     def is_translated(self) -> bool:
         """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
         return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Return whether many rows have the same title, which tells none of them from the others."""
+        return self.title in self.profiles and self.profiles[str(self.title)].distinct < MIN_TOLD
 
     @property
     def is_label(self) -> bool:

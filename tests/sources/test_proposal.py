@@ -637,3 +637,23 @@ def test_a_key_called_like_the_last_word_of_its_table_is_its_own(propose):
         }
     )  # fmt: skip
     assert "parts" not in index(made, "visit")
+
+
+def test_rows_are_called_by_what_tells_them_apart_and_not_by_a_job_that_many_have(propose):
+    jobs = [f"{area} {what}" for area in ("Export", "Sales", "Order", "Head") for what in ("Administrator", "Manager")]
+    rows = [(n, f"Mill {n} and sons", jobs[n % 8]) for n in range(1, 16)]
+    made = propose({"suppliers": ("id INTEGER PRIMARY KEY, company_name TEXT, contact_title TEXT", rows)})
+    assert (index(made, "suppliers")["title"], "where" in index(made, "suppliers")) == ("company_name", False)
+
+
+def test_orders_called_by_names_that_many_of_them_have_are_no_labels(propose):
+    orders = [(n, f"Mill no. {n % 12}", f"2024-03-{n:02} 10:00:00") for n in range(1, 29)]
+    made = propose(
+        {
+            "products": pages("x INTEGER", [0]),
+            "orders": ("id INTEGER PRIMARY KEY, ship_name TEXT, ordered_at TEXT", orders),
+            "order_lines": ("product_id INTEGER, order_id INTEGER, pieces INTEGER, PRIMARY KEY (order_id, product_id)",
+                            [(n % 12 + 1, n, n) for n in range(1, 29)]),
+        }
+    )  # fmt: skip
+    assert "parts" not in index(made, "products")
