@@ -120,6 +120,9 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     pairs = parent.noun[-1] in PAIRS.get(last, ())
     if is_whole and last not in PARTS and not pairs and _is_container_of(parent, child):
         return 0
+    extends = relation.columns == list(child.table.key) and not relation.type_column
+    if extends and parent.has_text and not parent.is_people:
+        return 5
     if last in PAIRS:
         return 4 if parent.noun[-1] in PAIRS[last] else 3 if parent.noun[-1] in child.noun[:-1] else 0
     if set(parent.noun) <= set(child.noun[:-1]) or (

@@ -657,3 +657,15 @@ def test_orders_called_by_names_that_many_of_them_have_are_no_labels(propose):
         }
     )  # fmt: skip
     assert "parts" not in index(made, "products")
+
+
+def test_a_row_whose_key_is_that_of_another_row_is_a_part_of_that_one(propose):
+    made = propose(
+        {
+            "drugs": pages("x INTEGER", [0]),
+            "orders": pages("x INTEGER", [0]),
+            "drug_orders": ("order_id INTEGER PRIMARY KEY REFERENCES orders(id), drug_id INTEGER, instructions TEXT",
+                            [(n, n % 3 + 1, f"{PROSE} {n}") for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    assert made.left_out["drug_orders"] == "is a part of orders"
