@@ -40,6 +40,8 @@ VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
+VALUE_WORDS = frozenset(["value", "coded", "answer"])
+"""Words of columns that name a row of another table as a value."""
 OLD_VERSIONS = known_words("proposal", "old_versions")
 USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
 CREATED = known_words("proposal", "created")
@@ -249,21 +251,24 @@ class IndexMaker:
     def _add_labels(self) -> None:
         """Join the tables that rows refer to: their names as text and payload, and containers that may be hidden."""
         joins = 0
-        for relation in self._subject.relations:
-            self._add_hiding(relation)
+        for own in self._subject.relations:
+            self._add_hiding(own)
+            relation, which = self._roles.naming(own)
             parent = self._subjects.of(relation.parent)
             if (
                 relation.type_column
                 or parent is self._subject
                 or relation.parent.full_name in self._tables
                 or relation.is_pointer
+                or not self._subject.profiles[own.columns[0]].filled
             ):
                 continue
-            hides = self._hides(relation)
+            hides = not which and self._hides(relation)
             label = parent.title if parent.title in parent.table.columns and not parent.is_login else None
             if not hides and (label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > 200)):
                 continue
             name = self._add_join(relation, required=hides)
+            self._joins[name] |= {"where": which} if which else {}
             joins += 1
             if label is not None:
                 names = self._note(parent, [label], name)
@@ -376,7 +381,7 @@ class IndexMaker:
 
     def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> dict[str, Any]:
         columns = [*child.title_columns, *child.prose]
-        columns = [name for name in wanted_texts(child, columns) if not self._repeats(child, name)]
+        columns = [name for name in columns if child.profiles[name].filled and not self._repeats(child, name)]
         texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
         order = self._order(child, on)
         key = [name for name in child.table.key if child.profiles[name].role != "secret"]
@@ -390,7 +395,24 @@ class IndexMaker:
             part["inline"] = True
         for name in texts:
             self._texts += child.profiles[name].texts[:20]
+        self._add_values(part, child, on)
         return part
+
+    def _add_values(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> None:
+        """Join what the rows of a part have for a value, if that is a row of another table: `value_coded`."""
+        for one in child.relations:
+            column = one.columns[0]
+            is_value = VALUE_WORDS & set(words(column)) and child.profiles[column].filled
+            if one.type_column or column in on or not is_value:
+                continue
+            relation, which = self._roles.naming(one)
+            parent = self._subjects.of(relation.parent)
+            if parent.title in parent.table.columns and not parent.is_people:
+                name = free_name(_identifier(column, "value"), {*child.table.columns, *part.get("joins", ())})
+                join = self._join(relation) | ({"where": which} if which else {})
+                part.setdefault("joins", {})[name] = {key: join[key] for key in join if key != "required"}
+                part["text"].append(f"{name}.{parent.title}")
+                self._tables.append(relation.parent.full_name)
 
     def _repeats(self, child: Subject, name: str) -> bool:
         """Return whether a title of a part is the document's title over again: `Re: …`."""

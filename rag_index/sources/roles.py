@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.sources.relations import VERSIONS
+from rag_index.sources.relations import VERSIONS, Relation
 from rag_index.sources.subjects import MIN_TITLES
+from rag_index.sources.visibility import first_of_each
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.sources.relations import Relation
     from rag_index.sources.subjects import Subject, Subjects
 
 PARTS = known_words("subjects", "parts")
@@ -91,6 +91,19 @@ class TableRoles:
             if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
                 return [first, second]
         return []
+
+    def naming(self, relation: Relation) -> tuple[Relation, str]:
+        """Return the relation to what says how a row is called, itself or a table with its names; which of them does.
+
+        The second is a condition in SQL; "" if the row has its name itself, or none.
+        """
+        label = self.subjects.of(relation.parent)
+        for own in label.children if not label.title and len(relation.pairs) == 1 else ():
+            names = self.subjects.of(own.child)
+            if names.noun == (*label.noun, "name") and names.title in names.table.columns and len(names.table.key) == 1:
+                found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
+                return found, first_of_each(own, names.conditions, names.profiles, self.subjects.catalog)
+        return relation, ""
 
 
 def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:

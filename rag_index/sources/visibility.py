@@ -48,6 +48,8 @@ CODED = ("type", "kind", "class", "status", "state")
 STATUS = "status"
 MIN_FLAGGED = 3
 """The number of tables with a `status` of 0 or 1 that make it a flag."""
+PREFERRED = frozenset(["preferred", "default", "main", "primary"])
+"""Words of columns that say which of several names is shown."""
 UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
@@ -204,6 +206,24 @@ def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: Data
     return Condition(
         key, f"{catalog.quoted(key)} NOT IN ({hidden})", f"in {child.full_name}, {said}", lambda value: True
     )
+
+
+def first_of_each(
+    relation: Relation, conditions: Sequence[Condition], profiles: Mapping[str, ColumnProfile], catalog: DatabaseCatalog
+) -> str:
+    """Return in SQL which of the names of a row is shown: a preferred one in the most frequent language."""
+    child, quoted = relation.child, catalog.quoted
+    table = ".".join(map(quoted, filter(None, [child.schema, child.name])))
+    shown = [one.sql for one in conditions]
+    for name, one in profiles.items():
+        column = child.columns[name]
+        if one.role == "locale":
+            shown.append(f"{quoted(name)} = {_listed(one.choices[:1])}")
+        elif one.role == "flag" and PREFERRED & set(words(name)):
+            shown.append(f"{quoted(name)} = {_literal(column.kind, column.filled, YES)}")
+    where = f" WHERE {' AND '.join(shown)}" if shown else ""
+    key = quoted(child.key[0])
+    return f"{key} IN (SELECT MIN({key}) FROM {table}{where} GROUP BY {quoted(relation.columns[0])})"
 
 
 def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]) -> Condition:

@@ -669,3 +669,36 @@ def test_a_row_whose_key_is_that_of_another_row_is_a_part_of_that_one(propose):
         }
     )  # fmt: skip
     assert made.left_out["drug_orders"] == "is a part of orders"
+
+
+def test_the_value_of_a_part_may_be_a_row_with_names_in_a_table_of_their_own(propose):
+    names = [
+        (n * 10 + number, n, f"{word} {'wheel' if n % 2 else 'sack'} {n}", locale, preferred, int(word == "Wrong"))
+        for n in range(1, 13)
+        for number, (word, locale, preferred) in enumerate(
+            [("Small", "en", 0), ("Wrong", "en", 1), ("Big", "en", 1), ("Grand", "fr", 1)]
+        )
+    ]
+    columns = "id INTEGER PRIMARY KEY, encounter_id INT, value_text TEXT, comments TEXT, value_coded INT"
+    observed = [
+        (n, n % 12 + 1, f"{PROSE} {n}", PROSE[:40] if n == 3 else None, n % 5 + 1 if n > 9 else None)
+        for n in range(1, 60)
+    ]
+    made = propose(
+        {
+            "encounter": pages("x INTEGER", [0]),
+            "concept": ("concept_id INTEGER PRIMARY KEY, kind INTEGER", [(n, n) for n in range(1, 13)]),
+            "concept_name": ("id INT PRIMARY KEY, concept_id INT, name TEXT, locale TEXT, main INT, void INT", names),
+            "obs": (f"{columns} REFERENCES concept(concept_id)", observed),
+        }
+    )  # fmt: skip
+    settings = {"name": "one", **index(made, "encounter")}
+    (part,) = settings["parts"]
+    assert part["text"] == ["value_text", "comments", "value_coded_2.name"]  # comments are rare, and yet text
+    engine = sa.create_engine(propose.url)
+    where = part["joins"]["value_coded_2"]["where"]
+    with engine.connect() as connection:
+        shown = connection.exec_driver_sql(f"SELECT concept_id, name FROM concept_name WHERE {where}").all()
+    engine.dispose()
+    assert dict(shown)[3] == "Big wheel 3"
+    assert len(shown) == 12
