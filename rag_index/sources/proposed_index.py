@@ -279,7 +279,8 @@ class IndexMaker:
     def _hides(self, relation: Relation) -> bool:
         """Return whether rows are hidden with the row of another table that contains them, such as a forum."""
         parent = self._subjects.of(relation.parent)
-        return bool(parent.conditions) and not parent.is_people and self._is_contained(relation)
+        hiding = [one for one in parent.conditions if "retired" not in words(one.column)]  # what it has stays
+        return bool(hiding) and not parent.is_people and self._is_contained(relation)
 
     def _is_contained(self, relation: Relation) -> bool:
         """Return whether all rows name one of the other table, which contains several rows, or those of several."""

@@ -702,3 +702,15 @@ def test_the_value_of_a_part_may_be_a_row_with_names_in_a_table_of_their_own(pro
     engine.dispose()
     assert dict(shown)[3] == "Big wheel 3"
     assert len(shown) == 12
+
+
+def test_what_was_retired_is_left_out_and_what_happened_there_is_not(propose):
+    made = propose(
+        {
+            "wards": pages("retired INTEGER", [0, 1, 0]),
+            "visits": ("id INTEGER PRIMARY KEY, ward_id INTEGER, title TEXT, report TEXT",
+                       [(n, n % 3 + 1, f"Visit {n} of the mill", f"{PROSE} {n}") for n in range(1, 60)]),
+        }
+    )  # fmt: skip
+    assert shown(propose, made, "wards") == {"1", *map(str, range(3, 13))}
+    assert len(shown(propose, made, "visits")) == 59
