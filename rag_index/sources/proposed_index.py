@@ -34,6 +34,8 @@ MAX_CONTAINERS = 25
 """Rows of a table that describes what others refer to, such as projects and forums, and is no document itself."""
 MIN_DESCRIPTION = 80
 """The characters from which on the text of a container is one that people look for."""
+MIN_THING = 15
+"""The same, if its name is not that of a kind or a state, as `visit_type` is."""
 MIN_CHILDREN = 3
 """A table to which so many others refer contains their rows, too, such as a project."""
 VALUES = frozenset(["prose", "short", "code", "choice", "other"])
@@ -48,6 +50,7 @@ CREATED = known_words("proposal", "created")
 CHANGED = known_words("proposal", "changed")
 ORDERS = known_words("proposal", "orders")
 STATE_LABELS = known_words("proposal", "state_labels")
+KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting"}
 
 
 @dataclass(slots=True)
@@ -145,7 +148,8 @@ class IndexMaker:
             return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
             return 0.0
-        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < MIN_DESCRIPTION and children:
+        described = MIN_DESCRIPTION if {*self._subject.noun} & KINDS else MIN_THING
+        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < described and children:
             return 0.0
         length = self._prose + 100 * len(parts)
         return (

@@ -714,3 +714,15 @@ def test_what_was_retired_is_left_out_and_what_happened_there_is_not(propose):
     )  # fmt: skip
     assert shown(propose, made, "wards") == {"1", *map(str, range(3, 13))}
     assert len(shown(propose, made, "visits")) == 59
+
+
+@pytest.mark.parametrize(("name", "is_document"), [("category", True), ("page_type", False)])
+def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propose, name, is_document):
+    few = [(n, f"Wheel {n}", f"Sacks, ropes and no. {n}") for n in range(1, 5)]
+    made = propose(
+        {
+            "pages": pages(f"{name}_id INTEGER", [1, 2, 3, 4]),
+            name: ("id INTEGER PRIMARY KEY, name TEXT, description TEXT", few),
+        }
+    )
+    assert (name in made.left_out) is not is_document
