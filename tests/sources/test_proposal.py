@@ -726,3 +726,8 @@ def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propos
         }
     )
     assert (name in made.left_out) is not is_document
+
+
+@pytest.mark.parametrize("name", ["privileges", "capabilities"])
+def test_what_a_role_may_do_is_for_programs(propose, name):
+    assert propose({name: pages("x INTEGER", [0]), "page": pages("x INTEGER", [0])}).left_out[name].startswith("is for")
