@@ -35,7 +35,7 @@ MAX_CONTAINERS = 25
 MIN_DESCRIPTION = 80
 """The characters from which on the text of a container is one that people look for."""
 MIN_THING = 15
-"""The same, if its name is not that of a kind or a state, as `visit_type` is."""
+"""The same, if its rows have a title and its name is not that of a kind or a state, as `visit_type` is."""
 MIN_CHILDREN = 3
 """A table to which so many others refer contains their rows, too, such as a project."""
 VALUES = frozenset(["prose", "short", "code", "choice", "other"])
@@ -148,7 +148,7 @@ class IndexMaker:
             return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
             return 0.0
-        described = MIN_DESCRIPTION if {*self._subject.noun} & KINDS else MIN_THING
+        described = MIN_THING if title and not {*self._subject.noun} & KINDS else MIN_DESCRIPTION
         if self._table.rows <= MAX_CONTAINERS and not own and self._prose < described and children:
             return 0.0
         length = self._prose + 100 * len(parts)

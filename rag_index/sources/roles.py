@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.sources.relations import VERSIONS, Relation
+from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation
 from rag_index.sources.subjects import MIN_TITLES
 from rag_index.sources.visibility import first_of_each
 from rag_index.sources.vocabulary import known_words
@@ -128,6 +128,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
     is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
     if relation.is_pointer or (is_whole and not parent.has_text):
+        return 0
+    if parent.noun[-1] in CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
     last = child.noun[-1]
     pairs = parent.noun[-1] in PAIRS.get(last, ())

@@ -235,7 +235,9 @@ def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]
 
 def _flag(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
-    named, values = set(words(column.name)), {str(value).lower() for value in column.filled}
+    flags = HIDDEN_FLAGS | SHOWN_FLAGS
+    named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in words(column.name)}  # `ispublic`
+    values = {str(value).lower() for value in column.filled}
     if not values or "nav" in named:  # a page that is in no menu may be seen
         return None
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS

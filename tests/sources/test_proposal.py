@@ -716,9 +716,12 @@ def test_what_was_retired_is_left_out_and_what_happened_there_is_not(propose):
     assert len(shown(propose, made, "visits")) == 59
 
 
-@pytest.mark.parametrize(("name", "is_document"), [("category", True), ("page_type", False)])
-def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propose, name, is_document):
-    few = [(n, f"Wheel {n}", f"Sacks, ropes and no. {n}") for n in range(1, 5)]
+@pytest.mark.parametrize(
+    ("name", "title", "is_document"),
+    [("category", "Wheel", True), ("page_type", "Wheel", False), ("word", None, False)],
+)
+def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propose, name, title, is_document):
+    few = [(n, title and f"{title} {n}", f"Sacks, ropes and no. {n}") for n in range(1, 5)]
     made = propose(
         {
             "pages": pages(f"{name}_id INTEGER", [1, 2, 3, 4]),
@@ -731,3 +734,15 @@ def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propos
 @pytest.mark.parametrize("name", ["privileges", "capabilities"])
 def test_what_a_role_may_do_is_for_programs(propose, name):
     assert propose({name: pages("x INTEGER", [0]), "page": pages("x INTEGER", [0])}).left_out[name].startswith("is for")
+
+
+def test_what_a_category_of_its_name_contains_is_no_part_and_a_flag_may_be_one_word_with_is(propose):
+    answers = [(n, n % 3 + 1, f"What is wheel no. {n}?", f"{PROSE} {n}", int(n == 7)) for n in range(1, 13)]
+    made = propose(
+        {
+            "faq": ("faq_id INT PRIMARY KEY, category_id INT, question TEXT, answer TEXT, isprivate INT", answers),
+            "faq_category": ("category_id INTEGER PRIMARY KEY, name TEXT, description TEXT",
+                             [(n, f"Kind {n} of mill", f"About mill {n}") for n in range(1, 4)]),
+        }
+    )  # fmt: skip
+    assert shown(propose, made, "faq") == {str(n) for n in range(1, 13) if n != 7}
