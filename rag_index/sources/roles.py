@@ -127,12 +127,12 @@ def _may_have_parts(parent: Subject) -> bool:
 def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
     is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
-    if relation.is_pointer or (is_whole and not parent.has_text):
+    last = child.noun[-1]
+    pairs = parent.noun[-1] in PAIRS.get(last, ())
+    if relation.is_pointer or (is_whole and not pairs and not parent.has_text):
         return 0
     if parent.noun[-1] in CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
-    last = child.noun[-1]
-    pairs = parent.noun[-1] in PAIRS.get(last, ())
     if is_whole and last not in PARTS and not pairs and _is_container_of(parent, child):
         return 0
     extends = relation.columns == list(child.table.key) and not relation.type_column

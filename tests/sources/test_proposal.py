@@ -746,3 +746,14 @@ def test_what_a_category_of_its_name_contains_is_no_part_and_a_flag_may_be_one_w
         }
     )  # fmt: skip
     assert shown(propose, made, "faq") == {str(n) for n in range(1, 13) if n != 7}
+
+
+def test_entries_with_titles_are_parts_of_a_thread_that_has_no_text(propose):
+    entries = [(n, n % 12 + 1, f"Question no. {n}", f"{PROSE} {n}") for n in range(1, 37)]
+    made = propose(
+        {
+            "thread": ("id INTEGER PRIMARY KEY, kind INTEGER", [(n, n) for n in range(1, 13)]),
+            "thread_entry": ("id INTEGER PRIMARY KEY, thread_id INTEGER, title TEXT, body TEXT", entries),
+        }
+    )
+    assert [part["table"] for part in index(made, "thread")["parts"]] == ["thread_entry"]
