@@ -99,8 +99,9 @@ class TableRoles:
         """
         label = self.subjects.of(relation.parent)
         for own in label.children if not label.title and len(relation.pairs) == 1 else ():
-            names = self.subjects.of(own.child)
-            if names.noun == (*label.noun, "name") and names.title in names.table.columns and len(names.table.key) == 1:
+            names, columns = self.subjects.of(own.child), own.child.columns
+            ordered = [columns[key].kind in ("number", "text") for key in own.child.key] == [True]  # a UUID has no MIN
+            if names.noun == (*label.noun, "name") and names.title in columns and ordered:
                 found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
                 return found, first_of_each(own, names.conditions, names.profiles, self.subjects.catalog)
         return relation, ""
