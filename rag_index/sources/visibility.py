@@ -44,7 +44,7 @@ MAX_GROUPED = 0.2
 MAX_STATES = 12
 MAX_CODES = 8
 CODED = ("type", "kind", "class", "status", "state")
-"""The last words of the names of numbers that may say who may see a row, which only the application knows."""
+"""The last words of the names of codes that may say who may see a row, which only the application knows."""
 STATUS = "status"
 MIN_FLAGGED = 3
 """The number of tables with a `status` of 0 or 1 that make it a flag."""
@@ -147,14 +147,15 @@ def _archived(table: DatabaseTable, column: Column, name: str) -> Condition | No
 
 
 def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:
-    """Return a sentence for each number that may hide rows, such as `post_type`: no name tells what 1, 3 and 4 mean.
+    """Return a sentence for each code that may hide rows, such as `post_type`: no name tells what 4 or N is.
 
     `known` are the columns whose meaning is known: those of conditions, and those that name rows of other tables.
     """
     found = []
     for column in table.columns.values():
-        counts = Counter(value for value in column.filled if type(value) is int)
-        named = column.kind == "number" and column.name not in known and {*CODED} & {*words(column.name)[-1:]}
+        counts = Counter(value for value in column.filled if type(value) is int or len(str(value)) == 1)
+        coded = column.kind == "number" or counts.total() == len(column.filled)
+        named = coded and column.name not in known and {*CODED} & {*words(column.name)[-1:]}
         if named and 1 < len(counts) <= MAX_CODES:
             values = ", ".join(f"{value} in {rows:,}" for value, rows in sorted(counts.items()))
             found.append(

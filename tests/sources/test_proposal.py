@@ -359,15 +359,18 @@ def test_a_table_of_labels_may_begin_with_a_digit(propose):
     assert len(shown(propose, made, "pages")) == 12
 
 
-def test_numbers_that_may_hide_rows_are_said_if_nothing_tells_what_they_mean(propose):
+@pytest.mark.parametrize(
+    ("kind", "values"), [("INTEGER", [4, 3, 3, 1]), ("CHAR(1)", ["R", "N", "N", "M"])], ids=["numbers", "letters"]
+)
+def test_codes_that_may_hide_rows_are_said_if_nothing_tells_what_they_mean(propose, kind, values):
     """A whisper among staff is of type 4, and a closing note of type 3; nothing in the schema says which is which."""
-    made = propose({"pages": pages("page_type INTEGER", [4, 3, 3, 1], 1200)})
+    made = propose({"pages": pages(f"page_type {kind}", values, 1200)})
     [page] = made.indexes
     assert "where" not in page.settings
     [said] = page.unclear
     assert said.startswith("pages: of ")
-    assert "page_type is 1 in " in said
-    assert ", 3 in 2, 4 in 1. If some" in said
+    assert f"page_type is {values[3]} in " in said
+    assert f", {values[1]} in 2, {values[0]} in 1. If some" in said
 
 
 @pytest.mark.parametrize(
@@ -376,7 +379,7 @@ def test_numbers_that_may_hide_rows_are_said_if_nothing_tells_what_they_mean(pro
         ("page_type INTEGER", [1]),
         ("page_state INTEGER", [9, 1]),
         ("priority INTEGER", [1, 2]),
-        ("page_type TEXT", ["a", "b"]),
+        ("page_type TEXT", ["post", "page"]),
     ],
     ids=["one value", "put away", "another name", "words"],
 )
