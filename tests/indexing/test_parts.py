@@ -62,7 +62,7 @@ INSERT INTO remark VALUES (10, 1, 'kim', 'Replace the toner cartridge.'),
 """
 
 
-@pytest.fixture(params=["", "digest = true"])
+@pytest.fixture(params=["", pytest.param("digest = true", marks=pytest.mark.long)])
 def project(request, tmp_path):
     project = Project(tmp_path / "project")
     project.write_settings(SETTINGS.format(digest=request.param))

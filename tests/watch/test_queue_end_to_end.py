@@ -43,6 +43,7 @@ def documents(project, name):
     return {line.partition('"document_id":')[2].partition(",")[0].strip(' "') for line in text.splitlines()}
 
 
+@pytest.mark.long
 def test_changes_are_indexed_and_those_of_an_index_that_is_not_watched_wait(project):
     refused = project.cli("watch", "--once")
     assert refused.returncode == 2

@@ -34,6 +34,7 @@ def chunker_of(servers, folder, *, chars=40):
     return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(f"sqlite:///{folder}/contexts.db"), False)
 
 
+@pytest.mark.long
 def test_a_model_that_writes_gives_every_chunk_a_context(ollama_server, saying, tmp_path):
     chunker = chunker_of(patient(ollama_server, saying), tmp_path)
     (document,) = chunker.chunk(page(numbered(12)))
