@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from slugify import slugify
+
 from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, free_name
 from rag_index.sources.relations import VERSIONS, noun
 from rag_index.sources.roles import PARTS, TableRoles, part_relation, text_parents, wanted_texts
@@ -278,8 +280,7 @@ class _Proposer:
 
 def _index_name(wanted: str, names: set[str]) -> str:
     """Return a name for an index that is not in `names`, to which it is added."""
-    plain = re.sub(r"__+", "_", re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()))
-    plain = plain.strip("-_")[:MAX_NAME_CHARS].rstrip("-_") or "index"
-    name = free_name(plain, names, "-")
+    plain = re.sub(r"__+", "_", slugify(wanted, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)).strip("-_")
+    name = free_name(plain or "index", names, "-")
     names.add(name)
     return name

@@ -341,6 +341,14 @@ def test_what_an_order_names_is_no_label_of_a_product_that_it_contains(propose):
     assert "parts" not in index(made, "products")
 
 
+@pytest.mark.parametrize(
+    ("table", "name"), [("Aufträge", "auftrage"), ("订单", "ding-dan"), ("__x__y", "x-y"), ("#", "index")]
+)
+def test_an_index_is_called_like_its_table_in_letters_that_names_may_have(propose, table, name):
+    [page] = propose({table: pages("note TEXT", [None])}).indexes
+    assert page.name == name
+
+
 def test_names_without_letters_are_names(propose):
     columns = '"#" INTEGER PRIMARY KEY, "%" TEXT, "!" INTEGER, title TEXT, body TEXT'
     rows = [(n, "ab"[n % 2], n, f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
