@@ -5,6 +5,7 @@ A name with a dot, such as `customer.name`, is a column of a join.
 
 from __future__ import annotations
 
+import re
 import string
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,8 @@ Format = Literal["plain", "html", "markdown", "bbcode", "json", "auto"]
 """How the text of a column is written."""
 Template = list[tuple[str, str | None]]
 """The parts of a template: the literal before a column, and the column (None at the end)."""
+PREFIX = re.compile(r"[ !-$&(-\[\]-~]+")
+"""What may stand before a key that another table names: no quote, no percent sign and no backslash."""
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 LINK_STARTS = ("https://", "http://", "/")
 """How an address may begin: what a template begins with decides what a browser does."""
@@ -72,6 +75,12 @@ def check_link(link: str | None) -> None:
         raise ValueError(f"link {link!r} should begin with {', '.join(LINK_STARTS)}")
 
 
+def split_prefix(name: str) -> tuple[str, str]:
+    """Return the text before the column of a template such as `tt:{old_id}`, and the column; "" if there is none."""
+    template = read_template(name, "on")
+    return (template[0][0], str(template[0][1])) if template else ("", name)
+
+
 def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None, str]:
     """Return the join and the column that a name means; the join is None for a column of the table itself."""
     join, dot, column = name.partition(".")
@@ -86,7 +95,10 @@ class JoinSettings(Section):
     db_schema: str | None = Field(default=None, alias="schema")
     """The database schema of the table; that of the index's table, if none is named."""
     on: str | dict[str, str] = Field(min_length=1)
-    """The column with the id of the joined row; or columns of `table`, each with the column that it equals."""
+    """The column with the id of the joined row; or columns of `table`, each with the column that it equals.
+
+    A column of `table` with whole numbers may have a text before it that the other column has, too: `tt:{old_id}`.
+    """
     where: str | None = Field(default=None, min_length=1)
     """The condition, in SQL, for the rows of `table` that count."""
     required: bool = False
@@ -99,7 +111,25 @@ class JoinSettings(Section):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Return the columns of `table`, each with the column that it equals."""
-        return [("id", self.on)] if isinstance(self.on, str) else list(self.on.items())
+        given = {"id": self.on} if isinstance(self.on, str) else self.on
+        return [(split_prefix(own)[1], other) for own, other in given.items()]
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Return the texts that the other columns of `pairs` have before the value; "" where they equal it."""
+        return [""] if isinstance(self.on, str) else [split_prefix(own)[0] for own in self.on]
+
+    @field_validator("on")
+    @classmethod
+    def _check_prefix(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        for own in value if isinstance(value, dict) else ():
+            template = read_template(own, "on")
+            if template is not None and (len(template) != 1 or not PREFIX.fullmatch(template[0][0])):
+                raise ValueError(
+                    f'on {own!r} should be a column of the table, or a column after a text: "tt:{{old_id}}" (the text '
+                    "in ASCII, without quotes, percent signs and backslashes)"
+                )
+        return value
 
 
 class PartSettings(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import decimal
 import math
+import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -22,7 +23,7 @@ from rag_index.sources.lookup import VALUES
 from rag_index.sources.pages import FETCH_ROWS, PAGE_CHARS, STREAMED
 from rag_index.sources.rows import LinkComposer, PayloadMaker, part_composer
 from rag_index.sources.statement import Untyped, any_untyped
-from rag_index.sources.tables import part_from
+from rag_index.sources.tables import looked_up, part_from
 from rag_index.sources.text import NotText, read_text
 
 if TYPE_CHECKING:
@@ -241,17 +242,29 @@ def owners_of(
     """
     table = PartRows(part, index, filtered=False)
     places = [split_name(name, part.joins) for name in table.on]
-    asked = [(table.rows, column, table.on)]
+    asked = [(table.rows, column, table.on, values)]
     [join, *others] = {join for join, _ in places}
-    if join is not None and not others and (own := {other: own for own, other in part.joins[join].pairs}.get(column)):
+    if join is not None and not others:
         settings, names = part.joins[join], [name for _, name in places]
-        columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
-        asked.append((sa.table(settings.table, *columns, schema=settings.db_schema), own, names))
-    for rows, name, wanted in asked:
+        for (own, other), prefix in zip(settings.pairs, settings.prefixes, strict=True):
+            if other == column:
+                columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
+                joined: FromClause = sa.table(settings.table, *columns, schema=settings.db_schema)
+                asked.append((joined, own, names, _after(prefix, values) if prefix else values))
+    for rows, name, wanted, some in asked:
         known = [rows.c[one].is_not(None) for one in wanted]
-        for first in range(0, len(values), VALUES):
-            condition = rows.c[name].in_(any_untyped(values[first : first + VALUES]))
+        for first in range(0, len(some), VALUES):
+            condition = looked_up(rows, name).in_(any_untyped(some[first : first + VALUES]))
             yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
+
+
+def _after(prefix: str, values: Sequence[Any]) -> list[int]:
+    """Return the numbers that follow a text in those values that begin with it, as `number_after` does."""
+    texts = [
+        bytes(value).decode(errors="replace") if isinstance(value, bytes | memoryview) else str(value)
+        for value in values
+    ]
+    return [int(found[1]) for text in texts if (found := re.match(re.escape(prefix) + r"(\d{1,18})", text))]
 
 
 class PartDigests(Protocol):

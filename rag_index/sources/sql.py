@@ -27,7 +27,7 @@ from rag_index.sources.pages import STREAMED, PageReader
 from rag_index.sources.parts import PartsReader, invalid_text, owners_of, replace_invalid
 from rag_index.sources.rows import RowReader, read_columns
 from rag_index.sources.statement import untyped
-from rag_index.sources.tables import OF_PART, documents_from, query_from
+from rag_index.sources.tables import OF_PART, documents_from, looked_up, query_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,7 +169,7 @@ class SqlSource:
         keys = [rows.c[key] for key in self._index.key_columns]
         with self._connect() as connection:
             if part is None:
-                yield from find_keys(connection, keys, rows.c[column], values)
+                yield from find_keys(connection, keys, looked_up(rows, column), values)
                 return
             columns = [of_document for _, of_document in part.pairs(self._index.key_columns)]
             owners = owners_of(connection, part, self._index, name, values)

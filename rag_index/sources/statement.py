@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, UserDefinedType
 
 from rag_index.errors import SettingsError
@@ -52,6 +54,31 @@ class Untyped(UserDefinedType[Any]):
 def any_untyped(values: Sequence[Any]) -> sa.BindParameter[Any]:
     """Return bound values without a type, for `IN`. However many there are, SQLAlchemy compiles the statement once."""
     return sa.bindparam(None, list(values), type_=Untyped(), expanding=True)
+
+
+class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
+    """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key.
+
+    Rows with that key are found by their index, as they would not be if the text were put before each key.
+    """
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+    def __init__(self, prefix: str, column: sa.ColumnElement[Any]) -> None:
+        """`prefix` is one of `settings.parts.PREFIX`, so it can stand in SQL as it is."""
+        super().__init__(sa.literal_column(f"'{prefix}'"), column)
+        self.length = len(prefix)
+
+
+@compiles(number_after)
+def _compile_number_after(element: number_after, compiler: Any, **options: Any) -> str:
+    prefix, column = element.clauses
+    number: Any = sa.func.substr(column, sa.literal_column(str(element.length + 1)))
+    if compiler.dialect.name == "postgresql":  # where a text that is no number is an error
+        number = sa.func.substring(number, sa.literal_column("'^[0-9]{1,18}'"))
+    starts = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(element.length))) == prefix
+    return str(compiler.process(sa.case((starts, sa.cast(number, sa.BigInteger))), **options))
 
 
 def _statement_length(query: str, lexer: re.Pattern[str]) -> int | None:

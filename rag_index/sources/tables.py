@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.settings.parts import split_name
-from rag_index.sources.statement import single_select
+from rag_index.settings.parts import split_name, split_prefix
+from rag_index.sources.statement import number_after, single_select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,15 +121,28 @@ def table_routes(index: IndexSettings) -> list[TableRoute]:
         found.append(TableRoute(_own_table(index), tuple(key), None))
     of_joins = zip(index.joins.values(), _joined(document_columns(index), index.joins), strict=True)
     for join, table in of_joins:
-        own, other = join.pairs[0]
+        own, other = _looked_up(join)
         found.append(TableRoute(table, (own,), None if [other] == key else other))
     for part in index.parts:
         names = part_columns(part, key)
         found.append(_part_route(part, _part_table(part, names), key))
         for join, table in zip(part.joins.values(), _joined(names, part.joins), strict=True):
-            own, other = join.pairs[0]
+            own, other = _looked_up(join)
             found.append(TableRoute(table, (own,), f"{part.label}{OF_PART}{other}"))
     return found
+
+
+def _looked_up(join: JoinSettings) -> tuple[str, str]:
+    """Return a column of a joined table, and the column that it equals, or of which it equals the number."""
+    own, other = join.pairs[0]
+    prefix = join.prefixes[0]
+    return own, f"{prefix}{{{other}}}" if prefix else other
+
+
+def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:
+    """Return the column of rows that `look_up` of a route names, or the number in it: `tt:{content_address}`."""
+    prefix, column = ("", name) if name in rows.c else split_prefix(name)
+    return number_after(prefix, rows.c[column]) if prefix else rows.c[column]
 
 
 def look_up_columns(index: IndexSettings) -> set[str]:
@@ -238,7 +251,9 @@ def _with_joins(
         needed = [column for n in _named(columns, joins) if (column := _of_join(n, join_name, joins)) is not None]
         where = join.where if filtered else None
         rows = _rows(join.table, join.db_schema, list(dict.fromkeys([*on, *needed])), where, index, join_name)
-        condition = sa.and_(*[rows.c[own] == _column(other, froms, joins) for own, other in join.pairs])
+        others = [_column(other, froms, joins) for _, other in join.pairs]
+        equal = [number_after(*one) if one[0] else one[1] for one in zip(join.prefixes, others, strict=True)]
+        condition = sa.and_(*[rows.c[own] == other for (own, _), other in zip(join.pairs, equal, strict=True)])
         joined = joined.join(rows, condition, isouter=not (join.required and filtered))
         froms[join_name] = rows
     selected = [_column(column, froms, joins).label(column) for column in columns]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import closing
 
 from rag_index.changes.watched_tables import Router, plan_tables
 from rag_index.documents.keys import decode_key, document_id
@@ -84,17 +84,67 @@ CHANGES = {
 }
 
 
-@pytest.fixture
-def desk(followed, tmp_path):
-    """A feed of changes, and what they mean; the settings decide what is followed."""
-    followed.run(*filter(str.strip, TABLES.split(";\n")))
+WIKI = """
+CREATE TABLE page (id INTEGER PRIMARY KEY, title VARCHAR(50), latest INTEGER);
+CREATE TABLE slots (revision INTEGER, content INTEGER, PRIMARY KEY (revision, content));
+CREATE TABLE content (id INTEGER PRIMARY KEY, address VARCHAR(50));
+CREATE TABLE text (id INTEGER PRIMARY KEY, body VARCHAR(50));
+CREATE TABLE category (id INTEGER PRIMARY KEY, page_name VARCHAR(50), content_ref VARCHAR(50));
+INSERT INTO page VALUES (1, 'Bells', 10), (2, 'Wells', 20);
+INSERT INTO slots VALUES (10, 11), (20, 21);
+INSERT INTO content VALUES (11, 'tt:100'), (21, 'tt:102');
+INSERT INTO text VALUES (100, 'cast'), (102, 'dug');
+INSERT INTO category VALUES (5, 'page-1', 'x'), (6, 'page-2', 'x')
+"""
+WIKI_SETTINGS = """
+project = "wiki"
+[source]
+url = {url!r}
+changes = "{changes}"
+[[indexes]]
+name = "pages"
+table = "page"
+key = "id"
+title = "title"
+[[indexes.parts]]
+table = "slots"
+on = {{revision = "latest"}}
+text = "text.body"
+[indexes.parts.joins.content]
+table = "content"
+on = "content"
+[indexes.parts.joins.text]
+table = "text"
+on = {{"tt:{{id}}" = "content.address"}}
+[[indexes.parts]]
+table = "category"
+on = {{"page.id" = "id"}}
+text = "content_ref"
+[indexes.parts.joins.page]
+table = "page"
+on = {{"page-{{id}}" = "page_name"}}
+"""
+WIKI_CHANGES = {
+    "INSERT INTO text VALUES (104, 'new')": set(),
+    "UPDATE text SET body = 'molten' WHERE id = 100": {"1"},
+    "UPDATE content SET address = 'tt:104' WHERE id = 11": {"1"},
+    "UPDATE text SET body = 'other' WHERE id = 100": set(),
+    "UPDATE page SET latest = 10 WHERE id = 2": {"2"},
+    "DELETE FROM text WHERE id = 104": {"1", "2"},
+    "UPDATE category SET content_ref = 'y' WHERE id = 6": {"2"},
+    "DELETE FROM category WHERE id = 6": {"2"},
+}
+
+
+def opened(followed, folder, tables, written):
+    """Return a feed of changes, what routes them, the source and the plan; the settings decide what is followed."""
+    followed.run(*filter(str.strip, tables.split(";\n")))
     url = followed.url.render_as_string(hide_password=False)
-    (tmp_path / "rag-index.toml").write_text(SETTINGS.format(url=url, changes=followed.changes), encoding="utf-8")
-    settings = load_settings(tmp_path / "rag-index.toml")
+    (folder / "rag-index.toml").write_text(written.format(url=url, changes=followed.changes), encoding="utf-8")
+    settings = load_settings(folder / "rag-index.toml")
     plan = plan_tables(settings, settings.indexes)
     source = SqlSource(settings.source_url, settings.indexes[0])
-    yield followed, followed.set_up(*plan.tables), Router(plan.routes), source, plan
-    source.close()
+    return followed.set_up(*plan.tables), Router(plan.routes), source, plan
 
 
 def ids(feed, router, source):
@@ -113,15 +163,28 @@ def ids(feed, router, source):
     return found
 
 
-def test_each_change_of_any_table_gives_the_documents_that_show_it(desk):
-    followed, feed, router, source, plan = desk
-    source.check()
-    assert [str(table) for table in plan.tables] == ["customer", "file", "person", "region", "remark", "ticket"]
-    assert not plan.notes
-    assert not plan.blind
-    for change, expected in CHANGES.items():
+def expect(changes, followed, feed, router, source):
+    """Make changes, and compare which documents are read again."""
+    for change, expected in changes.items():
         followed.run(change)
         found = ids(feed, router, source)
         if followed.changes == "wal" and not expected:
             continue  # the log has all updates
         assert found == expected, change
+
+
+def test_each_change_of_any_table_gives_the_documents_that_show_it(followed, tmp_path):
+    feed, router, source, plan = opened(followed, tmp_path, TABLES, SETTINGS)
+    with closing(source):
+        source.check()
+        assert [str(table) for table in plan.tables] == ["customer", "file", "person", "region", "remark", "ticket"]
+        assert not plan.notes
+        assert not plan.blind
+        expect(CHANGES, followed, feed, router, source)
+
+
+def test_each_change_of_rows_that_are_named_by_texts_gives_the_documents_that_show_it(followed, tmp_path):
+    feed, router, source, _ = opened(followed, tmp_path, WIKI, WIKI_SETTINGS)
+    with closing(source):
+        source.check()
+        expect(WIKI_CHANGES, followed, feed, router, source)
