@@ -11,7 +11,7 @@ from slugify import slugify
 
 from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, free_name
 from rag_index.sources.relations import VERSIONS, noun
-from rag_index.sources.roles import PARTS, TableRoles, part_relation, text_parents, wanted_texts
+from rag_index.sources.roles import PARTS, TableRoles, part_relation, pointed_texts, text_parents, wanted_texts
 from rag_index.sources.subjects import find_subjects
 
 if TYPE_CHECKING:
@@ -173,7 +173,10 @@ class _Proposer:
             for way in text_parents(subject, self._subjects):
                 for relation in way:
                     donor = self._subjects.of(relation.parent)
-                    self._donors[donor] = f"holds the text of {subject.table.full_name}"
+                    self._donors.setdefault(donor, f"holds the text of {subject.table.full_name}")
+            for pointer, own, way in pointed_texts(subject, self._subjects)[:1]:
+                for table in (pointer.parent, own.child, *[relation.parent for relation in way]):
+                    self._donors[self._subjects.of(table)] = f"holds the text of {subject.table.full_name}"
 
     def _find_roots(self, usable: Sequence[Subject]) -> None:
         """Find the tables of translations, and of versions that nothing points at: each row is a document."""

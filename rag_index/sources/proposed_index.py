@@ -13,7 +13,7 @@ from rag_index.documents.languages import find_languages, language_of
 from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
-from rag_index.sources.roles import text_parents, wanted_texts
+from rag_index.sources.roles import pointed_texts, text_parents, wanted_texts
 from rag_index.sources.subjects import NOTHING
 from rag_index.sources.visibility import answers_none, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
@@ -203,7 +203,7 @@ class IndexMaker:
         named = _identifier("_".join(stem) or parent.name, "join")
         name = free_name(named, {*self._joins, *self._table.columns, *self._part_names})
         join = self._join(relation, f"{through}." if through else "", required=required)
-        if len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through:
+        if len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through and not relation.prefix:
             join["on"] = relation.columns[0]
         if required:
             self._hidden += [f"{parent.full_name}: {one.reason}" for one in self._subjects.of(parent).conditions]
@@ -220,7 +220,8 @@ class IndexMaker:
     def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
         """Return the join with the row that a relation names, by its own columns or those of `through`, with a dot."""
         join = self._place(relation.parent)
-        join["on"] = {there: f"{through}{here}" for here, there in relation.pairs}
+        prefix = relation.prefix
+        join["on"] = {f"{prefix}{{{th}}}" if prefix else th: f"{through}{here}" for here, th in relation.pairs}
         conditions = self._subjects.of(relation.parent).conditions
         if conditions and required:
             join["where"] = joined(conditions)
@@ -322,6 +323,8 @@ class IndexMaker:
             for child, relation in self._roles.parts_of(self._subjects.of(root.parent)):
                 if child is not self._subject and all(there in by_column for _, there in relation.pairs):
                     found.append(self._part(child, relation, key, len(found), by_column))
+        for pointer, own, way in pointed_texts(self._subject, self._subjects)[:1]:
+            found.append(self._pointed_part(pointer, own, way, len(found)))
         for own, way in self._roles.links_of(self._subject)[:3]:
             found.append(self._label_part(own, way, key, len(found)))
         self._prose += sum(40 for part in found if not part.get("inline"))
@@ -460,6 +463,22 @@ class IndexMaker:
         part["inline"] = True
         self._tables += [relation.parent.full_name for relation in way]
         return part
+
+    def _pointed_part(self, pointer: Relation, own: Relation, way: Sequence[Relation], number: int) -> dict[str, Any]:
+        """Return the part with the text of the version that a row names, which a table of links leads to."""
+        part = self._part_head(self._subjects.of(own.child), number)
+        versions = {there: here for here, there in pointer.pairs}
+        part["on"] = {here: versions[there] for here, there in own.pairs}
+        part["joins"], step = {}, ""
+        for relation in way:
+            through, step = f"{step}." if step else "", _identifier(relation.parent.name, "text")
+            part["joins"][step] = self._join(relation, through)
+        donor = self._subjects.of(way[-1].parent)
+        part["key"] = _one_or_all(own.child.key)
+        part["text"] = [f"{step}.{name}" for name in donor.prose]
+        self._texts += [text for name in donor.prose for text in donor.profiles[name].texts[:20]]
+        self._tables += [relation.parent.full_name for relation in way]
+        return part | _format(donor, donor.prose, f"{step}.")
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
         """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""

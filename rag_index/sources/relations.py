@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,9 @@ NUMBERS = known_words("relations", "numbers")
 MIN_COVERED = 0.3
 """The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
 PARENTS = known_words("relations", "parents")
+PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")
+MIN_PREFIXED_KEYS = 5
+"""The values from which on those that are alike but for a number name rows of another table."""
 CONTAINERS = known_words("relations", "containers")
 
 
@@ -42,6 +46,8 @@ class Relation:
     """Columns of the child, each with the column of the parent that it equals."""
     type_column: str = ""
     type_value: Any = None
+    prefix: str = ""
+    """What the only column of the child has before the key: `tt:` of `tt:102`."""
 
     @property
     def columns(self) -> list[str]:
@@ -103,7 +109,7 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
                 and column.kind in ("number", "text", "id", "bytes")
                 and table.key != (column.name,)
             ):
-                named = _named(catalog, table, column, by_noun, tables)
+                named = _named(catalog, table, column, by_noun, tables) or _prefixed(catalog, table, column, tables)
                 found += [named] if named else []
         numbered = _polymorphic_by_number(catalog, table, tables, nouns, found, taken)
         columns = {relation.columns[0] for relation in numbered}
@@ -196,6 +202,26 @@ def _by_values(
             fits.append((share, covered + (column.name in parent.columns), parent))
     best = max(fits, key=lambda fit: fit[:2], default=None)
     return None if best is None else Relation(table, best[2], ((column.name, _matching_key(best[2], column)),))
+
+
+def _prefixed(
+    catalog: DatabaseCatalog, table: DatabaseTable, column: Column, tables: Sequence[DatabaseTable]
+) -> Relation | None:
+    """Return the table with texts whose keys a column has after a word that all values begin with."""
+    if column.kind not in ("text", "bytes") or len(column.filled) < MIN_PREFIXED_KEYS:
+        return None
+    values = [value.decode("ascii", "replace") if isinstance(value, bytes) else value for value in column.filled]
+    found = [match for value in values if (match := PREFIXED_KEY.fullmatch(str(value)))]
+    prefix, count = Counter(match["prefix"] for match in found).most_common(1)[0] if found else ("", 0)
+    numbers = [int(match["key"]) for match in found if match["prefix"] == prefix]
+    if count < MIN_FOUND * len(values) or 2 * len(set(numbers)) < count:  # `utf-8` is no key
+        return None
+    for parent in tables:
+        key = parent.key[0] if len(parent.key) == 1 and noun(parent.name)[-1] in VERSIONS else ""
+        is_number = bool(key) and parent is not table and parent.columns[key].kind == "number"
+        if is_number and catalog.share_found(numbers, parent, key) >= MIN_FOUND:
+            return Relation(table, parent, ((column.name, key),), prefix=prefix)
+    return None
 
 
 def _matching_key(parent: DatabaseTable, column: Column) -> str:

@@ -112,7 +112,9 @@ def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
     if subject.version or not (subject.prose or (subject.title and not subject.is_label)):
         return []
     usable = [
-        one for one in subject.relations if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table
+        one
+        for one in subject.relations
+        if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table and not one.prefix
     ]
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or not subject.title):
@@ -187,6 +189,34 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
             ):
                 found.append([one, second])
     return found
+
+
+def pointed_texts(subject: Subject, subjects: Subjects) -> list[tuple[Relation, Relation, list[Relation]]]:
+    """Return how the text of the version that a row names is reached, if a table of links leads from there to it.
+
+    That are the relation to the version, that of the links to it, and the way from the links, of one or two relations.
+    """
+    return [
+        (pointer, own, way)
+        for pointer in subject.relations
+        if pointer.is_pointer and not pointer.type_column and not subject.has_prose
+        for own in subjects.of(pointer.parent).children
+        if not subjects.of(own.child).has_text and own.child is not subject.table and not own.type_column
+        for way in _ways_to_text(subjects.of(own.child), own, subjects)
+    ]
+
+
+def _ways_to_text(link: Subject, own: Relation, subjects: Subjects) -> list[list[Relation]]:
+    """Return the ways from a row to a text, of one or two relations, without the relation `own`."""
+    firsts = [one for one in link.relations if one is not own and not one.type_column]
+    ways = [[one] for one in firsts]
+    ways += [[one, two] for one in firsts for two in subjects.of(one.parent).relations if not two.type_column]
+    return [way for way in ways if _is_text_of(subjects.of(way[-1].parent), way[-1])]
+
+
+def _is_text_of(donor: Subject, relation: Relation) -> bool:
+    """Return whether a relation leads to the table with the texts of versions."""
+    return donor.noun[-1] in VERSIONS and donor.has_prose and not relation.is_pointer
 
 
 def wanted_texts(subject: Subject, columns: Sequence[str]) -> list[str]:

@@ -74,6 +74,8 @@ class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
 @compiles(number_after)
 def _compile_number_after(element: number_after, compiler: Any, **options: Any) -> str:
     prefix, column = element.clauses
+    if compiler.dialect.name == "sqlite":  # to which no text is equal to bytes
+        column = sa.cast(column, sa.Text)
     number: Any = sa.func.substr(column, sa.literal_column(str(element.length + 1)))
     if compiler.dialect.name == "postgresql":  # where a text that is no number is an error
         number = sa.func.substring(number, sa.literal_column("'^[0-9]{1,18}'"))

@@ -337,7 +337,9 @@ def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(da
 
 
 def test_rows_are_named_by_texts_with_more_in_them_than_their_keys(database):
-    binary = {"postgresql": "VARCHAR(99)", "mariadb": "VARBINARY(99)"}.get(database.url.get_backend_name(), "BLOB")
+    kind = database.url.get_backend_name()
+    binary = {"postgresql": "VARCHAR(99)", "mariadb": "VARBINARY(99)"}.get(kind, "BLOB")
+    first, last = ("CAST(", " AS BLOB)") if kind == "sqlite" else ("", "")
     database.run(
         f"CREATE TABLE page (id INTEGER PRIMARY KEY, title {binary}, latest INTEGER)",
         "CREATE TABLE slots (revision INTEGER, role INTEGER, content INTEGER, PRIMARY KEY (revision, role))",
@@ -346,7 +348,7 @@ def test_rows_are_named_by_texts_with_more_in_them_than_their_keys(database):
         "INSERT INTO page VALUES (1, 'Bells', 10), (2, 'Ferries', 20), (3, 'Wells', 30), (4, 'Mills', 40)",
         "INSERT INTO slots VALUES (9, 1, 8), (10, 1, 11), (10, 2, 12), (20, 1, 21), (30, 1, 31), (40, 1, 41)",
         "INSERT INTO content VALUES (8, 'tt:99'), (11, 'tt:100'), (12, 'tt:101'), (21, 'es:102'), (31, 'tt:no'), "
-        "(41, 'tt:103?flags=utf-8')",
+        f"(41, {first}'tt:103?flags=utf-8'{last})",
         "INSERT INTO text VALUES (99, 'old'), (100, 'cast'), (101, 'captions'), (102, 'external'), (103, 'ground')",
     )
     text = {"content": {"table": "content", "on": "content"}}

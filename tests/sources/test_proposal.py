@@ -768,3 +768,40 @@ def test_entries_with_titles_are_parts_of_a_thread_that_has_no_text(propose):
         }
     )
     assert [part["table"] for part in index(made, "thread")["parts"]] == ["thread_entry"]
+
+
+def wiki(prefix="tt:"):
+    """Return the tables of a wiki in the way of MediaWiki: pages, versions, what they consist of, and texts."""
+    texts = {n: f"{PROSE} {n}" for n in range(1, 41)}
+    return {
+        "page": ("page_id INTEGER PRIMARY KEY, page_title TEXT, page_latest INTEGER, page_is_redirect INTEGER",
+                 [(n, f"Mill_of_{n}", 2 * n, int(n == 3)) for n in range(1, 21)]),
+        "revision": ("rev_id INTEGER PRIMARY KEY, rev_page INTEGER, rev_minor_edit INTEGER, rev_sha1 TEXT",
+                     [(n, (n + 1) // 2, n % 2, "") for n in texts]),
+        "slots": ("slot_revision_id INT, role INT, slot_content_id INT, PRIMARY KEY (slot_revision_id, role)",
+                  [(n, 1, n + 100) for n in texts]),
+        "content": ("content_id INTEGER PRIMARY KEY, content_size INTEGER, content_address TEXT",
+                    [(n + 100, 9, f"{prefix}{n + 500}") for n in texts]),
+        "text": ("old_id INTEGER PRIMARY KEY, old_text TEXT, old_flags TEXT",
+                 [(n + 500, text, "utf-8") for n, text in texts.items()]),
+    }  # fmt: skip
+
+
+def test_the_newest_text_of_a_page_is_found_by_a_table_of_links_and_an_address(propose):
+    made = propose(wiki())
+    assert [one.tables[0] for one in made.indexes] == ["page"]
+    assert made.left_out["text"] == "holds the text of page"
+    (part,) = index(made, "page")["parts"]
+    assert part["on"] == {"slot_revision_id": "page_latest"}
+    assert part["joins"]["text"]["on"] == {"tt:{old_id}": "content.content_address"}
+    settings = Settings(source={"url": str(propose.url)}, indexes=[{"name": "one", **index(made, "page")}])
+    source = open_source(settings, settings.indexes[0])
+    found = source.page(None, 50).documents
+    source.close()
+    assert dict(zip(found.keys, found.texts, strict=True)) == {
+        str(n): f"{PROSE} {2 * n}" for n in {*range(1, 21)} - {3}
+    }
+
+
+def test_an_address_of_texts_elsewhere_names_no_row(propose):
+    assert propose(wiki("es:99")).left_out["text"].startswith("holds texts, and no column says of what they are")
