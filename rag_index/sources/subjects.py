@@ -137,6 +137,7 @@ class Subject:
             else set()
         )
         used = {column for relation in self.relations for column in relation.columns}
+        used |= {one.column for one in self.conditions}
         return [
             p.name
             for p in self.profiles.values()
@@ -268,6 +269,8 @@ class Subject:
             return "is for programs, by its name and its values"
         if self.is_login:
             return "holds the accounts of people who log in"
+        if self.noun[-1] == "key" and any(p.role == "secret" for p in self.profiles.values()):
+            return "holds keys"
         for one in self.unmet:
             if set(words(one.column)) & (HIDDEN_FLAGS | DELETED) and self.table.rows <= SAMPLED_ROWS:
                 return f"has no row that may be shown: {one.reason}"

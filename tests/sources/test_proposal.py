@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
+
 import pytest
 import sqlalchemy as sa
 
@@ -805,3 +807,17 @@ def test_the_newest_text_of_a_page_is_found_by_a_table_of_links_and_an_address(p
 
 def test_an_address_of_texts_elsewhere_names_no_row(propose):
     assert propose(wiki("es:99")).left_out["text"].startswith("holds texts, and no column says of what they are")
+
+
+def test_a_letter_that_says_who_may_see_a_row_is_no_text(propose):
+    columns, rows = pages("link_visible TEXT", ["Y", "N", "Y"], 3)
+    assert index(propose({"links": (columns, rows)}), "links")["text"] == ["body"]
+
+
+def test_keys_of_programs_are_left_out_though_they_have_descriptions(propose):
+    keys = [(n, f"The key of mill no. {n}", f"ck_{sha1(bytes([n])).hexdigest()}", f"{n:07x}") for n in range(1, 13)]
+    tables = {
+        "api_keys": ("id INTEGER PRIMARY KEY, description TEXT, consumer_key TEXT, truncated_key TEXT", keys),
+        "pages": pages("x INTEGER", [0]),
+    }
+    assert propose(tables).left_out["api_keys"] == "holds keys"
