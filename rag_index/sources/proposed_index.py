@@ -445,7 +445,8 @@ class IndexMaker:
     def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str], number: int) -> dict[str, Any]:
         """Return the part with the labels, such as tags, that a table links with rows, and with a value of each."""
         link = self._subjects.of(own.child)
-        name = _identifier(way[-1].parent.name, "label")
+        table = words(way[-1].parent.name)
+        name = _identifier("_".join(table[len(table) > 1 and table[0] == self._subjects.nouns.prefix :]), "label")
         part: dict[str, Any] = {"name": name, **self._part_head(link, number)}
         self._part_names.add(name)
         part["on"] = _on(own.pairs, key)
