@@ -173,6 +173,8 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "internal"
     if named & HIDDEN_FLAGS and made.last_word == "reason":
         return "internal"
+    if "draft" in named and made.last_word in {*TITLES, *PROSE}:
+        return "internal"
     looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
     return "personal" if looks or (named & PERSONAL and made.length < 100 and not is_key) else None
 

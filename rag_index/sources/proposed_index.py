@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
+MAX_KINDS = 30
+"""Tables with one more row for each row, one for each kind of page, say, that are parts at most."""
 MAX_CONTAINERS = 25
 """Rows of a table that describes what others refer to, such as projects and forums, and is no document itself."""
 MIN_DESCRIPTION = 80
@@ -263,13 +265,16 @@ class IndexMaker:
             if (
                 relation.type_column
                 or parent is self._subject
-                or relation.parent.full_name in self._tables
                 or relation.is_pointer
                 or not self._subject.profiles[own.columns[0]].filled
             ):
                 continue
             hides = not which and self._hides(relation)
-            label = parent.title if parent.title in parent.table.columns and not parent.is_login else None
+            joined_tables = [relation.parent.name == join["table"] for join in self._joins.values()]
+            if any(joined_tables) if hides else relation.parent.full_name in self._tables:
+                continue
+            says = parent.title in parent.table.columns and not parent.is_login and not parent.says_nothing
+            label = parent.title if says else None
             if not hides and (label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > 200)):
                 continue
             name = self._add_join(relation, required=hides)
@@ -289,12 +294,13 @@ class IndexMaker:
 
     def _is_contained(self, relation: Relation) -> bool:
         """Return whether all rows name one of the other table, which contains several rows, or those of several."""
-        column = relation.child.columns[relation.columns[0]]
-        named = sum(value not in NOTHING for value in column.filled)
-        filled = named >= 0.98 * max(1, len(column.values)) and named == len(column.filled)
+        values = self._subjects.of(relation.child).shown(relation.columns[0])
+        filled = [value for value in values if value is not None and value != ""]
+        named = sum(value not in NOTHING for value in filled)
+        every = named >= 0.98 * max(1, len(values)) and named == len(filled)
         parent = self._subjects.of(relation.parent)
         hub = len({one.child.full_name for one in parent.children if not one.type_column}) >= MIN_CHILDREN
-        return filled and (hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
+        return every and (hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
 
     def _add_hiding(self, relation: Relation) -> None:
         """Join what hides rows by two steps, such as the project of the wiki of a page."""
@@ -328,7 +334,10 @@ class IndexMaker:
         for own, way in self._roles.links_of(self._subject)[:3]:
             found.append(self._label_part(own, way, key, len(found)))
         self._prose += sum(40 for part in found if not part.get("inline"))
-        return _with_labels(found[:MAX_PARTS], {*self._joins, *self._table.columns})
+        extending = [part for part in found if part["on"] == part.get("key")]
+        others = [part for part in found if part not in extending]
+        kept = extending[:MAX_KINDS] + others[:MAX_PARTS]
+        return _with_labels([part for part in found if part in kept], {*self._joins, *self._table.columns})
 
     def _part(
         self,
@@ -517,7 +526,7 @@ class IndexMaker:
         if language != "english":
             made["language"] = language
             self._reasons["language"] = "as the values look"
-            if subject.locale is not None and isinstance(language, list):
+            if self._has_codes and isinstance(language, list):
                 made["language_column"] = subject.locale
         if self._joins:
             made["joins"] = self._joins
@@ -525,10 +534,15 @@ class IndexMaker:
             made["parts"] = parts
         return made
 
+    @property
+    def _has_codes(self) -> bool:
+        """Return whether a column says the language of a row by its code."""
+        return self._subject.locale is not None and self._subject.profiles[self._subject.locale].role == "locale"
+
     def _language(self) -> str | list[str]:
         """Return the language of the texts, or several."""
-        if (locale := self._subject.locale) is not None:
-            codes = self._subject.profiles[locale].choices
+        if self._has_codes:
+            codes = self._subject.profiles[str(self._subject.locale)].choices
             return _one_or_all(list(dict.fromkeys(filter(None, map(language_of, codes)))) or [NO_LANGUAGE])
         return _one_or_all(find_languages(self._texts))
 

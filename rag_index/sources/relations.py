@@ -22,6 +22,9 @@ MIN_FOUND = 0.9
 MIN_PREFIXED = 0.6
 """The share of tables whose names begin with one word, which then says nothing."""
 KEY_WORDS = known_words("relations", "key_words")
+STATE_WORDS = frozenset(["state", "status", "stage", "level"])
+LANGUAGES = frozenset(["lang", "language", "locale"])
+"""What tables with a row for each language are called."""
 TYPE_WORDS = known_words("relations", "type_words")
 POINTERS = known_words("relations", "pointers")
 VERSIONS = ordered_words("relations", "versions")
@@ -134,11 +137,18 @@ def _contained_keys(
         parent
         for parent in tables
         if parent is not table and len(parent.key) > 1 and set(parent.key) <= table.columns.keys()
+        and not _is_crossing(parent, tables)
         and parent.full_name not in known
         and (set(parent.key) < set(table.key) or not set(table.key) <= set(parent.key))
         and _same_values(table, parent)
     ]  # fmt: skip
     return [Relation(table, parent, tuple((name, name) for name in parent.key)) for parent in found]
+
+
+def _is_crossing(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> bool:
+    """Return whether a key consists of keys of other tables: links, and texts by language and shop, contain no rows."""
+    keys = {one.key for one in tables if one is not table}
+    return all((name,) in keys for name in table.key)
 
 
 def _same_values(table: DatabaseTable, parent: DatabaseTable) -> bool:
@@ -162,9 +172,13 @@ def _named(
         return None
     if named & POINTERS and not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
         return None
+    bare = [singular(word) for word in words(column.name) if word not in KEY_WORDS]
+    is_kind = bare[-1:] and bare[-1] in TYPE_WORDS | STATE_WORDS
     fits: list[tuple[float, DatabaseTable, str]] = []
     for parent in _candidates(table, column, by_noun, tables):
         key = _matching_key(parent, column)
+        if is_kind and not (len(bare) < len(words(column.name)) or {*noun(parent.name)} & {*noun(table.name)}):
+            continue  # the `state` of a product is none of an order
         if key and (share := catalog.share_found(values, parent, key)) >= MIN_FOUND:
             fits.append((share, parent, key))
     if fits:
@@ -252,10 +266,11 @@ def _candidates(
     for start in range(len(bare)):
         if own & set(bare[:start]):  # `cms_category_id` of `cms` means no other category
             break
-        found += by_noun.get(tuple(bare[start:]), [])
+        if start == 0 or bare[start:] != bare[-1:] or bare[-1] not in TYPE_WORDS:  # `data_type` is no `badge_type`
+            found += by_noun.get(tuple(bare[start:]), [])
     if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1):
         for word in reversed(bare):
-            found += by_noun.get((word,), [])
+            found += by_noun.get((word,), []) if len(bare) == 1 or word not in TYPE_WORDS else []
     if any(word in GENERIC or word.endswith("able") for word in bare):
         own_noun = noun(table.name)
         found += by_noun.get(own_noun[:-1], []) + by_noun.get(own_noun[-2:-1], [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rag_index.sources.columns import words
 from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation
 from rag_index.sources.subjects import MIN_TITLES
 from rag_index.sources.visibility import first_of_each
@@ -28,6 +29,8 @@ PAIRS = {
     "option": frozenset(["product", "question"]),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
+OUT = frozenset(["live", "published", "active", "current"])
+"""Words of columns that name the version that people see, beside `latest`."""
 MAX_LINK_COLUMNS = 6
 """The columns, beside times, up to which a table without texts links rows of two others."""
 MIN_OWN_TITLES = 0.5
@@ -62,7 +65,7 @@ class TableRoles:
         found = []
         for link in self.subjects.all:
             columns = [one for one in link.profiles.values() if one.role != "time"]
-            if link.prose or link.title or len(columns) > MAX_LINK_COLUMNS or link is subject:
+            if link.prose or link.title or len(columns) > MAX_LINK_COLUMNS or link is subject or link.refusal():
                 continue
             to_this = [one for one in link.relations if one.parent is subject.table]
             types = {one.type_column for one in to_this}
@@ -80,7 +83,7 @@ class TableRoles:
     def _label_way(self, first: Relation) -> list[Relation]:
         """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
         label = self.subjects.of(first.parent)
-        if label.is_people or not label.table.key:
+        if label.is_people or not label.table.key or label.says_nothing:
             return []
         if label.title and not label.is_unnamed:
             return [first]
@@ -88,7 +91,8 @@ class TableRoles:
             return []  # an order, say: what it names is no label of what it contains
         for second in label.relations:
             last = self.subjects.of(second.parent)
-            if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
+            named = last.title in last.table.columns and not last.is_people and not last.says_nothing
+            if named and not second.type_column and last is not label:
                 return [first, second]
         return []
 
@@ -119,7 +123,7 @@ def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or not subject.title):
         return typed
-    fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one))]
+    fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one, subjects))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
 
 
@@ -127,12 +131,20 @@ def _may_have_parts(parent: Subject) -> bool:
     return not parent.refusal() and bool(parent.table.key) and not parent.is_login
 
 
-def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
+def _is_named_by_language(parent: Subject, subjects: Subjects) -> bool:
+    """Return whether another table has what rows are called, in each language."""
+    children = [subjects.of(one.child) for one in parent.children]
+    return any(one.locale and one.title and one.noun[: len(parent.noun)] == parent.noun for one in children)
+
+
+def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subjects) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
     is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
     last = child.noun[-1]
     pairs = parent.noun[-1] in PAIRS.get(last, ())
-    if relation.is_pointer or (is_whole and not pairs and not parent.has_text):
+    if relation.is_pointer or (
+        is_whole and not pairs and not (parent.has_text or _is_named_by_language(parent, subjects))
+    ):
         return 0
     if parent.noun[-1] in CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
@@ -171,6 +183,8 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
     found: list[list[Relation]] = []
     for one in subject.relations:
         donor = subjects.of(one.parent)
+        if one.is_pointer and (_is_extended(subject, subjects) or _is_older(one, subject)):
+            continue
         if (subject.has_prose and not one.is_pointer) or any(
             own.columns == list(donor.table.key) and own.parent is not subject.table for own in donor.relations
         ):
@@ -189,6 +203,21 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
             ):
                 found.append([one, second])
     return found
+
+
+def _is_extended(subject: Subject, subjects: Subjects) -> bool:
+    """Return whether other tables have one more row with texts for each row: versions repeat these."""
+    return any(
+        one.columns == list(one.child.key) and not one.type_column and subjects.of(one.child).has_prose
+        for one in subject.children
+    )
+
+
+def _is_older(pointer: Relation, subject: Subject) -> bool:
+    """Return whether a pointer names the latest version, drafts among them, and another one the version that is out."""
+    others = [one for one in subject.relations if one.parent is pointer.parent and one is not pointer]
+    out = [one for one in others if OUT & {*words(one.columns[0])}]
+    return bool(out) and not OUT & {*words(pointer.columns[0])}
 
 
 def pointed_texts(subject: Subject, subjects: Subjects) -> list[tuple[Relation, Relation, list[Relation]]]:

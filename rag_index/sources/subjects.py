@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
-from rag_index.sources.relations import CONTAINERS, VERSIONS, Nouns, find_relations
+from rag_index.sources.relations import CONTAINERS, LANGUAGES, VERSIONS, Nouns, find_relations, noun
 from rag_index.sources.visibility import (
     DELETED,
     HIDDEN_FLAGS,
@@ -19,6 +19,7 @@ from rag_index.sources.visibility import (
     has_status_flags,
     hidden_by,
     internal_rows,
+    restricted_by,
 )
 from rag_index.sources.vocabulary import known_words
 
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from rag_index.sources.relations import Relation
     from rag_index.sources.visibility import Condition
 
+RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
+"""Tables with the rows that only those may see who log in, or know a password."""
 MACHINERY = known_words("subjects", "machinery")
 DOUBTFUL = known_words("subjects", "doubtful")
 MACHINE_NOUN = re.compile(
-    r"\w*cach\w*|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
 PRIVATE = known_words("subjects", "private")
 PEOPLE = known_words("subjects", "people")
@@ -45,6 +48,8 @@ MAX_PAIR_COLUMNS = 6
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
 NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
+WHOLE_TITLES = ("title", "subject", "headline")
+"""Columns that are what a row is called, though many may have the same."""
 MIN_TOLD = 0.6
 """The share of titles of their own from which on rows are told from each other by them, and not by another name."""
 MIN_TITLES = 0.9
@@ -53,6 +58,8 @@ PLACED = frozenset(["visible", "visibility", "hidden", "published", "public"])
 """Words of columns that say of a row of another table whether people see it. That a link was deleted says nothing."""
 MIN_PLACED = 0.9
 """The share of rows that another table has a row for, if it says which of them may be seen."""
+COPIES = frozenset(["alias", "copy", "translation", "source"])
+"""Words of columns that name a row of the same table that is not above this one."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
@@ -90,7 +97,8 @@ class Subject:
             return min(
                 shorts,
                 key=lambda p: (
-                    p.distinct < MIN_TOLD,
+                    "meta" in words(p.name),
+                    p.distinct < MIN_TOLD and p.name not in WHOLE_TITLES,
                     len(words(p.name)) > 2,
                     TITLES.index(p.last_word) if p.last_word in TITLES else 99,
                 ),
@@ -155,6 +163,17 @@ class Subject:
         own = [one for one in self.relations if one.parent is self.table and "root" in words(one.columns[0])]
         return next((one for one in own if self._are_replies(*one.pairs[0])), None)
 
+    def shown(self, column: str) -> list[Any]:
+        """Return the sampled values of a column in those rows that may be shown."""
+        columns = self.table.columns
+        hidden = [columns[one.column].values for one in self.conditions]
+        rows = zip(columns[column].values, *hidden, strict=True)
+        return [
+            value
+            for value, *some in rows
+            if all(one.shows(other) for one, other in zip(self.conditions, some, strict=True))
+        ]
+
     def _are_replies(self, column: str, key: str) -> bool:
         columns = self.table.columns
         all_rows = zip(*[one.values for one in columns.values()], strict=True)
@@ -188,7 +207,13 @@ class Subject:
     @cached_property
     def locale(self) -> str | None:
         """Return the column with the language of a row."""
-        return next((p.name for p in self.profiles.values() if p.role == "locale"), None)
+        by_code = (p.name for p in self.profiles.values() if p.role == "locale")
+        by_number = (
+            one.columns[0]
+            for one in self.relations
+            if noun(one.parent.name)[-1] in LANGUAGES and one.columns[0] in self.table.key and len(self.table.key) > 1
+        )
+        return next(by_code, None) or next(by_number, None)
 
     def is_by_language(self, relation: Relation) -> bool:
         """Return whether there is one row with a title for each language of what a relation names."""
@@ -236,6 +261,11 @@ class Subject:
         return self.title in self.profiles and self.profiles[str(self.title)].distinct < MIN_TOLD
 
     @property
+    def says_nothing(self) -> bool:
+        """Return whether the name of a row is nothing that tells others apart: all name the only one, or a language."""
+        return self.table.rows < 2 or self.noun[-1] in LANGUAGES
+
+    @property
     def is_label(self) -> bool:
         """Return whether rows are names to which others refer, and no more."""
         return not self.has_prose and self.table.rows <= MAX_LABELS and bool(self.children)
@@ -259,6 +289,7 @@ class Subject:
             or any(map(MACHINE_NOUN.fullmatch, nouns))
             or self.noun[:1] == ("django",)
             or (nouns & {"log", "history"} and "audit" in nouns)
+            or ("index" in nouns and nouns & {"search", "entry"})
         ):
             return "is for programs, by its name"
         if (
@@ -269,7 +300,7 @@ class Subject:
             return "is for programs, by its name and its values"
         if self.is_login:
             return "holds the accounts of people who log in"
-        if self.noun[-1] == "key" and any(p.role == "secret" for p in self.profiles.values()):
+        if (self.noun[-1] == "key" or "api" in self.noun) and any(p.role == "secret" for p in self.profiles.values()):
             return "holds keys"
         for one in self.unmet:
             if set(words(one.column)) & (HIDDEN_FLAGS | DELETED) and self.table.rows <= SAMPLED_ROWS:
@@ -342,6 +373,12 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     subjects = Subjects(catalog, nouns, made)
     for relation in relations:
         subjects.of(relation.parent).children.append(relation)
+    for one in made:
+        one.conditions += [
+            restricted_by(relation, _path_of(one), catalog)
+            for relation in one.children
+            if RESTRICTS.fullmatch("_".join(subjects.of(relation.child).noun)) and not relation.type_column
+        ][:1]
     placing = [(one, relation) for one in made for relation in one.children]
     hidden = [
         (one, hidden_by(relation, told, catalog))
@@ -353,6 +390,19 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     for subject, condition in hidden:
         subject.conditions.append(condition)
     return subjects
+
+
+def _path_of(subject: Subject) -> str:
+    """Return the column with a path that begins with that of the row above, as pages of a tree may have; "" if none."""
+    for name, column in subject.table.columns.items():
+        values = [value for value in column.values if isinstance(value, str) and value]
+        if words(name)[-1:] == ("path",) and len(values) == len(column.values) and len({*map(len, values)}) > 1:
+            known = {*values}
+            step = min(len(value) for value in values)
+            below = [value for value in values if len(value) > step]
+            if below and all(any(value[:end] in known for end in range(1, len(value))) for value in below):
+                return name
+    return ""
 
 
 def _placing(child: Subject, relation: Relation) -> list[Condition]:
@@ -386,6 +436,7 @@ def _add_conditions(subject: Subject, catalog: DatabaseCatalog) -> None:
     if title in table.columns and 0 < table.rows <= MAX_LABELS and subject.children and not subject.is_people:
         internal = internal_rows(table, str(title), catalog.quoted)
         subject.conditions += [internal] if internal else []
-    tree = [one for one in subject.relations if one.parent is table and len(one.pairs) == 1 and not one.type_column]
+    own = [one for one in subject.relations if one.parent is table and len(one.pairs) == 1 and not one.type_column]
+    tree = [one for one in own if not COPIES & {*words(one.columns[0])}]
     if tree and subject.conditions and subject.noun[-1] in CONTAINERS:
         subject.conditions.append(below_hidden(tree[0], subject.conditions, catalog))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rag_index.sources.columns import words
+from rag_index.sources.columns import singular, words
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ MAX_GROUPED = 0.2
 """The share of rows up to which those that name a group are for that group alone."""
 MAX_STATES = 12
 MAX_CODES = 8
+MAX_TYPES = 20
 CODED = ("type", "kind", "class", "status", "state")
 """The last words of the names of codes that may say who may see a row, which only the application knows."""
 STATUS = "status"
@@ -62,9 +63,11 @@ MODERATION = known_words("visibility", "moderation")
 HIDDEN_VALUES = known_words("visibility", "hidden_values")
 BAD_TYPES = re.compile(
     r".*(?:revision|autosave|draft|nav_?menu|menu_?item|attachment|template|^log$|system|changeset|oembed|custom_css|redirect|"
-    r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot).*",
+    r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot|direct_?message).*",
     re.IGNORECASE,
 )
+FOR_FEW = re.compile(r".*(?:internal|private|whisper|direct_?message).*", re.IGNORECASE)
+"""Types of what a few people may see."""
 MESSENGER = ("O", "P", "D")
 """The types of channels that all people, only some, or two can read: open, private, direct."""
 INTERNAL_NAMES = re.compile(
@@ -103,6 +106,8 @@ def find_conditions(
     """
     found: list[Condition] = []
     for column in table.columns.values():
+        if _switches(table, column):
+            continue
         profile, name = profiles[column.name], catalog.quoted(column.name)
         made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
         made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
@@ -111,6 +116,12 @@ def find_conditions(
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
             found.append(made)
     return found
+
+
+def _switches(table: DatabaseTable, column: Column) -> bool:
+    """Return whether a flag says what can be done with a row: with `comments_enabled`, posts are shown or not."""
+    named = {*words(column.name)}
+    return "enabled" in named and not named <= {"enabled", "is", *map(singular, words(table.name))}
 
 
 def has_status_flags(tables: Iterable[DatabaseTable], accounts: Container[str]) -> bool:
@@ -207,6 +218,24 @@ def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: Data
     return Condition(
         key, f"{catalog.quoted(key)} NOT IN ({hidden})", f"in {child.full_name}, {said}", lambda value: True
     )
+
+
+def restricted_by(relation: Relation, path: str, catalog: DatabaseCatalog) -> Condition:
+    """Return the condition that leaves out rows that another table restricts, and those below them by their `path`."""
+    ((column, key),) = relation.pairs
+    quoted = catalog.quoted
+    own, restricting = (
+        ".".join(map(quoted, filter(None, [table.schema, table.name]))) for table in (relation.parent, relation.child)
+    )
+    hidden = f"SELECT {quoted(column)} FROM {restricting} WHERE {quoted(column)} IS NOT NULL"
+    if path:
+        at, named = quoted(path), quoted(key)
+        hidden = (
+            f"SELECT one.{named} FROM {own} AS one JOIN {own} AS above ON SUBSTR(one.{at}, 1, LENGTH(above.{at})) = "
+            f"above.{at} WHERE above.{named} IN ({hidden})"
+        )
+    reason = f"{relation.child.full_name} says who may see a row{' and those below it' if path else ''}"
+    return Condition(key, f"{quoted(key)} NOT IN ({hidden})", reason, lambda value: True)
 
 
 def first_of_each(
@@ -406,15 +435,17 @@ LOOKS = (_flag, _level, _alone, _deleted, _published, _state, _number, _audience
 
 def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `post_type`, if some types are nothing that people read."""
-    if profile.role != "choice" or words(profile.name)[-1] not in ("type", "kind", "class"):
+    if profile.role not in ("choice", "code") or words(profile.name)[-1] not in ("type", "archetype", "kind", "class"):
         return None
-    good = [value for value in profile.choices if not BAD_TYPES.fullmatch(value)]
-    if {*MESSENGER} <= {*profile.choices}:
+    choices = profile.choices or tuple(dict.fromkeys(map(str, table.columns[profile.name].filled)))
+    good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
+    if {*MESSENGER} <= {*choices}:
         good = ["O"]
     good = [value for value in good if _has_text(table, profile.name, value)]
-    if not good or len(good) == len(profile.choices):
+    good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
+    if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
         return None
-    reason = f"{profile.name} is also {', '.join(value for value in profile.choices if value not in good)}"
+    reason = f"{profile.name} is also {', '.join(value for value in choices if value not in good)}"
     return Condition(profile.name, f"{name} IN ({_listed(good)})", reason, lambda value: value in good)
 
 

@@ -821,3 +821,128 @@ def test_keys_of_programs_are_left_out_though_they_have_descriptions(propose):
         "pages": pages("x INTEGER", [0]),
     }
     assert propose(tables).left_out["api_keys"] == "holds keys"
+
+
+def test_conversations_between_persons_are_hidden_with_their_type_and_what_is_in_a_hidden_category_too(propose):
+    """Private topics have no category, which hides no other; a list of featured topics names categories as well."""
+    kinds = ["regular"] * 9 + ["private_message"] * 3
+    topics = [(n, f"Topic {n} of the mill", f"{PROSE} {n}", kind, None if kind != "regular" else n % 3 + 1)
+              for n, kind in enumerate(kinds, 1)]  # fmt: skip
+    made = propose(
+        {
+            "topic": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, archetype TEXT, category_id INTEGER", topics),
+            "category": ("id INTEGER PRIMARY KEY, name TEXT, read_restricted INTEGER",
+                         [(1, "Mills", 0), (2, "Wheels", 0), (3, "Bakers", 1)]),
+            "category_topic": ("category_id INTEGER, topic_id INTEGER, PRIMARY KEY (category_id, topic_id)",
+                               [(n % 3 + 1, n) for n in range(1, 10)]),
+        }
+    )  # fmt: skip
+    assert shown(propose, made, "topic") == {str(n) for n in range(1, 10) if n % 3 != 2}
+
+
+def test_a_channel_of_two_persons_is_hidden_though_there_are_few_channels(propose):
+    messages = [(n, n % 3 + 1, f"{PROSE} {n}") for n in range(1, 31)]
+    channels = [(1, "Mill talk", "CategoryChannel"), (2, "Wheel talk", "CategoryChannel")]
+    made = propose(
+        {
+            "chat_message": ("id INTEGER PRIMARY KEY, chat_channel_id INTEGER, message TEXT", messages),
+            "chat_channel": ("id INTEGER PRIMARY KEY, name TEXT, type TEXT",
+                             [*channels, (3, None, "DirectMessageChannel")]),
+        }
+    )  # fmt: skip
+    assert shown(propose, made, "chat_message") == {str(n) for n in range(1, 31) if n % 3 != 2}
+
+
+def test_a_flag_for_what_can_be_done_with_a_row_hides_none(propose):
+    made = propose(
+        {"posts": pages("comments_enabled INTEGER", [0, 1, 0]), "boards": pages("board_enabled INTEGER", [1, 0, 1])}
+    )
+    assert len(shown(propose, made, "posts")) == 12
+    assert len(shown(propose, made, "boards")) == 11
+
+
+def shop():
+    """Return the tables of a shop whose products have texts by language and by shop, in the way of PrestaShop."""
+    both = [(n, 1, language) for n in range(1, 13) for language in (1, 2)]
+    key = "PRIMARY KEY ({}, id_shop, id_lang)".format
+    texts = "id_product INT, id_shop INT, id_lang INT, name TEXT, meta_title TEXT, description TEXT, "
+    return {
+        "ps_product": ("id_product INTEGER PRIMARY KEY, id_shop_default INT, reference TEXT, state INT, active INT",
+                       [(n, 1, f"MW-{n:03}", 1, int(n != 7)) for n in range(1, 13)]),
+        "ps_product_lang": (texts + key("id_product"),
+                            [(*one, f"Wheel of mill {one[0]}", f"Buy {one[0]} now", f"{PROSE} {one}") for one in both]),
+        "ps_product_comment": ("id_product_comment INTEGER PRIMARY KEY, id_product INT, title TEXT, content TEXT",
+                               [(n, n % 12 + 1, "Good", f"{PROSE}, says buyer {n}") for n in range(1, 31)]),
+        "ps_carrier": ("id_carrier INTEGER PRIMARY KEY, name TEXT", [(1, "Cart"), (2, "Post")]),
+        "ps_carrier_lang": (f"id_carrier INT, id_shop INT, id_lang INT, delay TEXT, {key('id_carrier')}",
+                            [(n, 1, k, "In two days") for n in (1, 2) for k in (1, 2)]),
+        "ps_orders": ("id_order INTEGER PRIMARY KEY, id_carrier INT, id_shop INT, id_lang INT, gift_message TEXT",
+                      [(n, 1 + n % 2, 1, 1 + n % 2, f"{PROSE} {n}") for n in range(1, 31)]),
+        "ps_order_state": ("id_order_state INTEGER PRIMARY KEY, name TEXT, hidden INT",
+                           [(1, "Is paid", 1), (2, "Is sent", 0)]),
+        "ps_lang": ("id_lang INTEGER PRIMARY KEY, name TEXT, iso_code TEXT",
+                    [(1, "English (English)", "en"), (2, "Deutsch (German)", "de")]),
+        "ps_shop": ("id_shop INTEGER PRIMARY KEY, name TEXT", [(1, "The mill")]),
+    }  # fmt: skip
+
+
+def test_a_product_with_texts_by_number_of_language_is_a_document_in_each_with_its_reviews(propose):
+    made = propose(shop())
+    product = index(made, "ps_product_lang")
+    assert product["key"] == ["id_product", "id_shop", "id_lang"]
+    assert (product["title"], product["text"]) == ("name", ["description", "meta_title", "product.reference"])
+    assert [part["table"] for part in product["parts"]] == ["ps_product_comment"]
+    assert len(shown(propose, made, "ps_product_lang")) == 22  # the product that is not active is in neither
+    assert not [one.tables for one in made.indexes if "parts" in one.settings and one.tables[0] == "ps_carrier_lang"]
+
+
+def cms(latest, live, *, kinds=1):
+    """Return pages in a tree by path, whose texts are in tables of their kinds, and versions of them as JSON."""
+    versions = "latest_revision_id INT, live_revision_id INT"
+    paths = {1: "0001", 2: "00010001", 3: "00010002", 4: "000100020001", **{n: f"0001{n:04}" for n in range(5, 31)}}
+    tables = {
+        "page": (f"id INT PRIMARY KEY, path TEXT, title TEXT, draft_title TEXT, {versions}",
+                 [(n, path, f"Page {n} of the mill", f"Draft {n} of it", n + 100, n) for n, path in paths.items()]),
+        "revision": ("id INTEGER PRIMARY KEY, content TEXT",
+                     [(n, f'{{"body": "{live} {n}"}}') for n in paths]
+                     + [(n + 100, f'{{"body": "{latest} {n}"}}') for n in paths]),
+        "page_view_restriction": ("id INTEGER PRIMARY KEY, page_id INTEGER, password TEXT", [(1, 3, "s3cret")]),
+        "search_index_entry": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT",
+                               [(n, f"Page {n} of the mill", f"{PROSE} {n}") for n in paths]),
+    }  # fmt: skip
+    for kind in range(kinds):
+        rows = [(n, f"{PROSE} {n}") for n in paths if n % kinds == kind]
+        tables[f"kind{kind}_page"] = ("page_ptr_id INTEGER PRIMARY KEY REFERENCES page (id), body TEXT", rows)
+    return tables
+
+
+def test_pages_of_all_kinds_have_their_own_texts_and_no_version_of_them(propose):
+    made = propose(cms("The latest text of the mill", "The text of the mill", kinds=12))
+    page = index(made, "page")
+    assert len(page["parts"]) == 12
+    assert "text" not in page
+    assert page["payload"] == []  # the title of a draft is none
+    assert made.left_out["search_index_entry"] == "is for programs, by its name"
+
+
+def test_of_two_versions_the_one_that_is_out_is_shown(propose):
+    made = propose(cms("The latest text of the mill", "The text of the mill", kinds=0))
+    assert index(made, "page")["text"] == ["live_revision.content"]
+
+
+def test_what_is_below_a_page_for_which_one_has_to_log_in_is_hidden(propose):
+    made = propose(cms("The latest text of the mill", "The text of the mill"))
+    assert {str(n) for n in range(1, 31)} - shown(propose, made, "page") == {"3", "4"}
+
+
+@pytest.mark.parametrize("column", ["permission_type", "data_type"])
+def test_a_type_by_number_is_none_of_another_table_with_types(propose, column):
+    made = propose(
+        {
+            "group_page": (f"page_id INTEGER, {column} INTEGER, PRIMARY KEY (page_id, {column})",
+                           [(n, n % 3 + 1) for n in range(1, 13)]),
+            "page": pages("x INTEGER", [0]),
+            "badge_types": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Gold"), (2, "Silver"), (3, "Bronze")]),
+        }
+    )  # fmt: skip
+    assert "parts" not in index(made, "page")
