@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
+MAX_LINKS = 3
 MAX_KINDS = 30
 """Tables with one more row for each row, one for each kind of page, say, that are parts at most."""
 MAX_CONTAINERS = 25
@@ -324,15 +325,23 @@ class IndexMaker:
                 found.append(self._part_of_part(grandchild, second, relation, len(found)))
         if self._subject.thread is not None:
             found.append(self._part(self._subject, self._subject.thread, key, len(found)))
+        links: list[tuple[Relation, list[Relation], dict[str, str]]]
+        links = [(own, way, {}) for own, way in self._roles.links_of(self._subject)[:MAX_LINKS]]
         if root is not None:
             by_column = {there: here for here, there in root.pairs}
+            of_root = self._roles.links_of(self._subjects.of(root.parent))[:MAX_LINKS]
+            links += [
+                (own, way, by_column)
+                for own, way in of_root
+                if own.child is not self._table and all(there in by_column for _, there in own.pairs)
+            ]
             for child, relation in self._roles.parts_of(self._subjects.of(root.parent)):
                 if child is not self._subject and all(there in by_column for _, there in relation.pairs):
                     found.append(self._part(child, relation, key, len(found), by_column))
         for pointer, own, way in pointed_texts(self._subject, self._subjects)[:1]:
             found.append(self._pointed_part(pointer, own, way, len(found)))
-        for own, way in self._roles.links_of(self._subject)[:3]:
-            found.append(self._label_part(own, way, key, len(found)))
+        for own, way, by_column in links:
+            found.append(self._label_part(own, way, key, len(found), by_column))
         self._prose += sum(40 for part in found if not part.get("inline"))
         extending = [part for part in found if part["on"] == part.get("key")]
         others = [part for part in found if part not in extending]
@@ -451,14 +460,24 @@ class IndexMaker:
             return made[:1] + keys
         return (places[:1] + [name for name in keys if name not in places]) if places else keys
 
-    def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str], number: int) -> dict[str, Any]:
-        """Return the part with the labels, such as tags, that a table links with rows, and with a value of each."""
+    def _label_part(
+        self, own: Relation, way: Sequence[Relation], key: Sequence[str], number: int, by_column: dict[str, str]
+    ) -> dict[str, Any]:
+        """Return the part with the labels, such as tags, that a table links with rows, and with a value of each.
+
+        The rows are those of this table, or those that it is joined with by `by_column`.
+        """
         link = self._subjects.of(own.child)
         table = words(way[-1].parent.name)
         name = _identifier("_".join(table[len(table) > 1 and table[0] == self._subjects.nouns.prefix :]), "label")
         part: dict[str, Any] = {"name": name, **self._part_head(link, number)}
         self._part_names.add(name)
-        part["on"] = _on(own.pairs, key)
+        part["on"] = _on([(here, by_column.get(there, there)) for here, there in own.pairs], key)
+        theirs = self._subjects.of(way[-1].parent).locale
+        if by_column and theirs is not None and self._subject.locale is not None:
+            part["on"] = {here: by_column[there] for here, there in own.pairs} | {
+                f"{name}.{theirs}": self._subject.locale
+            }
         self._restrict(part, own)
         part["joins"], through = {}, ""
         for relation in way:

@@ -65,7 +65,9 @@ class TableRoles:
         found = []
         for link in self.subjects.all:
             columns = [one for one in link.profiles.values() if one.role != "time"]
-            if link.prose or link.title or len(columns) > MAX_LINK_COLUMNS or link is subject or link.refusal():
+            if link.prose or link.title or len(columns) > MAX_LINK_COLUMNS or link is subject:
+                continue
+            if link.is_private or link.is_machinery:
                 continue
             to_this = [one for one in link.relations if one.parent is subject.table]
             types = {one.type_column for one in to_this}
@@ -87,6 +89,12 @@ class TableRoles:
             return []
         if label.title and not label.is_unnamed:
             return [first]
+        for names in (self.subjects.of(one.child) for one in label.children):
+            own = next(
+                (one for one in names.relations if names.is_by_language(one) and one.parent is label.table), None
+            )
+            if own is not None and len(first.columns) == 1:
+                return [Relation(first.child, names.table, ((first.columns[0], own.columns[0]),))]
         if any(one.role == "time" for one in label.profiles.values()):
             return []  # an order, say: what it names is no label of what it contains
         for second in label.relations:

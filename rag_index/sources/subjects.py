@@ -277,6 +277,18 @@ class Subject:
         messages = bool(nouns & {"private", "direct"}) and bool(nouns & {"message", "msg"})
         return bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
 
+    @property
+    def is_machinery(self) -> bool:
+        """Return whether rows are for programs, by the name of their table."""
+        nouns = set(self.noun)
+        return bool(
+            nouns & MACHINERY
+            or any(map(MACHINE_NOUN.fullmatch, nouns))
+            or self.noun[:1] == ("django",)
+            or (nouns & {"log", "history"} and "audit" in nouns)
+            or ("index" in nouns and nouns & {"search", "entry"})
+        )
+
     def refusal(self) -> str:
         """Return why the table is nothing that people look for; "" if it may be."""
         nouns = set(self.noun)
@@ -284,13 +296,7 @@ class Subject:
             return "is empty" if not self.table.problem else f"cannot be read: {self.table.problem}"
         if self.is_private:
             return "holds messages between persons, notes of one, or drafts"
-        if (
-            nouns & MACHINERY
-            or any(map(MACHINE_NOUN.fullmatch, nouns))
-            or self.noun[:1] == ("django",)
-            or (nouns & {"log", "history"} and "audit" in nouns)
-            or ("index" in nouns and nouns & {"search", "entry"})
-        ):
+        if self.is_machinery:
             return "is for programs, by its name"
         if (
             nouns & DOUBTFUL

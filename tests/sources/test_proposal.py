@@ -864,7 +864,7 @@ def test_a_flag_for_what_can_be_done_with_a_row_hides_none(propose):
 def shop():
     """Return the tables of a shop whose products have texts by language and by shop, in the way of PrestaShop."""
     both = [(n, 1, language) for n in range(1, 13) for language in (1, 2)]
-    key = "PRIMARY KEY ({}, id_shop, id_lang)".format
+    value_key, key = "PRIMARY KEY (id_feature_value, id_lang)", "PRIMARY KEY ({}, id_shop, id_lang)".format
     texts = "id_product INT, id_shop INT, id_lang INT, name TEXT, meta_title TEXT, description TEXT, "
     return {
         "ps_product": ("id_product INTEGER PRIMARY KEY, id_shop_default INT, reference TEXT, state INT, active INT",
@@ -883,6 +883,12 @@ def shop():
         "ps_lang": ("id_lang INTEGER PRIMARY KEY, name TEXT, iso_code TEXT",
                     [(1, "English (English)", "en"), (2, "Deutsch (German)", "de")]),
         "ps_shop": ("id_shop INTEGER PRIMARY KEY, name TEXT", [(1, "The mill")]),
+        "ps_feature_product": ("id_product INT, id_feature_value INT, PRIMARY KEY (id_product, id_feature_value)",
+                               [(n, n % 3 + 1) for n in range(1, 13)]),
+        "ps_feature_value": ("id_feature_value INTEGER PRIMARY KEY, custom INT", [(n, 0) for n in range(1, 4)]),
+        "ps_feature_value_lang": (f"id_feature_value INT, id_lang INT, value TEXT, {value_key}",
+                                  [(n, k, f"{'Oak' if k == 1 else 'Eiche'} {'dry fine raw'.split()[n - 1]}")
+                                   for n in range(1, 4) for k in (1, 2)]),
     }  # fmt: skip
 
 
@@ -891,7 +897,8 @@ def test_a_product_with_texts_by_number_of_language_is_a_document_in_each_with_i
     product = index(made, "ps_product_lang")
     assert product["key"] == ["id_product", "id_shop", "id_lang"]
     assert (product["title"], product["text"]) == ("name", ["description", "meta_title", "product.reference"])
-    assert [part["table"] for part in product["parts"]] == ["ps_product_comment"]
+    assert [part["table"] for part in product["parts"]] == ["ps_product_comment", "ps_feature_product"]
+    assert product["parts"][1]["on"] == {"id_product": "id_product", "feature_value_lang.id_lang": "id_lang"}
     assert len(shown(propose, made, "ps_product_lang")) == 22  # the product that is not active is in neither
     assert not [one.tables for one in made.indexes if "parts" in one.settings and one.tables[0] == "ps_carrier_lang"]
 
