@@ -57,6 +57,12 @@ _ADDRESS = re.compile(
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
 _DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL | re.MULTILINE)
+"""Objects that a program wrote as YAML. A text with front matter has a second line of dashes."""
+_MAIL = re.compile(
+    r"(?:(?:From|To|Cc|Subject|Date|Received|Message-ID|MIME-Version|Return-Path|Delivered-To): .*\r?\n){2}",
+    re.IGNORECASE,
+)
+"""Mails as they came in: what they say is elsewhere, too, without addresses."""
 _LANGUAGES = re.compile(r'\s*\{\s*"(?!id"|no")[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
 _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
@@ -188,9 +194,9 @@ def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -
     return "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
 
 
-def _is_dumped(values: Sequence[object]) -> bool:
-    """Return whether values are objects that a program wrote as YAML; a text with front matter has a second line."""
-    return sum(isinstance(one, str) and _DUMP.match(one) is not None for one in values) * 2 > len(values)
+def _mostly_begin(values: Sequence[object], pattern: re.Pattern[str]) -> bool:
+    """Return whether most values are texts that begin as a pattern says."""
+    return sum(isinstance(one, str) and pattern.match(one) is not None for one in values) * 2 > len(values)
 
 
 def _are_by_language(values: Sequence[object]) -> bool:
@@ -210,7 +216,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
-    if _is_dumped(values):
+    if _mostly_begin(values, _DUMP) or _mostly_begin(values, _MAIL):
         return "other"
     if made.form == "json" and not _are_by_language(values):
         return "prose" if any(len(text.split()) > 1 for text in texts) and not named & SETTINGS else "other"

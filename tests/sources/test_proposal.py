@@ -953,3 +953,11 @@ def test_a_type_by_number_is_none_of_another_table_with_types(propose, column):
         }
     )  # fmt: skip
     assert "parts" not in index(made, "page")
+
+
+def test_mails_as_they_came_in_are_no_text(propose):
+    mails = [
+        (n, f"From: kim{n}@mill.example\nTo: desk@mill.example\nSubject: Wheel\n\n{PROSE} {n}") for n in range(1, 13)
+    ]
+    tables = {"incoming": ("id INTEGER PRIMARY KEY, raw TEXT", mails), "page": pages("x INTEGER", [0])}
+    assert propose(tables).left_out["incoming"] == "has no text"
