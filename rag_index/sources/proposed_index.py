@@ -45,6 +45,8 @@ VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
+TRANSLATIONS = frozenset(["lang", "translation", "translations", "i18n"])
+"""Last words of tables with what rows of another one are called in each language."""
 VALUE_WORDS = frozenset(["value", "coded", "answer"])
 """Words of columns that name a row of another table as a value."""
 OLD_VERSIONS = known_words("proposal", "old_versions")
@@ -468,8 +470,12 @@ class IndexMaker:
         The rows are those of this table, or those that it is joined with by `by_column`.
         """
         link = self._subjects.of(own.child)
-        table = words(way[-1].parent.name)
-        name = _identifier("_".join(table[len(table) > 1 and table[0] == self._subjects.nouns.prefix :]), "label")
+        table = list(words(way[-1].parent.name))
+        if len(table) > 1 and table[0] == self._subjects.nouns.prefix:
+            del table[0]
+        if len(table) > 1 and table[-1] in TRANSLATIONS:
+            del table[-1]
+        name = _identifier("_".join(table), "label")
         part: dict[str, Any] = {"name": name, **self._part_head(link, number)}
         self._part_names.add(name)
         part["on"] = _on([(here, by_column.get(there, there)) for here, there in own.pairs], key)

@@ -898,7 +898,7 @@ def test_a_product_with_texts_by_number_of_language_is_a_document_in_each_with_i
     assert product["key"] == ["id_product", "id_shop", "id_lang"]
     assert (product["title"], product["text"]) == ("name", ["description", "meta_title", "product.reference"])
     assert [part["table"] for part in product["parts"]] == ["ps_product_comment", "ps_feature_product"]
-    assert product["parts"][1]["on"] == {"id_product": "id_product", "feature_value_lang.id_lang": "id_lang"}
+    assert product["parts"][1]["on"] == {"id_product": "id_product", "feature_value.id_lang": "id_lang"}
     assert len(shown(propose, made, "ps_product_lang")) == 22  # the product that is not active is in neither
     assert not [one.tables for one in made.indexes if "parts" in one.settings and one.tables[0] == "ps_carrier_lang"]
 
