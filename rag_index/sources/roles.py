@@ -29,6 +29,10 @@ PAIRS = {
     "option": frozenset(["product", "question"]),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
+WRITERS = frozenset(
+    ["sender", "author", "creator", "owner", "actor", "user", "poster", "writer", "recipient", "tagger"]
+)
+"""Words of columns that name who did it, of whatever type: a message is a part of its conversation."""
 OUT = frozenset(["live", "published", "active", "current"])
 """Words of columns that name the version that people see, beside `latest`."""
 MAX_LINK_COLUMNS = 6
@@ -128,6 +132,7 @@ def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
         for one in subject.relations
         if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table and not one.prefix
     ]
+    usable = [one for one in usable if not (one.type_column and WRITERS & {*words(one.columns[0])})]
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or not subject.title):
         return typed

@@ -961,3 +961,17 @@ def test_mails_as_they_came_in_are_no_text(propose):
     ]
     tables = {"incoming": ("id INTEGER PRIMARY KEY, raw TEXT", mails), "page": pages("x INTEGER", [0])}
     assert propose(tables).left_out["incoming"] == "has no text"
+
+
+def test_a_message_is_a_part_of_its_conversation_and_not_of_whoever_sent_it(propose):
+    messages = [(n, n % 12 + 1, ("User", "Contact")[n % 2], n % 12 + 1, f"{PROSE} {n}") for n in range(1, 49)]
+    made = propose(
+        {
+            "messages": ("id INTEGER PRIMARY KEY, conversation_id INT, sender_type TEXT, sender_id INT, content TEXT",
+                         messages),
+            "conversations": ("id INTEGER PRIMARY KEY, contact_id INT", [(n, n) for n in range(1, 13)]),
+            "contacts": ("id INTEGER PRIMARY KEY, name TEXT", [(n, f"Kim Mill of {n}") for n in range(1, 13)]),
+            "users": ("id INTEGER PRIMARY KEY, name TEXT, password TEXT", [(n, f"Lee {n}", "x") for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    assert [part["table"] for part in index(made, "conversations")["parts"]] == ["messages"]
