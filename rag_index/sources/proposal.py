@@ -190,6 +190,7 @@ class _Proposer:
                 root = self._subjects.of(relation.parent)
                 if (
                     relation.type_column
+                    or relation.prefix
                     or root is subject
                     or self._is_left_out(root)
                     or root.is_people

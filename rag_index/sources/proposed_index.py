@@ -273,8 +273,8 @@ class IndexMaker:
             ):
                 continue
             hides = not which and self._hides(relation)
-            joined_tables = [relation.parent.name == join["table"] for join in self._joins.values()]
-            if any(joined_tables) if hides else relation.parent.full_name in self._tables:
+            joined_tables = [join["table"] for join in self._joins.values()]
+            if relation.parent.name in joined_tables if hides else relation.parent.full_name in self._tables:
                 continue
             says = parent.title in parent.table.columns and not parent.is_login and not parent.says_nothing
             label = parent.title if says else None

@@ -99,7 +99,7 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
             by_noun.setdefault(nouns(table)[-1:], []).append(table)
     found: list[Relation] = []
     for table in tables:
-        declared = list(filter(None, (_declared(table, one, tables) for one in table.references)))
+        declared = declared_relations(table, tables)
         taken = {column for relation in declared for column in relation.columns}
         found += declared
         typed = _polymorphic(catalog, table, tables, nouns)
@@ -119,6 +119,11 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
         found = [one for one in found if one.child is not table or one.columns[0] not in columns] + numbered
         found += _one_to_one(catalog, table, tables, nouns, found)
     return found
+
+
+def declared_relations(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> list[Relation]:
+    """Return the relations that foreign keys of a table declare, whether it has rows or not."""
+    return list(filter(None, (_declared(table, one, tables) for one in table.references)))
 
 
 def _declared(table: DatabaseTable, one: Reference, tables: Sequence[DatabaseTable]) -> Relation | None:

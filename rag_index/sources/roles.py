@@ -73,7 +73,7 @@ class TableRoles:
                 continue
             if link.is_private or link.is_machinery:
                 continue
-            to_this = [one for one in link.relations if one.parent is subject.table]
+            to_this = [one for one in link.relations if one.parent is subject.table and not one.prefix]
             types = {one.type_column for one in to_this}
             others = [
                 one
@@ -243,7 +243,11 @@ def pointed_texts(subject: Subject, subjects: Subjects) -> list[tuple[Relation, 
         for pointer in subject.relations
         if pointer.is_pointer and not pointer.type_column and not subject.has_prose
         for own in subjects.of(pointer.parent).children
-        if not subjects.of(own.child).has_text and own.child is not subject.table and not own.type_column
+        if not subjects.of(own.child).has_text
+        and own.child is not subject.table
+        and not own.type_column
+        and not (own.prefix or pointer.prefix)
+        and {key for _, key in own.pairs} == {key for _, key in pointer.pairs}
         for way in _ways_to_text(subjects.of(own.child), own, subjects)
     ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
-from rag_index.sources.relations import CONTAINERS, LANGUAGES, VERSIONS, Nouns, find_relations, noun
+from rag_index.sources.relations import CONTAINERS, LANGUAGES, VERSIONS, Nouns, declared_relations, find_relations, noun
 from rag_index.sources.visibility import (
     DELETED,
     HIDDEN_FLAGS,
@@ -364,6 +364,9 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     catalog.tables = [table for table in catalog.tables if table.full_name not in left]
     nouns = Nouns(catalog.tables)
     relations = find_relations(catalog, nouns)
+    for table in catalog.tables:
+        if not table.rows and _restricts(nouns(table)):  # it may have rows one day
+            relations += declared_relations(table, catalog.tables)
     made: list[Subject] = []
     all_profiles = {table.full_name: _profiles(table) for table in catalog.tables}
     accounts = [name for name, profiles in all_profiles.items() if _has_password(profiles)]
@@ -383,7 +386,7 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         one.conditions += [
             restricted_by(relation, _path_of(one), catalog)
             for relation in one.children
-            if RESTRICTS.fullmatch("_".join(subjects.of(relation.child).noun)) and not relation.type_column
+            if _restricts(nouns(relation.child)) and not relation.type_column and len(relation.pairs) == 1
         ][:1]
     placing = [(one, relation) for one in made for relation in one.children]
     hidden = [
@@ -396,6 +399,11 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
     for subject, condition in hidden:
         subject.conditions.append(condition)
     return subjects
+
+
+def _restricts(noun: tuple[str, ...]) -> bool:
+    """Return whether a table of this name has the rows of another one that not everybody may see."""
+    return RESTRICTS.fullmatch("_".join(noun)) is not None
 
 
 def _path_of(subject: Subject) -> str:

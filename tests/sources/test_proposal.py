@@ -942,6 +942,17 @@ def test_what_is_below_a_page_for_which_one_has_to_log_in_is_hidden(propose):
     assert {str(n) for n in range(1, 31)} - shown(propose, made, "page") == {"3", "4"}
 
 
+def test_a_page_that_is_restricted_one_day_is_hidden_then(propose):
+    tables = cms("The latest text of the mill", "The text of the mill")
+    tables["page_view_restriction"] = ("id INTEGER PRIMARY KEY, page_id INTEGER REFERENCES page (id)", [])
+    made = propose(tables)
+    engine = sa.create_engine(propose.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO page_view_restriction VALUES (1, 3)")
+    engine.dispose()
+    assert {str(n) for n in range(1, 31)} - shown(propose, made, "page") == {"3", "4"}
+
+
 @pytest.mark.parametrize("column", ["permission_type", "data_type"])
 def test_a_type_by_number_is_none_of_another_table_with_types(propose, column):
     made = propose(
