@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from contextlib import closing
 from unittest import mock
@@ -161,6 +163,21 @@ def test_a_run_waits_for_a_batch_to_end(project, ledger):
     began = time.monotonic()
     with when(lambda: time.monotonic() - began > 0.1, brief.close):
         open_store(settings.store).close()  # without `wait`
+
+
+def test_a_holder_that_names_nobody_yet_or_no_more_is_waited_for(project):
+    """Whoever locks the folder writes its name after that, and clears it before it unlocks."""
+    open_store(project.settings.store).close()
+    file = os.open(project.settings.store.path / ".lock", os.O_RDWR)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    reads = []
+
+    def read(*given, pread=os.pread):
+        reads.append(given)
+        return pread(*given)
+
+    with mock.patch.object(os, "pread", read), when(lambda: len(reads) > 1, lambda: os.close(file)):
+        open_store(project.settings.store).close()  # without `wait`
 
 
 @pytest.fixture

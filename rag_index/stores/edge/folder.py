@@ -29,6 +29,8 @@ BRIEF_POLL = 0.01
 """A holder that writes one batch after another unlocks the folder in between for some times as long."""
 ASK_SECONDS = 5.0
 """How long a batch waits for a holder that lets batches in."""
+NAMELESS_SECONDS = 5.0
+"""How long a holder without a name is waited for: it has just locked the folder, or is about to unlock it."""
 FILE_POLL = 0.01
 
 
@@ -78,13 +80,17 @@ class FolderLock:
     def _lock(self, file: int, wait: float, waits: Mapping[str, float]) -> None:
         began = time.monotonic()
         until = began + wait
+        nameless = 0.0
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as exc:
-                soon = [waits[kind] for kind in waits if _is_holder(kind, os.pread(file, 4096, 0))]
-                end = max([until, *(began + one for one in soon)])
+                content = os.pread(file, 4096, 0)
+                nameless = 0.0 if content else nameless or time.monotonic()
+                soon = [began + waits[kind] for kind in waits if _is_holder(kind, content)]
+                soon += [nameless + NAMELESS_SECONDS] if nameless else []
+                end = max([until, *soon])
                 until = end if self._asks else until  # while the holder lets it in, the file names nobody
                 left = end - time.monotonic()
                 if left <= 0:
