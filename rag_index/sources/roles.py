@@ -135,7 +135,7 @@ def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
     usable = [one for one in usable if not (one.type_column and WRITERS & {*words(one.columns[0])})]
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or not subject.title):
-        return typed
+        return typed if not subject.is_whole or _of_all(subject, typed) else []
     fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one, subjects))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
 
@@ -152,7 +152,7 @@ def _is_named_by_language(parent: Subject, subjects: Subjects) -> bool:
 
 def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subjects) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
-    is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
+    is_whole = child.is_whole and not {*relation.columns} & {*child.table.key}
     last = child.noun[-1]
     pairs = parent.noun[-1] in PAIRS.get(last, ())
     if relation.is_pointer or (
@@ -179,9 +179,20 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
         return 3
     if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
         return 3 if not parent.is_label else 2
-    return (
-        1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0
-    )
+    unnamed = not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes
+    return 1 if unnamed and not _holds_messages(child, subjects) else 0
+
+
+def _of_all(child: Subject, typed: Sequence[Relation]) -> bool:
+    """Return whether nearly all rows are parts of others by their type: else some would be in no document."""
+    known = {one.type_value for one in typed}
+    kinds = child.table.columns[typed[0].type_column].values
+    return sum(kind in known for kind in kinds) >= MIN_TITLES * len(kinds)
+
+
+def _holds_messages(subject: Subject, subjects: Subjects) -> bool:
+    """Return whether rows are held together by what is in them, as a conversation is by its messages."""
+    return any(subject.noun[-1] in PAIRS.get(subjects.of(one.child).noun[-1], ()) for one in subject.children)
 
 
 def _is_container_of(parent: Subject, child: Subject) -> bool:

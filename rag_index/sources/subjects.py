@@ -84,11 +84,13 @@ class Subject:
         first = self._named("first_name", "firstname", "given_name")
         last = self._named("last_name", "lastname", "surname", "family_name")
         names = [p for p in self.profiles.values() if p.role in ("short", "prose", "code") and p.length <= 160]
+        answers = any(p.last_word == "answer" and p.role == "prose" for p in self.profiles.values())
+        asked = ("question",) if answers else ()
         names = [
             p
             for p in names
             if (p.last_word in TITLES and p.last_word not in PROSE | CODES)
-            or p.last_word in ("title", "subject", "headline")
+            or p.last_word in ("title", "subject", "headline", *asked)
         ]
         shorts = [p for p in names if (p.filled >= 0.3 and p.role != "code") or p.last_word == "title"]
         if first and last:  # the title of a person is that of a profession, which many have
@@ -193,6 +195,11 @@ class Subject:
     def has_prose(self) -> bool:
         """Return whether a row has a text beside its title."""
         return any(self.profiles[name].role == "prose" for name in self.prose)
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether a row has a title and a text."""
+        return bool(self.title) and self.has_prose
 
     @cached_property
     def has_text(self) -> bool:
@@ -375,7 +382,9 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         own = [relation for relation in relations if relation.child is table]
         profiles = all_profiles[table.full_name]
         types = {relation.type_column for relation in own}
-        conditions = find_conditions(table, profiles, catalog, types, status_is_flag=flags) if table.rows else []
+        named = {column for relation in own for column in relation.columns}
+        looked = find_conditions(table, profiles, catalog, types, named=named, status_is_flag=flags)
+        conditions = looked if table.rows else []
         unmet = [one for one in conditions if not any(map(one.shows, table.columns[one.column].values))]
         met = [one for one in conditions if one not in unmet]
         made.append(Subject(table, nouns(table), profiles, met, own, unmet=unmet))

@@ -35,6 +35,10 @@ STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
 """Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do."""
 ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
 """Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader."""
+SLUGS = frozenset(["slug", "alias", "permalink"])
+"""Words of columns with the name of a row in an address: it is published."""
+MIN_OUT = 0.66
+"""The share of rows that are out from which on the states of the others, by number, are those of drafts."""
 NEVER = "2090"
 """The year from which on a time stands for none."""
 MIN_SECONDS = 500_000_000
@@ -98,11 +102,13 @@ def find_conditions(
     catalog: DatabaseCatalog,
     types: Iterable[str] = (),
     *,
+    named: Container[str] = (),
     status_is_flag: bool = False,
 ) -> list[Condition]:
     """Return the conditions for the rows that may be shown.
 
     `types` are columns that say of which table a row is that another column names: they say nothing of this row.
+    `named` are columns that name rows of other tables.
     """
     found: list[Condition] = []
     for column in table.columns.values():
@@ -111,6 +117,7 @@ def find_conditions(
         profile, name = profiles[column.name], catalog.quoted(column.name)
         made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
         made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
+        made = made or (None if column.name in named else _out(table, column, name))
         looks = (look(column, profile, name) for look in LOOKS if column.name not in types)
         made = made or next(filter(None, looks), None)
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
@@ -155,6 +162,19 @@ def _archived(table: DatabaseTable, column: Column, name: str) -> Condition | No
         return None
     reason = f"{column.name} is set for what is out no more"
     return Condition(column.name, f"{name} IS NULL", reason, lambda at: at is None)
+
+
+def _out(table: DatabaseTable, column: Column, name: str) -> Condition | None:
+    """Return the condition of a number such as `status` of what has an address or answers questions: most are out."""
+    ends = {words(other)[-1] for other in table.columns}
+    counts = Counter(value for value in column.values if type(value) is int)
+    if words(column.name)[-1] not in ("status", "state") or not 1 < len(counts) <= MAX_STATES:
+        return None
+    ((state, rows),) = counts.most_common(1)
+    if not (ends & SLUGS or {"question", "answer"} <= ends) or rows < MIN_OUT * len(column.values):
+        return None
+    reason = f"{column.name} is {state} in most rows, which are taken for what is out"
+    return Condition(column.name, f"{name} = {state}", reason, lambda value: value == state)
 
 
 def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:

@@ -986,3 +986,62 @@ def test_a_message_is_a_part_of_its_conversation_and_not_of_whoever_sent_it(prop
         }
     )  # fmt: skip
     assert [part["table"] for part in index(made, "conversations")["parts"]] == ["messages"]
+
+
+def desk(**more) -> dict:
+    """A desk whose conversations have a text of their own, too: what is known of each, in JSON."""
+    messages = [(n, n % 12 + 1, f"{PROSE} {n}") for n in range(1, 49)]
+    conversations = [(n, n % 6 + 1, f'{{"read before": "{PROSE} {n}"}}') for n in range(1, 13)]
+    return {
+        "messages": ("id INTEGER PRIMARY KEY, conversation_id INT, content TEXT", messages),
+        "conversations": ("id INTEGER PRIMARY KEY, contact_id INT, custom_attributes JSON", conversations),
+        "contacts": ("id INTEGER PRIMARY KEY, name TEXT, about TEXT",
+                     [(n, f"Kim Mill of {n}", f"{PROSE} {n}") for n in range(1, 7)]),
+        **more,
+    }  # fmt: skip
+
+
+def test_a_conversation_is_no_part_of_a_person_who_has_several(propose):
+    made = propose(desk())
+    assert [part["table"] for part in index(made, "conversations")["parts"]] == ["messages"]
+
+
+@pytest.mark.parametrize(("typed", "are_parts"), [(8, False), (12, True)])
+def test_answers_of_which_only_some_belong_to_something_are_documents(propose, typed, are_parts):
+    answers = [
+        (n, f"What does wheel {n} need?", f"{PROSE} {n}", "Conversation" if n <= typed else None, n)
+        for n in range(1, 13)
+    ]
+    columns = "id INTEGER PRIMARY KEY, question TEXT, answer TEXT, origin_type TEXT, origin_id INT"
+    made = propose(desk(captain_responses=(columns, answers)))
+    parts = [part["table"] for part in index(made, "conversations")["parts"]]
+    assert ("captain_responses" in parts) == are_parts
+    if not are_parts:
+        assert index(made, "captain_responses")["title"] == "question"
+
+
+@pytest.mark.parametrize(
+    ("column", "more", "hidden"),
+    [
+        ("status", "slug TEXT", {"2", "4"}),
+        ("state", "alias TEXT", {"2", "4"}),
+        ("status", "editor TEXT", set()),
+        ("ranking", "slug TEXT", set()),
+    ],
+)
+def test_of_what_has_an_address_most_rows_are_out_and_other_states_hidden(propose, column, more, hidden):
+    rows = [(n, f"Wheel {n}", f"{PROSE} {n}", {2: 0, 4: 2}.get(n, 1), f"wheel-{n}") for n in range(1, 13)]
+    made = propose({"article": (f"id INTEGER PRIMARY KEY, title TEXT, body TEXT, {column} INT, {more}", rows)})
+    assert {str(n) for n in range(1, 13)} - shown(propose, made, "article") == hidden
+
+
+def test_a_number_that_names_a_row_of_another_table_hides_none(propose):
+    rows = [(n, f"Wheel {n}", f"{PROSE} {n}", {2: 2, 4: 3}.get(n, 1), f"wheel-{n}") for n in range(1, 13)]
+    made = propose(
+        {
+            "article": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, status INT REFERENCES stage (id), slug TEXT",
+                        rows),
+            "stage": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Fast wheels"), (2, "Slow wheels"), (3, "No wheels")]),
+        }
+    )  # fmt: skip
+    assert len(shown(propose, made, "article")) == 12
