@@ -76,7 +76,7 @@ class TextChunker:
             payload = encode_payload({**fields, RESERVED_KEY: {PART: part.description()}})
             chunks += of_part
             payloads += [payload] * len(of_part)
-        title = _shortened(layout.title)
+        title = shortened(layout.title)
         contexts = [title] * len(chunks) if title and chunks != [layout.title] else []
         return ChunkedDocument(chunks, contexts, payloads if layout.parts else [], layout.lacks)
 
@@ -131,11 +131,11 @@ class TextChunker:
         return boundary if covered - boundary <= max_overlap else covered
 
 
-def _shortened(title: str) -> str:
-    """Return a title of at most `TITLE_CHARS`, which ends at a word."""
-    if len(title) <= TITLE_CHARS:
+def shortened(title: str, chars: int = TITLE_CHARS) -> str:
+    """Return a title of at most so many characters, which ends at a word."""
+    if len(title) <= chars:
         return title
-    return title[: character_boundary(title, 1, TITLE_CHARS)].rpartition(" ")[0] or title[:TITLE_CHARS]
+    return title[: character_boundary(title, 1, chars)].rpartition(" ")[0] or title[:chars]
 
 
 def halves(text: str) -> tuple[str, str]:

@@ -149,6 +149,8 @@ class IndexSettings(Section):
     """The condition, in SQL, for the rows of which `newest` takes one. Only to this row `where` is applied."""
     joins: Annotated[dict[str, JoinSettings], Table] = Field(default={})
     """Tables of which each row of the document has at most one row; `NAME.column` is a column of such a row."""
+    parts: list[PartSettings] = Field(default=[])
+    """Tables of which many rows may belong to a document, such as comments: each row is a part of its text."""
     title: str | None = Field(default=None, min_length=1)
     """What a document is called: a column, or a template. It is embedded with each chunk, and heads each hit."""
     link: str | None = Field(default=None, min_length=1)
@@ -157,8 +159,6 @@ class IndexSettings(Section):
     """The text to embed: columns joined by new lines, or a template such as "{summary}\\n{description}"."""
     format: Annotated[dict[str, Format], Table] = Field(default={})
     """How the text of a column is written, if it is not plain: `html`, `markdown`, `bbcode`, `json` or `auto`."""
-    parts: list[PartSettings] = Field(default=[])
-    """Tables of which many rows may belong to a document, such as comments: each row is a part of its text."""
     payload: list[str] = Field(default=[])
     """Columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
@@ -220,7 +220,7 @@ class IndexSettings(Section):
         if (
             value is None
             and info.data.get("kind") == needs
-            and not (info.field_name == "text" and info.data.get("title"))
+            and not (info.field_name == "text" and (info.data.get("title") or info.data.get("parts")))
         ):
             raise PydanticCustomError("missing", "Field required")
         return value
@@ -288,7 +288,7 @@ class IndexSettings(Section):
             raise ValueError("needs either table or query")
         if self.query is not None and self.db_schema is not None:
             raise ValueError("schema belongs to table; with a query, name the schema inside the query")
-        if not self.key or not (self.text or self.title):
+        if not self.key or not (self.text or self.title or self.parts):
             raise ValueError("key and text must name at least one column each")
         self._check_declaration()
         if RESERVED in self.payload:

@@ -206,9 +206,11 @@ def _partitions(connection: Connection, schema: str | None) -> set[str]:
 
 
 def _unique(inspector: Any, place: tuple[str | None, str], columns: Sequence[Any]) -> list[str]:
-    """Return the columns of a unique index that are never NULL; [] if there is none."""
+    """Return the columns of a unique index or constraint that are never NULL; [] if there is none."""
     nullable = {column["name"] for column in columns if column.get("nullable", True)}
-    found = [list(one["column_names"]) for one in inspector.get_indexes(place[1], schema=place[0]) if one.get("unique")]
+    unique = [one for one in inspector.get_indexes(place[1], schema=place[0]) if one.get("unique")]
+    unique += inspector.get_unique_constraints(place[1], schema=place[0])
+    found = [list(one["column_names"]) for one in unique]
     usable = [names for names in found if names and None not in names and not nullable & set(names)]
     return min(usable, key=len) if usable else []
 

@@ -115,7 +115,7 @@ class IndexMaker:
         told = any(child.has_prose for child, _ in self._roles.parts_of(subject))
         if not (title or self._text or told):
             return None
-        if not title and not self._text:
+        if not title and not self._text and all(part.get("inline") for part in parts):
             title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in key)}"
         settings = self._settings(key, newest, title, parts)
         score = self._score(title, parts)

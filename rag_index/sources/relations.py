@@ -278,9 +278,10 @@ def _candidates(
             found += by_noun.get((word,), []) if len(bare) == 1 or word not in TYPE_WORDS else []
     if any(word in GENERIC or word.endswith("able") for word in bare):
         own_noun = noun(table.name)
-        found += by_noun.get(own_noun[:-1], []) + by_noun.get(own_noun[-2:-1], [])
+        above = by_noun.get(own_noun[:-1], []) + by_noun.get(own_noun[-2:-1], [])
         for end in range(len(own_noun) - 2, 0, -1):  # `node_field_author`: of a node
-            found += [parent for parent in by_noun.get(own_noun[:end], []) if noun(parent.name) == own_noun[:end]]
+            above += [parent for parent in by_noun.get(own_noun[:end], []) if noun(parent.name) == own_noun[:end]]
+        found += [one for one in above if column.name not in one.columns or one.key == (column.name,)]
     if POINTERS & set(bare):
         found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
     found = [parent for parent in dict.fromkeys(found) if parent is not table]

@@ -56,13 +56,14 @@ class TableRoles:
     """The relation of a table of translations or versions to what they are of: its rows are the documents."""
 
     def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
-        """Return the tables whose rows are parts of this one's, with the relation."""
-        return [
+        """Return the tables whose rows are parts of this one's, with the relation: messages of conversations first."""
+        found = [
             (child, relation)
             for child in self.subjects.all
             for relation in self.parts.get(child, [])
             if relation.parent is subject.table
         ]
+        return sorted(found, key=lambda one: subject.noun[-1] not in PAIRS.get(one[0].noun[-1], ()))
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
         """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""

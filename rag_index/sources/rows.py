@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from rag_index.chunking.text import shortened
 from rag_index.documents.access import access_part
 from rag_index.documents.batches import RESERVED_KEY, DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
+HEADING_CHARS = 100
+"""How much of the first text of a document with parts is its title, if it has none."""
 
 
 def read_columns(index: IndexSettings) -> list[str]:
@@ -161,6 +164,9 @@ class RowReader:
         plain_title = index.title if index.title in index.title_columns else None
         self._body = Composer(index.text, index.format, strict=True, without=plain_title)
         self._title = Composer(index.title, index.format)
+        own = [name for name in index.text_columns if "." not in name]
+        self._heads = index.title is None and any(not part.inline for part in index.parts)
+        self._says_what = any(index.format.get(name) != "json" for name in own)
         self._link = LinkComposer(index.link)
         self._payload = PayloadMaker(index.payload, index.joins)
         self._payload_start = self._width + len(index.text_columns)
@@ -188,6 +194,9 @@ class RowReader:
         titles = self._texts(self._title, columns, len(rows), failures)
         if self._title.columns:
             titles = [" ".join(title.split()) for title in titles]
+        elif parts is not None and self._heads:
+            own_texts = texts if self._says_what else [""] * len(rows)
+            titles = list(map(_heading, own_texts, parts))
         links = self._links(rows)
         payloads = self._payloads(columns, len(rows), groups, titles, links, parts)
         layouts: list[bytes] = []
@@ -249,7 +258,7 @@ class RowReader:
             if part.inline and part.payload:
                 names.append(part.label)
                 values.append([one.fields.get(part.label) for one in parts or ()])
-        if groups is not None or self._index.title is not None or self._index.link is not None:
+        if groups is not None or self._heads or self._index.title is not None or self._index.link is not None:
             given = groups if groups is not None else [None] * rows
             names.append(RESERVED_KEY)
             values.append([_our_part(*one) for one in zip(given, titles, links, strict=True)])
@@ -276,6 +285,12 @@ def _with_layout(text: str, layout: bytes) -> str:
 def _our_part(groups: Sequence[str] | None, title: str, link: str) -> dict[str, Any]:
     shown = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
     return shown if groups is None else {**access_part(groups), **shown}
+
+
+def _heading(body: str, parts: DocumentParts) -> str:
+    """Return the beginning of the first text of a document, for one without a title: its parts then say what of."""
+    first = " ".join((body or parts.parts[0].text).split()) if parts.parts else ""
+    return shortened(first, HEADING_CHARS)
 
 
 def _divide(body: str, title: str, parts: DocumentParts | None, language: str) -> tuple[str, bytes]:

@@ -91,15 +91,16 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
         for _ in range(2):
             assert project.run(full=True).state == "completed"
         ledger = Ledger(settings.ledger_url)
-        for _ in range(20):
+        turns = 0
+        while turns < 20 or (len(answers) <= 100 and not errors):  # a busy machine searches seldom
             roll_back(ledger, store, "test_notes", "notes")
+            turns += 1
         ledger.close()
     finally:
         stop.set()
         asking.join()
         store.close()
     assert not errors
-    assert len(answers) > 100
     assert set(answers) == {5}
 
 

@@ -290,6 +290,35 @@ def test_of_versions_the_newest_is_the_document_and_keys_may_have_several_column
     assert read(database.source(**VERSIONS), 1) == found
 
 
+@pytest.mark.parametrize(
+    ("own", "title"),
+    [
+        ({}, "The wheel creaks at night"),
+        ({"text": ["about"], "format": {"about": "json"}}, "The wheel creaks at night"),
+        ({"text": ["about"]}, '{"browser": "Firefox"}'),
+        ({"title": "conversation {id}"}, "conversation 1"),
+    ],
+)
+def test_a_document_without_a_title_is_called_by_its_first_text(database, own, title):
+    database.run(
+        "CREATE TABLE conversation (id INTEGER PRIMARY KEY, about VARCHAR(90))",
+        """INSERT INTO conversation VALUES (1, '{"browser": "Firefox"}'), (2, NULL)""",
+        "CREATE TABLE message (id INTEGER, conversation_id INTEGER, body TEXT)",
+        "INSERT INTO message VALUES (1, 1, 'The wheel creaks\n at night'), (2, 1, 'Oil it')",
+        f"INSERT INTO message VALUES (3, 3, '{'long ' * 40}')",
+        "INSERT INTO conversation VALUES (3, NULL)",
+    )
+    part = {"table": "message", "on": "conversation_id", "order_by": "id", "text": "body"}
+    index = {"name": "talks", "table": "conversation", "key": "id", "parts": [part], **own}
+    found = read(database.source(**index))
+    assert found["1"][0] == title
+    assert found["1"][3]["_rag"]["title"] == title
+    assert read(database.source(**index), 1) == found
+    if "title" not in own:
+        assert found["3"][0] == " ".join(["long"] * 20)
+        assert found.get("2", ("",))[0] == ""
+
+
 def test_a_document_for_each_language_shares_parts_and_may_need_a_joined_row(database):
     database.run(
         "CREATE TABLE product (id INTEGER PRIMARY KEY, sku VARCHAR(9), hidden INTEGER)",

@@ -1045,3 +1045,22 @@ def test_a_number_that_names_a_row_of_another_table_hides_none(propose):
         }
     )  # fmt: skip
     assert len(shown(propose, made, "article")) == 12
+
+
+def test_notes_that_name_a_patient_are_no_parts_of_a_table_called_like_theirs(propose):
+    """`pid` of `form_soap` may be a row of `form`, by its name, which has a `pid` of its own."""
+    made = propose(
+        {
+            "forms": ("id INTEGER PRIMARY KEY, pid INT, form_name TEXT",
+                      [(n, n % 12 + 1, f"Sheet {n} of the mill") for n in range(1, 49)]),
+            "form_soap": ("id INTEGER PRIMARY KEY, pid INT, plan TEXT",
+                          [(n, n % 12 + 1, f"{PROSE} {n}") for n in range(1, 25)]),
+            "patient_data": ("id INTEGER, pid INTEGER NOT NULL UNIQUE, fname TEXT, lname TEXT",
+                             [(n, n, f"Kim {n}", f"Miller {n}") for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    parts = [
+        part["table"] for one in made.indexes for part in one.settings.get("parts", ()) if one.tables[0] == "forms"
+    ]
+    assert parts == []
+    assert "has no primary key" not in str(made.left_out)
