@@ -229,6 +229,7 @@ class _Proposer:
         """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
         for subject in usable:
             used = subject in self._roles.root or subject in self._donors or self._is_added(subject)
+            used = used or (subject.has_remarks and subject in self._roles.parts)
             if subject.noun[-1] in OLD_VERSIONS and not used:
                 self._made.left_out[subject.table.full_name] = "holds older versions of rows"
                 self._roles.parts.pop(subject, None)

@@ -45,6 +45,8 @@ VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
+LINK_VALUES = ("value", "text")
+"""Last words of columns with what a row has of what it is linked to, such as the weight of a product."""
 TRANSLATIONS = frozenset(["lang", "translation", "translations", "i18n"])
 """Last words of tables with what rows of another one are called in each language."""
 VALUE_WORDS = frozenset(["value", "coded", "answer"])
@@ -342,8 +344,10 @@ class IndexMaker:
                     found.append(self._part(child, relation, key, len(found), by_column))
         for pointer, own, way in pointed_texts(self._subject, self._subjects)[:1]:
             found.append(self._pointed_part(pointer, own, way, len(found)))
-        for own, way, by_column in links:
-            found.append(self._label_part(own, way, key, len(found), by_column))
+        labels = {(id(own.child), id(way[-1].parent)): (own, way, by_column) for own, way, by_column in links}
+        for own, way, by_column in labels.values():
+            if way[-1].parent is not self._table:
+                found.append(self._label_part(own, way, key, len(found), by_column))
         self._prose += sum(40 for part in found if not part.get("inline"))
         extending = [part for part in found if part["on"] == part.get("key")]
         others = [part for part in found if part not in extending]
@@ -484,6 +488,8 @@ class IndexMaker:
             part["on"] = {here: by_column[there] for here, there in own.pairs} | {
                 f"{name}.{theirs}": self._subject.locale
             }
+            if link.locale is not None:
+                part["on"][link.locale] = self._subject.locale
         self._restrict(part, own)
         part["joins"], through = {}, ""
         for relation in way:
@@ -491,7 +497,7 @@ class IndexMaker:
             part["joins"][step] = self._join(relation, through)
             through = f"{step}."
         label = self._subjects.of(way[-1].parent)
-        values = [p.name for p in link.profiles.values() if p.last_word == "value" and p.texts and p.role in VALUES]
+        values = [p.name for p in link.profiles.values() if p.last_word in LINK_VALUES and p.texts and p.role in VALUES]
         part["order_by"] = way[0].columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
         part |= _format(label, label.title_columns, f"{name}.")

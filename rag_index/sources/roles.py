@@ -83,11 +83,11 @@ class TableRoles:
             ]
             for own in to_this[:1]:
                 for other in others:
-                    way = self._label_way(other)
+                    way = self._label_way(own, other)
                     found += [(own, way)] if way else []
         return found
 
-    def _label_way(self, first: Relation) -> list[Relation]:
+    def _label_way(self, own_side: Relation, first: Relation) -> list[Relation]:
         """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
         label = self.subjects.of(first.parent)
         if label.is_people or not label.table.key or label.says_nothing:
@@ -98,7 +98,7 @@ class TableRoles:
             own = next(
                 (one for one in names.relations if names.is_by_language(one) and one.parent is label.table), None
             )
-            if own is not None and len(first.columns) == 1:
+            if own is not None and len(first.columns) == 1 and not (names.has_prose and _contains(own_side, first)):
                 return [Relation(first.child, names.table, ((first.columns[0], own.columns[0]),))]
         if any(one.role == "time" for one in label.profiles.values()):
             return []  # an order, say: what it names is no label of what it contains
@@ -122,6 +122,13 @@ class TableRoles:
                 found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
                 return found, first_of_each(own, names.conditions, names.profiles, self.subjects.catalog)
         return relation, ""
+
+
+def _contains(own: Relation, other: Relation) -> bool:
+    """Return whether what a link names on one side has several of the other side, as categories have products."""
+    columns = own.child.columns
+    containing, contained = ({*columns[one.columns[0]].filled} for one in (own, other))
+    return len(containing) < len(contained)
 
 
 def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:

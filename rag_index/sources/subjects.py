@@ -60,6 +60,10 @@ MIN_PLACED = 0.9
 """The share of rows that another table has a row for, if it says which of them may be seen."""
 COPIES = frozenset(["alias", "copy", "translation", "source"])
 """Words of columns that name a row of the same table that is not above this one."""
+MIN_KINDS = 3
+"""Tables with one more row each for the rows of another one from which on these are of different kinds."""
+REMARKS = frozenset(["comment", "note", "remark", "comments", "notes", "remarks"])
+"""Last words of columns with what somebody said of a change."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
@@ -296,6 +300,13 @@ class Subject:
             or ("index" in nouns and nouns & {"search", "entry"})
         )
 
+    @cached_property
+    def has_remarks(self) -> bool:
+        """Return whether rows are what was said when something changed, as in the history of an order."""
+        return self.noun[-1] == "history" and any(
+            REMARKS & {*words(name)[-1:]} and self.profiles[name].role == "prose" for name in self.prose
+        )
+
     def refusal(self) -> str:
         """Return why the table is nothing that people look for; "" if it may be."""
         nouns = set(self.noun)
@@ -309,6 +320,7 @@ class Subject:
             nouns & DOUBTFUL
             and not (self.title and self.has_prose and self.text_length >= 60)
             and not (nouns & {*VERSIONS} and self.has_prose)
+            and not (self.has_remarks and self.relations)
         ):
             return "is for programs, by its name and its values"
         if self.is_login:
@@ -403,6 +415,12 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         for one, relation in placing
         if (told := _placing(subjects.of(relation.child), relation))
     ]
+    hidden += [
+        (one, hidden_by(relation, told, catalog))
+        for one in made
+        for relation in _kinds(one)
+        if (told := subjects.of(relation.child).conditions)
+    ]
     for subject in made:
         _add_conditions(subject, catalog)
     for subject, condition in hidden:
@@ -426,6 +444,19 @@ def _path_of(subject: Subject) -> str:
             if below and all(any(value[:end] in known for end in range(1, len(value))) for value in below):
                 return name
     return ""
+
+
+def _kinds(subject: Subject) -> list[Relation]:
+    """Return the relations of tables with one more row for each row, if several have them: one for each kind."""
+    found = [one for one in subject.children if not one.type_column and len(one.pairs) == 1]
+    found = [one for one in found if _is_one_to_one(one)]
+    return found if len(found) >= MIN_KINDS else []
+
+
+def _is_one_to_one(relation: Relation) -> bool:
+    values = relation.child.columns[relation.columns[0]].filled
+    key = relation.child.key
+    return relation.columns == list(key) if key else len(values) == len({*values}) > 1
 
 
 def _placing(child: Subject, relation: Relation) -> list[Condition]:

@@ -33,10 +33,14 @@ STARTS = re.compile(
 BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
 STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
 """Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do."""
+AVAILABLE = ("date_available", "available_date", "available_on", "available_at", "available_from")
+"""Names of times before which a row, such as a product, is not shown."""
 ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
 """Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader."""
 SLUGS = frozenset(["slug", "alias", "permalink"])
 """Words of columns with the name of a row in an address: it is published."""
+NOTIFIED = frozenset(["notify", "notified"])
+"""Words of columns that say of an entry of a history whether people were told."""
 MIN_OUT = 0.66
 """The share of rows that are out from which on the states of the others, by number, are those of drafts."""
 NEVER = "2090"
@@ -117,7 +121,7 @@ def find_conditions(
         profile, name = profiles[column.name], catalog.quoted(column.name)
         made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
         made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
-        made = made or (None if column.name in named else _out(table, column, name))
+        made = made or (None if column.name in named else _out(table, column, name)) or _told(table, column, name)
         looks = (look(column, profile, name) for look in LOOKS if column.name not in types)
         made = made or next(filter(None, looks), None)
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
@@ -162,6 +166,15 @@ def _archived(table: DatabaseTable, column: Column, name: str) -> Condition | No
         return None
     reason = f"{column.name} is set for what is out no more"
     return Condition(column.name, f"{name} IS NULL", reason, lambda at: at is None)
+
+
+def _told(table: DatabaseTable, column: Column, name: str) -> Condition | None:
+    """Return the condition of a flag such as `notify` of a history: what nobody was told is a note for few."""
+    history = singular(words(table.name)[-1]) == "history"
+    if not history or not {*words(column.name)} & NOTIFIED or not {0, 1} >= {*column.filled} > set():
+        return None
+    flag = "true" if column.kind == "bool" else "1"
+    return Condition(column.name, f"{name} = {flag}", f"{column.name} is set for what people were told", bool)
 
 
 def _out(table: DatabaseTable, column: Column, name: str) -> Condition | None:
@@ -290,6 +303,8 @@ def _flag(column: Column, profile: ColumnProfile, name: str) -> Condition | None
     values = {str(value).lower() for value in column.filled}
     if not values or "nav" in named:  # a page that is in no menu may be seen
         return None
+    if named == {"activity"} and values <= {"0", "1"}:
+        named = {"active"}
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
     if not hides | shows and column.kind == "bool":
         shows = named & {"status", "state"} & set(words(column.name)[-1:])
@@ -357,13 +372,15 @@ def _deleted(column: Column, profile: ColumnProfile, name: str) -> Condition | N
 
 def _published(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    if not set(words(column.name)) & PUBLISHED_TIMES or profile.role != "time" or not column.filled:
+    available = "_".join(words(column.name)) in AVAILABLE
+    if not (available or {*words(column.name)} & PUBLISHED_TIMES) or profile.role != "time" or not column.filled:
         return None
     now = datetime.now(UTC).isoformat(" ")
     if column.kind == "time" and any(str(at) > now for at in column.filled):
-        reason = f"{column.name} is later, or empty, for what is not out"
-        return Condition(column.name, f"{name} <= CURRENT_TIMESTAMP", reason, lambda at: at and str(at) <= now)
-    if profile.filled == 1:
+        reason = f"{column.name} is later{'' if available else ', or empty,'} for what is not out"
+        sql = f"({name} IS NULL OR {name} <= CURRENT_TIMESTAMP)" if available else f"{name} <= CURRENT_TIMESTAMP"
+        return Condition(column.name, sql, reason, lambda at: str(at) <= now if at else available)
+    if profile.filled == 1 or available:
         return None
     return Condition(
         column.name, f"{name} IS NOT NULL", f"{column.name} is empty for drafts", lambda at: at is not None

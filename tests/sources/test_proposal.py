@@ -1064,3 +1064,97 @@ def test_notes_that_name_a_patient_are_no_parts_of_a_table_called_like_theirs(pr
     ]
     assert parts == []
     assert "has no primary key" not in str(made.left_out)
+
+
+def test_a_thing_is_hidden_by_the_row_of_its_kind(propose):
+    kinds = {
+        name: (f"id INTEGER PRIMARY KEY REFERENCES entity (id), {column} TEXT, state TEXT",
+               [(n, f"{PROSE} of {n}", "Draft" if n % 10 == 7 else "Published") for n in range(first, first + 10)])
+        for name, column, first in [("faq", "answer", 1), ("ticket", "solution", 11), ("quote", "terms_text", 21)]
+    }  # fmt: skip
+    entities = [(n, f"Wheel {n}", f"{PROSE} {n}") for n in range(1, 31)]
+    made = propose({"entity": ("id INTEGER PRIMARY KEY, label TEXT, description TEXT", entities), **kinds})
+    assert {str(n) for n in range(1, 31)} - shown(propose, made, "entity") == {"7", "17", "27"}
+
+
+def wheel_shop(**more) -> dict:
+    products = [(n, "2031-03-01" if n == 3 else "2022-03-01") for n in range(1, 25)]
+    return {
+        "language": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "English"), (2, "German")]),
+        "product": ("product_id INTEGER PRIMARY KEY, date_available DATE", products),
+        "product_description": (
+            "product_id INT, language_id INT, name TEXT, description TEXT, PRIMARY KEY (product_id, language_id)",
+            [(n, k, f"Wheel {n} {k}", f"{PROSE} {n} {k}") for n in range(1, 25) for k in (1, 2)],
+        ),
+        "category": ("category_id INTEGER PRIMARY KEY, sort_order INT", [(n, n) for n in range(1, 7)]),
+        "category_description": (
+            "category_id INT, language_id INT, name TEXT, description TEXT, PRIMARY KEY (category_id, language_id)",
+            [(n, k, f"Kind {n} {k}", f"{PROSE} for kind {n} {k}") for n in range(1, 7) for k in (1, 2)],
+        ),
+        "product_to_category": ("product_id INT, category_id INT, PRIMARY KEY (product_id, category_id)",
+                                [(n, n % 6 + 1) for n in range(1, 25)]),
+        **more,
+    }  # fmt: skip
+
+
+def test_a_category_contains_products_and_is_a_label_of_them(propose):
+    made = propose(wheel_shop())
+    parts = {one.tables[0]: str(one.settings.get("parts")) for one in made.indexes}
+    assert "product" not in parts["category_description"]
+    assert "category" in parts["product_description"]
+
+
+def test_what_is_not_available_yet_is_hidden(propose):
+    assert not {"[3,1]", "[3,2]"} & shown(propose, propose(wheel_shop()), "product_description")
+
+
+def test_what_a_product_is_linked_to_has_its_text_beside_it(propose):
+    attributes = {
+        "attribute_description": (
+            "attribute_id INT, language_id INT, name TEXT, PRIMARY KEY (attribute_id, language_id)",
+            [(n, k, f"Size {n} {k}") for n in range(1, 4) for k in (1, 2)],
+        ),
+        "attribute": ("attribute_id INTEGER PRIMARY KEY, sort_order INT", [(n, n) for n in range(1, 4)]),
+        "product_attribute": (
+            (
+                "product_id INT, attribute_id INT, language_id INT, text TEXT, PRIMARY KEY (product_id, attribute_id, "
+                "language_id)"
+            ),
+            [(n, n % 3 + 1, k, ("Birch", "Larch")[n % 2]) for n in range(1, 25) for k in (1, 2)],
+        ),
+    }
+    made = propose(wheel_shop(**attributes))
+    (part,) = [one for one in index(made, "product_description")["parts"] if one["table"] == "product_attribute"]
+    assert part["text"] == "{attribute_description.name}: {text}"
+    assert part["on"] == {
+        "product_id": "product_id", "attribute_description.language_id": "language_id", "language_id": "language_id"
+    }  # fmt: skip
+
+
+def test_what_was_said_when_an_order_changed_is_a_part_of_it_if_people_were_told(propose):
+    history = [(n, n % 12 + 1, n % 5 > 0, f"{PROSE} {n}") for n in range(1, 49)]
+    made = propose(
+        {
+            "order_history": ("id INTEGER PRIMARY KEY, order_id INT, notify INTEGER, comment TEXT", history),
+            "orders": ("id INTEGER PRIMARY KEY, name TEXT, comment TEXT",
+                       [(n, f"Wheel of {n}", f"{PROSE} for {n}") for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    (part,) = index(made, "orders")["parts"]
+    assert (part["table"], part["where"]) == ("order_history", "notify = 1")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "hidden"),
+    [
+        ("activity INT", [1, 0, 1, 1], {"2"}),
+        ("activity INT", [1, 2, 3, 0], set()),
+        ("added_erroneously INT", [0, 1, 0, 0], {"2"}),
+        ("verification TEXT", ["confirmed", "entered-in-error", "unconfirmed", "confirmed"], {"2"}),
+        ("visibility TEXT", ["all", "Private", "Public", "all"], {"2"}),
+    ],
+)
+def test_words_that_say_that_a_row_does_not_count(propose, column, values, hidden):
+    rows = [(n, f"Wheel {n}", f"{PROSE} {n}", (values * 3)[n - 1] if n <= 4 else values[0]) for n in range(1, 13)]
+    made = propose({"problem": (f"id INTEGER PRIMARY KEY, title TEXT, note TEXT, {column}", rows)})
+    assert {str(n) for n in range(1, 13)} - shown(propose, made, "problem") == hidden
