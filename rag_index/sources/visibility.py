@@ -41,6 +41,8 @@ SLUGS = frozenset(["slug", "alias", "permalink"])
 """Words of columns with the name of a row in an address: it is published."""
 NOTIFIED = frozenset(["notify", "notified"])
 """Words of columns that say of an entry of a history whether people were told."""
+SENSITIVITY = ("sensitivity", "confidentiality")
+"""Last words of columns that say of a row that it is for few, if it differs from most."""
 MIN_OUT = 0.66
 """The share of rows that are out from which on the states of the others, by number, are those of drafts."""
 NEVER = "2090"
@@ -178,16 +180,22 @@ def _told(table: DatabaseTable, column: Column, name: str) -> Condition | None:
 
 
 def _out(table: DatabaseTable, column: Column, name: str) -> Condition | None:
-    """Return the condition of a number such as `status` of what has an address or answers questions: most are out."""
+    """Return the condition of a code of which one value is that of most rows, and the others hide some.
+
+    That is a number such as `status` of what has an address or answers questions, and the sensitivity of a row.
+    """
     ends = {words(other)[-1] for other in table.columns}
-    counts = Counter(value for value in column.values if type(value) is int)
-    if words(column.name)[-1] not in ("status", "state") or not 1 < len(counts) <= MAX_STATES:
+    counts, last = Counter(column.filled), words(column.name)[-1]
+    state = last in ("status", "state") and {*map(type, counts)} == {int}
+    state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
+    if not (state or last in SENSITIVITY) or not 1 < len(counts) <= MAX_STATES or column.kind not in ("number", "text"):
         return None
-    ((state, rows),) = counts.most_common(1)
-    if not (ends & SLUGS or {"question", "answer"} <= ends) or rows < MIN_OUT * len(column.values):
+    ((most, rows),) = counts.most_common(1)
+    if rows < MIN_OUT * len(column.values):
         return None
-    reason = f"{column.name} is {state} in most rows, which are taken for what is out"
-    return Condition(column.name, f"{name} = {state}", reason, lambda value: value == state)
+    reason = f"{column.name} is {most} in most rows, which are taken for what is out"
+    sql = f"{name} = {most if column.kind == 'number' else _listed([str(most)])}"
+    return Condition(column.name, sql, reason, lambda value: value == most)
 
 
 def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:

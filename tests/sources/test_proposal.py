@@ -1152,6 +1152,7 @@ def test_what_was_said_when_an_order_changed_is_a_part_of_it_if_people_were_told
         ("added_erroneously INT", [0, 1, 0, 0], {"2"}),
         ("verification TEXT", ["confirmed", "entered-in-error", "unconfirmed", "confirmed"], {"2"}),
         ("visibility TEXT", ["all", "Private", "Public", "all"], {"2"}),
+        ("sensitivity TEXT", ["normal", "high", "normal", "normal"], {"2"}),
     ],
 )
 def test_words_that_say_that_a_row_does_not_count(propose, column, values, hidden):
