@@ -11,7 +11,15 @@ from slugify import slugify
 
 from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, free_name
 from rag_index.sources.relations import VERSIONS, noun
-from rag_index.sources.roles import PARTS, TableRoles, part_relation, pointed_texts, text_parents, wanted_texts
+from rag_index.sources.roles import (
+    PARTS,
+    TableRoles,
+    donors_of_part,
+    part_relation,
+    pointed_texts,
+    text_parents,
+    wanted_texts,
+)
 from rag_index.sources.subjects import find_subjects
 
 if TYPE_CHECKING:
@@ -214,7 +222,8 @@ class _Proposer:
                 continue
             found = part_relation(subject, self._subjects)
             relations = [one for one in found if not self._is_left_out(self._subjects.of(one.parent))]
-            if relations and wanted_texts(subject, [*subject.title_columns, *subject.prose]):
+            own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
+            if relations and (own or donors_of_part(subject, self._subjects)):
                 self._roles.parts[subject] = relations
 
     def _has_current_text(self, root: Subject) -> bool:

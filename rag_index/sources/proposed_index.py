@@ -13,7 +13,7 @@ from rag_index.documents.languages import find_languages, language_of
 from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
-from rag_index.sources.roles import pointed_texts, text_parents, wanted_texts
+from rag_index.sources.roles import donors_of_part, pointed_texts, text_parents, wanted_texts
 from rag_index.sources.subjects import NOTHING
 from rag_index.sources.visibility import answers_none, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
@@ -141,16 +141,14 @@ class IndexMaker:
 
     def _name(self, root: Relation | None) -> str:
         table = root.parent if root is not None else self._table
-        noun = words(table.name)
-        prefix = self._subjects.nouns.prefix
-        return "-".join(noun[1:] if len(noun) > 1 and noun[0] == prefix else noun) or table.name
+        return "-".join(self._subjects.nouns.words(table)) or table.name
 
     def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
         """Return how likely people look for these documents; below 1 if they do not."""
         own = [part for part in parts if not part.get("inline")]
         children = [one for one in self._subject.children if self._subjects.of(one.child).noun[-1] not in OLD_VERSIONS]
         if not self._prose and not own:
-            referred = [one for one in children if not one.type_column]
+            referred = self._subject.is_value or [one for one in children if not one.type_column]
             codes = bool(self._subject.codes or len(self._text) > 1)
             return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
@@ -425,10 +423,24 @@ class IndexMaker:
         part |= _format(child, texts)
         if sum(child.profiles[name].length for name in texts) < 40 and child.table.rows and not child.has_prose:
             part["inline"] = True
+        self._add_donated(part, child)
         for name in texts:
             self._texts += child.profiles[name].texts[:20]
         self._add_values(part, child, on)
         return part
+
+    def _add_donated(self, part: dict[str, Any], child: Subject) -> None:
+        """Join the row that has the text of a part, as `bugnote_text` has."""
+        for relation in donors_of_part(child, self._subjects):
+            donor = self._subjects.of(relation.parent)
+            name = free_name(_identifier(donor.table.name, "text"), {*child.table.columns, *part.get("joins", ())})
+            part.setdefault("joins", {})[name] = self._join(relation)
+            part["text"] = [*part["text"], *[f"{name}.{column}" for column in donor.prose]]
+            form = part.get("format", {}) | _format(donor, donor.prose, f"{name}.").get("format", {})
+            part |= {"format": form} if form else {}
+            part.pop("inline", None)
+            self._texts += [text for column in donor.prose for text in donor.profiles[column].texts[:20]]
+            self._tables.append(donor.table.full_name)
 
     def _add_values(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> None:
         """Join what the rows of a part have for a value, if that is a row of another table: `value_coded`."""
@@ -474,9 +486,7 @@ class IndexMaker:
         The rows are those of this table, or those that it is joined with by `by_column`.
         """
         link = self._subjects.of(own.child)
-        table = list(words(way[-1].parent.name))
-        if len(table) > 1 and table[0] == self._subjects.nouns.prefix:
-            del table[0]
+        table = list(self._subjects.nouns.words(way[-1].parent))
         if len(table) > 1 and table[-1] in TRANSLATIONS:
             del table[-1]
         name = _identifier("_".join(table), "label")

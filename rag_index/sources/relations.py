@@ -33,6 +33,8 @@ NUMBERS = known_words("relations", "numbers")
 MIN_COVERED = 0.3
 """The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
 PARENTS = known_words("relations", "parents")
+TABLE_WORDS = ("table", "tbl")
+"""Words of names that say nothing but that this is a table."""
 PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")
 MIN_PREFIXED_KEYS = 5
 """The values from which on those that are alike but for a number name rows of another table."""
@@ -71,22 +73,32 @@ class Relation:
 
 @lru_cache(maxsize=10_000)
 def noun(name: str) -> tuple[str, ...]:
-    """Return the words of a table's name in the singular."""
-    return tuple(singular(word) for word in words(name))
+    """Return the words of a table's name in the singular, without the word for a table."""
+    return tuple(singular(word) for word in bare_words(name))
+
+
+def bare_words(name: str) -> tuple[str, ...]:
+    """Return the words of a table's name without the word for a table."""
+    found = words(name)
+    return tuple(word for word in found if word not in TABLE_WORDS) or found
 
 
 class Nouns:
     """What tables are called without the word with which most of their names begin."""
 
     def __init__(self, tables: Iterable[DatabaseTable]) -> None:
-        names = [words(table.name) for table in tables]
+        names = [bare_words(table.name) for table in tables]
         first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
         self.prefix = first[0][0] if first and first[0][1] >= max(3, MIN_PREFIXED * len(names)) else ""
 
     def __call__(self, table: DatabaseTable) -> tuple[str, ...]:
         """Return the words of a table's name in the singular, without the prefix."""
-        found = words(table.name)
-        return tuple(singular(word) for word in (found[1:] if found[0] == self.prefix and len(found) > 1 else found))
+        return tuple(singular(word) for word in self.words(table))
+
+    def words(self, table: DatabaseTable) -> tuple[str, ...]:
+        """Return the words of a table's name without the prefix."""
+        found = bare_words(table.name)
+        return found[1:] if found[0] == self.prefix and len(found) > 1 else found
 
 
 def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:

@@ -70,7 +70,8 @@ class TableRoles:
         found = []
         for link in self.subjects.all:
             columns = [one for one in link.profiles.values() if one.role != "time"]
-            if link.prose or link.title or len(columns) > MAX_LINK_COLUMNS or link is subject:
+            called = link.title and not link.is_value
+            if link.prose or called or len(columns) > MAX_LINK_COLUMNS or link is subject:
                 continue
             if link.is_private or link.is_machinery:
                 continue
@@ -133,7 +134,8 @@ def _contains(own: Relation, other: Relation) -> bool:
 
 def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
     """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
-    if subject.version or not (subject.prose or (subject.title and not subject.is_label)):
+    donated = donors_of_part(subject, subjects)
+    if subject.version or not (subject.prose or (subject.title and not subject.is_label) or donated):
         return []
     usable = [
         one
@@ -174,6 +176,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
     extends = relation.columns == list(child.table.key) and not relation.type_column
     if extends and parent.has_text and not parent.is_people:
         return 5
+    if last.startswith(parent.noun[-1]) and last.removeprefix(parent.noun[-1]) in PARTS:  # `bugnote`
+        return 4
     if last in PAIRS:
         return 4 if parent.noun[-1] in PAIRS[last] else 3 if parent.noun[-1] in child.noun[:-1] else 0
     if set(parent.noun) <= set(child.noun[:-1]) or (
@@ -235,6 +239,12 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
             ):
                 found.append([one, second])
     return found
+
+
+def donors_of_part(subject: Subject, subjects: Subjects) -> list[Relation]:
+    """Return the relations to rows that hold the text of rows which may be parts: `bugnote_text` of `bugnote`."""
+    ways = text_parents(subject, subjects)
+    return [way[0] for way in ways if len(way) == 1 and not way[0].is_pointer]
 
 
 def _is_extended(subject: Subject, subjects: Subjects) -> bool:

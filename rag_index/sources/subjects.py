@@ -64,6 +64,8 @@ MIN_KINDS = 3
 """Tables with one more row each for the rows of another one from which on these are of different kinds."""
 REMARKS = frozenset(["comment", "note", "remark", "comments", "notes", "remarks"])
 """Last words of columns with what somebody said of a change."""
+MAX_SUMMARY = 100
+"""The average length up to which a summary is the title of what has no other, as in trackers of bugs."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
@@ -112,6 +114,9 @@ class Subject:
         if first and last:
             return f"{{{first}}} {{{last}}}"
         others = [p for p in self.profiles.values() if p.role == "short" and p.filled >= 0.5 and p.distinct >= 0.3]
+        summary = self.profiles.get("summary")
+        if not others and summary is not None and summary.form == "plain" and 0 < summary.length <= MAX_SUMMARY:
+            return "summary"
         return others[0].name if others else None
 
     def _named(self, *names: str) -> str | None:
@@ -265,6 +270,13 @@ class Subject:
     def is_translated(self) -> bool:
         """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
         return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
+
+    @property
+    def is_value(self) -> bool:
+        """Return whether a row is called by a value, and says of other rows what has it: that of a field of a bug."""
+        named = {column for relation in self.relations for column in relation.columns}
+        value = self.title in self.profiles and self.profiles[str(self.title)].last_word == "value"
+        return value and {*self.table.key} <= named
 
     @property
     def is_unnamed(self) -> bool:

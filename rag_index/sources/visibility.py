@@ -188,7 +188,11 @@ def _out(table: DatabaseTable, column: Column, name: str) -> Condition | None:
     counts, last = Counter(column.filled), words(column.name)[-1]
     state = last in ("status", "state") and {*map(type, counts)} == {int}
     state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
-    if not (state or last in SENSITIVITY) or not 1 < len(counts) <= MAX_STATES or column.kind not in ("number", "text"):
+    if (
+        not (state or last in SENSITIVITY or words(column.name) == ("view", "state"))
+        or not 1 < len(counts) <= MAX_STATES
+        or column.kind not in ("number", "text")
+    ):
         return None
     ((most, rows),) = counts.most_common(1)
     if rows < MIN_OUT * len(column.values):

@@ -1159,3 +1159,43 @@ def test_words_that_say_that_a_row_does_not_count(propose, column, values, hidde
     rows = [(n, f"Wheel {n}", f"{PROSE} {n}", (values * 3)[n - 1] if n <= 4 else values[0]) for n in range(1, 13)]
     made = propose({"problem": (f"id INTEGER PRIMARY KEY, title TEXT, note TEXT, {column}", rows)})
     assert {str(n) for n in range(1, 13)} - shown(propose, made, "problem") == hidden
+
+
+def test_bugs_have_notes_and_texts_of_tables_of_their_own_whatever_all_tables_end_with(propose):
+    """In the way of MantisBT."""
+    bugs = [(n, n % 3 + 1, n, 50 if n == 7 else 10, f"The wheel {n} creaks") for n in range(1, 25)]
+    notes = [(n, n % 24 + 1, n, 50 if n == 9 else 10) for n in range(1, 49)]
+    made = propose(
+        {
+            "mantis_bug_table": (
+                "id INTEGER PRIMARY KEY, project_id INT, bug_text_id INT, view_state INT, summary VARCHAR(128)", bugs
+            ),
+            "mantis_bug_text_table": ("id INTEGER PRIMARY KEY, description TEXT, steps_to_reproduce TEXT",
+                                      [(n, f"{PROSE} {n}", f"Turn wheel {n} and wait") for n in range(1, 25)]),
+            "mantis_bugnote_table": ("id INTEGER PRIMARY KEY, bug_id INT, bugnote_text_id INT, view_state INT", notes),
+            "mantis_bugnote_text_table": ("id INTEGER PRIMARY KEY, note TEXT",
+                                          [(n, f"<p>{PROSE}, note {n}</p>") for n in range(1, 49)]),
+            "mantis_project_table": ("id INTEGER PRIMARY KEY, name TEXT, description TEXT",
+                                     [(n, f"Mill {n}", f"{PROSE} in mill {n}") for n in range(1, 4)]),
+            "mantis_custom_field_table": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Machine"), (2, "Workaround")]),
+            "mantis_custom_field_string_table": ("field_id INT, bug_id INT, value TEXT, PRIMARY KEY (field_id, bug_id)",
+                                                 [(n % 2 + 1, n, f"Wheel of stone {n}") for n in range(1, 25)]),
+        }
+    )  # fmt: skip
+    assert {one.tables[0] for one in made.indexes} == {"mantis_bug_table", "mantis_project_table"}
+    bug = index(made, "mantis_bug_table")
+    assert (bug["title"], bug["where"]) == ("summary", "view_state = 10")
+    assert bug["text"][:2] == ["bug_text.description", "bug_text.steps_to_reproduce"]
+    note, field = bug["parts"]
+    assert (note["table"], note["where"]) == ("mantis_bugnote_table", "view_state = 10")
+    (text,) = note["text"]
+    assert note["format"] == {text: "html"}
+    assert field["text"] == "{custom_field.name}: {value}"
+    assert next(one.name for one in made.indexes if one.tables[0] == "mantis_bug_table") == "bug"
+    loaded = Settings(source={"url": str(propose.url)}, indexes=[{"name": "one", **bug}])
+    source = open_source(loaded, loaded.indexes[0])
+    try:
+        texts = source.page(None, 500).documents.texts
+    finally:
+        source.close()
+    assert sum(text.count(", note ") for text in texts) == 45  # one is for few, two are of a bug that is
