@@ -416,7 +416,10 @@ def _one_to_one(
     is_own = key.kind == "number" and (key.name == "id" or named[-1:] == list(own[-1:]))
     if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
         return []
+    named_otherwise = [one.parent for one in known if one.child is table]
     for parent in tables:
+        if parent in named_otherwise:
+            continue
         other = nouns(parent)
         longer = len(own) > len(other) and own[: len(other)] == other
         other_key = _matching_key(parent, key) if longer else ""

@@ -18,6 +18,7 @@ from rag_index.sources.visibility import (
     find_conditions,
     has_status_flags,
     hidden_by,
+    hidden_states,
     internal_rows,
     restricted_by,
 )
@@ -62,6 +63,9 @@ COPIES = frozenset(["alias", "copy", "translation", "source"])
 """Words of columns that name a row of the same table that is not above this one."""
 MIN_KINDS = 3
 """Tables with one more row each for the rows of another one from which on these are of different kinds."""
+COMPLAINTS = ("report", "flag", "complaint")
+MESSAGES = frozenset(["post", "comment", "message", "topic"])
+"""Nouns of tables of which somebody may complain to moderators."""
 REMARKS = frozenset(["comment", "note", "remark", "comments", "notes", "remarks"])
 """Last words of columns with what somebody said of a change."""
 MAX_SUMMARY = 100
@@ -324,6 +328,8 @@ class Subject:
         nouns = set(self.noun)
         if not self.table.rows:
             return "is empty" if not self.table.problem else f"cannot be read: {self.table.problem}"
+        if self.noun[-1] in COMPLAINTS and any({*noun(one.parent.name)} & MESSAGES for one in self.relations):
+            return "holds what moderators are told"
         if self.is_private:
             return "holds messages between persons, notes of one, or drafts"
         if self.is_machinery:
@@ -421,6 +427,10 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
             for relation in one.children
             if _restricts(nouns(relation.child)) and not relation.type_column and len(relation.pairs) == 1
         ][:1]
+    for one in made:
+        states = [two for two in one.relations if len(two.pairs) == 1 and two.parent.rows <= MAX_LABELS]
+        states = [two for two in states if {"status", "state"} & {*words(two.columns[0])} and not two.type_column]
+        one.conditions += filter(None, (hidden_states(two, catalog) for two in states if two.parent is not one.table))
     placing = [(one, relation) for one in made for relation in one.children]
     hidden = [
         (one, hidden_by(relation, told, catalog))

@@ -67,6 +67,7 @@ PUT_AWAY = (9, 99)
 NO_FLAGS = known_words("visibility", "no_flags")
 AUDIENCE = known_words("visibility", "audience")
 STATES = known_words("visibility", "states")
+STATES_FOR_FEW = known_words("visibility", "states_for_few")
 PUBLISHED_VALUES = known_words("visibility", "published_values")
 MODERATED_VALUES = known_words("visibility", "moderated_values")
 MODERATION = known_words("visibility", "moderation")
@@ -239,6 +240,26 @@ def internal_rows(table: DatabaseTable, title: str, quoted: Callable[[str], str]
     keys = _listed(map(str, hidden)) if texts else ", ".join(map(str, hidden))
     reason = f"named {', '.join(hidden.values())}"
     return Condition(key, f"{quoted(key)} NOT IN ({keys})", reason, lambda value: value not in hidden)
+
+
+def hidden_states(relation: Relation, catalog: DatabaseCatalog) -> Condition | None:
+    """Return the condition that leaves out rows whose state is called `Deleted` or `Pending` in another table."""
+    ((column, key),) = relation.pairs
+    parent = relation.parent
+    texts = [one for one in parent.columns.values() if one.kind == "text"]
+    called = {
+        own: {str(value).lower() for value in values if value}
+        for own, *values in zip(parent.columns[key].values, *[one.values for one in texts], strict=True)
+    }
+    moderated = any(names & {*PUBLISHED_VALUES, "approved"} for names in called.values())
+    few = {*STATES_FOR_FEW, *(MODERATION - {"approved", "accepted"} if moderated else ())}
+    hidden = sorted(own for own, names in called.items() if names & few)
+    if not hidden or len(hidden) == len(called) or parent.columns[key].kind != "number":
+        return None
+    name = catalog.quoted(column)
+    said = ", ".join(sorted({word for own in hidden for word in called[own] & few}))
+    sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, hidden))}))"
+    return Condition(column, sql, f"{column} names what is {said}", lambda value: value not in hidden)
 
 
 def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:

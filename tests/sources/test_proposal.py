@@ -1199,3 +1199,50 @@ def test_bugs_have_notes_and_texts_of_tables_of_their_own_whatever_all_tables_en
     finally:
         source.close()
     assert sum(text.count(", note ") for text in texts) == 45  # one is for few, two are of a bug that is
+
+
+@pytest.mark.parametrize(
+    ("states", "hidden"),
+    [
+        (["Approved", "Pending", "Not Approved"], {"2", "3"}),
+        (["Open", "Closed", "Deleted"], {"3"}),
+        (["New", "Waiting", "Closed"], set()),
+        (["Open", "Pending", "On hold"], set()),
+    ],
+)
+def test_rows_are_hidden_by_what_their_state_is_called_in_a_table_of_its_own(propose, states, hidden):
+    tickets = [(n, f"Wheel {n}", f"{PROSE} {n}", n if n <= 3 else 1) for n in range(1, 25)]
+    made = propose(
+        {
+            "ticket": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, status_id INT", tickets),
+            "ticket_status": ("status_id INTEGER PRIMARY KEY, status_code TEXT", list(enumerate(states, 1))),
+        }
+    )
+    assert {str(n) for n in range(1, 25)} - shown(propose, made, "ticket") == hidden
+
+
+def test_what_moderators_are_told_is_no_part_of_a_post(propose):
+    made = propose(
+        {
+            "posts": pages("x INTEGER", [0]),
+            "reports": ("id INTEGER PRIMARY KEY, post_id INT, report_text TEXT",
+                        [(n, n, f"{PROSE} {n}") for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    assert "parts" not in index(made, "posts")
+    assert made.left_out["reports"] == "holds what moderators are told"
+
+
+def test_a_key_that_happens_to_be_that_of_another_table_is_none_if_another_column_names_its_rows(propose):
+    orders = [(n, f"Order of wheel {n}", f"{PROSE} {n}") for n in range(1, 25)]
+    history = [(n, 25 - n, f"{PROSE} of {n}") for n in range(1, 25)]
+    made = propose(
+        {
+            "sales_order": ("entity_id INTEGER PRIMARY KEY, title TEXT, body TEXT", orders),
+            "sales_order_status_history": (
+                "entity_id INTEGER PRIMARY KEY, parent_id INT REFERENCES sales_order (entity_id), comment TEXT", history
+            ),
+        }
+    )  # fmt: skip
+    (part,) = index(made, "sales_order")["parts"]
+    assert part["on"] == {"parent_id": "entity_id"} or part["on"] == "parent_id"
