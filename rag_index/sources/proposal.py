@@ -228,6 +228,8 @@ class _Proposer:
 
     def _has_current_text(self, root: Subject) -> bool:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""
+        if donors_of_part(root, self._subjects):
+            return True
         others = [self._subjects.of(relation.child) for relation in root.children]
         return any(
             one.has_prose and one.noun[-1] in PARTS.union(VERSIONS) and one.noun[-1] not in OLD_VERSIONS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.sources.columns import words
-from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation
+from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation, noun
 from rag_index.sources.subjects import MIN_TITLES
 from rag_index.sources.visibility import first_of_each
 from rag_index.sources.vocabulary import known_words
@@ -66,7 +66,10 @@ class TableRoles:
         return sorted(found, key=lambda one: subject.noun[-1] not in PAIRS.get(one[0].noun[-1], ()))
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
-        """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
+        """Return the tables that link rows with labels such as tags: the relation to this one, those to the label.
+
+        Labels with short names, such as tags, come before those of plug-ins.
+        """
         found = []
         for link in self.subjects.all:
             columns = [one for one in link.profiles.values() if one.role != "time"]
@@ -86,7 +89,7 @@ class TableRoles:
                 for other in others:
                     way = self._label_way(own, other)
                     found += [(own, way)] if way else []
-        return found
+        return sorted(found, key=lambda one: len(noun(one[1][-1].parent.name)))
 
     def _label_way(self, own_side: Relation, first: Relation) -> list[Relation]:
         """Return the relations to the label that a link names, one or two; [] if what it names has no name."""

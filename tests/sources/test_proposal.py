@@ -1246,3 +1246,17 @@ def test_a_key_that_happens_to_be_that_of_another_table_is_none_if_another_colum
     )  # fmt: skip
     (part,) = index(made, "sales_order")["parts"]
     assert part["on"] == {"parent_id": "entity_id"} or part["on"] == "parent_id"
+
+
+def test_versions_of_some_rows_are_no_documents_of_rows_whose_text_another_table_holds(propose):
+    bugs = [(n, n, f"The wheel {n} creaks") for n in range(1, 25)]
+    made = propose(
+        {
+            "bug": ("id INTEGER PRIMARY KEY, bug_text_id INT, summary VARCHAR(128)", bugs),
+            "bug_text": ("id INTEGER PRIMARY KEY, description TEXT", [(n, f"{PROSE} {n}") for n in range(1, 25)]),
+            "bug_revision": ("id INTEGER PRIMARY KEY, bug_id INT, value TEXT",
+                             [(n, n, f"{PROSE} as it was {n}") for n in range(1, 7)]),
+        }
+    )  # fmt: skip
+    assert [one.tables[0] for one in made.indexes] == ["bug"]
+    assert len(shown(propose, made, "bug")) == 24
