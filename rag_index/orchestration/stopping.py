@@ -50,7 +50,7 @@ class FlowStop:
     """The outermost run of this process, which this is or is a part of."""
     state: State[Any] | None = None
     told: threading.Event = field(default_factory=threading.Event)
-    """Whether a part of the outermost run ends already, so that it needs no other signal."""
+    """Whether the outermost run or a part of it ends already, so that it needs no other signal."""
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -82,15 +82,16 @@ def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
 
 def _end_part(part: FlowStop, top: FlowStop) -> bool:
     """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
+    top.told.set()  # before the server is asked, which takes its time: a second signal would end the asking
     if not _is_cancelled(top.run_id):
         return False
-    top.told.set()
     part.state = Cancelled(message=CANCELLED)
     return True
 
 
 def _end(stop: FlowStop) -> bool:
     """Choose the state of a run that got SIGTERM, and return whether there is one."""
+    stop.told.set()
     if _is_cancelled(stop.run_id):
         # The caller of a flow that is not deployed gets what Ctrl-C would be.
         stop.state = Cancelled(message=CANCELLED, data=None if is_deployed() else KeyboardInterrupt(CANCELLED))
