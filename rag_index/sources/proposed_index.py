@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
-MAX_LINKS = 3
+MAX_LINKS = 4
 MAX_KINDS = 30
 """Tables with one more row for each row, one for each kind of page, say, that are parts at most."""
 MAX_CONTAINERS = 25

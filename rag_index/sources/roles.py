@@ -168,9 +168,9 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
     is_whole = child.is_whole and not {*relation.columns} & {*child.table.key}
     last = child.noun[-1]
     pairs = parent.noun[-1] in PAIRS.get(last, ())
-    if relation.is_pointer or (
-        is_whole and not pairs and not (parent.has_text or _is_named_by_language(parent, subjects))
-    ):
+    named_after = set(parent.noun) <= set(child.noun[:-1])
+    told = parent.has_text or named_after or _is_named_by_language(parent, subjects)
+    if relation.is_pointer or parent.is_scope or (is_whole and not pairs and not told):
         return 0
     if parent.noun[-1] in CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
@@ -183,9 +183,7 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
         return 4
     if last in PAIRS:
         return 4 if parent.noun[-1] in PAIRS[last] else 3 if parent.noun[-1] in child.noun[:-1] else 0
-    if set(parent.noun) <= set(child.noun[:-1]) or (
-        parent.noun[-1] in child.noun[:-1] and (last in PARTS or not child.title)
-    ):
+    if named_after or (parent.noun[-1] in child.noun[:-1] and (last in PARTS or not child.title)):
         return 4
     if parent.is_people:
         return 0

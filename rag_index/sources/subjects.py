@@ -70,6 +70,8 @@ REMARKS = frozenset(["comment", "note", "remark", "comments", "notes", "remarks"
 """Last words of columns with what somebody said of a change."""
 MAX_SUMMARY = 100
 """The average length up to which a summary is the title of what has no other, as in trackers of bugs."""
+MAX_SCOPES = 8
+"""Rows of a table that says of what each row of more tables than that is a part, and has no parts itself."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
@@ -291,6 +293,12 @@ class Subject:
     def says_nothing(self) -> bool:
         """Return whether the name of a row is nothing that tells others apart: all name the only one, or a language."""
         return self.table.rows < 2 or self.noun[-1] in LANGUAGES
+
+    @property
+    def is_scope(self) -> bool:
+        """Return whether much of the database is for one of a few names each, such as the shops of a company."""
+        referring = {one.child.full_name for one in self.children if not one.type_column}
+        return self.is_label and self.table.rows <= MAX_SCOPES < len(referring)
 
     @property
     def is_label(self) -> bool:

@@ -1260,3 +1260,26 @@ def test_versions_of_some_rows_are_no_documents_of_rows_whose_text_another_table
     )  # fmt: skip
     assert [one.tables[0] for one in made.indexes] == ["bug"]
     assert len(shown(propose, made, "bug")) == 24
+
+
+def test_a_shop_to_which_everything_refers_has_no_parts_and_the_details_of_a_review_are_parts_of_it(propose):
+    """In the way of Magento."""
+    others = {
+        f"thing_{n}": ("id INTEGER PRIMARY KEY, store_id INT, amount INT", [(k, k % 2 + 1, k) for k in range(1, 13)])
+        for n in range(9)
+    }
+    details = [(n, n, n % 2 + 1, f"Fine wheel {n}", f"{PROSE} {n}") for n in range(1, 51)]
+    made = propose(
+        {
+            "store": ("store_id INTEGER PRIMARY KEY, name TEXT", [(1, "English"), (2, "Deutsch")]),
+            "review": ("review_id INTEGER PRIMARY KEY, created_at TIMESTAMP",
+                       [(n, "2024-01-01 10:00:00") for n in range(1, 51)]),
+            "review_detail": (
+                "detail_id INTEGER PRIMARY KEY, review_id INT, store_id INT, title TEXT, detail TEXT", details
+            ),
+            **others,
+        }
+    )  # fmt: skip
+    (part,) = index(made, "review")["parts"]
+    assert part["text"] == ["title", "detail"]
+    assert "store" not in [one.tables[0] for one in made.indexes]
