@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
+NOTICE_SECONDS = 1.0
+"""After this time Python looks for an interrupt that came just before it began to wait."""
 
 
 class EventLoopThread:
@@ -36,6 +39,8 @@ class EventLoopThread:
         with self._starting:
             future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
+            while not future.done():
+                wait([future], NOTICE_SECONDS)
             return future.result()
         finally:
             future.cancel()
