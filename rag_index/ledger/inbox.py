@@ -70,10 +70,12 @@ class PositionRows(LedgerConnection):
         """Record that everything up to a position of the source has arrived in the inbox, and been indexed if not."""
         with self.transaction():
             number = int(self._value(sa.select(watches.c.last_number).where(watches.c.alias == alias)) or 0)
-            if self._count(milestones, s.alias == alias) >= MAX_MILESTONES:
-                newest = sa.select(sa.func.max(s.number)).where(s.alias == alias).scalar_subquery()
-                self._write(milestones.delete().where(s.alias == alias, s.number == newest))
-            values = {"at": position.at, "position": position.text, "how": position.how}
+            newest = self._select(sa.select(milestones).where(s.alias == alias).order_by(s.number.desc()).limit(1))
+            if newest and self._count(milestones, s.alias == alias) >= MAX_MILESTONES:
+                self._write(milestones.delete().where(s.alias == alias, s.number == newest[0].number))
+            # a watch that began after the last row of the queue was deleted does not know its number
+            text = position.text or (newest[0].position if newest else "")
+            values = {"at": position.at, "position": text, "how": position.how}
             self._put_row(milestones, {"alias": alias, "number": number}, values)
             self._advance(alias)
 

@@ -105,6 +105,13 @@ def test_a_document_that_failed_or_is_held_back_holds_the_position_back(ledger):
     assert at(ledger) == "30"
 
 
+def test_a_watch_that_finds_an_empty_queue_forgets_no_place_that_waits(ledger):
+    arrive(ledger, 20, "1")  # the watch ends after it has emptied the queue, and before it has written the document
+    ledger.note_position(ALIAS, Position(30.0, "", "queue"))
+    index(ledger, "1")
+    assert (at(ledger), ledger.reached()[ALIAS].at) == ("20", 30.0)
+
+
 def test_while_nobody_knows_what_changed_nothing_is_reached(ledger):
     arrive(ledger, 20)
     ledger.need_full_scan(ALIAS)
