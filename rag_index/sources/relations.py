@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable, Reference
 
+    _ByNoun = dict[tuple[str, ...], list[DatabaseTable]]
+
 MIN_FOUND = 0.9
 """The share of values that must be keys of the other table."""
 MIN_PREFIXED = 0.6
@@ -90,10 +92,13 @@ class Nouns:
         names = [bare_words(table.name) for table in tables]
         first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
         self.prefix = first[0][0] if first and first[0][1] >= max(3, MIN_PREFIXED * len(names)) else ""
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, table: DatabaseTable) -> tuple[str, ...]:
         """Return the words of a table's name in the singular, without the prefix."""
-        return tuple(singular(word) for word in self.words(table))
+        if table.name not in self._known:
+            self._known[table.name] = tuple(singular(word) for word in self.words(table))
+        return self._known[table.name]
 
     def words(self, table: DatabaseTable) -> tuple[str, ...]:
         """Return the words of a table's name without the prefix."""
@@ -104,17 +109,17 @@ class Nouns:
 def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
     """Return how the rows of tables belong together: as declared, else as names suggest and values confirm."""
     tables = [table for table in catalog.tables if table.rows]
-    by_noun: dict[tuple[str, ...], list[DatabaseTable]] = {}
+    by_noun: _ByNoun = {}
     for table in tables:
         if table.key:
-            by_noun.setdefault(nouns(table), []).append(table)
-            by_noun.setdefault(nouns(table)[-1:], []).append(table)
+            for called in dict.fromkeys([nouns(table), nouns(table)[-1:]]):
+                by_noun.setdefault(called, []).append(table)
     found: list[Relation] = []
     for table in tables:
         declared = declared_relations(table, tables)
         taken = {column for relation in declared for column in relation.columns}
         found += declared
-        typed = _polymorphic(catalog, table, tables, nouns)
+        typed = _polymorphic(catalog, table, by_noun, nouns)
         found += typed
         taken |= {column for relation in typed for column in relation.columns}
         found += _contained_keys(table, tables, declared)
@@ -126,7 +131,7 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
             ):
                 named = _named(catalog, table, column, by_noun, tables) or _prefixed(catalog, table, column, tables)
                 found += [named] if named else []
-        numbered = _polymorphic_by_number(catalog, table, tables, nouns, found, taken)
+        numbered = _polymorphic_by_number(catalog, table, by_noun, nouns, found, taken)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.child is not table or one.columns[0] not in columns] + numbered
         found += _one_to_one(catalog, table, tables, nouns, found)
@@ -179,7 +184,7 @@ def _named(
     catalog: DatabaseCatalog,
     table: DatabaseTable,
     column: Column,
-    by_noun: dict[tuple[str, ...], list[DatabaseTable]],
+    by_noun: _ByNoun,
     tables: Sequence[DatabaseTable],
 ) -> Relation | None:
     """Return the table whose key a column holds, if its name says which and its values agree."""
@@ -265,7 +270,7 @@ def _matching_key(parent: DatabaseTable, column: Column) -> str:
 def _candidates(
     table: DatabaseTable,
     column: Column,
-    by_noun: dict[tuple[str, ...], list[DatabaseTable]],
+    by_noun: _ByNoun,
     tables: Sequence[DatabaseTable],
 ) -> list[DatabaseTable]:
     """Return the tables that the name of a column may mean, the likeliest first."""
@@ -306,9 +311,7 @@ def _is_prefixed(table: DatabaseTable, word: str) -> bool:
     return 2 * sum(singular(words(name)[0]) == word for name in table.columns) > len(table.columns)
 
 
-def _polymorphic(
-    catalog: DatabaseCatalog, table: DatabaseTable, tables: Sequence[DatabaseTable], nouns: Nouns
-) -> list[Relation]:
+def _polymorphic(catalog: DatabaseCatalog, table: DatabaseTable, by_noun: _ByNoun, nouns: Nouns) -> list[Relation]:
     """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
     found: list[Relation] = []
     for column in table.columns.values():
@@ -319,7 +322,7 @@ def _polymorphic(
             for value in dict.fromkeys(column.filled):
                 rows = zip(column.values, table.columns[other].values, strict=True)
                 ids = [key for kind, key in rows if kind == value and key is not None]
-                parent = _typed_parent(catalog, str(value), ids, table, tables, nouns)
+                parent = _typed_parent(catalog, str(value), ids, table, by_noun, nouns)
                 if parent is not None:
                     found.append(Relation(table, parent, ((other, parent.key[0]),), column.name, value))
             if found and any(relation.columns == [other] for relation in found):
@@ -330,7 +333,7 @@ def _polymorphic(
 def _polymorphic_by_number(
     catalog: DatabaseCatalog,
     table: DatabaseTable,
-    tables: Sequence[DatabaseTable],
+    by_noun: _ByNoun,
     nouns: Nouns,
     known: Sequence[Relation],
     taken: Container[str],
@@ -353,7 +356,7 @@ def _polymorphic_by_number(
                 ids = [one for type_value, one in rows if type_value == value and one is not None]
                 called = [one.values[names.index(value)] for one in kind.parent.columns.values() if value in names]
                 for text in [one for one in called if isinstance(one, str) and one.strip()]:
-                    parent = _typed_parent(catalog, text, ids, table, tables, nouns)
+                    parent = _typed_parent(catalog, text, ids, table, by_noun, nouns)
                     if parent is not None and parent is not kind.parent:
                         found.append(Relation(table, parent, ((other, parent.key[0]),), column, value))
                         break
@@ -385,12 +388,12 @@ def _typed_parent(
     value: str,
     ids: Sequence[Any],
     table: DatabaseTable,
-    tables: Sequence[DatabaseTable],
+    by_noun: _ByNoun,
     nouns: Nouns,
 ) -> DatabaseTable | None:
     """Return the table that a type names: `Issue`, `App\\Models\\Issue`, `issues` or `blog.Issue`."""
     named = noun(value.replace("\\", ".").replace("::", ".").rpartition(".")[2])
-    fits = [parent for parent in tables if parent is not table and len(parent.key) == 1 and named]
+    fits = [one for one in by_noun.get(named[-1:], ()) if one is not table and len(one.key) == 1]
     same = [parent for parent in fits if nouns(parent) == named or noun(parent.name) == named]
     same = same or [
         parent for parent in fits if nouns(parent)[-len(named) :] == named or nouns(parent)[-1:] == named[-1:]

@@ -72,13 +72,13 @@ class TableRoles:
         """
         found = []
         for link in self.subjects.all:
-            columns = [one for one in link.profiles.values() if one.role != "time"]
+            to_this = [one for one in link.relations if one.parent is subject.table and not one.prefix]
+            columns = [one for one in link.profiles.values() if one.role != "time"] if to_this else []
             called = link.title and not link.is_value
-            if link.prose or called or len(columns) > MAX_LINK_COLUMNS or link is subject:
+            if not to_this or link.prose or called or len(columns) > MAX_LINK_COLUMNS or link is subject:
                 continue
             if link.is_private or link.is_machinery:
                 continue
-            to_this = [one for one in link.relations if one.parent is subject.table and not one.prefix]
             types = {one.type_column for one in to_this}
             others = [
                 one
