@@ -30,6 +30,7 @@ from rag_index.errors import (
     TextTooLong,
     WrongDimension,
 )
+from rag_index.outages import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -118,6 +119,7 @@ class Endpoint(ABC):
             "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
             "event_hooks": {"response": [self._refuse_errors]},
+            "verify": tls_context(),
         }
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:

@@ -51,7 +51,8 @@ class PostgresServer:
             for path in (self._folder, self._folder / "password"):
                 os.chown(path, user.pw_uid, user.pw_gid)
             self._run(
-                "initdb", "--pgdata", self._folder / "data", "--username", "owner", "--auth", "scram-sha-256",
+                "initdb", "--pgdata", self._folder / "data", "--username", "owner",
+                "--auth", "md5",  # scram-sha-256 costs each connection 10 ms of processor time
                 "--pwfile", self._folder / "password", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
             )  # fmt: skip
             self.start()

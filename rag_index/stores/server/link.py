@@ -23,7 +23,7 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
-from rag_index.outages import asking
+from rag_index.outages import asking, tls_context
 from rag_index.stores.edge.folder import disk_full
 
 if TYPE_CHECKING:
@@ -341,6 +341,7 @@ class Link:
                 grpc_port=self._grpc_port or REST_PORT + 1,
                 grpc_options={"grpc.max_reconnect_backoff_ms": MAX_BACKOFF_MS},
                 check_compatibility=False,
+                verify=tls_context(),
             )
 
     def _grpc_port_open(self) -> bool:
