@@ -24,8 +24,8 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice, takewhile
 from itertools import count as counted
-from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 
 K = 60
 MAX_CHUNKS = 3
-"""Chunks that a hit holds at most."""
+"""Chunks that a hit holds, if it has so many."""
+MAX_SHORT_CHUNKS, SHORT_CHARS = 5, 2000
+"""Chunks that a hit holds if they have no more characters together: the answer to a ticket is seldom like the question,
+and stands in one of its remarks."""
 
 DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about no chunk."""
@@ -143,7 +146,7 @@ def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> 
         rank,
         ours.get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
-        tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
+        _best_chunks([_chunk(score, point) for score, point in scored[:MAX_SHORT_CHUNKS]]),
         cosine=best.score,
         bm25=best.bm25,
         soft=best.soft,
@@ -152,6 +155,12 @@ def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> 
         part=ours.get(PART, {}),
         total_chunks=ours.get("chunks", 1),
     )
+
+
+def _best_chunks(chunks: Sequence[ChunkHit]) -> tuple[ChunkHit, ...]:
+    together = accumulate(len(chunk.text) for chunk in chunks)
+    kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
+    return tuple(chunks[:kept])
 
 
 def _chunk(score: float, point: StoredPoint) -> ChunkHit:

@@ -35,6 +35,8 @@ MAX_SECRET_CHARS = 4000
 MIN_MARKED = 0.004
 """The share of values with tags or entities from which on a column is HTML. Plain texts do not change by that."""
 TITLES = ordered_words("columns", "titles")
+WHOLE_TITLES = ("title", "subject", "headline")
+"""Columns that are what a row is called, though many may have the same, or a number."""
 PROSE = known_words("columns", "prose")
 CODES = known_words("columns", "codes")
 PERSONAL = known_words("columns", "personal")
@@ -49,6 +51,7 @@ _SECRET_VALUE = re.compile(
 )
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[a-z]{2,}")
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
 _ADDRESS = re.compile(
@@ -219,6 +222,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if _mostly_begin(values, _DUMP) or _mostly_begin(values, _MAIL):
         return "other"
     if made.form == "json" and not _are_by_language(values):
+        if sum(bool(_DIGEST.search(text)) for text in texts) * 2 > len(texts):  # the place of a remark in a commit
+            return "other"
         return "prose" if any(len(text.split()) > 1 for text in texts) and not named & SETTINGS else "other"
     return None
 
@@ -233,7 +238,8 @@ def _text_role(made: ColumnProfile, repeats: bool, choices: int) -> Role:
         return "short" if is_title else "prose"
     if few and not (last in TITLES and made.distinct > 0.3):
         return "choice"
-    if last in TITLES and made.length <= MAX_TITLE_CHARS and sum(map(_has_letters, texts)) * 2 >= len(texts):
+    lettered = sum(map(_has_letters, texts)) * (4 if last in WHOLE_TITLES else 2)  # `24.3`, beside `Easter freeze`
+    if last in TITLES and made.length <= MAX_TITLE_CHARS and lettered >= len(texts):
         return "short"
     if made.length > MAX_CODE_CHARS and not with_words:
         return "other"

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from slugify import slugify
 
-from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, free_name
+from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, free_name
 from rag_index.sources.relations import VERSIONS, noun
 from rag_index.sources.roles import (
+    OLD_VERSIONS,
+    PAIRS,
     PARTS,
     TableRoles,
     donors_of_part,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
+    from rag_index.sources.relations import Relation
     from rag_index.sources.subjects import Subject, Subjects
 
 MAX_INDEXES = 10
@@ -225,6 +228,23 @@ class _Proposer:
             own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
             if relations and (own or donors_of_part(subject, self._subjects)):
                 self._roles.parts[subject] = relations
+        for subject in usable:
+            if (above := self._holds_parts_of(subject)) is not None:
+                self._roles.parts[subject] = [above]
+
+    def _holds_parts_of(self, subject: Subject) -> Relation | None:
+        """Return the relation to what rows without text hold the parts of, as the states of a merge request do."""
+        parts = self._roles.parts_of(subject)
+        if subject in self._roles.parts or subject in self._donors or subject.has_text or not parts:
+            return None
+        if any(subject.noun[-1] in PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
+            return None
+        for one in subject.relations:
+            parent = self._subjects.of(one.parent)
+            named_after = parent.has_text and not parent.is_people and {*parent.noun} <= {*subject.noun[:-1]}
+            if named_after and not (one.type_column or one.is_pointer):
+                return one
+        return None
 
     def _has_current_text(self, root: Subject) -> bool:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""

@@ -13,7 +13,7 @@ from rag_index.documents.languages import find_languages, language_of
 from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
-from rag_index.sources.roles import donors_of_part, pointed_texts, text_parents, wanted_texts
+from rag_index.sources.roles import OLD_VERSIONS, donors_of_part, pointed_texts, text_parents, wanted_texts
 from rag_index.sources.subjects import NOTHING
 from rag_index.sources.visibility import answers_none, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
@@ -51,7 +51,6 @@ TRANSLATIONS = frozenset(["lang", "translation", "translations", "i18n"])
 """Last words of tables with what rows of another one are called in each language."""
 VALUE_WORDS = frozenset(["value", "coded", "answer"])
 """Words of columns that name a row of another table as a value."""
-OLD_VERSIONS = known_words("proposal", "old_versions")
 USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
 CREATED = known_words("proposal", "created")
 CHANGED = known_words("proposal", "changed")
@@ -322,7 +321,8 @@ class IndexMaker:
         """Return the parts, those of the row that translations are of, too."""
         found: list[dict[str, Any]] = []
         for child, relation in self._roles.parts_of(self._subject):
-            found.append(self._part(child, relation, key, len(found)))
+            if child.has_text or not self._roles.parts_of(child):
+                found.append(self._part(child, relation, key, len(found)))
             for grandchild, second in self._roles.parts_of(child):
                 found.append(self._part_of_part(grandchild, second, relation, len(found)))
         if self._subject.thread is not None:

@@ -112,7 +112,7 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
     by_noun: _ByNoun = {}
     for table in tables:
         if table.key:
-            for called in dict.fromkeys([nouns(table), nouns(table)[-1:]]):
+            for called in dict.fromkeys([nouns(table), nouns(table)[-1:], noun(table.name)]):
                 by_noun.setdefault(called, []).append(table)
     found: list[Relation] = []
     for table in tables:

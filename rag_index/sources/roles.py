@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rag_index.sources.subjects import Subject, Subjects
 
 PARTS = known_words("subjects", "parts")
+OLD_VERSIONS = known_words("proposal", "old_versions")
 PAIRS = {
     "post": frozenset(["topic", "thread", "discussion"]),
     "message": frozenset(
@@ -87,7 +88,8 @@ class TableRoles:
             ]
             for own in to_this[:1]:
                 for other in others:
-                    way = self._label_way(own, other)
+                    known = _is_known(own, other, self.subjects) or _is_known(other, own, self.subjects)
+                    way = [] if known else self._label_way(own, other)
                     found += [(own, way)] if way else []
         return sorted(found, key=lambda one: len(noun(one[1][-1].parent.name)))
 
@@ -95,6 +97,8 @@ class TableRoles:
         """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
         label = self.subjects.of(first.parent)
         if label.is_people or not label.table.key or label.says_nothing:
+            return []
+        if label.is_whole and label.table.rows >= MIN_CONTAINED * own_side.parent.rows:  # the bugs of a keyword
             return []
         if label.title and not label.is_unnamed:
             return [first]
@@ -126,6 +130,24 @@ class TableRoles:
                 found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
                 return found, first_of_each(own, names.conditions, names.profiles, self.subjects.catalog)
         return relation, ""
+
+
+def _is_known(here: Relation, there: Relation, subjects: Subjects) -> bool:
+    """Return whether a link names on one side what the row of the other side names itself, such as its project."""
+    columns = here.child.columns
+    named = list(zip(columns[here.columns[0]].values, columns[there.columns[0]].values, strict=True))
+    if here.type_column:
+        types = columns[here.type_column].values
+        named = [row for row, kind in zip(named, types, strict=True) if kind == here.type_value]
+    for own in subjects.of(here.parent).relations:
+        if own.parent is not there.parent or own.type_column or len(own.pairs) > 1 or own.prefix:
+            continue
+        rows = here.parent.columns
+        by_key = dict(zip(rows[here.pairs[0][1]].values, rows[own.columns[0]].values, strict=True))
+        pairs = [(by_key[row], name) for row, name in named if row in by_key and name is not None]
+        if all(a == b for a, b in pairs) if pairs else own.columns == there.columns:
+            return True
+    return False
 
 
 def _contains(own: Relation, other: Relation) -> bool:
@@ -245,7 +267,14 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
 def donors_of_part(subject: Subject, subjects: Subjects) -> list[Relation]:
     """Return the relations to rows that hold the text of rows which may be parts: `bugnote_text` of `bugnote`."""
     ways = text_parents(subject, subjects)
-    return [way[0] for way in ways if len(way) == 1 and not way[0].is_pointer]
+    return [way[0] for way in ways if len(way) == 1 and not way[0].is_pointer and not _is_of_others(way[0], subjects)]
+
+
+def _is_of_others(donor: Relation, subjects: Subjects) -> bool:
+    """Return whether the text that a row names is an older version of rows of another table."""
+    named = subjects.of(donor.parent)
+    others = [subjects.of(one.parent) for one in named.relations if one.parent is not donor.child]
+    return named.noun[-1] in OLD_VERSIONS and any(one.has_prose and not one.is_people for one in others)
 
 
 def _is_extended(subject: Subject, subjects: Subjects) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.catalog import SAMPLED_ROWS
-from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
+from rag_index.sources.columns import CODES, PROSE, TITLES, WHOLE_TITLES, profile, words
 from rag_index.sources.relations import CONTAINERS, LANGUAGES, VERSIONS, Nouns, declared_relations, find_relations, noun
 from rag_index.sources.visibility import (
     DELETED,
@@ -37,10 +37,13 @@ RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 MACHINERY = known_words("subjects", "machinery")
 DOUBTFUL = known_words("subjects", "doubtful")
 MACHINE_NOUN = re.compile(
-    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
 PRIVATE = known_words("subjects", "private")
 PEOPLE = known_words("subjects", "people")
+GROUPS = frozenset(["group", "role", "usergroup"])
+"""What tables of groups of persons are called."""
+SUMMARIES = ("summary", "short_desc", "short_description")
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
 SETTING_NAMES = frozenset(["name", "key", "option", "property", "setting", "parameter"])
@@ -49,8 +52,6 @@ MAX_PAIR_COLUMNS = 6
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
 NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
-WHOLE_TITLES = ("title", "subject", "headline")
-"""Columns that are what a row is called, though many may have the same."""
 MIN_TOLD = 0.6
 """The share of titles of their own from which on rows are told from each other by them, and not by another name."""
 MIN_TITLES = 0.9
@@ -120,9 +121,9 @@ class Subject:
         if first and last:
             return f"{{{first}}} {{{last}}}"
         others = [p for p in self.profiles.values() if p.role == "short" and p.filled >= 0.5 and p.distinct >= 0.3]
-        summary = self.profiles.get("summary")
-        if not others and summary is not None and summary.form == "plain" and 0 < summary.length <= MAX_SUMMARY:
-            return "summary"
+        for summary in () if others else [self.profiles[name] for name in SUMMARIES if name in self.profiles]:
+            if summary.form == "plain" and 0 < summary.length <= MAX_SUMMARY:
+                return summary.name
         return others[0].name if others else None
 
     def _named(self, *names: str) -> str | None:
@@ -351,7 +352,8 @@ class Subject:
             return "is for programs, by its name and its values"
         if self.is_login:
             return "holds the accounts of people who log in"
-        if (self.noun[-1] == "key" or "api" in self.noun) and any(p.role == "secret" for p in self.profiles.values()):
+        keys = any(one.role == "secret" or "fingerprint" in words(one.name) for one in self.profiles.values())
+        if (self.noun[-1] == "key" or "api" in self.noun) and keys:
             return "holds keys"
         for one in self.unmet:
             if set(words(one.column)) & (HIDDEN_FLAGS | DELETED) and self.table.rows <= SAMPLED_ROWS:
@@ -433,7 +435,8 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         one.conditions += [
             restricted_by(relation, _path_of(one), catalog)
             for relation in one.children
-            if _restricts(nouns(relation.child)) and not relation.type_column and len(relation.pairs) == 1
+            if (_restricts(nouns(relation.child)) and not relation.type_column and len(relation.pairs) == 1)
+            or _is_for_groups(one, relation, subjects)
         ][:1]
     for one in made:
         states = [two for two in one.relations if len(two.pairs) == 1 and two.parent.rows <= MAX_LABELS]
@@ -461,6 +464,18 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
 def _restricts(noun: tuple[str, ...]) -> bool:
     """Return whether a table of this name has the rows of another one that not everybody may see."""
     return RESTRICTS.fullmatch("_".join(noun)) is not None
+
+
+def _is_for_groups(subject: Subject, relation: Relation, subjects: Subjects) -> bool:
+    """Return whether a table links a few rows with the groups of persons that alone may see them."""
+    link = subjects.of(relation.child)
+    named = {column for one in link.relations for column in one.columns}
+    few = 0 < 2 * link.table.rows < subject.table.rows
+    if not few or subject.is_people or not {*subject.noun} < {*link.noun} or not {*link.table.columns} <= named:
+        return False
+    groups = [subjects.of(one.parent) for one in link.relations if subjects.of(one.parent).noun[-1] in GROUPS]
+    members = [subjects.of(one.child) for group in groups for one in group.children]
+    return any(subjects.of(one.parent).is_people for member in members for one in member.relations)
 
 
 def _path_of(subject: Subject) -> str:
@@ -510,7 +525,7 @@ def _profiles(table: DatabaseTable) -> dict[str, ColumnProfile]:
 def _has_password(profiles: Mapping[str, ColumnProfile]) -> bool:
     """Return whether the columns are those of accounts: a password beside a name to log in with."""
     secret = [one.name for one in profiles.values() if one.role == "secret"]
-    password = any(PASSWORDS & set(words(name)) for name in secret)
+    password = any(PASSWORDS & {*words(name)} or words(name)[-1].endswith("password") for name in secret)
     return password and any(LOGINS & set(words(name)) and words(name)[-1] != "id" for name in profiles)
 
 

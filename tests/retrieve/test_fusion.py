@@ -30,9 +30,19 @@ def test_a_document_appears_once_with_its_best_chunks():
         (0, 0.9, "a 0"),
         (3, 0.8, "a 3"),
         (2, 0.7, "a 2"),
+        (1, 0.6, "a 1"),
     ]
     assert first.payload == {"column": "A"}
     assert (second.document_id, second.rank) == ("b", 2)
+
+
+@pytest.mark.parametrize(("chars", "shown"), [(400, 5), (500, 4), (600, 3), (2000, 3)])
+def test_a_document_shows_five_chunks_if_they_are_short(chars: int, shown: int) -> None:
+    points = [point("a", number, 1 - number / 10) for number in range(6)]
+    for one in points:
+        one.payload["_rag"]["text"] = "x" * chars
+    (hit,) = document_hits("x", points)
+    assert [chunk.chunk for chunk in hit.chunks] == list(range(shown))
 
 
 def test_equal_scores_have_one_order_whatever_order_the_store_returns():

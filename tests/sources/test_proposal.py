@@ -1283,3 +1283,99 @@ def test_a_shop_to_which_everything_refers_has_no_parts_and_the_details_of_a_rev
     (part,) = index(made, "review")["parts"]
     assert part["text"] == ["title", "detail"]
     assert "store" not in [one.tables[0] for one in made.indexes]
+
+
+def test_the_project_of_a_link_is_no_label_of_what_names_its_project_itself(propose):
+    """In the way of GitLab, where each table repeats the project."""
+    issues = [(n, n % 3 + 1, f"Issue {n} of the mill", f"{PROSE} {n}") for n in range(1, 25)]
+    links = [(n, n % 24 + 1, (n % 24 + 1) % 3 + 1, n % 4 + 1) for n in range(1, 49)]
+    made = propose(
+        {
+            "projects": ("id INTEGER PRIMARY KEY, name TEXT", [(n, f"Mill {n} at the weir") for n in range(1, 4)]),
+            "labels": ("id INTEGER PRIMARY KEY, title TEXT", [(n, f"urgent {n}") for n in range(1, 5)]),
+            "issues": ("id INTEGER PRIMARY KEY, project_id INT, title TEXT, description TEXT", issues),
+            "label_links": ("id INTEGER PRIMARY KEY, issue_id INT, project_id INT, label_id INT", links),
+        }
+    )  # fmt: skip
+    assert [part["name"] for part in index(made, "issues")["parts"]] == ["labels"]
+
+
+def test_what_holds_parts_and_has_no_text_leads_to_what_they_are_parts_of(propose):
+    requests = [(n, f"Request {n} of the mill", f"{PROSE} {n}") for n in range(1, 25)]
+    commits = [(n, n % 24 + 1, f"{PROSE} in commit {n}") for n in range(1, 49)]
+    other = "id INTEGER PRIMARY KEY, merge_request_diff_id INT REFERENCES merge_request_diffs (id), message TEXT"
+    made = propose(
+        {
+            "merge_requests": ("id INTEGER PRIMARY KEY, title TEXT, description TEXT", requests),
+            "merge_request_diffs": ("id INTEGER PRIMARY KEY, merge_request_id INT, files INT",
+                                    [(n, 25 - n, n) for n in range(1, 25)]),
+            "merge_request_diff_commits": (other, commits),
+        }
+    )  # fmt: skip
+    assert [one.tables[0] for one in made.indexes] == ["merge_requests"]
+    (part,) = index(made, "merge_requests")["parts"]
+    assert (part["table"], part["on"]) == ("merge_request_diff_commits", {"merge_request_diffs.merge_request_id": "id"})
+    assert len(shown(propose, made, "merge_requests")) == 24
+
+
+def test_titles_may_be_numbers_and_places_in_commits_are_no_text(propose):
+    place = '{{"head_sha": "{}", "new_path": "src/mill.c", "new_line": 14}}'
+    milestones = [(n, f"24.{n}" if n % 3 else f"Freeze {n}", f"{PROSE} {n}") for n in range(1, 25)]
+    notes = [(n, n, f"{PROSE} of {n}", place.format(sha1(str(n).encode()).hexdigest())) for n in range(1, 25)]
+    made = propose(
+        {
+            "milestones": ("id INTEGER PRIMARY KEY, title TEXT, description TEXT", milestones),
+            "notes": ("id INTEGER PRIMARY KEY, milestone_id INT, note TEXT, position TEXT", notes),
+            "keys": ("id INTEGER PRIMARY KEY, title TEXT, key TEXT, fingerprint TEXT",
+                     [(n, f"Laptop {n} of the miller", f"{PROSE} {n}", f"ab:{n}") for n in range(1, 25)]),
+        }
+    )  # fmt: skip
+    settings = index(made, "milestones")
+    assert (settings["title"], settings["parts"][0]["text"]) == ("title", ["note"])
+    assert made.left_out["keys"] == "holds keys"
+
+
+def test_an_older_version_that_a_remark_names_is_no_text_of_it(propose):
+    issues = [(n, f"Issue {n} of the mill", f"{PROSE} {n}") for n in range(1, 25)]
+    versions = [(n, n, f"{PROSE} as it was {n}") for n in range(1, 25)]
+    made = propose(
+        {
+            "issues": ("id INTEGER PRIMARY KEY, title TEXT, description TEXT", issues),
+            "description_versions": ("id INTEGER PRIMARY KEY, issue_id INT, description TEXT", versions),
+            "issue_remarks": ("id INTEGER PRIMARY KEY, issue_id INT, description_version_id INT, action TEXT",
+                              [(n, n, n, "description") for n in range(1, 25)]),
+        }
+    )  # fmt: skip
+    assert "as it was" not in str(index(made, "issues"))
+    assert "description_versions" not in [part["table"] for part in index(made, "issues").get("parts", [])]
+    assert "description_versions" not in str(index(made, "issues"))
+
+
+def test_rows_that_a_table_links_with_a_group_of_persons_are_for_that_group(propose):
+    """In the way of Bugzilla, which also has a copy for searching, and passwords called `cryptpassword`."""
+    bugs = [(n, f"The wheel {n} creaks", f"{PROSE} {n}") for n in range(1, 25)]
+    made = propose(
+        {
+            "bugs": ("bug_id INTEGER PRIMARY KEY, short_desc VARCHAR(255), body TEXT", bugs),
+            "profiles": ("userid INTEGER PRIMARY KEY, login_name TEXT, cryptpassword TEXT, realname TEXT, why TEXT",
+                         [(n, f"m{n}", f"x{n}", f"Miller Number {n}", f"{PROSE} {n}") for n in range(1, 9)]),
+            "groups": ("id INTEGER PRIMARY KEY, name TEXT", [(n, f"masters {n}") for n in range(1, 4)]),
+            "user_group_map": ("user_id INT REFERENCES profiles (userid), group_id INT REFERENCES groups (id)",
+                               [(n, n % 3 + 1) for n in range(1, 9)]),
+            "bug_group_map": ("bug_id INT REFERENCES bugs (bug_id), group_id INT REFERENCES groups (id)",
+                              [(3, 1), (7, 2)]),
+            "bugs_fulltext": ("bug_id INTEGER PRIMARY KEY REFERENCES bugs (bug_id), comments TEXT",
+                              [(n, f"{PROSE} copied {n}") for n in range(1, 25)]),
+            "keywords": ("id INTEGER PRIMARY KEY, name TEXT, description TEXT",
+                         [(n, f"noise {n}", f"{PROSE} {n}") for n in range(1, 5)]),
+            "bug_keywords": ("bug_id INT REFERENCES bugs (bug_id), keyword_id INT REFERENCES keywords (id)",
+                             [(n, n % 4 + 1) for n in range(1, 25)]),
+        }
+    )  # fmt: skip
+    found = shown(propose, made, "bugs")
+    assert (len(found), {"3", "7"} & found) == (22, set())
+    assert index(made, "bugs")["title"] == "short_desc"
+    assert made.left_out["profiles"] == "holds the accounts of people who log in"
+    assert "bugs_fulltext" in made.left_out
+    assert "bugs_fulltext" not in str(made.indexes)
+    assert "parts" not in index(made, "keywords")  # the bugs of a keyword are no labels of it
