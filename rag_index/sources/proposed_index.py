@@ -13,7 +13,14 @@ from rag_index.documents.languages import find_languages, language_of
 from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
-from rag_index.sources.roles import OLD_VERSIONS, donors_of_part, pointed_texts, text_parents, wanted_texts
+from rag_index.sources.roles import (
+    MAX_LABEL_CHARS,
+    OLD_VERSIONS,
+    donors_of_part,
+    pointed_texts,
+    text_parents,
+    wanted_texts,
+)
 from rag_index.sources.subjects import NOTHING
 from rag_index.sources.visibility import answers_none, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
@@ -277,7 +284,9 @@ class IndexMaker:
                 continue
             says = parent.title in parent.table.columns and not parent.is_login and not parent.says_nothing
             label = parent.title if says else None
-            if not hides and (label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > 200)):
+            if not hides and (
+                label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > MAX_LABEL_CHARS)
+            ):
                 continue
             name = self._add_join(relation, required=hides)
             self._joins[name] |= {"where": which} if which else {}

@@ -128,6 +128,7 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
                 column.name not in taken
                 and column.kind in ("number", "text", "id", "bytes")
                 and table.key != (column.name,)
+                and not _is_id_of_any(table, column.name, by_noun)
             ):
                 named = _named(catalog, table, column, by_noun, tables) or _prefixed(catalog, table, column, tables)
                 found += [named] if named else []
@@ -367,6 +368,15 @@ def _is_any_id(name: str) -> bool:
     """Return whether a column may name a row of any table: `object_id`, `o_id`, `instance`."""
     bare = set(words(name)) - KEY_WORDS
     return words(name) != ("id",) and bare <= GENERIC | {"o", "instance", "model"} and bool(bare or words(name)[1:])
+
+
+def _is_id_of_any(table: DatabaseTable, name: str, by_noun: _ByNoun) -> bool:
+    """Return whether a column names a row of what the column beside it says: `items_id` beside `itemtype`."""
+    stem = "".join(words(name)[:-1]) if words(name)[-1] in KEY_WORDS else ""
+    types = [one for one in table.columns.values() if stem and one.kind == "text" and words(one.name)[-1:] != ("id",)]
+    beside = any("".join(noun(one.name)) == f"{singular(stem)}type" for one in types)
+    called = by_noun.get((singular(stem),), []) if beside else []
+    return beside and not any(noun(one.name)[-1:] == noun(one.name) for one in called)
 
 
 def _ids_beside(table: DatabaseTable, type_column: str) -> list[str]:

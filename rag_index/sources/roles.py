@@ -42,6 +42,8 @@ MIN_OWN_TITLES = 0.5
 """The share of titles of their own from which on rows with texts are looked for by themselves."""
 MIN_CONTAINED = 4
 """The rows for each row of another table from which on that one contains them, and does not consist of them."""
+MAX_LABEL_CHARS = 200
+"""The average length of texts up to which what has a title may be a label, as a category with a description is."""
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 
@@ -98,7 +100,8 @@ class TableRoles:
         label = self.subjects.of(first.parent)
         if label.is_people or not label.table.key or label.says_nothing:
             return []
-        if label.is_whole and label.table.rows >= MIN_CONTAINED * own_side.parent.rows:  # the bugs of a keyword
+        many = label.table.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
+        if label.is_whole and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer
             return []
         if label.title and not label.is_unnamed:
             return [first]

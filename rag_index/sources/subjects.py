@@ -37,7 +37,7 @@ RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 MACHINERY = known_words("subjects", "machinery")
 DOUBTFUL = known_words("subjects", "doubtful")
 MACHINE_NOUN = re.compile(
-    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|queued\w+|cron\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
 PRIVATE = known_words("subjects", "private")
 PEOPLE = known_words("subjects", "people")

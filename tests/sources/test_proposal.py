@@ -1379,3 +1379,22 @@ def test_rows_that_a_table_links_with_a_group_of_persons_are_for_that_group(prop
     assert "bugs_fulltext" in made.left_out
     assert "bugs_fulltext" not in str(made.indexes)
     assert "parts" not in index(made, "keywords")  # the bugs of a keyword are no labels of it
+
+
+def test_items_of_any_kind_are_no_rows_of_a_table_of_items_and_long_documents_are_no_labels(propose):
+    """In the way of GLPI."""
+    changes = [(n, f"Change {n} of the mill", " ".join([PROSE] * 3) + str(n)) for n in range(1, 13)]
+    problems = [(n, f"Problem {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
+    machines = [(n, f"Mill wheel {n}", f"{PROSE} {n}") for n in range(1, 6)]
+    columns = "id INTEGER PRIMARY KEY, name TEXT, content TEXT"
+    items = "id INTEGER PRIMARY KEY, {}_id INT, itemtype TEXT, items_id INT"
+    made = propose(
+        {
+            "machines": (columns, machines), "changes": (columns, changes), "problems": (columns, problems),
+            "changes_items": (items.format("change"), [(n, n, "Machine", n % 5 + 1) for n in range(1, 13)]),
+            "problems_items": (items.format("problem"), [(n, n, "Machine", n) for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    assert "changes" not in str(index(made, "problems"))  # most of its machines are gone
+    assert "parts" not in index(made, "machines")
+    assert "Mill wheel" not in str(index(made, "machines"))
