@@ -184,8 +184,14 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "internal"
     if "draft" in named and made.last_word in {*TITLES, *PROSE}:
         return "internal"
+    if made.last_word == "by" and named & {"created", "modified", "updated"}:
+        return "personal"
     looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
-    return "personal" if looks or (named & PERSONAL and made.length < 100 and not is_key) else None
+    return (
+        "personal"
+        if looks or (named & PERSONAL and made.length < 100 and not is_key and made.last_word != "status")
+        else None
+    )
 
 
 def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -> Role | None:
@@ -222,7 +228,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if _mostly_begin(values, _DUMP) or _mostly_begin(values, _MAIL):
         return "other"
     if made.form == "json" and not _are_by_language(values):
-        if sum(bool(_DIGEST.search(text)) for text in texts) * 2 > len(texts):  # the place of a remark in a commit
+        digests = sum(bool(_DIGEST.search(text)) for text in texts)  # the place of a remark in a commit
+        if 2 * digests > len(texts) or made.name.startswith("_"):
             return "other"
         return "prose" if any(len(text.split()) > 1 for text in texts) and not named & SETTINGS else "other"
     return None

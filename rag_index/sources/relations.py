@@ -383,10 +383,11 @@ def _ids_beside(table: DatabaseTable, type_column: str) -> list[str]:
     """Return the columns that may hold the ids of what a type column says."""
     *stem, last = noun(type_column)
     stem += filter(None, [last.removesuffix("type")]) if last not in TYPE_WORDS else []  # `itemtype`
+    keys = KEY_WORDS | {"name"} if last == "doctype" else KEY_WORDS  # `reference_name`
     exact = [
         name
         for name in table.columns
-        if name != type_column and list(noun(name)[:-1]) == stem and words(name)[-1] in KEY_WORDS
+        if name != type_column and list(noun(name)[:-1]) == stem and words(name)[-1] in keys
     ]
     bare = [name for name in table.columns if name != type_column and list(noun(name)) == stem]
     loose = [name for name in table.columns if {"id"} & set(words(name)) and set(stem) & set(words(name))]

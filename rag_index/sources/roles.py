@@ -201,6 +201,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
         return 0
     if is_whole and last not in PARTS and not pairs and _is_container_of(parent, child):
         return 0
+    if is_whole and child.noun == ("item",):  # what is sold, say, of a brand
+        return 0
     extends = relation.columns == list(child.table.key) and not relation.type_column
     if extends and parent.has_text and not parent.is_people:
         return 5

@@ -113,6 +113,7 @@ class Subject:
                 shorts,
                 key=lambda p: (
                     "meta" in words(p.name),
+                    (p.name,) == self.table.key,
                     p.distinct < MIN_TOLD and p.name not in WHOLE_TITLES,
                     len(words(p.name)) > 2,
                     TITLES.index(p.last_word) if p.last_word in TITLES else 99,

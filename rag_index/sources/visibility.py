@@ -500,7 +500,15 @@ def _password(column: Column, profile: ColumnProfile, name: str) -> Condition | 
     return Condition(column.name, f"COALESCE({name}, '') = ''", reason, lambda value: not value)
 
 
-LOOKS = (_flag, _level, _alone, _deleted, _published, _state, _number, _audience, _password)
+def _submitted(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a `docstatus`, 0 for a draft and 2 for what was cancelled, if any row was submitted."""
+    if column.name != "docstatus" or 1 not in column.filled:
+        return None
+    reason = "docstatus is 1 for what is neither a draft nor cancelled"
+    return Condition(column.name, f"{name} = 1", reason, lambda value: value == 1)
+
+
+LOOKS = (_submitted, _flag, _level, _alone, _deleted, _published, _state, _number, _audience, _password)
 
 
 def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:

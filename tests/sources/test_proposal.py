@@ -1398,3 +1398,30 @@ def test_items_of_any_kind_are_no_rows_of_a_table_of_items_and_long_documents_ar
     assert "changes" not in str(index(made, "problems"))  # most of its machines are gone
     assert "parts" not in index(made, "machines")
     assert "Mill wheel" not in str(index(made, "machines"))
+
+
+def test_rows_named_by_doctype_and_name_drafts_by_docstatus_and_things_that_are_sold(propose):
+    """In the way of Frappe, whose keys are texts called `name`."""
+    items = [(f"W-{n}", f"Wheel {n} of oak", f"{PROSE} {n}", f"Brand {n % 3}") for n in range(1, 25)]
+    orders = [(f"SO-{n}", f"Order {n} of a mill", f"{PROSE} {n}", 2 if n == 5 else 1) for n in range(1, 13)]
+    said = [
+        (f"c{n}", f"Re: wheel {n}", f"{PROSE} said {n}", "Sales Order", f"SO-{n}", "Open" if n % 6 else "Trash", "me")
+        for n in range(1, 13)
+    ]
+    key = "name VARCHAR(140) PRIMARY KEY"
+    other = "reference_doctype TEXT, reference_name TEXT, email_status TEXT, modified_by TEXT"
+    made = propose(
+        {
+            "tabBrand": (f"{key}, description TEXT", [(f"Brand {n}", f"{PROSE} {n}") for n in range(3)]),
+            "tabItem": (f"{key}, item_name TEXT, description TEXT, brand TEXT", items),
+            "tabSales Order": (f"{key}, title TEXT, terms TEXT, docstatus INT", orders),
+            "tabCommunication": (f"{key}, subject TEXT, content TEXT, {other}", said),
+        }
+    )
+    assert index(made, "tabItem")["title"] == "item_name"
+    (part,) = index(made, "tabSales Order")["parts"]
+    assert (part["table"], part["on"]) == ("tabCommunication", "reference_name")
+    assert part["where"] == "reference_doctype = 'Sales Order' AND email_status NOT IN ('Trash')"
+    found = shown(propose, made, "tabSales Order")
+    assert (len(found), "SO-5" in found) == (11, False)
+    assert "modified_by" not in str(made.indexes)
