@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from slugify import slugify
 
+from rag_index.sources.columns import words
 from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, free_name
-from rag_index.sources.relations import VERSIONS, noun
+from rag_index.sources.relations import LANGUAGES, VERSIONS, noun
 from rag_index.sources.roles import (
     OLD_VERSIONS,
     PAIRS,
@@ -22,10 +23,10 @@ from rag_index.sources.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.sources.subjects import find_subjects
+from rag_index.sources.subjects import find_subjects, letters
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.relations import Relation
@@ -38,6 +39,11 @@ MIN_DESCRIBED_SHARE = 0.6
 """How many values of a column are names of tables, and which share of them, if its rows describe tables."""
 COPIES = ("revision", "version")
 """Words of tables that hold what the rows of another one were, too."""
+MIN_COPIED_CHARS = 60
+"""The letters of a text from which on another table has it by no chance."""
+MIN_COPIED = 3
+MIN_COPIED_SHARE = 0.5
+"""How many texts of a table another one has, and which share of them, if its rows are copies."""
 
 
 @dataclass(slots=True)
@@ -75,20 +81,46 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
-    """Return the tables with all versions of the rows of another one, with why: `node_revision_body` of `node_body`.
+    """Return the tables with copies of the rows of another one, with why: `node_revision_body`, `document_journals`.
 
-    Their names differ by the word for a version, and the other one has each of their columns with text.
+    Either the names differ by the word for a version, and the other one has each of their columns with text; or the
+    texts are those of a table after which the table or one of its columns is called.
     """
-    current = {noun(table.name): table for table in tables if table.rows}
+    filled = [table for table in tables if table.rows]
+    current = {noun(table.name): table for table in filled}
+    texts = {table.full_name: _long_texts(table) for table in filled}
     found = {}
     for table in tables:
         named = noun(table.name)
         bare = tuple(word for word in named if word not in COPIES)
-        texts = {name for name, column in table.columns.items() if column.kind in ("text", "json", "bytes")}
+        columns = {name for name, column in table.columns.items() if column.kind in ("text", "json", "bytes")}
         origin = current.get(bare) or current.get((*bare, "data"))
-        if len(bare) < len(named) and origin is not None and texts and texts <= origin.columns.keys():
+        if len(bare) < len(named) and origin is not None and columns and columns <= origin.columns.keys():
             found[table.full_name] = f"holds older versions of the rows of {origin.full_name}"
+    for table in filled:
+        copied = [one for one in filled if table.full_name not in found and _is_copy(table, one, texts)]
+        if copied:
+            found[table.full_name] = f"holds copies of the texts of {copied[0].full_name}"
     return found
+
+
+def _long_texts(table: DatabaseTable) -> list[set[str]]:
+    """Return the beginnings of long texts, without markup, by column; none of a table in several languages."""
+    if any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values()):
+        return []
+    texts = [{str(letters(value)) for value in one.filled} for one in table.columns.values() if one.kind == "text"]
+    long = [{text for text in found if len(text) >= MIN_COPIED_CHARS} for found in texts]
+    return [found for found in long if len(found) >= MIN_COPIED]
+
+
+def _is_copy(table: DatabaseTable, other: DatabaseTable, texts: Mapping[str, list[set[str]]]) -> bool:
+    """Return whether texts of a table are those of another one that it is called after, or refers to."""
+    theirs = set().union(*texts[other.full_name])
+    if table is other or not any(len(own & theirs) >= MIN_COPIED_SHARE * len(own) for own in texts[table.full_name]):
+        return False
+    called = noun(other.name)
+    refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
+    return {*called} < {*noun(table.name)} or refers
 
 
 def _describes_tables(subjects: Subjects) -> dict[str, str]:

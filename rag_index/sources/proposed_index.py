@@ -46,6 +46,9 @@ MIN_DESCRIPTION = 80
 """The characters from which on the text of a container is one that people look for."""
 MIN_THING = 15
 """The same, if its rows have a title and its name is not that of a kind or a state, as `visit_type` is."""
+MIN_ROWS = 3
+MIN_ALONE = 200
+"""The characters from which on a text is one that people look for though its table has fewer rows than that."""
 MIN_CHILDREN = 3
 """A table to which so many others refer contains their rows, too, such as a project."""
 VALUES = frozenset(["prose", "short", "code", "choice", "other"])
@@ -63,7 +66,7 @@ CREATED = known_words("proposal", "created")
 CHANGED = known_words("proposal", "changed")
 ORDERS = known_words("proposal", "orders")
 STATE_LABELS = known_words("proposal", "state_labels")
-KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting"}
+KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
 
 
 @dataclass(slots=True)
@@ -161,6 +164,8 @@ class IndexMaker:
             return 0.0
         described = MIN_THING if title and not {*self._subject.noun} & KINDS else MIN_DESCRIPTION
         if self._table.rows <= MAX_CONTAINERS and not own and self._prose < described and children:
+            return 0.0
+        if self._table.rows < MIN_ROWS and not own and self._prose < MIN_ALONE:
             return 0.0
         length = self._prose + 100 * len(parts)
         return (

@@ -29,6 +29,8 @@ LANGUAGES = frozenset(["lang", "language", "locale"])
 """What tables with a row for each language are called."""
 TYPE_WORDS = known_words("relations", "type_words")
 POINTERS = known_words("relations", "pointers")
+ENDS = frozenset(["first", "last"])
+"""Words of columns that name one of several rows."""
 VERSIONS = ordered_words("relations", "versions")
 GENERIC = known_words("relations", "generic")
 NUMBERS = known_words("relations", "numbers")
@@ -132,11 +134,17 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
             ):
                 named = _named(catalog, table, column, by_noun, tables) or _prefixed(catalog, table, column, tables)
                 found += [named] if named else []
+        found = [one for one in found if one.child is not table or not _is_newest_of(one)]
         numbered = _polymorphic_by_number(catalog, table, by_noun, nouns, found, taken)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.child is not table or one.columns[0] not in columns] + numbered
         found += _one_to_one(catalog, table, tables, nouns, found)
     return found
+
+
+def _is_newest_of(relation: Relation) -> bool:
+    """Return whether a row names the first or the last one of its own parts, such as `last_post_id`: it is no part."""
+    return bool(ENDS & {*words(relation.columns[0])}) and relation.parent is not relation.child
 
 
 def declared_relations(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> list[Relation]:

@@ -98,7 +98,8 @@ class TableRoles:
     def _label_way(self, own_side: Relation, first: Relation) -> list[Relation]:
         """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
         label = self.subjects.of(first.parent)
-        if label.is_people or not label.table.key or label.says_nothing:
+        told = not label.has_prose and any(child.has_prose for child, _ in self.parts_of(label))  # a discussion
+        if label.is_people or not label.table.key or label.says_nothing or told:
             return []
         many = label.table.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
         if label.is_whole and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer
@@ -199,7 +200,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
         return 0
     if parent.noun[-1] in CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
-    if is_whole and last not in PARTS and not pairs and _is_container_of(parent, child):
+    is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
+    if is_whole and last not in PARTS and not pairs and is_own:
         return 0
     if is_whole and child.noun == ("item",):  # what is sold, say, of a brand
         return 0

@@ -18,6 +18,7 @@ from rag_index.sources.visibility import (
     find_conditions,
     has_status_flags,
     hidden_by,
+    hidden_by_label,
     hidden_states,
     internal_rows,
     restricted_by,
@@ -64,6 +65,10 @@ COPIES = frozenset(["alias", "copy", "translation", "source"])
 """Words of columns that name a row of the same table that is not above this one."""
 MIN_KINDS = 3
 """Tables with one more row each for the rows of another one from which on these are of different kinds."""
+FOR_FEW = frozenset(["restricted", "private", "internal", "confidential", "secret", "classified", "sealed"])
+"""Words of columns that say of a label, such as a tag, that what has it is for few."""
+READ = frozenset(["read", "unread", "seen", "unseen", "muted"])
+"""Words of columns that say how far a person has read a conversation."""
 COMPLAINTS = ("report", "flag", "complaint")
 MESSAGES = frozenset(["post", "comment", "message", "topic"])
 """Nouns of tables of which somebody may complain to moderators."""
@@ -90,6 +95,8 @@ class Subject:
     children: list[Relation] = field(default_factory=list)
     unmet: list[Condition] = field(default_factory=list)
     """Conditions that leave out all rows of the sample."""
+    is_dialog: bool = False
+    """Whether rows are conversations of a few persons, whose messages nobody else may see."""
 
     @cached_property
     def title(self) -> str | None:
@@ -307,12 +314,12 @@ class Subject:
         """Return whether rows are names to which others refer, and no more."""
         return not self.has_prose and self.table.rows <= MAX_LABELS and bool(self.children)
 
-    @cached_property
+    @property
     def is_private(self) -> bool:
         """Return whether rows are for few persons, by the name of their table."""
         nouns = set(self.noun)
         messages = bool(nouns & {"private", "direct"}) and bool(nouns & {"message", "msg"})
-        return bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
+        return self.is_dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
 
     @property
     def is_machinery(self) -> bool:
@@ -379,11 +386,11 @@ def _is_pairs(subject: Subject) -> bool:
 def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
     """Return whether two columns have the same values in most rows that have both."""
     pairs = zip(table.columns[one].values, table.columns[other].values, strict=True)
-    both = [(_letters(a), _letters(b)) for a, b in pairs if a and b]
+    both = [(letters(a), letters(b)) for a, b in pairs if a and b]
     return bool(both) and sum(a == b for a, b in both) >= 0.8 * len(both)
 
 
-def _letters(value: object) -> object:
+def letters(value: object) -> object:
     """Return the beginning of a text without markup and punctuation: a rendered copy is equal to what it is made of."""
     return MARKUP.sub("", value).lower()[:200] if isinstance(value, str) else value
 
@@ -443,6 +450,8 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         states = [two for two in one.relations if len(two.pairs) == 1 and two.parent.rows <= MAX_LABELS]
         states = [two for two in states if {"status", "state"} & {*words(two.columns[0])} and not two.type_column]
         one.conditions += filter(None, (hidden_states(two, catalog) for two in states if two.parent is not one.table))
+    for one in made:
+        one.is_dialog = not one.has_text and any(_has_readers(subjects.of(own.child), subjects) for own in one.children)
     placing = [(one, relation) for one in made for relation in one.children]
     hidden = [
         (one, hidden_by(relation, told, catalog))
@@ -454,6 +463,11 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         for one in made
         for relation in _kinds(one)
         if (told := subjects.of(relation.child).conditions)
+    ]
+    hidden += [
+        (one, hidden_by_label(own, other, few, catalog))
+        for one, own, other in _links(subjects)
+        if (few := [two for two in subjects.of(other.parent).conditions if FOR_FEW & {*words(two.column)}])
     ]
     for subject in made:
         _add_conditions(subject, catalog)
@@ -477,6 +491,25 @@ def _is_for_groups(subject: Subject, relation: Relation, subjects: Subjects) -> 
     groups = [subjects.of(one.parent) for one in link.relations if subjects.of(one.parent).noun[-1] in GROUPS]
     members = [subjects.of(one.child) for group in groups for one in group.children]
     return any(subjects.of(one.parent).is_people for member in members for one in member.relations)
+
+
+def _links(subjects: Subjects) -> list[tuple[Subject, Relation, Relation]]:
+    """Return the two relations of each table without texts that links rows with others, such as tags, with the first.
+
+    Relations of several columns, or by type, are left out.
+    """
+    found = []
+    for link in subjects.all:
+        plain = [one for one in link.relations if len(one.pairs) == 1 and not (one.type_column or one.prefix)]
+        for own in plain if not link.has_prose and not link.title else ():
+            found += [(subjects.of(own.parent), own, other) for other in plain if other.parent is not own.parent]
+    return found
+
+
+def _has_readers(link: Subject, subjects: Subjects) -> bool:
+    """Return whether a table without texts says which persons take part in something, and how far each has read."""
+    people = any(subjects.of(one.parent).is_people for one in link.relations)
+    return people and not link.has_text and any(READ & {*words(name)} for name in link.table.columns)
 
 
 def _path_of(subject: Subject) -> str:

@@ -266,7 +266,7 @@ def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: D
     """Return the condition that leaves out rows of a tree, such as pages, of which one above is hidden."""
     ((column, key),) = relation.pairs
     above, own = catalog.quoted(column), catalog.quoted(key)
-    table = ".".join(map(catalog.quoted, filter(None, [relation.parent.schema, relation.parent.name])))
+    table = _placed(relation.parent, catalog)
     hidden = f"SELECT {own} FROM {table} WHERE ({joined(conditions)}) IS NOT TRUE"
     below = f"SELECT one.{own} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     sql = f"{own} NOT IN (WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows)"
@@ -277,7 +277,7 @@ def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: Data
     """Return the condition that leaves out rows which a row of another table says to be hidden, one for each."""
     ((column, key),) = relation.pairs
     child, named = relation.child, catalog.quoted(column)
-    table = ".".join(map(catalog.quoted, filter(None, [child.schema, child.name])))
+    table = _placed(child, catalog)
     typed = f"{catalog.quoted(relation.type_column)} = {relation.type_literal} AND " if relation.type_column else ""
     hidden = f"SELECT {named} FROM {table} WHERE {typed}{named} IS NOT NULL AND ({joined(conditions)}) IS NOT TRUE"
     said = "; ".join(one.reason for one in conditions)
@@ -286,13 +286,29 @@ def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: Data
     )
 
 
+def hidden_by_label(
+    own: Relation, other: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog
+) -> Condition:
+    """Return the condition that leaves out rows that are linked with a row for few, such as a restricted tag."""
+    ((column, key),), ((named, label),) = own.pairs, other.pairs
+    quoted, link, labels = catalog.quoted, _placed(own.child, catalog), _placed(other.parent, catalog)
+    few = f"SELECT {quoted(label)} FROM {labels} WHERE ({joined(conditions)}) IS NOT TRUE"
+    hidden = f"SELECT {quoted(column)} FROM {link} WHERE {quoted(column)} IS NOT NULL AND {quoted(named)} IN ({few})"
+    said = "; ".join(one.reason for one in conditions)
+    reason = f"in {other.parent.full_name}, which {own.child.full_name} links, {said}"
+    return Condition(key, f"{quoted(key)} NOT IN ({hidden})", reason, lambda value: True)
+
+
+def _placed(table: DatabaseTable, catalog: DatabaseCatalog) -> str:
+    """Return a table as it stands in SQL."""
+    return ".".join(map(catalog.quoted, filter(None, [table.schema, table.name])))
+
+
 def restricted_by(relation: Relation, path: str, catalog: DatabaseCatalog) -> Condition:
     """Return the condition that leaves out rows that another table restricts, and those below them by their `path`."""
     ((column, key),) = relation.pairs
     quoted = catalog.quoted
-    own, restricting = (
-        ".".join(map(quoted, filter(None, [table.schema, table.name]))) for table in (relation.parent, relation.child)
-    )
+    own, restricting = _placed(relation.parent, catalog), _placed(relation.child, catalog)
     hidden = f"SELECT {quoted(column)} FROM {restricting} WHERE {quoted(column)} IS NOT NULL"
     if path:
         at, named = quoted(path), quoted(key)
@@ -309,7 +325,7 @@ def first_of_each(
 ) -> str:
     """Return in SQL which of the names of a row is shown: a preferred one in the most frequent language."""
     child, quoted = relation.child, catalog.quoted
-    table = ".".join(map(quoted, filter(None, [child.schema, child.name])))
+    table = _placed(child, catalog)
     shown = [one.sql for one in conditions]
     for name, one in profiles.items():
         column = child.columns[name]

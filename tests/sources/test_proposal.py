@@ -112,7 +112,7 @@ def test_an_id_may_be_written_together_with_its_noun_and_a_flag_is_none(propose)
 def test_random_ids_are_no_secrets_and_no_order(propose):
     ids = [f"q7w{n:02d}e9r8t1y5u3i2o6p4a7s" for n in range(13)]
     pages = [(ids[n], f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
-    remarks = [(ids[n], ids[13 - n], f"{PROSE} {n}", n) for n in range(1, 13)]
+    remarks = [(ids[n], ids[13 - n], f"Said: {PROSE} {n}", n) for n in range(1, 13)]
     made = propose(
         {
             "pages": ("id TEXT PRIMARY KEY, title TEXT, body TEXT", pages),
@@ -275,7 +275,8 @@ def test_the_notes_of_one_person_are_left_out(propose):
 def test_messages_of_conversations_between_persons_are_left_out(propose):
     """Where a conversation is no conversation of messages, it may be one with customers."""
     messages = [(n, n % 12 + 1, f"{PROSE} in hour {n}") for n in range(36)]
-    talks = {name: pages("x INTEGER", [0]) for name in ("message_conversations", "conversations")}
+    talks = {"conversations": pages("x INTEGER", [0]), "message_conversations": pages("x INTEGER", [0])}
+    talks["message_conversations"] = (talks["conversations"][0], [(n, f"Talk {n}", f"Hush! {n}", 0) for n in range(12)])
     columns = "id INTEGER PRIMARY KEY, {} INTEGER, fullmessage TEXT"
     made = propose(
         {
@@ -678,7 +679,7 @@ def test_a_row_whose_key_is_that_of_another_row_is_a_part_of_that_one(propose):
             "drugs": pages("x INTEGER", [0]),
             "orders": pages("x INTEGER", [0]),
             "drug_orders": ("order_id INTEGER PRIMARY KEY REFERENCES orders(id), drug_id INTEGER, instructions TEXT",
-                            [(n, n % 3 + 1, f"{PROSE} {n}") for n in range(1, 13)]),
+                            [(n, n % 3 + 1, f"Take it as told: {PROSE} {n}") for n in range(1, 13)]),
         }
     )  # fmt: skip
     assert made.left_out["drug_orders"] == "is a part of orders"
@@ -1226,7 +1227,7 @@ def test_what_moderators_are_told_is_no_part_of_a_post(propose):
         {
             "posts": pages("x INTEGER", [0]),
             "reports": ("id INTEGER PRIMARY KEY, post_id INT, report_text TEXT",
-                        [(n, n, f"{PROSE} {n}") for n in range(1, 13)]),
+                        [(n, n, f"Spam: {PROSE} {n}") for n in range(1, 13)]),
         }
     )  # fmt: skip
     assert "parts" not in index(made, "posts")
@@ -1425,3 +1426,94 @@ def test_rows_named_by_doctype_and_name_drafts_by_docstatus_and_things_that_are_
     found = shown(propose, made, "tabSales Order")
     assert (len(found), "SO-5" in found) == (11, False)
     assert "modified_by" not in str(made.indexes)
+
+
+def test_tables_with_copies_of_texts_are_left_out(propose):
+    texts = [f"{text} {PROSE}, and {text} asked for it" for text in ("Anna", "Bob", "Cleo", "Dan", "Eve", "Finn")]
+    stories = [(n, f"Story {n} of the mill", text) for n, text in enumerate(texts, 1)]
+    kept = [(n, n % 6 + 1, texts[n % 6] if n > 3 else f"{n} was the first draft. {PROSE}") for n in range(1, 20)]
+    sent = [(n, n, f"News {n} of the mill", f"<p>{text}</p>", f"Hello! {text}") for n, text in enumerate(texts, 1)]
+    made = propose(
+        {
+            "stories": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT", stories),
+            "story_journals": ("id INTEGER PRIMARY KEY, place INTEGER, body TEXT", kept),
+            "mailings": ("id INTEGER PRIMARY KEY, story_id INTEGER, subject TEXT, html TEXT, plain TEXT", sent),
+        }
+    )
+    assert [one.tables for one in made.indexes] == [["stories"]]
+    assert made.left_out == {
+        "story_journals": "holds copies of the texts of stories",
+        "mailings": "holds copies of the texts of stories",
+    }
+
+
+def test_texts_in_another_language_are_no_copies(propose):
+    texts = [f"{PROSE} {name}" for name in ("Anna", "Bob", "Cleo", "Dan")]
+    rows = [(n, language, f"Titel {n}", text) for n, text in enumerate(texts, 1) for language in ("en", "de")]
+    made = propose(
+        {
+            "stories": (
+                "id INTEGER PRIMARY KEY, title TEXT, body TEXT",
+                [(n, f"T {n}", t) for n, t in enumerate(texts)],
+            ),
+            "story_texts": ("id INTEGER, lang TEXT, title TEXT, body TEXT, PRIMARY KEY (id, lang)", rows),
+        }
+    )
+    assert "story_texts" not in made.left_out
+
+
+FORUM = {
+    "users": ("id INTEGER PRIMARY KEY, username TEXT, password TEXT", [(n, f"user {n}", "x") for n in range(1, 9)]),
+    "topics": ("id INTEGER PRIMARY KEY, title TEXT, last_post_id INTEGER",
+               [(n, f"Topic {n}", 2 * n) for n in range(1, 15)]),
+    "posts": ("id INTEGER PRIMARY KEY, topic_id INTEGER, body TEXT, is_hidden INTEGER",
+              [(n, (n + 1) // 2, f"{PROSE} {n}", n == 4) for n in range(1, 29)]),
+    "tags": ("id INTEGER PRIMARY KEY, name TEXT, is_restricted INTEGER",
+             [(1, "Bees", 0), (2, "Staff room", 1), (3, "Honey", 0), (4, "Swarms", 0)]),
+    "tag_topic": ("tag_id INTEGER, topic_id INTEGER, PRIMARY KEY (tag_id, topic_id)",
+                  [(n % 4 + 1, n) for n in range(1, 15)] + [(1, 5)]),
+    "dialogs": ("id INTEGER PRIMARY KEY, last_post_id INTEGER, created_at TIMESTAMP", [(1, 2, None), (2, 3, None)]),
+    "dialog_messages": ("id INTEGER PRIMARY KEY, dialog_id INTEGER, user_id INTEGER, content TEXT",
+                        [(n, n % 2 + 1, n % 7 + 1, f"Behind the barn: {PROSE} {n}") for n in range(1, 20)]),
+    "dialog_user": ("id INTEGER PRIMARY KEY, dialog_id INTEGER, user_id INTEGER, last_read_at TIMESTAMP",
+                    [(n, n % 2 + 1, n % 7 + 1, None) for n in range(1, 9)]),
+}  # fmt: skip
+
+
+def test_a_row_is_no_part_of_what_is_last_in_it_and_is_shown_though_that_is_hidden(propose):
+    made = propose(FORUM)
+    assert "2" in shown(propose, made, "topics")
+    assert [part["table"] for part in index(made, "topics")["parts"]] == ["posts", "tag_topic"]
+    assert "joins" not in index(made, "topics")
+
+
+def test_rows_with_a_restricted_tag_are_left_out(propose):
+    made = propose(FORUM)
+    assert shown(propose, made, "topics") == {str(n) for n in range(1, 15) if n % 4 != 1}
+
+
+def test_conversations_whose_readers_are_listed_are_between_persons(propose):
+    made = propose(FORUM)
+    assert [one.tables[0] for one in made.indexes] == ["topics"]
+    assert made.left_out["dialog_messages"] == "belongs to what few persons may see"
+
+
+def test_pages_with_titles_and_texts_are_no_parts_of_a_wiki_that_has_none(propose):
+    made = propose(
+        {
+            "wikis": ("id INTEGER PRIMARY KEY, name TEXT", [(n, f"Wiki {n} of the mill") for n in range(1, 6)]),
+            "wiki_pages": ("id INTEGER PRIMARY KEY, wiki_id INTEGER, title TEXT, text TEXT",
+                           [(n, n % 5 + 1, f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 14)]),
+        }
+    )  # fmt: skip
+    assert [one.tables[0] for one in made.indexes] == ["wiki_pages"]
+
+
+def test_one_row_with_a_few_words_is_nothing_to_look_for(propose):
+    made = propose(
+        {
+            "pages": pages("maker TEXT", ["ACME"]),
+            "offers": ("id INTEGER PRIMARY KEY, name TEXT, description TEXT", [(1, "Autumn", "For the first year")]),
+        }
+    )  # fmt: skip
+    assert [one.tables[0] for one in made.indexes] == ["pages"]
