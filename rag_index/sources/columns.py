@@ -29,6 +29,11 @@ MIN_PROSE_CHARS = 20
 MAX_TITLE_CHARS = 160
 MAX_CODE_CHARS = 24
 """The maximum average length of what people know a row by. Longer values without words are for programs."""
+ATTRIBUTES = frozenset(["attribute", "property", "spec", "feature", "characteristic", "translation", "name", "title"])
+"""Words of columns whose JSON says what a thing is like, in however few words."""
+MIN_JSON_WORDS = 4
+MIN_JSON_SAID = 0.2
+"""The words, with its key, from which on a value of JSON says something, and the share of values with such a one."""
 MAX_CHOICES = 20
 MAX_SECRET_CHARS = 4000
 """What is looked at of a text for secrets."""
@@ -47,7 +52,7 @@ HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
 _SECRET_VALUE = re.compile(
     r"\$2[abxy]?\$\d\d\$|\$argon2|\$pbkdf2|pbkdf2[_:]|\$[PHS156]\$[./A-Za-z0-9]{8}|\{(?:SSHA|SHA|MD5|CRYPT)\}"
     r"|eyJ[\w-]{8,}\.eyJ[\w-]+|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)|(?:sk|rk|pk)_(?:live|test)_\w+|gh[pousr]_\w{20,}"
-    r"|xox[abprs]-\w+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|sha(?:1|256|512)\$|scrypt[:$]|glpat-\w+"
+    r"|xox[abprs]-\w+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|sha(?:1|256|512)\$|scrypt[:$]|cs_(?:live|test)_\w+|glpat-\w+"
 )
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -231,7 +236,9 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         digests = sum(bool(_DIGEST.search(text)) for text in texts)  # the place of a remark in a commit
         if 2 * digests > len(texts) or made.name.startswith("_"):
             return "other"
-        return "prose" if any(len(text.split()) > 1 for text in texts) and not named & SETTINGS else "other"
+        said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
+        named_so = ATTRIBUTES & {*map(singular, named)} and any(len(text.split()) > 1 for text in texts)
+        return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not named & SETTINGS else "other"
     return None
 
 

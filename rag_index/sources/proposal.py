@@ -13,6 +13,7 @@ from rag_index.sources.columns import words
 from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, free_name
 from rag_index.sources.relations import LANGUAGES, VERSIONS, noun
 from rag_index.sources.roles import (
+    MAX_DEPTH,
     OLD_VERSIONS,
     PAIRS,
     PARTS,
@@ -190,7 +191,7 @@ class _Proposer:
         parts = self._roles.parts
         shown = {one.table for one in usable if one in proposed}
         shown |= {relation.parent for relation in self._roles.root.values()}
-        for _ in range(2):  # a part of a part is shown, too
+        for _ in range(MAX_DEPTH):  # a part of a part is shown, too
             shown |= {one.table for one in parts if any(relation.parent in shown for relation in parts[one])}
         return [one for one in parts if one.table not in shown]
 
@@ -260,23 +261,33 @@ class _Proposer:
             own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
             if relations and (own or donors_of_part(subject, self._subjects)):
                 self._roles.parts[subject] = relations
-        for subject in usable:
-            if (above := self._holds_parts_of(subject)) is not None:
-                self._roles.parts[subject] = [above]
+        for _ in range(MAX_DEPTH):
+            for subject in usable:
+                if above := self._holds_parts_of(subject):
+                    self._roles.parts[subject] = above
 
-    def _holds_parts_of(self, subject: Subject) -> Relation | None:
-        """Return the relation to what rows without text hold the parts of, as the states of a merge request do."""
+    def _holds_parts_of(self, subject: Subject) -> list[Relation]:
+        """Return the relations to what rows without text hold the parts of.
+
+        Such rows are the states of a merge request; what all kinds of blocks have in common, which have one row more
+        each; and what holds these for a row of any table.
+        """
         parts = self._roles.parts_of(subject)
         if subject in self._roles.parts or subject in self._donors or subject.has_text or not parts:
-            return None
+            return []
         if any(subject.noun[-1] in PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
-            return None
+            return []
+        typed = [one for one in subject.relations if one.type_column]
+        if typed and all(child in self._roles.parts and not child.has_text for child, _ in parts):
+            return typed
+        common = any(relation.columns == list(child.table.key) for child, relation in parts)
         for one in subject.relations:
             parent = self._subjects.of(one.parent)
-            named_after = parent.has_text and not parent.is_people and {*parent.noun} <= {*subject.noun[:-1]}
-            if named_after and not (one.type_column or one.is_pointer):
-                return one
-        return None
+            named_after = parent.has_text and {*parent.noun} <= {*subject.noun[:-1]}
+            holder = common and parent is not subject and any(above.type_column for above in parent.relations)
+            if (named_after or holder) and not (one.type_column or one.is_pointer or parent.is_people):
+                return [one]
+        return []
 
     def _has_current_text(self, root: Subject) -> bool:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""

@@ -123,7 +123,7 @@ class IndexMaker:
         parts = self._parts(root, key)
         self._add_labels()
         self._text += [name for name in subject.codes if name not in self._text][:3]
-        told = any(child.has_prose for child, _ in self._roles.parts_of(subject))
+        told = any(child.has_prose for child, _ in self._roles.parts_of(subject)) and not subject.is_link
         if not (title or self._text or told):
             return None
         if not title and not self._text and all(part.get("inline") for part in parts):
@@ -337,8 +337,8 @@ class IndexMaker:
         for child, relation in self._roles.parts_of(self._subject):
             if child.has_text or not self._roles.parts_of(child):
                 found.append(self._part(child, relation, key, len(found)))
-            for grandchild, second in self._roles.parts_of(child):
-                found.append(self._part_of_part(grandchild, second, relation, len(found)))
+            for below, way in self._roles.parts_below(child):
+                found.append(self._part_of_part(below, [*way, relation], len(found)))
         if self._subject.thread is not None:
             found.append(self._part(self._subject, self._subject.thread, key, len(found)))
         links: list[tuple[Relation, list[Relation], dict[str, str]]]
@@ -394,16 +394,18 @@ class IndexMaker:
         known = {row[0] for row in documents}
         return all(row in documents for row in rows if row[0] in known)
 
-    def _part_of_part(self, child: Subject, second: Relation, first: Relation, number: int) -> dict[str, Any]:
-        """Return a part of rows that name a row of a part."""
+    def _part_of_part(self, child: Subject, way: Sequence[Relation], number: int) -> dict[str, Any]:
+        """Return a part of rows that name a row of a part, over one or more relations that lead to this table."""
         part = self._part_head(child, number)
-        name = _identifier(second.parent.name, "parent")
-        join = self._join(second)
-        self._restrict(join, first)
-        part["joins"] = {name: join}
-        part["on"] = {f"{name}.{here}": there for here, there in first.pairs}
-        self._restrict(part, second)
-        return self._with_text(part, child, [*second.columns, second.type_column])
+        part["joins"], name, place = {}, "", part
+        for relation in way[:-1]:
+            self._restrict(place, relation)
+            place = self._join(relation, f"{name}." if name else "")
+            name = _identifier(relation.parent.name, "parent")
+            part["joins"][name] = place
+        self._restrict(place, way[-1])
+        part["on"] = {f"{name}.{here}": there for here, there in way[-1].pairs}
+        return self._with_text(part, child, [*way[0].columns, way[0].type_column])
 
     def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
         self._part_names.add(child.table.name)

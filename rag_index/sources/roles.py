@@ -44,6 +44,8 @@ MIN_CONTAINED = 4
 """The rows for each row of another table from which on that one contains them, and does not consist of them."""
 MAX_LABEL_CHARS = 200
 """The average length of texts up to which what has a title may be a label, as a category with a description is."""
+MAX_DEPTH = 3
+"""How many tables a part may be below another one."""
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 
@@ -67,6 +69,15 @@ class TableRoles:
             if relation.parent is subject.table
         ]
         return sorted(found, key=lambda one: subject.noun[-1] not in PAIRS.get(one[0].noun[-1], ()))
+
+    def parts_below(self, subject: Subject, depth: int = MAX_DEPTH) -> list[tuple[Subject, list[Relation]]]:
+        """Return the tables whose rows are parts of a part, with the relations from there to it."""
+        found: list[tuple[Subject, list[Relation]]] = []
+        for child, relation in self.parts_of(subject) if depth else ():
+            below = self.parts_below(child, depth - 1)
+            found += [(child, [relation])] if child.has_text or not below else []
+            found += [(last, [*way, relation]) for last, way in below]
+        return found
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
         """Return the tables that link rows with labels such as tags: the relation to this one, those to the label.

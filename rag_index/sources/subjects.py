@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 """Tables with the rows that only those may see who log in, or know a password."""
+PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
+"""Tables that say of rows of their own who may see or change them."""
+MAX_PERMITTED = 0.3
+"""The share of rows with permissions of their own up to which these are not for everybody."""
 MACHINERY = known_words("subjects", "machinery")
 DOUBTFUL = known_words("subjects", "doubtful")
 MACHINE_NOUN = re.compile(
@@ -57,7 +61,7 @@ MIN_TOLD = 0.6
 """The share of titles of their own from which on rows are told from each other by them, and not by another name."""
 MIN_TITLES = 0.9
 """The share of titles of their own from which on a row with the name of a person is called by its title."""
-PLACED = frozenset(["visible", "visibility", "hidden", "published", "public"])
+PLACED = frozenset(["visible", "visibility", "hidden", "published", "public", "state"])
 """Words of columns that say of a row of another table whether people see it. That a link was deleted says nothing."""
 MIN_PLACED = 0.9
 """The share of rows that another table has a row for, if it says which of them may be seen."""
@@ -294,6 +298,13 @@ class Subject:
         return value and {*self.table.key} <= named
 
     @property
+    def is_link(self) -> bool:
+        """Return whether a row says of rows of other tables that they belong together, and no more."""
+        named = {column for relation in self.relations for column in relation.columns}
+        others = [one for name, one in self.profiles.items() if name not in {*named, *self.table.key}]
+        return len(named) > 1 and all(one.role in ("time", "flag", "number", "empty") for one in others)
+
+    @property
     def is_unnamed(self) -> bool:
         """Return whether many rows have the same title, which tells none of them from the others."""
         return self.title in self.profiles and self.profiles[str(self.title)].distinct < MIN_TOLD
@@ -444,6 +455,7 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
             restricted_by(relation, _path_of(one), catalog)
             for relation in one.children
             if (_restricts(nouns(relation.child)) and not relation.type_column and len(relation.pairs) == 1)
+            or _permits_few(nouns(relation.child), relation)
             or _is_for_groups(one, relation, subjects)
         ][:1]
     for one in made:
@@ -479,6 +491,17 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
 def _restricts(noun: tuple[str, ...]) -> bool:
     """Return whether a table of this name has the rows of another one that not everybody may see."""
     return RESTRICTS.fullmatch("_".join(noun)) is not None
+
+
+def _permits_few(noun: tuple[str, ...], relation: Relation) -> bool:
+    """Return whether a table of permissions names a few rows: these are not for everybody."""
+    if PERMITS.fullmatch("_".join(noun)) is None or len(relation.pairs) != 1:
+        return False
+    columns = relation.child.columns
+    kinds = columns[relation.type_column].values if relation.type_column else columns[relation.columns[0]].values
+    pairs = zip(kinds, columns[relation.columns[0]].values, strict=True)
+    named = {value for kind, value in pairs if not relation.type_column or kind == relation.type_value}
+    return len(named - {None, *NOTHING}) <= MAX_PERMITTED * relation.parent.rows
 
 
 def _is_for_groups(subject: Subject, relation: Relation, subjects: Subjects) -> bool:

@@ -309,7 +309,8 @@ def restricted_by(relation: Relation, path: str, catalog: DatabaseCatalog) -> Co
     ((column, key),) = relation.pairs
     quoted = catalog.quoted
     own, restricting = _placed(relation.parent, catalog), _placed(relation.child, catalog)
-    hidden = f"SELECT {quoted(column)} FROM {restricting} WHERE {quoted(column)} IS NOT NULL"
+    typed = f"{quoted(relation.type_column)} = {relation.type_literal} AND " if relation.type_column else ""
+    hidden = f"SELECT {quoted(column)} FROM {restricting} WHERE {typed}{quoted(column)} IS NOT NULL"
     if path:
         at, named = quoted(path), quoted(key)
         hidden = (
@@ -354,6 +355,8 @@ def _flag(column: Column, profile: ColumnProfile, name: str) -> Condition | None
         return None
     if named == {"activity"} and values <= {"0", "1"}:
         named = {"active"}
+    if named & {"login", "members", "registered", "subscribers"} and named & {"required", "only"}:
+        named = {"private"}
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
     if not hides | shows and column.kind == "bool":
         shows = named & {"status", "state"} & set(words(column.name)[-1:])

@@ -1517,3 +1517,65 @@ def test_one_row_with_a_few_words_is_nothing_to_look_for(propose):
         }
     )  # fmt: skip
     assert [one.tables[0] for one in made.indexes] == ["pages"]
+
+
+def blocks(n):
+    return [(n * 10 + k, f"<p>{PROSE}, in block {n} {k}</p>") for k in range(3)]
+
+
+CMS = {
+    "kinds": ("id INTEGER PRIMARY KEY, app TEXT, model TEXT", [(7, "cms", "page"), (8, "shop", "product")]),
+    "page": ("id INTEGER PRIMARY KEY, title TEXT, login_required INTEGER",
+             [(n, f"Page {n} of the mill", n == 4) for n in range(1, 13)]),
+    "place": ("id INTEGER PRIMARY KEY, slot TEXT, content_type_id INTEGER REFERENCES kinds(id), object_id INTEGER",
+              [(n, "content", 7, n) for n in range(1, 13)]),
+    "block": ("id INTEGER PRIMARY KEY, place_id INTEGER REFERENCES place(id), created_at TIMESTAMP",
+              [(key, n, None) for n in range(1, 13) for key, _ in blocks(n)]),
+    "text_block": ("block_ptr_id INTEGER PRIMARY KEY REFERENCES block(id), body TEXT",
+                   [row for n in range(1, 13) for row in blocks(n)]),
+    "version": ("id INTEGER PRIMARY KEY, state TEXT, content_type_id INTEGER REFERENCES kinds(id), object_id INTEGER",
+                [(n, "draft" if n == 5 else "published", 7, n) for n in range(1, 13)]),
+    "page_permission": ("id INTEGER PRIMARY KEY, page_id INTEGER, group_id INTEGER, can_view INTEGER", [(1, 6, 1, 1)]),
+}  # fmt: skip
+
+
+def test_blocks_are_parts_of_the_page_that_their_place_is_of(propose):
+    made = propose(CMS)
+    assert [one.tables[0] for one in made.indexes] == ["page"]
+    (part,) = index(made, "page")["parts"]
+    assert (part["table"], part["on"], part["text"]) == ("text_block", {"place.object_id": "id"}, ["body"])
+    assert part["joins"] == {
+        "block": {"table": "block", "on": {"id": "block_ptr_id"}, "required": True},
+        "place": {"table": "place", "on": {"id": "block.place_id"}, "required": True, "where": "content_type_id = 7"},
+    }
+
+
+def test_pages_for_members_drafts_by_a_table_of_versions_and_those_with_permissions_are_left_out(propose):
+    made = propose(CMS)
+    assert shown(propose, made, "page") == {str(n) for n in range(1, 13) if n not in (4, 5, 6)}
+
+
+def test_permissions_by_type_hide_the_few_rows_that_have_some(propose):
+    made = propose(
+        {
+            "pages": pages("maker TEXT", ["ACME"]),
+            "entity_permissions": ("id INTEGER PRIMARY KEY, entity_id INTEGER, entity_type TEXT, role_id INTEGER",
+                                   [(1, 3, "page", 1), (2, 3, "page", 2), (3, 9, "book", 1)]),
+        }
+    )  # fmt: skip
+    assert shown(propose, made, "pages") == {str(n) for n in range(1, 13) if n != 3}
+
+
+def test_json_for_programs_and_links_of_two_tables_are_nothing_to_read(propose):
+    made = propose(
+        {
+            "pages": pages("rules JSON", ['{"minimum": "12 pieces", "operator": "or"}']),
+            "tags": ("id INTEGER PRIMARY KEY, name TEXT", [(n, f"Tag {n}") for n in range(1, 4)]),
+            "page_tag": ("id INTEGER PRIMARY KEY, page_id INTEGER, tag_id INTEGER, position INTEGER",
+                         [(n, n, n % 3 + 1, n) for n in range(1, 13)]),
+            "page_tag_note": ("id INTEGER PRIMARY KEY, page_tag_id INTEGER, note TEXT",
+                              [(n, n, f"Noted by {n}: {PROSE}") for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    assert "page_tag" not in [one.tables[0] for one in made.indexes]
+    assert index(made, "pages")["text"] == ["body"]
