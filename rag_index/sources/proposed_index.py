@@ -22,7 +22,7 @@ from rag_index.sources.roles import (
     wanted_texts,
 )
 from rag_index.sources.subjects import NOTHING
-from rag_index.sources.visibility import answers_none, joined, unclear_codes
+from rag_index.sources.visibility import answers_none, hidden_with, joined, unclear_codes
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -564,10 +564,7 @@ class IndexMaker:
         made["key"] = _one_or_all(key)
         if newest:
             made["newest"] = newest
-        conditions = list(subject.conditions)
-        if subject.thread is not None:
-            conditions.append(answers_none(self._table, subject.thread.columns[0], self._subjects.catalog.quoted))
-        self._hide(made, subject, conditions, "where")
+        self._hide(made, subject, self._conditions(), "where")
         if title:
             made["title"] = title
         text = [name for name in dict.fromkeys(self._text) if name not in subject.title_columns]
@@ -590,6 +587,17 @@ class IndexMaker:
         if parts:
             made["parts"] = parts
         return made
+
+    def _conditions(self) -> list[Condition]:
+        """Return what must hold for rows that are documents: for themselves, for what their type names, for replies."""
+        subject, catalog = self._subject, self._subjects.catalog
+        found = list(subject.conditions)
+        for relation in subject.relations:
+            above = self._subjects.of(relation.parent).conditions if relation.type_column else []
+            found += [hidden_with(relation, above, catalog)] if above and len(relation.pairs) == 1 else []
+        if subject.thread is not None:
+            found.append(answers_none(self._table, subject.thread.columns[0], catalog.quoted))
+        return found
 
     @property
     def _has_codes(self) -> bool:

@@ -42,6 +42,10 @@ MIN_OWN_TITLES = 0.5
 """The share of titles of their own from which on rows with texts are looked for by themselves."""
 MIN_CONTAINED = 4
 """The rows for each row of another table from which on that one contains them, and does not consist of them."""
+LONG = frozenset(["note", "document", "report", "letter", "finding"])
+"""Nouns of tables whose texts are documents, whatever they were written for."""
+MIN_OWN_CHARS = 150
+"""The average length of these from which on they are."""
 MAX_LABEL_CHARS = 200
 """The average length of texts up to which what has a title may be a label, as a category with a description is."""
 MAX_DEPTH = 3
@@ -183,11 +187,21 @@ def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
         if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table and not one.prefix
     ]
     usable = [one for one in usable if not (one.type_column and WRITERS & {*words(one.columns[0])})]
+    usable = [one for one in usable if not _is_own_text(subject, subjects.of(one.parent), one)]
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or not subject.title):
         return typed if not subject.is_whole or _of_all(subject, typed) else []
     fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one, subjects))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
+
+
+def _is_own_text(child: Subject, parent: Subject, relation: Relation) -> bool:
+    """Return whether long texts belong to what has hardly one itself and no title: the notes of an encounter."""
+    extends = relation.columns == list(child.table.key)
+    conversation = parent.noun[-1] in PAIRS.get(child.noun[-1], ()) or child.noun[-1] not in LONG
+    return not (parent.title or extends or conversation) and child.text_length >= max(
+        MIN_OWN_CHARS, MIN_CONTAINED * parent.text_length
+    )
 
 
 def _may_have_parts(parent: Subject) -> bool:

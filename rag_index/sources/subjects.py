@@ -51,6 +51,8 @@ GROUPS = frozenset(["group", "role", "usergroup"])
 SUMMARIES = ("summary", "short_desc", "short_description")
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
+MIN_PASSWORDS = 0.2
+"""The share of rows with a password from which on they are accounts: else a few rows are for those who know it."""
 SETTING_NAMES = frozenset(["name", "key", "option", "property", "setting", "parameter"])
 MAX_PAIR_COLUMNS = 6
 """The columns up to which a table of names with values holds settings, whatever they are called."""
@@ -580,9 +582,10 @@ def _profiles(table: DatabaseTable) -> dict[str, ColumnProfile]:
 
 
 def _has_password(profiles: Mapping[str, ColumnProfile]) -> bool:
-    """Return whether the columns are those of accounts: a password beside a name to log in with."""
-    secret = [one.name for one in profiles.values() if one.role == "secret"]
-    password = any(PASSWORDS & {*words(name)} or words(name)[-1].endswith("password") for name in secret)
+    """Return whether the columns are those of accounts: a password of many rows beside a name to log in with."""
+    secret = [one for one in profiles.values() if one.role == "secret"]
+    named = [one for one in secret if PASSWORDS & {*words(one.name)} or words(one.name)[-1].endswith("password")]
+    password = any(one.filled >= MIN_PASSWORDS for one in named)
     return password and any(LOGINS & set(words(name)) and words(name)[-1] != "id" for name in profiles)
 
 

@@ -118,9 +118,10 @@ def find_conditions(
     `named` are columns that name rows of other tables.
     """
     found: list[Condition] = []
+    others = {singular(words(one.name)[-1]) for one in catalog.tables if one is not table}
     for column in table.columns.values():
-        if _switches(table, column):
-            continue
+        if _switches(table, column) or any(word != singular(word) in others for word in words(column.name)):
+            continue  # `comments_enabled` and `comments_hidden` say nothing of the row
         profile, name = profiles[column.name], catalog.quoted(column.name)
         made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
         made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
@@ -284,6 +285,15 @@ def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: Data
     return Condition(
         key, f"{catalog.quoted(key)} NOT IN ({hidden})", f"in {child.full_name}, {said}", lambda value: True
     )
+
+
+def hidden_with(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
+    """Return the condition that leaves out rows of a hidden row of the table that their type names."""
+    ((column, key),) = relation.pairs
+    quoted, kind = catalog.quoted, f"{catalog.quoted(relation.type_column)} = {relation.type_literal}"
+    hidden = f"SELECT {quoted(key)} FROM {_placed(relation.parent, catalog)} WHERE ({joined(conditions)}) IS NOT TRUE"
+    sql = f"({kind} AND {quoted(column)} IN ({hidden})) IS NOT TRUE"
+    return Condition(column, sql, f"a row is hidden with that of {relation.parent.full_name}", lambda value: True)
 
 
 def hidden_by_label(
@@ -532,9 +542,12 @@ LOOKS = (_submitted, _flag, _level, _alone, _deleted, _published, _state, _numbe
 
 def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `post_type`, if some types are nothing that people read."""
-    if profile.role not in ("choice", "code") or words(profile.name)[-1] not in ("type", "archetype", "kind", "class"):
+    last = words(profile.name)[-1]
+    if profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
         return None
     choices = profile.choices or tuple(dict.fromkeys(map(str, table.columns[profile.name].filled)))
+    if last == "code":
+        choices = choices if any(map(FOR_FEW.fullmatch, choices)) else ()
     good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
     if {*MESSENGER} <= {*choices}:
         good = ["O"]

@@ -1579,3 +1579,35 @@ def test_json_for_programs_and_links_of_two_tables_are_nothing_to_read(propose):
     )  # fmt: skip
     assert "page_tag" not in [one.tables[0] for one in made.indexes]
     assert index(made, "pages")["text"] == ["body"]
+
+
+def test_a_password_of_few_rows_and_a_word_of_a_newsletter_make_no_accounts(propose):
+    rows = [(n, f"Story {n} of the mill", f"{PROSE} {n}", "x" if n == 7 else None, 1) for n in range(1, 13)]
+    columns = "id INTEGER PRIMARY KEY, title TEXT, body TEXT, password TEXT, email_digest INTEGER"
+    made = propose({"stories": (columns, rows)})
+    assert shown(propose, made, "stories") == {str(n) for n in range(1, 13) if n != 7}
+
+
+def test_a_flag_of_the_comments_hides_no_page(propose):
+    made = propose(
+        {
+            "pages": pages("comments_hidden INTEGER", [1, 0]),
+            "comments": ("id INTEGER PRIMARY KEY, page_id INTEGER, body TEXT, code TEXT",
+                         [(n, n % 12 + 1, f"{n} says: {PROSE}", ("ANSWER", "MSG_PRIVATE")[n % 5 == 0])
+                          for n in range(1, 30)]),
+        }
+    )  # fmt: skip
+    assert len(shown(propose, made, "pages")) == 12
+    assert index(made, "pages")["parts"][0]["where"] == "code IN ('ANSWER')"
+
+
+def test_long_notes_of_a_visit_are_documents_and_hidden_with_it(propose):
+    made = propose(
+        {
+            "visits": ("id INTEGER PRIMARY KEY, ward TEXT, deleted_at TIMESTAMP",
+                       [(n, "east", "2024-01-01" if n == 3 else None) for n in range(1, 25)]),
+            "notes": ("id INTEGER PRIMARY KEY, record_type TEXT, record_id INTEGER, content TEXT",
+                      [(n, "Visit", n % 24 + 1, f"{n}. {PROSE}. {PROSE}") for n in range(1, 49)]),
+        }
+    )  # fmt: skip
+    assert shown(propose, made, "notes") == {str(n) for n in range(1, 49) if n % 24 + 1 != 3}
