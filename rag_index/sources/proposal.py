@@ -41,10 +41,14 @@ MIN_DESCRIBED_SHARE = 0.6
 COPIES = ("revision", "version")
 """Words of tables that hold what the rows of another one were, too."""
 MIN_COPIED_CHARS = 60
-"""The letters of a text from which on another table has it by no chance."""
+"""The first letters of a text that another table has by no chance: a copy may be cut."""
 MIN_COPIED = 3
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
+
+
+MIN_INDEXED_SHARE = 0.6
+"""The share from which on a table with a longer name holds copies, whatever it is called: an index for searches."""
 
 
 @dataclass(slots=True)
@@ -101,27 +105,38 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     for table in filled:
         copied = [one for one in filled if table.full_name not in found and _is_copy(table, one, texts)]
         if copied:
-            found[table.full_name] = f"holds copies of the texts of {copied[0].full_name}"
+            origin = max(copied, key=lambda one: {*noun(one.name)} < {*noun(table.name)})
+            found[table.full_name] = f"holds copies of the texts of {origin.full_name}"
     return found
 
 
 def _long_texts(table: DatabaseTable) -> list[set[str]]:
-    """Return the beginnings of long texts, without markup, by column; none of a table in several languages."""
-    if any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values()):
-        return []
-    texts = [{str(letters(value)) for value in one.filled} for one in table.columns.values() if one.kind == "text"]
+    """Return the beginnings of long texts, without markup, by column."""
+    texts = [
+        {str(letters(value))[:MIN_COPIED_CHARS] for value in one.filled}
+        for one in table.columns.values()
+        if one.kind == "text"
+    ]
     long = [{text for text in found if len(text) >= MIN_COPIED_CHARS} for found in texts]
     return [found for found in long if len(found) >= MIN_COPIED]
 
 
+def _is_by_language(table: DatabaseTable) -> bool:
+    """Return whether rows are in several languages."""
+    return any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
+
+
 def _is_copy(table: DatabaseTable, other: DatabaseTable, texts: Mapping[str, list[set[str]]]) -> bool:
-    """Return whether texts of a table are those of another one that it is called after, or refers to."""
-    theirs = set().union(*texts[other.full_name])
-    if table is other or not any(len(own & theirs) >= MIN_COPIED_SHARE * len(own) for own in texts[table.full_name]):
+    """Return whether texts of a table are those of another one: that it is called after, refers to, or indexes."""
+    theirs, own = set().union(*texts[other.full_name]), texts[table.full_name]
+    shares = [len(found & theirs) / len(found) for found in own if len(found & theirs) >= MIN_COPIED]
+    if table is other or max(shares, default=0) < MIN_COPIED_SHARE:
         return False
-    called = noun(other.name)
+    if _is_by_language(table) and not _is_by_language(other):  # translations, and the original
+        return False
+    called, longer = noun(other.name), len(noun(table.name)) > len(noun(other.name))
     refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
-    return {*called} < {*noun(table.name)} or refers
+    return {*called} < {*noun(table.name)} or refers or (longer and max(shares) >= MIN_INDEXED_SHARE)
 
 
 def _describes_tables(subjects: Subjects) -> dict[str, str]:

@@ -25,6 +25,8 @@ MIN_PREFIXED = 0.6
 """The share of tables whose names begin with one word, which then says nothing."""
 KEY_WORDS = known_words("relations", "key_words")
 STATE_WORDS = frozenset(["state", "status", "stage", "level"])
+MIN_STEM = 3
+"""The letters of a word that may be the beginning of what a table is called."""
 LANGUAGES = frozenset(["lang", "language", "locale"])
 """What tables with a row for each language are called."""
 TYPE_WORDS = known_words("relations", "type_words")
@@ -33,6 +35,9 @@ ENDS = frozenset(["first", "last"])
 """Words of columns that name one of several rows."""
 VERSIONS = ordered_words("relations", "versions")
 GENERIC = known_words("relations", "generic")
+PEOPLE = ordered_words("subjects", "people")
+WRITERS = frozenset(["owner", "author", "creator", "assignee", "reporter", "editor", "sender", "poster", "writer"])
+"""Words of columns that name a person, whatever the table of persons is called."""
 NUMBERS = known_words("relations", "numbers")
 MIN_COVERED = 0.3
 """The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
@@ -284,8 +289,9 @@ def _candidates(
 ) -> list[DatabaseTable]:
     """Return the tables that the name of a column may mean, the likeliest first."""
     named = [singular(word) for word in words(column.name)]
-    if named[-1].endswith("id") and (named[-1][:-2],) in by_noun:  # `entryid`
-        named[-1:] = [named[-1][:-2], "id"]
+    stem = named[-1].removesuffix("id")
+    if len(stem) >= MIN_STEM and stem != named[-1] and any(called[-1].startswith(stem) for called in by_noun):
+        named[-1:] = [stem, "id"]  # `entryid`
     bare = [word for word in named if word not in KEY_WORDS]
     has_key_word = len(bare) < len(named)
     found: list[DatabaseTable] = []
@@ -302,17 +308,28 @@ def _candidates(
     if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1):
         for word in reversed(bare):
             found += by_noun.get((word,), []) if len(bare) == 1 or word not in TYPE_WORDS else []
+    found += _by_generic_words(table, column, by_noun, bare)
+    if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category
+        found += [one for called, some in by_noun.items() if called[-1].startswith(bare[-1]) for one in some]
+    if POINTERS & set(bare):
+        found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
+    found = [parent for parent in dict.fromkeys(found) if parent is not table]
+    tree = PARENTS & set(bare) or ("pid" in bare and noun(table.name)[-1] in CONTAINERS)
+    return [table, *found] if tree else found
+
+
+def _by_generic_words(
+    table: DatabaseTable, column: Column, by_noun: _ByNoun, bare: Sequence[str]
+) -> list[DatabaseTable]:
+    """Return the tables of persons if a column names a writer, and those above a table if it names any owner."""
+    found = [parent for word in PEOPLE for parent in by_noun.get((word,), [])] if WRITERS & {*bare} else []
     if any(word in GENERIC or word.endswith("able") for word in bare):
         own_noun = noun(table.name)
         above = by_noun.get(own_noun[:-1], []) + by_noun.get(own_noun[-2:-1], [])
         for end in range(len(own_noun) - 2, 0, -1):  # `node_field_author`: of a node
             above += [parent for parent in by_noun.get(own_noun[:end], []) if noun(parent.name) == own_noun[:end]]
         found += [one for one in above if column.name not in one.columns or one.key == (column.name,)]
-    if POINTERS & set(bare):
-        found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
-    found = [parent for parent in dict.fromkeys(found) if parent is not table]
-    tree = PARENTS & set(bare) or ("pid" in bare and noun(table.name)[-1] in CONTAINERS)
-    return [table, *found] if tree else found
+    return found
 
 
 def _is_prefixed(table: DatabaseTable, word: str) -> bool:

@@ -42,6 +42,8 @@ MIN_OWN_TITLES = 0.5
 """The share of titles of their own from which on rows with texts are looked for by themselves."""
 MIN_CONTAINED = 4
 """The rows for each row of another table from which on that one contains them, and does not consist of them."""
+MAIN = frozenset(["item", "content", "entry", "section", "element"])
+"""What a table of documents may be called, though others of that name hold parts."""
 LONG = frozenset(["note", "document", "report", "letter", "finding"])
 """Nouns of tables whose texts are documents, whatever they were written for."""
 MIN_OWN_CHARS = 150
@@ -228,7 +230,7 @@ def _rank(child: Subject, parent: Subject, relation: Relation, subjects: Subject
     is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
     if is_whole and last not in PARTS and not pairs and is_own:
         return 0
-    if is_whole and child.noun == ("item",):  # what is sold, say, of a brand
+    if is_whole and len(child.noun) == 1 and last in MAIN:  # what is sold, say, of a brand
         return 0
     extends = relation.columns == list(child.table.key) and not relation.type_column
     if extends and parent.has_text and not parent.is_people:
@@ -275,6 +277,8 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
     for one in subject.relations:
         donor = subjects.of(one.parent)
         if one.is_pointer and (_is_extended(subject, subjects) or _is_older(one, subject)):
+            continue
+        if donor.title and not (one.is_pointer or subject.title):  # what is on the front page, say
             continue
         if (subject.has_prose and not one.is_pointer) or any(
             own.columns == list(donor.table.key) and own.parent is not subject.table for own in donor.relations

@@ -82,6 +82,8 @@ REMARKS = frozenset(["comment", "note", "remark", "comments", "notes", "remarks"
 """Last words of columns with what somebody said of a change."""
 MAX_SUMMARY = 100
 """The average length up to which a summary is the title of what has no other, as in trackers of bugs."""
+MAX_LINKED = 8
+"""The columns up to which a table links rows of others, and does not say what happened to them."""
 MAX_SCOPES = 8
 """Rows of a table that says of what each row of more tables than that is a part, and has no parts itself."""
 MAX_LABELS = 40
@@ -526,8 +528,9 @@ def _links(subjects: Subjects) -> list[tuple[Subject, Relation, Relation]]:
     found = []
     for link in subjects.all:
         plain = [one for one in link.relations if len(one.pairs) == 1 and not (one.type_column or one.prefix)]
-        for own in plain if not link.has_prose and not link.title else ():
-            found += [(subjects.of(own.parent), own, other) for other in plain if other.parent is not own.parent]
+        for own in plain if link.is_link and len(link.profiles) <= MAX_LINKED else ():
+            known = {own.parent, *(one.parent for one in subjects.of(own.parent).relations)}
+            found += [(subjects.of(own.parent), own, other) for other in plain if other.parent not in known]
     return found
 
 

@@ -22,13 +22,16 @@ HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
 SHOWN_FLAGS = known_words("visibility", "shown_flags")
 DELETED = known_words("visibility", "deleted")
 PUBLISHED_TIMES = known_words("visibility", "published_times")
+SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
 ENDS = re.compile(
-    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)|"
-    r"(?:expire[sd]?|expiry|superseded)_?(?:at|on|date|time)?"
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)"
+    + SUFFIX
+    + r"|(?:expire[sd]?|expiry|superseded)_?(?:at|on|date|time)?"
 )
 STARTS = re.compile(
-    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)|"
-    r"(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)"
+    + SUFFIX
+    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
 )
 BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
 STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
@@ -37,12 +40,23 @@ AVAILABLE = ("date_available", "available_date", "available_on", "available_at",
 """Names of times before which a row, such as a product, is not shown."""
 ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
 """Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader."""
+PLACES = frozenset(["nav", "menu", "dashboard", "toc", "sitemap", "home", "homepage"])
+"""Words of flags that say where else a row is shown."""
+TASKS = frozenset(
+    ["task", "ticket", "issue", "case", "story", "bug", "request", "todo", "incident", "opportunity", "lead", "deal"]
+)
+"""What people work off: if it is not active, it is done."""
 SLUGS = frozenset(["slug", "alias", "permalink"])
 """Words of columns with the name of a row in an address: it is published."""
 NOTIFIED = frozenset(["notify", "notified"])
 """Words of columns that say of an entry of a history whether people were told."""
-SENSITIVITY = ("sensitivity", "confidentiality")
+SENSITIVITY = ("sensitivity", "confidentiality", "access", "viewlevel")
 """Last words of columns that say of a row that it is for few, if it differs from most."""
+SEEN_BY = frozenset(["visibility", "access", "audience", "privacy"])
+OFFICES = frozenset(
+    ["admin", "administrator", "manager", "moderator", "staff", "internal", "private", "owner", "agents"]
+)
+"""Words of columns that say who sees a row, and of their values for few."""
 MIN_OUT = 0.66
 """The share of rows that are out from which on the states of the others, by number, are those of drafts."""
 NEVER = "2090"
@@ -126,8 +140,9 @@ def find_conditions(
         made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
         made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
         made = made or (None if column.name in named else _out(table, column, name)) or _told(table, column, name)
-        looks = (look(column, profile, name) for look in LOOKS if column.name not in types)
-        made = made or next(filter(None, looks), None)
+        if column.name not in types:
+            looks = (look(column, profile, name) for look in LOOKS)
+            made = made or _flag(table, column, profile, name) or next(filter(None, looks), None)
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
             found.append(made)
     return found
@@ -356,17 +371,23 @@ def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]
     return Condition(column, sql, f"{column} is set for replies, which are parts", lambda value: not value)
 
 
-def _flag(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _flag(table: DatabaseTable, column: Column, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
     flags = HIDDEN_FLAGS | SHOWN_FLAGS
     named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in words(column.name)}  # `ispublic`
     values = {str(value).lower() for value in column.filled}
-    if not values or "nav" in named:  # a page that is in no menu may be seen
+    if not values or named & PLACES:  # a page that is in no menu may be seen
+        return None
+    if named <= {"is", "public"} and any("private" in words(other) for other in table.columns):  # has a public address
+        return None
+    if named <= {"is", "active"} and singular(words(table.name)[-1]) in TASKS:  # it is closed
         return None
     if named == {"activity"} and values <= {"0", "1"}:
         named = {"active"}
-    if named & {"login", "members", "registered", "subscribers"} and named & {"required", "only"}:
+    if (named & {"login", "members", "registered", "subscribers"} and named & {"required", "only"}) or "acl" in named:
         named = {"private"}
+    if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
+        named = {"public"}
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
     if not hides | shows and column.kind == "bool":
         shows = named & {"status", "state"} & set(words(column.name)[-1:])
@@ -505,7 +526,8 @@ def _state(column: Column, profile: ColumnProfile, name: str) -> Condition | Non
     if not set(words(column.name)) & (STATES | SHOWN_FLAGS) or profile.role != "choice":
         return None
     values = profile.choices
-    hidden = [value for value in values if value.lower() in HIDDEN_VALUES or words(value)[-1:] == ("private",)]
+    few = OFFICES if SEEN_BY & {*words(column.name)} else frozenset(["private"])
+    hidden = [value for value in values if value.lower() in HIDDEN_VALUES or few & {*words(value)[-1:]}]
     shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
     moderated = {value.lower() for value in values} <= MODERATION
     if not shown and (hidden or moderated):
@@ -537,7 +559,7 @@ def _submitted(column: Column, profile: ColumnProfile, name: str) -> Condition |
     return Condition(column.name, f"{name} = 1", reason, lambda value: value == 1)
 
 
-LOOKS = (_submitted, _flag, _level, _alone, _deleted, _published, _state, _number, _audience, _password)
+LOOKS = (_submitted, _level, _alone, _deleted, _published, _state, _number, _audience, _password)
 
 
 def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:

@@ -1611,3 +1611,53 @@ def test_long_notes_of_a_visit_are_documents_and_hidden_with_it(propose):
         }
     )  # fmt: skip
     assert shown(propose, made, "notes") == {str(n) for n in range(1, 49) if n % 24 + 1 != 3}
+
+
+TASKS = {
+    "users": ("id INTEGER PRIMARY KEY, username TEXT, password TEXT", [(n, f"user {n}", "x") for n in range(1, 9)]),
+    "categories": ("id INTEGER PRIMARY KEY, title TEXT", [(n, f"Category {n}") for n in range(1, 5)]),
+    "lanes": ("id INTEGER PRIMARY KEY, name TEXT, is_active INTEGER", [(n, f"Lane {n}", n != 8) for n in range(1, 9)]),
+    "boxes": ("id INTEGER PRIMARY KEY, title TEXT, task_limit INTEGER, hide_in_dashboard INTEGER",
+              [(n, f"Box {n}", n, n == 2) for n in range(1, 5)]),
+    "tasks": ("id INT PRIMARY KEY, catid INT, box_id INT, owner_id INT, title TEXT, body TEXT, is_active INT, access INT",
+              [(n, n % 4 + 1, n % 4 + 1, n % 8 + 1, f"Task {n} of the mill", f"{PROSE} {n}", n % 3, 1 + (n == 5))
+               for n in range(1, 31)]),
+    "comments": ("id INTEGER PRIMARY KEY, task_id INTEGER, body TEXT, visibility TEXT, display_to_customer INTEGER",
+                 [(n, n % 30 + 1, f"{n}: {PROSE}", ("app-user", "app-admin")[n % 7 == 0], n % 2) for n in range(60)]),
+}  # fmt: skip
+
+
+def test_a_short_word_may_name_a_table_and_a_limit_or_an_owner_names_none(propose):
+    joins = index(propose(TASKS), "tasks")["joins"]
+    assert {join["table"] for join in joins.values()} == {"categories", "boxes"}
+
+
+def test_tasks_are_shown_though_they_are_done_and_their_box_is_in_no_dashboard(propose):
+    made = propose(TASKS)
+    assert shown(propose, made, "tasks") == {str(n) for n in range(1, 31) if n != 5}
+
+
+def test_what_an_office_alone_sees_and_what_no_customer_is_shown_is_left_out(propose):
+    (part,) = index(propose(TASKS), "tasks")["parts"]
+    assert part["where"] == "visibility NOT IN ('app-admin') AND display_to_customer = 1"
+
+
+def test_a_public_address_is_no_condition_beside_a_private_flag(propose):
+    rows = [(n, f"Page {n} of the mill", f"{PROSE} {n}", n == 3, n == 4) for n in range(1, 13)]
+    columns = "id INTEGER PRIMARY KEY, title TEXT, body TEXT, is_public INTEGER, is_private INTEGER"
+    made = propose({"pages": (columns, rows)})
+    assert shown(propose, made, "pages") == {str(n) for n in range(1, 13) if n != 4}
+
+
+def test_a_main_table_called_content_is_no_text_of_others(propose):
+    rows = [(n, f"Page {n} of the mill", f"{n} times a day {PROSE}", n % 3 + 1) for n in range(1, 13)]
+    made = propose(
+        {
+            "app_content": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, catid INTEGER", rows),
+            "app_category": ("id INTEGER PRIMARY KEY, title TEXT", [(n, f"Category {n}") for n in range(1, 4)]),
+            "app_content_front": ("content_id INTEGER PRIMARY KEY, ordering INTEGER", [(n, n) for n in range(1, 6)]),
+            "app_finder_link": ("link_id INTEGER PRIMARY KEY, name TEXT, summary TEXT",
+                                [(row[0] + 50, row[1], f"{row[2][:80]} …") for row in rows]),
+        }
+    )  # fmt: skip
+    assert [one.tables[0] for one in made.indexes] == ["app_content"]
