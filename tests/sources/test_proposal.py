@@ -1619,7 +1619,7 @@ TASKS = {
     "lanes": ("id INTEGER PRIMARY KEY, name TEXT, is_active INTEGER", [(n, f"Lane {n}", n != 8) for n in range(1, 9)]),
     "boxes": ("id INTEGER PRIMARY KEY, title TEXT, task_limit INTEGER, hide_in_dashboard INTEGER",
               [(n, f"Box {n}", n, n == 2) for n in range(1, 5)]),
-    "tasks": ("id INT PRIMARY KEY, catid INT, box_id INT, owner_id INT, name TEXT, body TEXT, is_active INT, access INT",
+    "tasks": ("id INT PRIMARY KEY, catid INT, box_id INT, owner_id INT,name TEXT, body TEXT,is_active INT, access INT",
               [(n, n % 4 + 1, n % 4 + 1, n % 8 + 1, f"Task {n} of the mill", f"{PROSE} {n}", n % 3, 1 + (n == 5))
                for n in range(1, 31)]),
     "comments": ("id INTEGER PRIMARY KEY, task_id INTEGER, body TEXT, visibility TEXT, display_to_customer INTEGER",
