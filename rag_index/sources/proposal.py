@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from rag_index.sources.roles import (
 from rag_index.sources.subjects import find_subjects, letters
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.relations import Relation
@@ -93,7 +94,6 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     """
     filled = [table for table in tables if table.rows]
     current = {noun(table.name): table for table in filled}
-    texts = {table.full_name: _long_texts(table) for table in filled}
     found = {}
     for table in tables:
         named = noun(table.name)
@@ -102,12 +102,29 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
         origin = current.get(bare) or current.get((*bare, "data"))
         if len(bare) < len(named) and origin is not None and columns and columns <= origin.columns.keys():
             found[table.full_name] = f"holds older versions of the rows of {origin.full_name}"
-    for table in filled:
-        copied = [one for one in filled if table.full_name not in found and _is_copy(table, one, texts)]
-        if copied:
-            origin = max(copied, key=lambda one: {*noun(one.name)} < {*noun(table.name)})
-            found[table.full_name] = f"holds copies of the texts of {origin.full_name}"
+    for table, other in _pairs_with_equal_texts(filled):
+        if table.full_name not in found and other.full_name not in found:
+            found[table.full_name] = f"holds copies of the texts of {other.full_name}"
     return found
+
+
+def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[DatabaseTable, DatabaseTable]]:
+    """Yield tables with the table whose texts they have: that they are called after, refer to, or index."""
+    texts = {table: _long_texts(table) for table in tables}
+    holders: dict[str, list[DatabaseTable]] = {}
+    for table in tables:
+        for text in set().union(*texts[table]):
+            holders.setdefault(text, []).append(table)
+    for table in tables:
+        shares: dict[DatabaseTable, float] = {}
+        for own in texts[table]:
+            common = Counter(other for text in own for other in holders[text] if other is not table)
+            for other, count in common.items():
+                if count >= MIN_COPIED:
+                    shares[other] = max(shares.get(other, 0.0), count / len(own))
+        for other in sorted(shares, key=lambda other: not {*noun(other.name)} < {*noun(table.name)}):
+            if shares[other] >= MIN_COPIED_SHARE and _is_copy(table, other, shares[other]):
+                yield table, other
 
 
 def _long_texts(table: DatabaseTable) -> list[set[str]]:
@@ -121,22 +138,19 @@ def _long_texts(table: DatabaseTable) -> list[set[str]]:
     return [found for found in long if len(found) >= MIN_COPIED]
 
 
+def _is_copy(table: DatabaseTable, other: DatabaseTable, share: float) -> bool:
+    """Return whether a table with a share of the texts of another one holds copies of them."""
+    if _is_by_language(table) and not _is_by_language(other):  # translations, and the original
+        return False
+    called = noun(other.name)
+    refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
+    longer = len(noun(table.name)) > len(called)
+    return {*called} < {*noun(table.name)} or refers or (longer and share >= MIN_INDEXED_SHARE)
+
+
 def _is_by_language(table: DatabaseTable) -> bool:
     """Return whether rows are in several languages."""
     return any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
-
-
-def _is_copy(table: DatabaseTable, other: DatabaseTable, texts: Mapping[str, list[set[str]]]) -> bool:
-    """Return whether texts of a table are those of another one: that it is called after, refers to, or indexes."""
-    theirs, own = set().union(*texts[other.full_name]), texts[table.full_name]
-    shares = [len(found & theirs) / len(found) for found in own if len(found & theirs) >= MIN_COPIED]
-    if table is other or max(shares, default=0) < MIN_COPIED_SHARE:
-        return False
-    if _is_by_language(table) and not _is_by_language(other):  # translations, and the original
-        return False
-    called, longer = noun(other.name), len(noun(table.name)) > len(noun(other.name))
-    refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
-    return {*called} < {*noun(table.name)} or refers or (longer and max(shares) >= MIN_INDEXED_SHARE)
 
 
 def _describes_tables(subjects: Subjects) -> dict[str, str]:
