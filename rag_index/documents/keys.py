@@ -30,11 +30,8 @@ _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 def encode_key(values: Sequence[Any]) -> str:
     """Return a key's typed form: its value as JSON, or an array of values if the key has several columns.
 
-    Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type,
-    such as `{"uuid": "…"}`.
-
-    Raises:
-        SourceError: A value has a type that cannot be a key.
+    Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type, such
+    as `{"uuid": "…"}`. Raises SourceError if a value has a type that cannot be a key.
     """
     if len(values) == 1:
         return _encode_key_value(values[0])
@@ -102,8 +99,7 @@ def document_id(key: str) -> str:
 def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
     """Return one part of a document id per key column: the id itself, or the values of a JSON array for several.
 
-    Raises:
-        SettingsError: The id is not a JSON array with a value for each column.
+    Raises SettingsError if the id is not a JSON array with a value for each column.
     """
     if len(columns) == 1:
         return [given]
@@ -127,35 +123,15 @@ def values_of(part: Any) -> list[Any]:
     found: list[Any] = [part]
     for read in _READERS:
         with suppress(ValueError, decimal.InvalidOperation, KeyError):
-            found.append(read(part))
+            value = read(part)
+            if document_id(_encode_key_value(value)) == part:
+                found.append(value)
     return found
 
 
 def possible_keys(parts: Sequence[Any]) -> list[str]:
     """Return the typed keys (see `encode_key`) that a document with these parts of its id may have."""
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
-
-
-def _exactly(read: Callable[[str], Any], write: Callable[[Any], str]) -> Callable[[str], Any]:
-    """Return a reader that refuses a text which is not the one that its value is written as."""
-
-    def read_exactly(text: str) -> Any:
-        value = read(text)
-        if write(value) != text:
-            raise ValueError(text)
-        return value
-
-    return read_exactly
-
-
-def _read_time(text: str) -> dt.datetime:
-    if "T" not in text:
-        raise ValueError(text)
-    return dt.datetime.fromisoformat(text)
-
-
-def _read_bool(text: str) -> bool:
-    return {"true": True, "false": False}[text]
 
 
 _DECODERS: dict[str, Callable[[str], Any]] = {
@@ -168,17 +144,8 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
 }
 """How the text of each type that JSON lacks becomes a value again."""
 
-_READERS = (
-    _exactly(int, str),
-    _exactly(float, repr),
-    decimal.Decimal,
-    uuid.UUID,
-    dt.date.fromisoformat,
-    _read_time,
-    _exactly(bytes.fromhex, bytes.hex),
-    _read_bool,
-)
-"""Functions that read a value of some type from the text of a document id; each raises an error for other texts."""
+_READERS: tuple[Callable[[str], Any], ...] = (int, *_DECODERS.values(), {"true": True, "false": False}.__getitem__)
+"""Functions that read a value of some type from the text of a document id."""
 
 
 def point_id(index: str, key: str, chunk: int) -> str:

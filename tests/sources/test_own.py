@@ -22,7 +22,7 @@ def block(language: str, number: int = 0) -> str:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, prefect_server) -> Project:
+def project(tmp_path, monkeypatch) -> Project:
     """A project with the settings of the example, whose package is installed."""
     site = tmp_path / "site"
     info = site / "notes-1.0.dist-info"

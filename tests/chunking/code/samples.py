@@ -27,18 +27,9 @@ def retry(call, *, times: int = LIMIT) -> None:
 class Größe(dict):
     \'\'\'Of a thing.\'\'\'
 
-    unit = "µm"
-
-    async def measure(self, a,
-                      b):
-        return a, b
-
     class Inner:
-        def deep(self): return 1
-
-
-if __name__ == "__main__":
-    retry(print)
+        async def deep(self, a,
+                       b): return 1
 ''',
     "javascript": """// What is retried.
 const retry = (call, times) => {
@@ -73,9 +64,7 @@ export abstract class Client<T> {
 export function make<T>(options: Options): Client<T> | null { return null; }
 namespace inner { export const x = 1; }
 """,
-    "tsx": """import React from "react";
-
-// Shows a name.
+    "tsx": """// Shows a name.
 export function Label(props: { name: string }) {
   return <span className="label">{props.name}</span>;
 }
@@ -208,9 +197,8 @@ SYMBOLS = {
         ("constant", "LIMIT", "LIMIT = 3", "", 5),
         ("function", "retry", "def retry(call, *, times: int = LIMIT) -> None", "Try a call again.", 11),
         ("class", "Größe", "class Größe(dict)", "Of a thing.", 20),
-        ("method", "Größe.measure", "async def measure(self, a, b)", "", 25),
-        ("class", "Größe.Inner", "class Inner", "", 29),
-        ("method", "Größe.Inner.deep", "def deep(self)", "", 30),
+        ("class", "Größe.Inner", "class Inner", "", 23),
+        ("method", "Größe.Inner.deep", "async def deep(self, a, b)", "", 24),
     ],
     "javascript": [
         ("function", "retry", "const retry = (call, times)", "What is retried.", 2),
@@ -233,8 +221,8 @@ SYMBOLS = {
         ("constant", "inner.x", "const x = 1", "", 15),
     ],
     "tsx": [
-        ("function", "Label", "function Label(props: { name: string })", "Shows a name.", 4),
-        ("function", "Button", "const Button = ({ on }: { on: () => void })", "", 8),
+        ("function", "Label", "function Label(props: { name: string })", "Shows a name.", 2),
+        ("function", "Button", "const Button = ({ on }: { on: () => void })", "", 6),
     ],
     "go": [
         ("type", "Queue", "type Queue struct", "Queue holds items.", 6),

@@ -89,12 +89,3 @@ def test_a_chunk_that_fails_between_plain_questions_is_at_fault(make_hosts, coun
     *_, last = (number for number, prompt in enumerate(prompts) if POISON in prompt)
     assert PLAIN_PROMPT in prompts[last - 1]
     assert PLAIN_PROMPT in prompts[last + 1]
-
-
-def test_an_overloaded_host_gets_fewer_requests_at_once(make_hosts):
-    """It answers one after the other: eight at once make the last one time out; with four, none does."""
-    hosts = make_hosts(1, in_flight=8)
-    hosts.hosts[0].timeout, hosts.hosts[0].seconds_per_text = 0.45, 0.06
-    asked = hosts.ask([f"chunk {number}" for number in range(50)])
-    assert all(request.context for request in asked)
-    assert 50 < hosts.hosts[0].requests_with("chunk") <= 62
