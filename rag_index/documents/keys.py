@@ -24,6 +24,21 @@ from rag_index.errors import SettingsError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_TYPES: dict[str, tuple[Any, Callable[[Any], str], Callable[[str], Any]]] = {
+    "uuid": (uuid.UUID, str, uuid.UUID),
+    "float": (float, str, float),
+    "decimal": (decimal.Decimal, plain_decimal, decimal.Decimal),
+    "time": (dt.datetime, utc_iso, dt.datetime.fromisoformat),
+    "date": (dt.date, dt.date.isoformat, dt.date.fromisoformat),
+    "bytes": (bytes | bytearray | memoryview, lambda value: bytes(value).hex(), bytes.fromhex),
+}
+"""How a value of each type that JSON lacks becomes a text, and that a value again."""
+_READERS: tuple[Callable[[str], Any], ...] = (
+    int,
+    *[read for _, _, read in _TYPES.values()],
+    {"true": True, "false": False}.__getitem__,
+)
+"""Functions that read a value of some type from the text of a document id."""
 _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
@@ -56,18 +71,11 @@ def _encode_key_value(value: Any) -> str:
             raise SourceError(f"key {value!r} is not valid Unicode; choose another key column") from exc
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, uuid.UUID):
-        return f'{{"uuid":"{value}"}}'
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else f'{{"float":"{value}"}}'
-    if isinstance(value, decimal.Decimal):
-        return f'{{"decimal":"{plain_decimal(value)}"}}'
-    if isinstance(value, dt.datetime):
-        return f'{{"time":"{utc_iso(value)}"}}'
-    if isinstance(value, dt.date):
-        return f'{{"date":"{value.isoformat()}"}}'
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f'{{"bytes":"{bytes(value).hex()}"}}'
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    for name, (kind, write, _) in _TYPES.items():
+        if isinstance(value, kind):
+            return f'{{"{name}":"{write(value)}"}}'
     raise SourceError(
         f"a key of type {type(value).__name__} ({value!r:.60}) cannot be used; cast it to text in a query"
     )
@@ -78,8 +86,8 @@ def decode_key(key: str) -> Any:
     value = json.loads(key)  # unlike orjson, it reads integers of any size
     if not isinstance(value, dict):
         return value
-    [(kind, text)] = value.items()
-    return _DECODERS[kind](text)
+    [(name, text)] = value.items()
+    return _TYPES[name][2](text)
 
 
 def document_id(key: str) -> str:
@@ -132,20 +140,6 @@ def values_of(part: Any) -> list[Any]:
 def possible_keys(parts: Sequence[Any]) -> list[str]:
     """Return the typed keys (see `encode_key`) that a document with these parts of its id may have."""
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
-
-
-_DECODERS: dict[str, Callable[[str], Any]] = {
-    "uuid": uuid.UUID,
-    "float": float,
-    "decimal": decimal.Decimal,
-    "time": dt.datetime.fromisoformat,
-    "date": dt.date.fromisoformat,
-    "bytes": bytes.fromhex,
-}
-"""How the text of each type that JSON lacks becomes a value again."""
-
-_READERS: tuple[Callable[[str], Any], ...] = (int, *_DECODERS.values(), {"true": True, "false": False}.__getitem__)
-"""Functions that read a value of some type from the text of a document id."""
 
 
 def point_id(index: str, key: str, chunk: int) -> str:

@@ -45,6 +45,8 @@ USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
 IDS_AT_ONCE = 100
 """Ids in one query."""
+FIRST_KEYS = 5
+"""Rows that tell the types of the key columns: a date that Python cannot hold is a text."""
 INT64 = 2**63
 
 
@@ -72,8 +74,8 @@ class SqlSource:
         """The documents whose parts are expected to fit into a page."""
         self._from = documents_from(index)
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
-        self._key_types: list[type] | None = None
-        """The types of the key columns; None until a row was seen."""
+        self._key_types: list[set[type]] = []
+        """The types of values that the first rows have in each key column; empty until a row was seen."""
         backend = url.get_backend_name()
         self._streams = index.query is not None and backend != "sqlite"
         self._row_values = backend in ("sqlite", "postgresql")
@@ -96,7 +98,7 @@ class SqlSource:
             no_key = sa.or_(*[key.is_(None) for key in self._keys])
             nulls = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(no_key))
             if self._access is not None:
-                self._access.check(connection, self._first_key(connection))
+                self._access.check(connection, next(iter(self._first_keys(connection)), None))
         if nulls:
             raise SourceError(
                 f"index {index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
@@ -224,8 +226,9 @@ class SqlSource:
             raise not_unique(self._index, encode_key(last))
         return last
 
-    def _first_key(self, connection: Connection) -> Sequence[Any] | None:
-        return connection.execute(sa.select(*self._keys).where(*self._keys_not_null()).limit(1)).fetchone()
+    def _first_keys(self, connection: Connection) -> Sequence[Sequence[Any]]:
+        statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(FIRST_KEYS)
+        return connection.execute(statement).fetchall()
 
     def _find(self, connection: Connection, wanted: dict[str, list[Any]]) -> list[Sequence[Any]]:
         """Return the rows of the documents with these ids, of which the parts are given.
@@ -233,20 +236,19 @@ class SqlSource:
         An id does not tell the type of the key. In SQLite, where a column may hold several, all values are asked for
         that it may stand for, and elsewhere those of the type that the column has.
         """
-        if self._key_types is None and (key := self._first_key(connection)) is not None:
-            self._key_types = list(map(type, key))
+        if not self._key_types:
+            self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
         values = []
-        for parts in wanted.values():
-            candidates = map(self._candidates, parts, self._key_types or ())
-            values += list(itertools.product(*candidates))
-        if not self._key_types or not values:
+        for parts in wanted.values() if self._key_types else ():
+            values += list(itertools.product(*map(self._candidates, parts, self._key_types)))
+        if not values:
             return []
         found, _ = self._fetch(connection, self._select().where(equals_any(self._keys, values)))
         return [row for row in found if document_id(encode_key(row[: len(self._keys)])) in wanted]
 
-    def _candidates(self, part: Any, kind: type) -> list[Any]:
+    def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
         if self._url.get_backend_name() != "sqlite":
-            return [value for value in values_of(part) if type(value) is kind]
+            return [value for value in values_of(part) if type(value) in kinds]
         found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
         return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
 

@@ -120,23 +120,20 @@ def table_routes(index: IndexSettings) -> list[TableRoute]:
     key = index.key_columns
     found = [TableRoute(_own_table(index), tuple(key), None)] if index.table is not None else []
     joined = _joined(index.joins, _needed(document_columns(index), index.joins))
-    for join, table in zip(index.joins.values(), joined, strict=True):
-        own, other = _looked_up(join)
-        found.append(TableRoute(table, (own,), None if [other] == key else other))
+    found += [_join_route(*one, key) for one in zip(index.joins.values(), joined, strict=True)]
     for part in index.parts:
         table, *joined = _part_tables(part, key)
+        of_part = f"{part.label}{OF_PART}"
         found.append(_part_route(part, table, key))
-        for join, table in zip(part.joins.values(), joined, strict=True):
-            own, other = _looked_up(join)
-            found.append(TableRoute(table, (own,), f"{part.label}{OF_PART}{other}"))
+        found += [_join_route(*one, key, of_part) for one in zip(part.joins.values(), joined, strict=True)]
     return found
 
 
-def _looked_up(join: JoinSettings) -> tuple[str, str]:
-    """Return a column of a joined table, and the column that it equals, or of which it equals the number."""
-    own, other = join.pairs[0]
-    prefix = join.prefixes[0]
-    return own, f"{prefix}{{{other}}}" if prefix else other
+def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> TableRoute:
+    """Return the route over the first column of a joined table that equals another, or the number in it."""
+    (own, other), prefix = join.pairs[0], join.prefixes[0]
+    other = f"{of_part}{prefix}{{{other}}}" if prefix else f"{of_part}{other}"
+    return TableRoute(table, (own,), None if [other] == key else other)
 
 
 def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:

@@ -59,21 +59,6 @@ def test_the_example_is_indexed_and_kept_up_to_date(project):
     assert project.texts()["8"] == ["It is the keyboard."]
 
 
-def test_the_pages_of_the_example_join_to_all_documents(project):
-    write(project, {number: f"note {number}" for number in range(10)})
-    source = open_source(project.settings, project.settings.indexes[0])
-    keys, cursor = [], None
-    while True:
-        page = source.page(cursor, 4)
-        assert page == source.page(cursor, 4)
-        keys += page.documents.keys
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert keys == [str(number) for number in range(10)]
-    assert source.count() == 10
-
-
 def test_a_kind_that_is_not_installed(tmp_path):
     project = Project(tmp_path / "project")
     project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')

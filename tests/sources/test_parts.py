@@ -309,7 +309,9 @@ def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(da
             {"name": "line", "table": "order line", "on": "group", "text": "a.b", "where": f"{name('a.b')} <> ':x'"}
         ],
     }  # fmt: skip
-    found = read(database.source(**index), 1)
+    source = database.source(**index)
+    found = read(source, 1)
+    assert documents(source.documents(["ä%", "X'1", "1"])) == {"ä%": found["ä%"]}
     assert {one: (own, parts) for one, (_, own, parts, _) in found.items()} == {
         "x'1": ("first", [("line", "", "part: 50%")]),
         "ä%": ("second", [("line", "", "other")]),

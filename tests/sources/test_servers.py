@@ -13,10 +13,7 @@ from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.ledger import Ledger
-from rag_index.settings import load_settings
-from rag_index.sources import open_source
 from rag_index.sources.engine import limit_on_server, limited, open_read_only
-from rag_index.sources.scaffold import scaffold
 from tests.sources.databases import SourceDatabase, open_database
 
 QUERY = {"query": "SELECT * FROM note"}
@@ -322,25 +319,3 @@ def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, 
         with engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT 1")) == 1, "the pool has another connection"
         engine.dispose()
-
-
-def test_a_scaffold_for_a_server_fits_it_and_has_no_password(desk, tmp_path, monkeypatch):
-    prose = "The printer on the third floor does not answer any more, please help us."
-    desk.run(
-        """CREATE TABLE comment (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text, state varchar(20),
-           at timestamptz DEFAULT now(), more jsonb, search tsvector)""",
-        f"INSERT INTO comment (body, state) SELECT '{prose} ' || i, (ARRAY['open', 'done'])[1 + i % 2] "
-        "FROM generate_series(1, 30) i",
-    )
-    whole = desk.url.render_as_string(hide_password=False)
-    text = scaffold(whole.replace("+psycopg", "") + "?connect_timeout=5").text
-    assert "s3cret" not in text
-    assert "RAG_INDEX_SOURCE__URL" in text.split("url =")[0]
-    (tmp_path / "rag-index.toml").write_text(text)
-    monkeypatch.setenv("RAG_INDEX_SOURCE__URL", whole)
-    settings = load_settings(tmp_path / "rag-index.toml")
-    (index,) = settings.indexes
-    assert (index.name, index.key, index.text, index.payload) == ("comment", "id", ["body"], ["state", "at"])
-    source = open_source(settings, index)
-    assert len(read(source, 7)) == 30
-    source.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.ledger import Ledger
 from tests.chunking.context.conftest import numbered
 from tests.fakes.ollama import FakeOllama
 from tests.project import SETTINGS, Project
@@ -99,14 +98,3 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
     assert len(fake.generates()) == missing
     assert project.json("failed")["failed"] == []
     assert all(one["context"] for one in several(project))
-
-
-def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
-    fake.model = "another"
-    outcome = project.run().indexes[0]
-    assert outcome.state == "failed"
-    assert "has no model" in outcome.message
-    assert "ollama pull" in outcome.message
-    ledger = Ledger(project.settings.ledger_url)
-    assert ledger.collections("test_notes") == []
-    ledger.close()
