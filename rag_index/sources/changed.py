@@ -102,7 +102,7 @@ class ChangedSource(SqlSource):
         Raises SourceUnavailable or SourceError.
         """
         with self._connect() as connection:
-            found, _ = self._fetch(connection, self._in_order(self._select_keys(), cursor).limit(rows))
+            found = self._fetch_all(connection, self._in_order(self._select_keys(), cursor).limit(rows))
             groups = self._groups(connection, found) or []
         keys = [row[: len(self._keys)] for row in found]
         stamps = {encode_key(key): access_stamp(some) for key, some in zip(keys, groups, strict=True)}
@@ -205,7 +205,7 @@ def _earlier(latest: Any, overlap: dt.timedelta, *, whole_days: bool = True) -> 
     if isinstance(latest, dt.datetime):
         return latest - overlap
     if isinstance(latest, str):
-        if not whole_days and len(latest) > len("2026-01-31"):
+        if not whole_days and len(latest) >= len("2026-01-31 12:00:00"):
             with suppress(ValueError):
                 return (dt.datetime.fromisoformat(latest) - overlap).isoformat(latest[10], "seconds")
         return (dt.date.fromisoformat(latest[:10]) - overlap - DAY).isoformat()

@@ -66,6 +66,8 @@ SQLITE_ROWS = 20_000
 """Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long as it lasts."""
 MAX_LISTED = 4096
 """Buckets that one query lists. If more differ, those between them are read, too."""
+MAX_BUCKETS = 1 << 18
+"""If the source has grown until it has more buckets, all rows are read and divided into larger ones."""
 MAX_SHARE = 0.5
 """If buckets with more than this share of all rows differ, all rows are read: that needs no second look at each key."""
 
@@ -148,7 +150,7 @@ class DigestSource(SqlSource):
         if len(differ) > MAX_LISTED:
             differ = {bucket for bucket in found if min(differ) <= bucket <= max(differ)}
         rows = sum(digest.rows for digest in found.values())
-        if sum(found[bucket].rows for bucket in differ) > MAX_SHARE * rows:
+        if len(found) > MAX_BUCKETS or sum(found[bucket].rows for bucket in differ) > MAX_SHARE * rows:
             return
         self._rows, self._to_read = rows, differ
         self._unread = {bucket: digest.rows for bucket, digest in found.items() if bucket not in differ}
@@ -300,6 +302,12 @@ class DigestSource(SqlSource):
             conditions.append(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
         return conditions
 
+    def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
+        return super()._groups(connection, self._without_digests(rows))
+
+    def _without_digests(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        return rows if self._backend == "sqlite" or not self._divided else [row[:-2] for row in rows]
+
     def _read(
         self,
         rows: Sequence[Sequence[Any]],
@@ -314,7 +322,7 @@ class DigestSource(SqlSource):
             digests = [RowDigest(value_bucket(self._layout, row[:width]), *values_digest(row)) for row in rows]
         else:
             digests = [RowDigest(int(row[-2]), *_read_digest(row[-1])) for row in rows]
-            rows = [row[:-2] for row in rows]
+        rows = self._without_digests(rows)
         for number, some in enumerate(parts or ()):
             bucket, first, second = digests[number]
             digests[number] = RowDigest(bucket, first + some.digest[0], second + some.digest[1])

@@ -23,7 +23,7 @@ from rag_index.sources import SourcePage
 from rag_index.sources.access import AccessReader
 from rag_index.sources.checks import check_columns, first_rows
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
-from rag_index.sources.pages import STREAMED, PageReader, read_page, stream_rows
+from rag_index.sources.pages import STREAMED, PageReader, read_page, stream_rows, with_any_text
 from rag_index.sources.parts import PartsReader, owners_of
 from rag_index.sources.rows import RowReader, read_columns
 from rag_index.sources.statement import VALUES, equals_any, untyped
@@ -221,7 +221,8 @@ class SqlSource:
         shared = last == tuple(following[:width])
         if not shared and not self._exact and any(isinstance(value, str) for value in last):
             same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
-            shared = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same)) != 1
+            count = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same))
+            shared = int(count or 0) > 1  # 0 if it was deleted meanwhile
         if shared:
             raise not_unique(self._index, encode_key(last))
         return last
@@ -243,8 +244,8 @@ class SqlSource:
             values += list(itertools.product(*map(self._candidates, parts, self._key_types)))
         if not values:
             return []
-        found, _ = self._fetch(connection, self._select().where(equals_any(self._keys, values)))
-        return [row for row in found if document_id(encode_key(row[: len(self._keys)])) in wanted]
+        statement = self._select().where(equals_any(self._keys, values))
+        return [row for row in self._fetch_all(connection, statement) if document_id(encode_key(row[: len(self._keys)])) in wanted]
 
     def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
         if self._url.get_backend_name() != "sqlite":
@@ -288,6 +289,10 @@ class SqlSource:
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
         return read_page(connection, statement, rows, len(self._keys))
+
+    def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
+        """Return all rows of a statement that has few, however long they are."""
+        return with_any_text(connection, lambda repair: list(stream_rows(connection, statement, repair)), len(self._keys))
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         needs_another = self._parts is not None or self._index.access_query is not None

@@ -13,7 +13,7 @@ import uuid
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag_index.documents.canonical import (
@@ -273,6 +273,7 @@ def distance(one: float, other: float) -> int:
 
 
 @given(st.floats())
+@example(1.23e-307)
 def test_any_float_becomes_a_near_one_that_stays(value):
     stored = storable_float(value)
     if math.isnan(value):

@@ -246,7 +246,7 @@ def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_nex
     assert not rescan(many, state)
 
 
-def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many):
+def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, monkeypatch):
     state = State()
     many.run("DELETE FROM note WHERE id > 130")
     rescan(many, state)
@@ -256,10 +256,9 @@ def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many):
     many.run("INSERT INTO note VALUES (?, 'far', 1, NULL)", rows=[(n * 10**6,) for n in range(1, 2001)])
     assert 2000 <= len(rescan(many, state)) < 3000
     assert len(state.known) > 2000, "a bucket for each of them"
-    state.read_everything = True
+    monkeypatch.setattr("rag_index.sources.digest.MAX_BUCKETS", 1000)
     assert len(rescan(many, state)) == 7000
     assert len(state.known) < 100, "keys that are far apart are hashed"
-    state.read_everything = False
     assert not rescan(many, state)
 
 
@@ -276,3 +275,12 @@ def test_a_database_without_digests_is_refused_in_one_line(tmp_path):
     url = database_url("mssql+pyodbc://h/d", tmp_path)
     with pytest.raises(SettingsError, match=r"digest = true.*mssql|mssql"):
         DigestSource(url, IndexSettings(name="n", table="note", key="id", text="body"))
+
+
+def test_groups_of_a_column_are_read_beside_digests(database):
+    create(database).run("INSERT INTO note VALUES (1, 'text', 'staff', NULL), (2, 'text', 'board', NULL)")
+    plain, state = database.source(access="one").page(None, 10).documents, State()
+    for _ in range(2):
+        rescan(database, state, access="one")
+        hashes = {key: payload for key, (_, _, payload) in state.documents.items()}
+        assert hashes == dict(zip(plain.keys, plain.payload_hashes, strict=True))

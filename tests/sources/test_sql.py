@@ -141,6 +141,13 @@ def test_rows_are_inserted_deleted_and_changed_between_pages(sqlite, kind):
     assert documents["6"] == "changed"
 
 
+def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
+    monkeypatch.setattr("rag_index.sources.pages.PAGE_CHARS", 10)
+    source = sqlite.notes(7).source()
+    assert len(source.page(None, 7).documents) == 2
+    assert source.documents(list("1234567")).documents.keys == list("1234567")
+
+
 # Names and statements
 
 
