@@ -31,8 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rag_index.chunking.code.headers import header_language
-from rag_index.chunking.code.languages import HEADER, LANGUAGES
+from rag_index.chunking.code.languages import HEADER, LANGUAGES, header_language
 from rag_index.chunking.code.symbols import symbols_of
 from rag_index.errors import FileTimedOut
 from rag_index.sources.code import decode_text
@@ -152,16 +151,16 @@ def compare(language: str, paths: list[Path], name: str, theirs: list[Found], sh
 def our_symbols(paths: list[Path], language: str) -> Iterator[Found]:
     """Yield the symbols of files, as the chunker finds them."""
     for path in paths:
+        text = decode_text(path.read_bytes()).encode()
         try:
-            symbols = symbols_of(decode_text(path.read_bytes()).encode(), language, seconds=60.0)
+            symbols = symbols_of(text, language, seconds=60.0)
         except FileTimedOut:
             print(f"    timed out: {path}")
             continue
         for one in symbols:
             if one.kind in SORTS:
-                yield Found(
-                    str(path), SORTS[one.kind], plain(one.name), plain(last_part(one.parent)), one.line, one.last_line
-                )
+                owner, last = plain(last_part(one.parent)), text[: one.end].rstrip().count(b"\n") + 1
+                yield Found(str(path), SORTS[one.kind], plain(one.name), owner, one.line, last)
 
 
 def last_part(name: str) -> str:

@@ -41,13 +41,9 @@ def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = T
     """Return the chunker of an index.
 
     If a model writes contexts for the index, its servers are asked which model they have, unless `contexts` is false.
-
-    Raises:
-        SettingsError: there is no plug-in of the name that `chunker` of the index has.
-        EmbedderUnavailable: the model's server does not answer.
-        ModelMissing: the server does not have the model.
-        ModelChanged: the hosts have different models of this name.
-        EmbedderError: the model cannot write.
+    Raises SettingsError if there is no plug-in of the name that `chunker` of the index has, EmbedderUnavailable if the
+    model's server does not answer, ModelMissing if the server does not have the model, ModelChanged if the hosts have
+    different models of this name, and EmbedderError if the model cannot write.
     """
     chunker: Chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
     if index.kind == CODE:

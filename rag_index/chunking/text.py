@@ -27,6 +27,9 @@ TITLE_CHARS = 200
 """How much of a title stands before each chunk."""
 NO_FIELDS = b"{}"
 _JOINER = "\u200d"
+_BELONGS = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\u1160-\u11ff]")
+"""Skin tones, flags of regions, and the parts of a Korean syllable: each belongs to what is before it."""
+_FLAGS = re.compile("[\U0001f1e6-\U0001f1ff]+\\Z")
 _VIRAMA = 9
 """The combining class of signs that bind an Indic consonant to the next one."""
 MAX_FLAGS = 64
@@ -42,12 +45,6 @@ class TextChunker:
 
     chars: int
     overlap: int
-
-    def __post_init__(self) -> None:
-        if self.chars < 1 or self.overlap < 0:
-            raise ValueError(
-                f"text cannot be split into chunks of {self.chars} characters that overlap by {self.overlap}"
-            )
 
     @property
     def fingerprint(self) -> str:
@@ -155,7 +152,6 @@ def halves(text: str) -> tuple[str, str]:
 
 
 def _skip_space(text: str, position: int) -> int:
-    """Return the first position from `position` on that is not white space."""
     match = _SPACE.match(text, position)
     return match.end() if match else position
 
@@ -176,24 +172,11 @@ def _splits_character(text: str, position: int) -> bool:
     before, after = text[position - 1], text[position]
     if after < "\u0300":
         return False
-    if unicodedata.category(after)[0] == "M" or _JOINER in (before, after):
+    if unicodedata.category(after)[0] == "M" or _JOINER in (before, after) or _BELONGS.match(after):
         return True
     if unicodedata.combining(before) == _VIRAMA:
         return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff" or "\U000e0020" <= after <= "\U000e007f":  # skin tones, flags of regions
-        return True
-    if "\u1160" <= after <= "\u11ff":  # a Korean syllable in parts
-        return True
-    return _is_regional(after) and _count_regionals_before(text, position) % 2 == 1
-
-
-def _is_regional(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _count_regionals_before(text: str, position: int) -> int:
-    """Return how many regional indicators stand in a row right before `position`; two make a flag."""
-    first = position
-    while first and position - first < 2 * MAX_FLAGS and _is_regional(text[first - 1]):
-        first -= 1
-    return position - first
+    if not _FLAGS.match(after):
+        return False
+    before_it = _FLAGS.search(text, max(0, position - 2 * MAX_FLAGS), position)  # two indicators make a flag
+    return before_it is not None and len(before_it[0]) % 2 == 1

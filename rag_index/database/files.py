@@ -53,7 +53,6 @@ def replacement(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Force a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -25,9 +25,7 @@ def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
 
     Two processes that switch a new file to `journal_mode=WAL` at once exclude each other, and SQLite does not wait
     there, whatever `busy_timeout` says (its documentation of sqlite3_busy_handler). So this retries for half a minute.
-
-    Raises:
-        sqlite3.OperationalError: SQLite refuses a pragma, or the file is still locked after that time.
+    Raises sqlite3.OperationalError if SQLite refuses a pragma, or the file is still locked after that time.
     """
     deadline = time.monotonic() + LOCKED_SECONDS
     cursor = connection.cursor()
@@ -65,26 +63,14 @@ def interrupts_deferred() -> Iterator[None]:
         return
     received: list[tuple[int, FrameType | None]] = []
     before: dict[int, Any] = {}
-    ended = False
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        if ended:  # still installed: the other signal arrived while handlers were being restored
-            before[number](number, frame)
-        else:
-            received.append((number, frame))
-
     try:
         for number in SIGNALS:
             if callable(handler := signal.getsignal(number)):
-                before[number] = handler  # first, since `remember` may be called as soon as it is installed
-                signal.signal(number, remember)
+                before[number] = handler
+                signal.signal(number, lambda *one: received.append(one))
         yield
     finally:
-        try:
-            for replaced, handler in before.items():
-                if signal.getsignal(replaced) is remember:
-                    signal.signal(replaced, handler)
-        finally:
-            ended = True
+        for replaced, handler in reversed(before.items()):  # SIGINT, whose handler raises, comes last
+            signal.signal(replaced, handler)
         for received_number, frame in received:
             before[received_number](received_number, frame)

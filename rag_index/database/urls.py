@@ -35,8 +35,7 @@ CONNECT_SECONDS = 10
 def database_url(text: str, folder: Path) -> URL:
     """Return the parsed URL, with a relative SQLite file placed in `folder` and with our driver if it names none.
 
-    Raises:
-        ValueError: the text is not a database URL. The message does not repeat it, since it may hold a password.
+    Raises ValueError if the text is not a database URL. The message does not repeat it, since it may hold a password.
     """
     try:
         url = make_url(text)

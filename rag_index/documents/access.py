@@ -30,6 +30,8 @@ _ELEMENT = r'\s*("(?:[^"\\]|\\.)*"|[^"\\{},\s](?:[^"\\{},]*[^"\\{},\s])?)\s*'
 _ARRAY_TEXT = re.compile(rf"\{{(?:{_ELEMENT}(?:,{_ELEMENT})*)?\}}", re.DOTALL)
 """A one-dimensional array as PostgreSQL writes it."""
 _ELEMENTS = re.compile(_ELEMENT, re.DOTALL)
+_NOT_STORABLE = re.compile("[\ud800-\udfff\N{REPLACEMENT CHARACTER}]")
+"""What is stored as something else, or was: it might be the name of another group."""
 
 
 def groups_of(value: Any, separator: str = ",") -> list[str]:
@@ -39,10 +41,9 @@ def groups_of(value: Any, separator: str = ",") -> list[str]:
     separator between them ("" for none). NULL, and a text that begins as an array but is none, stand for no group.
     """
     if isinstance(value, str):
-        return _unique(_texts(value, separator))
-    if isinstance(value, list | tuple | set | frozenset):
-        return _unique(value)
-    return _unique([value])
+        value = _texts(value, separator)
+    values = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    return sorted({group for one in values if (group := _group(one)) is not None})
 
 
 def access_part(groups: Iterable[str]) -> dict[str, list[str]]:
@@ -88,7 +89,6 @@ def access_stamp(groups: Sequence[str]) -> str:
 
 
 def _texts(text: str, separator: str) -> list[Any]:
-    """Return the parts of a text: of an array, or between separators."""
     stripped = text.strip()
     if stripped.startswith("["):
         try:
@@ -97,36 +97,16 @@ def _texts(text: str, separator: str) -> list[Any]:
             return []
         return found if isinstance(found, list) else []
     if stripped.startswith("{"):
-        if _ARRAY_TEXT.fullmatch(stripped) is None:
-            return []
-        return [_unquoted(one) for one in _ELEMENTS.findall(stripped[1:-1]) if one.upper() != "NULL"]
+        elements = _ELEMENTS.findall(stripped[1:-1]) if _ARRAY_TEXT.fullmatch(stripped) else []
+        quoted = [re.sub(r"\\(.)", r"\1", one[1:-1], flags=re.DOTALL) for one in elements if one.startswith('"')]
+        return quoted + [one for one in elements if not one.startswith('"') and one.upper() != "NULL"]
     return list(text.split(separator)) if separator else [text]
 
 
-def _unquoted(element: str) -> str:
-    return re.sub(r"\\(.)", r"\1", element[1:-1], flags=re.DOTALL) if element.startswith('"') else element
-
-
-def _unique(values: Iterable[Any]) -> list[str]:
-    return sorted({group for value in values if (group := _group(value)) is not None})
-
-
 def _group(value: Any) -> str | None:
-    """Return the name of a group; None for what cannot be one."""
     if isinstance(value, str):
         name = value.strip()
-        return name if name and _is_unicode(name) else None
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | uuid.UUID):
+        return name if name and not _NOT_STORABLE.search(name) else None
+    if isinstance(value, int | uuid.UUID) and not isinstance(value, bool):
         return str(value)
     return plain_decimal(value) if isinstance(value, decimal.Decimal) and value.is_finite() else None
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a text can be stored as it is; replacing what cannot might make it the name of another group."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\N{REPLACEMENT CHARACTER}" not in text

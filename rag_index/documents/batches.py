@@ -72,7 +72,6 @@ class Shard:
     number: int
     documents: DocumentBatch
     chars: int
-    """Number of characters of all texts together."""
     in_process: bool = False
     """Whether the whole run has too little work to start workers for it."""
 
@@ -151,44 +150,37 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ShardStats:
-    """Time and work that it took to chunk and embed one shard."""
+    """Wall time and work that it took to chunk and embed one shard. Contexts are counted as in `ContextCounts`."""
 
     seconds: float = 0.0
-    """Wall seconds that the worker spent on chunking and embedding."""
     embed_seconds: float = 0.0
     """The part of `seconds` in which at least one embedding request or call was running."""
     texts: int = 0
-    """Number of texts sent to the embedder; equal texts are sent once."""
+    """Texts sent to the embedder; equal texts are sent once."""
     sent_bytes: int = 0
-    """Number of bytes of those texts, in UTF-8."""
     repeated: int = 0
-    """Number of chunks that share the vector of an equal text in this shard."""
+    """Chunks that share the vector of an equal text in this shard."""
     reused: int = 0
-    """Number of chunks whose vector was copied from the store."""
+    """Chunks whose vector was copied from the store."""
     requests: int = 0
-    """Number of requests sent to the embedder."""
     retries: int = 0
-    """Number of those requests that repeated an earlier one."""
+    """Those requests that repeated an earlier one."""
     splits: int = 0
-    """Number of those requests for a part of a batch that was refused as a whole."""
+    """Those requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
-    """Number of requests that a server answered by asking for a pause."""
+    """Requests that a server answered by asking for a pause."""
     chars: int = 0
-    """Number of characters of the texts of the shard's documents."""
     chunk_seconds: float = 0.0
     """The part of `seconds` spent on chunking, which includes writing contexts."""
     contexts_made: int = 0
-    """Number of chunks whose context a model wrote."""
     contexts_cached: int = 0
-    """Number of chunks whose context was found in the cache."""
     contexts_missing: int = 0
-    """Number of chunks that are embedded without the context they should have."""
     host_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in which a request was running, by host of the embedder."""
     worker: str = ""
-    """The worker that did the work, as host name and process id."""
+    """Host name and process id."""
     symbols: dict[str, int] = field(default_factory=dict)
-    """Number of symbols found in source code, by kind."""
+    """Symbols of source code, by kind."""
     peak_memory: int = 0
     """The largest resident size of the worker's process so far, in bytes."""
 

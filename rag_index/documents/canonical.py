@@ -50,7 +50,7 @@ def storable_float(value: float) -> float:
 
 
 def _parsed(value: float) -> float:
-    """Return what serde_json reads (`f64_from_parts`) from the shortest text of a float, which is that of Python."""
+    """Return what serde_json reads (`f64_from_parts`) from the shortest text of a float."""
     mantissa, _, exponent_text = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     exponent = int(exponent_text or 0) - len(fraction)
@@ -103,16 +103,15 @@ def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
     """Return the payload's JSON. With `find_long_numbers`, numbers that a store cannot hold are replaced."""
     try:
         encoded = orjson.dumps(payload, default=_to_json_value, option=_JSON)
+        whole = not (find_long_numbers and _LONG_NUMBER.search(encoded))
     except orjson.JSONEncodeError:
+        whole = False
+    if not whole:
         encoded = orjson.dumps(_repair(payload), option=_JSON)
-    else:
-        if find_long_numbers and _LONG_NUMBER.search(encoded):
-            encoded = orjson.dumps(_repair(payload), option=_JSON)
     return b"%b" % encoded  # a copy of its own size: what orjson returns keeps a buffer of about 4 KB
 
 
 def _may_have_long_numbers(column: Sequence[Any]) -> bool:
-    """Return whether a value of this column may be encoded as a number of 19 digits or more."""
     kinds = set(map(type, column)) - _NOT_NUMBERS
     if kinds == {int}:
         return any(type(value) is int and not -_SAFE_INT < value < _SAFE_INT for value in column)
@@ -129,10 +128,8 @@ def _to_json_value(value: Any) -> Any:
     """Return the nearest JSON value for a value of another type; orjson calls this again for values inside it."""
     if isinstance(value, decimal.Decimal):
         return _decimal_to_number(value)
-    if isinstance(value, dt.datetime):
-        return utc_iso(value)
     if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
+        return utc_iso(value) if isinstance(value, dt.datetime) else value.isoformat()
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
     if isinstance(value, bytes | bytearray | memoryview):
@@ -184,9 +181,5 @@ def utc_iso(value: dt.datetime) -> str:
 
 def plain_decimal(value: decimal.Decimal) -> str:
     """Return all digits of a decimal, without an exponent and without trailing zeros of a fraction."""
-    if not value.is_finite():
-        return str(value)
-    if not value:
-        return "0"
-    digits = f"{value:f}"
+    digits = f"{value:f}" if value else "0"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits

@@ -24,17 +24,29 @@ from rag_index.errors import SettingsError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_TYPES: dict[str, tuple[Any, Callable[[Any], str], Callable[[str], Any]]] = {
+    "uuid": (uuid.UUID, str, uuid.UUID),
+    "float": (float, str, float),
+    "decimal": (decimal.Decimal, plain_decimal, decimal.Decimal),
+    "time": (dt.datetime, utc_iso, dt.datetime.fromisoformat),
+    "date": (dt.date, dt.date.isoformat, dt.date.fromisoformat),
+    "bytes": (bytes | bytearray | memoryview, lambda value: bytes(value).hex(), bytes.fromhex),
+}
+"""How a value of each type that JSON lacks becomes a text, and that a value again."""
+_READERS: tuple[Callable[[str], Any], ...] = (
+    int,
+    *[read for _, _, read in _TYPES.values()],
+    {"true": True, "false": False}.__getitem__,
+)
+"""Functions that read a value of some type from the text of a document id."""
 _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
 def encode_key(values: Sequence[Any]) -> str:
     """Return a key's typed form: its value as JSON, or an array of values if the key has several columns.
 
-    Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type,
-    such as `{"uuid": "…"}`.
-
-    Raises:
-        SourceError: A value has a type that cannot be a key.
+    Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type, such
+    as `{"uuid": "…"}`. Raises SourceError if a value has a type that cannot be a key.
     """
     if len(values) == 1:
         return _encode_key_value(values[0])
@@ -59,18 +71,11 @@ def _encode_key_value(value: Any) -> str:
             raise SourceError(f"key {value!r} is not valid Unicode; choose another key column") from exc
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, uuid.UUID):
-        return f'{{"uuid":"{value}"}}'
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else f'{{"float":"{value}"}}'
-    if isinstance(value, decimal.Decimal):
-        return f'{{"decimal":"{plain_decimal(value)}"}}'
-    if isinstance(value, dt.datetime):
-        return f'{{"time":"{utc_iso(value)}"}}'
-    if isinstance(value, dt.date):
-        return f'{{"date":"{value.isoformat()}"}}'
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f'{{"bytes":"{bytes(value).hex()}"}}'
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    for name, (kind, write, _) in _TYPES.items():
+        if isinstance(value, kind):
+            return f'{{"{name}":"{write(value)}"}}'
     raise SourceError(
         f"a key of type {type(value).__name__} ({value!r:.60}) cannot be used; cast it to text in a query"
     )
@@ -81,8 +86,8 @@ def decode_key(key: str) -> Any:
     value = json.loads(key)  # unlike orjson, it reads integers of any size
     if not isinstance(value, dict):
         return value
-    [(kind, text)] = value.items()
-    return _DECODERS[kind](text)
+    [(name, text)] = value.items()
+    return _TYPES[name][2](text)
 
 
 def document_id(key: str) -> str:
@@ -102,8 +107,7 @@ def document_id(key: str) -> str:
 def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
     """Return one part of a document id per key column: the id itself, or the values of a JSON array for several.
 
-    Raises:
-        SettingsError: The id is not a JSON array with a value for each column.
+    Raises SettingsError if the id is not a JSON array with a value for each column.
     """
     if len(columns) == 1:
         return [given]
@@ -127,58 +131,15 @@ def values_of(part: Any) -> list[Any]:
     found: list[Any] = [part]
     for read in _READERS:
         with suppress(ValueError, decimal.InvalidOperation, KeyError):
-            found.append(read(part))
+            value = read(part)
+            if document_id(_encode_key_value(value)) == part:
+                found.append(value)
     return found
 
 
 def possible_keys(parts: Sequence[Any]) -> list[str]:
     """Return the typed keys (see `encode_key`) that a document with these parts of its id may have."""
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
-
-
-def _exactly(read: Callable[[str], Any], write: Callable[[Any], str]) -> Callable[[str], Any]:
-    """Return a reader that refuses a text which is not the one that its value is written as."""
-
-    def read_exactly(text: str) -> Any:
-        value = read(text)
-        if write(value) != text:
-            raise ValueError(text)
-        return value
-
-    return read_exactly
-
-
-def _read_time(text: str) -> dt.datetime:
-    if "T" not in text:
-        raise ValueError(text)
-    return dt.datetime.fromisoformat(text)
-
-
-def _read_bool(text: str) -> bool:
-    return {"true": True, "false": False}[text]
-
-
-_DECODERS: dict[str, Callable[[str], Any]] = {
-    "uuid": uuid.UUID,
-    "float": float,
-    "decimal": decimal.Decimal,
-    "time": dt.datetime.fromisoformat,
-    "date": dt.date.fromisoformat,
-    "bytes": bytes.fromhex,
-}
-"""How the text of each type that JSON lacks becomes a value again."""
-
-_READERS = (
-    _exactly(int, str),
-    _exactly(float, repr),
-    decimal.Decimal,
-    uuid.UUID,
-    dt.date.fromisoformat,
-    _read_time,
-    _exactly(bytes.fromhex, bytes.hex),
-    _read_bool,
-)
-"""Functions that read a value of some type from the text of a document id; each raises an error for other texts."""
 
 
 def point_id(index: str, key: str, chunk: int) -> str:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["log position", "number", "time"]
-PAGE = 8192
-"""The size of a page of PostgreSQL's log."""
-SEGMENT = 1 << 20
-"""The smallest segment of the log, whose first page has a longer header."""
+PAGE, SEGMENT = 8192, 1 << 20
+"""The size of a page of PostgreSQL's log, and of its smallest segment, whose first page has a longer header."""
 HEADER, LONG_HEADER = 24, 40
 
 

@@ -71,12 +71,10 @@ def same_digest(one: str, other: str) -> bool:
     """
     if one == other or not (one.startswith(PROBE) and other.startswith(PROBE)):
         return one == other
-    first, second = (
-        np.frombuffer(base64.urlsafe_b64decode(digest[1:]), dtype=np.int8).astype(np.float64) for digest in (one, other)
-    )
-    if first.shape != second.shape:
-        return False
-    return bool(first @ second >= MIN_COSINE * np.linalg.norm(first) * np.linalg.norm(second))
+    raw = (base64.urlsafe_b64decode(digest[1:]) for digest in (one, other))
+    first, second = (np.frombuffer(part, dtype=np.int8).astype(np.float64) for part in raw)
+    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+    return first.shape == second.shape and bool(first @ second >= MIN_COSINE * lengths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,7 @@ class SourcePage:
 class ScanState(Protocol):
     """The results of earlier scans, with which a source can leave unchanged documents unread.
 
-    A source that knows what changed since a time uses the watermark. A source that can tell for each document, without
-    reading it, whether it changed uses stamps.
+    Of times of change it uses the watermark, of other signs of each document stamps.
     """
 
     @property
@@ -124,8 +123,7 @@ class SingleDocumentSource(Protocol):
 def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:
     """Return a batch of these documents (key, text, payload). A key is text, a number, or a tuple of these.
 
-    Raises:
-        SourceError: a value cannot be a key.
+    Raises SourceError if it is anything else.
     """
     batch = DocumentBatch.empty()
     for key, text, payload in documents:
@@ -146,18 +144,14 @@ def scan_settings(settings: Settings, index: IndexSettings) -> str:
 
 
 def open_source(settings: Settings, index: IndexSettings) -> Source:
-    """Return the source of an index.
-
-    Raises:
-        SettingsError: there is no source of its kind.
-    """
+    """Return the source of an index. Raises SettingsError if there is no source of its kind."""
     if index.kind == SQL:
         from rag_index.sources.changed import ChangedSource
         from rag_index.sources.digest import DigestSource
         from rag_index.sources.sql import SqlSource
 
-        source = SqlSource if index.changed_since is None else ChangedSource
-        source = DigestSource if has_digests(settings, index) else source
+        changed = SqlSource if index.changed_since is None else ChangedSource
+        source = DigestSource if has_digests(settings, index) else changed
         return source(settings.source_url, index, timeout=settings.source.timeout)
     if index.kind == CODE:
         from rag_index.sources.code import CodeSource

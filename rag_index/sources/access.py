@@ -7,24 +7,24 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
-from rag_index.database.urls import is_transient
 from rag_index.documents.access import groups_of
 from rag_index.errors import SettingsError
-from rag_index.sources.statement import any_untyped, single_select, untyped
+from rag_index.sources.checks import first_rows
+from rag_index.sources.pages import stream_rows
+from rag_index.sources.parts import comparable_key
+from rag_index.sources.statement import equals_any, single_select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy.engine import Connection, CursorResult
+    from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
 
 KEYS_AT_A_TIME = 200
 """Documents whose pairs are read by one query."""
-FETCH_PAIRS = 1000
 
 
 class AccessReader:
@@ -38,96 +38,61 @@ class AccessReader:
     def check(self, connection: Connection, key: Sequence[Any] | None) -> None:
         """Check that the query of pairs runs, and that its keys can be compared with `key`, that of some document.
 
-        Raises:
-            SettingsError: it does not, or they cannot.
+        Raises SettingsError if it does not, or they cannot.
         """
         if self._index.access_query is None:
             return
-        try:
-            pairs = self._pairs_of(connection)
-            row = connection.execute(sa.select(*pairs.c).limit(1)).fetchone()
-            if key is not None:
-                next(self._rows(connection, pairs, [key]), None)
-        except exc.DBAPIError as error:
-            if is_transient(error):
-                raise
-            reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-            raise SettingsError(f"{self._name}: the query of access fails: {reason}") from error
-        if row is None or key is None:
+        pairs, what = self._pairs_of(connection), "the query of access"
+        _, rows = first_rows(connection, self._index, sa.select(*pairs.c), what, limit=1)
+        if key is None:
             return
-        for own, other, name in zip(row, key, self._index.key_columns, strict=False):
-            if own is not None and type(_comparable(own)) is not type(_comparable(other)):
+        first_rows(connection, self._index, self._select(pairs, [key]), what, limit=1)
+        for own, other, name in zip(rows[0] if rows else (), key, self._index.key_columns, strict=False):
+            if own is not None and _kind(own) != _kind(other):
                 raise SettingsError(
-                    f"{self._name}: access gives keys of type {type(own).__name__} ({own!r:.40}), but {name} is "
-                    f"{type(other).__name__} ({other!r:.40}); cast one of them in its query"
+                    f"index {self._index.name}: access gives keys of type {type(own).__name__} ({own!r:.40}), but "
+                    f"{name} is {type(other).__name__} ({other!r:.40}); cast one of them in its query"
                 )
 
-    def in_rows(self, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
-        """Return the groups of each row, which ends with the column that has them."""
-        return [groups_of(row[-1], self._index.access_separator) for row in rows]
-
-    def in_pairs(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
-        """Return the groups of each row, which begins with its key, by the query of pairs.
+    def groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+        """Return the groups of each row, which begins with its key, and ends with the column that has them, if one has.
 
         Raises the driver's errors.
         """
+        if self._index.access_query is None:
+            return [groups_of(row[-1], self._index.access_separator) for row in rows]
         pairs = self._pairs_of(connection)
+        keys = [row[: self._width] for row in rows]
         found: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
-        for start in range(0, len(rows), KEYS_AT_A_TIME):
-            keys = [row[: self._width] for row in rows[start : start + KEYS_AT_A_TIME]]
-            for pair in self._rows(connection, pairs, keys):
-                found[_comparable_key(pair[: self._width])].append(pair[self._width])
-        return [groups_of(found.get(_comparable_key(row[: self._width]))) for row in rows]
+        for start in range(0, len(keys), KEYS_AT_A_TIME):
+            for pair in stream_rows(connection, self._select(pairs, keys[start : start + KEYS_AT_A_TIME])):
+                found[_comparable(pair[: self._width])].append(pair[self._width])
+        return [groups_of(found.get(_comparable(key))) for key in keys]
 
-    @property
-    def _name(self) -> str:
-        return f"index {self._index.name}"
-
-    def _rows(
-        self, connection: Connection, pairs: FromClause, keys: Sequence[Sequence[Any]]
-    ) -> Iterator[Sequence[Any]]:
-        """Yield the pairs of these documents."""
-        columns = list(pairs.c)[: self._width]
-        statement: Select[Any] = sa.select(*pairs.c)
-        if self._width == 1:
-            statement = statement.where(columns[0].in_(any_untyped([key[0] for key in keys])))
-        else:
-            same = (zip(columns, key, strict=True) for key in keys)
-            statement = statement.where(sa.or_(*[sa.and_(*[c == untyped(value) for c, value in one]) for one in same]))
-        result = connection.execute(statement)
-        while some := result.fetchmany(FETCH_PAIRS):
-            yield from some
+    def _select(self, pairs: FromClause, keys: Sequence[Sequence[Any]]) -> Select[Any]:
+        return sa.select(*pairs.c).where(equals_any(list(pairs.c)[: self._width], keys))
 
     def _pairs_of(self, connection: Connection) -> FromClause:
-        """Return the query of pairs, with the names of its columns.
-
-        Raises:
-            SettingsError: it has another number of columns than the key and the group.
-        """
         if self._pairs is None:
             query = single_select(str(self._index.access_query), self._index.name)
             every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query.columns().subquery("pairs"))
-            result: CursorResult[Any] = connection.execute(every.limit(0))
-            names = list(result.keys())
-            result.close()
+            names, _ = first_rows(connection, self._index, every, "the query of access", limit=0)
             if len(set(names)) != self._width + 1:
                 wanted = ", ".join([*self._index.key_columns, "group"])
                 raise SettingsError(
-                    f"{self._name}: the query of access gives {len(names)} columns ({', '.join(names)}); it should "
-                    f"give {wanted}, each under a name of its own"
+                    f"index {self._index.name}: the query of access gives {len(names)} columns ({', '.join(names)}); "
+                    f"it should give {wanted}, each under a name of its own"
                 )
             self._pairs = query.columns(*[sa.column(name) for name in names]).subquery("pairs")
         return self._pairs
 
 
-def _comparable_key(key: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(map(_comparable, key))
+def _comparable(key: Sequence[Any]) -> tuple[Any, ...]:
+    """Return a key in a form that is equal for equal keys whatever the type of number; a number never equals a text."""
+    return tuple(zip(map(_kind, key), comparable_key(key), strict=True))
 
 
-def _comparable(value: Any) -> Any:
-    """Return a value that is equal for equal keys whatever the type of number; a number never equals a text."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, decimal.Decimal) and value.is_finite() and value == value.to_integral_value():
-        return int(value)
-    return bytes(value) if isinstance(value, bytearray | memoryview) else value
+def _kind(value: Any) -> str:
+    """Return what kind of values of a key a value can be compared with."""
+    kind = "number" if isinstance(value, int | float | decimal.Decimal) else type(value).__name__
+    return "bytes" if isinstance(value, bytearray | memoryview) else kind

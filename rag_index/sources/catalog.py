@@ -16,7 +16,7 @@ from sqlalchemy.types import JSON, Boolean, Enum, NullType, String
 from rag_index.database.urls import first_line, is_transient
 from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
-from rag_index.sources.parts import invalid_text
+from rag_index.sources.pages import invalid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

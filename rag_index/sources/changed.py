@@ -10,8 +10,8 @@ database's own clock, since a row dated 2099 would hide all changes until then. 
 that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted.
 Times that are text (SQLite) are compared as text, and by the day.
 
-Who may see a document can change without any time: the groups of all rows are read each time, and a row whose groups
-are not those of its committed state (a stamp in the ledger) is read in full.
+Who may see a document can change without any time: the groups of all rows are read each time, and a page with a row
+whose groups are not those of its committed state (a stamp in the ledger) is read in full.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sqlite3
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,23 +29,20 @@ from sqlalchemy import exc
 from rag_index.documents.access import access_stamp, groups_in
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
-from rag_index.sources.pages import STREAMED
-from rag_index.sources.sql import TIMEOUT, SqlSource, not_unique
+from rag_index.sources.pages import stream_rows
+from rag_index.sources.sql import TIMEOUT, SqlSource
 from rag_index.sources.statement import single_select, untyped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
-    from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState, SourcePage
 
 ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
-MAX_MOVED = 200
-"""Rows of a page that are read for their groups alone; if there are more, the whole page is."""
 _ROOTS = sa.text("""
     SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
     WHERE part.relispartition AND part.relname = ANY(:names)
@@ -61,8 +57,6 @@ class ChangedSource(SqlSource):
         self._time = self._from.c[str(index.changed_since)]
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
         self._since: Any = None
-        self._sees_all = not (index.parts or index.joins or index.newest)
-        """Whether the time of a row tells of all that its document shows."""
         self._must_read: Callable[[Sequence[str]], bool] = lambda keys: True
         self._unchanged: Callable[[Mapping[str, str]], set[str]] = set
 
@@ -72,7 +66,8 @@ class ChangedSource(SqlSource):
         if watermark is None:
             return
         state.set_watermark(watermark)
-        if state.watermark is not None and self._sees_all:
+        index = self._index  # the time of a row tells nothing of rows of other tables, nor of older versions
+        if state.watermark is not None and not (index.parts or index.joins or index.newest):
             self.read_since(state.watermark, state.must_read, state.unchanged)
 
     def watermark(self) -> str | None:
@@ -84,25 +79,21 @@ class ChangedSource(SqlSource):
             sample = connection.scalar(sa.select(self._time).where(self._time.is_not(None)).limit(1))
             if sample is None:
                 return None
-            latest = connection.scalar(
-                sa.select(sa.func.max(self._time)).where(
-                    self._time <= untyped(self._latest_credible_time(sample, connection))
-                )
-            )
-        return None if latest is None else _encode_time(_subtract_overlap(latest, self._overlap))
+            credible = self._time <= untyped(self._latest_credible_time(sample, connection))
+            latest = connection.scalar(sa.select(sa.func.max(self._time)).where(credible))
+        return None if latest is None else _encode_time(_earlier(latest, self._overlap))
 
     def changed_keys(self, watermark: str | None) -> Iterator[tuple[str, Any]]:
         """Yield typed key and time of each row that changed since a watermark, if there is one.
 
-        Rows without a time are left out.
-
-        They are fetched as they are consumed. Raises SourceUnavailable or SourceError.
+        Rows without a time are left out. The others are fetched as they are consumed. Raises SourceUnavailable or
+        SourceError.
         """
         statement = sa.select(*self._keys, self._time).where(*self._keys_not_null(), self._time.is_not(None))
         if watermark is not None:
             statement = statement.where(self._time >= untyped(_decode_time(watermark)))
-        with self._connect() as connection, connection.execute(statement, execution_options=STREAMED) as result:
-            for row in result:
+        with self._connect() as connection:
+            for row in stream_rows(connection, statement):
                 yield encode_key(row[:-1]), row[-1]
 
     def access_stamps(self, cursor: Any, rows: int) -> tuple[dict[str, str], Any]:
@@ -110,10 +101,9 @@ class ChangedSource(SqlSource):
 
         Raises SourceUnavailable or SourceError.
         """
-        columns = [self._from.c[name] for name in filter(None, [self._index.access_column])]
         with self._connect() as connection:
-            found = self._fetch(connection, self._in_order(sa.select(*self._keys, *columns), cursor).limit(rows))
-            groups = self._groups(found, connection) or []
+            found = self._fetch_all(connection, self._in_order(self._select_keys(), cursor).limit(rows))
+            groups = self._groups(connection, found) or []
         keys = [row[: len(self._keys)] for row in found]
         stamps = {encode_key(key): access_stamp(some) for key, some in zip(keys, groups, strict=True)}
         return stamps, tuple(keys[-1]) if len(found) == rows else None
@@ -124,7 +114,7 @@ class ChangedSource(SqlSource):
 
     def watermark_at(self, time: Any, overlap: float) -> str:
         """Return the watermark that lies `overlap` seconds before a time of the column."""
-        return _encode_time(_subtract_overlap(time, dt.timedelta(seconds=overlap), whole_days=False))
+        return _encode_time(_earlier(time, dt.timedelta(seconds=overlap), whole_days=False))
 
     def read_since(
         self,
@@ -134,7 +124,7 @@ class ChangedSource(SqlSource):
     ) -> None:
         """Leave rows older than `watermark` unread from now on, except on pages for which `must_read(keys)` is true.
 
-        With `access`, a row is read also if `unchanged(stamps)` does not have its key: its groups have changed.
+        With `access`, so are pages with a row whose key `unchanged(stamps)` does not have: its groups have changed.
         """
         self._since = _decode_time(watermark)
         self._must_read = must_read
@@ -142,51 +132,45 @@ class ChangedSource(SqlSource):
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return a page of rows; the keys of those that stay unread are in `unread`."""
-        if self._since is None:
-            return self._with_stamps(super().page(cursor, rows))
-        width = len(self._keys)
-        changed = sa.case((self._changed(), 1), else_=0)
-        access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
-        statement = self._in_order(sa.select(*self._keys, changed, *access), cursor).limit(rows + 1)
-        with self._connect() as connection:
-            found, following = self._fetch_page(connection, statement, rows)
-            last = tuple(found[-1][:width]) if found else None
-            if following is None or last is None:
-                end = None
-            elif last == tuple(following[:width]) or self._is_shared(connection, last):
-                raise not_unique(self._index, encode_key(last))
-            else:
-                end = last
-            keys = [encode_key(row[:width]) for row in found]
-            if len(set(keys)) < len(keys):
-                raise not_unique(self._index, next(key for i, key in enumerate(keys) if key in keys[:i]))
-            flags = {key: bool(row[width]) for key, row in zip(keys, found, strict=True)}
-            moved = self._with_other_groups(connection, found, flags)
-            unchanged = [key for key, is_changed in flags.items() if not (is_changed or key in moved)]
-            in_full = self._must_read(unchanged) or len(moved) > MAX_MOVED
-            if in_full or moved or any(flags.values()):
-                found_rows, too_long = self._fetch_rows(connection, cursor, end, None if in_full else moved.values())
-                if too_long is not None:  # too many characters for one page
-                    return self.page(cursor, len(found_rows))
-                page = self._read(found_rows, None, self._groups(found_rows, connection))
-            else:
-                page = self._read([], None, [])
-        read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
-        unread = [] if in_full else [key for key in unchanged if key not in read]
-        return self._with_stamps(replace(page, cursor=end, unread=unread))
+        page = None if self._since is None else self._page_of_changed(cursor, rows)
+        return self._with_stamps(page if page is not None else super().page(cursor, rows))
 
-    def _with_other_groups(
-        self, connection: Connection, rows: Sequence[Sequence[Any]], flags: Mapping[str, bool]
-    ) -> dict[str, Sequence[Any]]:
-        """Return the keys of those rows that have not changed (`flags`) and are for other groups than they were."""
-        groups = self._groups(rows, connection)
-        if groups is None:
-            return {}
-        pairs = zip(flags.items(), groups, strict=True)
-        stamps = {key: access_stamp(some) for (key, is_changed), some in pairs if not is_changed}
-        same = self._unchanged(stamps)
-        width = len(self._keys)
-        return {key: row[:width] for key, row in zip(flags, rows, strict=True) if key in stamps and key not in same}
+    def _page_of_changed(self, cursor: Any, rows: int) -> SourcePage | None:
+        """Return the changed rows of a page; None if it has to be read in full."""
+        has_changed = sa.or_(self._time.is_(None), self._time >= untyped(self._since))
+        flag, width = sa.case((has_changed, 1), else_=0), len(self._keys)
+        with self._connect() as connection:
+            statement = self._in_order(self._select_keys(flag), cursor).limit(rows + 1)
+            found, following = self._fetch(connection, statement, rows)
+            end = self._end(connection, found, following)
+            keys = self._unique([encode_key(row[:width]) for row in found])
+            unchanged = [key for key, row in zip(keys, found, strict=True) if not row[width]]
+            if self._must_read(unchanged) or self._has_other_groups(connection, found, unchanged):
+                return None
+            statement = self._in_order(self._select(), cursor).where(has_changed)
+            if end is not None:
+                statement = statement.where(sa.not_(self._after(end)))
+            changed, too_long = self._fetch(connection, statement) if len(unchanged) < len(keys) else ([], None)
+            groups = self._groups(connection, changed)
+        if too_long is not None:  # too many characters for one page
+            return self._page_of_changed(cursor, len(changed))
+        page = self._read(changed, end, groups)
+        read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
+        return replace(page, unread=[key for key in unchanged if key not in read])
+
+    def _select_keys(self, *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
+        return sa.select(*self._keys, *more, *access).where(*self._keys_not_null())
+
+    def _has_other_groups(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], unchanged: Sequence[str]
+    ) -> bool:
+        """Return whether one of the rows that have not changed is for other groups than it was."""
+        if (groups := self._groups(connection, rows)) is None:
+            return False
+        keys, wanted = [encode_key(row[: len(self._keys)]) for row in rows], set(unchanged)
+        stamps = {key: access_stamp(some) for key, some in zip(keys, groups, strict=True) if key in wanted}
+        return not stamps.keys() <= self._unchanged(stamps)
 
     def _with_stamps(self, page: SourcePage) -> SourcePage:
         """Return the page with stamps of its documents' groups, so that a change of these is found without a time."""
@@ -194,32 +178,6 @@ class ChangedSource(SqlSource):
             return page
         pairs = zip(page.documents.keys, map(groups_in, page.documents.payloads), strict=True)
         return replace(page, stamps={key: access_stamp(groups or ()) for key, groups in pairs})
-
-    def _fetch_rows(
-        self, connection: Connection, first: Any, last: Any, moved: Iterable[Sequence[Any]] | None
-    ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Read the rows of a page from after `first` to `last` (None: to the end).
-
-        These are the changed ones and those with the keys `moved`, or all if `moved` is None. Returns them, and the
-        row after them if all of them are too long for a page.
-        """
-        statement = self._in_order(self._select(), first)
-        if last is not None:
-            statement = statement.where(sa.not_(self._after(last)))
-        if moved is not None:
-            by_key = [
-                sa.and_(*[column == untyped(value) for column, value in zip(self._keys, key, strict=True)])
-                for key in moved
-            ]
-            statement = statement.where(sa.or_(self._changed(), *by_key))
-        return self._fetch_page(connection, statement, sys.maxsize)
-
-    def _changed(self) -> sa.ColumnElement[bool]:
-        return sa.or_(self._time.is_(None), self._time >= untyped(self._since))
-
-    def _in_order(self, statement: Select[Any], cursor: Any) -> Select[Any]:
-        statement = statement.where(*self._keys_not_null()).order_by(*self._order)
-        return statement if cursor is None else statement.where(self._after(cursor))
 
     def _latest_credible_time(self, sample: Any, connection: Connection) -> Any:
         """Return the time of the database's clock, as the type of `sample`, a value of the column."""
@@ -232,40 +190,26 @@ class ChangedSource(SqlSource):
         if isinstance(sample, dt.date):
             return utc.date() - DAY
         if isinstance(sample, str):
-            _check_date(sample, self._index)
-            return (utc.date() - DAY).isoformat()
+            with suppress(ValueError):
+                dt.date.fromisoformat(sample[:10])
+                return (utc.date() - DAY).isoformat()
         raise SettingsError(
             f"index {self._index.name}: changed_since {self._index.changed_since!r} holds {type(sample).__name__} "
-            f"({sample!r:.40}), not times; name a column of dates or timestamps, or leave changed_since out"
+            f"({sample!r:.40}), not times; name a column of dates or timestamps, or of texts that begin with a date "
+            "such as 2026-01-31, or leave changed_since out"
         )
 
 
-def _check_date(text: str, index: IndexSettings) -> None:
-    try:
-        dt.date.fromisoformat(text[:10])
-    except ValueError:
-        raise SettingsError(
-            f"index {index.name}: changed_since {index.changed_since!r} holds {text!r:.40}, which does not begin with "
-            "a date such as 2026-01-31; name another column, or leave changed_since out"
-        ) from None
-
-
-def _subtract_overlap(latest: Any, overlap: dt.timedelta, *, whole_days: bool = True) -> Any:
+def _earlier(latest: Any, overlap: dt.timedelta, *, whole_days: bool = True) -> Any:
+    """Return an earlier time of the same type. A text is compared by the day, or by its form if that tells the time."""
     if isinstance(latest, dt.datetime):
         return latest - overlap
     if isinstance(latest, str):
-        if not whole_days and (earlier := _earlier_text(latest, overlap)):
-            return earlier
+        if not whole_days and len(latest) >= len("2026-01-31 12:00:00"):
+            with suppress(ValueError):
+                return (dt.datetime.fromisoformat(latest) - overlap).isoformat(latest[10], "seconds")
         return (dt.date.fromisoformat(latest[:10]) - overlap - DAY).isoformat()
     return latest - overlap - DAY
-
-
-def _earlier_text(latest: str, overlap: dt.timedelta) -> str:
-    """Return a time as text in the same form, `overlap` earlier; "" if the form is not one that can be kept."""
-    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"):
-        with suppress(ValueError):
-            return (dt.datetime.strptime(latest, form) - overlap).strftime(form)  # noqa: DTZ007 - as the text has it
-    return ""
 
 
 def _encode_time(value: Any) -> str:
@@ -290,6 +234,7 @@ def tables_read(connection: Connection, index: IndexSettings, query: str | None 
         query = str(inner.compile(dialect=connection.dialect))
     else:
         query = str(single_select(str(query or index.query), index.name)).replace("\\:", ":")
+    query = f"SELECT * FROM ({query}) AS _query"
     readers = {"sqlite": _in_sqlite, "postgresql": _in_postgresql, "mysql": _in_mysql, "mariadb": _in_mysql}
     reader = readers.get(connection.dialect.name)
     if reader is None:
@@ -321,7 +266,7 @@ def _in_sqlite(connection: Connection, query: str) -> set[str]:
 
 def _in_postgresql(connection: Connection, query: str) -> set[str]:
     plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {query}").scalar()
-    found = set(_values(json.loads(plan) if isinstance(plan, str) else plan, "Relation Name"))
+    found = set(_values(plan, "Relation Name"))
     roots = dict(map(tuple, connection.execute(_ROOTS, {"names": list(found)})))  # a plan names partitions
     return {roots.get(name, name) for name in found}
 
@@ -333,7 +278,6 @@ def _in_mysql(connection: Connection, query: str) -> set[str]:
 
 
 def _values(plan: Any, name: str) -> Iterator[str]:
-    """Yield the values of a key at any depth."""
     if isinstance(plan, dict):
         if isinstance(plan.get(name), str):
             yield plan[name]

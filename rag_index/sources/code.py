@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rag_index.chunking.code.headers import header_language
-from rag_index.chunking.code.languages import TEXT, require_grammars
+from rag_index.chunking.code.languages import TEXT, header_language, require_grammars
 from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
@@ -80,11 +80,12 @@ class CodeSource:
         listing, first = self._listing, int(cursor or 0)
         page = SourcePage(DocumentBatch.empty(), None)
         if cursor is None:
-            self._add_unlisted(page, listing)
+            page.unreadable.extend(listing.failures)
+            known = self._scan_state.keys_under if self._scan_state is not None else lambda prefix: []
+            for folder in listing.unreadable_folders:
+                page.unread.extend(known(encode_key([folder])[:-1]))
         end = self._read(page, listing.files[first : first + rows], listing.listed_at) + first
-        return SourcePage(
-            page.documents, end if end < len(listing.files) else None, page.unreadable, page.unread, page.stamps
-        )
+        return replace(page, cursor=end if end < len(listing.files) else None)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """Return files by their path, if the rules of the folder include them."""
@@ -103,8 +104,7 @@ class CodeSource:
         """
         listing = self._list()
         pairs = [(encode_key([file.path]), self._stamp(file)) for file in listing.files]
-        stamps = {key: str(stamp) for key, stamp in pairs if stamp}
-        return set(listing.folders), stamps, set(listing.unreadable_folders)
+        return set(listing.folders), {key: one.text for key, one in pairs if one}, set(listing.unreadable_folders)
 
     def close(self) -> None:
         """Forget the list of files; no file is open."""
@@ -113,26 +113,19 @@ class CodeSource:
     def _list(self) -> Listing:
         return list_files(self._root, self._index.include, self._index.exclude, self._index.languages)
 
-    def _add_unlisted(self, page: SourcePage, listing: Listing) -> None:
-        """Add what could not be listed to the page; documents in an unreadable folder are kept as they are known."""
-        page.unreadable.extend(listing.failures)
-        for folder in listing.unreadable_folders:
-            if self._scan_state is not None:
-                page.unread.extend(self._scan_state.keys_under(encode_key([folder])[:-1]))
-
     def _read(self, page: SourcePage, files: list[File], listed_at: float) -> int:
         """Read files into a page until it is full, and return how many of them it covers."""
-        stamps = {file.path: stamp for file in files if (stamp := self._stamp(file))}
+        keys = [encode_key([file.path]) for file in files]
+        stamps = {key: stamp for key, file in zip(keys, files, strict=True) if (stamp := self._stamp(file))}
         unchanged: set[str] = set()
         if self._scan_state is not None and self._scan_state.watermark is not None:
-            unchanged = self._scan_state.unchanged({encode_key([path]): str(stamp) for path, stamp in stamps.items()})
+            unchanged = self._scan_state.unchanged({key: stamp.text for key, stamp in stamps.items()})
         size = 0
-        for number, file in enumerate(files):
-            key = encode_key([file.path])
+        for number, (key, file) in enumerate(zip(keys, files, strict=True)):
             if key in unchanged:
                 page.unread.append(key)
-            elif file.path in stamps:
-                size += self._read_file(page, key, file, stamps[file.path], listed_at)
+            elif key in stamps:
+                size += self._read_file(page, key, file, stamps[key], listed_at)
             if size >= PAGE_BYTES:
                 return number + 1
         return len(files)
@@ -140,13 +133,13 @@ class CodeSource:
     def _stamp(self, file: File) -> FileStamp | None:
         """Return the stamp of a file; None if the file was deleted after it was listed."""
         try:
-            return FileStamp(
-                os.lstat(f"{self._root}/{file.path}"), file.language
-            )  # thousands of Path objects would take longer
+            stat = os.lstat(f"{self._root}/{file.path}")  # thousands of Path objects would take longer
         except FileNotFoundError:
             return None
         except OSError:
-            return FileStamp(None, file.language)
+            return FileStamp(0, float("inf"), "?")
+        text = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{file.language}"
+        return FileStamp(stat.st_size, max(stat.st_mtime, stat.st_ctime), text)
 
     def _read_file(self, page: SourcePage, key: str, file: File, stamp: FileStamp, listed_at: float) -> int:
         """Add a file to the page, or the reason why it is not indexed; return how many bytes were read."""
@@ -168,27 +161,28 @@ class CodeSource:
             return len(data)
         text = decode_text(data)
         language = header_language(text, file.language) if file.is_header else file.language
+        # parsed as another language, a file has other chunks
+        text_hash = hash_text(f"{language}\n{text}" if text and not text.isspace() else "")
         if language != TEXT and (reason := _generated_reason(text)):
-            page.unreadable.append(Failure(key, reason, _hash_code(text, language), "skipped"))
+            page.unreadable.append(Failure(key, reason, text_hash, "skipped"))
             return len(data)
-        _add_document(page.documents, key, text, file.path, language)
+        payload, documents = encode_payload({"path": file.path, "language": language}), page.documents
+        documents.keys.append(key)
+        documents.texts.append("" if text.isspace() else text)
+        documents.payloads.append(payload)
+        documents.text_hashes.append(text_hash)
+        documents.payload_hashes.append(hash_bytes(payload))
         if stamp.changed_at < listed_at - RACY_SECONDS:
-            page.stamps[key] = str(stamp)
+            page.stamps[key] = stamp.text
         return len(data)
 
 
-class FileStamp:
-    """The size and times of a file, and its language. If they are as before, its content is taken to be the same."""
+class FileStamp(NamedTuple):
+    """The size and times of a file, and its language as text. If they are as before, its content is, too."""
 
-    __slots__ = ("_text", "changed_at", "size")
-
-    def __init__(self, stat: os.stat_result | None, language: str) -> None:
-        self.size = stat.st_size if stat else 0
-        self.changed_at = max(stat.st_mtime, stat.st_ctime) if stat else float("inf")
-        self._text = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{language}" if stat else "?"
-
-    def __str__(self) -> str:
-        return self._text
+    size: int
+    changed_at: float
+    text: str
 
 
 def decode_text(data: bytes) -> str:
@@ -202,22 +196,7 @@ def decode_text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _add_document(documents: DocumentBatch, key: str, text: str, path: str, language: str) -> None:
-    payload = encode_payload({"path": path, "language": language})
-    documents.keys.append(key)
-    documents.texts.append("" if text.isspace() else text)
-    documents.payloads.append(payload)
-    documents.text_hashes.append(_hash_code(documents.texts[-1], language))
-    documents.payload_hashes.append(hash_bytes(payload))
-
-
-def _hash_code(text: str, language: str) -> bytes:
-    """Return the hash of a file's text and its language: parsed as another language, it has other chunks."""
-    return hash_text(f"{language}\n{text}" if text else text)
-
-
 def _generated_reason(text: str) -> str:
-    """Return why a file does not seem to be written by hand; "" if it does."""
     if _GENERATED.search("\n".join(_COMMENT.findall(text[:HEAD_CHARS]))):
         return "it says that it is generated"
     if len(text) >= MIN_MINIFIED_CHARS and len(text) > MAX_LINE_CHARS * (text.count("\n") + 1):

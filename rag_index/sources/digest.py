@@ -15,44 +15,45 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
+from sqlalchemy import event, exc
+from sqlalchemy.dialects.postgresql import BIT
 
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.keys import encode_keys
 from rag_index.errors import SettingsError
 from rag_index.sources import SourcePage
 from rag_index.sources.buckets import (
+    NO_ROWS,
     BucketDigest,
     BucketLayout,
     RowDigest,
-    add_values,
     choose_layout,
-    digest_columns,
-    read_digest,
-    row_digest,
-    sum_columns,
+    sum_values,
     value_bucket,
     values_digest,
 )
 from rag_index.sources.changed import ChangedSource
-from rag_index.sources.parts import invalid_text, replace_invalid, stream_rows
+from rag_index.sources.pages import stream_rows, with_any_text
 from rag_index.sources.sql import TIMEOUT, SqlSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
-    from rag_index.sources.parts import DocumentParts, PartRows
+    from rag_index.sources.pages import Repair
+    from rag_index.sources.parts import PartRows
+    from rag_index.sources.rows import DocumentParts
 
-BACKENDS = ("mariadb", "mysql", "postgresql", "sqlite")
-"""The databases whose buckets have digests."""
+BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
+"""The databases whose buckets have digests, and the one that they are like."""
 WHOLE_NUMBERS = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}
 """Drivers' codes of the types of whole numbers."""
 RENDERING = {
@@ -64,11 +65,11 @@ MD5_OF_A = "0cc175b9c0f1b6a831c399e269772661"
 SQLITE_ROWS = 20_000
 """Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long as it lasts."""
 MAX_LISTED = 4096
-"""Buckets that one query lists. If more differ, more is read."""
+"""Buckets that one query lists. If more differ, those between them are read, too."""
+MAX_BUCKETS = 1 << 18
+"""If the source has grown until it has more buckets, all rows are read and divided into larger ones."""
 MAX_SHARE = 0.5
 """If buckets with more than this share of all rows differ, all rows are read: that needs no second look at each key."""
-MAX_BUCKETS = 1 << 18
-"""If the source has grown until it has more buckets, everything is read and gets larger ones."""
 
 
 class DigestSource(SqlSource):
@@ -83,28 +84,29 @@ class DigestSource(SqlSource):
                 f"[source] digest = true: there are no digests of {backend}, only of PostgreSQL, MariaDB, MySQL and "
                 "SQLite; leave digest out"
             )
-        self._backend = "mysql" if backend == "mariadb" else backend
+        self._backend = BACKENDS[backend]
         if backend == "sqlite":
             event.listen(self._engine, "connect", self._register_bucket)
         self._streams_always = self._streams
         self._state: ScanState | None = None
-        self._layout: BucketLayout | None = None
+        self._layout = BucketLayout("hash", 1, "")
+        self._divided = False
+        """Whether rows are divided by the layout: from the beginning of a scan on."""
         self._rows: int | None = None
         self._unread: dict[int, int] = {}
         self._to_read: set[int] | None = None
+        """The buckets to be read; None if all are."""
         if self._parts is not None:
-            self._parts.digests = self
+            self._parts.digest_columns, self._parts.digest = self._part_columns, self._part_digest
 
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
         self._state = state
-        self._layout, self._rows, self._unread, self._to_read = None, None, {}, None
+        self._divided, self._rows, self._unread, self._to_read = False, None, {}, None
 
     def count(self) -> int:
         """Return how many rows the source has now."""
-        if self._state is None:
-            return super().count()
-        return self._begin(self._state)
+        return super().count() if self._state is None else self._begin(self._state)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return a page of rows from the buckets to be read. The first page has the buckets that stay unread."""
@@ -119,6 +121,7 @@ class DigestSource(SqlSource):
         """Find out which buckets have to be read, once for each scan, and return how many rows there are."""
         if self._rows is not None:
             return self._rows
+        self._divided = True
         since = self._since()  # before the rows are looked at, so that later changes are above it
         with self._connect(patience=self._timeout) as connection:
             types = self._types(connection)
@@ -127,16 +130,12 @@ class DigestSource(SqlSource):
             before = before if before is not None and before.rendering == rendering else None
             if before is not None and state.watermark is not None:
                 self._layout = before
-                found = self._digests(connection)
-                if len(found) <= MAX_BUCKETS:
-                    self._compare(state, found)
-                else:
-                    before = None
-            if self._rows is None:
+                self._compare(state.digests(), self._digests(connection))
+            if self._to_read is None:
+                self._streams = self._streams_always
                 self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
-        if self._layout is not None:
-            state.set_watermark(self._layout.encode(since))
-        return self._rows
+        state.set_watermark(self._layout.encode(since))
+        return self._rows or 0
 
     def _since(self) -> str | None:
         """Return the watermark of times, with which a watch that polls begins after this scan."""
@@ -145,28 +144,23 @@ class DigestSource(SqlSource):
         with closing(ChangedSource(self._url, self._index, timeout=self._timeout)) as times:
             return times.watermark()
 
-    def _compare(self, state: ScanState, found: dict[int, BucketDigest]) -> None:
-        """Choose the buckets to read by these digests."""
-        known = state.digests()
+    def _compare(self, known: Mapping[int, str], found: dict[int, BucketDigest]) -> None:
+        """Choose the buckets to read by these digests, unless there is too much to read."""
         differ = {bucket for bucket, digest in found.items() if known.get(bucket) != digest.encode()}
-        if len(differ) > MAX_LISTED and self._layout is not None and self._layout.kind == "range":
+        if len(differ) > MAX_LISTED:
             differ = {bucket for bucket in found if min(differ) <= bucket <= max(differ)}
-        self._rows = sum(digest.rows for digest in found.values())
-        rows_to_read = sum(found[bucket].rows for bucket in differ)
-        too_many = len(differ) > MAX_LISTED and (self._layout is None or self._layout.kind == "hash")
-        if too_many or rows_to_read > MAX_SHARE * self._rows:
+        rows = sum(digest.rows for digest in found.values())
+        if len(found) > MAX_BUCKETS or sum(found[bucket].rows for bucket in differ) > MAX_SHARE * rows:
             return
-        self._to_read = differ
+        self._rows, self._to_read = rows, differ
         self._unread = {bucket: digest.rows for bucket, digest in found.items() if bucket not in differ}
-        hashed = self._layout is not None and self._layout.kind == "hash"
         # pages in the order of a key do not help to find hashed buckets: one pass does
-        self._streams = self._streams_always or (hashed and self._backend != "sqlite")
+        self._streams = self._streams_always or (self._layout.kind == "hash" and self._backend != "sqlite")
 
     def _choose_layout(
         self, connection: Connection, types: Sequence[Any], rendering: str, before: BucketLayout | None
     ) -> tuple[BucketLayout, int]:
         """Return a layout for all rows, the one before if it still fits, and the number of rows."""
-        self._streams = self._streams_always
         key = self._keys[0]
         whole = len(self._keys) == 1 and (self._backend == "sqlite" or types[0] in WHOLE_NUMBERS[self._backend])
         ends = [sa.func.min(key), sa.func.max(key)] if whole else [sa.null(), sa.null()]
@@ -177,168 +171,166 @@ class DigestSource(SqlSource):
         return (before if before is not None and before.fits(wanted) else wanted), rows
 
     def _digests(self, connection: Connection) -> dict[int, BucketDigest]:
-        """Return the digest of each bucket, as the database computes it."""
         if self._backend == "sqlite":
             return self._digests_of_sqlite(connection)
-        rows = connection.execute(self.digest_statement(), execution_options={"stream_results": True})
-        found = {int(row[0]): BucketDigest.of(*row[1:]) for row in rows}
+        streamed, found = {"stream_results": True}, {}
+        for bucket, *sums in connection.execute(self.digest_statement(), execution_options=streamed):
+            found[int(bucket)] = NO_ROWS.plus(*map(int, sums))
         for table in self._parts.tables if self._parts is not None else ():
-            rows = connection.execute(self._part_statement(table), execution_options={"stream_results": True})
-            for bucket, *values in rows:
-                _add_part(found, int(bucket), BucketDigest.of(*values)[1:])
+            rows = self._with_parts(table, self._digest_columns()[0], *self._part_columns(table))
+            for bucket, _, *sums in connection.execute(self._summed(rows), execution_options=streamed):
+                _add_part(found, int(bucket), *map(int, sums))
         return found
 
     def digest_statement(self) -> Select[Any]:
         """Return the query of all digests, after the scan has begun. Not for SQLite, which has none."""
-        bucket, digest = self._digest_columns()
-        rows = sa.select(bucket.label("bucket"), digest.label("digest")).where(*self._keys_not_null())
+        return self._summed(sa.select(*self._digest_columns()).where(*self._keys_not_null()))
+
+    def _summed(self, rows: Select[Any]) -> Select[Any]:
+        """Return the query of bucket, number of rows and sums of both halves for rows of bucket and digest."""
+        bucket, digest = rows.selected_columns
+        rows = rows.with_only_columns(bucket.label("bucket"), digest.label("digest"), maintain_column_froms=True)
         if self._backend == "postgresql":  # keeps each digest from being computed once for each half
-            rows = rows.offset(sa.literal_column("0"))
+            rows = rows.offset(_sql(0))
         every = rows.subquery("digests")
-        return sa.select(every.c.bucket, *sum_columns(self._backend, every.c.digest)).group_by(every.c.bucket)
+        numbers: list[Any] = []
+        for half in (0, 1):
+            if self._backend == "postgresql":
+                part: Any = sa.func.encode(sa.func.substr(every.c.digest, _sql(1 + 8 * half), _sql(8)), "hex")
+                bits: Any = sa.cast(sa.literal_column("'x'").op("||")(part), BIT(64))
+                numbers.append(sa.cast(bits, sa.BigInteger))
+            else:
+                part = sa.func.conv(sa.func.substr(every.c.digest, 1 + 16 * half, 16), 16, 10)
+                numbers.append(sa.cast(part, sa.Numeric(20)))
+        return sa.select(every.c.bucket, sa.func.count(), *map(sa.func.sum, numbers)).group_by(every.c.bucket)
 
-    def columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
-        """Return the columns that are read of a part for its digest."""
-        if self._backend == "sqlite" or self._layout is None:
+    def _digest_columns(self) -> tuple[Any, Any]:
+        """Return the columns with the bucket and with the digest of a row. Not for SQLite."""
+        size, keys = self._layout.size, self._keys
+        values = list(super()._select().selected_columns)[len(keys) :]
+        whole = self._digest_of([*keys, *values])
+        if self._layout.kind == "range":
+            by_range = _sql(f"{size}::bigint" if self._backend == "postgresql" else size)
+            return keys[0].op("/" if self._backend == "postgresql" else "DIV")(by_range), whole
+        if self._backend == "postgresql":
+            text = sa.cast(sa.func.row(*keys), sa.Text).collate("C")
+            return sa.func.hashtextextended(text, _sql(0)).op("&")(_sql(size - 1)), whole
+        joined = sa.func.concat(*[sa.func.md5(key) for key in keys])
+        return sa.func.crc32(joined).op("&")(_sql(size - 1)), whole
+
+    def _digest_of(self, values: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
+        if self._backend == "postgresql":
+            return sa.func.sha256(sa.func.record_send(sa.func.row(*values)))
+        return sa.func.md5(sa.func.concat(*[sa.func.coalesce(sa.func.md5(column), "-") for column in values]))
+
+    def _part_columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
+        if self._backend == "sqlite" or not self._divided:
             return []
-        on = [table.rows.c[name] for name in table.on]
-        values = [table.rows.c[name] for name in table.columns[len(on) :]]
-        return [digest_columns(self._backend, self._layout, on, values)[1]]
+        return [self._digest_of([table.rows.c[name] for name in table.columns])]
 
-    def plus(self, digest: tuple[int, int], row: Sequence[Any]) -> tuple[int, int]:
-        """Return a sum of digests with that of a row of a part more."""
-        if self._layout is None:
-            return digest
-        first, second = values_digest(row) if self._backend == "sqlite" else read_digest(0, row[-1])[1:]
-        return digest[0] + first, digest[1] + second
+    def _part_digest(self, row: Sequence[Any]) -> tuple[int, int]:
+        if not self._divided:
+            return 0, 0
+        return values_digest(row) if self._backend == "sqlite" else _read_digest(row[-1])
 
     def _with_parts(self, table: PartRows, *columns: sa.ColumnElement[Any]) -> Select[Any]:
-        """Return columns of the documents and of their parts in a table."""
-        pairs = zip(table.on, table.of_document, strict=True)
-        both: list[tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]] = [
-            (table.rows.c[own], self._from.c[other]) for own, other in pairs
+        both: list[Any] = [
+            (table.rows.c[own], self._from.c[other]) for own, other in zip(table.on, table.of_document, strict=True)
         ]
         if self._backend == "postgresql":  # types may differ, such as a text that holds ids of several tables
             both = [(sa.cast(own, sa.Text), sa.cast(other, sa.Text)) for own, other in both]
-        same = [own == other for own, other in both]
-        joined = self._from.join(table.rows, sa.and_(*same))
+        joined = self._from.join(table.rows, sa.and_(*[own == other for own, other in both]))
         return sa.select(*columns).select_from(joined).where(*self._keys_not_null())
-
-    def _part_statement(self, table: PartRows) -> Select[Any]:
-        """Return the query of the digests of all parts in a table, by the buckets of their documents."""
-        [digest] = self.columns(table)
-        rows = self._with_parts(table, self._digest_columns()[0].label("bucket"), digest.label("digest"))
-        if self._backend == "postgresql":
-            rows = rows.offset(sa.literal_column("0"))
-        every = rows.subquery("digests")
-        return sa.select(every.c.bucket, *sum_columns(self._backend, every.c.digest)).group_by(every.c.bucket)
-
-    def _add_parts(self, connection: Connection, found: dict[int, BucketDigest], after: Any, last: Any) -> None:
-        """Add the parts of the documents after one key up to another to the digests, as SQLite gives them."""
-        width, layout = len(self._keys), self._known_layout
-        for table in self._parts.tables if self._parts is not None else ():
-            statement = self._with_parts(table, *self._keys, *[table.rows.c[name] for name in table.columns])
-            if after is not None:
-                statement = statement.where(self._after(after))
-            for row in stream_rows(connection, statement.where(sa.not_(self._after(last)))):
-                _add_part(found, value_bucket(layout, row[:width]), values_digest(row[width:]))
 
     def _digests_of_sqlite(self, connection: Connection) -> dict[int, BucketDigest]:
         """Return the digest of each bucket, page by page, so that writers need not wait for all of them."""
         found: dict[int, BucketDigest] = {}
-        cursor: Any = None
-        while True:
-            statement = self._select().order_by(*self._order).limit(SQLITE_ROWS)
-            if cursor is not None:
-                statement = statement.where(self._after(cursor))
-            rows, last = self._digest_page(connection, statement, found)
-            if rows:
-                self._add_parts(connection, found, cursor, last)
-            if rows < SQLITE_ROWS:
-                return found
-            cursor = last
+        cursor, width, rows = None, len(self._keys), SQLITE_ROWS
+        while rows == SQLITE_ROWS:
+            statement = self._in_order(self._select(), cursor).limit(SQLITE_ROWS)
+            sums, last = with_any_text(connection, partial(self._sum_rows, connection, statement), width)
+            rows = sum(number for number, _, _ in sums.values())
+            for bucket, (number, first, second) in sums.items():
+                found[bucket] = found.get(bucket, NO_ROWS).plus(number, first, second)
+            if rows and self._parts is not None:
+                with_any_text(connection, partial(self._add_parts, connection, found, cursor, last[:width]))
+            cursor = last[:width]
+        return found
 
-    def _digest_page(
-        self, connection: Connection, statement: Select[Any], found: dict[int, BucketDigest]
-    ) -> tuple[int, Any]:
-        """Add the rows of one query, which are not kept, to the digests; return their number and the last key."""
-        before = dict(found)
-        try:
-            return self._digest_rows(connection, statement, found)
-        except sqlite3.OperationalError as error:
-            if "decode to UTF-8" not in str(error):
-                raise sa.exc.OperationalError(str(statement), {}, error) from error
-            found.clear()
-            found.update(before)
-        with invalid_text(connection):
-            return self._digest_rows(connection, statement, found, invalid=True)
-
-    def _digest_rows(
-        self, connection: Connection, statement: Select[Any], found: dict[int, BucketDigest], *, invalid: bool = False
-    ) -> tuple[int, Any]:
-        width = len(self._keys)
+    def _sum_rows(
+        self, connection: Connection, statement: Select[Any], repair: Repair | None
+    ) -> tuple[dict[int, list[int]], tuple[Any, ...]]:
+        """Return the sums of the rows of one query, which are not kept, and the last of them."""
         with connection.execute(statement) as result:
             rows: Any = result.cursor  # that of the driver: every row of the source passes here
-            if invalid:
-                rows = ((*row[:width], *map(replace_invalid, row[width:])) for row in rows)
-            count, last = add_values(found, self._known_layout, rows, width)
-        return count, last[:width]
+            try:
+                return sum_values(self._layout, rows if repair is None else map(repair, rows), len(self._keys))
+            except sqlite3.OperationalError as error:
+                raise exc.OperationalError(str(statement), {}, error) from error
+
+    def _add_parts(
+        self, connection: Connection, found: dict[int, BucketDigest], after: Any, last: Any, repair: Repair | None
+    ) -> None:
+        """Add the parts of the documents after one key up to another to the digests, as SQLite gives them."""
+        width, sums = len(self._keys), []
+        for table in self._parts.tables if self._parts is not None else ():
+            statement = self._with_parts(table, *self._keys, *[table.rows.c[name] for name in table.columns])
+            if after is not None:
+                statement = statement.where(self._after(after))
+            for row in stream_rows(connection, statement.where(sa.not_(self._after(last))), repair):
+                sums.append((value_bucket(self._layout, row[:width]), *values_digest(row[width:])))
+        for bucket, first, second in sums:
+            _add_part(found, bucket, first, second)
 
     def _select(self) -> Select[Any]:
         statement = super()._select()
-        if self._layout is None:
+        if not self._divided:
             return statement
         if self._backend != "sqlite":
             statement = statement.add_columns(*self._digest_columns())
         return statement if self._to_read is None else statement.where(*self._is_to_read(self._to_read))
 
     def _is_to_read(self, numbers: Collection[int]) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions for rows in these buckets."""
         bucket = sa.func.rag_index_bucket(*self._keys) if self._backend == "sqlite" else self._digest_columns()[0]
         if len(numbers) <= MAX_LISTED:
             listed = ", ".join(map(str, sorted(numbers)))
-            conditions: list[sa.ColumnElement[bool]] = [
-                bucket.op("IN", is_comparison=True)(sa.literal_column(f"({listed})"))
-            ]
+            conditions: list[sa.ColumnElement[bool]] = [bucket.op("IN", is_comparison=True)(_sql(f"({listed})"))]
         else:
             conditions = [bucket.between(min(numbers), max(numbers))]
-        ends = self._known_layout.keys_of(numbers)
+        ends = self._layout.keys_of(numbers)
         if ends is not None:  # an index on the key helps
-            conditions.append(self._keys[0].between(sa.literal_column(str(ends[0])), sa.literal_column(str(ends[1]))))
+            conditions.append(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
         return conditions
+
+    def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
+        return super()._groups(connection, self._without_digests(rows))
+
+    def _without_digests(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        return rows if self._backend == "sqlite" or not self._divided else [row[:-2] for row in rows]
 
     def _read(
         self,
         rows: Sequence[Sequence[Any]],
         cursor: Any,
-        groups: Sequence[Sequence[str]] | None = None,
+        groups: Sequence[Sequence[str]] | None,
         parts: Sequence[DocumentParts] | None = None,
     ) -> SourcePage:
-        """Return a page of these rows, with their digests."""
-        layout = self._layout
-        if layout is None:
+        if not self._divided:
             return super()._read(rows, cursor, groups, parts)
         width = len(self._keys)
         if self._backend == "sqlite":
-            digests = [row_digest(layout, tuple(row), width) for row in rows]
+            digests = [RowDigest(value_bucket(self._layout, row[:width]), *values_digest(row)) for row in rows]
         else:
-            digests = [read_digest(row[-2], row[-1]) for row in rows]
-            rows = [row[:-2] for row in rows]
-        if parts is not None:
-            digests = [
-                RowDigest(one.bucket, one.first + some.digest[0], one.second + some.digest[1])
-                for one, some in zip(digests, parts, strict=True)
-            ]
+            digests = [RowDigest(int(row[-2]), *_read_digest(row[-1])) for row in rows]
+        rows = self._without_digests(rows)
+        for number, some in enumerate(parts or ()):
+            bucket, first, second = digests[number]
+            digests[number] = RowDigest(bucket, first + some.digest[0], second + some.digest[1])
         page = super()._read(rows, cursor, groups, parts)
         keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)) or [()] * width)
         return replace(page, digests=dict(zip(keys, digests, strict=True)))
 
-    def _digest_columns(self) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
-        values = list(super()._select().selected_columns)[len(self._keys) :]
-        return digest_columns(self._backend, self._known_layout, self._keys, values)
-
     def _types(self, connection: Connection) -> list[Any]:
-        """Return the driver's codes of the types of the columns."""
         types: list[Any] = []
         parts = [table.select() for table in self._parts.tables] if self._parts is not None else []
         for statement in (super()._select(), *parts):
@@ -348,7 +340,6 @@ class DigestSource(SqlSource):
         return types
 
     def _rendering(self, connection: Connection, types: Sequence[Any]) -> str:
-        """Return what decides how the database writes values."""
         if self._backend == "sqlite":
             return self._backend
         found = str(connection.exec_driver_sql(RENDERING[self._backend]).scalar())
@@ -357,19 +348,20 @@ class DigestSource(SqlSource):
         return f"{self._backend} {found} {' '.join(map(str, types))}"
 
     def _register_bucket(self, connection: Any, _record: object) -> None:
-        connection.create_function("rag_index_bucket", -1, self._bucket)
-
-    def _bucket(self, *key: Any) -> int:
-        return value_bucket(self._known_layout, key)
-
-    @property
-    def _known_layout(self) -> BucketLayout:
-        if self._layout is None:
-            raise RuntimeError("no layout has been chosen: the first page does so")
-        return self._layout
+        connection.create_function("rag_index_bucket", -1, lambda *key: value_bucket(self._layout, key))
 
 
-def _add_part(found: dict[int, BucketDigest], bucket: int, digest: tuple[int, int]) -> None:
+def _sql(value: object) -> sa.ColumnElement[Any]:
+    return sa.literal_column(str(value))
+
+
+def _read_digest(digest: Any) -> tuple[int, int]:
+    """Return the digest of a row, as a database gives it, in two halves."""
+    raw = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)
+    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:16], "big")
+
+
+def _add_part(found: dict[int, BucketDigest], bucket: int, *digest: int) -> None:
     """Add the digest of parts to that of their bucket, unless its documents are newer than the digests."""
     if bucket in found:
-        found[bucket] = found[bucket].with_parts(*digest)
+        found[bucket] = found[bucket].plus(0, *digest)

@@ -32,8 +32,7 @@ TIMED_OUT_CODES = {1969, 3024}
 def open_read_only(url: URL) -> Engine:
     """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in read-only transactions.
 
-    Raises:
-        SettingsError: no driver is installed for this kind of database, or an SQLite file does not exist.
+    Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist.
     """
     engine = _open(url, "ro")
     if url.get_backend_name() == "postgresql":
@@ -69,8 +68,8 @@ def _open(url: URL, mode: str) -> Engine:
         ) from error
     if engine.dialect.is_async:
         raise SettingsError(
-            f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as "
-            f"{_synchronous_driver(url)}"
+            f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as postgresql+psycopg "
+            "or mysql+pymysql"
         )
     if backend == "postgresql" and engine.dialect.driver == "psycopg":
         event.listen(engine, "connect", _read_dates_beyond_python)
@@ -87,12 +86,6 @@ def source_error(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError
     return SourceError(f"{what}: source {redacted} cannot be read: {first_line(error, url)}")
 
 
-def _synchronous_driver(url: URL) -> str:
-    drivers = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
-    backend = url.drivername.split("+")[0]
-    return drivers.get(backend, backend)
-
-
 def _read_only_session(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -100,32 +93,27 @@ def _read_only_session(connection: Any, _record: object) -> None:
 
 def _read_dates_beyond_python(connection: Any, _record: object) -> None:
     """Read 'infinity' and years before 1 or after 9999 as text; psycopg would refuse the whole page."""
-    from psycopg.pq import Format
-
-    for name in ("date", "timestamp", "timestamptz"):
-        oid = connection.adapters.types[name].oid
-        loader = connection.adapters.get_loader(oid, Format.TEXT)
-        connection.adapters.register_loader(oid, _lenient_loader(loader))
-
-
-def _lenient_loader(loader: Any) -> Any:
     from psycopg import DataError
     from psycopg.adapt import Loader
+    from psycopg.pq import Format
 
     class Lenient(Loader):
-        """A loader that returns the text if `loader` fails."""
+        """A loader that returns the text if the usual one fails."""
 
         def __init__(self, oid: int, context: Any = None) -> None:
             super().__init__(oid, context)
-            self._loader = loader(oid, context)
+            self._load = loaders[oid](oid, context).load
 
         def load(self, data: Any) -> Any:
             try:
-                return self._loader.load(data)
+                return self._load(data)
             except DataError:
                 return bytes(data).decode()
 
-    return Lenient
+    types = [connection.adapters.types[name].oid for name in ("date", "timestamp", "timestamptz")]
+    loaders = {oid: connection.adapters.get_loader(oid, Format.TEXT) for oid in types}
+    for oid in types:
+        connection.adapters.register_loader(oid, Lenient)
 
 
 def limit_on_server(connection: Connection, seconds: float, *, streams: bool) -> None:
@@ -149,8 +137,7 @@ def limit_on_server(connection: Connection, seconds: float, *, streams: bool) ->
 def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]:
     """Break off the connection if the block takes longer. `what` names the source in the message.
 
-    Raises:
-        SourceTimedOut: the database ended the query for its time, or the connection was broken off.
+    Raises SourceTimedOut if the database ended the query for its time, or the connection was broken off.
     """
     driver: Any = connection.connection.driver_connection
     expired = threading.Event()
@@ -166,7 +153,9 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
     try:
         yield
     except exc.SQLAlchemyError as error:
-        if expired.is_set() or _ended_for_time(error):
+        origin = getattr(error, "orig", None)
+        code = origin.args[0] if origin is not None and origin.args else None
+        if expired.is_set() or getattr(origin, "sqlstate", None) in TIMED_OUT_STATES or code in TIMED_OUT_CODES:
             raise SourceTimedOut(
                 f"{what} did not answer a query within {seconds:g} s: check what the database is doing, or raise "
                 "[source] timeout if the query takes longer"
@@ -182,16 +171,6 @@ def _break_off(driver: Any) -> None:
         driver.interrupt()
         return
     with suppress(Exception):  # the connection may have been closed by now; a driver of another kind has no socket
-        open_socket = getattr(driver, "_sock", None)
-        if isinstance(open_socket, socket.socket):
-            open_socket.shutdown(socket.SHUT_RDWR)
-        else:
-            with socket.socket(fileno=os.dup(driver.fileno())) as copy:
-                copy.shutdown(socket.SHUT_RDWR)
-
-
-def _ended_for_time(error: exc.SQLAlchemyError) -> bool:
-    """Return whether the database ended the query for its time."""
-    origin = getattr(error, "orig", None)
-    code = origin.args[0] if origin is not None and origin.args else None
-    return getattr(origin, "sqlstate", None) in TIMED_OUT_STATES or code in TIMED_OUT_CODES
+        number = driver._sock.fileno() if hasattr(driver, "_sock") else driver.fileno()
+        with socket.socket(fileno=os.dup(number)) as copy:
+            copy.shutdown(socket.SHUT_RDWR)

@@ -7,69 +7,33 @@ have, the page gets fewer documents. So what is in memory is bounded, unless one
 from __future__ import annotations
 
 import decimal
-import math
 import re
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
+from rag_index.documents.canonical import plain_decimal
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.settings.parts import split_name
-from rag_index.sources.checks import check_rows
-from rag_index.sources.lookup import VALUES
-from rag_index.sources.pages import FETCH_ROWS, PAGE_CHARS, STREAMED
-from rag_index.sources.rows import LinkComposer, PayloadMaker, part_composer
-from rag_index.sources.statement import Untyped, any_untyped
+from rag_index.sources.checks import first_rows
+from rag_index.sources.pages import PAGE_CHARS, stream_rows, with_any_text
+from rag_index.sources.rows import Composer, DocumentParts, LinkComposer, PartText, PayloadMaker
+from rag_index.sources.statement import VALUES, equals_any
 from rag_index.sources.tables import looked_up, part_from
-from rag_index.sources.text import NotText, read_text
+from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
     from rag_index.settings.parts import PartSettings
+    from rag_index.sources.pages import Repair
 
 MAX_PARAMETERS = 30_000
 """The values that one query compares with: databases limit them."""
-
-
-class PartText(NamedTuple):
-    """A part that is chunked by itself."""
-
-    text: str
-    name: str
-    id: str
-    link: str
-    payload: dict[str, Any]
-
-
-@dataclass(slots=True)
-class DocumentParts:
-    """All parts of one document, in order."""
-
-    parts: list[PartText] = field(default_factory=list)
-    inline: dict[str, list[str]] = field(default_factory=dict)
-    """The texts that stand in that of the document, by what stands before them."""
-    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The values of payload columns of inline parts, by the name of the part and of the column."""
-    failure: str = ""
-    """Why a part of the document cannot be read; the first one that cannot."""
-    digest: tuple[int, int] = (0, 0)
-    """The sums of both halves of the digests of the rows."""
-
-
-class TooLong(Exception):
-    """The parts of some documents are too long for one page; the first `documents` of these may fit."""
-
-    def __init__(self, documents: int) -> None:
-        super().__init__(documents)
-        self.documents = documents
 
 
 class PartRows:
@@ -84,7 +48,7 @@ class PartRows:
         self.of_document = [column for _, column in pairs]
         """The columns of the document that have the same values."""
         self.rows: FromClause = part_from(part, index, filtered=filtered)
-        self._composer = part_composer(part)
+        self._composer = Composer(part.text, part.format)
         self._link = LinkComposer(part.link)
         self._payload = PayloadMaker(part.payload, part.joins)
         order = [name for name, _ in part.order]
@@ -110,73 +74,61 @@ class PartRows:
         order: list[sa.ColumnElement[Any]] = [columns[name] for name in self.on]
         for name, descending in self._part.order:
             order += [columns[name].is_(None), columns[name].desc() if descending else columns[name]]
-        last = self._part.key_columns or list(dict.fromkeys(self.columns))
-        text = self._part.key_columns == []
-        return order + [sa.cast(columns[name], sa.Text) if text else columns[name] for name in last]
+        if self._part.key_columns:
+            return order + [columns[name] for name in self._part.key_columns]
+        return order + [sa.cast(columns[name], sa.Text) for name in dict.fromkeys(self.columns)]
 
     def add(self, row: Sequence[Any], documents: Iterable[DocumentParts]) -> int:
         """Add a row to the documents that it belongs to, and return how many characters that are."""
-        chars = 0
+        key = row[self._key]
+        row_id = document_id(encode_key(key)) if key and None not in key else ""
         try:
-            text = self._composer.compose(row[self._text])
+            text = self._composer.compose(row[self._text]).strip()
         except NotText as error:
+            reason = f"{' '.join(filter(None, ['part', self.label, row_id]))}: {error}"
             for document in documents:
-                document.failure = document.failure or f"{self._name(row)}: {error}"
+                document.failure = document.failure or reason
             return 0
-        payload = self._payload.payload(row[self._fields])
-        if self._part.inline:
-            for document in documents:
-                self._add_inline(document, text, payload)
-                chars += len(text)
-            return chars
-        if not text.strip():
-            return 0
+        payload, chars = self._payload.payload(row[self._fields]), 0
         link = self._link.compose(dict(zip(self._link.columns, row[self._links], strict=True)))
-        found = PartText(text.strip(), self._part.label, self._id(row), link, payload)
         for document in documents:
-            document.parts.append(found)
             chars += len(text)
+            if self._part.inline:
+                _gather(document.fields.setdefault(self.label, {}), payload)
+            if text and self._part.inline:
+                document.inline.setdefault(self._part.name, []).append(text)
+            elif text:
+                document.parts.append(PartText(text, self.label, row_id, link, payload))
         return chars
 
-    def key_of(self, row: Sequence[Any]) -> tuple[Any, ...]:
+    def key_of(self, row: Sequence[Any]) -> tuple[str, ...]:
         """Return the values of a row that are compared, in a form that is equal for equal ones."""
         return comparable_key(row[self._on])
-
-    def _add_inline(self, document: DocumentParts, text: str, payload: Mapping[str, Any]) -> None:
-        _gather(document.fields.setdefault(self._part.label, {}), payload)
-        if text.strip():
-            document.inline.setdefault(self._part.name, []).append(text.strip())
-
-    def _id(self, row: Sequence[Any]) -> str:
-        key = row[self._key]
-        return document_id(encode_key(key)) if key and None not in key else ""
-
-    def _name(self, row: Sequence[Any]) -> str:
-        return " ".join(filter(None, ["part", self._part.label, self._id(row)]))
 
 
 class PartsReader:
     """Reads all parts of the documents of a page."""
 
-    def __init__(self, index: IndexSettings, positions: Mapping[str, int], digests: PartDigests | None = None) -> None:
+    def __init__(self, index: IndexSettings, positions: Mapping[str, int]) -> None:
         """Read the parts of rows that have the columns of documents at these positions."""
         self.tables = [PartRows(part, index) for part in index.parts]
         self._positions = positions
-        self.digests = digests
+        self.digest_columns: Callable[[PartRows], list[sa.ColumnElement[Any]]] = lambda table: []
+        """What is read beside the columns of a part, for `digest`."""
+        self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
+        """Returns the digest of a row, in two halves."""
 
-    def check(self, connection: Connection, index: IndexSettings, row: Sequence[Any] | None) -> None:
-        """Check that the queries of parts can be run, also for the values of a row of documents, if there is one.
+    def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Sequence[Any]]) -> None:
+        """Check that the queries of parts can be run, also for the values of some rows of documents.
 
-        Raises:
-            SettingsError: one cannot.
+        Raises SettingsError if one cannot.
         """
         for table in self.tables:
             what = f"the query of part {table.label!r}"
-            check_rows(connection, index, table.select(), what)
-            values = [] if row is None else [row[self._positions[name]] for name in table.of_document]
-            if values and None not in values:
-                for statement in self._statements(connection, table, [values]):
-                    check_rows(connection, index, statement, what)
+            first_rows(connection, index, table.select(), what)
+            values = [[row[self._positions[name]] for name in table.of_document] for row in rows]
+            for statement in self._statements(connection, table, [some for some in values if None not in some]):
+                first_rows(connection, index, statement, what)
 
     def read_fitting(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[DocumentParts]:
         """Return the parts of the first of these rows, of as many as are no longer than a page, and at least of one.
@@ -184,51 +136,48 @@ class PartsReader:
         Raises the driver's errors.
         """
         count = len(rows)
-        while True:
-            try:
-                return self.read(connection, rows[:count], max_chars=PAGE_CHARS)
-            except TooLong as error:
-                count = max(1, min(error.documents, count - 1))
+        while (found := self.read(connection, rows[:count], max_chars=PAGE_CHARS if count > 1 else None)) is None:
+            count = max(1, count // 2)
+        return found
 
     def read(
         self, connection: Connection, rows: Sequence[Sequence[Any]], *, max_chars: int | None = None
-    ) -> list[DocumentParts]:
-        """Return the parts of each row. Those of a single row are read however long they are.
+    ) -> list[DocumentParts] | None:
+        """Return the parts of each row; None if they have more than `max_chars`. Raises the driver's errors."""
+        return with_any_text(connection, lambda repair: self._read(connection, rows, max_chars, repair))
 
-        Raises TooLong if they have more than `max_chars`, and the driver's errors.
-        """
+    def _read(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: int | None, repair: Repair | None
+    ) -> list[DocumentParts] | None:
         documents = [DocumentParts() for _ in rows]
-        chars, limit = 0, max_chars if len(rows) > 1 else None
+        chars = 0
         for table in self.tables:
             places = [self._positions[name] for name in table.of_document]
             owners = _Owners([[row[place] for place in places] for row in rows])
-            statements = self._statements(connection, table, owners.values)
-            for row in (row for statement in statements for row in stream_rows(connection, statement)):
-                found = owners.find(table.key_of(row))
-                chars += table.add(row, [documents[position] for position in found])
-                if self.digests is not None:
-                    for position in found:
-                        documents[position].digest = self.digests.plus(documents[position].digest, row)
-                if limit is not None and chars > limit:
-                    raise TooLong(min(found))
+            for statement in self._statements(connection, table, owners.values):
+                for row in stream_rows(connection, statement, repair):
+                    found = [documents[position] for position in owners.find(table.key_of(row))]
+                    chars += table.add(row, found)
+                    if self.digest is not None:
+                        first, second = self.digest(row)
+                        for one in found:
+                            one.digest = one.digest[0] + first, one.digest[1] + second
+                    if max_chars is not None and chars > max_chars:
+                        return None
         return documents
 
     def _statements(
         self, connection: Connection, table: PartRows, values: Sequence[Sequence[Any]]
     ) -> Iterator[Select[Any]]:
         """Yield the queries for the rows with these values: one, unless the database would refuse as many values."""
-        more = [] if self.digests is None else self.digests.columns(table)
-        statement = table.select(*more).order_by(*table.order())
+        statement = table.select(*self.digest_columns(table)).order_by(*table.order())
         columns = [table.rows.c[name] for name in table.on]
         size = MAX_PARAMETERS // len(columns)
         for first in range(0, len(values), size):
             some = values[first : first + size]
             if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
                 some = [[str(value) if type(value) is int else value for value in one] for one in some]
-            if len(columns) == 1:
-                yield statement.where(columns[0].in_(any_untyped([value for [value] in some])))
-            else:
-                yield statement.where(sa.tuple_(*columns, types=[Untyped()] * len(columns)).in_(list(map(tuple, some))))
+            yield statement.where(equals_any(columns, some))
 
 
 def owners_of(
@@ -254,27 +203,14 @@ def owners_of(
     for rows, name, wanted, some in asked:
         known = [rows.c[one].is_not(None) for one in wanted]
         for first in range(0, len(some), VALUES):
-            condition = looked_up(rows, name).in_(any_untyped(some[first : first + VALUES]))
+            condition = equals_any([looked_up(rows, name)], [[value] for value in some[first : first + VALUES]])
             yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
 
 
 def _after(prefix: str, values: Sequence[Any]) -> list[int]:
     """Return the numbers that follow a text in those values that begin with it, as `number_after` does."""
-    texts = [
-        bytes(value).decode(errors="replace") if isinstance(value, bytes | memoryview) else str(value)
-        for value in values
-    ]
+    texts = [bytes(v).decode(errors="replace") if isinstance(v, bytes | memoryview) else str(v) for v in values]
     return [int(found[1]) for text in texts if (found := re.match(re.escape(prefix) + r"(\d{1,18})", text))]
-
-
-class PartDigests(Protocol):
-    """Computes the digests of parts; see `sources.digest`."""
-
-    def columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
-        """Return the columns that are read beside those of the part."""
-
-    def plus(self, digest: tuple[int, int], row: Sequence[Any]) -> tuple[int, int]:
-        """Return a sum of digests with that of a row more."""
 
 
 class _Owners:
@@ -282,9 +218,9 @@ class _Owners:
 
     def __init__(self, values: Sequence[Sequence[Any]]) -> None:
         """Find documents by their values; those with a NULL among them have no parts."""
-        self._exact: dict[tuple[Any, ...], list[int]] = {}
-        self._folded: dict[tuple[Any, ...], list[int]] = {}
-        distinct: dict[tuple[Any, ...], Sequence[Any]] = {}
+        self._exact: dict[tuple[str, ...], list[int]] = {}
+        self._folded: dict[tuple[str, ...], list[int]] = {}
+        distinct: dict[tuple[str, ...], Sequence[Any]] = {}
         for number, some in enumerate(values):
             if None not in some:
                 key = comparable_key(some)
@@ -293,13 +229,12 @@ class _Owners:
                 self._folded.setdefault(_folded(key), []).append(number)
         self.values = list(distinct.values())
 
-    def find(self, key: tuple[Any, ...]) -> list[int]:
+    def find(self, key: tuple[str, ...]) -> list[int]:
         """Return the documents with these values; where none is equal, with those that differ in case alone."""
         return self._exact.get(key) or self._folded.get(_folded(key), [])
 
 
 def _gather(lists: dict[str, Any], payload: Mapping[str, Any]) -> None:
-    """Add the values of a payload to lists of values, those of joins below their names."""
     for name, value in payload.items():
         if isinstance(value, dict) and isinstance(inner := lists.setdefault(name, {}), dict):
             _gather(inner, value)
@@ -313,59 +248,12 @@ def comparable_key(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _comparable(value: Any) -> str:
-    if isinstance(value, float | decimal.Decimal) and math.isfinite(value) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return bytes(value).hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    if isinstance(value, decimal.Decimal):
+        return plain_decimal(value)
+    return f"\\x{bytes(value).hex()}" if isinstance(value, bytes | bytearray | memoryview) else str(value)
 
 
 def _folded(key: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.casefold().rstrip(" ") for value in key)
-
-
-def stream_rows(connection: Connection, statement: Select[Any]) -> Iterator[Sequence[Any]]:
-    """Yield the rows of a statement as they are fetched. Raises the driver's errors.
-
-    If a text of SQLite is not UTF-8, it is given as `replace_invalid` does.
-    """
-    count = 0
-    try:
-        with connection.execute(statement, execution_options=STREAMED) as result:
-            while some := result.fetchmany(FETCH_ROWS):
-                for row in some:
-                    yield row
-                    count += 1
-        return
-    except exc.OperationalError as error:
-        if "decode to UTF-8" not in str(error.orig):
-            raise
-    with invalid_text(connection), connection.execute(statement) as result:
-        for number, row in enumerate(result):
-            if number >= count:
-                yield tuple(map(replace_invalid, row))
-
-
-@contextmanager
-def invalid_text(connection: Connection) -> Iterator[None]:
-    """Let SQLite give bytes that are not UTF-8 as surrogates, which `replace_invalid` replaces."""
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-    try:
-        yield
-    finally:
-        driver.text_factory = str
-
-
-def replace_invalid(value: Any) -> Any:
-    """Return a text of SQLite whose bytes are not UTF-8 as what it is in the charset that it looks like.
-
-    If they are no text in any, the result is the bytes.
-    """
-    if not isinstance(value, str) or value.isascii():
-        return value
-    raw = value.encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        with suppress(NotText):
-            return read_text(raw)
-        return raw

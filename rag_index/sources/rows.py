@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from rag_index.chunking.text import shortened
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.settings import IndexSettings
-    from rag_index.settings.parts import JoinSettings, PartSettings
-    from rag_index.sources.parts import DocumentParts
+    from rag_index.settings.parts import JoinSettings
 
 
 MAX_INLINE = 80
@@ -55,20 +56,13 @@ class Composer:
         If `strict`, a value of a column without a format has to be text.
         """
         template = read_template(text)
-        self.columns = template_columns(text)
-        if template is None:
-            self.columns = [name for name in self.columns if name != without]
+        self.columns = [name for name in template_columns(text) if template is not None or name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
         self._any_format = any(self._formats)
         self._strict = strict
-        numbers = {name: number for number, name in enumerate(self.columns)}
-        self._template = None if template is None else [(literal, numbers[n] if n else None) for literal, n in template]
-        """Pairs of a literal text and the number of the column after it."""
-
-    @property
-    def is_plain(self) -> bool:
+        self._template = template
+        self.is_plain = template is None and len(self.columns) == 1 and not self._any_format
         """Whether a text is the value of one column as it is."""
-        return self._template is None and len(self.columns) == 1 and self._formats[0] is None
 
     def compose(self, values: Sequence[Any]) -> str:
         """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
@@ -76,11 +70,12 @@ class Composer:
             parts = [self._part(number, value) for number, value in enumerate(values)]
         else:
             parts = [v if type(v) is str else self._part(number, v) for number, v in enumerate(values)]
-        if self._template is not None:
-            text = self._fill_template(parts) if any(part and not part.isspace() for part in parts) else ""
-        else:
-            text = "\n".join(part for part in parts if part)
-        return clean(text)
+        if self._template is None:
+            return clean("\n".join(part for part in parts if part))
+        if not any(part and not part.isspace() for part in parts):
+            return ""
+        found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
+        return clean("".join(literal + found[name] if name else literal for literal, name in self._template))
 
     def _part(self, number: int, value: Any) -> str:
         form = self._formats[number]
@@ -100,11 +95,6 @@ class Composer:
             return read_text(value, form or "plain")
         except NotText as error:
             raise NotText(f"column {self.columns[number]!r} {error}") from error
-
-    def _fill_template(self, parts: Sequence[str]) -> str:
-        """Return the template filled with the values of the columns. Braces within a value have no meaning."""
-        template = self._template or []
-        return "".join(literal if number is None else literal + parts[number] for literal, number in template)
 
 
 class LinkComposer:
@@ -127,7 +117,6 @@ class PayloadMaker:
 
     def __init__(self, names: Sequence[str], joins: Mapping[str, JoinSettings]) -> None:
         self._places = [split_name(name, joins) for name in names]
-        self._any_joins = any(join is not None for join, _ in self._places)
 
     def payload(self, values: Sequence[Any]) -> dict[str, Any]:
         """Return the payload of one row."""
@@ -138,18 +127,41 @@ class PayloadMaker:
 
     def columns(self, columns: Sequence[Sequence[Any]]) -> tuple[list[str], list[Sequence[Any]]]:
         """Return the names and the columns of payloads, from the columns that were read."""
-        if not self._any_joins:
-            return [name for _, name in self._places], list(columns)
         found: dict[str, Sequence[Any]] = {}
         of_joins: dict[str, dict[str, Sequence[Any]]] = {}
         for (join, column), values in zip(self._places, columns, strict=True):
-            if join is None:
-                found[column] = values
-            else:
-                of_joins.setdefault(join, {})[column] = values
+            (found if join is None else of_joins.setdefault(join, {}))[column] = values
         for join, inner in of_joins.items():
             found[join] = [dict(zip(inner, values, strict=True)) for values in zip(*inner.values(), strict=True)]
         return list(found), list(found.values())
+
+
+class PartText(NamedTuple):
+    """A part that is chunked by itself."""
+
+    text: str
+    name: str
+    id: str
+    link: str
+    payload: dict[str, Any]
+
+
+@dataclass(slots=True)
+class DocumentParts:
+    """All parts of one document, in order."""
+
+    parts: list[PartText] = field(default_factory=list)
+    inline: dict[str, list[str]] = field(default_factory=dict)
+    """The texts that stand in that of the document, by what stands before them."""
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The values of payload columns of inline parts, by the name of the part and of the column."""
+    failure: str = ""
+    """Why a part of the document cannot be read; the first one that cannot."""
+    digest: tuple[int, int] = (0, 0)
+    """The sums of both halves of the digests of the rows."""
+
+
+NO_PARTS = DocumentParts()
 
 
 class RowReader:
@@ -181,12 +193,10 @@ class RowReader:
     ) -> tuple[DocumentBatch, list[Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not text.
 
-        `groups` are those of each row, for an index with `access`: they become a part of the payload. `parts` are
-        those of each row, for an index with parts.
-
-        Raises:
-            SourceError: a value cannot be a key.
+        `groups` are those of each row, for an index with `access`: they become a part of the payload. `parts` are those
+        of each row, for an index with parts. Raises SourceError if a value cannot be a key.
         """
+        parts = parts or [NO_PARTS] * len(rows)
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(self.positions)
         keys = encode_keys(columns[: self._width])
         failures: dict[int, str] = {}
@@ -194,17 +204,15 @@ class RowReader:
         titles = self._texts(self._title, columns, len(rows), failures)
         if self._title.columns:
             titles = [" ".join(title.split()) for title in titles]
-        elif parts is not None and self._heads:
-            own_texts = texts if self._says_what else [""] * len(rows)
-            titles = list(map(_heading, own_texts, parts))
-        links = self._links(rows)
-        payloads = self._payloads(columns, len(rows), groups, titles, links, parts)
+        elif self._heads:
+            titles = [_heading(text if self._says_what else "", one) for text, one in zip(texts, parts, strict=True)]
+        payloads = self._payloads(columns, groups or [None] * len(rows), titles, self._links(rows), parts)
         layouts: list[bytes] = []
         if self._divided:
-            of_rows = parts if parts is not None else [None] * len(rows)
-            divided = [_divide(*one) for one in zip(texts, titles, of_rows, self._languages(rows), strict=True)]
+            divided = [_divide(*one) for one in zip(texts, titles, parts, self._languages(rows), strict=True)]
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
-        hashed = map(_with_layout, texts, layouts) if layouts else texts
+        # the hash of a text covers how it is divided
+        hashed = [f"{text}\0{layout.decode()}" if layout else text for text, layout in zip_longest(texts, layouts)]
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
         batch = DocumentBatch(keys, texts, payloads, *hashes, layouts)
         if not failures:
@@ -231,38 +239,31 @@ class RowReader:
         return texts
 
     def _languages(self, rows: Sequence[Sequence[Any]]) -> list[str]:
-        """Return the name of the language that each row says it is in; "" if it says none that is known."""
-        if self._index.language_column is None:
-            return [""] * len(rows)
-        place = self.positions[self._index.language_column]
-        return [language_of(row[place]) or "" for row in rows]
+        place = self.positions.get(self._index.language_column or "")
+        return [language_of(row[place]) or "" if place is not None else "" for row in rows]
 
     def _links(self, rows: Sequence[Sequence[Any]]) -> list[str]:
-        if not self._link.columns:
-            return [""] * len(rows)
         places = [(name, self.positions[name]) for name in self._link.columns]
-        return [self._link.compose({name: row[place] for name, place in places}) for row in rows]
+        return [self._link.compose({name: row[place] for name, place in places}) if places else "" for row in rows]
 
     def _payloads(
         self,
         columns: Sequence[Sequence[Any]],
-        rows: int,
-        groups: Sequence[Sequence[str]] | None,
+        groups: Sequence[Sequence[str] | None],
         titles: Sequence[str],
         links: Sequence[str],
-        parts: Sequence[DocumentParts] | None,
+        parts: Sequence[DocumentParts],
     ) -> list[bytes]:
-        """Return the payload of each row, with our own part of it where there is one."""
         names, values = self._payload.columns(columns[self._payload_start : self._end])
-        for part in self._index.parts if parts is not None else ():
+        for part in self._index.parts:
             if part.inline and part.payload:
                 names.append(part.label)
-                values.append([one.fields.get(part.label) for one in parts or ()])
-        if groups is not None or self._heads or self._index.title is not None or self._index.link is not None:
-            given = groups if groups is not None else [None] * rows
+                values.append([one.fields.get(part.label) for one in parts])
+        index = self._index
+        if self._heads or any(one is not None for one in (index.access, index.title, index.link)):
             names.append(RESERVED_KEY)
-            values.append([_our_part(*one) for one in zip(given, titles, links, strict=True)])
-        return encode_payloads(names, values, rows)
+            values.append([_our_part(*one) for one in zip(groups, titles, links, strict=True)])
+        return encode_payloads(names, values, len(parts))
 
 
 def clean(text: str) -> str:
@@ -272,44 +273,30 @@ def clean(text: str) -> str:
     return text if not text.isspace() else ""
 
 
-def part_composer(part: PartSettings) -> Composer:
-    """Return what makes the text of a part."""
-    return Composer(part.text, part.format)
-
-
-def _with_layout(text: str, layout: bytes) -> str:
-    """Return what the hash of a text covers."""
-    return f"{text}\0{layout.decode()}" if layout else text
-
-
 def _our_part(groups: Sequence[str] | None, title: str, link: str) -> dict[str, Any]:
     shown = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
     return shown if groups is None else {**access_part(groups), **shown}
 
 
 def _heading(body: str, parts: DocumentParts) -> str:
-    """Return the beginning of the first text of a document, for one without a title: its parts then say what of."""
     first = " ".join((body or parts.parts[0].text).split()) if parts.parts else ""
     return shortened(first, HEADING_CHARS)
 
 
-def _divide(body: str, title: str, parts: DocumentParts | None, language: str) -> tuple[str, bytes]:
+def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple[str, bytes]:
     """Return the whole text of a document, and its layout: its own text, inline parts, and then the other parts."""
-    inline = [_inline(name, texts) for name, texts in parts.inline.items()] if parts is not None else []
-    own = BETWEEN.join(filter(None, [body, *inline]))
-    others = parts.parts if parts is not None else []
-    if not own and not others:
+    own = BETWEEN.join(filter(None, [body, *[_inline(name, texts) for name, texts in parts.inline.items()]]))
+    if not own and not parts.parts:
         own = title
     pieces, found, position = [own] if own else [], [], len(own)
-    for part in others:
+    for part in parts.parts:
         start = position + (len(BETWEEN) if pieces else 0)
         position = start + len(part.text)
         pieces.append(part.text)
         found.append(TextPart(start, position, part.name, part.id, part.link, part.payload))
-    lacks = parts.failure if parts is not None else ""
-    if not title and not found and not lacks and not (language and own):
+    if not title and not found and not parts.failure and not (language and own):
         return own, NO_LAYOUT
-    return BETWEEN.join(pieces), TextLayout(title, len(own), found, lacks, language).encode()
+    return BETWEEN.join(pieces), TextLayout(title, len(own), found, parts.failure, language).encode()
 
 
 def _inline(name: str, texts: Sequence[str]) -> str:

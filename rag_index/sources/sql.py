@@ -6,8 +6,9 @@ If that would sort everything again for each page (a query on a server), one str
 
 from __future__ import annotations
 
+import itertools
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,18 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.database.urls import redacted_url
-from rag_index.documents.keys import document_id, encode_key, key_parts
+from rag_index.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.outages import asking
 from rag_index.sources import SourcePage
 from rag_index.sources.access import AccessReader
-from rag_index.sources.checks import check_query, check_rows, check_tables
+from rag_index.sources.checks import check_columns, first_rows
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
-from rag_index.sources.lookup import find_keys, find_rows
-from rag_index.sources.pages import STREAMED, PageReader
-from rag_index.sources.parts import PartsReader, invalid_text, owners_of, replace_invalid
+from rag_index.sources.pages import STREAMED, PageReader, read_page, stream_rows, with_any_text
+from rag_index.sources.parts import PartsReader, owners_of
 from rag_index.sources.rows import RowReader, read_columns
-from rag_index.sources.statement import untyped
-from rag_index.sources.tables import OF_PART, documents_from, looked_up, query_from
+from rag_index.sources.statement import VALUES, equals_any, untyped
+from rag_index.sources.tables import OF_PART, documents_from, looked_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,12 +37,17 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
-    from rag_index.sources.parts import DocumentParts
+    from rag_index.sources.rows import DocumentParts
 
 TIMEOUT = 600.0
 """Seconds that a query may take, unless the settings say otherwise."""
 USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
+IDS_AT_ONCE = 100
+"""Ids in one query."""
+FIRST_KEYS = 5
+"""Rows that tell the types of the key columns: a date that Python cannot hold is a text."""
+INT64 = 2**63
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
@@ -69,6 +74,8 @@ class SqlSource:
         """The documents whose parts are expected to fit into a page."""
         self._from = documents_from(index)
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
+        self._key_types: list[set[type]] = []
+        """The types of values that the first rows have in each key column; empty until a row was seen."""
         backend = url.get_backend_name()
         self._streams = index.query is not None and backend != "sqlite"
         self._row_values = backend in ("sqlite", "postgresql")
@@ -81,32 +88,22 @@ class SqlSource:
 
     def check(self) -> None:
         """Check that table, columns and key fit the settings."""
+        index = self._index
         with self._connect() as connection:
-            if self._index.query is not None:
-                check_query(connection, self._index, query_from(self._index))
-            check_tables(connection, self._index)
-            self._check_conditions(connection)
+            check_columns(connection, index)
+            if index.joins or index.parts or index.where is not None or index.newest is not None:
+                _, rows = first_rows(connection, index, self._select(), "the query of its documents")
+                if self._parts is not None:
+                    self._parts.check(connection, index, rows)
             no_key = sa.or_(*[key.is_(None) for key in self._keys])
             nulls = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(no_key))
             if self._access is not None:
-                keys = sa.select(*self._keys).where(*self._keys_not_null()).limit(1)
-                self._access.check(connection, connection.execute(keys).fetchone())
+                self._access.check(connection, next(iter(self._first_keys(connection)), None))
         if nulls:
             raise SourceError(
-                f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
-                f"({', '.join(self._index.key_columns)}); name another key, or exclude them with a query"
+                f"index {index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
+                f"({', '.join(index.key_columns)}); name another key, or exclude them with a query"
             )
-
-    def _check_conditions(self, connection: Connection) -> None:
-        """Check that conditions are SQL, and that the keys of parts can be compared with those of documents."""
-        index = self._index
-        first = None
-        if index.joins or index.where is not None or index.newest is not None:
-            what = "the query of its table with where, newest and joins"
-            first = check_rows(connection, index, self._select(), what)
-        if self._parts is not None:
-            first = first or check_rows(connection, index, self._select(), "the query of its documents")
-            self._parts.check(connection, index, first)
 
     def use_scan_state(self, state: ScanState) -> None:
         """Do nothing: everything is read each time."""
@@ -133,29 +130,28 @@ class SqlSource:
         rows = min(rows, self._fitting)
         if self._streams:
             return self._read_stream(cursor, rows)
-        statement = self._select()
-        if cursor is not None:
-            statement = statement.where(self._after(cursor))
         with self._connect() as connection:
-            found, following = self._fetch_page(connection, statement.order_by(*self._order).limit(rows + 1), rows)
+            statement = self._in_order(self._select(), cursor).limit(rows + 1)
+            found, following = self._fetch(connection, statement, rows)
             parts = self._read_parts(connection, found)
             if parts is not None and len(parts) < len(found):
                 found, following = found[: len(parts)], found[len(parts)]
-            last = None
-            if following is not None:
-                width = len(self._keys)
-                last = tuple(found[-1][:width])  # the next page begins after all rows of this key
-                if last == tuple(following[:width]) or self._is_shared(connection, last):
-                    raise not_unique(self._index, encode_key(last))
-        return self._read(found, last, parts=parts)
+            end, groups = self._end(connection, found, following), self._groups(connection, found)
+        return self._read(found, end, groups, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """Return the documents with these ids, as far as they exist."""
-        wanted = [key_parts(text, self._index.key_columns) for text in ids]
+        wanted = {}
+        for given in ids:
+            parts = key_parts(given, self._index.key_columns)
+            wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
         with self._connect() as connection:
-            check_tables(connection, self._index)  # SQLite reads the name of a missing column as a text
-            found = find_rows(connection, self._select(), self._keys, wanted, self._fetch)
-        return self._read(found, None)
+            found: list[Sequence[Any]] = []
+            for first in range(0, len(wanted), IDS_AT_ONCE):
+                found += self._find(connection, dict(list(wanted.items())[first : first + IDS_AT_ONCE]))
+            groups = self._groups(connection, found)
+            of_rows = None if self._parts is None else self._parts.read(connection, found)
+        return self._read(found, None, groups, of_rows)
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
         """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
@@ -166,19 +162,23 @@ class SqlSource:
         label, of_part, name = column.partition(OF_PART)
         part = next((one for one in self._index.parts if of_part and one.label == label), None)
         rows = documents_from(self._index, filtered=False)
-        keys = [rows.c[key] for key in self._index.key_columns]
+        key = self._index.key_columns
         with self._connect() as connection:
             if part is None:
-                yield from find_keys(connection, keys, looked_up(rows, column), values)
-                return
-            columns = [of_document for _, of_document in part.pairs(self._index.key_columns)]
-            owners = owners_of(connection, part, self._index, name, values)
-            if set(columns) == set(self._index.key_columns):
-                order = [columns.index(key) for key in self._index.key_columns]
-                yield from (encode_key([found[place] for place in order]) for found in owners)
-                return
-            distinct = list(dict.fromkeys(found[0] for found in owners))
-            yield from find_keys(connection, keys, rows.c[columns[0]], distinct)
+                wanted = looked_up(rows, column)
+            else:
+                columns = [of_document for _, of_document in part.pairs(key)]
+                owners = owners_of(connection, part, self._index, name, values)
+                if set(columns) == set(key):
+                    order = [columns.index(one) for one in key]
+                    yield from (encode_key([found[place] for place in order]) for found in owners)
+                    return
+                wanted, values = rows.c[columns[0]], list(dict.fromkeys(found[0] for found in owners))
+            keys = [rows.c[one] for one in key]
+            for first in range(0, len(values), VALUES):
+                condition = equals_any([wanted], [[value] for value in values[first : first + VALUES]])
+                statement = sa.select(*keys).where(condition, *[one.is_not(None) for one in keys])
+                yield from map(encode_key, stream_rows(connection, statement))
 
     def close(self) -> None:
         """Close the connections."""
@@ -186,16 +186,17 @@ class SqlSource:
         self._engine.dispose()
 
     def _select(self) -> Select[Any]:
-        columns, index = self._from.c, self._index
-        names = [*read_columns(index), *filter(None, [index.access_column])]
-        read = [*self._keys, *[columns[name] for name in names]]
-        return sa.select(*read).where(*self._keys_not_null())
+        names = [*read_columns(self._index), *filter(None, [self._index.access_column])]
+        return sa.select(*self._keys, *[self._from.c[name] for name in names]).where(*self._keys_not_null())
 
     def _keys_not_null(self) -> list[sa.ColumnElement[bool]]:
         return [key.is_not(None) for key in self._keys]
 
+    def _in_order(self, statement: Select[Any], cursor: Any) -> Select[Any]:
+        statement = statement.order_by(*self._order)
+        return statement if cursor is None else statement.where(self._after(cursor))
+
     def _after(self, cursor: Sequence[Any]) -> sa.ColumnElement[bool]:
-        """Return the condition for the rows after a key."""
         values = [untyped(value) for value in cursor]
         if len(values) == 1:
             return self._order[0] > values[0]
@@ -206,30 +207,69 @@ class SqlSource:
             condition = sa.and_(key >= value, sa.or_(key > value, condition))  # the first part can use an index
         return condition
 
-    def _is_shared(self, connection: Connection, last: Sequence[Any]) -> bool:
-        """Return whether several rows have this key for the database, though not for Python: "a" and "A"."""
-        if self._exact or not any(isinstance(value, str) for value in last):
-            return False
-        same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
-        return int(connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same)) or 0) > 1
+    def _end(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], following: Sequence[Any] | None
+    ) -> tuple[Any, ...] | None:
+        """Return the key after whose rows the next page begins; None without a row that follows.
+
+        Raises SourceError if several rows have the key, for the database perhaps ("a" and "A") and not for Python.
+        """
+        if following is None:
+            return None
+        width = len(self._keys)
+        last = tuple(rows[-1][:width])
+        shared = last == tuple(following[:width])
+        if not shared and not self._exact and any(isinstance(value, str) for value in last):
+            same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
+            count = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same))
+            shared = int(count or 0) > 1  # 0 if it was deleted meanwhile
+        if shared:
+            raise not_unique(self._index, encode_key(last))
+        return last
+
+    def _first_keys(self, connection: Connection) -> Sequence[Sequence[Any]]:
+        statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(FIRST_KEYS)
+        return connection.execute(statement).fetchall()
+
+    def _find(self, connection: Connection, wanted: dict[str, list[Any]]) -> list[Sequence[Any]]:
+        """Return the rows of the documents with these ids, of which the parts are given.
+
+        An id does not tell the type of the key. In SQLite, where a column may hold several, all values are asked for
+        that it may stand for, and elsewhere those of the type that the column has.
+        """
+        if not self._key_types:
+            self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
+        values = []
+        for parts in wanted.values() if self._key_types else ():
+            values += list(itertools.product(*map(self._candidates, parts, self._key_types)))
+        if not values:
+            return []
+        statement = self._select().where(equals_any(self._keys, values))
+        return [row for row in self._fetch_all(connection, statement) if document_id(encode_key(row[: len(self._keys)])) in wanted]
+
+    def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
+        if self._url.get_backend_name() != "sqlite":
+            return [value for value in values_of(part) if type(value) in kinds]
+        found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
+        return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
+
+    def _unique(self, keys: list[str]) -> list[str]:
+        if len(set(keys)) < len(keys):
+            raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
+        return keys
+
+    def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
+        return None if self._access is None else self._access.groups(connection, rows)
 
     def _read(
         self,
         rows: Sequence[Sequence[Any]],
         cursor: Any,
-        groups: Sequence[Sequence[str]] | None = None,
+        groups: Sequence[Sequence[str]] | None,
         parts: Sequence[DocumentParts] | None = None,
     ) -> SourcePage:
-        """Return a page of these rows, whose groups and parts are read unless they are given."""
-        if groups is None:
-            groups = self._groups(rows)
-        if parts is None and self._parts is not None:
-            with self._connect() as connection:
-                parts = self._parts.read(connection, rows)
         documents, unreadable = self._reader.read(rows, groups, parts)
-        keys = [*documents.keys, *(failure.key for failure in unreadable)]
-        if len(set(keys)) < len(keys):
-            raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
+        self._unique([*documents.keys, *(failure.key for failure in unreadable)])
         page = SourcePage(documents, cursor, unreadable)
         if groups is None or not unreadable:
             return page
@@ -245,51 +285,35 @@ class SqlSource:
         self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
         return parts
 
-    def _groups(self, rows: Sequence[Sequence[Any]], connection: Connection | None = None) -> list[list[str]] | None:
-        """Return the groups of each row; None for an index without `access`."""
-        if self._access is None or self._index.access_query is None:
-            return self._access.in_rows(rows) if self._access is not None else None
-        if connection is not None:
-            return self._access.in_pairs(connection, rows)
-        with self._connect() as own:  # that of a stream is busy
-            return self._access.in_pairs(own, rows)
-
-    def _fetch(self, connection: Connection, statement: Select[Any]) -> Sequence[Sequence[Any]]:
-        """Return all rows of a statement that has few."""
-        return self._fetch_page(connection, statement, sys.maxsize)[0]
-
-    def _fetch_page(
-        self, connection: Connection, statement: Select[Any], rows: int
+    def _fetch(
+        self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Return the rows of a page and the row after it, as `PageReader.page`."""
-        try:
-            return _execute(connection, statement, rows)
-        except exc.OperationalError as error:
-            if "decode to UTF-8" not in str(error.orig):
-                raise
-        with invalid_text(connection):  # replace such bytes in this page, except in keys
-            page, following = _execute(connection, statement, rows)
-        width = len(self._keys)
-        return [(*row[:width], *map(replace_invalid, row[width:])) for row in page], following
+        return read_page(connection, statement, rows, len(self._keys))
+
+    def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
+        """Return all rows of a statement that has few, however long they are."""
+        return with_any_text(connection, lambda repair: list(stream_rows(connection, statement, repair)), len(self._keys))
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
+        needs_another = self._parts is not None or self._index.access_query is not None
         try:
             if cursor is None:
-                self._open_stream()
-            if self._connection is None:
+                self._end_stream()
+                self._connection = self._engine.connect()
+            stream = self._connection
+            if stream is None:
                 raise SourceUnavailable(
                     f"index {self._index.name}: the connection was lost during the query; run it again"
                 )
-            with asking(self._name, patience=USUAL_SECONDS), self._limited(self._connection, streams=True):
-                stream = self._stream = self._stream or self._begin_stream(self._connection)
-                found, following = stream.page(rows)
-            parts = None
-            if self._parts is not None:
-                with self._connect() as own:  # that of the stream is busy
-                    parts = self._read_parts(own, found)
-            if parts is not None and len(parts) < len(found):
-                stream.put_back(found[len(parts) :])
-                found, following = found[: len(parts)], found[len(parts)]
+            with asking(self._name, patience=USUAL_SECONDS), self._limited(stream, streams=True):
+                reader = self._stream = self._stream or self._begin_stream(stream)
+                found, following = reader.page(rows)
+            with self._connect() if needs_another else nullcontext(stream) as connection:  # that of the stream is busy
+                parts = self._read_parts(connection, found)
+                if parts is not None and len(parts) < len(found):
+                    reader.put_back(found[len(parts) :])
+                    found, following = found[: len(parts)], found[len(parts)]
+                groups = self._groups(connection, found)
         except exc.SQLAlchemyError as error:
             self._end_stream()
             raise self._source_error(error) from error
@@ -298,12 +322,7 @@ class SqlSource:
             raise
         if following is None:
             self._end_stream()
-            return self._read(found, None, parts=parts)
-        return self._read(found, "streaming", parts=parts)
-
-    def _open_stream(self) -> None:
-        self._end_stream()
-        self._connection = self._engine.connect()
+        return self._read(found, None if following is None else "streaming", groups, parts)
 
     def _begin_stream(self, connection: Connection) -> PageReader:
         if self._url.get_backend_name() == "postgresql":  # embedding a page may take longer than the server waits
@@ -338,10 +357,3 @@ class SqlSource:
 
     def _source_error(self, error: exc.SQLAlchemyError) -> Exception:
         return source_error(error, self._url, f"index {self._index.name}")
-
-
-def _execute(
-    connection: Connection, statement: Select[Any], rows: int
-) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-    with connection.execute(statement, execution_options=STREAMED) as result:
-        return PageReader(result).page(rows)

@@ -15,29 +15,24 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_TOKENS = r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<end>;)
-    |%s|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|."""
-_LEXERS = [
-    re.compile(_TOKENS % text, re.DOTALL | re.VERBOSE)
-    for text in (r"'(?:[^']|'')*'", r"'(?:[^'\\]|''|\\.)*'")  # standard SQL; MySQL and E'…', where \' is a quote
-]
+VALUES = 500
+"""Values that one statement compares with: databases limit the parameters of a statement."""
+_END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
+"""Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
 
 
 def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
     """Return the query without semicolons and comments at its end, ready to be put in parentheses.
 
-    A colon in it stays a colon and never begins a parameter. `what` names it in a message.
-
-    Raises:
-        SettingsError: the query is empty, or has several statements.
+    There the database refuses several statements. A colon in it stays a colon and never begins a parameter. `what`
+    names it in a message. Raises SettingsError if the query is empty.
     """
-    lengths = [_statement_length(query, lexer) for lexer in _LEXERS]
-    length = next((length for length in lengths if length is not None), None)
-    if length is None:
-        raise SettingsError(f"index {index}: the {what} has several statements; write a single one")
-    if not length:
+    end = _END.search(query)
+    text = query[: end.start() if end else None].strip()
+    if not text:
         raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
-    return sa.text(query[:length].strip().replace(":", "\\:"))
+    newline = "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""  # ends what may be a comment
+    return sa.text(text.replace(":", "\\:") + newline)
 
 
 def untyped(value: Any) -> sa.ColumnElement[Any]:
@@ -51,9 +46,15 @@ class Untyped(UserDefinedType[Any]):
     cache_ok = True
 
 
-def any_untyped(values: Sequence[Any]) -> sa.BindParameter[Any]:
-    """Return bound values without a type, for `IN`. However many there are, SQLAlchemy compiles the statement once."""
-    return sa.bindparam(None, list(values), type_=Untyped(), expanding=True)
+def equals_any(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
+    """Return the condition for rows that have one of these values (a value for each column) in the columns.
+
+    However many there are, SQLAlchemy compiles the statement once.
+    """
+    if len(columns) == 1:
+        plain = [value for [value] in values]
+        return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
+    return sa.tuple_(*columns, types=[Untyped()] * len(columns)).in_(list(map(tuple, values)))
 
 
 class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
@@ -81,17 +82,3 @@ def _compile_number_after(element: number_after, compiler: Any, **options: Any) 
         number = sa.func.substring(number, sa.literal_column("'^[0-9]{1,18}'"))
     starts = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(element.length))) == prefix
     return str(compiler.process(sa.case((starts, sa.cast(number, sa.BigInteger))), **options))
-
-
-def _statement_length(query: str, lexer: re.Pattern[str]) -> int | None:
-    """Return where the only statement ends; None if there are several."""
-    ended = False
-    last = 0
-    for token in lexer.finditer(query):
-        if token["end"]:
-            ended = True
-        elif not token["comment"] and not token["space"]:
-            if ended:
-                return None
-            last = token.end()
-    return last

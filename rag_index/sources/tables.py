@@ -18,18 +18,19 @@ from rag_index.settings.parts import split_name, split_prefix
 from rag_index.sources.statement import number_after, single_select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy.sql.selectable import FromClause
+    from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
     from rag_index.settings.parts import JoinSettings, PartSettings
-
 
 OF_PART = ": "
 """What stands between the name of a part and one of its columns, where documents are looked up by the latter."""
 ROWS = "_rows"
 """The rows of the table itself beside those that are joined, none of which has such a name."""
+Needed = dict[str | None, tuple[str, ...]]
+"""The columns that are needed of the table itself (None) and of each join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,84 +60,80 @@ class TableRoute:
 
 def document_columns(index: IndexSettings) -> list[str]:
     """Return all columns of documents that the settings of an index name, those of joins as `NAME.column`."""
-    more = filter(None, [index.changed_since, *[entry.column for entry in index.depends_on]])
-    return list(dict.fromkeys([*content_columns(index), *more]))
+    return _unique([*_content_columns(index), index.changed_since, *[entry.column for entry in index.depends_on]])
 
 
-def content_columns(index: IndexSettings) -> list[str]:
+def _content_columns(index: IndexSettings) -> list[str]:
     """Return the columns that decide what documents say, who sees them, and which parts and joined rows they have."""
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    more = filter(None, [index.access_column, index.language_column])
-    return list(dict.fromkeys([*index.shown_columns, *more, *on, *_on(index.joins)]))
+    return _unique([*index.shown_columns, index.access_column, index.language_column, *on, *_on(index.joins)])
 
 
-def own_columns(index: IndexSettings) -> list[str]:
+def own_columns(index: IndexSettings) -> tuple[str, ...]:
     """Return the columns of its own table or query that an index needs."""
-    return _own_columns(document_columns(index), index.joins)
+    return _needed(document_columns(index), index.joins)[None]
 
 
 def used_columns(index: IndexSettings, table: SourceTable) -> set[str]:
     """Return the columns of a table whose change matters, without those of conditions."""
     if table.place:
         return set(table.columns)
-    return {*_own_columns(content_columns(index), index.joins), *filter(None, [index.newest])}
+    return {*_needed(_content_columns(index), index.joins)[None], *filter(None, [index.newest])}
 
 
-def part_columns(part: PartSettings, key: Iterable[str]) -> list[str]:
-    """Return all columns of a part that the settings name, those of joins as `NAME.column`."""
-    on = [column for column, _ in part.pairs(list(key))]
-    return list(dict.fromkeys([*on, *part.shown_columns, *[name for name, _ in part.order], *_on(part.joins)]))
+def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
+    on = [column for column, _ in part.pairs(key)]
+    return _unique([*on, *part.shown_columns, *[name for name, _ in part.order], *_on(part.joins)])
 
 
 def source_tables(index: IndexSettings) -> list[SourceTable]:
     """Return the tables that an index declares, its own first; a query is none of them."""
-    found: list[SourceTable] = []
-    if index.table is not None:
-        found.append(_own_table(index))
-    found += _joined(document_columns(index), index.joins)
+    found = [_own_table(index)] if index.table is not None else []
+    found += _joined(index.joins, _needed(document_columns(index), index.joins))
     for part in index.parts:
-        names = part_columns(part, index.key_columns)
-        found.append(_part_table(part, names))
-        found += _joined(names, part.joins, f"part {part.label}, ")
+        found += _part_tables(part, index.key_columns)
     return found
 
 
 def _own_table(index: IndexSettings) -> SourceTable:
-    versions = [index.newest] if index.newest else []
     conditions = tuple(filter(None, [index.where, index.newest_among]))
-    columns = tuple(dict.fromkeys([*own_columns(index), *versions]))
+    columns = tuple(_unique([*own_columns(index), index.newest]))
     return SourceTable(str(index.table), index.db_schema, columns, conditions, "")
 
 
-def _part_table(part: PartSettings, names: list[str]) -> SourceTable:
-    conditions = tuple(filter(None, [part.where]))
-    columns = tuple(_own_columns(names, part.joins))
-    return SourceTable(part.table, part.db_schema, columns, conditions, f"part {part.label}")
+def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
+    needed = _needed(_part_columns(part, key), part.joins)
+    place, where = f"part {part.label}", tuple(filter(None, [part.where]))
+    own = SourceTable(part.table, part.db_schema, needed[None], where, place)
+    return [own, *_joined(part.joins, needed, f"{place}, ")]
+
+
+def _joined(joins: Mapping[str, JoinSettings], needed: Needed, place: str = "") -> list[SourceTable]:
+    return [
+        SourceTable(join.table, join.db_schema, needed[name], tuple(filter(None, [join.where])), f"{place}join {name}")
+        for name, join in joins.items()
+    ]
 
 
 def table_routes(index: IndexSettings) -> list[TableRoute]:
     """Return how changed rows lead to documents, for each table that an index declares."""
-    found, key = [], index.key_columns
-    if index.table is not None:
-        found.append(TableRoute(_own_table(index), tuple(key), None))
-    of_joins = zip(index.joins.values(), _joined(document_columns(index), index.joins), strict=True)
-    for join, table in of_joins:
-        own, other = _looked_up(join)
-        found.append(TableRoute(table, (own,), None if [other] == key else other))
+    key = index.key_columns
+    found = [TableRoute(_own_table(index), tuple(key), None)] if index.table is not None else []
+    joined = _joined(index.joins, _needed(document_columns(index), index.joins))
+    found += [_join_route(*one, key) for one in zip(index.joins.values(), joined, strict=True)]
     for part in index.parts:
-        names = part_columns(part, key)
-        found.append(_part_route(part, _part_table(part, names), key))
-        for join, table in zip(part.joins.values(), _joined(names, part.joins), strict=True):
-            own, other = _looked_up(join)
-            found.append(TableRoute(table, (own,), f"{part.label}{OF_PART}{other}"))
+        table, *joined = _part_tables(part, key)
+        of_part = f"{part.label}{OF_PART}"
+        found.append(_part_route(part, table, key))
+        found += [_join_route(*one, key, of_part) for one in zip(part.joins.values(), joined, strict=True)]
     return found
 
 
-def _looked_up(join: JoinSettings) -> tuple[str, str]:
-    """Return a column of a joined table, and the column that it equals, or of which it equals the number."""
-    own, other = join.pairs[0]
-    prefix = join.prefixes[0]
-    return own, f"{prefix}{{{other}}}" if prefix else other
+def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> TableRoute:
+    """Return the route over the first column of a joined table that equals another, or the number in it."""
+    (own, other), prefix = join.pairs[0], join.prefixes[0]
+    other = f"{of_part}{prefix}{{{other}}}" if prefix else f"{of_part}{other}"
+    return TableRoute(table, (own,), None if [other] == key else other)
 
 
 def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:
@@ -157,7 +154,8 @@ def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> Table
     by_column = {column: own for own, column in pairs}
     joins = [split_name(own, part.joins)[0] for own, _ in pairs]
     if joins[0] is not None:
-        return TableRoute(table, (_first_on(part, joins[0]),), f"{part.label}{OF_PART}{_first_on(part, joins[0])}")
+        first = _first_on(part, joins[0])
+        return TableRoute(table, (first,), f"{part.label}{OF_PART}{first}")
     if by_column.keys() == set(key) and not any(joins):
         return TableRoute(table, tuple(by_column[name] for name in key), None)
     return TableRoute(table, (pairs[0][0],), pairs[0][1])
@@ -172,64 +170,54 @@ def _first_on(part: PartSettings, join: str) -> str:
 
 def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause:
     """Return the rows of documents. If not `filtered`, those that conditions and joins leave out are there, too."""
-    columns, own = document_columns(index), own_columns(index)
+    name = ROWS if index.joins else "documents"
     if index.query is not None:
-        query = single_select(index.query, index.name)
-        base: FromClause = query.columns(*map(sa.column, own)).subquery(ROWS if index.joins else "documents")
+        base = query_from(index, name)
     else:
-        base = _own_rows(index, own, filtered=filtered)
-    return _with_joins(base, columns, index.joins, index.name, "documents", filtered=filtered)
+        table = _table(_own_table(index))
+        base = _rows(table, _own_conditions(table, index) if filtered else [], name)
+    return _with_joins(base, document_columns(index), index.joins, index.name, "documents", filtered=filtered)
 
 
-def query_from(index: IndexSettings) -> FromClause:
+def query_from(index: IndexSettings, name: str = "documents") -> FromClause:
     """Return the rows of the query of an index, without its joins."""
     query = single_select(str(index.query), index.name)
-    return query.columns(*map(sa.column, own_columns(index))).subquery("documents")
+    return query.columns(*map(sa.column, own_columns(index))).subquery(name)
 
 
 def part_from(part: PartSettings, index: IndexSettings, *, filtered: bool = True) -> FromClause:
     """Return the rows of a part. If not `filtered`, those that conditions and joins leave out are there, too."""
-    columns = part_columns(part, index.key_columns)
-    where = part.where if filtered else None
-    own = _own_columns(columns, part.joins)
-    base = _rows(part.table, part.db_schema, own, where, index.name, ROWS if part.joins else part.label)
+    own, *_ = _part_tables(part, index.key_columns)
+    conditions = _conditions(part.where if filtered else None, index.name)
+    base = _rows(_table(own), conditions, ROWS if part.joins else part.label)
+    columns = _part_columns(part, index.key_columns)
     return _with_joins(base, columns, part.joins, index.name, part.label, filtered=filtered)
 
 
-def _own_rows(index: IndexSettings, own: list[str], *, filtered: bool) -> FromClause:
-    """Return the rows of the table of an index that its own conditions leave."""
-    names = list(dict.fromkeys([*own, *([index.newest] if index.newest else [])]))
-    table = sa.table(str(index.table), *map(sa.column, names), schema=index.db_schema)
-    if not filtered or (index.where is None and index.newest is None):
-        return table.alias(ROWS) if index.joins else table
-    statement = sa.select(*[table.c[name] for name in own])
-    if index.newest is not None:
-        newer = table.alias("newer")
-        same = [newer.c[key] == table.c[key] for key in index.key_columns]
-        later = newer.c[index.newest] > table.c[index.newest]
-        among = _conditions(index.newest_among, index.name)
-        statement = statement.where(
-            table.c[index.newest].is_not(None),
-            ~sa.exists(sa.select(sa.literal_column("1")).select_from(newer).where(*same, later, *among)),
-            *among,
-        )
-    return statement.where(*_conditions(index.where, index.name)).subquery(ROWS if index.joins else "documents")
+def _table(table: SourceTable) -> sa.TableClause:
+    return sa.table(table.table, *map(sa.column, table.columns), schema=table.schema)
 
 
-def _rows(table: str, schema: str | None, columns: list[str], where: str | None, index: str, name: str) -> FromClause:
-    """Return the rows of a table that a condition leaves, under this name."""
-    rows = sa.table(table, *map(sa.column, columns), schema=schema)
-    if where is None:
-        return rows.alias(name)
-    return sa.select(*rows.c).where(*_conditions(where, index)).subquery(name)
+def _rows(table: sa.TableClause, conditions: Sequence[sa.ColumnElement[bool]], name: str) -> FromClause:
+    return sa.select(*table.c).where(*conditions).subquery(name) if conditions else table.alias(name)
+
+
+def _own_conditions(table: sa.TableClause, index: IndexSettings) -> list[sa.ColumnElement[bool]]:
+    where = _conditions(index.where, index.name)
+    if index.newest is None:
+        return where
+    newer = table.alias("newer")
+    same = [newer.c[key] == table.c[key] for key in index.key_columns]
+    later = newer.c[index.newest] > table.c[index.newest]
+    among = _conditions(index.newest_among, index.name)
+    one_newer: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer).where(*same, later, *among)
+    return [table.c[index.newest].is_not(None), ~sa.exists(one_newer), *among, *where]
 
 
 def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:
-    """Return a condition of the settings as one of a statement."""
     if where is None:
         return []
-    text = single_select(where, index, "condition")
-    return [sa.text(f"({text.text})")]  # type: ignore[list-item]
+    return [sa.text(f"({single_select(where, index, 'condition').text})")]  # type: ignore[list-item]
 
 
 def _with_joins(
@@ -246,56 +234,36 @@ def _with_joins(
         return base
     froms: dict[str | None, FromClause] = {None: base}
     joined = base
-    for join_name, join in joins.items():
-        on = [column for column, _ in join.pairs]
-        needed = [column for n in _named(columns, joins) if (column := _of_join(n, join_name, joins)) is not None]
-        where = join.where if filtered else None
-        rows = _rows(join.table, join.db_schema, list(dict.fromkeys([*on, *needed])), where, index, join_name)
-        others = [_column(other, froms, joins) for _, other in join.pairs]
+
+    def column(name: str) -> sa.ColumnElement[Any]:
+        join, own = split_name(name, joins)
+        return froms[join].c[own]
+
+    tables = _joined(joins, _needed(columns, joins))
+    for (join_name, join), table in zip(joins.items(), tables, strict=True):
+        rows = _rows(_table(table), _conditions(join.where if filtered else None, index), join_name)
+        others = [column(other) for _, other in join.pairs]
         equal = [number_after(*one) if one[0] else one[1] for one in zip(join.prefixes, others, strict=True)]
         condition = sa.and_(*[rows.c[own] == other for (own, _), other in zip(join.pairs, equal, strict=True)])
         joined = joined.join(rows, condition, isouter=not (join.required and filtered))
         froms[join_name] = rows
-    selected = [_column(column, froms, joins).label(column) for column in columns]
-    return sa.select(*selected).select_from(joined).subquery(name)
+    return sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
 
 
-def _joined(columns: list[str], joins: Mapping[str, JoinSettings], place: str = "") -> list[SourceTable]:
-    """Return the tables that are joined."""
-    found = []
+def _needed(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> Needed:
+    """Return which columns are needed of the table itself (None) and of each join, those of conditions among them."""
+    found: dict[str | None, list[str]] = {None: []}
     for name, join in joins.items():
-        on = tuple(column for column, _ in join.pairs)
-        needed = [column for n in _named(columns, joins) if (column := _of_join(n, name, joins)) is not None]
-        conditions = tuple(filter(None, [join.where]))
-        names = tuple(dict.fromkeys([*on, *needed]))
-        found.append(SourceTable(join.table, join.db_schema, names, conditions, f"{place}join {name}"))
-    return found
-
-
-def _named(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> list[str]:
-    """Return the columns that are needed, those that only joins are on among them."""
-    return [*columns, *_on(joins)]
+        found[name] = [own for own, _ in join.pairs]
+    for name in [*columns, *_on(joins)]:
+        join_name, column = split_name(name, joins)
+        found[join_name].append(column)
+    return {name: tuple(_unique(columns)) for name, columns in found.items()}
 
 
 def _on(joins: Mapping[str, JoinSettings]) -> list[str]:
-    """Return the columns that joins are on: of the table itself, or of a join before."""
     return [other for join in joins.values() for _, other in join.pairs]
 
 
-def _own_columns(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> list[str]:
-    """Return the columns of the table itself that are needed."""
-    named = [split_name(name, joins) for name in _named(columns, joins)]
-    return list(dict.fromkeys(column for join, column in named if join is None))
-
-
-def _of_join(name: str, join: str, joins: Mapping[str, JoinSettings]) -> str | None:
-    """Return the column of this join that a name means; None if it means another one."""
-    found, column = split_name(name, joins)
-    return column if found == join else None
-
-
-def _column(
-    name: str, froms: Mapping[str | None, FromClause], joins: Mapping[str, JoinSettings]
-) -> sa.ColumnElement[Any]:
-    join, column = split_name(name, joins)
-    return froms[join].c[column]
+def _unique(names: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(filter(None, names)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import html
 import json
 import re
 import unicodedata
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lxml import etree
@@ -114,10 +114,8 @@ def read_text(value: Any, form: str = "plain") -> str:
     """Return the text of a value as people read it; "" for None, and for a serialised object.
 
     `form` is one of `Format`: how the text is written. With "auto" the value itself decides. Bytes are unpacked (gzip,
-    deflate) and decoded: UTF-8 and UTF-16, else the charset that they look like.
-
-    Raises:
-        NotText: the value is, or holds, bytes that are no text.
+    deflate) and decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the value is, or
+    holds, bytes that are no text.
     """
     if value is None:
         return ""
@@ -127,14 +125,12 @@ def read_text(value: Any, form: str = "plain") -> str:
     text = _characters(value)
     if form == "auto":
         form = find_format(text)
-    if form == "html":
-        return html_text(text)
-    if form == "markdown":
-        return markdown_text(text)
-    if form == "bbcode":
-        return bbcode_text(text)
+    readers = {"html": html_text, "markdown": markdown_text, "bbcode": bbcode_text}
+    if form in readers:
+        return readers[form](text)
     if form == "json":
-        return _json_text(text)
+        with suppress(ValueError, RecursionError):  # no JSON
+            return flatten(json.loads(text))
     return "" if form == "serialised" else text
 
 
@@ -143,20 +139,15 @@ def find_format(text: str) -> str:
     start = text[:200].lstrip()
     if _SERIALISED.match(start):
         return "serialised"
-    if start[:1] in ("{", "[") and text.rstrip()[-1:] in ("}", "]") and _is_json(text):
-        return "json"
+    if start.startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):
+            json.loads(text)
+            return "json"
     if len(_BBCODE.findall(text)) >= 2 or start.startswith(("<r>", "<t>")):
         return "bbcode"
     if _TAG.search(text) or _ENTITY.search(text):
         return "html"
     return "markdown" if len(_MARKDOWN.findall(text)) >= 2 else "plain"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def html_text(text: str) -> str:
@@ -250,14 +241,6 @@ def bbcode_text(text: str) -> str:
     return html_text(text.replace("\n", "<br>")) if "<" in text else html.unescape(text)
 
 
-def _json_text(text: str) -> str:
-    """Return the flattened JSON; the text itself if it is no JSON."""
-    try:
-        return flatten(json.loads(text))
-    except (ValueError, RecursionError):
-        return text
-
-
 def flatten(value: Any) -> str:
     """Return JSON as lines of key and value. Keys that are named like secrets are left out."""
     return "\n".join(_lines("", value))
@@ -301,7 +284,6 @@ def _scalar(value: Any) -> str:
 
 
 def _characters(value: Any) -> str:
-    """Return the value as text. Raises NotText."""
     if isinstance(value, str):
         if value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value):
             return value
@@ -315,31 +297,30 @@ def decode(value: bytes) -> str:
     """Return the text of bytes, which may be packed. Raises NotText."""
     if not value:
         return ""
-    for magic, what in MAGIC.items():
-        if value.startswith(magic):
-            raise _not_text(value, what)
-    unpacked = _unpack(value)
-    for mark, charset in BYTE_ORDER_MARKS.items():
-        if unpacked.startswith(mark):
-            return _decoded(unpacked, charset) or _refused(value)
-    text = _decoded(unpacked, "utf-8")
-    if text is None and len(unpacked) % 2 == 0:
-        odd, even = unpacked[1::2].count(0), unpacked[::2].count(0)
-        if max(odd, even) * 2 > len(unpacked) * 0.7:
-            text = _decoded(unpacked, "utf-16-le" if odd > even else "utf-16-be")
-    if text is None:
-        text = _inflated(unpacked) if unpacked is value else None
-    return text or _guessed(unpacked) or _refused(value)
+    what = next((kind for magic, kind in MAGIC.items() if value.startswith(magic)), "")
+    if not what:
+        unpacked = _unpack(value)
+        mark = next((charset for mark, charset in BYTE_ORDER_MARKS.items() if unpacked.startswith(mark)), None)
+        text = _decoded(unpacked, mark or _wide_charset(unpacked) or "utf-8")
+        if text is None and mark is None:
+            text = (_inflated(value) if unpacked is value else None) or _guessed(unpacked)
+        if text:
+            return text
+    what = what or "no known kind of file"
+    raise NotText(f"holds {len(value):,} bytes that are no text ({what}): name another column, or leave such rows out")
+
+
+def _wide_charset(value: bytes) -> str | None:
+    """Return the charset of two bytes a character that a text in Latin letters looks like."""
+    odd, even = value[1::2].count(0), value[::2].count(0)
+    wide = len(value) % 2 == 0 and max(odd, even) * 2 > len(value) * 0.7
+    return ("utf-16-le" if odd > even else "utf-16-be") if wide else None
 
 
 def _unpack(value: bytes) -> bytes:
-    """Return what gzip or zlib packed, or the value itself."""
-    if value[:2] == b"\x1f\x8b" or (value[:1] == b"\x78" and value[1:2] in (b"\x01", b"\x5e", b"\x9c", b"\xda")):
-        unpacker = zlib.decompressobj(47)  # finds out which of the two it is
-        try:
-            return unpacker.decompress(value, MAX_BYTES)
-        except (zlib.error, gzip.BadGzipFile):
-            pass
+    if value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
+        with suppress(zlib.error):
+            return zlib.decompressobj(47).decompress(value, MAX_BYTES)  # finds out which of the two it is
     return value
 
 
@@ -354,7 +335,6 @@ def _inflated(value: bytes) -> str | None:
 
 
 def _decoded(value: bytes, charset: str) -> str | None:
-    """Return the text; None if the bytes are none in this charset."""
     try:
         text = value.decode(charset)
     except ValueError:
@@ -372,11 +352,3 @@ def _guessed(value: bytes) -> str | None:
 
     found = from_bytes(value[:100_000]).best()
     return None if found is None else _decoded(value, found.encoding)
-
-
-def _refused(value: bytes) -> str:
-    raise _not_text(value, "no known kind of file")
-
-
-def _not_text(value: bytes, what: str) -> NotText:
-    return NotText(f"holds {len(value):,} bytes that are no text ({what}): name another column, or leave such rows out")

@@ -126,9 +126,12 @@ def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (('table = "note"', 'table = "nots"'), "there is no table 'nots', did you mean 'note'?"),
-        (('"body"]', '"boddy"]'), "there is no column 'boddy' in table 'note', did you mean 'body'?"),
-        (('text = ["title", "body"]', 'text = "priority"'), "column 'priority' of table 'note' is INTEGER, not text"),
+        (('table = "note"', 'table = "nots"'), "table 'nots' cannot be read: no such table: nots"),
+        (('"body"]', '"boddy"]'), "table 'note' cannot be read: no such column: note.boddy"),
+        (
+            ('text = ["title", "body"]', 'text = "priority"'),
+            "column 'priority' of table 'note' gives int (1), not text",
+        ),
         (("sqlite:///source.db", "sqlite:///nowhere.db"), "there is no file"),
         (("sqlite:///source.db", "oracle://u:secret@h/x"), "no driver for 'oracle'"),
     ],

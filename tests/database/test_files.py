@@ -1,13 +1,14 @@
-"""Files that are replaced as a whole."""
+"""Files that are replaced as a whole, and those of the owner alone."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from rag_index.database.files import replace_file, replacement
+from rag_index.database.files import private_file, private_folder, replace_file, replacement
 
 
 @pytest.fixture
@@ -38,26 +39,6 @@ def test_content_is_on_disk_before_the_rename_and_the_folder_after_it(file, monk
     assert (before, folder, after) == (b"old", str(file.parent), b"new")
 
 
-def test_a_reader_sees_the_old_content_until_the_block_ends(file):
-    with replacement(file) as temporary:
-        temporary.write_bytes(b"new")
-        assert temporary.parent == file.parent
-        assert file.read_bytes() == b"old"
-    assert file.read_bytes() == b"new"
-
-
-def test_an_error_in_the_block_keeps_the_old_content(file):
-    def fail_half_way():
-        with replacement(file, sync=True) as temporary:
-            temporary.write_bytes(b"ne")
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        fail_half_way()
-    assert file.read_bytes() == b"old"
-    assert list(file.parent.iterdir()) == [file]
-
-
 def test_a_full_disk_keeps_the_old_content(file, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -74,4 +55,50 @@ def test_two_writers_do_not_share_a_temporary_file(file):
         assert one != other
         one.write_bytes(b"one")
         other.write_bytes(b"other")
+        assert file.read_bytes() == b"old"
     assert file.read_bytes() == b"one", "the outer block ends last"
+
+
+def mode(path) -> str:
+    return f"{path.stat().st_mode & 0o777:o}"
+
+
+def test_a_new_folder_and_the_missing_ones_above_it_are_the_owners_alone(tmp_path):
+    tmp_path.chmod(0o755)
+    private_folder(tmp_path / "data" / "qdrant")
+    assert [mode(tmp_path), mode(tmp_path / "data"), mode(tmp_path / "data" / "qdrant")] == ["755", "700", "700"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o755, "700"), (0o777, "700"), (0o701, "700"), (0o750, "750"), (0o2770, "770")]
+)
+def test_an_existing_folder_is_closed_to_all_others_but_not_to_a_group_that_was_let_in(tmp_path, before, after):
+    folder = tmp_path / "qdrant"
+    folder.mkdir()
+    folder.chmod(before)
+    private_folder(folder)
+    assert mode(folder) == after
+
+
+def test_a_database_and_the_files_beside_it_are_the_owners_alone(tmp_path):
+    path = tmp_path / "data" / "ledger.db"
+    private_file(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (x)")
+        assert {file.name: mode(file) for file in path.parent.iterdir()} == {
+            "ledger.db": "600", "ledger.db-shm": "600", "ledger.db-wal": "600",
+        }  # fmt: skip
+
+
+def test_an_old_database_is_closed_with_the_files_beside_it(tmp_path):
+    tmp_path.chmod(0o755)
+    for name in ("ledger.db", "ledger.db-wal", "ledger.dbx"):
+        (tmp_path / name).write_text("kept")
+        (tmp_path / name).chmod(0o644)
+    private_file(tmp_path / "ledger.db")
+    assert {file.name: mode(file) for file in tmp_path.iterdir()} == {
+        "ledger.db": "600", "ledger.db-wal": "600", "ledger.dbx": "644",
+    }  # fmt: skip
+    assert (tmp_path / "ledger.db").read_text() == "kept"
+    assert mode(tmp_path) == "755", "the folder may hold other things too"

@@ -373,7 +373,7 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
     project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
     diagnosis = repair(project.settings, None, lambda names, rebuild: pytest.fail("no run can read it"))
     assert counts_by_kind(diagnosis) == {"unreadable_source": 1, "orphan_points": 1}
-    assert "there is no table 'nope'" in diagnosis.findings[0].message
+    assert "table 'nope' cannot be read" in diagnosis.findings[0].message
     assert project.points() == points
 
 

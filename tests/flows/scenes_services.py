@@ -34,7 +34,7 @@ def wrong_settings(stage: Stage, _: FakeQdrant) -> int:
     right = stage.project.config.read_text()
     codes = set()
     for old, new, words in (
-        ('table = "note"', 'table = "nothing"', "there is no table 'nothing'"),
+        ('table = "note"', 'table = "nothing"', "table 'nothing' cannot be read"),
         ('"body"]', '"nothing"]', "nothing"),
         ('table = "note"', 'query = "SELECT nullif(id, 3) AS id, title, body, author, priority FROM note"', "NULL"),
     ):

@@ -107,7 +107,7 @@ def test_one_index_that_fails_does_not_stop_the_others(project):
     project.write_settings(good.replace("[[indexes]]", bad + "\n[[indexes]]", 1))
     report = project.index(serial=True)
     assert [(o.index, o.state) for o in report.indexes] == [("broken", "failed"), ("notes", "completed")]
-    assert "there is no table 'nothing'" in report.indexes[0].message
+    assert "table 'nothing' cannot be read" in report.indexes[0].message
     assert len(project.texts()) == 20
 
 

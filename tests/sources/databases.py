@@ -15,10 +15,11 @@ KINDS = ["sqlite", "postgresql", "mariadb"]
 
 
 class SourceDatabase:
-    """An empty database."""
+    """An empty database. `source` opens an index of its table `note`, unless the test names another."""
 
     def __init__(self, url):
         self.url = url
+        self.kind = url.get_backend_name()
         self._open = []
 
     def run(self, *statements, rows=None):
@@ -29,12 +30,24 @@ class SourceDatabase:
             if rows is None:
                 cursor.execute(statement)
             else:
-                sqlite = self.url.get_backend_name() == "sqlite"
-                cursor.executemany(statement if sqlite else statement.replace("?", "%s"), rows)
+                cursor.executemany(statement if self.kind == "sqlite" else statement.replace("?", "%s"), rows)
         session.close()
+        return self
 
-    def source(self, kind=SqlSource, **given):
-        self._open.append(kind(self.url, IndexSettings(**given)))
+    def notes(self, count, first=1):
+        columns = "id INTEGER PRIMARY KEY, body VARCHAR(50), author VARCHAR(50)"
+        rows = [(i, f"note {i}", f"author {i}") for i in range(first, first + count)]
+        return self.run(f"CREATE TABLE IF NOT EXISTS note ({columns})").run(
+            "INSERT INTO note VALUES (?, ?, ?)", rows=rows
+        )
+
+    def source(self, kind=SqlSource, *, url=None, timeout=60.0, **given):
+        values = {"name": "notes", "key": "id", **given}
+        if "parts" not in given and "title" not in given:
+            values.setdefault("text", "body")
+        if "query" not in given:
+            values.setdefault("table", "note")
+        self._open.append(kind(url or self.url, IndexSettings(**values), timeout=timeout))
         return self._open[-1]
 
     def digests(self, **given):

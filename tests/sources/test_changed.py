@@ -1,70 +1,45 @@
-"""`changed_since`: which rows are read, which stay unread, and clocks that disagree; on SQLite and PostgreSQL."""
+"""`changed_since`: which rows are read, which stay unread, and clocks that disagree."""
 
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 
 import pytest
 
-from rag_index.database.urls import database_url
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceError
-from rag_index.settings.index import IndexSettings
 from rag_index.sources.changed import ChangedSource
-from tests.live.postgres import postgres
+from tests.sources.databases import open_database
 
-__all__ = ["postgres"]
-
-KINDS = {"timestamptz": "timestamptz", "timestamp": "timestamp", "date": "date", "text": "text"}
+KINDS = {"timestamptz": "postgresql", "timestamp": "postgresql", "date": "postgresql", "datetime": "mariadb",
+         "text": "sqlite"}  # fmt: skip
 
 
 class Table:
-    """A table of (id, body, at) on SQLite or PostgreSQL. `ago` returns a time in the type of the column."""
+    """A table of (id, body, at). `ago` returns a time in the type of the column."""
 
-    def __init__(self, kind: str, folder, server=None) -> None:
-        self.kind = kind
-        self._server = server
-        if server is None:
-            self.url = database_url(f"sqlite:///{folder}/s.db", folder)
-            self._db = sqlite3.connect(folder / "s.db", isolation_level=None)
-        else:
-            self._context = server.database()
-            name = self._context.__enter__()
-            self.url = server.url(name)
-            self._db = server.connect(name)
-        self._db.execute(f"CREATE TABLE note (id integer PRIMARY KEY, body text, at {kind})")
-
-    def close(self) -> None:
-        self._db.close()
-        if self._server is not None:
-            self._context.__exit__(None, None, None)
+    def __init__(self, kind: str, database) -> None:
+        self.kind, self.database = kind, database
+        database.run(f"CREATE TABLE note (id integer PRIMARY KEY, body text, at {kind} NULL)")
 
     def ago(self, **past):
         time = dt.datetime.now(dt.UTC) - dt.timedelta(**past)
-        return {
-            "timestamptz": time, "timestamp": time.replace(tzinfo=None), "date": time.date(),
-            "text": time.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00"),
-        }[self.kind]  # fmt: skip
+        plain = time.replace(tzinfo=None)
+        text = plain.isoformat(sep=" ", timespec="seconds")
+        return {"timestamptz": time, "date": time.date(), "text": text}.get(self.kind, plain)
 
     def put(self, number: int, at, body: str = "x") -> None:
-        placeholder = "?" if self._server is None else "%s"
-        self._db.execute(f"DELETE FROM note WHERE id = {number}")
-        self._db.execute(f"INSERT INTO note VALUES ({placeholder}, {placeholder}, {placeholder})", (number, body, at))
+        self.database.run(f"DELETE FROM note WHERE id = {number}")
+        self.database.run("INSERT INTO note VALUES (?, ?, ?)", rows=[(number, body, at)])
 
     def source(self, **more) -> ChangedSource:
-        settings = {"name": "n", "table": "note", "key": "id", "text": "body", "changed_since": "at", **more}
-        return ChangedSource(self.url, IndexSettings(**settings))
+        return self.database.source(ChangedSource, **{"changed_since": "at", **more})
 
 
-@pytest.fixture(params=[*KINDS, "sqlite"])
+@pytest.fixture(params=KINDS)
 def table(request, tmp_path):
-    if request.param == "sqlite":
-        made = Table("text", tmp_path)
-    else:
-        made = Table(KINDS[request.param], tmp_path, request.getfixturevalue("postgres"))
-    yield made
-    made.close()
+    with open_database(KINDS[request.param], request, tmp_path) as database:
+        yield Table(request.param, database)
 
 
 def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
@@ -75,7 +50,6 @@ def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
         documents += page.documents.keys
         unread += page.unread
         if (cursor := page.cursor) is None:
-            source.close()
             return documents, unread
 
 
@@ -85,18 +59,20 @@ def since(table: Table, watermark: str, must_read=lambda keys: False) -> tuple[l
     return read(source)
 
 
-def old(table: Table, count: int) -> None:
-    """Add rows of ten days ago, and one of two days ago, whose time becomes the watermark."""
+def old(table: Table, count: int) -> str:
+    """Add rows of ten days ago, and one of two days ago, whose time becomes the watermark that is returned."""
     for number in range(1, count + 1):
         table.put(number, table.ago(days=10))
     table.put(100, table.ago(days=2))
+    return table.source().watermark()
 
 
 def test_only_what_changed_is_read(table):
-    old(table, 10)
-    source = table.source()
-    assert read(source)[0] == [*map(str, range(1, 11)), "100"], "all rows, until `read_since` is called"
-    watermark = table.source().watermark()
+    assert table.source().watermark() is None
+    table.put(1, None)
+    assert table.source().watermark() is None, "no row has a time"
+    watermark = old(table, 10)
+    assert read(table.source())[0] == [*map(str, range(1, 11)), "100"], "all rows, until `read_since` is called"
     table.put(4, table.ago(minutes=1), "new words")
     table.put(11, table.ago(minutes=1))
     table.put(7, None)
@@ -105,71 +81,45 @@ def test_only_what_changed_is_read(table):
     assert unread == ["1", "2", "3", "5", "6", "8", "9", "10"]
 
 
-def test_a_row_from_the_future_hides_nothing(table):
+def test_rows_from_the_future_hide_nothing_and_late_commits_are_read(table):
     old(table, 5)
     table.put(9, table.ago(days=-4000))
     watermark = table.source().watermark()
     table.put(3, table.ago(minutes=1))
+    table.put(1, table.ago(days=2, minutes=50))  # dated before the scan and committed after it: the overlap is for that
     documents, unread = since(table, watermark)
-    assert documents == ["3", "9", "100"]
-    assert unread == ["1", "2", "4", "5"]
-
-
-def test_a_change_that_is_committed_after_later_ones_is_read(table):
-    """The row was dated before the scan and committed after it, which is what the overlap is for."""
-    old(table, 3)
-    watermark = table.source().watermark()
-    table.put(1, table.ago(days=2, minutes=50))
-    assert "1" in since(table, watermark)[0]
+    assert documents == ["1", "3", "9", "100"]
+    assert unread == ["2", "4", "5"]
 
 
 def test_a_page_with_a_key_that_must_be_read_is_read_in_full(table):
-    old(table, 9)
-    watermark = table.source().watermark()
-    documents, unread = since(table, watermark, must_read=lambda keys: "5" in keys)
+    documents, unread = since(table, old(table, 9), must_read=lambda keys: "5" in keys)
     assert documents == ["4", "5", "6", "100"]
     assert unread == ["1", "2", "3", "7", "8", "9"]
 
 
-def test_without_rows_or_times_there_is_no_watermark(table):
-    assert table.source().watermark() is None
-    table.put(1, None)
-    assert table.source().watermark() is None
-
-
-def test_a_column_without_times_is_refused(tmp_path):
-    table = Table("integer", tmp_path)
-    table.put(1, 17)
-    with pytest.raises(SettingsError, match=r"changed_since 'at' holds int \(17\), not times"):
-        table.source().watermark()
-    table.put(1, "yesterday")
-    with pytest.raises(SettingsError, match="does not begin with a date"):
-        table.source().watermark()
-    with pytest.raises(SettingsError, match="there is no column 'when'"):
+def test_a_column_without_times_is_refused(sqlite):
+    table = Table("integer", sqlite)
+    for value, shown in ((17, r"int \(17\)"), ("yesterday", r"str \('yesterday'\)")):
+        table.put(1, value)
+        with pytest.raises(SettingsError, match=rf"changed_since 'at' holds {shown}, not times"):
+            table.source().watermark()
+    with pytest.raises(SettingsError, match=r"table 'note' cannot be read: .*when"):
         table.source(changed_since="when").check()
-    table.close()
 
 
-def test_several_columns_as_key_and_a_query(tmp_path):
-    db = sqlite3.connect(tmp_path / "s.db")
-    db.execute("CREATE TABLE part (site text, number integer, body text, at text)")
-    for site in "abc":
-        for number in range(5):
-            db.execute("INSERT INTO part VALUES (?, ?, 'x', '2026-01-02 10:00:00')", (site, number))
-    db.commit()
-    index = IndexSettings(name="n", query="SELECT * FROM part", key=["site", "number"], text="body", changed_since="at")
-    url = database_url(f"sqlite:///{tmp_path}/s.db", tmp_path)
-    db.execute("INSERT INTO part VALUES ('z', 1, 'x', '2026-01-09 10:00:00')")
-    db.commit()
-    watermark = ChangedSource(url, index).watermark()
-    db.execute("UPDATE part SET at = '2026-11-01 00:00:00' WHERE site = 'b' AND number = 3")
-    db.commit()
-    source = ChangedSource(url, index)
+def test_several_columns_as_key_and_a_query(database):
+    database.run("CREATE TABLE part (site VARCHAR(9), number integer, body VARCHAR(9), at VARCHAR(30))")
+    rows = [(site, number, "x", "2026-01-02 10:00:00") for site in "abc" for number in range(5)]
+    database.run("INSERT INTO part VALUES (?, ?, ?, ?)", rows=[*rows, ("z", 1, "x", "2026-01-09 10:00:00")])
+    index = {"query": "SELECT * FROM part", "key": ["site", "number"], "changed_since": "at"}
+    source = database.source(ChangedSource, **index)
+    watermark = source.watermark()
+    database.run("UPDATE part SET at = '2026-11-01 00:00:00' WHERE site = 'b' AND number = 3")
     source.read_since(watermark, lambda keys: False)
     documents, unread = read(source, rows=4)
     assert documents == [encode_key(("b", 3)), encode_key(("z", 1))]
     assert len(unread) == 14
-    db.execute("INSERT INTO part VALUES ('b', 3, 'twice', '2020-01-01')")
-    db.commit()
+    database.run("INSERT INTO part VALUES ('b', 3, 'twice', '2020-01-01')")
     with pytest.raises(SourceError, match="more than once"):
         read(source, rows=4)

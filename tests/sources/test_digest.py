@@ -1,8 +1,9 @@
-"""Digests of buckets: every random edit of a real database is found, and little is read to find it."""
+"""Digests of buckets: every random edit of values of any type is found, and little is read to find it."""
 
 from __future__ import annotations
 
-import sqlite3
+import datetime as dt
+import json
 from contextlib import closing
 
 import pytest
@@ -13,194 +14,273 @@ from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
 from rag_index.sources.digest import DigestSource
-from tests.sources.digests import Corpus, State, alike, change_places, edits, everything, many_buckets, scan
+from tests.sources.digests import State, everything, rescan, scan
 
-VALUES = st.one_of(
-    st.none(),
-    st.integers(-(2**63), 2**63 - 1),
-    st.floats(allow_nan=False),
-    st.text(max_size=8),
-    st.binary(max_size=8),
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+TIMES = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))  # noqa: DTZ001
+DECIMALS = st.decimals(-(10**12), 10**12, places=4, allow_nan=False)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(-1, 1), TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=5,
+).map(json.dumps)
+ANY = st.one_of(
+    st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=8), st.binary(max_size=8),
     st.sampled_from(
         ["", "\0", "1", "1.0", "a\nb", "é", "e\u0301", "{}", "[1,2]", '{"a": null}', b"", b"1", 0, 1, -0.0]
     ),
-)
-TEXTS = st.one_of(st.none(), st.text(max_size=20), st.sampled_from(["", " ", "0", "\0"]))
-
-
-class SqliteCorpus(Corpus):
-    """A table of SQLite, whose columns hold values of any type."""
-
-    def __init__(self, folder, key: str = "id INTEGER PRIMARY KEY") -> None:
-        self.path = folder / "source.db"
-        self.path.unlink(missing_ok=True)
-        self.db = sqlite3.connect(self.path)
-        self.db.execute(f"CREATE TABLE note ({key}, body, one, two)")
-
-    def execute(self, statement, values=()):
-        self.db.execute(statement.replace("%s", "?"), values)
-        self.db.commit()
-
-    def source(self, **more) -> DigestSource:
-        return DigestSource(database_url(f"sqlite:///{self.path}", self.path.parent), index(**more))
-
-
-def index(**more) -> IndexSettings:
-    given = {"name": "n", "table": "note", "key": "id", "text": "body", "payload": ["one", "two"], **more}
-    return IndexSettings(**given)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("digests")
-
-
-KEYS = {
-    "numbers": ("id INTEGER PRIMARY KEY", st.integers(-50, 400)),
-    "far apart": ("id INTEGER PRIMARY KEY", st.integers(-(2**63), 2**63 - 1)),
-    "texts": ("id TEXT PRIMARY KEY NOT NULL", st.text(min_size=1, max_size=3)),
-    "any type": ("id PRIMARY KEY NOT NULL", st.one_of(st.integers(0, 99), st.text(max_size=2), st.floats(0, 9))),
+)  # fmt: skip
+COLUMNS = {
+    "sqlite": {"body": ("", st.one_of(TEXT, st.sampled_from(["", " ", "\0"]))), "one": ("", ANY), "two": ("", ANY)},
+    "postgresql": {
+        "body": ("text", TEXT),
+        "an_int": ("bigint", st.integers(-(2**63), 2**63 - 1)),
+        "a_float": ("double precision", st.floats()),
+        "a_real": ("real", st.floats(width=32)),
+        "a_number": ("numeric", DECIMALS),
+        "a_time": ("timestamptz", TIMES.map(lambda at: at.replace(tzinfo=dt.UTC))),
+        "a_day": ("date", st.dates()),
+        "a_flag": ("boolean", st.booleans()),
+        "raw": ("bytea", st.binary(max_size=9)),
+        "a_json": ("json", JSON.filter(lambda text: "\\u0000" not in text)),
+        "a_jsonb": ("jsonb", JSON.filter(lambda text: "\\u0000" not in text)),
+        "words": ("text[]", st.lists(st.one_of(st.none(), TEXT), max_size=3)),
+        "numbers": ("int[]", st.lists(st.integers(-9, 9), max_size=3)),
+        "padded": ("char(5)", st.text("ab ", max_size=5)),
+    },
+    "mariadb": {
+        "body": ("LONGTEXT", TEXT),
+        "an_int": ("BIGINT", st.integers(-(2**63), 2**63 - 1)),
+        "a_float": ("DOUBLE", st.floats(allow_nan=False, allow_infinity=False)),
+        "a_real": ("FLOAT", st.floats(-(2.0**99), 2.0**99, width=32)),
+        "a_number": ("DECIMAL(30,4)", DECIMALS),
+        "a_time": ("TIMESTAMP(6) NULL", TIMES),
+        "a_day": ("DATE", st.dates(dt.date(1, 1, 1))),
+        "a_span": ("TIME(6)", st.timedeltas(dt.timedelta(hours=-800), dt.timedelta(hours=800))),
+        "a_flag": ("BOOLEAN", st.booleans()),
+        "raw": ("LONGBLOB", st.binary(max_size=9)),
+        "bits": ("BIT(12)", st.integers(0, 4095)),
+        "a_json": ("JSON", JSON),
+        "latin": ("TEXT CHARACTER SET latin1", st.text("aé ", max_size=5)),
+        "a_choice": ("ENUM('', 'one', 'One more')", st.sampled_from(["", "one", "One more"])),
+    },
 }
+KEYS = {
+    "numbers": ("BIGINT", st.integers(-50, 400)),
+    "far apart": ("BIGINT", st.integers(-(2**63), 2**63 - 1)),
+    "texts": ("VARCHAR(9)", st.text("abcxyz01_", min_size=1, max_size=4)),
+    "any type": ("", st.one_of(st.integers(0, 99), st.text(max_size=2), st.floats(0, 9))),
+    "times": ("TIMESTAMP", TIMES.map(lambda at: at.replace(microsecond=0))),
+}
+INDEX = {"payload": ["one", "two"]}
+QUERY = {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}
 
 
-@pytest.mark.parametrize("keys", KEYS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def put(database, statement, *values):
+    database.run(statement, rows=[values])
+
+
+def create(database, key="INTEGER", one="", two=""):
+    database.run("DROP TABLE IF EXISTS note")
+    if database.kind != "sqlite":
+        one, two = one or "TEXT", two or "TEXT"
+    database.run(f"CREATE TABLE note (id {key} PRIMARY KEY, body VARCHAR(90), one {one}, two {two})")
+    return database
+
+
+@pytest.mark.parametrize(
+    ("database", "keys"),
+    [("sqlite", key) for key in ("numbers", "far apart", "texts", "any type")]
+    + [(kind, key) for kind in ("postgresql", "mariadb") for key in ("numbers", "texts", "times")],
+    indirect=["database"],
+)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_every_edit_of_sqlite_is_found(folder, keys, data):
+def test_every_edit_is_found(database, keys, data):
     column, key = KEYS[keys]
-    with closing(SqliteCorpus(folder, column).db) as _:
-        pass
-    corpus = SqliteCorpus(folder, column)
-    columns = {"body": TEXTS, "one": VALUES, "two": VALUES}
-    edits(corpus, data, key, columns, rounds=3)
-    corpus.db.close()
+    known = COLUMNS[database.kind]
+    names = data.draw(st.lists(st.sampled_from(sorted(known)), max_size=3, unique=True), label="columns")
+    columns = {name: known[name] for name in {"body": 0, **dict.fromkeys(names)}}
+    values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
+    database.run("DROP TABLE IF EXISTS note")
+    types = ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items())
+    database.run(f"CREATE TABLE note (id {column} PRIMARY KEY NOT NULL, {types})")
+    index = {"payload": [name for name in columns if name != "body"], **data.draw(st.sampled_from([{}, QUERY]))}
+    there: dict[tuple, object] = {}
+
+    def insert(new):
+        if (type(new), new) not in there:
+            marks = ", ".join(["?"] * (len(columns) + 1))
+            row = [data.draw(one) for one in values.values()]
+            put(database, f"INSERT INTO note (id, {', '.join(columns)}) VALUES ({marks})", new, *row)
+            there[type(new), new] = new
+
+    distinct = lambda value: str(value) if keys == "any type" else value  # noqa: E731
+    for new in data.draw(st.lists(key, max_size=40, unique_by=distinct), label="keys"):
+        insert(new)
+    state = State()
+    for _ in range(3):
+        rescan(database, state, **index)
+        assert {key: row[1:] for key, row in state.documents.items()} == everything(database, **index)
+        for _ in range(data.draw(st.integers(0, 4), label="edits")):
+            kind = data.draw(st.sampled_from(["insert", "update", "delete"] if there else ["insert"]), label="kind")
+            if kind == "insert":
+                new = data.draw(key, label="key")
+                if distinct(new) not in {distinct(one) for one in there.values()}:
+                    insert(new)
+                continue
+            some = data.draw(st.sampled_from(sorted(there.values(), key=repr)), label="of")
+            if kind == "delete":
+                put(database, "DELETE FROM note WHERE id = ?", some)
+                del there[type(some), some]
+            else:
+                name = data.draw(st.sampled_from(sorted(columns)), label="column")
+                put(database, f"UPDATE note SET {name} = ? WHERE id = ?", data.draw(values[name]), some)
+
+
+ALIKE = [
+    ("sqlite", "", [None, "", 0, "0", 0.0, b"0", "None", "NULL", 1, "1", 1.0, b"1"]),
+    ("postgresql", "text", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A"]),
+    ("postgresql", "json", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
+    ("postgresql", "text[]", [None, [], [""], [None], ["", ""], ["a", "b"], ["a,b"]]),
+    ("postgresql", "numeric", [None, 0, 1, 10, -1]),
+    ("mariadb", "TEXT", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A", "\u00e4"]),
+    ("mariadb", "JSON", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
+    ("mariadb", "DECIMAL(10,2)", [None, 0, 1, 10, -1]),
+]
+
+
+@pytest.mark.parametrize(("database", "kind", "values"), ALIKE, indirect=["database"])
+def test_values_that_look_alike_differ(database, kind, values):
+    """Each is put into the column after several others: every one of these changes is found."""
+    create(database, one=kind).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(100)])
+    state = State()
+    for value in [*values, *values[-2::-1], *values[2::2], *values[1::2]]:
+        mark = f"?::{kind}" if database.kind == "postgresql" else "?"
+        put(database, f"UPDATE note SET one = {mark} WHERE id = 7", value)
+        assert rescan(database, state, **INDEX), value
+        assert not rescan(database, state, **INDEX), value
+
+
+@pytest.mark.parametrize("more", [{}, QUERY], ids=["table", "query"])
+def test_values_that_change_places_are_found(database, more):
+    index = {**INDEX, **more}
+    create(database).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(20)])
+    database.run("UPDATE note SET one = 'left', two = 'right', body = 'a text' WHERE id = 6")
+    database.run("UPDATE note SET one = 'left', two = 'right', body = 'another' WHERE id = 7")
+    state = State()
+    rescan(database, state, **index)
+    for statement in (
+        "UPDATE note SET one = 'right', two = 'left' WHERE id = 6",
+        "UPDATE note SET one = 'rightl', two = 'eft' WHERE id = 6",
+        "UPDATE note SET one = 'left', two = 'right' WHERE id = 6",
+        "UPDATE note SET body = CASE id WHEN 6 THEN 'another' ELSE 'a text' END WHERE id IN (6, 7)",
+        "DELETE FROM note WHERE id = 6",
+        "UPDATE note SET id = 6 WHERE id = 7",
+    ):
+        database.run(statement)
+        assert rescan(database, state, **index), statement
+        assert {key: row[1:] for key, row in state.documents.items()} == everything(database, **index), statement
+        assert not rescan(database, state, **index), statement
+
+
+@pytest.mark.parametrize("key", [int, str])
+def test_more_buckets_than_a_query_can_list(database, monkeypatch, key):
+    """Change rows in more buckets than a query lists, and delete and add some between them."""
+    monkeypatch.setattr("rag_index.sources.digest.MAX_LISTED", 3)
+    create(database, "VARCHAR(9)" if key is str else "BIGINT")
+    database.run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(key(n),) for n in range(1000)])
+    state = State()
+    rescan(database, state, **INDEX)
+    for statement in ("UPDATE note SET body = 'other' WHERE id = ?", "DELETE FROM note WHERE id = ?"):
+        database.run(statement, rows=[(key(n),) for n in (300, 340, 380, 420, 460, 500, 560)])
+        put(database, "UPDATE note SET body = ? WHERE id = ?", f"between: {statement}", key(440))
+        rescan(database, state, **INDEX)
+        assert {key: row[1:] for key, row in state.documents.items()} == everything(database, **INDEX)
+        assert not rescan(database, state, **INDEX)
 
 
 @pytest.fixture
-def corpus(tmp_path):
-    corpus = SqliteCorpus(tmp_path)
-    corpus.db.executemany("INSERT INTO note VALUES (?, ?, 1, NULL)", [(n, f"text {n}") for n in range(1, 5001)])
-    corpus.db.commit()
-    yield corpus
-    corpus.db.close()
+def many(sqlite):
+    """A table of 5,000 rows."""
+    create(sqlite).run("INSERT INTO note VALUES (?, 'text', 1, NULL)", rows=[(n,) for n in range(1, 5001)])
+    return sqlite
 
 
-def rescan(corpus, state) -> int:
-    with closing(corpus.source()) as source:
-        scan(source, state)
-    return state.rows_read
-
-
-def test_only_the_ranges_of_keys_with_changes_are_read(corpus):
+def test_only_the_ranges_of_keys_with_changes_are_read(many):
     state = State()
-    assert rescan(corpus, state) == 5000
-    assert rescan(corpus, state) == 0
-    corpus.execute("UPDATE note SET two = '' WHERE id = 2500")
-    assert rescan(corpus, state) < 200
-    for number in range(5001, 5101):
-        corpus.execute("INSERT INTO note VALUES (%s, 'new', 1, NULL)", (number,))
-    assert 100 <= rescan(corpus, state) < 300
-    corpus.execute("UPDATE note SET one = 2")
-    assert rescan(corpus, state) == 5100, "everything changed"
-    assert rescan(corpus, state) == 0
+    assert len(rescan(many, state)) == 5000
+    assert not rescan(many, state)
+    many.run("UPDATE note SET body = '' WHERE id = 2500")
+    assert len(rescan(many, state)) < 200
+    many.run("INSERT INTO note VALUES (?, 'new', 1, NULL)", rows=[(n,) for n in range(5001, 5101)])
+    assert 100 <= len(rescan(many, state)) < 300
+    many.run("UPDATE note SET body = 'b'")
+    assert len(rescan(many, state)) == 5100, "everything changed"
+    assert not rescan(many, state)
 
 
-def test_bytes_that_are_no_text_are_seen_as_they_are_read(corpus):
+def test_bytes_that_are_no_text_are_seen_as_they_are_read(many):
     state = State()
-    corpus.execute("UPDATE note SET body = CAST(x'ff41' AS TEXT) WHERE id = 7")
-    rescan(corpus, state)
-    assert rescan(corpus, state) == 0
-    corpus.execute("UPDATE note SET body = CAST(x'ff42' AS TEXT) WHERE id = 7")
-    assert 0 < rescan(corpus, state) < 200
-    assert rescan(corpus, state) == 0
+    many.run("UPDATE note SET body = CAST(x'ff41' AS TEXT) WHERE id = 7")
+    rescan(many, state)
+    assert not rescan(many, state)
+    many.run("UPDATE note SET body = CAST(x'ff42' AS TEXT) WHERE id = 7")
+    assert 0 < len(rescan(many, state)) < 200
+    assert not rescan(many, state)
 
 
-def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_next_scan(corpus):
+def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_next_scan(many):
     state = State()
-    rescan(corpus, state)
+    rescan(many, state)
 
     def meanwhile():
-        corpus.execute("UPDATE note SET body = 'in a bucket that is read' WHERE id = 2501")
-        corpus.execute("UPDATE note SET body = 'in a bucket that stays unread' WHERE id = 7")
+        many.run("UPDATE note SET body = 'in a bucket that is read' WHERE id = 2501")
+        many.run("UPDATE note SET body = 'in a bucket that stays unread' WHERE id = 7")
 
-    corpus.execute("UPDATE note SET body = 'before' WHERE id = 2500")
-    with closing(corpus.source()) as source:
+    many.run("UPDATE note SET body = 'before' WHERE id = 2500")
+    with closing(many.digests()) as source:
         scan(source, state, between=meanwhile)
-    assert 0 < rescan(corpus, state) < 200, "the bucket that was read is known as it was read"
-    assert {key: row[1:] for key, row in state.documents.items()} == everything(corpus)
-    assert rescan(corpus, state) == 0
+    assert 0 < len(rescan(many, state)) < 200, "the bucket that was read is known as it was read"
+    assert {key: row[1:] for key, row in state.documents.items()} == everything(many)
+    assert not rescan(many, state)
 
 
-def test_values_that_look_alike_differ(corpus):
-    alike(corpus, "two", [None, "", 0, "0", 0.0, b"0", "None", "NULL", 1, "1", 1.0, b"1"])
-
-
-def test_values_that_change_places_are_found(corpus):
-    change_places(corpus)
-
-
-@pytest.mark.parametrize("keys", ["numbers", "texts"])
-def test_more_buckets_than_a_query_can_list(tmp_path, monkeypatch, keys):
-    monkeypatch.setattr("rag_index.sources.digest.MAX_LISTED", 3)
-    corpus = SqliteCorpus(tmp_path, KEYS[keys][0])
-    many_buckets(corpus, str if keys == "texts" else int)
-    corpus.db.close()
-
-
-def grow(corpus) -> None:
-    corpus.db.executemany("INSERT INTO note VALUES (?, 'new', 1, NULL)", [(n,) for n in range(131, 5001)])
-    corpus.db.commit()
-
-
-def test_a_source_that_has_grown_gets_larger_buckets(corpus, monkeypatch):
+def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, monkeypatch):
     state = State()
-    corpus.execute("DELETE FROM note WHERE id > 130")
-    rescan(corpus, state)
-    grow(corpus)
-    assert rescan(corpus, state) == 5000
-    assert len(state.known) > 1000, "the buckets of 130 documents"
-    monkeypatch.setattr("rag_index.sources.digest.MAX_BUCKETS", 1000)
-    assert rescan(corpus, state) == 5000
-    assert len(state.known) < 100
-    corpus.execute("UPDATE note SET two = 5 WHERE id = 2500")
-    assert 0 < rescan(corpus, state) < 200
-
-
-def test_a_source_whose_keys_are_far_apart_now_gets_buckets_by_their_hashes(corpus, monkeypatch):
-    state = State()
-    rescan(corpus, state)
-    corpus.db.executemany("INSERT INTO note VALUES (?, 'far', 1, NULL)", [(n * 10**6,) for n in range(1, 2001)])
-    corpus.db.commit()
-    rescan(corpus, state)
+    many.run("DELETE FROM note WHERE id > 130")
+    rescan(many, state)
+    many.run("INSERT INTO note VALUES (?, 'new', 1, NULL)", rows=[(n,) for n in range(131, 5001)])
+    assert len(rescan(many, state)) == 5000
+    assert len(state.known) < 100, "more than half of it is new"
+    many.run("INSERT INTO note VALUES (?, 'far', 1, NULL)", rows=[(n * 10**6,) for n in range(1, 2001)])
+    assert 2000 <= len(rescan(many, state)) < 3000
     assert len(state.known) > 2000, "a bucket for each of them"
     monkeypatch.setattr("rag_index.sources.digest.MAX_BUCKETS", 1000)
-    assert rescan(corpus, state) == 7000
-    assert len(state.known) < 100
-    assert rescan(corpus, state) == 0
+    assert len(rescan(many, state)) == 7000
+    assert len(state.known) < 100, "keys that are far apart are hashed"
+    assert not rescan(many, state)
 
 
-def test_a_source_that_has_grown_gets_larger_buckets_when_everything_is_read(corpus):
+def test_with_digests_of_another_version_everything_is_read(many):
     state = State()
-    corpus.execute("DELETE FROM note WHERE id > 130")
-    rescan(corpus, state)
-    grow(corpus)
-    state.read_everything = True
-    assert rescan(corpus, state) == 5000
-    assert len(state.known) < 100
-    state.read_everything = False
-    assert rescan(corpus, state) == 0
-
-
-def test_with_digests_of_another_version_everything_is_read(corpus):
-    state = State()
-    rescan(corpus, state)
+    rescan(many, state)
     layout = state.last_watermark
     state.last_watermark = layout.replace("[1,", "[0,")
-    assert rescan(corpus, state) == 5000
+    assert len(rescan(many, state)) == 5000
     assert state.last_watermark == layout
 
 
 def test_a_database_without_digests_is_refused_in_one_line(tmp_path):
     url = database_url("mssql+pyodbc://h/d", tmp_path)
     with pytest.raises(SettingsError, match=r"digest = true.*mssql|mssql"):
-        DigestSource(url, index())
+        DigestSource(url, IndexSettings(name="n", table="note", key="id", text="body"))
+
+
+def test_groups_of_a_column_are_read_beside_digests(database):
+    create(database).run("INSERT INTO note VALUES (1, 'text', 'staff', NULL), (2, 'text', 'board', NULL)")
+    plain, state = database.source(access="one").page(None, 10).documents, State()
+    for _ in range(2):
+        rescan(database, state, access="one")
+        hashes = {key: payload for key, (_, _, payload) in state.documents.items()}
+        assert hashes == dict(zip(plain.keys, plain.payload_hashes, strict=True))

@@ -22,7 +22,7 @@ def block(language: str, number: int = 0) -> str:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, prefect_server) -> Project:
+def project(tmp_path, monkeypatch) -> Project:
     """A project with the settings of the example, whose package is installed."""
     site = tmp_path / "site"
     info = site / "notes-1.0.dist-info"
@@ -57,21 +57,6 @@ def test_the_example_is_indexed_and_kept_up_to_date(project):
     write(project, {**{key: text for key, text in notes.items() if key != 7}, 8: "It is the keyboard."})
     assert counts(project) == {"new": 0, "changed": 1, "unchanged": 48, "deleted": 1}
     assert project.texts()["8"] == ["It is the keyboard."]
-
-
-def test_the_pages_of_the_example_join_to_all_documents(project):
-    write(project, {number: f"note {number}" for number in range(10)})
-    source = open_source(project.settings, project.settings.indexes[0])
-    keys, cursor = [], None
-    while True:
-        page = source.page(cursor, 4)
-        assert page == source.page(cursor, 4)
-        keys += page.documents.keys
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert keys == [str(number) for number in range(10)]
-    assert source.count() == 10
 
 
 def test_a_kind_that_is_not_installed(tmp_path):

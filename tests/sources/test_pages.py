@@ -6,10 +6,8 @@ import tracemalloc
 
 import pytest
 
-from rag_index.embedders import identify
 from rag_index.sources import open_source
 from rag_index.sources.pages import PAGE_CHARS
-from rag_index.status.plan import plan_runs
 from tests.project import Project
 
 LONG = 100_000
@@ -73,17 +71,3 @@ def test_invalid_bytes_on_a_later_page_are_replaced(project):
     keys, sizes, _ = read(project, 2000)
     assert keys == [str(i) for i in range(1, 801)]
     assert max(sizes) < PAGE_CHARS + 2 * LONG
-
-
-@pytest.mark.long
-def test_a_plan_holds_a_page(project, monkeypatch):
-    identity = identify(project.settings.embedder)
-    monkeypatch.setattr("rag_index.status.plan.identify", lambda _: identity)  # its model is no part of a page
-    tracemalloc.start()
-    try:
-        [plan] = plan_runs(project.settings, project.settings.indexes)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert plan.new == 800
-    assert peak < 5 * PAGE_CHARS

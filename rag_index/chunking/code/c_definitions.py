@@ -205,7 +205,6 @@ def _is_guard(name: Node, place: Place) -> bool:
 
 
 def _is_empty(text: bytes) -> bool:
-    """Return whether a text has nothing but comments."""
     return len(text) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", text).strip()
 
 

@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag_index.chunking.code.languages import TEXT, VERSION
 from rag_index.chunking.code.symbols import symbols_of
@@ -31,8 +31,7 @@ BETWEEN = "text"
 _LINE = re.compile("\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The characters `start` to `end` of a text, and the symbol that they belong to, if any."""
 
     start: int
@@ -176,11 +175,8 @@ class CodeChunker:
         payload = decode_payload(document.payloads[number])
         first_line = int(payload["lines"][0]) - chunk[: len(chunk) - len(chunk.lstrip())].count("\n")
         parts = (chunk[:middle], chunk[middle:])
-        lines = (first_line, first_line + parts[0].count("\n"))
-        payloads = [
-            encode_payload({**payload, "lines": _line_range(part, line)})
-            for part, line in zip(parts, lines, strict=True)
-        ]
+        ranges = _line_range(parts[0], first_line), _line_range(parts[1], first_line + parts[0].count("\n"))
+        payloads = [encode_payload({**payload, "lines": lines}) for lines in ranges]
         return document.with_halves(number, parts, payloads)
 
     def _chunk(self, text: str, language: str) -> ChunkedDocument | RagIndexError:
@@ -204,14 +200,9 @@ def _payload(text: str, span: Span, line_ends: list[int]) -> dict[str, Any]:
     symbol = span.symbol
     if symbol is None:
         return {"lines": lines, "kind": BETWEEN}
-    optional = {
-        "qualified_name": symbol.qualified_name,
-        "signature": symbol.signature,
-        "parent": symbol.parent,
-        "docstring": symbol.docstring,
-    }
-    fields = {name: value for name, value in optional.items() if value}
-    return {"lines": lines, "kind": symbol.kind, "name": symbol.name, **fields}
+    names = ("name", "qualified_name", "signature", "parent", "docstring")
+    fields = {name: value for name in names if (value := getattr(symbol, name)) or name == "name"}
+    return {"lines": lines, "kind": symbol.kind, **fields}
 
 
 def _line_range(part: str, first_line: int) -> list[int]:

@@ -116,7 +116,6 @@ def _js_value(node: Node | None) -> Node | None:
 
 
 def _js_kind(value: Node | None) -> str:
-    """Return the kind of what a name for this value is; "" for anything but functions and classes."""
     if value is None:
         return ""
     return "function" if value.type in _FUNCTIONS else "class" if value.type == "class" else ""
@@ -247,78 +246,63 @@ def _text_up_to(node: Node, last: Node, place: Place) -> str:
     return place.data[node.start_byte : min(last.end_byte, node.start_byte + _MAX_CHAIN)].decode("utf-8", "replace")
 
 
+def _named(kind: str, *types: str) -> dict[str, Reader]:
+    """Return the reader of nodes of these types, which define one symbol of this kind, named by the field `name`."""
+    return dict.fromkeys(types, named(kind))
+
+
 PYTHON: Mapping[str, Reader] = {
-    "class_definition": named("class"),
-    "function_definition": named("function"),
+    **_named("class", "class_definition"),
+    **_named("function", "function_definition"),
     "assignment": _python_assignment,
     "type_alias_statement": _python_type_alias,
 }
 JAVASCRIPT: Mapping[str, Reader] = {
-    "class_declaration": named("class"),
-    "abstract_class_declaration": named("class"),
-    "class": _js_function_expression,
-    "function_declaration": named("function"),
-    "generator_function_declaration": named("function"),
-    "function_signature": named("function"),
-    "function_expression": _js_function_expression,
-    "generator_function": _js_function_expression,
-    "method_definition": named("method"),
-    "method_signature": named("method"),
-    "abstract_method_signature": named("method"),
+    **_named("class", "class_declaration", "abstract_class_declaration"),
+    **_named("function", "function_declaration", "generator_function_declaration", "function_signature"),
+    **dict.fromkeys(("class", "function_expression", "generator_function"), _js_function_expression),
+    **_named("method", "method_definition", "method_signature", "abstract_method_signature"),
     "variable_declarator": _js_variable,
     "assignment_expression": _js_assignment,
     "pair": _js_member("function", "key"),
     "field_definition": _js_member("method", "property"),
     "public_field_definition": _js_member("method", "name"),
-    "interface_declaration": named("interface"),
-    "enum_declaration": named("enum"),
-    "type_alias_declaration": named("type"),
-    "internal_module": named("module"),
-    "module": named("module"),
+    **_named("interface", "interface_declaration"),
+    **_named("enum", "enum_declaration"),
+    **_named("type", "type_alias_declaration"),
+    **_named("module", "internal_module", "module"),
 }
 GO: Mapping[str, Reader] = {
-    "function_declaration": named("function"),
+    **_named("function", "function_declaration"),
     "method_declaration": _go_method,
-    "method_elem": named("method"),
-    "method_spec": named("method"),
-    "type_spec": named("type"),
-    "type_alias": named("type"),
+    **_named("method", "method_elem", "method_spec"),
+    **_named("type", "type_spec", "type_alias"),
     "const_spec": _go_names("constant"),
     "var_spec": _go_names("variable"),
 }
 RUST: Mapping[str, Reader] = {
-    "struct_item": named("class"),
-    "union_item": named("class"),
-    "enum_item": named("enum"),
-    "type_item": named("type"),
-    "associated_type": named("type"),
-    "trait_item": named("interface"),
+    **_named("class", "struct_item", "union_item"),
+    **_named("enum", "enum_item"),
+    **_named("type", "type_item", "associated_type"),
+    **_named("interface", "trait_item"),
     "impl_item": _rust_implementation,
-    "function_item": named("function"),
-    "function_signature_item": named("function"),
-    "mod_item": named("module"),
-    "macro_definition": named("macro"),
-    "const_item": _rust_value,
-    "static_item": _rust_value,
+    **_named("function", "function_item", "function_signature_item"),
+    **_named("module", "mod_item"),
+    **_named("macro", "macro_definition"),
+    **dict.fromkeys(("const_item", "static_item"), _rust_value),
 }
 JAVA: Mapping[str, Reader] = {
-    "class_declaration": named("class"),
-    "record_declaration": named("class"),
-    "enum_declaration": named("enum"),
-    "interface_declaration": named("interface"),
-    "annotation_type_declaration": named("interface"),
-    "annotation_type_element_declaration": named("method"),
-    "method_declaration": named("method"),
-    "constructor_declaration": named("method"),
-    "compact_constructor_declaration": named("method"),
-    "field_declaration": _java_field,
-    "constant_declaration": _java_field,
+    **_named("class", "class_declaration", "record_declaration"),
+    **_named("enum", "enum_declaration"),
+    **_named("interface", "interface_declaration", "annotation_type_declaration"),
+    **_named("method", "annotation_type_element_declaration", "method_declaration"),
+    **_named("method", "constructor_declaration", "compact_constructor_declaration"),
+    **dict.fromkeys(("field_declaration", "constant_declaration"), _java_field),
 }
 RUBY: Mapping[str, Reader] = {
     "class": _ruby("class"),
     "module": _ruby("module"),
-    "method": named("method"),
-    "singleton_method": named("method"),
+    **_named("method", "method", "singleton_method"),
     "alias": _ruby_alias,
     "assignment": _ruby_assignment,
 }

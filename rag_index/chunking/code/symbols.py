@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import time
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from rag_index.chunking.code.c_definitions import hide_macros
@@ -42,20 +43,18 @@ _BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
 _MARKERS = re.compile(r"^[\s/*#!]+|[\s/*#]+$", re.M)
 _ATTRIBUTE = re.compile(r"^\s*#!?\[.*$", re.M)
 _OPENING = re.compile(r"(=>|[\s:{;=])+$")
+_buffer = functools.cache(bytearray)
+"""Returns the buffer of a size through which the parser reads, overwritten by each file: py-tree-sitter 0.26.1 keeps
+what it was given for ever, so that each process grew by all that it parsed."""
 _QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The time by which a file has to be done."""
+    """The time by which a file has to be done: `seconds` from `begun`."""
 
     seconds: float
-    at: float
-
-    @staticmethod
-    def after(seconds: float) -> Deadline:
-        """Return the deadline that many seconds from now."""
-        return Deadline(seconds, time.monotonic() + seconds)
+    begun: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """Raise FileTimedOut if the time is over."""
@@ -66,7 +65,7 @@ class Deadline:
 
     def is_over(self) -> bool:
         """Return whether the time is over."""
-        return time.monotonic() > self.at
+        return time.monotonic() > self.begun + self.seconds
 
 
 class Definition(NamedTuple):
@@ -80,26 +79,10 @@ class Definition(NamedTuple):
     end: int
 
 
-def find_definitions(data: bytes, name: str, deadline: Deadline) -> tuple[list[Definition], dict[int, int]]:
-    """Return all definitions in order, outer ones first, and where comments that begin their line start, by end.
-
-    Raises:
-        FileTimedOut: the deadline is over.
-        SettingsError: the language's grammar is not installed.
-    """
-    language = LANGUAGES[name]
-    walk = _Walk(data, language, deadline)
-    walk.run(parse(data, language, deadline))
-    definitions = sorted(walk.found.values(), key=lambda definition: (definition.start, -definition.end))
-    return definitions, walk.comments
-
-
 def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
     """Return the syntax tree of a file.
 
-    Raises:
-        FileTimedOut: the deadline is over.
-        SettingsError: the language's grammar is not installed.
+    Raises FileTimedOut if the deadline is over, and SettingsError if the language's grammar is not installed.
     """
     parser = open_parser(language.name)
     source = hide_macros(data, deadline.check) if language.name in {"c", "cpp"} else data
@@ -111,28 +94,14 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
         return buffer
 
     try:
-        return parser.parse(
-            read,
-            progress_callback=lambda _, __: deadline.is_over(),
-        )
+        return parser.parse(read, progress_callback=lambda _, __: deadline.is_over())
     except ValueError:  # what the parser raises when the callback tells it to stop
         parser.reset()
         deadline.check()
         raise
 
 
-@functools.cache
-def _buffer(size: int) -> bytearray:
-    """Return the buffer through which the parser reads: one for each size, overwritten by each file.
-
-    py-tree-sitter 0.26.1 keeps whatever it was given for ever, so that each process grew by all that it parsed.
-    """
-    return bytearray(size)
-
-
 class _Walk:
-    """One walk through a tree."""
-
     def __init__(self, data: bytes, language: Language, deadline: Deadline) -> None:
         self._data = data
         self._language = language
@@ -145,13 +114,12 @@ class _Walk:
         """Whether wrappers hold a single definition, by the id of their node."""
         self.found: dict[tuple[int, int], Definition] = {}
         self.comments: dict[int, int] = {}
+        """Where comments that begin their line start, by their end."""
 
     def run(self, tree: Tree) -> None:
         """Visit all nodes."""
         cursor = tree.walk()
-        visited = 0
-        while True:
-            visited += 1
+        for visited in itertools.count(1):
             if not visited % NODES_PER_LOOK:
                 self._deadline.check()
             node = cursor.node
@@ -224,9 +192,6 @@ class Symbol:
     end: int
     line: int
     """The line on which the definition itself begins, from 1."""
-    last_line: int
-    depth: int
-    """The number of symbols around it."""
 
 
 class _Scope(NamedTuple):
@@ -241,23 +206,21 @@ class _Scope(NamedTuple):
 def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     """Return the symbols of a file (UTF-8) in the order in which they begin, an outer one before those within it.
 
-    Raises:
-        FileTimedOut: parsing took longer than `seconds`.
-        SettingsError: the language's grammar is not installed.
+    Raises FileTimedOut if parsing took longer than `seconds`, and SettingsError if the language's grammar is not
+    installed.
     """
-    deadline = Deadline.after(seconds)
-    definitions, comments = find_definitions(data, language, deadline)
-    return _SymbolReader(data, LANGUAGES[language], comments).read(definitions, deadline)
+    deadline = Deadline(seconds)
+    walk = _Walk(data, LANGUAGES[language], deadline)
+    walk.run(parse(data, LANGUAGES[language], deadline))
+    definitions = sorted(walk.found.values(), key=lambda definition: (definition.start, -definition.end))
+    return _SymbolReader(data, LANGUAGES[language], walk.comments).read(definitions, deadline)
 
 
 class _SymbolReader:
-    """Makes the symbols of one file."""
-
     def __init__(self, data: bytes, language: Language, comments: dict[int, int]) -> None:
         self._data = data
         self._language = language
         self._comments = comments
-        """Where comments that begin their line start, by their end."""
         self._comment_starts = sorted(comments.values())
         self._line_starts = [match.end() for match in re.finditer(b"\n", data)]
         """Where the lines begin, from the second on."""
@@ -276,14 +239,14 @@ class _SymbolReader:
                 continue
             outer = scopes[-1] if scopes else _Scope(len(self._data), "", is_type=False)
             start = self._start_with_comments(definition.start, earliest)
-            symbol = self._symbol(definition, start, outer, len(scopes))
+            symbol = self._symbol(definition, start, outer)
             symbols.append(symbol)
             inner = _Scope(symbol.end, symbol.qualified_name, symbol.kind in TYPE_KINDS)
             scopes.append(inner if definition.named.encloses else outer._replace(end=symbol.end))
             earliest = max(earliest, definition.start)
         return symbols
 
-    def _symbol(self, definition: Definition, start: int, outer: _Scope, depth: int) -> Symbol:
+    def _symbol(self, definition: Definition, start: int, outer: _Scope) -> Symbol:
         named, separator = definition.named, self._language.separator
         parent = "" if named.is_global else separator.join(filter(None, [outer.prefix, named.owner]))
         in_type = outer.is_type or bool(named.owner)
@@ -297,9 +260,7 @@ class _SymbolReader:
             docstring=self._docstring(body, start, definition.start),
             start=start,
             end=definition.end,
-            line=self._line_number(definition.whole.start_byte),
-            last_line=self._line_number(self._last_byte(definition)),
-            depth=depth,
+            line=bisect_right(self._line_starts, definition.whole.start_byte) + 1,
         )
 
     def _signature(self, definition: Definition, body: Node | None) -> str:
@@ -308,7 +269,7 @@ class _SymbolReader:
         comment = bisect_right(self._comment_starts, start)
         end = min([end, *self._comment_starts[comment : comment + 1]])
         if body is None and definition.named.kind not in {"function", "method"}:
-            end = self._line_end(start, end)
+            end = start + len(self._data[start:end].partition(b"\n")[0])
         return _shorten(_OPENING.sub("", self._text(start, end)))
 
     def _docstring(self, body: Node | None, start: int, definition_start: int) -> str:
@@ -333,26 +294,11 @@ class _SymbolReader:
             else:
                 return start
 
-    def _last_byte(self, definition: Definition) -> int:
-        """Return the last byte of a definition, without the comments at the end of its block."""
-        start, end = definition.whole.start_byte, definition.whole.end_byte
-        while (comment := self._comments.get(end, 0)) > start:
-            end = start + len(self._data[start:comment].rstrip())
-        return max(start, end - 1)
-
     def _text(self, start: int, end: int) -> str:
         return self._data[start : min(end, start + MAX_READ_BYTES)].decode("utf-8", "replace")
 
-    def _line_number(self, offset: int) -> int:
-        return bisect_right(self._line_starts, offset) + 1
-
-    def _line_end(self, start: int, end: int) -> int:
-        line_end = self._data.find(b"\n", start, end)
-        return end if line_end < 0 else line_end
-
 
 def _find_body(definition: Definition) -> Node | None:
-    """Return the node of the definition's body, if it has one."""
     for node in (definition.named.node, definition.whole):
         fields = [node.child_by_field_name(field) for field in ("value", "right", "type")]
         for inner in (node, *fields, *(node.named_children if node.type == "template_declaration" else ())):
@@ -363,7 +309,6 @@ def _find_body(definition: Definition) -> Node | None:
 
 
 def _unquoted(text: str) -> str:
-    """Return a string's content; the end of the string may be missing."""
     quote = _QUOTE.match(text)
     return text[quote.end() :].removesuffix(quote[1]) if quote else text
 

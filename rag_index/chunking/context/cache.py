@@ -47,8 +47,7 @@ MAX_ROWS = 10_000
 """Rows that are deleted in a transaction, so that processes that write contexts do not wait for long."""
 
 
-def day_of(time: float) -> int:
-    """Return the day of a time, counted from 1970."""
+def _day_of(time: float) -> int:
     return int(time // DAY)
 
 
@@ -73,7 +72,7 @@ class ContextCache:
 
         That is noted once a day, so that reading seldom writes.
         """
-        c, today = contexts.c, day_of(self._clock())
+        c, today = contexts.c, _day_of(self._clock())
         statement = sa.select(c.chunk, c.context, c.used_day).where(
             c.document == sa.bindparam("wanted"), c.recipe == self._recipe
         )
@@ -90,7 +89,7 @@ class ContextCache:
         """Write a context at once, unless there is one for this chunk already."""
         row = {"document": document, "chunk": chunk, "recipe": self._recipe}
         now = self._clock()
-        values = {**row, "context": context, "made_at": now, "used_day": day_of(now)}
+        values = {**row, "context": context, "made_at": now, "used_day": _day_of(now)}
 
         def insert(connection: Connection) -> None:
             connection.execute(insert_for(connection.dialect)(contexts).on_conflict_do_nothing(), values)
@@ -118,7 +117,10 @@ class ContextCache:
             return default
         try:
             if self._engine is None:
-                self._engine = open_engine(self._url)
+                if is_file(self._url):
+                    private_file(Path(str(self._url.database)))
+                self._engine = _open_engine(self._url)
+                _create_table(self._engine)
             with self._engine.begin() as connection:
                 return work(connection)
         except (exc.SQLAlchemyError, OSError, ImportError) as error:
@@ -131,41 +133,25 @@ class ContextCache:
             return default
 
 
-def open_engine(url: URL, *, create: bool = True) -> sa.Engine:
-    """Return an engine for the database, in which the table exists (or may be missing, if it shall not be created).
-
-    Raises SQLAlchemyError, OSError, ImportError.
-    """
-    if is_file(url):
-        private_file(Path(str(url.database)))
-    is_sqlite = url.get_backend_name() == "sqlite"
+def _open_engine(url: URL) -> sa.Engine:
     engine = sa.create_engine(url, connect_args=connect_options(url))
-    if is_sqlite:
+    if is_file(url):
         event.listen(engine, "connect", _set_pragmas)
-    try:
-        _create_table(engine, create=create)
-    except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
-        if isinstance(error, exc.OperationalError) and not is_sqlite:
-            raise  # no answer
-        _create_table(engine, create=create)  # another process created or upgraded it at the same moment
     return engine
 
 
-def _create_table(engine: sa.Engine, *, create: bool) -> None:
-    """Create the table, or give one of an earlier version the day of the last use, which is today."""
-    with engine.begin() as connection:
-        inspector = sa.inspect(connection)
-        if not inspector.has_table(contexts.name):
-            if not create:
-                return
-            connection.execute(sa.schema.CreateTable(contexts, if_not_exists=True))
-        elif "used_day" not in {column["name"] for column in inspector.get_columns(contexts.name)}:
-            column = f"used_day INTEGER NOT NULL DEFAULT {day_of(time.time())}"
-            connection.exec_driver_sql(f"ALTER TABLE {contexts.name} ADD COLUMN {column}")
-        else:
+def _create_table(engine: sa.Engine) -> None:
+    """Create what is missing, also if another process creates it at the same moment."""
+    indexes: list[Any] = [sa.schema.CreateIndex(index, if_not_exists=True) for index in contexts.indexes]
+    for last in (False, True):
+        try:
+            with engine.begin() as connection:
+                for statement in (sa.schema.CreateTable(contexts, if_not_exists=True), *indexes):
+                    connection.execute(statement)
             return
-        for index in contexts.indexes:
-            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+        except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError):
+            if last:
+                raise
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
@@ -193,9 +179,9 @@ def prune_contexts(
     for some time.
     """
     c = contexts.c
-    old = c.used_day < day_of(before)
+    old = c.used_day < _day_of(before)
     needed = contexts.update().where(old, c.recipe == sa.bindparam("in_use"), c.document == sa.bindparam("indexed"))
-    needed = needed.values(used_day=day_of(clock()))
+    needed = needed.values(used_day=_day_of(clock()))
     deleted = 0
     try:
         with _opened(url) as connection:
@@ -222,9 +208,8 @@ def count_contexts(url: URL) -> int:
     """Count the contexts of a cache; 0 if there is none, or if it cannot be read."""
     try:
         with _opened(url) as connection:
-            if connection is None:
-                return 0
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(contexts)) or 0)
+            count = sa.select(sa.func.count()).select_from(contexts)
+            return 0 if connection is None else int(connection.scalar(count) or 0)
     except (exc.SQLAlchemyError, OSError, ImportError):
         return 0
 
@@ -235,7 +220,7 @@ def _opened(url: URL) -> Iterator[Connection | None]:
     if is_file(url) and not Path(str(url.database)).is_file():
         yield None
         return
-    engine = open_engine(url, create=False)
+    engine = _open_engine(url)
     try:
         with engine.connect() as connection:
             there = sa.inspect(connection).has_table(contexts.name)

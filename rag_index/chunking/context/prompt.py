@@ -49,13 +49,14 @@ class Passage:
     chunk: str
     start: int
     tag_id: str
-    """Hex digits in the names of the tags, which occur neither in the document nor in its chunks."""
+    """Hex digits in the names of the tags."""
 
 
 def passages(document: str, chunks: Sequence[str]) -> list[Passage]:
     """Locate the chunks of a document, each after the one before. A chunk that is not found is placed by its number."""
     located: list[Passage] = []
-    tag_id = _tag_id(document, chunks)
+    # made of the document, so that the questions for its chunks begin alike, and no text can hold its own
+    tag_id = blake2b(document.encode("utf-8", "replace"), digest_size=6, salt=bytes(8)).hexdigest()
     after = 0
     for number, chunk in enumerate(chunks):
         start = document.find(chunk, after)
@@ -88,20 +89,6 @@ def question(prompt: str, passage: Passage, max_tokens: int) -> str:
 
 def _enclose(name: str, tag_id: str, text: str) -> str:
     return f"<{name}-{tag_id}>\n{text}\n</{name}-{tag_id}>"
-
-
-def _tag_id(document: str, chunks: Sequence[str]) -> str:
-    """Return twelve hex digits that occur in none of these texts.
-
-    They are computed from the document, so that the questions for its chunks begin alike and servers can reuse what
-    they computed for the first.
-    """
-    content, number = document.encode("utf-8", "replace"), 0
-    while True:
-        tag_id = blake2b(content, digest_size=6, salt=number.to_bytes(8, "big")).hexdigest()
-        if tag_id not in document and not any(tag_id in chunk for chunk in chunks):
-            return tag_id
-        number += 1
 
 
 def _neutralize(text: str) -> str:

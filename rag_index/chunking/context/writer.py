@@ -15,12 +15,7 @@ from sqlalchemy.engine import make_url
 from rag_index.chunking.context.cache import ContextCache
 from rag_index.chunking.context.prompt import passages, question
 from rag_index.documents.canonical import hash_text
-from rag_index.errors import (
-    EmbedderError,
-    RequestTimedOut,
-    TextRefused,
-    TextTooLong,
-)
+from rag_index.errors import EmbedderError, RequestTimedOut, TextRefused, TextTooLong
 from rag_index.hosts.calls import HostCalls, Request
 from rag_index.hosts.endpoint import KnownModel, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
@@ -200,6 +195,8 @@ class ContextRequest(Request):
     passage: Passage
     max_tokens: int
     """Tokens that its question may have."""
+    key: tuple[bytes, bytes] = b"", b""
+    """The hashes of document and chunk."""
     answers: int = 0
     reductions: int = 0
     context: str = ""
@@ -341,13 +338,13 @@ class ContextWriter:
         with self._lock:
             known = self._cache.known({key for key, _, _ in documents})
             requests: dict[tuple[bytes, bytes], ContextRequest] = {}
-            for key, text, chunks in documents:
+            for document, text, chunks in documents:
                 for passage in passages(text, chunks):
-                    chunk = hash_text(passage.chunk)
-                    if chunk not in known[key]:
-                        requests.setdefault((key, chunk), ContextRequest(passage, self._recipe.question_tokens))
+                    key = document, hash_text(passage.chunk)
+                    if key[1] not in known[document]:
+                        requests.setdefault(key, ContextRequest(passage, self._recipe.question_tokens, key))
             if requests:
-                self._send(requests)
+                self._send(list(requests.values()))
         return [_document_contexts(key, chunks, known, requests) for key, _, chunks in documents]
 
     def close(self) -> None:
@@ -358,18 +355,17 @@ class ContextWriter:
                 self._loop.stop()
             self._cache.close()
 
-    def _send(self, requests: dict[tuple[bytes, bytes], ContextRequest]) -> None:
-        keys = {id(request): key for key, request in requests.items()}
+    def _send(self, requests: list[ContextRequest]) -> None:
         batch = ContextRequests(
             self._pool,
             self._model,
             self.stats,
             self._clock,
             recipe=self._recipe,
-            requests=list(requests.values()),
+            requests=requests,
             max_in_flight=self._servers.requests_in_flight,
             patience=self._servers.patience,
-            on_context=lambda request: self._cache.put(*keys[id(request)], request.context),
+            on_context=lambda request: self._cache.put(*request.key, request.context),
         )
         self._loop.run(batch.run())
 
@@ -391,21 +387,21 @@ def _document_contexts(
     return DocumentContexts(contexts, reasons, sum(request is None for request in sent))
 
 
-class _Process:
-    """The only global state: connections, and which hosts are ill, are worth keeping between shards."""
-
-    made_for: tuple[Servers, Recipe, SecretStr] | None = None
-    writer: ContextWriter | None = None
-    lock = threading.Lock()
+process_writers: dict[tuple[Servers, Recipe, SecretStr], ContextWriter] = {}
+"""The only global state: connections, and which hosts are ill, are worth keeping between shards. It has one at most."""
+_lock = threading.Lock()
 
 
 def process_writer(servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int) -> ContextWriter:
     """Return this process's writer. It is made on first use, and replaced when it is needed for other arguments."""
-    with _Process.lock:
-        arguments = (servers, recipe, cache)
-        if _Process.writer is None or _Process.made_for != arguments:
-            if _Process.writer is not None:
-                _Process.writer.close()
-            _Process.writer = ContextWriter(servers, recipe, cache, home=home)
-            _Process.made_for = arguments
-        return _Process.writer
+    with _lock:
+        if (servers, recipe, cache) not in process_writers:
+            close_process_writer()
+            process_writers[servers, recipe, cache] = ContextWriter(servers, recipe, cache, home=home)
+        return process_writers[servers, recipe, cache]
+
+
+def close_process_writer() -> None:
+    """Close the writer of this process, if there is one."""
+    while process_writers:
+        process_writers.popitem()[1].close()

@@ -8,7 +8,7 @@ from sqlalchemy.engine import make_url
 
 from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, Servers, _Process
+from rag_index.chunking.context.writer import Recipe, Servers, close_process_writer
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
@@ -18,9 +18,7 @@ from tests.fakes.ollama import FakeOllama
 @pytest.fixture(autouse=True)
 def no_writer_of_another_test():
     yield
-    if _Process.writer is not None:
-        _Process.writer.close()
-    _Process.writer = _Process.made_for = None
+    close_process_writer()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -39,14 +38,9 @@ def test_a_written_context_is_known_to_others(cache, url):
     other.close()
 
 
-def test_an_existing_context_is_not_replaced(cache):
+def test_an_existing_context_is_not_replaced_and_recipes_do_not_share_any(cache, url):
     cache.put(DOCUMENT, ONE, "first")
     cache.put(DOCUMENT, ONE, "another")
-    assert known(cache) == {ONE: "first"}
-
-
-def test_recipes_do_not_share_contexts(cache, url):
-    cache.put(DOCUMENT, ONE, "first")
     other = ContextCache(url, "another recipe")
     assert known(other) == {}
     other.put(DOCUMENT, ONE, "second")
@@ -117,30 +111,3 @@ def test_a_read_notes_the_day_once(url):
     known(cache)
     assert days(url)[DOCUMENT] == 1_001, "a clock that was set back makes nothing older"
     cache.close()
-
-
-OLD = """
-CREATE TABLE rag_index_contexts (document BLOB NOT NULL, chunk BLOB NOT NULL, recipe TEXT NOT NULL,
-context TEXT NOT NULL, made_at FLOAT NOT NULL, PRIMARY KEY (document, chunk, recipe))
-"""
-
-
-def test_a_cache_of_an_earlier_version_keeps_its_contexts_which_count_as_used_today(url):
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        Path(url.database).parent.mkdir()
-    with engine.begin() as connection:
-        connection.exec_driver_sql(OLD.replace("BLOB", "BYTEA") if engine.dialect.name == "postgresql" else OLD)
-        row = {"document": DOCUMENT, "chunk": ONE, "recipe": "recipe", "context": "first", "made_at": 1.0}
-        names = [contexts.c[name] for name in row]
-        connection.execute(sa.insert(sa.table(contexts.name, *(sa.column(c.name, c.type) for c in names))), row)
-    engine.dispose()
-    before = time.time()
-    found = []
-    readers = [threading.Thread(target=lambda: found.append(known(ContextCache(url, "recipe")))) for _ in range(4)]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join(timeout=60)
-    assert found == [{ONE: "first"}] * 4
-    assert before // DAY <= days(url)[DOCUMENT] <= time.time() // DAY

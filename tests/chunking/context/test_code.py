@@ -43,13 +43,8 @@ def test_symbols_get_contexts_and_keep_their_payload(server, make_chunker, docum
     assert all(document.contexts)
     assert document.context_counts == ContextCounts(made=len(document.chunks))
     assert chunker.fingerprint.startswith(f"{chunker.inner.fingerprint}/context-")
-    questions = [request.texts[0] for request in server.generates()]
-    assert all('"""The second."""' in text for text in questions)
-
-
-def test_both_halves_of_a_symbol_keep_its_context(server, make_chunker, documents):
-    chunker = replace(make_chunker(server), inner=CodeChunker(200, 10.0))
-    (document,) = chunker.chunk(documents)
     shorter = chunker.split_chunk(document, 1)
     assert len(shorter.chunks) == len(shorter.contexts) == len(shorter.payloads) == len(document.chunks) + 1
-    assert shorter.contexts == [document.contexts[0], document.contexts[1], *document.contexts[1:]]
+    assert shorter.contexts == [*document.contexts[:2], *document.contexts[1:]]
+    questions = [request.texts[0] for request in server.generates()]
+    assert all('"""The second."""' in text for text in questions)

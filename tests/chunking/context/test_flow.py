@@ -1,17 +1,12 @@
-"""Contexts in whole runs: written, cached, counted, missing, requested again; and runs that are killed."""
+"""Contexts in whole runs: written, cached, counted, missing, requested again."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-
 import pytest
 
-from rag_index.ledger import Ledger
 from tests.chunking.context.conftest import numbered
 from tests.fakes.ollama import FakeOllama
 from tests.project import SETTINGS, Project
-from tests.reliability.victim import Victim
 
 
 @pytest.fixture
@@ -103,36 +98,3 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
     assert len(fake.generates()) == missing
     assert project.json("failed")["failed"] == []
     assert all(one["context"] for one in several(project))
-
-
-def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
-    fake.model = "another"
-    outcome = project.run().indexes[0]
-    assert outcome.state == "failed"
-    assert "has no model" in outcome.message
-    assert "ollama pull" in outcome.message
-    ledger = Ledger(project.settings.ledger_url)
-    assert ledger.collections("test_notes") == []
-    ledger.close()
-
-
-@pytest.mark.long
-def test_a_killed_run_is_resumed_and_requests_no_context_twice(project, fake, prefect_server):
-    """Use two workers. Only requests that were in flight when all was killed may be sent again."""
-    lengthen_notes(project, 60)
-    fake.seconds_per_answer = 0.1
-    enable_contexts(project, fake, "concurrency = 2")
-    with Victim(project, "--workers", "2", "--shard-documents", "2"):  # it is killed at the end of the block
-        until = time.monotonic() + 120
-        while len(fake.generates()) < 20 and time.monotonic() < until:
-            time.sleep(0.02)
-    before = len(fake.generates())
-    assert before >= 20
-    outcome = project.index(workers=2, shard_documents=2).indexes[0]
-    chunks = several(project)
-    assert outcome.state == "completed"
-    assert all(one["context"] for one in chunks)
-    asked = Counter(request.texts[0] for request in fake.generates())
-    assert len(asked) == len(chunks)
-    assert asked.total() <= len(chunks) + 4
-    assert before < len(chunks)

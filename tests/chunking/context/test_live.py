@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, _Process, check_model
+from rag_index.chunking.context.writer import Recipe, check_model, process_writers
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import ContextCounts
 from tests.chunking.context.conftest import numbered, page, servers_of
@@ -34,33 +34,15 @@ def chunker_of(servers, folder, *, chars=40):
     return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(f"sqlite:///{folder}/contexts.db"), False)
 
 
-@pytest.mark.long
-def test_a_model_that_writes_gives_every_chunk_a_context(ollama_server, saying, tmp_path):
-    chunker = chunker_of(patient(ollama_server, saying), tmp_path)
-    (document,) = chunker.chunk(page(numbered(12)))
-    assert document.contexts == [SENTENCE] * 12
-    assert document.context_counts == ContextCounts(made=12)
-    assert chunker.chunk(page(numbered(12)))[0].context_counts == ContextCounts(cached=12)
-
-
-@pytest.mark.long
-def test_answers_of_a_model_with_random_weights_are_checked(ollama_server, ollama_generating_model, tmp_path):
-    chunker = chunker_of(patient(ollama_server, ollama_generating_model), tmp_path)
-    (document,) = chunker.chunk(page(numbered(6)))
-    counts = document.context_counts
-    assert counts.made + counts.missing == 6
-    assert counts.missing == document.contexts.count("")
-    assert bool(counts.missing) == ("chunks have no context" in document.incomplete)
-    assert all(len(context) <= 300 and context.isprintable() for context in document.contexts)
-
-
 def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server, saying, tmp_path):
     """The tiny vocabulary has one token per sign, twice the estimate, so the server leaves out what does not fit. Its
     count of tokens shows that, and the question is sent again with a smaller part of the document."""
     chunker = chunker_of(patient(ollama_server, saying), tmp_path, chars=400)
     (document,) = chunker.chunk(page(numbered(40)))
+    assert document.contexts == [SENTENCE] * len(document.chunks)
     assert document.context_counts == ContextCounts(made=len(document.chunks))
-    assert _Process.writer.stats.requests >= 2 * len(document.chunks) > 4
+    [writer] = process_writers.values()
+    assert writer.stats.requests >= 2 * len(document.chunks) > 4
 
 
 def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, saying):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -37,11 +35,8 @@ def parts(prompt):
 
 def test_document_and_chunk_stand_in_their_places():
     assert parts(question(PROMPT, at("one two three", "two", 4), WIDE)) == ("one two three", "two")
-
-
-def test_braces_in_texts_mean_nothing():
-    text = "a {chunk} and a {document} and {0} {{x}} {broken"
-    assert parts(question(PROMPT, at(text, "{document}", 0), WIDE)) == (text, "{document}")
+    braces = "a {chunk} and a {document} and {0} {{x}} {broken"
+    assert parts(question(PROMPT, at(braces, "{document}", 0), WIDE)) == (braces, "{document}")
 
 
 def test_chunks_of_a_document_have_the_same_beginning():
@@ -92,15 +87,6 @@ def test_a_text_cannot_hold_its_own_tag():
     parts(question(PROMPT, at(f"text </document-{tag_id}> {tag_id}", "text", 0), WIDE))
 
 
-def test_a_tag_that_occurs_in_a_text_is_not_used(monkeypatch):
-    """Nobody can bring this about, so the test replaces the hash by one that is known in advance."""
-    monkeypatch.setattr(
-        "rag_index.chunking.context.prompt.blake2b", lambda *_, salt, **__: SimpleNamespace(hexdigest=salt.hex)
-    )
-    text, chunk = "0000000000000000", "0000000000000001"
-    assert "<document-0000000000000002>" in question(PROMPT, at(f"{text} words", chunk, 0), WIDE)
-
-
 # Windows
 
 
@@ -129,16 +115,6 @@ def test_a_window_has_at_most_its_tokens_for_any_text(text, max_tokens):
         assert estimate_tokens(question(PROMPT, at(text, chunk, start), max_tokens)) <= max_tokens
 
 
-def test_questions_on_a_very_long_document_take_no_time():
-    """The document has ten thousand chunks, and only the part around each is read for its question."""
-    text = numbered(50_000)
-    began = time.process_time()
-    found = passages(text, [text[first : first + 190] for first in range(0, len(text), 190)])
-    for passage in found[:: len(found) // 500]:
-        question(PROMPT, passage, 4000)
-    assert time.process_time() - began < 5
-
-
 @pytest.mark.parametrize("start", [0, 3000, 6000, 6200, 6500, 8700, 9000])
 def test_a_window_has_at_most_its_tokens_where_a_text_is_denser_than_elsewhere(start):
     text = "plain " * 1000 + "漢字かな" * 750 + "plain " * 1000
@@ -153,11 +129,7 @@ def test_a_chunk_that_does_not_fit_is_in_the_question_from_its_beginning():
     assert estimate_tokens(document) + estimate_tokens(chunk) <= 600
 
 
-def test_chunks_are_found_one_after_the_other():
+def test_chunks_are_found_one_after_the_other_or_placed_by_their_number():
     found = passages("same. same. other. same.", ["same.", "same.", "other.", "same."])
     assert [passage.start for passage in found] == [0, 6, 12, 19]
-
-
-def test_a_chunk_that_is_not_in_its_document_is_placed_by_its_number():
-    found = passages("a" * 100, ["x", "y", "a", "z"])
-    assert [passage.start for passage in found] == [0, 25, 0, 75]
+    assert [passage.start for passage in passages("a" * 100, ["x", "y", "a", "z"])] == [0, 25, 0, 75]

@@ -30,15 +30,21 @@ def test_the_model_is_made_to_write_a_word(server):
     assert asked.body["options"] == {"num_ctx": 2048, "num_predict": 1, "temperature": 0}
 
 
-def test_a_model_that_does_not_load_is_found_before_the_run(server):
-    server.fault("status", code=500, path="/api/generate", words="model requires more system memory (9 GiB)")
-    with pytest.raises(EmbedderUnavailable, match="requires more system memory"):
-        check_model(servers_of(server))
-
-
-def test_a_model_that_cannot_write_is_named(server):
-    server.fault("status", code=400, path="/api/generate", words='"fake-talk" does not support generate')
-    with pytest.raises(EmbedderError, match="model fake-talk cannot write contexts; name one that generates text"):
+@pytest.mark.parametrize(
+    ("code", "words", "kind", "message"),
+    [
+        (500, "model requires more system memory (9 GiB)", EmbedderUnavailable, "requires more system memory"),
+        (
+            400,
+            '"fake-talk" does not support generate',
+            EmbedderError,
+            "fake-talk cannot write contexts; name one",
+        ),
+    ],
+)
+def test_a_model_that_does_not_load_or_cannot_write_is_found_before_the_run(server, code, words, kind, message):
+    server.fault("status", code=code, path="/api/generate", words=words)
+    with pytest.raises(kind, match=message):
         check_model(servers_of(server))
 
 

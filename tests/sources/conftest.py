@@ -1,0 +1,24 @@
+"""Databases for the tests of sources."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.live.mariadb import mariadb
+from tests.sources.databases import KINDS, open_database
+
+__all__ = ["mariadb"]
+
+
+@pytest.fixture(params=KINDS)
+def database(request, tmp_path):
+    """An empty database of each kind."""
+    with open_database(request.param, request, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite(request, tmp_path):
+    """An empty database in a file."""
+    with open_database("sqlite", request, tmp_path) as opened:
+        yield opened

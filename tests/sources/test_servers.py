@@ -1,0 +1,321 @@
+"""What only servers have: types, schemas, rights, cursors, time limits, and servers that stop."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.database.urls import redacted_url
+from rag_index.documents.canonical import decode_payload
+from rag_index.documents.keys import document_id
+from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
+from rag_index.ledger import Ledger
+from rag_index.sources.engine import limit_on_server, limited, open_read_only
+from tests.sources.databases import SourceDatabase, open_database
+
+QUERY = {"query": "SELECT * FROM note"}
+
+
+@pytest.fixture
+def desk(request, tmp_path):
+    """An empty database of PostgreSQL."""
+    with open_database("postgresql", request, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def mariadb_desk(request, tmp_path):
+    with open_database("mariadb", request, tmp_path) as opened:
+        yield opened
+
+
+def read(source, rows=1000, between=lambda: None):
+    source.check()
+    documents, cursor = {}, None
+    while True:
+        page = source.page(cursor, rows)
+        documents |= dict(zip(page.documents.keys, page.documents.texts, strict=True))
+        between()
+        if page.cursor is None:
+            return documents
+        cursor = page.cursor
+
+
+def payloads(source):
+    return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
+
+
+EXPECTED = {str(i): f"note {i}" for i in range(1, 8)}
+
+
+def test_a_query_is_read_by_one_cursor_from_one_snapshot_however_long_the_pauses(desk):
+    """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
+    desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '100ms'")
+
+    def change():
+        desk.run("DELETE FROM note WHERE id > 5", "SELECT pg_sleep(0.15)")
+
+    assert read(desk.source(**QUERY), 2, change) == EXPECTED
+    assert len(read(desk.source(**QUERY), 2)) == 5
+
+
+def test_no_lock_is_held_between_pages(desk):
+    desk.notes(7).source().page(None, 2)
+    desk.run("ALTER TABLE note ADD COLUMN more text", "UPDATE note SET more = 'x'")
+
+
+def test_schemas_odd_names_views_and_domains(desk):
+    desk.run(
+        'CREATE SCHEMA "Help Desk"',
+        "CREATE DOMAIN prose AS text",
+        'CREATE TABLE "Help Desk"."order" ("Key" integer PRIMARY KEY, "select" prose, "100% ""x"" :y" varchar(50))',
+        """INSERT INTO "Help Desk"."order" VALUES (1, 'one', 'odd'), (2, 'two', NULL)""",
+        'CREATE MATERIALIZED VIEW "Help Desk".recent AS SELECT * FROM "Help Desk"."order" WHERE "Key" > 1',
+    )
+    given = {"schema": "Help Desk", "key": "Key", "text": ["select", '100% "x" :y']}
+    assert read(desk.source(table="order", **given), 1) == {"1": "one\nodd", "2": "two"}
+    assert read(desk.source(table="recent", **given), 1) == {"2": "two"}
+    with pytest.raises(SettingsError, match=r"table 'order' cannot be read: .*column order.key does not exist"):
+        desk.source(table="order", **(given | {"key": "key"})).check()
+
+
+def test_tables_of_joins_and_parts_are_in_the_schema_of_the_index_unless_they_name_one(desk):
+    tables = (
+        "CREATE TABLE {}customer (id integer PRIMARY KEY, name text)",
+        "CREATE TABLE {}ticket (id integer PRIMARY KEY, title text, body text, customer_id integer)",
+        "CREATE TABLE {}remark (id integer PRIMARY KEY, ticket_id integer, body text, customer_id integer)",
+    )
+    desk.run("CREATE SCHEMA app", *[table.format(schema) for table in tables for schema in ("", "app.")])
+    desk.run("INSERT INTO app.customer VALUES (1, 'Acme')", "INSERT INTO app.ticket VALUES (1, 'Ink', 'It is dry.', 1)")
+    desk.run("INSERT INTO app.remark VALUES (1, 1, 'Shake it.', 1)", "INSERT INTO remark VALUES (1, 1, 'No.', 1)")
+    customer = {"table": "customer", "on": "customer_id"}
+    part = {"table": "remark", "on": "ticket_id", "text": "{who.name}: {body}", "joins": {"who": customer}}
+    given = {"table": "ticket", "schema": "app", "joins": {"customer": customer}, "payload": ["customer.name"]}
+    for more, text in (({}, "Acme: Shake it."), ({"schema": "public"}, "Acme: No.")):
+        source = desk.source(**given, text="body", parts=[part | more])
+        [found] = read(source).values()
+        assert found.split("\n")[-1] == text
+        assert payloads(source)[0]["customer"] == {"name": "Acme"}
+
+
+def test_payload_values_have_one_form_in_every_session(desk):
+    name = desk.url.database
+    desk.run(
+        f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'",
+        """CREATE TABLE note (id uuid PRIMARY KEY, body text, at timestamptz, local timestamp, day date, clock time,
+           price numeric(12, 4), big numeric(40), tags text[], days date[], more jsonb, plain json, raw bytea,
+           span interval, flag boolean, real_ float8, address inet, code char(5))""",
+        """INSERT INTO note VALUES ('00000000-0000-0000-0000-0000000000ff', 'x', '2024-05-01 12:30:00+02',
+           '2024-05-01 12:30', '2024-05-01', '12:30', 10.5000, 123456789012345678901234567890, '{b,a,NULL}',
+           '{2024-05-01}',
+           '{"z": {"b": 1, "a": [1.5, null]}, "y": true}', '{"b": 1, "a": 2}', '\\x00ff', '1 day 2 hours', true, 0.1,
+           '10.0.0.1', 'ab')""",
+    )
+    names = "at local day clock price big tags days more plain raw span flag real_ address code id".split()
+    page = desk.source(payload=names).page(None, 10)
+    assert decode_payload(page.documents.payloads[0]) == {
+        "at": "2024-05-01T10:30:00Z", "local": "2024-05-01T12:30:00", "day": "2024-05-01", "clock": "12:30:00",
+        "price": 10.5, "big": "123456789012345678901234567890", "tags": ["b", "a", None], "days": ["2024-05-01"],
+        "more": {"y": True, "z": {"a": [1.5, None], "b": 1}}, "plain": {"a": 2, "b": 1}, "raw": "AP8=", "span": 93600.0,
+        "flag": True, "real_": 0.1, "address": "10.0.0.1", "code": "ab   ",
+        "id": "00000000-0000-0000-0000-0000000000ff",
+    }  # fmt: skip
+    assert page.documents.keys == ['{"uuid":"00000000-0000-0000-0000-0000000000ff"}']
+    desk.run(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
+    assert desk.source(payload=names).page(None, 10) == desk.source(**QUERY, payload=names).page(None, 10) == page
+
+
+def test_types_of_mariadb_are_converted(mariadb_desk):
+    mariadb_desk.run(
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, price DECIMAL(12, 2), about JSON, at TIMESTAMP NULL)",
+        "INSERT INTO note VALUES (1, 'Über Drucker 🖨', 1.00, '{\"room\": 1}', '2026-01-01 00:00:01')",
+    )
+    source = mariadb_desk.source(payload=["price", "about", "at"])
+    assert read(source) == {"1": "Über Drucker 🖨"}
+    payload = payloads(source)[0]
+    assert (payload["price"], payload["at"]) == (1, "2026-01-01T00:00:01")
+    assert payload["about"] in ('{"room": 1}', {"room": 1})
+
+
+def test_a_view_may_be_read_by_a_user_who_sees_only_its_rows(mariadb_desk):
+    mariadb_desk.notes(2).run(
+        "CREATE VIEW v_note AS SELECT id, body FROM note",
+        "CREATE OR REPLACE USER only_reader IDENTIFIED BY 'x'",
+        "GRANT SELECT ON parted.v_note TO only_reader",
+    )
+    url = mariadb_desk.url.set(username="only_reader", password="x")
+    try:
+        assert read(mariadb_desk.source(url=url, table="v_note")) == {"1": "note 1", "2": "note 2"}
+        with pytest.raises(SettingsError, match="denied"):
+            mariadb_desk.source(url=url).check()
+    finally:
+        mariadb_desk.close()
+        mariadb_desk.run("DROP USER only_reader")
+
+
+def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_another(postgres):
+    """PostgreSQL in the locale C makes SQL_ASCII databases, whose texts the driver gives as bytes."""
+    name = "desk_without_encoding"
+    with postgres.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
+    desk = SourceDatabase(postgres.url(name))
+    try:
+        with postgres.connect(name) as connection:
+            connection.execute("SET client_encoding = utf8")
+            connection.execute("CREATE TABLE note (id text PRIMARY KEY, body text)")
+            connection.execute("INSERT INTO note VALUES ('é', 'Über 東京')")
+        Ledger(desk.url).close()
+        assert read(desk.source()) == {'"é"': "Über 東京"}
+        desk.run(r"UPDATE note SET body = E'na\357ve'")  # Latin-1
+        latin = desk.url.update_query_dict({"client_encoding": "latin1"})
+        assert read(desk.source(url=latin)) == {'"Ã©"': "naïve"}
+        with pytest.raises((SourceError, SettingsError), match="invalid byte sequence"):
+            read(desk.source())
+    finally:
+        desk.close()
+        with postgres.connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_dates_that_python_cannot_represent_become_text(desk):
+    desk.run(
+        "CREATE TABLE note (id integer, body text, at timestamptz, local timestamp, day date)",
+        "INSERT INTO note VALUES (1, 'x', 'infinity', '-infinity', '0044-03-15 BC')",
+        "INSERT INTO note VALUES (2, 'y', NULL, '20000-01-01', 'infinity')",
+    )
+    for given in ({}, QUERY):
+        found = payloads(desk.source(payload=["at", "local", "day"], **given))
+        assert {one["day"] for one in found} == {"0044-03-15 BC", "infinity"}
+        assert {one["local"] for one in found} == {"-infinity", "20000-01-01 00:00:00"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "document"),
+    [
+        ("uuid", [str(uuid.UUID(int=i << 90)) for i in range(3)], str(uuid.UUID(int=1 << 90))),
+        ("bigint", [-(2**40), 0, 2**62, 5, 7], "-1099511627776"),
+        ("numeric(40, 2)", ["1.50", "12345678901234567890123456789012345678.25"], "1.5"),
+        ("timestamptz", ["2024-01-01 00:00+01", "2023-01-01 00:00+00"], "2023-12-31T23:00:00Z"),
+        ("timestamp", ["2024-01-01 00:00:00.000001", "2024-01-01"], "2024-01-01T00:00:00.000001"),
+        ("date", ["2024-01-01", "2023-12-31", "2024-01-02"], "2023-12-31"),
+        ("bytea", ["\\x00", "\\x0001", "\\x6162"], "6162"),
+        ("varchar(10)", ["a", "B", "é", "%", "'", "", "7"], "7"),
+        ("char(4)", ["a", "ab", "b"], "ab  "),
+        ("mood", ["sad", "ok", "happy"], "ok"),
+        ("float8", ["0.1", "-1e300", "5"], "0.1"),
+        ('text COLLATE "de-x-icu"', ["a", "Ä", "z", "Z", "A"], "Ä"),
+        ("boolean", ["true", "false"], "true"),
+    ],
+)  # fmt: skip
+def test_keys_of_every_usual_type_are_paged_and_found_by_their_ids(desk, kind, values, document):
+    """Test each type alone and as the second of two key columns, with one row per page."""
+    desk.run(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')",
+        f"CREATE TABLE note (a integer, id {kind}, body text, PRIMARY KEY (a, id))",
+    )
+    desk.run("INSERT INTO note VALUES (?, ?, 'x')", rows=[(a, value) for value in values for a in (1, 2)])
+    assert len(read(desk.source(key=["a", "id"]), 1)) == 2 * len(values)
+    assert len(read(desk.source(key=["id", "a"]), 1)) == 2 * len(values)
+    desk.run("DELETE FROM note WHERE a = 2")
+    source = desk.source()
+    found = source.documents([document, *(["seven"] if kind != "mood" else [])]).documents.keys
+    assert [document_id(key) for key in found] == [document]
+    assert {*found} < {*read(source, 1)}
+    assert len(read(source, 1)) == len(values)
+
+
+def test_pages_of_composite_keys_use_the_index(desk):
+    """PostgreSQL looks up row values in the index of the key even if the first column has equal values."""
+    desk.run(
+        "CREATE TABLE note (a integer, b text, body text, PRIMARY KEY (a, b))",
+        "INSERT INTO note SELECT 1, 'k' || i, 'x' FROM generate_series(1, 20000) i",
+        "ANALYZE note",
+    )
+    source = desk.source(key=["a", "b"])
+    statement = source._in_order(source._select(), (1, "k5")).limit(10)
+    with open_read_only(desk.url).connect() as connection:
+        compiled = statement.compile(connection, compile_kwargs={"render_postcompile": True})
+        plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params))
+    assert re.search(r"Index Cond: .*ROW\(a, b\) > ROW", plan), plan
+
+
+def test_nothing_can_be_written(desk):
+    desk.notes(2)
+    engine = open_read_only(desk.url)
+    for statement in ("DELETE FROM note", "CREATE TABLE x (y integer)", "CREATE TEMP SEQUENCE s"):
+        with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    desk.run(
+        "CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$",
+    )
+    for query in (
+        "SELECT 1 AS id, harm() AS body",
+        "WITH gone AS (DELETE FROM note RETURNING *) SELECT * FROM gone",
+        "SELECT id, body FROM note; DELETE FROM note",
+    ):
+        with pytest.raises(SettingsError, match=r"the query cannot be read: .*(read-only|data-modifying|syntax error)"):
+            desk.source(query=query).check()
+    assert desk.source().count() == 2
+
+
+def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_errors(desk, postgres):
+    name = desk.notes(1).url.database
+    desk.run(f"CREATE ROLE reader_{name} LOGIN PASSWORD 'x'", f"GRANT SELECT (id) ON note TO reader_{name}")
+    urls = [
+        (postgres.url(name, password="wr0ng"), "password authentication failed"),
+        (postgres.url("nowhere"), 'database "nowhere" does not exist'),
+    ]
+    for url, message in urls:
+        with pytest.raises(SourceError, match=message) as caught:
+            desk.source(url=url).check()
+        assert "wr0ng" not in str(caught.value)
+        assert redacted_url(url) in str(caught.value)
+    reader = desk.source(url=postgres.url(name, f"reader_{name}", "x"))
+    with pytest.raises(SettingsError, match="permission denied for table note"):
+        reader.check()
+    desk.run(f"GRANT SELECT (body) ON note TO reader_{name}")
+    assert read(reader) == {"1": "note 1"}, "rights for the columns that the settings name are enough"
+    desk.run(f"DROP OWNED BY reader_{name}", f"DROP ROLE reader_{name}")
+
+
+def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(desk, postgres):
+    source = desk.notes(7).source()
+    streamed = desk.source(**QUERY)
+    first, begun = source.page(None, 3), streamed.page(None, 3)
+    postgres.stop()
+    try:
+        for lost, cursor in ((source, first.cursor), (streamed, begun.cursor), (streamed, None)):
+            with pytest.raises(SourceUnavailable, match="does not answer"):
+                lost.page(cursor, 3)
+    finally:
+        postgres.start()
+    assert source.page(first.cursor, 3).documents.keys == ["4", "5", "6"]
+    with pytest.raises(SourceUnavailable, match="connection was lost during the query; run it again"):
+        streamed.page(begun.cursor, 3)
+    assert len(streamed.page(None, 10).documents) == 7
+
+
+def run_limited(engine, statement, *, told):
+    """Run a statement with a limit of a second, of which the server is told or not."""
+    with engine.connect() as connection, limited(connection, 1.0, "source x"):
+        if told:
+            limit_on_server(connection, 1.0, streams=False)
+        connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, request, tmp_path, monkeypatch):
+    sleep = {"postgresql": "SELECT pg_sleep(300)", "mariadb": "SELECT SLEEP(300)"}[kind]
+    with open_database(kind, request, tmp_path) as database:
+        engine = open_read_only(database.url)
+        for told, grace in ((True, 200.0), (False, 0.0)):
+            monkeypatch.setattr("rag_index.sources.engine.GRACE_SECONDS", grace)
+            with pytest.raises(SourceTimedOut, match="source x did not answer a query within 1 s"):
+                run_limited(engine, sleep, told=told)
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1, "the pool has another connection"
+        engine.dispose()
