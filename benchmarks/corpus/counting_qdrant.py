@@ -1,4 +1,4 @@
-"""A Qdrant server that counts points and keeps none, in a process of its own: real REST and gRPC on loopback.
+"""A Qdrant server that counts points and keeps none but marks of commits, in a process of its own: REST and gRPC.
 
 It takes at most `rate` points a second, and answers an upsert after `acknowledge` seconds. What no first run and no run
 without changes asks for (searches, scrolling) finds nothing.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_client import grpc as proto
 
+from rag_index.stores.points import MARK_ID
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import CALLS, FakeQdrantGrpc
 
@@ -103,8 +104,11 @@ class _Counter:
         self._points = points
         self._free_at = time.monotonic()
         self._lock = threading.Lock()
+        self._keep = CALLS["Upsert"]
 
-    def upsert(self, _: FakeQdrant, request: Any) -> Any:
+    def upsert(self, fake: FakeQdrant, request: Any) -> Any:
+        if request.points[0].id.uuid == MARK_ID:
+            return self._keep(fake, request)
         with self._lock:
             now = time.monotonic()
             self._free_at = max(now, self._free_at) + len(request.points) / self._rate
@@ -115,8 +119,9 @@ class _Counter:
         done = proto.UpdateResult(operation_id=0, status=proto.UpdateStatus.Completed)
         return proto.PointsOperationResponse(result=done)
 
-    def count(self, _: FakeQdrant, request: Any) -> Any:
+    def count(self, fake: FakeQdrant, request: Any) -> Any:
         """Count all points, or all that have a vector; with any other filter none."""
         conditions = request.filter.must
         counted = not conditions or conditions[0].HasField("has_vector")
-        return proto.CountResponse(result=proto.CountResult(count=self._points.value if counted else 0))
+        kept = fake.client.count(request.collection_name).count if not conditions else 0
+        return proto.CountResponse(result=proto.CountResult(count=self._points.value + kept if counted else 0))

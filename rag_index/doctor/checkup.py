@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from rag_index.changes.opening import feed_health
 from rag_index.chunking import open_chunker
 from rag_index.database.urls import is_file
 from rag_index.doctor.collection_state import CollectionState
-from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, kept_history, trash_bytes
+from rag_index.doctor.findings import Advice, Diagnosis, count_phrase, finding, kept_history, trash_bytes
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
 from rag_index.embedders import identify
@@ -40,7 +41,7 @@ from rag_index.indexing.diff import diff
 from rag_index.indexing.reconcile import compare_points
 from rag_index.indexing.scratch import Scratch
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Channels, Ledger, reconciled_by, unwanted_indexes
+from rag_index.ledger import Channels, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
 from rag_index.stores import REST_REMEDY, open_store, server_collections
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rag_index.chunking import Chunker
+    from rag_index.doctor.findings import Finding
     from rag_index.embedders import EmbedderIdentity
-    from rag_index.indexing.scratch import Matches
     from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source
@@ -64,23 +65,11 @@ BETTER_WEIGHT = (
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceChanges:
-    """Numbers of documents that the next run would index or delete; none of them is wrong."""
+def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> str:
+    """Record the source's documents, and those with text that the ledger has as empty; say what the next run does.
 
-    new: int
-    changed: int
-    gone: int
-
-    def __str__(self) -> str:
-        counts = ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone"))
-        return ", ".join(f"{count:,} {word}" for count, word in counts if count)
-
-
-def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> SourceChanges:
-    """Record the source's documents, and those with text that the ledger has as empty; return what the next run does.
-
-    That leaves documents out that were given up. Pages have `rows` documents. Raises what a source raises.
+    That is "" if it does nothing, and leaves documents out that were given up. Pages have `rows` documents. Raises what
+    a source raises.
     """
     source.check()
     new = changed = 0
@@ -102,45 +91,30 @@ def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id:
         changed += len(page_diff.to_embed) - page_diff.new + len(page_diff.payload_only) + len(page_diff.emptied)
         cursor = page.cursor
         if cursor is None:
-            return SourceChanges(new, changed, scratch.count_gone(collection_id))
+            counts = ((new, "new"), (changed, "changed"), (scratch.count_gone(collection_id), "gone"))
+            return ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
 
 def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iterator[Finding]:
-    """Yield the findings about a collection's points, after both scans or after the store's alone."""
+    """Yield the findings about a collection's points and documents, after both scans or after the store's alone."""
     cid, name = collection.id, collection.name
-    remedy = (
-        f"`rag-index doctor --repair` embeds them again; so does `rag-index rebuild {index}`, with all other documents"
-    )
+    lost = f"without a point in {name}, although the ledger has them as committed"
     for kind, found, problem in (
-        (
-            "missing_documents",
-            scratch.missing(cid),
-            f"without a point in {name}, although the ledger has them as committed",
-        ),
+        ("missing_documents", scratch.missing(cid), lost),
         ("wrong_chunks", scratch.miscounted(cid), f"with another number of chunks in {name} than in the ledger"),
         ("wrong_payloads", scratch.altered(cid), f"whose payload in {name} does not match the ledger's hashes"),
         ("missing_words", scratch.wordless(cid), f"with a point in {name} that lacks the sparse vector of its words"),
         ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
+        ("pending_documents", scratch.pending(cid), "still pending because a run ended while it wrote them"),
     ):
         if found.count:
-            yield _document_finding(index, kind, found, problem, remedy)
+            examples = [*map(_display_key, found.keys)]
+            message = f"{count_phrase(found.count, 'document', examples)} {problem}"
+            yield finding(index, kind, message, examples, count=found.count)
     if count := scratch.count_orphans():
-        examples = tuple(_display_key(key) for key in scratch.orphan_examples())
-        points = count_phrase(count, "point", examples)
-        yield Finding(
-            index, "orphan_points", count, f"{points} in {name} that neither ledger nor source explains",
-            "`rag-index doctor --repair` deletes them", examples,
-        )  # fmt: skip
-    if (pending := scratch.pending(cid)).count:
-        problem = "still pending because a run ended while it wrote them"
-        remedy = f"`rag-index index {index}` writes them again; so does `rag-index doctor --repair`"
-        yield _document_finding(index, "pending_documents", pending, problem, remedy)
-
-
-def _document_finding(index: str, kind: str, found: Matches, problem: str, remedy: str) -> Finding:
-    examples = tuple(_display_key(key) for key in found.keys)
-    message = f"{count_phrase(found.count, 'document', examples)} {problem}"
-    return Finding(index, kind, found.count, message, remedy, examples)
+        examples = [*map(_display_key, scratch.orphan_examples())]
+        message = f"{count_phrase(count, 'point', examples)} in {name} that neither ledger nor source explains"
+        yield finding(index, "orphan_points", message, examples, count=count)
 
 
 def _display_key(key: str) -> str:
@@ -177,20 +151,26 @@ class Checkup:
     def state(self) -> CollectionState:
         """Return the state of the index's collections now."""
         resources = self.resources
-        fits = None
-        if resources.identity is not None and (chunker := self._chunker()) is not None:
-            places = (resources.ledger, resources.store, self.alias)
-
-            def fits(collection: Collection) -> bool:
-                identity = _identity_of(collection, resources)
-                if identity is None:
-                    return False
-                return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
-
+        chunker = self._chunker() if resources.identity is not None else None
         keep = resources.settings.store.keep_previous
         return CollectionState.read(
-            self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits
-        )
+            self.index.name, self.alias, resources.ledger, resources.store, keep=keep,
+            fits=partial(self._fits, chunker) if chunker is not None else None,
+        )  # fmt: skip
+
+    def _fits(self, chunker: Chunker, collection: Collection) -> bool:
+        """Return whether the settings would make what a collection holds, with the collection's own table."""
+        resources = self.resources
+        embedder = resources.settings.embedder
+        own = settings_for(embedder, collection.embedder)
+        try:
+            identity = resources.identity if own == embedder else identify(own)
+        except EmbedderError:
+            identity = None
+        if identity is None:
+            return False
+        places = (resources.ledger, resources.store, self.alias)
+        return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
 
     def _chunker(self) -> Chunker | None:
         """Return the chunker, or None if the model that writes contexts does not answer."""
@@ -206,23 +186,19 @@ class Checkup:
         state = self.state()
         diagnosis.findings += state.findings()
         self.resources.scratch.clear()
-        current = state.current
-        changes = self._scan_source(current, diagnosis)
-        if current is not None:
-            self._scan_store(current, diagnosis)
-            self._report_failed(current, diagnosis)
-        self._check_gate(diagnosis)
+        changes = self._scan_source(state.current, diagnosis)
+        if state.current is not None:
+            self._scan_store(state.current, diagnosis)
+            self._report_failed(state.current, diagnosis)
+        try:
+            check_gate(self.resources.settings, self.index)  # the next rebuild would refuse to start
+        except SettingsError as error:
+            diagnosis.findings.append(finding(self.index.name, "unusable_gate", str(error)))
         self._advise(state, changes, diagnosis)
-        if self.context_error:
-            message = (
-                "the model that writes contexts does not answer, so settings and chunks were not compared: "
-                f"{self.context_error}"
-            )
-            diagnosis.advice.append(Advice(self.index.name, message))
         return diagnosis
 
-    def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> SourceChanges | None:
-        """Scan the source and return what changed, or None if it cannot be read, which is a finding."""
+    def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> str:
+        """Scan the source and return what the next run does, or "" if it cannot be read, which is a finding."""
         settings, resources = self.resources.settings, self.resources
         self.source_read = False
         try:
@@ -233,9 +209,8 @@ class Checkup:
         except (LedgerError, LedgerUnavailable):
             raise
         except RagIndexError as error:
-            remedy = "correct it; until then the index stays as it is"
-            diagnosis.findings.append(Finding(self.index.name, "unreadable_source", 1, str(error), remedy))
-            return None
+            diagnosis.findings.append(finding(self.index.name, "unreadable_source", str(error)))
+            return ""
         self.source_read = True
         return changes
 
@@ -249,61 +224,49 @@ class Checkup:
         except (StoreBusy, StoreRefused):  # the collection may be in order: nobody could look
             raise
         except StoreError as error:
-            diagnosis.findings.append(
-                Finding(
-                    self.index.name, "unreadable_collection", 1, str(error),
-                    "restore the store from a backup; or `rag-index doctor --repair` builds a new collection beside it",
-                    (current.name,),
-                )
-            )  # fmt: skip
+            diagnosis.findings.append(finding(name, "unreadable_collection", str(error), [current.name]))
             return
         if difference := resources.ledger.different_commits(current, resources.store.commit_mark(current.name)):
-            remedy = f"{reconciled_by(name)}; so does `rag-index doctor --repair`"
-            diagnosis.findings.append(Finding(name, "restored", 1, difference, remedy, (current.name,)))
+            diagnosis.findings.append(finding(name, "restored", difference, [current.name]))
         diagnosis.findings += point_findings(name, resources.scratch, current)
 
     def _report_failed(self, current: Collection, diagnosis: Diagnosis) -> None:
         """Add a finding about the failed documents that the ledger lists."""
         failed = self.resources.scratch.failed(current.id)
         if failed.count:
-            name, keys = self.index.name, failed.keys
-            failures = self.resources.ledger.failures(current.id, keys[:1])
+            failures = self.resources.ledger.failures(current.id, failed.keys[:1])
             reason = "; ".join(f"reason of the first: {failure.reason}" for failure in failures.values())
-            examples = tuple(map(document_id, keys))
+            examples = [*map(document_id, failed.keys)]
+            message = f"{count_phrase(failed.count, 'document', examples)} could not be indexed; {reason}"
             diagnosis.findings.append(
-                Finding(
-                    name, "failed_documents", failed.count,
-                    f"{count_phrase(failed.count, 'document', examples)} could not be indexed; {reason}",
-                    f"list them with `rag-index failed {name}` and correct them in the source; then run `rag-index "
-                    f"retry-failed {name}`, which --repair does too", examples,
-                )
-            )  # fmt: skip
+                finding(self.index.name, "failed_documents", message, examples, count=failed.count)
+            )
 
-    def _check_gate(self, diagnosis: Diagnosis) -> None:
-        """Add a finding about a golden file that the gate cannot use: the next rebuild would refuse to start."""
-        try:
-            check_gate(self.resources.settings, self.index)
-        except SettingsError as error:
-            remedy = "correct it, or remove the table; until then a rebuild ends at its start"
-            diagnosis.findings.append(Finding(self.index.name, "unusable_gate", 1, str(error), remedy))
-
-    def _advise(self, state: CollectionState, changes: SourceChanges | None, diagnosis: Diagnosis) -> None:
-        """Add advice about work that the next run would do."""
-        name = self.index.name
+    def _advise(self, state: CollectionState, changes: str, diagnosis: Diagnosis) -> None:
+        """Add advice about work that the next run would do, and about what was not compared."""
+        name, resources = self.index.name, self.resources
+        messages = []
         if state.live is None and not diagnosis.findings:
-            diagnosis.advice.append(Advice(name, f"nothing is indexed yet; run `rag-index index {name}`"))
-        elif changes is not None and state.current is not None and str(changes):
-            message = f"{changes} since the last run; the next run indexes that, or `rag-index index {name}` does now"
-            diagnosis.advice.append(Advice(name, message))
-        if state.current is not None and (held := self.resources.ledger.count_held(state.current.id)):
-            diagnosis.advice.append(Advice(name, held_back(held, name)))
+            messages.append(f"nothing is indexed yet; run `rag-index index {name}`")
+        elif changes and state.current is not None:
+            messages.append(
+                f"{changes} since the last run; the next run indexes that, or `rag-index index {name}` does now"
+            )
+        if state.current is not None and (held := resources.ledger.count_held(state.current.id)):
+            messages.append(held_back(held, name))
         channels = Channels.decode(state.current.channels) if state.current is not None else None
-        weight = self.resources.settings.dense_weight
-        if channels is not None and channels.dense_weight == weight and channels.one_is_better:
-            diagnosis.advice.append(Advice(name, f"{channels}: {BETTER_WEIGHT}"))
-        for collection in state.unfinished if state.live is not None else ():
-            message = f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"
-            diagnosis.advice.append(Advice(name, message))
+        if channels and channels.dense_weight == resources.settings.dense_weight and channels.one_is_better:
+            messages.append(f"{channels}: {BETTER_WEIGHT}")
+        messages += (
+            f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"
+            for collection in (state.unfinished if state.live is not None else ())
+        )
+        if self.context_error:
+            messages.append(
+                "the model that writes contexts does not answer, so settings and chunks were not compared: "
+                f"{self.context_error}"
+            )
+        diagnosis.advice += [Advice(name, message) for message in messages]
 
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
@@ -314,7 +277,7 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
     """
     indexes = settings.named(names)
     if damage := ledger_damage(settings):
-        return Diagnosis([damaged_ledger(settings, damage)])
+        return Diagnosis([damage])
     diagnosis, trash = Diagnosis(), trash_bytes(settings)
     with open_resources(settings) as resources:
         diagnosis.kept = kept_history(settings, resources.ledger, trash=trash)
@@ -325,23 +288,18 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
             diagnosis.advice += found.advice
         others = unwanted_indexes(settings, resources.ledger, resources.store.aliases())
         diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
+        messages = []
         server = server_collections(resources.store)
         if server is not None and (reason := server.fallback()):
-            diagnosis.advice.append(Advice(None, f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}"))
+            messages.append(f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}")
         if error := resources.embedder_error:
-            message = f"the embedder does not answer, so settings and vectors were not compared: {error}"
-            diagnosis.advice.append(Advice(None, message))
+            messages.append(f"the embedder does not answer, so settings and vectors were not compared: {error}")
+        diagnosis.advice += [Advice(None, message) for message in messages]
         diagnosis.advice += settings_advice(settings, indexes)
-        _check_feed(settings, resources.ledger, diagnosis)
+        health = feed_health(settings, resources.ledger)  # the log or the queue by which a watch learns of changes
+        diagnosis.findings += [finding(None, "broken_feed", problem) for problem in health.broken]
+        diagnosis.advice += [Advice(None, warning) for warning in health.warnings]
     return diagnosis
-
-
-def _check_feed(settings: Settings, ledger: Ledger, diagnosis: Diagnosis) -> None:
-    """Add findings about the log or the queue by which a watch learns of changes."""
-    health = feed_health(settings, ledger)
-    remedy = "until then changes are found by the next run, or `rag-index index` now"
-    diagnosis.findings += [Finding(None, "broken_feed", 1, problem, remedy) for problem in health.broken]
-    diagnosis.advice += [Advice(None, warning) for warning in health.warnings]
 
 
 @contextmanager
@@ -351,8 +309,12 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
         closing(Ledger(settings.ledger_url)) as ledger,
         closing(open_store(settings.store, wait=settings.run.wait)) as store,
     ):
-        identity, error = _identify(settings)
-        yield Resources(settings, ledger, store, Scratch(ledger), identity, error)
+        identity, unanswered = None, ""
+        try:
+            identity = identify(settings.embedder)
+        except RagIndexError as error:
+            unanswered = str(error)
+        yield Resources(settings, ledger, store, Scratch(ledger), identity, unanswered)
 
 
 @contextmanager
@@ -362,47 +324,19 @@ def lock_index(resources: Resources, index: IndexSettings) -> Iterator[IndexLeas
         yield lease
 
 
-def ledger_damage(settings: Settings) -> str:
-    """Return SQLite's words about a ledger file that it cannot read; "" if it can, or if there is no such file."""
+def ledger_damage(settings: Settings) -> Finding | None:
+    """Return the finding about a ledger file that SQLite cannot read, before whose repair no index can be examined."""
     url = settings.ledger_url
     if not is_file(url):
-        return ""
+        return None
     try:
         with closing(Ledger(url)) as ledger, ledger.transaction() as connection:
-            answer = str(connection.scalar(sa.text("PRAGMA quick_check(1)")))
-        return "" if answer == "ok" else answer
+            damage = str(connection.scalar(sa.text("PRAGMA quick_check(1)")))
     except LedgerError as error:
         origin = getattr(error.__cause__, "orig", None)
         if getattr(origin, "sqlite_errorcode", 0) & 0xFF not in DAMAGE_CODES:
             raise
-        return str(origin)
-
-
-def damaged_ledger(settings: Settings, damage: str) -> Finding:
-    """Return the finding about a ledger that cannot be read; no index can be examined before it is repaired."""
-    file = str(settings.ledger_url.database)
-    return Finding(
-        None, "damaged_ledger", 1, f"the ledger {file} is damaged: {' '.join(damage.split())}",
-        "restore it from a backup; or `rag-index doctor --repair` renames it and makes a new one from the store, "
-        "without embedding", (file,),
-    )  # fmt: skip
-
-
-def _identity_of(collection: Collection, resources: Resources) -> EmbedderIdentity | None:
-    """Return the identity of the embedder with the collection's own table; None if that cannot be used."""
-    embedder = resources.settings.embedder
-    own = settings_for(embedder, collection.embedder)
-    if own == embedder:
-        return resources.identity
-    try:
-        return identify(own)
-    except EmbedderError:
-        return None
-
-
-def _identify(settings: Settings) -> tuple[EmbedderIdentity | None, str]:
-    """Return the embedder's identity, or None and the reason."""
-    try:
-        return identify(settings.embedder), ""
-    except RagIndexError as error:
-        return None, str(error)
+        damage = str(origin)
+    file = str(url.database)
+    message = f"the ledger {file} is damaged: {' '.join(damage.split())}"
+    return finding(None, "damaged_ledger", message, [file]) if damage != "ok" else None

@@ -1,33 +1,7 @@
 """Results of a check-up: findings with their remedy, advice, and the diagnosis that holds both for all indexes.
 
-The diagnosis also tells what grows with every run: how much is kept, and how much the next run deletes.
-
-kind                    what is wrong                                             what --repair does
-damaged_ledger          SQLite cannot read the ledger's file                      renames the file, then as below
-unknown_collection      the ledger does not know the live collection              makes ledger rows from the payloads
-other_store             the live collection has another id than in the ledger     makes ledger rows from the payloads
-lost_metadata           the store forgot what made a collection                   writes the ledger's values
-moved                   the collection was moved to another store                 nothing: correct the settings
-foreign_collection      another program's collection has the alias's name         nothing: remove it, or rename
-missing_alias           no alias points at a collection that could be live        sets the alias
-lost_collection         the store lost a collection that the ledger knows         drops its rows; runs if it was live
-unfinished_publish      the ledger counts the live collection as unfinished       corrects the ledger
-unneeded_collection     it is not live, and keep_previous does not keep it        drops it
-unreadable_collection   the store cannot read its own collection                  rebuilds
-metadata_differs        ledger and store disagree on what made the vectors        rebuilds
-other_fingerprint       the settings would make other vectors or chunks           rebuilds, but not after a rollback
-unreadable_source       the source cannot be read                                 nothing
-broken_feed             a watch cannot learn of the source's changes              nothing: `watch --setup` prints SQL
-unusable_gate           the golden file of the gate cannot be used                nothing
-restored                store and ledger are not at the same commit               runs, which compares every point
-missing_documents       they are committed, but have no point                     marks them as pending, and runs
-wrong_chunks            the number of chunks is not the ledger's                  marks them as pending, and runs
-wrong_payloads          a payload or its hashes are not the ledger's              marks them as pending, and runs
-missing_words           a point lacks the sparse vector of its words              marks them as pending, and runs
-unknown_documents       source and store have them, the ledger does not           marks them as pending, and runs
-orphan_points           nothing explains these points                             deletes them
-pending_documents       a run ended while it wrote them                           runs
-failed_documents        they could not be indexed                                 runs, and tries them again
+docs/doctor.md says of each kind what is wrong, and what a repair does. The diagnosis also tells what grows with every
+run: how much is kept, and how much the next run deletes.
 """
 
 from __future__ import annotations
@@ -38,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.context.cache import cache_url, count_contexts
 from rag_index.database.urls import is_file
+from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
@@ -48,6 +23,45 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 MEGABYTE = 1_000_000
+
+_EMBED = "`rag-index doctor --repair` embeds them again; so does `rag-index rebuild {index}`, with all other documents"
+REMEDIES = {
+    "damaged_ledger": "restore it from a backup; or `rag-index doctor --repair` renames it and makes a new one from "
+    "the store, without embedding",
+    "unknown_collection": "name the right ledger in [ledger] url; or `rag-index doctor --repair` makes the ledger from "
+    "the store, without embedding",
+    "other_store": "name the right [store] or [ledger]; or `rag-index doctor --repair` keeps the store as it is and "
+    "makes the ledger from it, without embedding",
+    "lost_metadata": "`rag-index doctor --repair` writes them again, and compares every point",
+    "moved": "set [store] in the settings to that store; from there `rag-index move` moves it back",
+    "foreign_collection": "until then runs and searches of the index fail",
+    "missing_alias": "`rag-index doctor --repair` sets the alias again",
+    "lost_collection": "`rag-index doctor --repair` removes them from the ledger, and indexes all documents again if "
+    "one was live; or name the right [store]",
+    "unfinished_publish": "`rag-index doctor --repair` corrects the ledger",
+    "unneeded_collection": "`rag-index doctor --repair` drops them; if another ledger knows them, name it in [ledger] "
+    "url first",
+    "unreadable_collection": "restore the store from a backup; or `rag-index doctor --repair` builds a new collection "
+    "beside it",
+    "metadata_differs": "`rag-index doctor --repair` rebuilds the index, as `rag-index rebuild {index}` does",
+    "other_fingerprint": "restore the settings, or run `rag-index rebuild {index}`, which --repair does too, and which "
+    "embeds again",
+    "rolled_back": "restore the settings, or run `rag-index rebuild {index}`; --repair leaves that to you",
+    "unreadable_source": "correct it; until then the index stays as it is",
+    "broken_feed": "until then changes are found by the next run, or `rag-index index` now",
+    "unusable_gate": "correct it, or remove the table; until then a rebuild ends at its start",
+    "restored": "{reconciled}; so does `rag-index doctor --repair`",
+    "missing_documents": _EMBED,
+    "wrong_chunks": _EMBED,
+    "wrong_payloads": _EMBED,
+    "missing_words": _EMBED,
+    "unknown_documents": _EMBED,
+    "orphan_points": "`rag-index doctor --repair` deletes them",
+    "pending_documents": "`rag-index index {index}` writes them again; so does `rag-index doctor --repair`",
+    "failed_documents": "list them with `rag-index failed {index}` and correct them in the source; then run `rag-index "
+    "retry-failed {index}`, which --repair does too",
+}
+"""What to do about each kind of finding. A collection of other settings has another remedy if it was rolled back to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,14 @@ class Finding:
     remedy: str
     examples: tuple[str, ...] = ()
     """A few document ids, or names of collections or ids of points if there is no document."""
+
+
+def finding(
+    index: str | None, kind: str, message: str, examples: Sequence[str] = (), *, count: int = 1, remedy: str = ""
+) -> Finding:
+    """Return a finding with the remedy of its kind, or of the kind `remedy`."""
+    text = REMEDIES[remedy or kind].format(index=index, reconciled=reconciled_by(index or ""))
+    return Finding(index, kind, count, message, text, tuple(examples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +152,21 @@ class Kept:
     def sentence(self) -> str:
         """Return all of it in one line for a person."""
         size = f" ({_size(self.contexts_bytes)})" if self.contexts_bytes else ""
-        there = [
-            count_phrase(self.runs, "run"),
-            f"{_size(self.prefect_bytes)} of Prefect's history",
-            f"{count_phrase(self.contexts, 'context')}{size}",
-            f"{_size(self.trash_bytes)} of dropped collections",
-        ]
-        gone = [
-            count_phrase(self.old_failed, "failed document"),
-            count_phrase(self.old_changes, "waiting change"),
-            f"{self.old_watches:,} watch{'es' if self.old_watches != 1 else ''}",
-            count_phrase(self.old_buckets, "digest"),
-        ]
-        deleted = [count_phrase(self.old_runs, "run")] if self.old_runs else []
-        if any(one[0] != "0" for one in gone):
-            deleted.append(f"{', '.join(one for one in gone if one[0] != '0')} of indexes that are gone")
+        there = (
+            f"{count_of(self.runs, 'run')}, {_size(self.prefect_bytes)} of Prefect's history, "
+            f"{count_of(self.contexts, 'context')}{size}, {_size(self.trash_bytes)} of dropped collections"
+        )
+        counts = (
+            (self.old_failed, "failed document"),
+            (self.old_changes, "waiting change"),
+            (self.old_watches, "watch record"),
+            (self.old_buckets, "digest"),
+        )
+        deleted = [count_of(self.old_runs, "run")] if self.old_runs else []
+        if gone := [count_of(count, noun) for count, noun in counts if count]:
+            deleted.append(f"{', '.join(gone)} of indexes that are gone")
         next_run = f"; the next run deletes {' and '.join(deleted)}" if deleted else ""
-        return f"kept for {self.keep_days:g} days ([run] keep_days): {', '.join(there)}{next_run}"
+        return f"kept for {self.keep_days:g} days ([run] keep_days): {there}{next_run}"
 
 
 def kept_history(settings: Settings, ledger: Ledger, *, trash: int) -> Kept:
@@ -160,11 +180,7 @@ def kept_history(settings: Settings, ledger: Ledger, *, trash: int) -> Kept:
     return Kept(
         keep_days=keep,
         runs=ledger.count_runs(),
-        old_runs=old.runs,
-        old_failed=old.failed,
-        old_changes=old.changes,
-        old_watches=old.watches,
-        old_buckets=old.buckets,
+        **{f"old_{name}": count for name, count in old._asdict().items()},
         contexts=count_contexts(cache),
         contexts_bytes=_file_bytes(Path(str(cache.database))) if is_file(cache) else 0,
         prefect_bytes=_file_bytes(settings.data / "prefect" / "prefect.db"),

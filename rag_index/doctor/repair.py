@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.doctor.checkup import Checkup, damaged_ledger, examine, ledger_damage, lock_index, open_resources
+from rag_index.doctor.checkup import Checkup, examine, ledger_damage, lock_index, open_resources
 from rag_index.doctor.collection_state import collection_number
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.indexing.commit import committing
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
-from rag_index.stores.protocol import MAKER_KEYS, UNKNOWN
+from rag_index.stores import MAKER_KEYS, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
     from rag_index.doctor.collection_state import CollectionState
     from rag_index.doctor.findings import Diagnosis, Finding
     from rag_index.documents.batches import StoredPoint
-    from rag_index.indexing.scratch import Scratch
-    from rag_index.ledger import Collection, Ledger
+    from rag_index.ledger import Collection
     from rag_index.settings import Settings
-    from rag_index.stores import Store
 
 HASH_HEX = 32
 MAX_ROUNDS = 4
@@ -45,39 +42,6 @@ NEED_RUN = {
     "failed_documents",
 }
 NEED_REBUILD = {"unreadable_collection"}
-
-
-def adopt(
-    scratch: Scratch, ledger: Ledger, store: Store, name: str, *, index: str, alias: str, state: str = "ready"
-) -> Collection:
-    """Add a collection of the store to the ledger, in place of what the ledger had under this name.
-
-    Rows are collected in temporary tables and written in one transaction, so nobody sees half of them. A collection
-    without an id gets one. Raises what store and ledger raise.
-    """
-    metadata, mark = store.collections()[name], store.commit_mark(name)
-    dimension = store.dimension(name)
-    for page in pages(store.scroll(name)):
-        scratch.add_rebuilt(_document_rows(page, index))
-    if not metadata.get("store_id"):
-        metadata = {**metadata, "store_id": str(uuid.uuid4()), "alias": alias}
-        store.set_metadata(name, {"store_id": metadata["store_id"], "alias": alias})
-    with ledger.transaction():
-        if (previous := ledger.collection(name)) is not None:
-            ledger.drop_collection(previous.id)
-        collection = ledger.add_collection(
-            alias=alias,
-            name=name,
-            store_id=metadata["store_id"],
-            embedder_fingerprint=metadata.get("embedder_fingerprint") or UNKNOWN,
-            embedder=metadata.get("embedder") or UNKNOWN,
-            chunking=metadata.get("chunking") or UNKNOWN,
-            dimension=dimension,
-            state=state,
-        )
-        ledger.record_commit(collection.id, mark)
-        scratch.write_rebuilt(collection.id)
-    return collection
 
 
 def _document_rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
@@ -106,14 +70,6 @@ def _parse_hash(value: Any) -> bytes:
         return b""
 
 
-@dataclass(slots=True)
-class _NeededRuns:
-    """Names of the indexes that need a run, or a rebuild, once everything else is corrected."""
-
-    run: list[str] = field(default_factory=list)
-    rebuild: list[str] = field(default_factory=list)
-
-
 def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[str], bool], object]) -> Diagnosis:
     """Repair what is wrong with these indexes, then examine them again and return what is left.
 
@@ -121,38 +77,43 @@ def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[
     `examine` raises.
     """
     indexes = settings.named(names)
-    found: list[Finding] = []
+    found: dict[tuple[str | None, str], Finding] = {}
+    """The first finding of each kind."""
     if damage := ledger_damage(settings):
-        found.append(damaged_ledger(settings, damage))
+        found[damage.index, damage.kind] = damage
         _rename_ledger_files(settings)
-    needed = _NeededRuns()
+    needed: dict[bool, list[str]] = {False: [], True: []}
+    """Names of the indexes that need a run, or a rebuild, once everything else is corrected."""
     with open_resources(settings) as resources:
         for index in indexes:
             with lock_index(resources, index) as lease:
-                found += _IndexRepair(Checkup(resources, index), needed, lease.epoch).run()
-    for index_names, rebuild in ((needed.run, False), (needed.rebuild, True)):
-        if index_names:
-            run(index_names, rebuild)
+                one = _IndexRepair(Checkup(resources, index), lease.epoch)
+                for each in one.run():
+                    found.setdefault((each.index, each.kind), each)
+                if one.rebuilds is not None:
+                    needed[one.rebuilds].append(index.name)
+    for rebuild, some in needed.items():
+        if some:
+            run(some, rebuild)
     left = examine(settings, names)
-    first: dict[tuple[str | None, str], Finding] = {}
-    for finding in found:
-        first.setdefault((finding.index, finding.kind), finding)
-    left.repaired = [finding for (index, kind), finding in first.items() if kind not in left.kinds(index)]
+    left.repaired = [each for (index, kind), each in found.items() if kind not in left.kinds(index)]
     return left
 
 
 class _IndexRepair:
     """The repair of one index, under its lock."""
 
-    def __init__(self, checkup: Checkup, needed: _NeededRuns, epoch: int) -> None:
+    def __init__(self, checkup: Checkup, epoch: int) -> None:
         self._checkup = checkup
         self._epoch = epoch
-        self._needed = needed
-        self._resources = checkup.resources
         self._name = checkup.index.name
+        self._ledger, self._store = checkup.resources.ledger, checkup.resources.store
+        self._scratch = checkup.resources.scratch
+        self.rebuilds: bool | None = None
+        """Whether a rebuild has to do the rest, or a run; None if nothing is left to do."""
 
     def run(self) -> list[Finding]:
-        """Correct what needs no vectors and register the runs for the rest; return all findings on the way."""
+        """Correct what needs no vectors, and say what has to do the rest; return all findings on the way."""
         self._fence_dead_runs()
         found: list[Finding] = []
         kinds: set[str] = set()
@@ -173,16 +134,16 @@ class _IndexRepair:
         if not self._checkup.source_read:
             return found
         if kinds & NEED_REBUILD or ("other_fingerprint" in kinds and not state.is_rolled_back()):
-            self._needed.rebuild.append(self._name)
+            self.rebuilds = True
         elif kinds & NEED_RUN or lost:
-            self._needed.run.append(self._name)
+            self.rebuilds = False
         return found
 
     def _fence_dead_runs(self) -> None:
         """Raise the epoch, so that a server refuses what workers of a dead run still send, as each run does."""
-        store, current = self._resources.store, self._checkup.state().current
-        if current is not None and not store.embedded:
-            store.set_metadata(current.name, {"epoch": self._epoch})
+        current = self._checkup.state().current
+        if current is not None and not self._store.embedded:
+            self._store.set_metadata(current.name, {"epoch": self._epoch})
 
     def _correct_records(self, state: CollectionState, kinds: set[str]) -> bool:
         """Correct what needs neither points nor vectors; return whether that makes another check-up worthwhile."""
@@ -206,39 +167,51 @@ class _IndexRepair:
 
     def _adopt(self, state: CollectionState, live: str) -> None:
         """Make ledger rows from the store: `live` and older collections as ready, newer ones as building."""
-        resources, alias = self._resources, self._checkup.alias
         for name in dict.fromkeys([*state.unknown, live]):
-            new_state = "building" if collection_number(name) > collection_number(live) else "ready"
-            adopt(
-                resources.scratch,
-                resources.ledger,
-                resources.store,
-                name,
-                index=self._name,
-                alias=alias,
-                state=new_state,
-            )
+            newer = collection_number(name) > collection_number(live)
+            self._adopt_collection(name, state.alias, "building" if newer else "ready")
+
+    def _adopt_collection(self, name: str, alias: str, state: str) -> None:
+        """Add a collection of the store to the ledger, in place of what the ledger had under this name.
+
+        Rows are collected in temporary tables and written in one transaction, so nobody sees half of them. A collection
+        without an id gets one.
+        """
+        store, ledger = self._store, self._ledger
+        metadata, mark = store.metadata(name), store.commit_mark(name)
+        for page in pages(store.scroll(name)):
+            self._scratch.add_rebuilt(_document_rows(page, self._name))
+        if not metadata.get("store_id"):
+            metadata |= {"store_id": str(uuid.uuid4()), "alias": alias}
+            store.set_metadata(name, metadata)
+        made_by = {key: metadata.get(key) or UNKNOWN for key in ("embedder", *MAKER_KEYS)}
+        with ledger.transaction():
+            if (previous := ledger.collection(name)) is not None:
+                ledger.drop_collection(previous.id)
+            collection = ledger.add_collection(
+                alias=alias, name=name, store_id=metadata["store_id"], dimension=store.dimension(name), state=state,
+                **made_by,
+            )  # fmt: skip
+            ledger.record_commit(collection.id, mark)
+            self._scratch.write_rebuilt(collection.id)
 
     def _set_alias(self, state: CollectionState) -> None:
         """Point the missing alias at the candidate, which is adopted first if the ledger does not know it."""
-        candidate = state.candidate
-        if candidate is None:
-            return
-        if candidate in state.unknown:
-            self._adopt(state, candidate)
-        self._resources.store.point_alias(state.alias, candidate)
+        if (candidate := state.candidate) is not None:
+            if candidate in state.unknown:
+                self._adopt(state, candidate)
+            self._store.point_alias(state.alias, candidate)
 
     def _restore_metadata(self, state: CollectionState) -> None:
         """Write the ledger's values for what the store forgot about the live collection."""
         row = next(c for c in state.known if c.name == state.live)
         metadata = state.stored[row.name]
-        values = {"store_id": row.store_id, "alias": row.alias, "embedder": row.embedder}
-        values |= {key: getattr(row, key) for key in MAKER_KEYS}
-        self._resources.store.set_metadata(row.name, {k: v for k, v in values.items() if not metadata.get(k)})
+        values = {key: getattr(row, key) for key in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+        self._store.set_metadata(row.name, {k: v for k, v in values.items() if not metadata.get(k)})
 
     def _mark_ready(self, state: CollectionState) -> None:
         if state.current is not None:
-            self._resources.ledger.update_collection(state.current.id, state="ready")
+            self._ledger.update_collection(state.current.id, state="ready")
 
     def _set_conflicts_unknown(self, state: CollectionState) -> None:
         """Set the makers that ledger and store disagree on to unknown, so that a rebuild reuses no vector."""
@@ -248,39 +221,37 @@ class _IndexRepair:
 
     def _set_unknown(self, collection: Collection, keys: Sequence[str]) -> None:
         """Set these maker keys to unknown in ledger and store."""
-        self._resources.ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
-        self._resources.store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
+        self._ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
+        self._store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
 
     def _drop_lost_rows(self, state: CollectionState) -> None:
         """Drop the ledger's rows of collections that the store lost, unfinished ones included."""
         for collection in state.known:
             if not state.is_stored(collection):
-                self._resources.ledger.drop_collection(collection.id)
+                self._ledger.drop_collection(collection.id)
 
     def _drop_unneeded_collections(self, state: CollectionState) -> None:
         for name in state.unneeded:
-            self._resources.store.drop(name)
-            if (row := self._resources.ledger.collection(name)) is not None:
-                self._resources.ledger.drop_collection(row.id)
+            self._store.drop(name)
+            if (row := self._ledger.collection(name)) is not None:
+                self._ledger.drop_collection(row.id)
 
     def _mark_pending(self, current: Collection, kinds: set[str]) -> None:
         """Mark the documents that a run has to write again."""
-        scratch = self._resources.scratch
-        self._resources.ledger.forget_digests(current.id)
+        self._ledger.forget_digests(current.id)
         if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}:
-            scratch.mark_wrong_as_pending(current.id)
+            self._scratch.mark_wrong_as_pending(current.id)
         if "unknown_documents" in kinds:
-            scratch.add_unknown_as_pending(current.id)
+            self._scratch.add_unknown_as_pending(current.id)
 
     def _delete_orphans(self, current: Collection) -> None:
         """Delete the points that neither ledger nor source explains."""
-        scratch, store = self._resources.scratch, self._resources.store
         after = ""
-        while ids := scratch.orphan_ids(after=after):
+        while ids := self._scratch.orphan_ids(after=after):
             after = ids[-1]
-            store.delete_points(current.name, ids)
-        store.flush(current.name)
-        with committing(self._resources.ledger, store, current):
+            self._store.delete_points(current.name, ids)
+        self._store.flush(current.name)
+        with committing(self._ledger, self._store, current):
             pass  # a copy of the store from before has other points
 
 

@@ -29,72 +29,69 @@ MANY_FAILED = 0.5
 
 def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
     """Yield advice that names the key to change."""
-    embedder, run, store = settings.embedder, settings.run, settings.store
-    local = embedder.local_hosts
-    if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
-        yield Advice(
-            None,
-            f"{len(local)} Ollama servers on this machine choose their own number of threads and slow each other down; "
-            f"set [embedder] num_thread, for example to {max(1, cpu_count() // len(local))}",
-        )
-    workers = settings.parallel.workers
-    if embedder.kind == "local" and isinstance(workers, int) and workers > cpu_count():
-        yield Advice(None, f"[parallel] workers = {workers}, but this machine has {cpu_count()} processors; set fewer")
-    if run.tolerate_failed > MANY_FAILED:
-        message = f"tolerate_failed = {run.tolerate_failed:g}: a run counts as completed even if most documents fail"
+    for message in _of_all(settings):
         yield Advice(None, message)
+    length = _context_length(settings) if settings.embedder.kind == "ollama" else None
+    for index in indexes:
+        for message in _of_index(settings, index, length):
+            yield Advice(index.name, message)
+
+
+def _of_all(settings: Settings) -> Iterator[str]:
+    embedder, run, store = settings.embedder, settings.run, settings.store
+    local, workers = embedder.local_hosts, settings.parallel.workers
+    if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
+        yield (
+            f"{len(local)} Ollama servers on this machine choose their own number of threads and slow each other down; "
+            f"set [embedder] num_thread, for example to {max(1, cpu_count() // len(local))}"
+        )
+    if embedder.kind == "local" and isinstance(workers, int) and workers > cpu_count():
+        yield f"[parallel] workers = {workers}, but this machine has {cpu_count()} processors; set fewer"
+    if run.tolerate_failed > MANY_FAILED:
+        yield f"tolerate_failed = {run.tolerate_failed:g}: a run counts as completed even if most documents fail"
     if run.delete_guard >= 1:
-        yield Advice(None, "delete_guard = 1: if a table is emptied by mistake, its index is emptied too")
+        yield "delete_guard = 1: if a table is emptied by mistake, its index is emptied too"
     if store.keep_previous == 0:
-        yield Advice(None, "keep_previous = 0: after a rebuild there is nothing to roll back to")
-    yield from _digests(settings, indexes)
-    yield from _small_gates(settings, indexes)
-    yield from _network_filesystems(settings)
-    yield from _long_chunks(settings, indexes)
-
-
-def _digests(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
-    """Yield advice about indexes that digests of the source's rows do not serve, or that need nothing else."""
-    if not settings.source.digest:
-        return
-    for index in indexes:
-        if index.access_query is not None:
-            message = "access is a query, so [source] digest has no effect here: the rights are not in the rows"
-            yield Advice(index.name, message)
-        elif index.changed_since is not None:
-            message = "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
-            yield Advice(index.name, message)
-
-
-def _small_gates(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
-    """Yield advice about gates with too few queries to tell the loss that they should stop from chance."""
-    for index in indexes:
-        try:
-            queries = len(check_gate(settings, index))
-        except SettingsError:
-            continue  # a finding
-        if index.gate is None:
-            continue
-        level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
-        needed = needed_queries(2 * index.gate.max_loss, level=level)
-        if needed is not None and queries < needed:
-            golden = "golden query" if queries == 1 else "golden queries"
-            yield Advice(
-                index.name,
-                f"{queries:,} {golden} for the gate: stopping a loss of twice max_loss ({2 * index.gate.max_loss:g}) 9 "
-                f"times in 10 takes {needed:,}, and more where other answers change; add queries",
-            )
-
-
-def _network_filesystems(settings: Settings) -> Iterator[Advice]:
-    """Yield advice about a store or a ledger whose filesystem does not lock reliably."""
-    paths = {"[store] path": settings.store.path if settings.store.url is None else None}
+        yield "keep_previous = 0: after a rebuild there is nothing to roll back to"
+    paths = {"[store] path": store.path} if store.url is None else {}
     if is_file(settings.ledger_url):
         paths["[ledger] url"] = Path(str(settings.ledger_url.database))
     for key, path in paths.items():
-        kind = _filesystem(path) if path is not None else ""
-        if kind.startswith(NETWORK):
-            yield Advice(None, f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk")
+        if (kind := _filesystem(path)).startswith(NETWORK):
+            yield f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk"
+
+
+def _of_index(settings: Settings, index: IndexSettings, length: int | None) -> Iterator[str]:
+    """Yield advice about an index. Chunks longer than the model's context are refused, halved and sent again."""
+    if settings.source.digest and index.access_query is not None:
+        yield "access is a query, so [source] digest has no effect here: the rights are not in the rows"
+    elif settings.source.digest and index.changed_since is not None:
+        yield "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
+    yield from _small_gate(settings, index)
+    tokens = index.chunk_chars // CHARS_PER_TOKEN
+    if length and tokens > length:
+        model, most = settings.embedder.model, length * CHARS_PER_TOKEN * 3 // 4
+        yield (
+            f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, but {model} accepts only {length}, so chunks "
+            f"are refused and halved; set chunk_chars to {most} or less"
+        )
+
+
+def _small_gate(settings: Settings, index: IndexSettings) -> Iterator[str]:
+    """Yield advice about a gate with too few queries to tell the loss that it should stop from chance."""
+    try:
+        queries = len(check_gate(settings, index))
+    except SettingsError:
+        return  # a finding
+    if index.gate is not None:
+        level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
+        needed = needed_queries(2 * index.gate.max_loss, level=level)
+        if needed is not None and queries < needed:
+            yield (
+                f"the golden queries of the gate number {queries:,}: stopping a loss of "
+                f"twice max_loss ({2 * index.gate.max_loss:g}) 9 times in 10 takes {needed:,}, and more where other "
+                "answers change; add queries"
+            )
 
 
 def _filesystem(path: Path) -> str:
@@ -102,19 +99,6 @@ def _filesystem(path: Path) -> str:
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     real = path.absolute().resolve()
     return next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")
-
-
-def _long_chunks(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
-    """Yield advice about chunks longer than the model's context, which are refused, halved and sent again."""
-    length = _context_length(settings) if settings.embedder.kind == "ollama" else None
-    for index in indexes if length else ():
-        tokens, max_chars = index.chunk_chars // CHARS_PER_TOKEN, (length or 0) * CHARS_PER_TOKEN * 3 // 4
-        if length and tokens > length:
-            yield Advice(
-                index.name,
-                f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, but {settings.embedder.model} accepts "
-                f"only {length}, so chunks are refused and halved; set chunk_chars to {max_chars} or less",
-            )
 
 
 def _context_length(settings: Settings) -> int | None:

@@ -23,7 +23,7 @@ from rag_index.evaluation.measures import Metric, measure, parse_metric
 from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries
 from rag_index.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.retrieve import ALL_GROUPS, Retriever
-from rag_index.stores.protocol import lend
+from rag_index.stores import lend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -24,7 +24,7 @@ from rag_index.evaluation.significance import chance_of_loss
 from rag_index.ledger import Channels
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.retrieve.calibration import Calibration
-from rag_index.stores.protocol import lend
+from rag_index.stores import lend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -27,7 +27,7 @@ from rag_index.machine.garbage import collect_seldom
 from rag_index.sources import SingleDocumentSource, open_source
 from rag_index.sources.sql import SqlSource
 from rag_index.sources.tables import look_up_columns
-from rag_index.stores import Condition, open_store
+from rag_index.stores import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -241,19 +241,12 @@ class BatchIndexer:
             self.close()  # a connection may be broken
         return applied
 
-    def locked(self, name: str, *, brief: bool = True) -> RagIndexError | None:
-        """Return the error that a batch would end with at once, because another run holds the index or the store.
-
-        If it is not `brief`, that is what an ordinary run would end with.
-        """
+    def locked(self, name: str) -> RagIndexError | None:
+        """Return the error that a batch or a run would end with at once, because another run holds the index."""
         try:
             ledger, alias = self._opened(name).ledger, self._settings.alias(name)
             if holder(ledger, alias) is not None:
                 return IndexLocked(f"index {alias} is being written by another run: wait until it is done, or stop it")
-            if self._settings.store.url is None:
-                open_store(self._settings.store, brief=brief).close()
-        except (IndexLocked, StoreBusy) as error:
-            return error
         except RagIndexError:
             self.close()
         return None

@@ -23,8 +23,7 @@ from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_
 from rag_index.ledger import Channels
 from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
-from rag_index.stores import VectorQuery
-from rag_index.stores.protocol import CALIBRATION, LEFT, UNLEARNED
+from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

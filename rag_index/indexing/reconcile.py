@@ -15,7 +15,7 @@ from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import next_mark
 from rag_index.indexing.scratch import Orphan, PointTally, Scratch
-from rag_index.stores.protocol import BM25
+from rag_index.stores import BM25
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -267,9 +267,8 @@ def open_run(
         else:
             source, ledger = keep.source, keep.ledger
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
-        brief = run_id.startswith(BATCH)
-        wait = 0.0 if brief else settings.run.wait
-        opened_store = open_store(settings.store, wait=wait, brief=brief, lets_batches_in=not brief)
+        batch = run_id.startswith(BATCH)
+        opened_store = open_store(settings.store, wait=0.0 if batch else settings.run.wait, writes=batch)
         store: Any = stack.enter_context(closing(opened_store))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
 from rag_index.settings.index import PAYLOAD_KINDS
-from rag_index.stores import server_collections
-from rag_index.stores.protocol import BULK, NAME
+from rag_index.stores import BULK, NAME, server_collections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

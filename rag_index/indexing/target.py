@@ -16,8 +16,7 @@ from rag_index.documents.canonical import VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.stores import RENAME, find_live
-from rag_index.stores.protocol import BM25, MOVED_TO
+from rag_index.stores import BM25, MOVED_TO, RENAME, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError, StoreError
@@ -25,10 +25,9 @@ from rag_index.stores import Condition
 from rag_index.stores.conditions import BOUNDS, payload_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rag_index.settings import IndexSettings
-    from rag_index.stores.conditions import Dialect
 
 Filter = Mapping[str, Any] | str | Iterable[Condition | str]
 """A table of fields, conditions, or text as on the command line."""
@@ -205,14 +204,7 @@ def _validated(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
             f"{len(conditions):,} with {values:,}: search several times, or put what belongs together into one field"
         )
     try:
-        payload_filter(conditions, cast("Dialect[None]", _NullDialect()))
+        payload_filter(conditions)
     except StoreError as exc:
         raise SettingsError(str(exc)) from exc
     return tuple(conditions)
-
-
-class _NullDialect:
-    """A dialect that makes nothing, so that conditions can be checked before any store is asked."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None

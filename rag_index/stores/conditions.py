@@ -1,14 +1,4 @@
-"""Conditions on payload fields, translated so that both engines find the same.
-
-A `Dialect` makes an engine's own filter objects; `payload_filter` decides which ones.
-
-- Numbers are compared by value: 1 matches 1 and 1.0 (Qdrant's own match would not). Booleans are not numbers.
-- A field that holds a list matches if one of its elements does.
-- A time is ISO text. Without an offset it is UTC; without a time of day it is midnight.
-- `exists` means: present, not null and not an empty list. `not` also finds points that lack the field; of a list, it
-  excludes each value.
-- `eq` None means: missing, null or empty.
-"""
+"""Conditions on payload fields as a filter in Qdrant's JSON, which both engines take, so that both find the same."""
 
 from __future__ import annotations
 
@@ -16,8 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import StoreError
 
@@ -26,69 +15,43 @@ if TYPE_CHECKING:
 
     from rag_index.stores import Condition
 
+Json = dict[str, Any]
+"""A filter, or one of its conditions, as Qdrant's REST takes it; bounds in time are `datetime`."""
 BOUNDS = ("gte", "gt", "lte", "lt")
 EXACT_IN_FLOAT = 2**53
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
-T = TypeVar("T")
 K = TypeVar("K")
-V = TypeVar("V", float, datetime)
 
 
-class Dialect(Protocol[T]):
-    """A maker of one engine's filter objects (T). `field` is a path that the engine can read."""
-
-    def keywords(self, field: str, values: list[str]) -> T:
-        """Require the field to be one of these strings."""
-
-    def truth(self, field: str, value: bool) -> T:
-        """Require the field to be this boolean."""
-
-    def integers(self, field: str, values: list[int]) -> T:
-        """Require the field to be one of these integers (64 bits)."""
-
-    def numbers(self, field: str, bounds: Mapping[str, float]) -> T:
-        """Require the field to be a number within the bounds (gte, gt, lte, lt)."""
-
-    def times(self, field: str, bounds: Mapping[str, datetime]) -> T:
-        """Require the field to be a time within the bounds."""
-
-    def empty(self, field: str) -> T:
-        """Require the field to be missing, null or an empty list."""
-
-    def group(self, must: list[T], should: list[T], must_not: list[T]) -> T:
-        """Require all of must, one of should and none of must_not; an empty list requires nothing."""
-
-
-def payload_filter(conditions: Sequence[Condition], dialect: Dialect[T]) -> T | None:
-    """Return the engine's filter for all of these conditions, or None if there are none.
+def payload_filter(conditions: Sequence[Condition]) -> Json | None:
+    """Return the filter for all of these conditions, or None if there are none.
 
     Raises StoreError for a condition that is not valid: an unknown op, a range that mixes numbers and times, or a
     value of a type that payloads do not have.
     """
     if not conditions:
         return None
-    must: list[T] = []
-    must_not: list[T] = []
+    found: Json = {"must": [], "must_not": []}
     for condition in conditions:
-        field = payload_path(condition.field)
+        field, value = payload_path(condition.field), condition.value
         match condition.op:
             case "eq":
-                must.append(_one_of(dialect, field, [condition.value]))
+                found["must"].append(_one_of(field, [value]))
             case "not":
-                listed = isinstance(condition.value, list | tuple | set | frozenset)
-                must_not.append(_one_of(dialect, field, condition.value if listed else [condition.value]))
+                listed = isinstance(value, list | tuple | set | frozenset)
+                found["must_not"].append(_one_of(field, value if listed else [value]))
             case "any":
-                must.append(_one_of(dialect, field, condition.value))
+                found["must"].append(_one_of(field, value))
             case "range":
-                must.append(_range(dialect, field, condition.value))
+                found["must"].append(_range(field, value))
             case "exists":
-                must_not.append(dialect.empty(field))
+                found["must_not"].append(_empty(field))
             case _:
                 raise StoreError(
                     f"condition on {condition.field} has op {condition.op!r}: use eq, any, range, exists or not"
                 )
-    return dialect.group(must, [], must_not)
+    return found
 
 
 def payload_path(field: str) -> str:
@@ -126,23 +89,33 @@ def index_changes(
             yield path, wanted
 
 
-def _one_of(dialect: Dialect[T], field: str, values: object) -> T:
+def match_any(field: str, values: Sequence[str | int]) -> Json:
+    """Require the field to be one of these texts, or of these integers of 64 bits."""
+    return {"key": field, "match": {"any": list(values)}}
+
+
+def _empty(field: str) -> Json:
+    """Require the field to be missing, null or an empty list."""
+    return {"is_empty": {"key": field}}
+
+
+def _one_of(field: str, values: object) -> Json:
     """Require the field to be one of these values, with as few conditions as there can be.
 
     A condition on a field without a payload index makes the engine read every payload again.
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise StoreError(f"condition on {field}: `any` needs a list of values, not {values!r}")
-    texts, whole, rest = list[str](), list[int](), list[T]()
+    texts, whole, rest = list[str](), list[int](), list[Json]()
     numbers, times = set[float](), set[datetime]()
     for value in values:
         match value:
             case None:
-                rest.append(dialect.empty(field))
+                rest.append(_empty(field))
             case str():
                 texts.append(value)
             case bool():
-                rest.append(dialect.truth(field, value))
+                rest.append({"key": field, "match": {"value": value}})
             case int() if abs(value) > EXACT_IN_FLOAT:
                 if not -(2**63) <= value < 2**63:
                     raise StoreError(f"condition on {field}: {value} has more than 64 bits")
@@ -153,38 +126,33 @@ def _one_of(dialect: Dialect[T], field: str, values: object) -> T:
                 times.add(_time(field, value))
             case _:
                 raise StoreError(f"condition on {field}: cannot search for {value!r}, a {type(value).__name__}")
-    found = [
-        *([dialect.integers(field, whole)] if whole else []),
-        *([_nearby(dialect, partial(dialect.numbers, field), sorted(numbers))] if numbers else []),
-        *([_nearby(dialect, partial(dialect.times, field), sorted(times))] if times else []),
-        *rest,
-    ]
-    if texts or not found:
-        found.insert(0, dialect.keywords(field, texts))
-    return found[0] if len(found) == 1 else dialect.group([], found, [])
+    found = [match_any(field, listed) for listed in (texts, whole) if listed]
+    found += [_nearby(field, ordered) for ordered in (sorted(numbers), sorted(times)) if ordered]
+    found = found + rest or [match_any(field, [])]
+    return found[0] if len(found) == 1 else {"should": found}
 
 
-def _nearby(dialect: Dialect[T], within: Callable[[Mapping[str, V]], T], values: Sequence[V]) -> T:
+def _nearby(field: str, values: Sequence[float | datetime]) -> Json:
     """Require the field to be one of these numbers or times, in their order.
 
     Equality by value is a range for each. Behind a range around them all there are two halves, and so on, so that most
     points are compared with few: the engine looks at `should` before `must`.
     """
-    around = within({"gte": values[0], "lte": values[-1]})
+    around = {"key": field, "range": {"gte": values[0], "lte": values[-1]}}
     if len(values) == 1:
         return around
     middle = len(values) // 2
-    halves = [_nearby(dialect, within, half) for half in (values[:middle], values[middle:])]
-    return dialect.group([dialect.group([], halves, [])], [around], [])
+    halves = [_nearby(field, half) for half in (values[:middle], values[middle:])]
+    return {"must": [{"should": halves}], "should": [around]}
 
 
-def _range(dialect: Dialect[T], field: str, bounds: object) -> T:
+def _range(field: str, bounds: object) -> Json:
     if not isinstance(bounds, dict) or not bounds or not set(bounds) <= set(BOUNDS):
         raise StoreError(f"condition on {field}: a range is a dict with some of gte, gt, lte, lt, not {bounds!r}")
     if all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds.values()):
-        return dialect.numbers(field, {key: _number(field, bound) for key, bound in bounds.items()})
+        return {"key": field, "range": {key: _number(field, bound) for key, bound in bounds.items()}}
     if all(isinstance(bound, (str, date)) for bound in bounds.values()):
-        return dialect.times(field, {key: _time(field, bound) for key, bound in bounds.items()})
+        return {"key": field, "range": {key: _time(field, bound) for key, bound in bounds.items()}}
     raise StoreError(f"condition on {field}: bounds are all numbers or all ISO times, not {bounds!r}")
 
 

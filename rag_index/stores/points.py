@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import SPARSE, WordPlaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
 
+T = TypeVar("T")
 MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
 """The point in which a server keeps the mark of a collection's last commit. It has no vector, so no search finds it.
 
@@ -39,6 +40,11 @@ MAX_PLACES = 100
 
 NUMBER_TEXT = re.compile(r"0|[1-9][0-9]{0,19}")
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the items in parts of at most `size`, as one request may have them."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def check_ids(ids: Sequence[str]) -> None:
@@ -84,22 +90,14 @@ def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool)
     ones, so it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values
     that are not finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`).
     """
-    vectors = np.asarray(points.vectors)
-    if not len(points.ids) == len(vectors) == len(points.payloads):
-        raise PointsRefused(
-            f"a batch for {name} has {len(points.ids)} ids, {len(vectors)} vectors and {len(points.payloads)} payloads",
-            tuple(points.ids),
-        )
-    if points.sparse is not None and (not sparse or len(points.sparse) != len(points.ids)):
-        has = f"{len(points.sparse)} sparse vectors for {len(points.ids)} points" if sparse else "no sparse vectors"
-        raise PointsRefused(f"collection {name} has {has}: run `rag-index rebuild` for this index", tuple(points.ids))
-    if vectors.ndim != 2 or vectors.shape[1] != dimension:
-        found = f"{vectors.shape[1]}-d" if vectors.ndim == 2 else f"of shape {vectors.shape}"
-        raise PointsRefused(
-            f"collection {name} holds {dimension}-d vectors and these are {found}: "
-            "run `rag-index rebuild` for this index after a change of model",
-            tuple(points.ids),
-        )
+    vectors, problem = np.asarray(points.vectors), ""
+    if points.sparse is not None and not sparse:
+        problem = "has no sparse vectors"
+    if vectors.shape[1:] != (dimension,):
+        problem = f"holds {dimension}-d vectors and the shape of these is {vectors.shape}"
+    if problem:
+        message = f"collection {name} {problem}: run `rag-index rebuild` for this index after a change of model"
+        raise PointsRefused(message, tuple(points.ids))
     check_ids(points.ids)
     return _unit(vectors, points.ids)
 
@@ -110,10 +108,9 @@ def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) ->
     Without a dimension, the server decides whether it fits.
     """
     query = np.asarray(vector)
-    if query.ndim != 1 or (dimension is not None and len(query) != dimension):
-        holds = f"{dimension}-d" if dimension is not None else "other"
+    if query.ndim != 1 or dimension not in (None, len(query)):
         raise StoreError(
-            f"collection {name} holds {holds} vectors and the query's shape is {query.shape}: "
+            f"collection {name} has no vectors of the query's shape {query.shape}: "
             "search with the model that made the index"
         )
     try:
@@ -190,12 +187,17 @@ class LookUp:
     ids: tuple[str, ...] = ()
 
 
-def hybrid_points(look_up: Callable[[Sequence[LookUp]], list[list[StoredPoint]]], limit: int) -> list[StoredPoint]:
-    """Return the `limit` best points by either vector, each once, with both scores.
+def best_points(
+    look_up: Callable[[Sequence[LookUp]], list[list[StoredPoint]]], limit: int, *, hybrid: bool
+) -> list[StoredPoint]:
+    """Return the `limit` nearest points, or if `hybrid` the best by either vector, each once, with both scores.
 
     `look_up` does some searches in one round, and returns the points of each. Raises what it raises.
     """
-    near, worded = look_up([LookUp(sparse=False, limit=limit), LookUp(sparse=True, limit=limit)])
+    nearest = LookUp(sparse=False, limit=limit)
+    if not hybrid:
+        return look_up([nearest])[0]
+    near, worded = look_up([nearest, LookUp(sparse=True, limit=limit)])
     cosines = {point.id: point.score for point in near}
     bm25 = {point.id: point.score for point in worded}
     wanted: list[LookUp] = []

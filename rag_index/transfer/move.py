@@ -23,6 +23,9 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +35,12 @@ from pydantic import SecretStr, ValidationError
 from rag_index.documents.batches import PointBatch
 from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.target import live_collection
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings.sections import StoreSettings
-from rag_index.stores import RENAME, open_store
-from rag_index.stores.protocol import MOVED_ID, MOVED_TO
+from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, open_store
 from rag_index.transfer.export import json_line
 
 if TYPE_CHECKING:
@@ -58,16 +61,9 @@ LAST_BITS = 2e-7
 PROGRESS_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class CopyCounts:
-    """Numbers of points written or deleted, and of vectors whose last bits the new store rounded."""
-
-    sent: int = 0
-    rounded: int = 0
-
-
-def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None] = lambda _: None) -> CopyCounts:
-    """Make collection `name` hold in `new` what it holds in `old`.
+def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> tuple[int, int]:
+    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent, and how many
+    vectors the new store rounded.
 
     Qdrant keeps unit vectors bit by bit. A store that normalizes them again may return different last bits; these are
     left as they are and counted. `on_progress` is called with the number of points compared, after each batch.
@@ -79,18 +75,14 @@ def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], 
         sent += differing
         if not differing:
             break
-    else:
-        raise StoreError(
-            f"{name} in the new store still differs after {PASSES} passes; stop other programs that write to it, "
-            "then run the same command again"
-        )
     old_count, new_count = old.count(name), new.count(name)
-    if old_count != new_count:
+    if differing or old_count != new_count:
         raise StoreError(
-            f"the new store counts {new_count:,} points in {name}, not {old_count:,}; run the same command again"
+            f"{name} in the new store still differs, with {new_count:,} points and not {old_count:,}; stop other "
+            "programs that write to it, then run the same command again"
         )
     new.flush(name)
-    return CopyCounts(sent, rounded)
+    return sent, rounded
 
 
 def _copy_once(
@@ -100,18 +92,18 @@ def _copy_once(
 
     With `allow_rounding`, vectors that differ only in their last bits are left alone and counted as rounded.
     """
-    old_points = old.scroll(name, vectors=True, page=BATCH_POINTS)
-    new_points = new.scroll(name, vectors=True, page=BATCH_POINTS)
+    pairs = _pair_by_id(*(store.scroll(name, vectors=True, page=BATCH_POINTS) for store in (old, new)))
     missing: list[StoredPoint] = []
     surplus: list[str] = []
     differing = rounded = 0
-    for number, (point, copy) in enumerate(_pair_by_id(old_points, new_points), 1):
+    for number, (point, copy) in enumerate(pairs, 1):
         if point is None and copy is not None:
             surplus.append(copy.id)
-        elif point is not None and copy is not None and allow_rounding and _nearly_equal(point, copy):
-            rounded += json_line(point) != json_line(copy)
         elif point is not None and (copy is None or json_line(point) != json_line(copy)):
-            missing.append(point)
+            if allow_rounding and copy is not None and _nearly_equal(point, copy):
+                rounded += 1
+            else:
+                missing.append(point)
         if len(missing) + len(surplus) == BATCH_POINTS:
             differing += _write(new, name, missing, surplus)
             missing, surplus = [], []
@@ -124,17 +116,10 @@ def _pair_by_id(
     old_points: Iterator[StoredPoint], new_points: Iterator[StoredPoint]
 ) -> Iterator[tuple[StoredPoint | None, StoredPoint | None]]:
     """Yield for each id its points in two streams that are in order of id; None if a stream does not have it."""
-    point, copy = next(old_points, None), next(new_points, None)
-    while point is not None or copy is not None:
-        if copy is None or (point is not None and point.id < copy.id):
-            yield point, None
-            point = next(old_points, None)
-        elif point is None or copy.id < point.id:
-            yield None, copy
-            copy = next(new_points, None)
-        else:
-            yield point, copy
-            point, copy = next(old_points, None), next(new_points, None)
+    both = merge(((p.id, 0, p) for p in old_points), ((p.id, 1, p) for p in new_points), key=itemgetter(0, 1))
+    for _, group in groupby(both, key=itemgetter(0)):
+        found = {place: point for _, place, point in group}
+        yield found.get(0), found.get(1)
 
 
 def _nearly_equal(point: StoredPoint, copy: StoredPoint) -> bool:
@@ -216,18 +201,17 @@ def move(
     """
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
-        old = stack.enter_context(closing(open_store(settings.store, wait=settings.run.wait)))
-        new = stack.enter_context(closing(open_store(target, wait=settings.run.wait)))
+        old, new = (
+            stack.enter_context(closing(open_store(s, wait=settings.run.wait))) for s in (settings.store, target)
+        )
         live = old.aliases()
         empty = [index.name for index in settings.named(names) if settings.alias(index.name) not in live]
-        indexes = [index for index in settings.named(names) if index.name not in empty]
+        indexes = [index.name for index in settings.named(names) if index.name not in empty]
         if (empty and names) or not indexes:
             raise StoreError(
                 f"index {empty[0]} is empty, there is nothing to move: `rag-index index {empty[0]}` fills it"
             )
-        place, now = _location(target), time.monotonic()
-        moves = [_IndexMove(one.name, settings.alias(one.name), ledger, old, new, place, say, now) for one in indexes]
-        return [one.run() for one in moves]
+        return [_IndexMove(one, settings.alias(one), ledger, old, new, _location(target), say).run() for one in indexes]
 
 
 def settings_line(target: StoreSettings) -> str:
@@ -259,20 +243,19 @@ class _IndexMove:
     _new: Store
     _location: str
     _say: Callable[[str], None]
-    _last_progress: float
 
     def run(self) -> MovedIndex:
         """Copy all collections of the index, then hand over. The module describes the order."""
         with IndexLease(self._ledger, self._alias, f"move to {self._location}") as lease:
             collections = self._collections()
             live = collections[-1]
-            counts: list[CopyCounts] = []
+            counts: list[tuple[int, int]] = []
             if not self._is_handed_over(collections):
                 self._check_target(collections)
                 counts = [self._copy_collection(collection, lease) for collection in collections]
                 self._hand_over(collections)
             documents, points = self._ledger.totals(live.id).documents, self._new.count(live.name)
-            sent, rounded = sum(one.sent for one in counts), sum(one.rounded for one in counts)
+            sent, rounded = (sum(column) for column in zip((0, 0), *counts, strict=True))
             return MovedIndex(self._index, [c.name for c in collections], documents, points, sent, rounded)
 
     def _hand_over(self, collections: list[Collection]) -> None:
@@ -296,22 +279,13 @@ class _IndexMove:
             )
         if not moved_to:
             live = live_collection(self._ledger, self._old, self._alias)
-            self._check_counts(live)
         if live is None:
             raise StoreMismatch(f"{name} is not known to the ledger; run `rag-index doctor` to find out why")
+        if not moved_to:
+            verify_counts(self._ledger, self._old, live, written=False)
         ids = {key: values.get("store_id") or values.get(MOVED_ID) for key, values in metadata.items()}
         kept = [c for c in self._ledger.collections(self._alias) if c.state == "ready" and c.id != live.id]
         return [*(c for c in kept if ids.get(c.name) == c.store_id), live]
-
-    def _check_counts(self, live: Collection | None) -> None:
-        """Raise StoreMismatch if the store does not hold the points that the ledger explains; repairs come first."""
-        if live is None or (totals := self._ledger.totals(live.id)).pending:
-            return
-        if (stored := self._old.count(live.name)) != totals.points:
-            raise StoreMismatch(
-                f"{live.name} holds {stored:,} points, but the ledger explains {totals.points:,}; "
-                "run `rag-index doctor --repair`, then move the index"
-            )
 
     def _is_handed_over(self, collections: list[Collection]) -> bool:
         """Return whether an earlier move was completed; the new store may have changed since then."""
@@ -323,24 +297,23 @@ class _IndexMove:
 
     def _check_target(self, collections: list[Collection]) -> None:
         """Raise StoreMismatch if the target has a collection of another project, or a newer one."""
-        target = self._new.collections()
-        for collection in collections:
-            metadata = target.get(collection.name)
-            if metadata is not None and collection.store_id not in (metadata.get("store_id"), metadata.get(MOVED_ID)):
-                raise StoreMismatch(
-                    f"{self._location} has another collection {collection.name}, which this ledger did not make; "
-                    f"remove it there, or {RENAME}"
-                )
-        live = self._new.aliases().get(self._alias)
+        target, live = self._new.collections(), self._new.aliases().get(self._alias)
+        foreign = [
+            f"another collection {c.name}"
+            for c in collections
+            if (found := target.get(c.name)) is not None
+            and c.store_id not in (found.get("store_id"), found.get(MOVED_ID))
+        ]
         if live is not None and live not in {c.name for c in collections}:
+            foreign.append(f"an alias {self._alias} that points at {live}")
+        if foreign:
             raise StoreMismatch(
-                f"alias {self._alias} in {self._location} points at {live}, which this ledger did not make; "
-                f"remove it there, or {RENAME}"
+                f"{self._location} has {foreign[0]}, which this ledger did not make; remove it there, or {RENAME}"
             )
 
-    def _copy_collection(self, collection: Collection, lease: IndexLease) -> CopyCounts:
-        """Copy one collection; the copy does not get its id yet."""
-        name, metadata = collection.name, self._old.collections()[collection.name]
+    def _copy_collection(self, collection: Collection, lease: IndexLease) -> tuple[int, int]:
+        """Copy one collection, and return the counts of `copy_points`; the copy does not get its id yet."""
+        name, metadata = collection.name, self._old.metadata(collection.name)
         incomplete = {"store_id": None, MOVED_TO: None, MOVED_ID: collection.store_id}
         sparse = self._old.has_sparse(name)
         self._new.create(name, self._old.dimension(name), {**metadata, **incomplete}, sparse=sparse)
@@ -348,12 +321,13 @@ class _IndexMove:
             self._old.set_metadata(name, {"epoch": lease.epoch})
         if fields := metadata.get("payload_indexes"):
             self._new.index_fields(name, fields)
-        total = self._old.count(name)
+        total, last = self._old.count(name), time.monotonic()
 
         def on_progress(done: int) -> None:
+            nonlocal last
             lease.check()
-            if time.monotonic() - self._last_progress > PROGRESS_SECONDS:
-                self._last_progress = time.monotonic()
+            if time.monotonic() - last > PROGRESS_SECONDS:
+                last = time.monotonic()
                 self._say(f"{self._index}: {done:,} of {total:,} points of {name}")
 
         counts = copy_points(self._old, self._new, name, on_progress)

@@ -43,7 +43,7 @@ class PlainRunner:
 
     def begin_run(self, name: str) -> OrdinaryRun:
         """Start a run over all documents as a process of its own. Raises IndexLocked."""
-        if (locked := self._batches.locked(name, brief=False)) is not None:
+        if (locked := self._batches.locked(name)) is not None:
             raise locked  # starting a command takes seconds
         self._batches.close()  # the run needs the memory
         return OrdinaryRun(self._settings, name)

@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from contextlib import closing
 
+import psutil
 import pytest
 
 from rag_index.stores import open_store
@@ -136,22 +137,20 @@ def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
 
 
 def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
-    monkeypatch.setattr(edge_reader, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(edge_reader, "WRITE_SECONDS", 0.2)
     command = ["search", "printer", "--index", "titles"]
     with closing(open_store(desk.settings.store)) as store:
-        store.delete_points("desk_titles__1", [str(uuid.uuid4())])
-        with store._get("desk_titles__1")._lock:  # it writes in place, and does not let go
-            ended = run(desk, *command, "--json", code=1)
-            assert f"is being written by process {os.getpid()}" in json.loads(ended.stdout)["error"]
-            waiting = subprocess.Popen(
-                [*PROGRAM, "--config", str(desk.config), *command, "--wait", "60"],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            wanted = desk.settings.store.path / "readers"
-            eventually(lambda: any(wanted.glob("*/wanted/desk_titles__1")))
-            waiting.send_signal(signal.SIGINT)
-            _, stderr = waiting.communicate(timeout=120)
-            assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
+        store.delete_points("desk_titles__1", [str(uuid.uuid4())])  # it writes in place, and does not flush
+        ended = run(desk, *command, "--json", code=1)
+        assert f"is being written by process {os.getpid()}" in json.loads(ended.stdout)["error"]
+        waiting = subprocess.Popen(
+            [*PROGRAM, "--config", str(desk.config), *command, "--wait", "60"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        eventually(psutil.Process(waiting.pid).children, "it opens the store")
+        waiting.send_signal(signal.SIGINT)
+        _, stderr = waiting.communicate(timeout=120)
+        assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
 
 
 def test_optimize(desk):

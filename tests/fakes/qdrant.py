@@ -428,10 +428,6 @@ def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
     return fake.client.count(name, request.filter)
 
 
-def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
-    return _answer_query(fake, name, models.QueryRequest.model_validate(body))
-
-
 def _query_batch(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.QueryRequestBatch.model_validate(body)
     return [_answer_query(fake, name, search) for search in request.searches]
@@ -484,6 +480,5 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", f"{NAME}/points/scroll", _scroll),
     ("POST", f"{NAME}/points/count", _count),
     ("POST", f"{NAME}/facet", _facet),
-    ("POST", f"{NAME}/points/query", _query),
     ("POST", f"{NAME}/points/query/batch", _query_batch),
 ]

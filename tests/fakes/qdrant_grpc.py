@@ -77,12 +77,17 @@ class FakeQdrantGrpc:
         return serve
 
 
-def _json(model: Any) -> Any:
-    return model.model_dump(mode="json")
+def _json(model: Any, **how: Any) -> Any:
+    return model.model_dump(mode="json", **how)
 
 
-def _ask(fake: FakeQdrant, method: str, path: str, body: Any = None) -> Any:
-    return answer(fake, method, path, body)
+def _given(model: Any) -> Any:
+    return _json(model, exclude_none=True)
+
+
+def _ask(fake: FakeQdrant, method: str, request: Any, path: str = "", body: Any = None) -> Any:
+    """Ask the fake over REST for something of the collection that the request names."""
+    return answer(fake, method, f"/collections/{request.collection_name}{path}", body)
 
 
 def _done(_: Any = None) -> Any:
@@ -90,42 +95,15 @@ def _done(_: Any = None) -> Any:
     return proto.PointsOperationResponse(result=RestToGrpc.convert_update_result(result))
 
 
-def _get(fake: FakeQdrant, request: Any) -> Any:
-    info = models.CollectionInfo.model_validate(_ask(fake, "GET", f"/collections/{request.collection_name}"))
-    return proto.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+def _changed(result: Any) -> Any:
+    return proto.CollectionOperationResponse(result=result, time=0.0)
 
 
-def _create(fake: FakeQdrant, request: Any) -> Any:
-    vectors = GrpcToRest.convert_vectors_config(request.vectors_config)
-    sparse = GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config)
-    body = {
-        "vectors": _json(vectors),
-        "sparse_vectors": {name: _json(one) for name, one in sparse.items()} or None,
-        "metadata": GrpcToRest.convert_payload(request.metadata),
-        **{field: getattr(request, field) for field in IN_PARAMS if request.HasField(field)},
-        **{
-            field: _given(convert(getattr(request, field)))
-            for field, convert in CONFIGS.items()
-            if request.HasField(field)
-        },
-    }
-    return proto.CollectionOperationResponse(
-        result=_ask(fake, "PUT", f"/collections/{request.collection_name}", body), time=0.0
-    )
+def _filter(request: Any) -> Any:
+    return _json(GrpcToRest.convert_filter(request.filter)) if request.HasField("filter") else None
 
 
-def _update(fake: FakeQdrant, request: Any) -> Any:
-    body: dict[str, Any] = {"metadata": GrpcToRest.convert_payload(request.metadata) if request.metadata else None}
-    for field, convert in DIFFS.items():
-        if request.HasField(field):
-            found = convert(getattr(request, field))
-            body[field] = found.value if found == models.Disabled.DISABLED else _given(found)
-    if request.HasField("vectors_config"):
-        body["vectors"] = {"": _given(GrpcToRest.convert_vector_params_diff(request.vectors_config.params))}
-    return proto.CollectionOperationResponse(
-        result=_ask(fake, "PATCH", f"/collections/{request.collection_name}", body)
-    )
-
+# Collections
 
 CONFIGS: dict[str, Callable[[Any], Any]] = {
     "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
@@ -133,23 +111,11 @@ CONFIGS: dict[str, Callable[[Any], Any]] = {
     "quantization_config": GrpcToRest.convert_quantization_config,
 }
 
-DIFFS: dict[str, Callable[[Any], Any]] = {
-    "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
-    "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
+DIFFS: dict[str, Callable[[Any], Any]] = CONFIGS | {
     "quantization_config": GrpcToRest.convert_quantization_config_diff,
     "strict_mode_config": GrpcToRest.convert_strict_mode_config,
     "params": GrpcToRest.convert_collection_params_diff,
 }
-
-
-def _given(model: Any) -> Any:
-    return model.model_dump(mode="json", exclude_none=True)
-
-
-def _aliases(fake: FakeQdrant, request: Any) -> Any:
-    actions = [_json(GrpcToRest.convert_alias_operations(action)) for action in request.actions]
-    return proto.CollectionOperationResponse(result=_ask(fake, "POST", "/collections/aliases", {"actions": actions}))
-
 
 KINDS = {
     proto.FieldType.FieldTypeKeyword: "keyword",
@@ -160,30 +126,76 @@ KINDS = {
 }
 
 
+def _create(fake: FakeQdrant, request: Any) -> Any:
+    sparse = GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config)
+    body = {
+        "vectors": _json(GrpcToRest.convert_vectors_config(request.vectors_config)),
+        "sparse_vectors": {name: _json(one) for name, one in sparse.items()} or None,
+        "metadata": GrpcToRest.convert_payload(request.metadata),
+    }
+    body |= {field: getattr(request, field) for field in IN_PARAMS if request.HasField(field)}
+    body |= {
+        name: _given(convert(getattr(request, name))) for name, convert in CONFIGS.items() if request.HasField(name)
+    }
+    return _changed(_ask(fake, "PUT", request, body=body))
+
+
+def _get(fake: FakeQdrant, request: Any) -> Any:
+    """Answer Get, which both services have; the type of the request tells them apart."""
+    if isinstance(request, proto.GetPoints):
+        return _retrieve(fake, request)
+    info = models.CollectionInfo.model_validate(_ask(fake, "GET", request))
+    return proto.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+
+
+def _update(fake: FakeQdrant, request: Any) -> Any:
+    body: dict[str, Any] = {"metadata": GrpcToRest.convert_payload(request.metadata) if request.metadata else None}
+    for field, convert in DIFFS.items():
+        if request.HasField(field):
+            found = convert(getattr(request, field))
+            body[field] = found.value if found == models.Disabled.DISABLED else _given(found)
+    if request.HasField("vectors_config"):
+        body["vectors"] = {"": _given(GrpcToRest.convert_vector_params_diff(request.vectors_config.params))}
+    return _changed(_ask(fake, "PATCH", request, body=body))
+
+
+def _delete(fake: FakeQdrant, request: Any) -> Any:
+    """Answer Delete, which both services have."""
+    if not isinstance(request, proto.DeletePoints):
+        return _changed(_ask(fake, "DELETE", request))
+    selector = GrpcToRest.convert_points_selector(request.points)
+    return _done(_ask(fake, "POST", request, "/points/delete", _json(selector)))
+
+
+def _aliases(fake: FakeQdrant, request: Any) -> Any:
+    actions = [_json(GrpcToRest.convert_alias_operations(action)) for action in request.actions]
+    return _changed(answer(fake, "POST", "/collections/aliases", {"actions": actions}))
+
+
 def _index(fake: FakeQdrant, request: Any) -> Any:
     schema: Any = KINDS[request.field_type]
     if request.HasField("field_index_params"):
         schema = _given(GrpcToRest.convert_payload_schema_params(request.field_index_params))
     body = {"field_name": request.field_name, "field_schema": schema}
-    _ask(fake, "PUT", f"/collections/{request.collection_name}/index", body)
-    return _done()
+    return _done(_ask(fake, "PUT", request, "/index", body))
 
 
-def _unindex(fake: FakeQdrant, request: Any) -> Any:
-    _ask(fake, "DELETE", f"/collections/{request.collection_name}/index/{request.field_name}")
-    return _done()
+def _list(fake: FakeQdrant, _: Any) -> Any:
+    found = answer(fake, "GET", "/collections", None)["collections"]
+    return proto.ListCollectionsResponse(collections=[proto.CollectionDescription(name=one["name"]) for one in found])
+
+
+def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
+    found = answer(fake, "GET", "/aliases", None)["aliases"]
+    return proto.ListAliasesResponse(aliases=[proto.AliasDescription(**alias) for alias in found])
+
+
+# Points
 
 
 def _upsert(fake: FakeQdrant, request: Any) -> Any:
-    points = [GrpcToRest.convert_point_struct(point) for point in request.points]
-    _ask(fake, "PUT", f"/collections/{request.collection_name}/points", {"points": [_json(point) for point in points]})
-    return _done()
-
-
-def _delete(fake: FakeQdrant, request: Any) -> Any:
-    selector = GrpcToRest.convert_points_selector(request.points)
-    _ask(fake, "POST", f"/collections/{request.collection_name}/points/delete", _json(selector))
-    return _done()
+    points = [_json(GrpcToRest.convert_point_struct(point)) for point in request.points]
+    return _done(_ask(fake, "PUT", request, "/points", {"points": points}))
 
 
 def _batch(fake: FakeQdrant, request: Any) -> Any:
@@ -192,78 +204,57 @@ def _batch(fake: FakeQdrant, request: Any) -> Any:
         payload = GrpcToRest.convert_payload(operation.overwrite_payload.payload)
         selector = GrpcToRest.convert_points_selector(operation.overwrite_payload.points_selector)
         operations.append({"overwrite_payload": {"payload": payload, **_json(selector)}})
-    _ask(fake, "POST", f"/collections/{request.collection_name}/points/batch", {"operations": operations})
+    _ask(fake, "POST", request, "/points/batch", {"operations": operations})
     return proto.UpdateBatchResponse(result=[_done().result] * len(operations))
 
 
+def _records(found: Any) -> list[Any]:
+    filled = [models.Record.model_validate(record | {"payload": record["payload"] or {}}) for record in found]
+    return [RestToGrpc.convert_record(record) for record in filled]
+
+
 def _retrieve(fake: FakeQdrant, request: Any) -> Any:
-    records = _records(
-        fake,
-        f"/collections/{request.collection_name}/points",
-        {
-            "ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids],
-            "with_payload": request.with_payload.enable,
-            "with_vector": request.with_vectors.enable,
-        },
-    )
-    return proto.GetResponse(result=records)
+    body = {
+        "ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids],
+        "with_payload": request.with_payload.enable,
+        "with_vector": request.with_vectors.enable,
+    }
+    return proto.GetResponse(result=_records(_ask(fake, "POST", request, "/points", body)))
 
 
 def _scroll(fake: FakeQdrant, request: Any) -> Any:
-    result = _ask(
-        fake,
-        "POST",
-        f"/collections/{request.collection_name}/points/scroll",
-        {
-            "limit": request.limit,
-            "filter": _filter(request),
-            "offset": GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
-            "with_payload": request.with_payload.enable,
-            "with_vector": request.with_vectors.enable,
-        },
-    )
-    following = result["next_page_offset"]
+    body = {
+        "limit": request.limit,
+        "filter": _filter(request),
+        "offset": GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
+        "with_payload": request.with_payload.enable,
+        "with_vector": request.with_vectors.enable,
+    }
+    found = _ask(fake, "POST", request, "/points/scroll", body)
+    following = found["next_page_offset"]
     return proto.ScrollResponse(
-        result=[RestToGrpc.convert_record(models.Record.model_validate(point)) for point in result["points"]],
+        result=_records(found["points"]),
         next_page_offset=None if following is None else RestToGrpc.convert_extended_point_id(following),
     )
 
 
-def _records(fake: FakeQdrant, path: str, body: Any) -> list[Any]:
-    found = _ask(fake, "POST", path, body)
-    return [
-        RestToGrpc.convert_record(models.Record.model_validate(record | {"payload": record["payload"] or {}}))
-        for record in found
-    ]
-
-
-def _filter(request: Any) -> Any:
-    return _json(GrpcToRest.convert_filter(request.filter)) if request.HasField("filter") else None
-
-
 def _facet(fake: FakeQdrant, request: Any) -> Any:
     body = {"key": request.key, "limit": request.limit, "filter": _filter(request)}
-    found = _ask(fake, "POST", f"/collections/{request.collection_name}/facet", body)
-    hits = [
-        proto.FacetHit(value=proto.FacetValue(string_value=one["value"]), count=one["count"]) for one in found["hits"]
-    ]
-    return proto.FacetResponse(hits=hits)
+    hits = _ask(fake, "POST", request, "/facet", body)["hits"]
+    return proto.FacetResponse(
+        hits=[proto.FacetHit(value=proto.FacetValue(string_value=hit["value"]), count=hit["count"]) for hit in hits]
+    )
 
 
 def _count(fake: FakeQdrant, request: Any) -> Any:
     body = {"filter": _filter(request), "exact": request.exact}
-    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/count", body)
+    found = _ask(fake, "POST", request, "/points/count", body)
     return proto.CountResponse(result=proto.CountResult(count=found["count"]))
-
-
-def _query(fake: FakeQdrant, request: Any) -> Any:
-    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query", _query_body(request))
-    return proto.QueryResponse(result=_scored_points(found))
 
 
 def _query_batch(fake: FakeQdrant, request: Any) -> Any:
     body = {"searches": [_query_body(one) for one in request.query_points]}
-    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query/batch", body)
+    found = _ask(fake, "POST", request, "/points/query/batch", body)
     return proto.QueryBatchResponse(result=[proto.BatchResult(result=_scored_points(one)) for one in found])
 
 
@@ -286,56 +277,28 @@ def _query_body(request: Any) -> dict[str, Any]:
 
 
 def _scored_points(found: Any) -> list[Any]:
-    points = [
-        models.ScoredPoint.model_validate(point | {"payload": point["payload"] or {}}) for point in found["points"]
-    ]
-    return [RestToGrpc.convert_scored_point(point) for point in points]
-
-
-def _exists(fake: FakeQdrant, request: Any) -> Any:
-    found = _ask(fake, "GET", f"/collections/{request.collection_name}/exists")
-    return proto.CollectionExistsResponse(result=proto.CollectionExists(**found))
-
-
-def _list(fake: FakeQdrant, _: Any) -> Any:
-    found = _ask(fake, "GET", "/collections")["collections"]
-    return proto.ListCollectionsResponse(collections=[proto.CollectionDescription(name=one["name"]) for one in found])
-
-
-def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
-    return proto.ListAliasesResponse(
-        aliases=[proto.AliasDescription(**alias) for alias in _ask(fake, "GET", "/aliases")["aliases"]]
-    )
-
-
-def _get_either(fake: FakeQdrant, request: Any) -> Any:
-    """Answer Get, which both services have; the type of the request tells them apart."""
-    return _retrieve(fake, request) if isinstance(request, proto.GetPoints) else _get(fake, request)
-
-
-def _delete_either(fake: FakeQdrant, request: Any) -> Any:
-    if isinstance(request, proto.DeletePoints):
-        return _delete(fake, request)
-    return proto.CollectionOperationResponse(result=_ask(fake, "DELETE", f"/collections/{request.collection_name}"))
+    filled = [models.ScoredPoint.model_validate(one | {"payload": one["payload"] or {}}) for one in found["points"]]
+    return [RestToGrpc.convert_scored_point(point) for point in filled]
 
 
 CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {
-    "Get": _get_either,
-    "Delete": _delete_either,
-    "HealthCheck": lambda fake, _: proto.HealthCheckReply(**_ask(fake, "GET", "/")),
+    "Get": _get,
+    "Delete": _delete,
+    "HealthCheck": lambda fake, _: proto.HealthCheckReply(**answer(fake, "GET", "/", None)),
     "List": _list,
-    "CollectionExists": _exists,
+    "CollectionExists": lambda fake, request: proto.CollectionExistsResponse(
+        result=proto.CollectionExists(**_ask(fake, "GET", request, "/exists"))
+    ),
     "ListAliases": _list_aliases,
     "Create": _create,
     "Update": _update,
     "UpdateAliases": _aliases,
     "CreateFieldIndex": _index,
-    "DeleteFieldIndex": _unindex,
+    "DeleteFieldIndex": lambda fake, request: _done(_ask(fake, "DELETE", request, f"/index/{request.field_name}")),
     "Upsert": _upsert,
     "UpdateBatch": _batch,
     "Scroll": _scroll,
     "Count": _count,
     "Facet": _facet,
-    "Query": _query,
     "QueryBatch": _query_batch,
 }

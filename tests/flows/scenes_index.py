@@ -109,8 +109,8 @@ def read_only(stage: Stage, qdrant: FakeQdrant) -> int:
     stage.held()
     stage.project.fill(10, first=DOCUMENTS + 1)
     qdrant.read_only = True
-    code = fails(stage.run(), "may be for reading only", "[store] api_key")
-    assert fails(stage.run(), "may be for reading only") == code
+    code = fails(stage.run(), "give the key more access", "[store] api_key")
+    assert fails(stage.run(), "give the key more access") == code
     qdrant.read_only = False
     qdrant.faults.append(Fault(on="/points", times=None, status=400, error="Bad request: strict mode: too much"))
     assert fails(stage.run(), "strict mode") == code
@@ -119,10 +119,11 @@ def read_only(stage: Stage, qdrant: FakeQdrant) -> int:
     return code
 
 
-@line("The embedded store is in use")
+@line("A collection of the embedded store is in use")
 def store_in_use(stage: Stage, _: FakeQdrant) -> int:
     before = stage.held()
-    with closing(open_store(stage.project.settings.store)):
+    with closing(open_store(stage.project.settings.store)) as store:
+        store.count("test_notes__1")
         code = fails(stage.run(), "process ", "--wait")
     assert stage.project.texts() == before
     does_the_rest(stage, sure=DOCUMENTS)

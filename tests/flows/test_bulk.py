@@ -17,7 +17,7 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
-from rag_index.stores.protocol import BULK
+from rag_index.stores import BULK
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from contextlib import closing
 from unittest import mock
@@ -135,6 +133,7 @@ def test_a_batch_waits_for_no_other_run(project, ledger):
     with IndexLease(ledger, ALIAS, "a run"):
         assert isinstance(batch(project).error, IndexLocked)
     store = open_store(project.settings.store)
+    store.count(f"{ALIAS}__1")
     assert isinstance(batch(project).error, StoreBusy)
     store.close()
     assert waiting(ledger) == ["5"]
@@ -142,8 +141,7 @@ def test_a_batch_waits_for_no_other_run(project, ledger):
 
 
 def test_a_run_waits_for_a_batch_to_end(project, ledger):
-    settings = project.settings
-    with closing(Ledger(settings.ledger_url)) as other:
+    with closing(Ledger(project.settings.ledger_url)) as other:
         lease = IndexLease(other, ALIAS, f"{BATCH}{ALIAS}")
         lease.__enter__()
         asked = []
@@ -159,25 +157,6 @@ def test_a_run_waits_for_a_batch_to_end(project, ledger):
             IndexLease(ledger, ALIAS, "a run"),
         ):
             pass
-    brief = open_store(settings.store, brief=True)
-    began = time.monotonic()
-    with when(lambda: time.monotonic() - began > 0.1, brief.close):
-        open_store(settings.store).close()  # without `wait`
-
-
-def test_a_holder_that_names_nobody_yet_or_no_more_is_waited_for(project):
-    """Whoever locks the folder writes its name after that, and clears it before it unlocks."""
-    open_store(project.settings.store).close()
-    file = os.open(project.settings.store.path / ".lock", os.O_RDWR)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    reads = []
-
-    def read(*given, pread=os.pread):
-        reads.append(given)
-        return pread(*given)
-
-    with mock.patch.object(os, "pread", read), when(lambda: len(reads) > 1, lambda: os.close(file)):
-        open_store(project.settings.store).close()  # without `wait`
 
 
 @pytest.fixture

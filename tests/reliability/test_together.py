@@ -106,11 +106,12 @@ def killed_run(project: Project, number: int, random_: random.Random) -> None:
 
 
 def entries(project: Project) -> list[CatalogEntry]:
-    return list(Catalog(project.settings.store.path / "catalog.json").entries().values())
+    return list(Catalog(project.settings.store.path).entries().values())
 
 
 def writing(project: Project) -> bool:
-    return any(entry.writing for entry in entries(project))
+    unflushed = project.settings.store.path.glob("collections/*/unflushed")
+    return any(entry.writing for entry in entries(project)) or any(unflushed)
 
 
 @pytest.fixture

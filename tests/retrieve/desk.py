@@ -19,8 +19,7 @@ from rag_index.indexing.points import write_shard
 from rag_index.indexing.search_index import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings
-from rag_index.stores import open_store
-from rag_index.stores.protocol import BM25
+from rag_index.stores import BM25, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

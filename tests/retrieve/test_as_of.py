@@ -27,7 +27,7 @@ def project(tmp_path):
 
 def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(project, monkeypatch):
     """However soon the ledger knows of a commit: the view of this process was opened before it."""
-    load, free = reader_module.Views.load, threading.Event()
+    load, free = reader_module.EdgeReader._newest_view, threading.Event()
     with Retriever(project.settings) as retriever:
 
         def claim(**demand):
@@ -41,7 +41,7 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
         before, _ = claim()
         assert before == newest()
         monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
-        monkeypatch.setattr(reader_module.Views, "load", lambda *given: free.wait(60) and load(*given))
+        monkeypatch.setattr(reader_module.EdgeReader, "_newest_view", lambda *given: free.wait(60) and load(*given))
         project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
         run_plain(project)
         eventually(lambda: newest() != before)

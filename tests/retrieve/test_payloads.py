@@ -11,8 +11,7 @@ from rag_index.documents.access import access_part
 from rag_index.documents.batches import StoredPoint
 from rag_index.errors import StoreError
 from rag_index.retrieve import Retriever
-from rag_index.stores import open_store
-from rag_index.stores.protocol import lend
+from rag_index.stores import lend, open_store
 from tests.retrieve.desk import Desk, found
 
 if TYPE_CHECKING:

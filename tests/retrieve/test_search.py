@@ -10,8 +10,7 @@ import pytest
 from rag_index import Retriever
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.retrieve import SearchFailed
-from rag_index.stores import Condition, open_store
-from rag_index.stores.protocol import lend
+from rag_index.stores import Condition, lend, open_store
 from tests.retrieve.desk import DESK, Desk, found
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""The contract of every store: embedded, in memory, a fake server over HTTP and gRPC, the real server at QDRANT_URL."""
+"""The contract of every store: embedded, a fake server over HTTP and gRPC, the real server at QDRANT_URL."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import os
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from qdrant_client import QdrantClient
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.commits import CommitMark
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.settings.index import PAYLOAD_KINDS, PayloadKind
-from rag_index.stores import Condition, Store, VectorQuery
+from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
@@ -35,15 +30,14 @@ pytestmark = [
 ]
 
 DIMENSION = 8
+ONES = np.ones(DIMENSION, np.float32)
 
 
 @contextmanager
-def open_kind(kind: str, folder: Path) -> Iterator[Store]:
+def open_kind(kind, folder):
     match kind:
         case "edge":
             yield EdgeStore(folder)
-        case "memory":
-            yield ServerStore.from_client(QdrantClient(":memory:"))
         case "http":
             with FakeQdrant() as qdrant:
                 yield ServerStore(qdrant.url, patience=1)
@@ -57,11 +51,11 @@ def open_kind(kind: str, folder: Path) -> Iterator[Store]:
             yield ServerStore(os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
 
 
-KINDS = ["edge", "memory", "http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)]
+KINDS = ["edge", "http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)]
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def store(request, tmp_path_factory):
     """One store for all tests; each test makes its own collections."""
     with open_kind(request.param, tmp_path_factory.mktemp("store")) as store:
         yield store
@@ -69,10 +63,13 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             if name.startswith("contract_"):
                 store.drop(name)
         store.close()
+        store.close()
+        with pytest.raises(StoreError, match="closed"):
+            store.count("contract_none")
 
 
 @pytest.fixture
-def name(store: Store) -> Iterator[str]:
+def name(store):
     """A collection without points."""
     name = new_name()
     store.create(name, DIMENSION, {"made": "for a test"})
@@ -98,24 +95,29 @@ def batch(rows: list[int], payloads: list[dict[str, Any]] | None = None, *, key:
     return PointBatch([point_id(f"{key}{n}") for n in rows], vectors, made)
 
 
-def ids(store: Store, name: str) -> set[str]:
+def ids(store, name) -> set[str]:
     return {point.id for point in store.scroll(name)}
 
 
-# Collections
+# Collections and aliases
 
 
-def test_create_keeps_an_existing_collection_and_merges_metadata(store: Store) -> None:
-    name = new_name()
+def test_create_keeps_an_existing_collection_and_merges_metadata(store, name):
     store.create(name, DIMENSION, {"id": "one", "model": {"name": "m", "prefixes": ["a: ", ""]}, "nothing": None})
     store.upsert(name, batch([1]))
     store.create(name, DIMENSION, {"id": "two", "more": 1})
-    assert store.collections()[name] == {"id": "two", "model": {"name": "m", "prefixes": ["a: ", ""]}, "more": 1}
-    assert store.count(name) == 1
+    store.set_metadata(name, {"made": None, "model": {"other": 2}, "ключ": "значение"})
+    expected = {"id": "two", "model": {"other": 2}, "more": 1, "ключ": "значение"}
+    assert store.collections()[name] == store.find(name) == store.metadata(name) == expected
+    assert store.find("contract_none") is None
+    assert name in store.names()
+    assert (store.count(name), store.dimension(name)) == (1, DIMENSION)
+    with pytest.raises(StoreMismatch, match=rf"{name}.*{DIMENSION}-d.*768-d.*rebuild"):
+        store.create(name, 768, {})
     assert store.dimension(name) == DIMENSION
 
 
-def test_the_mark_of_the_last_commit_stays_with_the_points_and_is_none(store: Store, name: str) -> None:
+def test_the_mark_of_the_last_commit_stays_with_the_points_and_is_none(store, name):
     assert store.commit_mark(name) == CommitMark()
     store.upsert(name, batch([1, 2, 3]))
     for number in (1, 2):
@@ -127,19 +129,7 @@ def test_the_mark_of_the_last_commit_stays_with_the_points_and_is_none(store: St
     assert (store.count(name), store.commit_mark(name).number) == (0, 2)
 
 
-def test_create_with_another_dimension_is_a_mismatch(store: Store, name: str) -> None:
-    with pytest.raises(StoreMismatch, match=rf"{name}.*{DIMENSION}-d.*768-d.*rebuild"):
-        store.create(name, 768, {})
-    assert store.dimension(name) == DIMENSION
-
-
-def test_metadata_is_merged_key_by_key_and_none_removes(store: Store, name: str) -> None:
-    store.set_metadata(name, {"a": {"deep": 1}, "b": "zwei", "ключ": "значение"})
-    store.set_metadata(name, {"a": {"other": 2}, "b": None})
-    assert store.collections()[name] == {"made": "for a test", "a": {"other": 2}, "ключ": "значение"}
-
-
-def test_drop(store: Store, name: str) -> None:
+def test_drop(store, name):
     store.upsert(name, batch([1, 2]))
     alias = new_name()
     store.point_alias(alias, name)
@@ -150,39 +140,60 @@ def test_drop(store: Store, name: str) -> None:
         store.count(name)
     store.drop(name)
     store.create(name, 4, {})
-    assert store.count(name) == 0
-    assert store.dimension(name) == 4
+    assert (store.count(name), store.dimension(name)) == (0, 4)
 
 
-@pytest.mark.parametrize("use", ["count", "upsert", "search", "scroll", "retrieve", "set_metadata", "dimension"])
-def test_a_missing_collection_is_named(store: Store, use: str) -> None:
-    calls = {
-        "count": lambda: store.count("contract_none"),
-        "upsert": lambda: store.upsert("contract_none", batch([1])),
-        "search": lambda: store.search("contract_none", VectorQuery(np.ones(DIMENSION, np.float32), 1)),
-        "scroll": lambda: list(store.scroll("contract_none")),
-        "retrieve": lambda: store.retrieve("contract_none", [point_id(1)]),
-        "set_metadata": lambda: store.set_metadata("contract_none", {"a": 1}),
-        "dimension": lambda: store.dimension("contract_none"),
-    }
-    with pytest.raises(StoreError, match="contract_none"):
-        calls[use]()
+def test_a_missing_collection_is_named(store):
+    for use in (
+        store.count,
+        lambda name: store.upsert(name, batch([1])),
+        lambda name: store.search(name, VectorQuery(ONES, 1)),
+        lambda name: list(store.scroll(name)),
+        lambda name: store.retrieve(name, [point_id(1)]),
+        lambda name: store.set_metadata(name, {"a": 1}),
+        store.dimension,
+        lambda name: store.index_fields(name, {"a": "keyword"}),
+        lambda name: store.point_alias(new_name(), name),
+    ):
+        with pytest.raises(StoreError, match="contract_none"):
+            use("contract_none")
+
+
+def test_an_alias_is_read_like_a_collection_and_cannot_share_its_name(store, name):
+    points = batch(list(range(20)))
+    store.upsert(name, points)
+    alias = new_name()
+    store.point_alias(alias, name)
+    assert store.aliases()[alias] == name
+    assert store.count(alias) == 20
+    assert store.count(alias, keys=['"3"']) == 1
+    assert store.dimension(alias) == DIMENSION
+    assert {point.id for point in store.scroll(alias, page=7)} == set(points.ids)
+    assert store.retrieve(alias, points.ids[:1])[0].id == points.ids[0]
+    assert store.search(alias, VectorQuery(points.vectors[3], 1))[0].id == points.ids[3]
+    assert alias not in store.collections()
+    with pytest.raises(StoreError):
+        store.create(alias, DIMENSION, {})
+    with pytest.raises(StoreError):
+        store.point_alias(name, name)
+    store.drop(alias)
+    assert store.aliases()[alias] == name
 
 
 # Points
 
 
-def test_upsert_replaces_whole_points(store: Store, name: str) -> None:
+def test_upsert_replaces_whole_points(store, name):
     store.upsert(name, batch([1, 2], [{"a": 1, "b": 1}, {"a": 2}]))
     new = PointBatch([point_id("None1")], batch([7]).vectors, [{"a": "new"}])
     store.upsert(name, new)
-    (point,) = store.retrieve(name, new.ids, vectors=True)
+    (point,) = store.retrieve(name, [*new.ids, point_id("no")], vectors=True)
     assert point.payload == {"a": "new"}
     assert np.allclose(point.vector, new.vectors[0] / np.linalg.norm(new.vectors[0]), atol=1e-6)
     assert store.count(name) == 2
 
 
-def test_payloads_come_back_as_they_were(store: Store, name: str) -> None:
+def test_payloads_come_back_as_they_were(store, name):
     payload = {
         "Größe": "日本語 🙂",
         "a b.c": [1, "two", None, {"three": 3.5}],
@@ -204,7 +215,7 @@ def test_payloads_come_back_as_they_were(store: Store, name: str) -> None:
 @hypothesis.settings(
     max_examples=20, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
-def test_every_float_comes_back_as_it_was_encoded(store: Store, name: str, values: list[float]) -> None:
+def test_every_float_comes_back_as_it_was_encoded(store, name, values):
     payload = decode_payload(encode_payload({"values": values, "one": values[0]}))
     store.upsert(name, PointBatch([point_id(1)], batch([1]).vectors, [payload]))
     store.flush(name)
@@ -215,38 +226,24 @@ def test_every_float_comes_back_as_it_was_encoded(store: Store, name: str, value
     assert point.payload == {"values": payload["values"]}
 
 
-def test_a_payload_update_removes_keys(store: Store, name: str) -> None:
+def test_a_payload_update_replaces_the_whole_payload_and_names_missing_points(store, name):
     points = batch([1, 2, 3], [{"a": 1, "gone": 1}, {"a": 2, "gone": 1}, {"a": 3}])
     store.upsert(name, points)
     before = {point.id: point.vector for point in store.scroll(name, vectors=True)}
-    store.update_payloads(name, [(points.ids[0], {"a": 10}), (points.ids[1], {})])
+    pairs = [(points.ids[0], {"a": 10}), (point_id("gone"), {"a": 2}), (points.ids[1], {})]
+    with pytest.raises(StoreMismatch, match=rf"1 points .*{name}.*{point_id('gone')}.*doctor"):
+        store.update_payloads(name, pairs)
     found = {point.id: point for point in store.scroll(name, vectors=True)}
-    assert found[points.ids[0]].payload == {"a": 10}
-    assert found[points.ids[1]].payload == {}
-    assert found[points.ids[2]].payload["a"] == 3
+    assert [found[i].payload for i in points.ids] == [{"a": 10}, {}, points.payloads[2]]
     assert {point.id: point.vector for point in found.values()} == before
 
 
-def test_a_payload_update_of_missing_points_is_a_mismatch_after_the_others(store: Store, name: str) -> None:
-    points = batch([1, 2])
-    store.upsert(name, points)
-    pairs = [(points.ids[0], {"a": 1}), (point_id("gone"), {"a": 2}), (points.ids[1], {"a": 3})]
-    with pytest.raises(StoreMismatch, match=rf"1 points .*{name}.*{point_id('gone')}.*doctor"):
-        store.update_payloads(name, pairs)
-    assert {point.id: point.payload for point in store.scroll(name)} == {
-        points.ids[0]: {"a": 1},
-        points.ids[1]: {"a": 3},
-    }
-
-
-def test_delete_points(store: Store, name: str) -> None:
+def test_delete_points_and_chunks(store, name):
     points = batch(list(range(10)))
     store.upsert(name, points)
     store.delete_points(name, [*points.ids[:4], point_id("never there")])
     assert ids(store, name) == set(points.ids[4:])
-
-
-def test_delete_chunks(store: Store, name: str) -> None:
+    store.delete_points(name, points.ids)
     for key in ('"a"', '"ключ"', "1"):
         store.upsert(name, batch(list(range(5)), key=key))
     store.delete_chunks(name, {'"a"': 3, '"never"': 3, '"ключ"': 0, "1": 4, **{f'"{n}"': n % 3 for n in range(2500)}})
@@ -254,17 +251,16 @@ def test_delete_chunks(store: Store, name: str) -> None:
     assert left == {('"a"', n) for n in range(3)} | {("1", n) for n in range(4)}
 
 
-def test_count_by_keys(store: Store, name: str) -> None:
+def test_count_by_keys(store, name):
     store.upsert(name, batch(list(range(3)), key='"a"'))
     store.upsert(name, batch(list(range(4)), key='"b"'))
     assert store.count(name, keys=['"a"']) == 3
     assert store.count(name, keys=['"b"', '"a"', '"a"', '"c"']) == 7
     assert store.count(name, keys=["a"]) == 0
     assert store.count(name, keys=[*(f'"{n}"' for n in range(1500)), '"a"', '"b"', '"a"']) == 7
-    assert store.count(name) == 7
 
 
-def test_the_values_of_a_keyword_field_are_counted(store: Store, name: str) -> None:
+def test_the_values_of_a_keyword_field_are_counted(store, name):
     store.index_fields(name, {"customer.name": "keyword"})
     names = ["ann", ["bob", "ann"], "bob", "ann", None]
     payloads = [{"customer": {"name": one}, RESERVED_KEY: {"chunk": n % 2}} for n, one in enumerate(names)]
@@ -275,91 +271,84 @@ def test_the_values_of_a_keyword_field_are_counted(store: Store, name: str) -> N
     assert store.facet(name, "customer.name", limit=1) == {"ann": 3}
 
 
-def test_retrieve_returns_the_points_that_exist(store: Store, name: str) -> None:
-    points = batch([1, 2])
+def test_scroll_is_complete_and_in_order_of_id_and_under_conditions(store, name):
+    points = batch(list(range(103)), [{"owner": n % 3, "state": "open" if n % 2 else "closed"} for n in range(103)])
     store.upsert(name, points)
-    assert {point.id for point in store.retrieve(name, [*points.ids, point_id("no")])} == set(points.ids)
-
-
-def test_scroll_is_complete_and_in_order_of_id(store: Store, name: str) -> None:
-    points = batch(list(range(253)))
-    store.upsert(name, points)
-    for page in (1000, 100, 253, 1):
+    for page in (1000, 50, 103, 1):
         assert [point.id for point in store.scroll(name, page=page)] == sorted(points.ids)
     (first, *_) = store.scroll(name, vectors=True)
-    assert first.vector is not None
     assert np.isclose(np.linalg.norm(first.vector), 1.0, atol=1e-5)
-
-
-def test_scroll_returns_the_points_that_meet_conditions(store: Store, name: str) -> None:
-    points = batch(list(range(30)), [{"owner": n % 3, "state": "open" if n % 2 else "closed"} for n in range(30)])
-    store.upsert(name, points)
     wanted = [Condition("owner", "any", [1, 2]), Condition("state", "eq", "open")]
     found = {point.id for point in store.scroll(name, page=4, conditions=wanted)}
-    assert found == {point_id(f"None{n}") for n in range(30) if n % 3 and n % 2}
+    assert found == {point_id(f"None{n}") for n in range(103) if n % 3 and n % 2}
 
 
-def test_empty_calls_do_nothing(store: Store, name: str) -> None:
+def test_points_are_read_under_conditions(store, name):
+    payloads = [{"groups": ["a", "b"] if n % 2 else ["b"], "n": n} for n in range(1200)]
+    points = batch(list(range(1200)), payloads)
+    store.upsert(name, points)
+    store.index_fields(name, {"groups": "keyword"})
+    condition = Condition("groups", "any", ["a", "c"])
+    found = store.retrieve(name, [*points.ids, point_id("none")], conditions=[condition])
+    assert sorted(point.payload["n"] for point in found) == list(range(1, 1200, 2))
+    assert all(point.vector is None for point in found)
+    few = store.retrieve(name, points.ids[:3], conditions=[condition, Condition("n", "eq", 1)], vectors=True)
+    assert [point.payload["n"] for point in few] == [1]
+    assert few[0].vector is not None
+    assert store.retrieve(name, points.ids[:1], conditions=[condition]) == []
+
+
+def test_empty_calls_do_nothing(store, name):
+    assert list(store.scroll(name)) == store.search(name, VectorQuery(ONES, 3)) == []
     store.upsert(name, batch([1]))
     store.upsert(name, PointBatch([], np.zeros((0, DIMENSION), np.float32), []))
     store.update_payloads(name, [])
     store.delete_points(name, [])
     store.delete_chunks(name, {})
     assert store.count(name, keys=[]) == 0
-    assert store.retrieve(name, []) == []
+    assert store.retrieve(name, []) == store.retrieve(name, [], conditions=[Condition("a", "exists")]) == []
     store.flush(name)
     store.set_metadata(name, {})
-    assert store.count(name) == 1
-    assert next(store.scroll(name, page=5)).id == point_id("None1")
-    other = new_name()
-    store.create(other, DIMENSION, {})
-    assert list(store.scroll(other)) == []
-    assert store.search(other, VectorQuery(np.ones(DIMENSION, np.float32), 3)) == []
-    assert store.collections()[other] == {}
+    store.index_fields(name, {})
+    assert ids(store, name) == {point_id("None1")}
 
 
 # Refusals before anything is written
 
 
-def bad_vectors() -> dict[str, np.ndarray]:
-    good = batch([1, 2, 3]).vectors
-    nan, infinite, zero = good.copy(), good.copy(), good.copy()
-    nan[1, 3], infinite[1, 3], zero[1] = np.nan, np.inf, 0
-    return {"dimension": good[:, :-1], "NaN": nan, "infinite": infinite, "zero": zero, "flat": good.ravel()[:3]}
-
-
-@pytest.mark.parametrize(("which", "message"), [("NaN", "finite"), ("infinite", "finite"), ("zero", "zero")])
-def test_one_bad_vector_is_named_and_nothing_is_written(store: Store, name: str, which: str, message: str) -> None:
+@pytest.mark.parametrize(("bad", "message"), [(np.nan, "finite"), (np.inf, "finite"), (0, "zero")])
+def test_one_bad_vector_is_named_and_nothing_is_written(store, name, bad, message):
     points = batch([1, 2, 3])
+    points.vectors[1, slice(None) if bad == 0 else 3] = bad
     with pytest.raises(PointsRefused, match=message) as refused:
-        store.upsert(name, PointBatch(points.ids, bad_vectors()[which], points.payloads))
+        store.upsert(name, points)
     assert refused.value.point_ids == (points.ids[1],)
     assert store.count(name) == 0
 
 
-@pytest.mark.parametrize("which", ["dimension", "flat"])
-def test_vectors_of_another_dimension_are_refused(store: Store, name: str, which: str) -> None:
+def test_vectors_of_another_dimension_are_refused(store, name):
     points = batch([1, 2, 3])
-    with pytest.raises(PointsRefused, match=rf"{name} holds {DIMENSION}-d.*rebuild"):
-        store.upsert(name, PointBatch(points.ids, bad_vectors()[which], points.payloads))
+    for vectors in (points.vectors[:, :-1], points.vectors.ravel()[:3]):
+        with pytest.raises(PointsRefused, match=rf"{name} holds {DIMENSION}-d.*rebuild"):
+            store.upsert(name, PointBatch(points.ids, vectors, points.payloads))
     assert store.count(name) == 0
 
 
-@pytest.mark.parametrize("bad", ["1", "not-a-uuid", point_id(1).upper(), point_id(1).replace("-", "")])
-def test_ids_that_are_not_uuids_are_refused(store: Store, name: str, bad: str) -> None:
+def test_ids_that_are_not_uuids_are_refused(store, name):
     points = batch([1, 2])
-    with pytest.raises(PointsRefused) as refused:
-        store.upsert(name, PointBatch([points.ids[0], bad], points.vectors, points.payloads))
-    assert refused.value.point_ids == (bad,)
-    with pytest.raises(PointsRefused, match="UUID"):
-        store.retrieve(name, [bad])
-    if bad != "1":  # another program may have written it, so it can be deleted
+    for bad in ("1", "not-a-uuid", point_id(1).upper(), point_id(1).replace("-", "")):
+        with pytest.raises(PointsRefused) as refused:
+            store.upsert(name, PointBatch([points.ids[0], bad], points.vectors, points.payloads))
+        assert refused.value.point_ids == (bad,)
         with pytest.raises(PointsRefused, match="UUID"):
-            store.delete_points(name, [bad])
+            store.retrieve(name, [bad])
+        if bad != "1":  # another program may have written it, so it can be deleted
+            with pytest.raises(PointsRefused, match="UUID"):
+                store.delete_points(name, [bad])
     assert store.count(name) == 0
 
 
-def test_payloads_that_are_not_json_are_refused(store: Store, name: str) -> None:
+def test_payloads_that_are_not_json_are_refused(store, name):
     points = batch([1, 2, 3])
     payloads: list[dict[Any, Any]] = [{"a": 1}, {1: "a key must be text"}, {"a": object()}]
     with pytest.raises(PointsRefused) as refused:
@@ -368,48 +357,29 @@ def test_payloads_that_are_not_json_are_refused(store: Store, name: str) -> None
     assert store.count(name) == 0
 
 
-def test_batches_of_uneven_columns_are_refused(store: Store, name: str) -> None:
-    points = batch([1, 2, 3])
-    with pytest.raises(PointsRefused, match="3 ids, 2 vectors"):
-        store.upsert(name, PointBatch(points.ids, points.vectors[:2], points.payloads))
-
-
-def test_very_long_and_very_short_vectors_keep_their_direction(store: Store, name: str) -> None:
-    points = batch([1, 2])
-    points.vectors[0] *= 1e-18
-    points.vectors[1] *= 1e18
-    store.upsert(name, points)
-    for vector, own in zip(points.vectors, points.ids, strict=True):
-        (best,) = store.search(name, VectorQuery(vector, 1))
-        assert best.id == own
-        assert best.score == pytest.approx(1.0, abs=1e-4)
-
-
 # Search
 
 
-def test_search_is_cosine_best_first(store: Store, name: str) -> None:
+def test_search_is_cosine_best_first(store, name):
     points = batch(list(range(50)))
+    points.vectors[0] *= 1e-18
+    points.vectors[1] *= 1e18
     store.upsert(name, points)
     query = batch([999]).vectors[0]
-    unit = points.vectors / np.linalg.norm(points.vectors, axis=1, keepdims=True)
+    unit = points.vectors / np.linalg.norm(points.vectors.astype(np.float64), axis=1, keepdims=True)
     scores = unit @ (query / np.linalg.norm(query))
     best = np.argsort(-scores)[:10]
     for exact in (True, False):
         found = store.search(name, VectorQuery(query, 10, exact=exact))
         assert [point.id for point in found] == [points.ids[i] for i in best]
-        assert [point.score for point in found] == pytest.approx(scores[best].tolist(), abs=1e-5)
+        assert [point.score for point in found] == pytest.approx(scores[best].tolist(), abs=1e-4)
         assert found[0].payload == points.payloads[best[0]]
     assert len(store.search(name, VectorQuery(-query * 1e6, 1000))) == 50
-
-
-@pytest.mark.parametrize(
-    "query", [np.ones(DIMENSION - 1), np.zeros(DIMENSION), np.full(DIMENSION, np.nan), np.ones((1, DIMENSION))]
-)
-def test_queries_that_are_not_valid(store: Store, name: str, query: np.ndarray) -> None:
-    store.upsert(name, batch([1]))
-    with pytest.raises(StoreError):
-        store.search(name, VectorQuery(query.astype(np.float32), 1))
+    for bad in (ONES[1:], np.zeros(DIMENSION), np.full(DIMENSION, np.nan), ONES.reshape(1, -1)):
+        with pytest.raises(StoreError):
+            store.search(name, VectorQuery(bad.astype(np.float32), 1))
+    store.optimize(name)
+    assert store.indexed(name), "small collections need no search index"
 
 
 VALUES: dict[str, Any] = {
@@ -476,58 +446,41 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
 ]
 
 
-def test_conditions(store: Store, name: str) -> None:
+def labelled() -> PointBatch:
     payloads: list[dict[str, Any]] = [{"f": value, "label": label} for label, value in VALUES.items()]
     payloads.append({"label": "missing"})
-    store.upsert(name, batch(list(range(len(payloads))), payloads))
+    return batch(list(range(len(payloads))), payloads)
+
+
+def labels(store, name, op, value) -> set[str]:
+    found = store.search(name, VectorQuery(ONES, 100, conditions=[Condition("f", op, value)], exact=True))
+    return {point.payload["label"] for point in found}
+
+
+def test_conditions(store, name):
+    store.upsert(name, labelled())
     wrong = {}
     for op, value, expected in CONDITIONS:
-        found = store.search(
-            name, VectorQuery(np.ones(DIMENSION, np.float32), 100, conditions=[Condition("f", op, value)], exact=True)
-        )
-        labels = {point.payload["label"] for point in found}
-        if labels != expected:
-            wrong[op, str(value)] = {"too many": labels - expected, "too few": expected - labels}
+        found = labels(store, name, op, value)
+        if found != expected:
+            wrong[op, str(value)] = {"too many": found - expected, "too few": expected - found}
     assert not wrong
 
 
-def test_all_conditions_must_hold_and_fields_have_any_name(store: Store, name: str) -> None:
+def test_all_conditions_must_hold_and_fields_have_any_name(store, name):
     payloads: list[dict[str, Any]] = [
         {"my column": "x", "größe": n, "a": {"b c": n % 2}, "1st-col": n > 2, "list": [{"k": n}]} for n in range(6)
     ]
     store.upsert(name, batch(list(range(6)), payloads))
 
     def found(*conditions: Condition) -> set[int]:
-        hits = store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 10, conditions=conditions))
-        return {point.payload["größe"] for point in hits}
+        return {point.payload["größe"] for point in store.search(name, VectorQuery(ONES, 10, conditions=conditions))}
 
     assert found(Condition("my column", "eq", "x"), Condition("größe", "range", {"gte": 2})) == {2, 3, 4, 5}
     assert found(Condition("a.b c", "eq", 1), Condition("größe", "not", 3)) == {1, 5}
     assert found(Condition("1st-col", "eq", True), Condition("größe", "any", [0, 4])) == {4}
     assert found(Condition(f"{RESERVED_KEY}.key", "eq", '"3"')) == {3}
     assert found(Condition("my column", "exists"), Condition("none", "exists")) == set()
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        Condition("f", "like", "x"),
-        Condition("f", "eq", object()),
-        Condition("f", "eq", 2**70),
-        Condition("f", "eq", float("nan")),
-        Condition("f", "any", "low"),
-        Condition("f", "range", {}),
-        Condition("f", "range", {"from": 1}),
-        Condition("f", "range", {"gte": 1, "lt": "2024-01-01"}),
-        Condition("f", "range", {"gte": "yesterday"}),
-        Condition("f", "range", {"gte": True}),
-        Condition("", "exists"),
-        Condition('a"b', "exists"),
-    ],
-)
-def test_conditions_that_are_not_valid(store: Store, name: str, condition: Condition) -> None:
-    with pytest.raises(StoreError, match="condition"):
-        store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 1, conditions=[condition]))
 
 
 # Payload indexes
@@ -552,105 +505,28 @@ FITTING: dict[str, list[tuple[str, Any]]] = {
 """Conditions that each kind of payload index must answer as a search without it does."""
 
 
-def test_every_kind_of_payload_index_is_described_and_tried() -> None:
+def test_every_kind_of_payload_index_is_described_and_tried():
     assert set(PAYLOAD_KINDS) == set(get_args(PayloadKind)) == set(FITTING)
 
 
 @pytest.mark.parametrize("kind", FITTING)
-def test_a_payload_index_changes_no_answer(store: Store, name: str, kind: str) -> None:
-    payloads: list[dict[str, Any]] = [{"f": value, "label": label} for label, value in VALUES.items()]
-    payloads.append({"label": "missing"})
-    points = batch(list(range(len(payloads))), payloads)
+def test_a_payload_index_changes_no_answer(store, name, kind):
+    points = labelled()
     store.upsert(name, PointBatch(points.ids[:9], points.vectors[:9], points.payloads[:9]))
     store.index_fields(name, {"f": kind})
     store.upsert(name, PointBatch(points.ids[9:], points.vectors[9:], points.payloads[9:]))
     expected = {(op, repr(value)): labels for op, value, labels in CONDITIONS}
     for op, value in FITTING[kind]:
-        condition = Condition("f", op, value)
-        found = store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 100, conditions=[condition]))
-        assert {point.payload["label"] for point in found} == expected[op, repr(value)], (kind, op, value)
+        assert labels(store, name, op, value) == expected[op, repr(value)], (kind, op, value)
 
 
-def test_payload_indexes_are_created_changed_and_removed(store: Store, name: str) -> None:
+def test_payload_indexes_are_created_changed_and_removed(store, name):
     store.upsert(name, batch([1, 2], [{"my column": "x", "größe": 1, "a": {"b c": 1}}] * 2))
-
-    def found() -> int:
-        conditions = [Condition("my column", "eq", "x"), Condition("größe", "eq", 1), Condition("a.b c", "eq", 1)]
-        return len(store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 10, conditions=conditions)))
-
+    conditions = [Condition("my column", "eq", "x"), Condition("größe", "eq", 1), Condition("a.b c", "eq", 1)]
     fields: dict[str, str | None] = {"my column": "keyword", "größe": "float", "a.b c": "integer"}
     for change in (fields, fields, {"größe": "integer"}, dict.fromkeys(fields), dict.fromkeys(fields)):
         store.index_fields(name, change)
-        assert found() == 2
+        assert len(store.search(name, VectorQuery(ONES, 10, conditions=conditions))) == 2
     assert store.count(name, keys=['"1"']) == 1
-    store.index_fields(name, {})
     with pytest.raises(StoreError, match="'text' is not a kind; use keyword"):
         store.index_fields(name, {"my column": "text"})
-    with pytest.raises(StoreError, match="contract_none"):
-        store.index_fields("contract_none", {"a": "keyword"})
-
-
-def test_points_are_read_under_conditions(store: Store, name: str) -> None:
-    payloads = [{"groups": ["a", "b"] if n % 2 else ["b"], "n": n} for n in range(1200)]
-    points = batch(list(range(1200)), payloads)
-    store.upsert(name, points)
-    store.index_fields(name, {"groups": "keyword"})
-    condition = Condition("groups", "any", ["a", "c"])
-    found = store.retrieve(name, [*points.ids, point_id("none")], conditions=[condition])
-    assert sorted(point.payload["n"] for point in found) == list(range(1, 1200, 2))
-    assert all(point.vector is None for point in found)
-    few = store.retrieve(name, points.ids[:3], conditions=[condition, Condition("n", "eq", 1)], vectors=True)
-    assert [point.payload["n"] for point in few] == [1]
-    assert few[0].vector is not None
-    assert store.retrieve(name, points.ids[:1], conditions=[condition]) == []
-    assert store.retrieve(name, [], conditions=[condition]) == []
-
-
-# Aliases
-
-
-def test_an_alias_is_read_like_a_collection(store: Store, name: str) -> None:
-    points = batch(list(range(20)))
-    store.upsert(name, points)
-    alias = new_name()
-    store.point_alias(alias, name)
-    assert store.aliases()[alias] == name
-    assert store.count(alias) == 20
-    assert store.count(alias, keys=['"3"']) == 1
-    assert store.dimension(alias) == DIMENSION
-    assert {point.id for point in store.scroll(alias, page=7)} == set(points.ids)
-    assert store.retrieve(alias, points.ids[:1])[0].id == points.ids[0]
-    assert store.search(alias, VectorQuery(points.vectors[3], 1))[0].id == points.ids[3]
-    assert alias not in store.collections()
-
-
-def test_an_alias_and_a_collection_cannot_share_a_name(store: Store, name: str) -> None:
-    alias = new_name()
-    store.point_alias(alias, name)
-    with pytest.raises(StoreError):
-        store.create(alias, DIMENSION, {})
-    with pytest.raises(StoreError):
-        store.point_alias(name, name)
-    with pytest.raises(StoreError):
-        store.point_alias(new_name(), "contract_none")
-    store.drop(alias)
-    assert store.aliases()[alias] == name
-    assert name in store.collections()
-
-
-def test_small_collections_need_no_search_index(store: Store, name: str) -> None:
-    store.upsert(name, batch([1, 2]))
-    store.optimize(name)
-    assert store.indexed(name)
-    assert store.count(name) == 2
-    assert store.search(name, VectorQuery(batch([1]).vectors[0], 1))[0].id == point_id("None1")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_closing_twice_does_no_harm(kind: str, tmp_path: Path) -> None:
-    with open_kind(kind, tmp_path) as store:
-        store.collections()
-        store.close()
-        store.close()
-        with pytest.raises(StoreError, match="closed"):
-            store.count("contract_none")

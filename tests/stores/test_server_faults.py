@@ -5,49 +5,50 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
-import time
 import uuid
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import closing, suppress
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import grpc as proto
+from qdrant_client import models
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
-from rag_index.stores.server.store import ServerStore
+from rag_index.documents.vectors import SparseVector, SparseVectors
+from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.stores import SPARSE
+from rag_index.stores.server.store import ServerStore, upsert_request
 from tests.fakes.qdrant import DISK_FULL, POISON, FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 UPSERT = "PUT /collections/c/points"
 PATIENCE = 0.5
 
 
 @pytest.fixture
-def qdrant() -> Iterator[FakeQdrant]:
+def qdrant():
     with FakeQdrant() as fake:
         yield fake
 
 
 @pytest.fixture
-def store(qdrant: FakeQdrant) -> Iterator[ServerStore]:
-    store = ServerStore(qdrant.url, timeout=1, patience=30)
-    store.create("c", 4, {"id": "x"})
-    yield store
-    store.close()
+def store(qdrant):
+    with closing(ServerStore(qdrant.url, timeout=1, patience=30)) as store:
+        store.create("c", 4, {"id": "x"})
+        yield store
 
 
 @pytest.fixture
-def hasty(qdrant: FakeQdrant, store: ServerStore) -> Iterator[ServerStore]:
-    hasty = ServerStore(qdrant.url, timeout=1, patience=PATIENCE)
-    assert hasty.count("c") == 0
-    yield hasty
-    hasty.close()
+def fast(qdrant):
+    with (
+        FakeQdrantGrpc(qdrant) as front,
+        closing(ServerStore(qdrant.url, timeout=1, patience=30, grpc_port=front.port)) as store,
+    ):
+        store.create("c", 4, {})
+        yield store
 
 
 def points(n: int, *, poisoned: tuple[int, ...] = (), text: str = "") -> PointBatch:
@@ -59,39 +60,68 @@ def points(n: int, *, poisoned: tuple[int, ...] = (), text: str = "") -> PointBa
     return PointBatch(ids, vectors, payloads)
 
 
+def stop_time(store: ServerStore) -> list[float]:
+    """Let the store wait without waiting; return the list of its pauses."""
+    now, pauses = [0.0], []
+    store._link.clock = lambda: now[0]
+    store._link.sleep = lambda seconds: (pauses.append(seconds), now.__setitem__(0, now[0] + seconds))
+    return pauses
+
+
 # Faults that pass
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429])
-def test_passing_statuses_are_retried(qdrant: FakeQdrant, store: ServerStore, status: int) -> None:
-    qdrant.break_next(UPSERT, times=2, status=status, error="one moment")
-    store.upsert("c", points(10))
-    assert qdrant.requests(UPSERT) == 3
-    assert store.count("c") == 10
-
-
-@pytest.mark.parametrize("what", [{"cut": True}, {"garbage": True}, {"update_status": "acknowledged"}])
-def test_incomplete_answers_are_retried(qdrant: FakeQdrant, store: ServerStore, what: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "what",
+    [
+        *[{"status": status, "error": "one moment"} for status in (500, 502, 503, 504, 408, 429)],
+        *[{"cut": True}, {"garbage": True}, {"update_status": "acknowledged"}, {"hang": 3600}],
+        {"status": 429, "error": "x", "headers": {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}},
+    ],
+)
+def test_what_passes_is_retried(qdrant, store, what):
     qdrant.break_next(UPSERT, **what)
     store.upsert("c", points(10))
     assert qdrant.requests(UPSERT) == 2
     assert store.count("c") == 10
 
 
-def test_a_hanging_request_is_abandoned_and_retried(qdrant: FakeQdrant, store: ServerStore) -> None:
-    qdrant.break_next(UPSERT, hang=3600)
-    store.upsert("c", points(10))
-    assert qdrant.requests(UPSERT) == 2
-    assert store.count("c") == 10
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "ABORTED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
+def test_what_passes_is_retried_by_grpc(qdrant, fast, code):
+    qdrant.break_next("GRPC Upsert", times=2, code=grpc.StatusCode[code], error="one moment")
+    fast.upsert("c", points(10))
+    assert qdrant.requests("GRPC Upsert") == 3
+    assert fast.count("c") == 10
+    assert qdrant.requests(UPSERT) == 0
 
 
-def test_a_server_that_comes_back_is_waited_for(qdrant: FakeQdrant, store: ServerStore) -> None:
+def test_a_server_that_comes_back_is_waited_for(qdrant, store):
     qdrant.stop()
     timer = threading.Timer(0.5, qdrant.start)
     timer.start()
     store.upsert("c", points(10))
     timer.join()
     assert store.count("c") == 10
+
+
+def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant):
+    """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
+    with FakeQdrantGrpc(qdrant) as front:
+        store = ServerStore(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port)
+        store.create("c", 4, {})
+    with socket.create_server(("127.0.0.1", front.port)) as away:
+        away.settimeout(0.01)
+        tries = 0
+        while tries < 7:  # the next would be about 27 s later
+            with suppress(StoreUnavailable):
+                store.count("c")
+            with suppress(TimeoutError):
+                away.accept()[0].close()
+                tries += 1
+    store._link._patience = 15
+    with FakeQdrantGrpc(qdrant, port=front.port):
+        assert store.count("c") == 0
+    store.close()
 
 
 # Faults that stay
@@ -101,19 +131,16 @@ def test_a_server_that_comes_back_is_waited_for(qdrant: FakeQdrant, store: Serve
     ("what", "message"),
     [
         ({"status": 500, "error": "Service internal error: task panicked"}, "500: Service internal error"),
-        ({"status": 503, "error": "no peers"}, "503: no peers"),
-        ({"update_status": "acknowledged"}, "did not complete it"),
         ({"update_status": "wait_timeout"}, "did not complete it"),
         ({"cut": True}, "is it running"),
         ({"hang": 3600.0}, "is it running"),
     ],
 )
-def test_a_fault_that_stays_raises_unavailable_in_bounded_time(
-    qdrant: FakeQdrant, hasty: ServerStore, what: dict[str, Any], message: str
-) -> None:
+def test_a_fault_that_stays_raises_unavailable_in_bounded_time(qdrant, store, what, message):
+    store._link._patience = PATIENCE
     qdrant.break_next(UPSERT, times=None, **what)
     with pytest.raises(StoreUnavailable, match=message) as unavailable:
-        hasty.upsert("c", points(10))
+        store.upsert("c", points(10))
     assert qdrant.url in str(unavailable.value)
     assert "hang" in what or qdrant.requests(UPSERT) >= 2
     pickle.loads(pickle.dumps(unavailable.value))
@@ -122,68 +149,58 @@ def test_a_fault_that_stays_raises_unavailable_in_bounded_time(
 # Rate limits
 
 
-def test_a_pause_that_the_server_asks_for_is_made(qdrant: FakeQdrant, store: ServerStore) -> None:
-    qdrant.break_next(UPSERT, status=429, error="Rate limiting exceeded", headers={"Retry-After": "1"})
-    began = time.monotonic()
-    store.upsert("c", points(10))
-    assert time.monotonic() - began >= 1
-    assert store.count("c") == 10
-
-
-def test_a_pause_beyond_patience_is_left_to_the_caller(qdrant: FakeQdrant, store: ServerStore) -> None:
-    qdrant.break_next(UPSERT, status=429, error="Rate limiting exceeded", headers={"Retry-After": "60"})
+@pytest.mark.parametrize("by_grpc", [False, True])
+def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant, store, fast, by_grpc):
+    used, on = (fast, "GRPC Upsert") if by_grpc else (store, UPSERT)
+    how = {"code": grpc.StatusCode.RESOURCE_EXHAUSTED} if by_grpc else {"status": 429}
+    pauses = stop_time(used)
+    qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "1"}, **how)
+    used.upsert("c", points(10))
+    assert pauses == [1.0]
+    qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
     with pytest.raises(StoreUnavailable, match="Rate limiting") as unavailable:
-        store.upsert("c", points(10))
+        used.upsert("c", points(10))
     assert unavailable.value.retry_after == 60
-    assert qdrant.requests(UPSERT) == 1
+    assert pauses == [1.0]
 
 
-def test_a_run_makes_every_pause_that_the_server_asks_for(qdrant: FakeQdrant) -> None:
+def test_a_run_makes_every_pause_that_the_server_asks_for(qdrant):
     """Qdrant's own rate limits ask for up to a minute, and again if others were faster."""
-    store = ServerStore(qdrant.url)
-    store.create("c", 4, {})
-    now, pauses = [0.0], []
-    store._link.clock = lambda: now[0]
-    store._link.sleep = lambda seconds: (pauses.append(seconds), now.__setitem__(0, now[0] + seconds))
-    limited = {"status": 429, "error": "Rate limiting exceeded", "headers": {"Retry-After": "59"}}
-    qdrant.break_next(UPSERT, times=5, **limited)
-    store.upsert("c", points(10))
-    assert pauses == [59.0] * 5
-    assert store.count("c") == 10
-    qdrant.break_next(UPSERT, times=None, **limited)
-    with pytest.raises(StoreUnavailable, match="Rate limiting"):
+    with closing(ServerStore(qdrant.url)) as store:
+        store.create("c", 4, {})
+        pauses = stop_time(store)
+        limited = {"status": 429, "error": "Rate limiting exceeded", "headers": {"Retry-After": "59"}}
+        qdrant.break_next(UPSERT, times=5, **limited)
         store.upsert("c", points(10))
-    assert 3500 <= sum(pauses[5:]) <= 3640
-    store.close()
-
-
-def test_a_pause_until_a_date_is_a_pause(qdrant: FakeQdrant, store: ServerStore) -> None:
-    qdrant.break_next(UPSERT, status=429, error="x", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
-    store.upsert("c", points(10))
-    assert qdrant.requests(UPSERT) == 2
+        assert pauses == [59.0] * 5
+        assert store.count("c") == 10
+        qdrant.break_next(UPSERT, times=None, **limited)
+        with pytest.raises(StoreUnavailable, match="Rate limiting"):
+            store.upsert("c", points(10))
+        assert 3500 <= sum(pauses[5:]) <= 3640
 
 
 # Refusals
 
 
-def test_bad_points_are_found_by_halves_and_the_good_ones_written(qdrant: FakeQdrant, store: ServerStore) -> None:
-    batch = points(600, poisoned=(0, 300, 599))
+@pytest.mark.parametrize("by_grpc", [False, True])
+def test_bad_points_are_found_by_halves_and_the_good_ones_written(qdrant, store, fast, by_grpc):
+    used, batch = fast if by_grpc else store, points(600, poisoned=(0, 300, 599))
     with pytest.raises(PointsRefused, match=r"3 of 600 points for c .* not to my taste") as refused:
-        store.upsert("c", batch)
+        used.upsert("c", batch)
     assert set(refused.value.point_ids) == {batch.ids[0], batch.ids[300], batch.ids[599]}
-    assert store.count("c") == 597
-    assert qdrant.requests(UPSERT) < 60
-    assert {point.id for point in store.scroll("c")} == set(batch.ids) - set(refused.value.point_ids)
+    assert qdrant.requests(UPSERT) + qdrant.requests("GRPC Upsert") < 60
+    assert {point.id for point in used.scroll("c")} == set(batch.ids) - set(refused.value.point_ids)
 
 
-def test_too_large_a_request_is_halved(qdrant: FakeQdrant, store: ServerStore) -> None:
+def test_too_large_a_request_is_halved(qdrant, store):
     qdrant.break_next(UPSERT, status=413, error="Payload Too Large")
     store.upsert("c", points(10))
     assert qdrant.requests(UPSERT) == 3
     assert store.count("c") == 10
 
 
-def test_bad_payloads_are_found_by_halves(store: ServerStore) -> None:
+def test_bad_payloads_are_found_by_halves_and_missing_points_among_many(store):
     batch = points(300)
     store.upsert("c", batch)
     payloads = [(point_id, {POISON: True} if i == 7 else {"n": i}) for i, point_id in enumerate(batch.ids)]
@@ -191,11 +208,6 @@ def test_bad_payloads_are_found_by_halves(store: ServerStore) -> None:
         store.update_payloads("c", payloads)
     assert refused.value.point_ids == (batch.ids[7],)
     assert [point.payload["n"] for point in store.retrieve("c", [batch.ids[6], batch.ids[299]])] == [6, 299]
-
-
-def test_missing_points_among_many_payloads(store: ServerStore) -> None:
-    batch = points(300)
-    store.upsert("c", batch)
     store.delete_points("c", [batch.ids[3], batch.ids[280]])
     with pytest.raises(StoreMismatch, match=f"2 points .*{batch.ids[3]}"):
         store.update_payloads("c", [(point_id, {"n": 1}) for point_id in batch.ids])
@@ -206,37 +218,35 @@ def test_missing_points_among_many_payloads(store: ServerStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "message"),
+    ("status", "code", "error", "message"),
     [
-        (500, DISK_FULL, "no space left.*free some"),
-        (401, "Must provide an API key", "API key.*api_key"),
-        (403, "Forbidden: write access denied", "API key.*write access denied"),
-        (403, "ExpiredSignature", "refuses the API key .*it has expired"),
-        (403, "InvalidSignature", r"refuses the API key .*set \[store\] api_key"),
-        (403, "Forbidden: Access to collection c is required", "may not read c .*give it access to that"),
+        (500, "INTERNAL", DISK_FULL, "no space left.*free some"),
+        (401, "UNAUTHENTICATED", "Must provide an API key", "API key.*Must provide.*api_key"),
+        (403, "PERMISSION_DENIED", "ExpiredSignature", r"API key .*ExpiredSignature.*set \[store\] api_key"),
+        (403, "PERMISSION_DENIED", "Access to collection c is required", "collection c is required.*give the key more"),
+        (404, "UNIMPLEMENTED", "unknown method", "unknown method"),
     ],
 )
-def test_faults_that_need_a_person_are_not_retried(
-    qdrant: FakeQdrant, store: ServerStore, status: int, error: str, message: str
-) -> None:
+def test_faults_that_need_a_person_are_not_retried(qdrant, store, fast, status, code, error, message):
     qdrant.break_next(UPSERT, times=None, status=status, error=error)
-    with pytest.raises(StoreError, match=message) as wrong:
-        store.upsert("c", points(300))
-    assert not isinstance(wrong.value, PointsRefused)
-    assert qdrant.requests(UPSERT) == 1
+    qdrant.break_next("GRPC Upsert", times=None, code=grpc.StatusCode[code], error=error)
+    for used in (store, fast):
+        with pytest.raises(StoreError, match=message) as wrong:
+            used.upsert("c", points(300))
+        assert not isinstance(wrong.value, PointsRefused)
+        assert isinstance(wrong.value, StoreRefused) == (status in (401, 403))
+    assert (qdrant.requests(UPSERT), qdrant.requests("GRPC Upsert")) == (1, 1)
 
 
-def test_an_old_server_is_named(qdrant: FakeQdrant) -> None:
+def test_an_old_server_is_named(qdrant):
     qdrant.version = "1.15.4"
-    store = ServerStore(qdrant.url, patience=PATIENCE)
-    with pytest.raises(StoreError, match=r"version 1\.15\.4: upgrade it to 1\.16"):
-        store.create("c", 4, {})
-    assert store.close() is None
+    with closing(ServerStore(qdrant.url, patience=PATIENCE)) as store:
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"version 1\.15\.4, and metadata .* needs 1\.16 or newer: upgrade it"):
+                store.create("c", 4, {})
 
 
-def test_collections_that_rag_index_did_not_make(qdrant: FakeQdrant, store: ServerStore) -> None:
-    from qdrant_client import models
-
+def test_collections_that_rag_index_did_not_make(qdrant, store):
     vectors = models.VectorParams(size=4, distance=models.Distance.DOT)
     qdrant.client.create_collection("named", vectors_config={"text": vectors})
     qdrant.client.create_collection("dot", vectors_config=vectors)
@@ -253,7 +263,7 @@ def test_collections_that_rag_index_did_not_make(qdrant: FakeQdrant, store: Serv
 @pytest.mark.parametrize(
     "on", ["PUT /collections/new", "POST /collections/aliases", "PATCH /collections/new", "DELETE /collections/new"]
 )
-def test_a_request_whose_answer_was_lost_is_repeated(qdrant: FakeQdrant, store: ServerStore, on: str) -> None:
+def test_a_request_whose_answer_was_lost_is_repeated(qdrant, store, on):
     qdrant.break_next(on, cut=True)
     store.create("new", 4, {"a": 1})
     store.point_alias("live", "c")
@@ -266,7 +276,7 @@ def test_a_request_whose_answer_was_lost_is_repeated(qdrant: FakeQdrant, store: 
     assert set(store.collections()) == {"c"}
 
 
-def test_payload_indexes_that_a_crash_left_out_are_created_later(qdrant: FakeQdrant, store: ServerStore) -> None:
+def test_payload_indexes_that_a_crash_left_out_are_created_later(qdrant, store):
     del qdrant.indexes["c"]
     store.create("c", 4, {})
     assert set(qdrant.indexes["c"]) == {f"{RESERVED_KEY}.key", f"{RESERVED_KEY}.chunk"}
@@ -275,7 +285,7 @@ def test_payload_indexes_that_a_crash_left_out_are_created_later(qdrant: FakeQdr
 # Requests
 
 
-def test_an_alias_moves_in_one_request(qdrant: FakeQdrant, store: ServerStore) -> None:
+def test_an_alias_moves_in_one_request(qdrant, store):
     """Between two requests, readers would find no alias."""
     store.create("d", 4, {})
     store.point_alias("live", "c")
@@ -285,7 +295,7 @@ def test_an_alias_moves_in_one_request(qdrant: FakeQdrant, store: ServerStore) -
     assert store.aliases() == {"live": "d"}
 
 
-def test_requests_are_bounded_by_points_and_by_bytes(qdrant: FakeQdrant, store: ServerStore) -> None:
+def test_requests_are_bounded_by_points_and_by_bytes(qdrant, store):
     store.upsert("c", points(600))
     assert qdrant.requests(UPSERT) == 3
     store.upsert("c", points(200, text="x" * 100_000))
@@ -294,99 +304,53 @@ def test_requests_are_bounded_by_points_and_by_bytes(qdrant: FakeQdrant, store: 
     assert store.count("c") == 600
 
 
-def test_a_pickled_store_connects_again_by_its_settings(qdrant: FakeQdrant, store: ServerStore) -> None:
+def test_a_pickled_store_connects_again_by_its_settings(qdrant, store):
     store.upsert("c", points(3))
-    other = pickle.loads(pickle.dumps(store))
-    assert other.count("c") == 3
-    other.close()
+    with closing(pickle.loads(pickle.dumps(store))) as other:
+        assert other.count("c") == 3
     assert store.count("c") == 3
-    with pytest.raises(TypeError, match="make it from a URL"):
-        pickle.dumps(ServerStore.from_client(QdrantClient(":memory:")))
 
 
-# gRPC
+# Messages of gRPC
 
-
-@pytest.fixture
-def fast(qdrant: FakeQdrant) -> Iterator[ServerStore]:
-    with FakeQdrantGrpc(qdrant) as front:
-        store = ServerStore(qdrant.url, timeout=1, patience=30, grpc_port=front.port)
-        store.create("c", 4, {})
-        yield store
-        store.close()
-
-
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "ABORTED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
-def test_passing_codes_are_retried(qdrant: FakeQdrant, fast: ServerStore, code: str) -> None:
-    qdrant.break_next("GRPC Upsert", times=2, code=grpc.StatusCode[code], error="one moment")
-    fast.upsert("c", points(10))
-    assert qdrant.requests("GRPC Upsert") == 3
-    assert fast.count("c") == 10
-    assert qdrant.requests(UPSERT) == 0
-
-
-def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant: FakeQdrant) -> None:
-    """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
-    with FakeQdrantGrpc(qdrant) as front:
-        store = ServerStore(qdrant.url, timeout=1, patience=15, grpc_port=front.port)
-        store.create("c", 4, {})
-    asking = ServerStore.from_client(store._link._connected_client(), patience=PATIENCE)
-    with socket.create_server(("127.0.0.1", front.port)) as away:
-        away.settimeout(0.01)
-        tries = 0
-        while tries < 7:  # the next would be about 27 s later
-            with suppress(StoreUnavailable):
-                asking.count("c")
-            with suppress(TimeoutError):
-                away.accept()[0].close()
-                tries += 1
-    with FakeQdrantGrpc(qdrant, port=front.port):
-        assert store.count("c") == 0
-    store.close()
-
-
-def test_a_pause_asked_for_by_grpc_is_made(qdrant: FakeQdrant, fast: ServerStore) -> None:
-    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
-    qdrant.break_next("GRPC Upsert", code=exhausted, error="Rate limit", headers={"Retry-After": "1"})
-    began = time.monotonic()
-    fast.upsert("c", points(10))
-    assert time.monotonic() - began >= 1
-    qdrant.break_next("GRPC Upsert", code=exhausted, error="Rate limit", headers={"Retry-After": "60"})
-    with pytest.raises(StoreUnavailable, match="Rate limit") as unavailable:
-        fast.upsert("c", points(10))
-    assert unavailable.value.retry_after == 60
-
-
-def test_bad_points_are_found_by_halves_by_grpc(fast: ServerStore) -> None:
-    batch = points(300, poisoned=(20,))
-    with pytest.raises(PointsRefused) as refused:
-        fast.upsert("c", batch)
-    assert refused.value.point_ids == (batch.ids[20],)
-    assert fast.count("c") == 299
-
-
-@pytest.mark.parametrize(
-    ("code", "error", "message"),
-    [
-        ("INTERNAL", DISK_FULL, "no space left"),
-        ("UNAUTHENTICATED", "Must provide an API key", "API key"),
-        ("PERMISSION_DENIED", "Forbidden", "API key"),
-        ("PERMISSION_DENIED", "ExpiredSignature", "it has expired"),
-        ("UNIMPLEMENTED", "unknown method", "too old"),
-    ],
+IDS = [f"{number:08d}-0000-5000-8000-000000000000" for number in range(5)]
+PAYLOADS = [
+    {"_rag": {"key": '"é"', "chunk": number, "text": "Drucker 🖨 offline"}, "price": 1.5, "open": True, "none": None}
+    for number in range(4)
+] + [
+    {
+        "tags": ["a", {"deep": [1, 2**62, None, True, -0.5]}],
+        "": "",
+        "Größe": -(2**63),
+        "numbers": {"0": 0, "127": 127, "128": 128, "max": 2**63 - 1, "-1": -1, "small": 5e-324, "zero": 0.0},
+        "long": "é" * 70_000,
+        "nothing": {"dict": {}, "list": [], "false": False},
+    }
+]
+WORDS = SparseVectors.from_rows(
+    [SparseVector((number, 2**32 - 1), (1.5, 0.1)) for number in range(4)] + [SparseVector((), ())]
 )
-def test_codes_that_need_a_person_are_not_retried(
-    qdrant: FakeQdrant, fast: ServerStore, code: str, error: str, message: str
-) -> None:
-    qdrant.break_next("GRPC Upsert", times=None, code=grpc.StatusCode[code], error=error)
-    with pytest.raises(StoreError, match=message):
-        fast.upsert("c", points(300))
-    assert qdrant.requests("GRPC Upsert") == 1
 
 
-def test_a_port_that_is_not_grpc_is_not_used(qdrant: FakeQdrant) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        store = ServerStore(qdrant.url, patience=PATIENCE, grpc_port=silent.getsockname()[1])
-        store.create("c", 4, {})
-        assert store.dimension("c") == 4
-        store.close()
+@pytest.mark.parametrize("dimension", [1, 256])
+@pytest.mark.parametrize("sparse", [None, WORDS], ids=["dense", "hybrid"])
+def test_a_request_is_what_the_client_would_send(dimension, sparse):
+    vectors = np.random.default_rng(dimension).normal(size=(5, dimension)).astype(np.float32)
+    messages = []
+    for row, (point_id, payload) in enumerate(zip(IDS, PAYLOADS, strict=True)):
+        vector: Any = vectors[row].tolist()
+        if sparse is not None:
+            words = sparse.row(row)
+            found = models.SparseVector(indices=list(words.indices), values=list(words.values))
+            vector = {"": vector, **({SPARSE: found} if words else {})}
+        messages.append(
+            RestToGrpc.convert_point_struct(models.PointStruct(id=point_id, vector=vector, payload=payload))
+        )
+    expected = proto.UpsertPoints(collection_name="c", wait=True, points=messages)
+    assert upsert_request("c", IDS, vectors, PAYLOADS, sparse) == expected
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800", object()])
+def test_what_is_no_json_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        upsert_request("c", IDS[:1], np.ones((1, 2), dtype=np.float32), [{"bad": value}], None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,14 +11,10 @@ from rag_index.documents.batches import PointBatch
 from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreMismatch
-from rag_index.stores import Condition, Store, VectorQuery
+from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.points import MAX_PLACES
 from tests.stores.test_contract import DIMENSION, KINDS, batch, new_name, open_kind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
@@ -32,14 +27,14 @@ ENGLISH = Bm25Encoder(Bm25Model("english"))
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def store(request, tmp_path_factory):
     with open_kind(request.param, tmp_path_factory.mktemp("store")) as store:
         yield store
         store.close()
 
 
 @pytest.fixture
-def name(store: Store) -> Iterator[str]:
+def name(store):
     """A collection with one point for each text; their dense vectors have nothing to do with them."""
     name = new_name()
     store.create(name, DIMENSION, {}, sparse=True)
@@ -66,7 +61,7 @@ def bm25_by_hand(query: str, text: str) -> float:
     return float(score)
 
 
-def test_sparse_vectors_come_back_as_they_were_written(store: Store, name: str) -> None:
+def test_sparse_vectors_come_back_as_they_were_written(store, name):
     written = points()
     assert written.sparse is not None
     read = {point.id: point for point in store.scroll(name, vectors=True)}
@@ -77,14 +72,11 @@ def test_sparse_vectors_come_back_as_they_were_written(store: Store, name: str) 
         vector = written.vectors[i] / np.linalg.norm(written.vectors[i])
         np.testing.assert_allclose(read[point_id].vector, vector, atol=1e-6)
     assert all(point.sparse is None and point.vector is None for point in store.scroll(name))
-
-
-def test_points_without_words_have_no_sparse_vector(store: Store, name: str) -> None:
     assert store.has_sparse(name)
-    assert (store.count(name), store.count_sparse(name)) == (5, 4)
+    assert (store.count(name), store.count_sparse(name)) == (5, 4), "a text without words has no sparse vector"
 
 
-def test_words_are_counted(store: Store, name: str) -> None:
+def test_words_are_counted(store, name):
     printer, unknown = ENGLISH.query("printer").indices[0], ENGLISH.query("zzqq").indices[0]
     having = sum(printer in point.sparse.indices for point in store.scroll(name, vectors=True) if point.sparse)
     counts = store.word_counts(name, [printer, unknown])
@@ -93,7 +85,7 @@ def test_words_are_counted(store: Store, name: str) -> None:
     assert store.word_counts(name, []).having == {}
 
 
-def test_words_are_known_from_points_that_meet_the_conditions_alone(store: Store, name: str) -> None:
+def test_words_are_known_from_points_that_meet_the_conditions_alone(store, name):
     printer, offline, scanner, unknown = (
         ENGLISH.query(word).indices[0] for word in ("printer", "offline", "scanner", "zz")
     )
@@ -107,7 +99,7 @@ def test_words_are_known_from_points_that_meet_the_conditions_alone(store: Store
     assert store.word_counts(name, [printer, scanner], only).having[scanner] >= 1
 
 
-def test_frequent_words_are_known_beside_rare_ones(store: Store, name: str) -> None:
+def test_frequent_words_are_known_beside_rare_ones(store, name):
     """The rare ones fill the first points that are looked at."""
     texts = ["the printer hums"] * (MAX_PLACES + 20) + ["a scanner"] * MAX_PLACES
     some = batch(list(range(10, 10 + len(texts))), [{}] * len(texts))
@@ -117,7 +109,7 @@ def test_frequent_words_are_known_beside_rare_ones(store: Store, name: str) -> N
     assert (len(found[printer]), len(found[scanner])) == (MAX_PLACES, MAX_PLACES)
 
 
-def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> None:
+def test_both_scores_of_every_candidate_are_right(store, name):
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
         found = store.search(name, VectorQuery(query, limit, ENGLISH.query("printer offline")))
@@ -130,20 +122,20 @@ def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> No
             assert point.bm25 == pytest.approx(bm25_by_hand("printer offline", text), rel=1e-4)
 
 
-def test_the_best_of_both_vectors_are_candidates(store: Store, name: str) -> None:
+def test_the_best_of_both_vectors_are_candidates(store, name):
     dense = points().vectors[3]  # of "Bananas"
     found = store.search(name, VectorQuery(dense, 1, ENGLISH.query("printer")))
     assert {point.payload["text"] for point in found} == {"Bananas", "Printers printing to the printer"}
 
 
-def test_conditions_hold_for_both_vectors(store: Store, name: str) -> None:
+def test_conditions_hold_for_both_vectors(store, name):
     conditions = [Condition("text", "eq", "A scanner is offline")]
     found = store.search(name, VectorQuery(points().vectors[0], 5, ENGLISH.query("offline"), conditions=conditions))
     assert [point.payload["text"] for point in found] == ["A scanner is offline"]
     assert found[0].bm25 > 0
 
 
-def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store: Store, name: str) -> None:
+def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store, name):
     dense, words = points().vectors[3], ENGLISH.query("printer offline")
     whole = store.search(name, VectorQuery(dense, 3, words))
     lean = store.search(name, VectorQuery(dense, 3, words, payload=False))
@@ -151,14 +143,11 @@ def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store: S
     assert scores[0] == {one: pytest.approx(both, abs=1e-6) for one, both in scores[1].items()}
     assert all(point.payload for point in whole)
     assert not any(point.payload for point in lean)
-
-
-def test_a_query_without_words_is_searched_by_meaning(store: Store, name: str) -> None:
     found = store.search(name, VectorQuery(points().vectors[3], 2, ENGLISH.query("the of")))
     assert [point.id for point in found] == [p.id for p in store.search(name, VectorQuery(points().vectors[3], 2))]
 
 
-def test_a_collection_without_sparse_vectors_refuses_them(store: Store) -> None:
+def test_a_collection_without_sparse_vectors_refuses_them(store):
     name = new_name()
     store.create(name, DIMENSION, {})
     assert not store.has_sparse(name)
@@ -170,7 +159,7 @@ def test_a_collection_without_sparse_vectors_refuses_them(store: Store) -> None:
     store.drop(name)
 
 
-def test_payload_updates_and_new_texts_leave_no_old_words(store: Store, name: str) -> None:
+def test_payload_updates_and_new_texts_leave_no_old_words(store, name):
     written = points()
     store.update_payloads(name, [(written.ids[0], {"text": "other"})])
     kept, before = store.retrieve(name, written.ids[:1], vectors=True)[0].sparse, written.sparse.row(0)  # type: ignore[union-attr]
@@ -182,7 +171,7 @@ def test_payload_updates_and_new_texts_leave_no_old_words(store: Store, name: st
     assert store.count_sparse(name) == 3
 
 
-def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_path: Path) -> None:
+def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_path):
     store = EdgeStore(tmp_path)
     store.create("c", DIMENSION, {}, sparse=True)
     store.upsert("c", points())
@@ -193,19 +182,4 @@ def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_pat
     store.optimize("c")
     found = store.search("c", VectorQuery(points().vectors[0], 1, ENGLISH.query("bananas")))
     assert {point.payload["text"] for point in found} == {"The printer is offline", "Bananas"}
-    store.close()
-
-
-@pytest.mark.long
-def test_unindexed_dense_vectors_are_noticed_beside_indexed_sparse_ones(tmp_path: Path) -> None:
-    store = EdgeStore(tmp_path)
-    dimension, count = 512, 6_000  # 12 MB: more than a search should scan
-    store.create("c", dimension, {}, sparse=True)
-    vectors = np.random.default_rng(0).normal(size=(count, dimension)).astype(np.float32)
-    made = batch(list(range(count)))
-    sparse = ENGLISH.documents(["word"] * count)
-    store.upsert("c", PointBatch(made.ids, vectors, made.payloads, sparse))
-    assert not store.indexed("c")
-    store.optimize("c")
-    assert store.indexed("c")
     store.close()

@@ -51,12 +51,6 @@ def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_vectors_can_be_left_out(project, tmp_path):
-    out = tmp_path / "out.jsonl"
-    export(project.settings, "notes", str(out), vectors=False)
-    assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
-
-
 def test_memory_does_not_grow_with_the_index(tmp_path):
     """Measure Python's own memory; the native part of the embedded store is not counted."""
     settings = Project(tmp_path / "project").settings
@@ -130,22 +124,16 @@ def test_a_pipe_is_written_as_it_is(project, tmp_path):
     assert pipe.is_fifo()
 
 
-def test_an_error_names_the_file_that_cannot_be_written(project, tmp_path):
-    with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
-        export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
-
-
 def test_export_command(project, tmp_path):
     out = tmp_path / "out.jsonl"
     ended = project.cli("export", "notes", "--out", str(out), "--no-vectors")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"Wrote {len(project.points())} points to {out}\n"
+    assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
     streamed = project.cli("export", "notes", "--out", "-", "--no-vectors")
     assert streamed.stdout == out.read_text(encoding="utf-8"), "nothing else is on standard output"
     assert "did you mean 'notes'?" in project.cli("export", "nots", "--out", "-").stderr
-
-
-def test_an_empty_index_is_an_error(tmp_path):
-    project = Project(tmp_path / "project")
+    with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
+        export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
     with pytest.raises(StoreError, match="rag-index index notes"):
-        export(project.settings, "notes", "-")
+        export(Project(tmp_path / "empty").settings, "notes", "-")

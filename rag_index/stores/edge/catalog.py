@@ -9,18 +9,22 @@ import copy
 import json
 import threading
 import uuid
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import replace_file
 from rag_index.errors import StoreError, StoreMismatch
-from rag_index.stores.edge.folder import folder_errors
+from rag_index.stores.edge.folder import folder_errors, locked
+from rag_index.stores.edge.shard_files import read_mark
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from rag_index.documents.commits import CommitMark
+
 VERSION = 2
-"""Version 2 has folders of other names than their collection. A catalog without any is written as version 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,7 @@ class CatalogEntry:
     made: str = ""
     """What tells a collection from an earlier one of the same name."""
     writing: str = ""
-    """The folder that a writer changes or, if it was killed, has changed: `folder` itself, or a copy of it."""
-    unwritten: bool = False
-    """Whether it was made and never written since: nobody need open its folder to know that it has no points."""
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the folder that readers would link is being written."""
-        return self.writing == self.folder
+    """The copy of the folder that a writer changes or, if it was killed, has changed."""
 
     @property
     def newest(self) -> str:
@@ -50,178 +47,154 @@ class CatalogEntry:
         return self.writing or self.folder
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    collections: dict[str, CatalogEntry] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-
-
 class Catalog:
-    """The catalog file and its content. A change is on disk before a reader sees it; one that fails changes nothing.
+    """The catalog of a store. A change is on disk before a reader sees it; one that fails changes nothing.
 
-    Safe to use from several threads. One process at a time may change it, and others may `refresh` theirs.
+    What other processes changed is read by `refresh`, and before each change. Safe to use from several threads.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._file = store / "catalog.json"
         self._lock = threading.RLock()
-        self._stamp: tuple[int, ...] | None = None
-        self._state = self._load()
+        self._state: tuple[dict[str, CatalogEntry], dict[str, str]] = {}, {}
+        """Collections and aliases, replaced together."""
+        self._load()
 
     def refresh(self) -> None:
         """Read the file again if another process has replaced it."""
         with self._lock:
-            if _stamp(self._file) != self._stamp:
-                self._state = self._load()
+            if self._stamped() != self._stamp:
+                self._load()
 
     def entries(self) -> dict[str, CatalogEntry]:
-        """Return a copy of all collections by name."""
-        return copy.deepcopy(self._state.collections)
+        """Return all collections by name."""
+        return dict(self._state[0])
+
+    def names(self) -> set[str]:
+        """Return the names of all collections."""
+        return set(self._state[0])
 
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return a copy of the metadata of all collections by name."""
-        return {name: entry.metadata for name, entry in self.entries().items()}
+        return {name: copy.deepcopy(entry.metadata) for name, entry in self._state[0].items()}
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """Return the metadata of a collection, None if there is none of this name."""
-        entry = self._state.collections.get(name)
-        return None if entry is None else copy.deepcopy(entry.metadata)
+        """Return a copy of the metadata of a collection, None if there is none of this name."""
+        return self.collections().get(name)
+
+    def commit_mark(self, name: str) -> CommitMark:
+        """Return the mark of a collection's last commit, which is in its folder."""
+        with folder_errors(self._store):
+            return read_mark(self.folder(self.entry(name).newest))
 
     def aliases(self) -> dict[str, str]:
-        """Return a copy of the collection that each alias points at."""
-        return dict(self._state.aliases)
+        """Return the collection that each alias points at."""
+        return dict(self._state[1])
 
     def resolve(self, name: str) -> str:
         """Return the collection that a name or an alias stands for. Raises StoreError if there is none."""
-        found = self._state.aliases.get(name, name)
-        if found not in self._state.collections:
-            known = ", ".join(sorted({*self._state.collections, *self._state.aliases})) or "none"
+        entries, aliases = self._state
+        found = aliases.get(name, name)
+        if found not in entries:
+            known = ", ".join(sorted({*entries, *aliases})) or "none"
             raise StoreError(f"no collection or alias {name!r} in the store (it has: {known}): run the index first")
         return found
 
     def entry(self, name: str) -> CatalogEntry:
         """Return the entry of a collection or alias."""
         with self._lock:
-            return self._state.collections[self.resolve(name)]
+            return self._state[0][self.resolve(name)]
+
+    def folder(self, name: str) -> Path:
+        """Return the path of a collection's folder of this name."""
+        return self._store / "collections" / name
 
     def __contains__(self, name: object) -> bool:
-        return name in self._state.collections
+        return name in self._state[0]
 
-    def add(
-        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, folder: str = ""
-    ) -> None:
-        """Add a collection, whose folder has its own name by default. Raises StoreMismatch if the name is an alias."""
-        if name in self._state.aliases:
-            target = self._state.aliases[name]
-            raise StoreMismatch(f"{name} is an alias of {target}: a collection cannot have the same name")
-        with self._lock:
-            made = uuid.uuid4().hex[:8]
-            entry = CatalogEntry(dimension, _without_none(metadata), sparse, folder or name, made, unwritten=True)
-            self._replace_entry(name, entry)
+    def add(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
+        """Add a collection, whose folder has its own name. Raises StoreMismatch if the name is an alias."""
+        with self._changing() as (entries, aliases):
+            if name in aliases:
+                raise StoreMismatch(f"{name} is an alias of {aliases[name]}: a collection cannot have the same name")
+            entries[name] = CatalogEntry(dimension, _without_none(metadata), sparse, name, made=uuid.uuid4().hex[:8])
 
     def set_folders(self, name: str, *, folder: str, writing: str) -> None:
-        """Set the folder of a collection that readers link, and the one that is written; "" if none is."""
-        with self._lock:
-            entry = replace(self._state.collections[name], folder=folder, writing=writing, unwritten=False)
-            self._replace_entry(name, entry)
+        """Set the folder of a collection that readers link, and its copy that is written; "" if there is none."""
+        with self._changing() as (entries, _):
+            entries[name] = replace(entries[name], folder=folder, writing=writing)
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into a collection's metadata, key by key; None removes a key."""
-        with self._lock:
+        with self._changing() as (entries, _):
             name = self.resolve(name)
-            entry = self._state.collections[name]
-            merged = _without_none({**entry.metadata, **metadata})
-            if merged != entry.metadata:
-                self._replace_entry(name, replace(entry, metadata=merged))
+            entries[name] = replace(entries[name], metadata=_without_none({**entries[name].metadata, **metadata}))
 
     def remove(self, name: str) -> None:
         """Remove a collection and the aliases that point at it."""
-        with self._lock:
-            self._replace_state(
-                _State(
-                    {key: entry for key, entry in self._state.collections.items() if key != name},
-                    {alias: target for alias, target in self._state.aliases.items() if target != name},
-                )
-            )
+        with self._changing() as (entries, aliases):
+            del entries[name]
+            for alias in [alias for alias, target in aliases.items() if target == name]:
+                del aliases[alias]
 
     def point_alias(self, alias: str, collection: str) -> None:
         """Point an alias at a collection."""
-        if collection not in self._state.collections:
-            raise StoreError(f"alias {alias} cannot point at {collection!r}: there is no such collection")
-        if alias in self._state.collections:
-            raise StoreMismatch(f"{alias} is a collection: an alias cannot have the same name; drop or rename it")
-        with self._lock:
-            if self._state.aliases.get(alias) != collection:
-                self._replace_state(replace(self._state, aliases={**self._state.aliases, alias: collection}))
+        with self._changing() as (entries, aliases):
+            if collection not in entries:
+                raise StoreError(f"alias {alias} cannot point at {collection!r}: there is no such collection")
+            if alias in entries:
+                raise StoreMismatch(f"{alias} is a collection: an alias cannot have the same name; drop or rename it")
+            aliases[alias] = collection
 
-    def _replace_entry(self, name: str, entry: CatalogEntry) -> None:
-        self._replace_state(replace(self._state, collections={**self._state.collections, name: entry}))
-
-    def _replace_state(self, state: _State) -> None:
-        collections = {name: _entry_document(name, entry) for name, entry in state.collections.items()}
-        version = VERSION if any("folder" in one or "writing" in one for one in collections.values()) else 1
-        document = {"version": version, "collections": collections, "aliases": state.aliases}
-        try:
-            content = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
-            kept = json.loads(content)
-        except (TypeError, ValueError) as exc:
-            raise StoreError(f"collection metadata must be JSON: {exc}") from exc
-        with folder_errors(self._file.parent):
-            replace_file(self._file, content)
-        self._state = _parse(kept)
-        self._stamp = _stamp(self._file)
-
-    def _load(self) -> _State:
-        with folder_errors(self._file.parent):
-            self._stamp = _stamp(self._file)  # before reading: if the file is replaced in between, it is read again
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[dict[str, CatalogEntry], dict[str, str]]]:
+        """Give the block what is on disk, while nobody else may change it, and write what the block has changed."""
+        with self._lock, locked(self._store):
+            self.refresh()
+            entries, aliases = dict(self._state[0]), dict(self._state[1])
+            yield entries, aliases
+            if (entries, aliases) == self._state:
+                return
+            collections = {name: asdict(entry) for name, entry in entries.items()}
+            document = {"version": VERSION, "collections": collections, "aliases": aliases}
             try:
-                content = self._file.read_bytes()
-            except FileNotFoundError:
-                return _State()
+                content = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
+            except (TypeError, ValueError) as exc:
+                raise StoreError(f"collection metadata must be JSON: {exc}") from exc
+            with folder_errors(self._store):
+                replace_file(self._file, content)
+            self._load()
+
+    def _load(self) -> None:
+        with folder_errors(self._store):
+            self._stamp = self._stamped()  # before reading: if the file is replaced in between, it is read again
+            if self._stamp is None:
+                self._state = {}, {}
+                return
+            content = self._file.read_bytes()
         try:
             document = json.loads(content)
             if document["version"] > VERSION:
                 raise StoreError(
                     f"{self._file} was written by a newer rag-index (version {document['version']}): upgrade rag-index"
                 )
-            return _parse(document)
+            found = document["collections"].items()
+            entries = {name: CatalogEntry(**{"folder": name, **entry}) for name, entry in found}
+            self._state = entries, dict(document["aliases"])
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StoreError(
                 f"{self._file} cannot be read ({exc!r}): restore it from a backup, "
                 "or remove the store's folder and run `rag-index rebuild`"
             ) from exc
 
-
-def _stamp(file: Path) -> tuple[int, ...] | None:
-    """Return what differs whenever the file was replaced; None if there is none."""
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _entry_document(name: str, entry: CatalogEntry) -> dict[str, Any]:
-    document = {"dimension": entry.dimension, "sparse": entry.sparse, "made": entry.made, "metadata": entry.metadata}
-    folder = {"folder": entry.folder} if entry.folder != name else {}
-    unwritten = {"unwritten": True} if entry.unwritten else {}
-    return {**document, **folder, **({"writing": entry.writing} if entry.writing else {}), **unwritten}
-
-
-def _parse(document: dict[str, Any]) -> _State:
-    collections = {
-        name: CatalogEntry(
-            int(entry["dimension"]),
-            dict(entry["metadata"]),
-            bool(entry.get("sparse")),
-            str(entry.get("folder", name)),
-            str(entry.get("made", "")),
-            str(entry.get("writing", "")),
-            bool(entry.get("unwritten")),
-        )
-        for name, entry in document["collections"].items()
-    }
-    return _State(collections, dict(document["aliases"]))
+    def _stamped(self) -> tuple[int, ...] | None:
+        """Return what differs whenever the file was replaced; None if there is none."""
+        try:
+            found = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _without_none(metadata: dict[str, Any]) -> dict[str, Any]:

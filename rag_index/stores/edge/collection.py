@@ -1,33 +1,44 @@
-"""One collection of the embedded store that this process may write: a shard folder of qdrant-edge.
-
-The first write claims the folder. If another process searches it, that write goes to a copy (`WriteClaim`).
-"""
+"""One collection of the embedded store that this process alone may write: a shard folder of qdrant-edge."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+import uuid
+from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.errors import RagIndexError, StoreBusy, StoreError
+from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
-from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, engine_points, key_conditions
-from rag_index.stores.edge.folder import engine_errors, folder_errors, require_space
-from rag_index.stores.edge.shard_files import allocated_bytes, write_mark
-from rag_index.stores.points import check_ids, engine_ids, require_payloads, require_present, unit_vectors
+from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, key_filters
+from rag_index.stores.edge.folder import FileLock, engine_errors, folder_errors, require_space
+from rag_index.stores.edge.shard_files import (
+    UNFLUSHED,
+    UNWRITTEN,
+    allocated_bytes,
+    copy_shard,
+    note_writing,
+    write_mark,
+)
+from rag_index.stores.points import check_ids, engine_ids, parts, require_payloads, require_present, unit_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
     from rag_index.documents.commits import CommitMark
-    from rag_index.stores.edge.shard_files import WriteClaim
+    from rag_index.stores.edge.catalog import Catalog
+    from rag_index.stores.edge.folder import WriterLock
 
 BUILD_INDEX = """\
 import sys
@@ -37,10 +48,12 @@ shard.optimize()
 shard.flush()
 shard.close()
 """
-PAUSE_SECONDS = 1.0
-"""How long a pause waits for a call that is under way."""
+COPY_MARK = "~"
+"""What follows the collection in the name of a copied folder. No collection's name contains it."""
 FLUSH_POINTS = 10_000
 """Points written between flushes; more would make the next open slow."""
+STEP = 500
+"""Vectors turned into lists at a time."""
 
 
 def build_index(folder: Path, name: str, *, inherit: int) -> None:
@@ -73,25 +86,55 @@ def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -
     cold = e.Memory.Cold
     words = {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf, memory=cold)} if sparse else None
     config = e.EdgeConfig(vectors=vectors, sparse_vectors=words, id_tracker_memory=cold)
-    with engine_errors(folder.name, folder):
+    with folder_errors(folder), engine_errors(folder.name, folder):
         shard = e.EdgeShard.create(str(folder), config)
         shard.flush()
         shard.close()
+        (folder / UNWRITTEN).touch()
+
+
+def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
+    """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
+    built: list[e.Point] = []
+    bad: list[tuple[str, Exception]] = []
+    sparse = points.sparse.lists() if points.sparse is not None else repeat(([], []), len(points))
+    rows = (row for start in range(0, len(vectors), STEP) for row in vectors[start : start + STEP].tolist())
+    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
+        try:
+            vector = {"": row, SPARSE: e.SparseVector(indices, values)} if indices else row
+            built.append(e.Point(point_id, vector, payload))
+        except (TypeError, ValueError, OverflowError) as exc:
+            bad.append((point_id, exc))
+    require_payloads(bad)
+    return built
 
 
 class EdgeCollection(CollectionReader):
-    """The points of one collection. Safe to use from several threads; raises the errors of the Store protocol."""
+    """The points of one collection. Safe to use from several threads; raises the errors of the Store protocol.
 
-    def __init__(self, name: str, claim: WriteClaim, dimension: int, *, min_free: int, sparse: bool = False) -> None:
-        super().__init__(name, claim.folder, dimension, sparse=sparse)
-        self._claim = claim
-        self._min_free = min_free
+    A folder is never written while a reader has a view of it, which is a shared lock on it. Without readers, this
+    changes the folder in place, and keeps readers away from the first write until the next flush. Otherwise it changes
+    a copy, which takes the folder's place when this is closed. The catalog always names the folder with all writes.
+
+    `discard` deletes a folder that no process needs by its name any more.
+    """
+
+    def __init__(
+        self, name: str, catalog: Catalog, lock: WriterLock, *, min_free: int, discard: Callable[[Path], None]
+    ) -> None:
+        entry = catalog.entry(name)
+        super().__init__(name, catalog.folder(entry.newest), entry.dimension, sparse=entry.sparse)
+        self._catalog, self._writer_lock = catalog, lock
+        self._min_free, self._discard = min_free, discard
+        self._copied = bool(entry.writing)
+        """Whether the folder is a copy, perhaps of a writer that was killed, which no reader can have."""
+        self._whole = False
+        """Whether the folder could be loaded, or copied."""
+        self._in_place = FileLock(self._folder)
+        """Held from the first write in place until the next flush."""
         self._unflushed = 0
-        self.lost = ""
-        """Why nothing may be written any more."""
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
-        """Create payload indexes; None removes one. One of the same kind is kept, one of another kind is replaced."""
         with self._open() as shard:
             there = {path: info.data_type for path, info in shard.info().payload_schema.items()}
         change = e.UpdateOperation
@@ -100,14 +143,11 @@ class EdgeCollection(CollectionReader):
         self.flush()
 
     def upsert(self, points: PointBatch) -> None:
-        """Write points. All are checked and converted before the first reaches the engine."""
         vectors = unit_vectors(points, self.dimension, self.name, sparse=self.sparse)
-        built = engine_points(points, vectors)
-        batches = [built[start : start + BATCH_POINTS] for start in range(0, len(built), BATCH_POINTS)]
-        self._write([(e.UpdateOperation.upsert_points(batch), len(batch)) for batch in batches], vectors.nbytes * 3)
+        batches = parts(engine_points(points, vectors), BATCH_POINTS)
+        self._write([(e.UpdateOperation.upsert_points(list(some)), len(some)) for some in batches], vectors.nbytes * 3)
 
     def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Replace payloads. Raises StoreMismatch for ids that do not exist, once all others are written."""
         check_ids([point_id for point_id, _ in payloads])
         operations: list[tuple[str, e.UpdateOperation]] = []
         for point_id, payload in payloads:
@@ -116,25 +156,21 @@ class EdgeCollection(CollectionReader):
             except (TypeError, ValueError, OverflowError) as exc:
                 require_payloads([(point_id, exc)])
         missing: list[str] = []
-        for start in range(0, len(operations), BATCH_POINTS):
-            require_space(self._folder, self._min_free)
-            with self._open_to_write() as shard:
-                for point_id, operation in operations[start : start + BATCH_POINTS]:
+        for some in parts(operations, BATCH_POINTS):
+            require_space(self._folder.parent, self._min_free)
+            with self._open_to_write(len(some)) as shard:
+                for point_id, operation in some:
                     try:
                         shard.update(operation)
                     except Exception as exc:
                         if not str(exc).startswith("No point with id"):
                             raise
                         missing.append(point_id)
-                self._flush_if_due(shard, BATCH_POINTS)
         require_present(missing, self.name)
 
     def delete_points(self, ids: Sequence[str]) -> None:
-        """Delete points by id."""
-        found = engine_ids(ids)
-        starts = range(0, len(found), BATCH_POINTS)
-        batches: list[list[e.PointId]] = [list(found[start : start + BATCH_POINTS]) for start in starts]
-        self._write([(e.UpdateOperation.delete_points(batch), len(batch)) for batch in batches])
+        batches = parts(engine_ids(ids), BATCH_POINTS)
+        self._write([(e.UpdateOperation.delete_points(list(some)), len(some)) for some in batches])
 
     def delete_chunks(self, first: Mapping[str, int]) -> None:
         """Delete the points of these documents, by key, from the given chunk number on.
@@ -142,29 +178,24 @@ class EdgeCollection(CollectionReader):
         All of them are found first, in one pass: without an index, every filter reads every payload.
         """
         found: list[str] = []
-        for condition in key_conditions(list(first)):
-            for point in self._scroll(e.Filter(must=[condition]), vectors=False, page=1000):
+        for which in key_filters(list(first)):
+            for point in self._scroll(which, vectors=False, page=1000):
                 ours = point.payload[RESERVED_KEY]
                 if ours["chunk"] >= first[ours["key"]]:
                     found.append(point.id)
         self.delete_points(found)
 
     def set_commit_mark(self, mark: CommitMark) -> None:
-        """Write the mark into the folder with all writes."""
         with self._lock, folder_errors(self._folder):
             self._check_open()
             write_mark(self._folder, mark)
 
     def flush(self) -> None:
-        """Write everything to disk, so that it survives a power cut."""
         with self._lock:
-            if self._shard is not None and not self._closed:
-                with engine_errors(self.name, self._folder):
-                    self._shard.flush()
-                self._unflushed = 0
+            self._flush()
 
-    def optimize(self, *, inherit: int) -> None:
-        """Build the search index in a child process, which inherits the file descriptor `inherit`.
+    def optimize(self) -> None:
+        """Build the search index in a child process, which keeps the collection locked as long as it runs.
 
         It builds in a copy, so that other processes can search meanwhile. The shard is closed in this process, and
         other calls on this collection wait.
@@ -172,51 +203,22 @@ class EdgeCollection(CollectionReader):
         with self._lock:
             self._check_open()
             self._close_shard()
-            if self._claim.in_place:
-                self._claim.publish()
-            if not self._claim.held:
+            if not self._copied:
                 self._move_to_copy()
-            require_space(self._folder, self._min_free + 2 * allocated_bytes(self._folder))
-            build_index(self._folder, self.name, inherit=inherit)
+            require_space(self._folder.parent, self._min_free + 2 * allocated_bytes(self._folder))
+            build_index(self._folder, self.name, inherit=self._writer_lock.descriptor)
 
-    def prepare(self) -> None:
-        """Copy a folder that readers have a view of before it is loaded: a batch writes, and else loads it twice."""
-        with self._lock:
-            if self._claim.viewed:
+    def move_from_readers(self) -> None:
+        """Move to a copy if a reader has a view. Before anything is read, that spares a batch to load a shard twice."""
+        with self._lock, engine_errors(self.name, self._folder):
+            if not self._copied and not self._in_place.take():
                 self._move_to_copy()
+            self._in_place.release()
 
     def complete(self) -> None:
         """Complete what a killed writer wrote: loading the shard repeats what its log has. Raises StoreError."""
-        with self._open_to_write() as shard:
-            shard.flush()
-
-    def let_readers_in(self) -> None:
-        """Let readers have the folder if it is written in place; if they take it, the next write goes to a copy."""
-        with self._lock:
-            self._end_in_place()
-
-    @contextmanager
-    def paused(self) -> Iterator[bool]:
-        """Keep all calls waiting for the time of the block. Yield False if that is not possible now.
-
-        A folder that is written in place is given back. A copy stays claimed: only this process knows that it is made.
-        """
-        if not self._lock.acquire(timeout=PAUSE_SECONDS):
-            yield False
-            return
-        try:
-            self._end_in_place()
-            yield not self._claim.in_place
-        finally:
-            self._lock.release()
-
-    def _end_in_place(self) -> None:
-        if self._closed or not self._claim.in_place:
-            return
-        with suppress(RagIndexError), engine_errors(self.name, self._folder):
-            self._loaded().flush()
-            self._unflushed = 0
-            self._claim.publish()
+        with self._open_to_write():
+            pass
 
     def close(self) -> None:
         """Flush and close the shard, and let readers have what was written."""
@@ -226,48 +228,94 @@ class EdgeCollection(CollectionReader):
             self._closed = True
             try:
                 self._close_shard()
-                self._claim.publish()
+                if self._copied and self._whole:
+                    self._publish()
             finally:
-                self._claim.release()
+                self._release()
 
     def abandon(self) -> None:
-        """Close the shard of a collection that the catalog no longer has, or whose folder is `lost`."""
+        """Close the shard of a collection that the catalog no longer has, or that cannot be loaded."""
         with self._lock:
             self._closed = True
             try:
-                self._close_shard()
+                super()._close_shard()
             finally:
-                self._claim.release()
+                self._release()
 
-    def _check_open(self) -> None:
-        if self.lost:
-            raise StoreBusy(self.lost)
-        super()._check_open()
-
-    @contextmanager
-    def _open_to_write(self) -> Iterator[e.EdgeShard]:
-        """Open the shard in a folder that no other process searches. Work under way in this process has ended."""
-        with self._lock, engine_errors(self.name, self._folder):
-            shard = self._loaded()
-            if not (self._claim.held or self._claim.take_in_place()):
-                self._close_shard()
-                self._move_to_copy()
-                shard = self._loaded()
-            yield shard
-
-    def _move_to_copy(self) -> None:
-        self._claim.move_to_copy()
-        self._folder = self._claim.folder
+    def _release(self) -> None:
+        self._in_place.release()
+        self._writer_lock.release(remove=self.name not in self._catalog)
 
     def _write(self, operations: Sequence[tuple[e.UpdateOperation, int]], space: int = 0) -> None:
         for operation, points in operations:
-            require_space(self._folder, self._min_free + space)
-            with self._open_to_write() as shard:
+            require_space(self._folder.parent, self._min_free + space)
+            with self._open_to_write(points) as shard:
                 shard.update(operation)
-                self._flush_if_due(shard, points)
 
-    def _flush_if_due(self, shard: e.EdgeShard, points: int) -> None:
-        self._unflushed += points
-        if self._unflushed >= FLUSH_POINTS:
-            shard.flush()
-            self._unflushed = 0
+    @contextmanager
+    def _open_to_write(self, points: int = 0) -> Iterator[e.EdgeShard]:
+        """Open the shard in a folder that no other process searches. Work under way in this process has ended."""
+        with self._lock, engine_errors(self.name, self._folder):
+            self._claim()
+            yield self._loaded()
+            self._unflushed += points
+            if self._unflushed >= FLUSH_POINTS:
+                self._flush()
+
+    def _loaded(self) -> e.EdgeShard:
+        shard = super()._loaded()
+        self._whole = True
+        return shard
+
+    def _claim(self) -> None:
+        """Keep readers away from the folder until the next flush, or move to a copy if a reader has a view of it."""
+        if self._copied or self._in_place.held:
+            return
+        if self._in_place.take():
+            note_writing(self._folder)
+        else:
+            self._close_shard()
+            self._move_to_copy()
+
+    def _move_to_copy(self) -> None:
+        """Copy the folder, whose shard is closed; the copy is written from now on.
+
+        Raises StoreError if the disk has no room for it.
+        """
+        source = self._folder
+        target = self._catalog.folder(f"{self.name}{COPY_MARK}{uuid.uuid4().hex[:8]}")
+        with folder_errors(source):
+            require_space(source.parent, self._min_free + allocated_bytes(source))
+            try:
+                copy_shard(source, target)
+                note_writing(target)
+                self._catalog.set_folders(self.name, folder=source.name, writing=target.name)
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
+        self._folder, self._copied, self._whole = target, True, True
+
+    def _publish(self) -> None:
+        """Put the copy in the folder's place."""
+        old = self._catalog.entry(self.name).folder
+        self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
+        if old != self._folder.name:
+            self._discard(self._catalog.folder(old))
+
+    def _flush(self) -> None:
+        if self._shard is not None:
+            with engine_errors(self.name, self._folder):
+                self._shard.flush()
+            self._let_readers_in()
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            super()._close_shard()
+            self._let_readers_in()
+
+    def _let_readers_in(self) -> None:
+        """Let readers have views of the folder: all that was written is flushed."""
+        self._unflushed = 0
+        with folder_errors(self._folder):
+            (self._folder / UNFLUSHED).unlink(missing_ok=True)
+        self._in_place.release()

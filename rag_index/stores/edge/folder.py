@@ -6,12 +6,10 @@ import errno
 import fcntl
 import json
 import os
-import re
 import shlex
-import socket
 import sys
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,167 +17,150 @@ from typing import TYPE_CHECKING
 from rag_index.errors import RagIndexError, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-BATCH = ".batch"
-"""The file that a batch locks while it waits for the folder."""
-POLL = 0.1
+POLL = 0.02
 COMMAND_CHARS = 120
-BRIEF_POLL = 0.01
-"""A holder that writes one batch after another unlocks the folder in between for some times as long."""
-ASK_SECONDS = 5.0
-"""How long a batch waits for a holder that lets batches in."""
-NAMELESS_SECONDS = 5.0
-"""How long a holder without a name is waited for: it has just locked the folder, or is about to unlock it."""
-FILE_POLL = 0.01
+PATIENCE = 2.0
+"""How long the writer of a collection is waited for in any case: it may be about to close."""
+LOCK_SECONDS = 10.0
+"""How long to wait for another process that locks the store, which takes milliseconds."""
 
 
-class FolderLock:
-    """An exclusive lock on `FOLDER/.lock`, held until `release` or the end of the process, however it ends.
+class FileLock:
+    """A lock on a file, or on a folder that exists, held from `take` until `release` or the end of the process."""
 
-    The file names the holder. Locking waits up to `wait` seconds, then raises StoreBusy with the holder's name; for a
-    holder that is `brief` it waits `brief_wait` seconds, if that is more. A holder that `lets_batches_in` looks at
-    `batch_waits`, and releases the lock for a while. Whoever is `brief` itself asks for that, and waits `ASK_SECONDS`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        wait: float = 0.0,
-        brief: bool = False,
-        brief_wait: float = 0.0,
-        lets_batches_in: bool = False,
-    ) -> None:
-        self._folder, self._asks = folder, brief
-        self._own = _own_process(brief=brief, lets_batches_in=lets_batches_in)
-        waits = {"brief": max(wait, brief_wait), "lets_batches_in": max(wait, ASK_SECONDS if brief else 0.0)}
-        with folder_errors(folder):
-            self._file: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            with _asking(folder) if brief else nullcontext():
-                self._lock(self._file, wait, waits)
-        except BaseException:
-            self._close()
-            raise
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
 
     @property
-    def descriptor(self) -> int:
-        """The locked file's descriptor. A child process that inherits it keeps the folder locked while it runs."""
-        if self._file is None:
-            raise StoreError(f"the store at {self._folder} is closed")
-        return self._file
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
+    def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
+        """Return whether the lock was free within `wait` seconds. Raises OSError if there is no such file."""
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        deadline = time.monotonic() + wait
+        try:
+            while not _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    return False
+                time.sleep(POLL)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return True
 
     def release(self) -> None:
-        """Release the lock. A second call does nothing."""
-        if self._file is not None:
-            with suppress(OSError):
-                os.ftruncate(self._file, 0)
-        self._close()
-
-    def _lock(self, file: int, wait: float, waits: Mapping[str, float]) -> None:
-        began = time.monotonic()
-        until = began + wait
-        nameless = 0.0
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as exc:
-                content = os.pread(file, 4096, 0)
-                nameless = 0.0 if content else nameless or time.monotonic()
-                soon = [began + waits[kind] for kind in waits if _is_holder(kind, content)]
-                soon += [nameless + NAMELESS_SECONDS] if nameless else []
-                end = max([until, *soon])
-                until = end if self._asks else until  # while the holder lets it in, the file names nobody
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise StoreBusy(self._busy_message(file)) from exc
-                time.sleep(min(BRIEF_POLL if soon else POLL, left))
-            except OSError as exc:
-                raise StoreError(f"cannot lock the store at {self._folder}: {exc.strerror}; use a local disk") from exc
-        with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
-            os.ftruncate(file, 0)
-            os.pwrite(file, self._own, 0)
-
-    def _busy_message(self, file: int) -> str:
-        return (
-            f"the store at {self._folder} is open in {_holder(os.pread(file, 4096, 0))}: "
-            "wait for it (--wait SECONDS) or use a Qdrant server"
-        )
-
-    def _close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def batch_waits(folder: Path) -> bool:
-    """Return whether a batch of another process waits for the lock of the store's folder."""
-    lock = FileLock(folder / BATCH)
-    try:
-        return not lock.take(shared=True)
-    except FileNotFoundError:
-        return False
-    finally:
-        lock.release()
+        """Release the lock, which a forked child may have inherited. A second call does nothing."""
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 @contextmanager
-def _asking(folder: Path) -> Iterator[None]:
-    """Ask the holder of the lock to let a batch in, for the time of the block or until this process dies."""
-    with folder_errors(folder):
-        (folder / BATCH).touch()
-        lock = FileLock(folder / BATCH)
-        lock.take()  # another batch that waits asks for both
+def locked(store: Path) -> Iterator[None]:
+    """Let no other process change the catalog or the readers of a store for the time of the block."""
+    lock = FileLock(store)
+    with folder_errors(store):
+        if not lock.take(wait=LOCK_SECONDS):
+            raise StoreBusy(f"the store at {store} is locked by a process that hangs: end that process")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class WriterLock:
+    """The lock of the one process that writes a collection, held until `release` or the end of the process.
+
+    Its file names the process. Locking waits up to `wait` seconds, then raises StoreBusy with that name.
+    """
+
+    def __init__(self, store: Path, name: str, *, wait: float = 0.0) -> None:
+        self._file = writer_file(store, name)
+        deadline = time.monotonic() + wait
+        with folder_errors(store):
+            while (descriptor := self._try()) is None:
+                if time.monotonic() >= deadline:
+                    raise StoreBusy(
+                        f"collection {name} of the store at {store} is open in {writer(store, name)}: "
+                        "wait for it (--wait SECONDS) or use a Qdrant server"
+                    )
+                time.sleep(POLL)
+        self.descriptor = descriptor
+        """A child process that inherits it keeps the collection locked while it runs."""
+        with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _own_name(), 0)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Release the lock, and remove its file if nobody needs it any more. A second call does nothing."""
+        if self.descriptor >= 0:
+            if remove:
+                self._file.unlink(missing_ok=True)
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def _try(self) -> int | None:
+        """Return the descriptor of the file if it can be locked."""
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with suppress(FileNotFoundError):
+            if _lock(descriptor, fcntl.LOCK_EX) and os.path.samestat(os.fstat(descriptor), self._file.stat()):
+                return descriptor
+        os.close(descriptor)  # another process has it, or has removed it
+        return None
+
+
+def writer_file(store: Path, name: str) -> Path:
+    """Return the file that the writer of a collection locks."""
+    return store / "writers" / name
+
+
+def writer(store: Path, name: str) -> str:
+    """Return who writes a collection, in words."""
     try:
-        yield
-    finally:
-        lock.release()
+        found = json.loads(writer_file(store, name).read_bytes())
+        pid, command, since = (found[key] for key in ("pid", "command", "since"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+    return f"process {pid} ({command}) since {since}"
 
 
-def _own_process(*, brief: bool, lets_batches_in: bool) -> bytes:
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
-    return json.dumps(
-        {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "command": command[:COMMAND_CHARS],
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "brief": brief,
-            "lets_batches_in": lets_batches_in,
-        }
-    ).encode()
+def _own_name() -> bytes:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:COMMAND_CHARS] if sys.argv else ""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"pid": os.getpid(), "command": command, "since": since}).encode()
 
 
-def _is_holder(kind: str, content: bytes) -> bool:
-    """Return whether the holder unlocks the folder soon: it is `brief`, or `lets_batches_in`."""
+def _lock(descriptor: int, kind: int) -> bool:
     try:
-        return bool(json.loads(content).get(kind))
-    except (ValueError, AttributeError):
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
 
 
-def holder(folder: Path) -> str:
-    """Return who holds the lock of the store's folder, in words."""
-    try:
-        return _holder((folder / ".lock").read_bytes())
-    except OSError:
-        return "another process"
+def require_space(folder: Path, needed: int) -> None:
+    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk.
 
-
-def _holder(content: bytes) -> str:
-    try:
-        found = json.loads(content)
-        pid, host, command, since = (found[key] for key in ("pid", "host", "command", "since"))
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-    where = "" if host == socket.gethostname() else f" on {host}"
-    if not where and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-        return (
-            f"a child of process {pid} ({command}), which has ended; it started {since} and frees the store when done"
+    The engine writes through memory maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead
+    of returning an error, so space must be checked before it is used.
+    """
+    with folder_errors(folder):
+        disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed:
+        raise StoreError(
+            f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
+            "needed to continue safely; free some, then run again"
         )
-    return f"process {pid}{where} ({command}) since {since}"
 
 
 def disk_full(text: str) -> bool:
@@ -200,75 +181,14 @@ def folder_errors(folder: Path) -> Iterator[None]:
                 f"cannot write to the store at {folder}: {exc.strerror}; "
                 "make it writable for this user, set `data` to a folder that is, or set another [store] path"
             ) from exc
-        if exc.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(
-                f"the store at {folder} is not a folder: {exc.filename} is a file; set another [store] path"
-            ) from exc
-        raise StoreError(f"the store at {folder} cannot be used: {exc}") from exc
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk.
-
-    The engine writes through memory maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead
-    of returning an error, so space must be checked before it is used.
-    """
-    with folder_errors(folder):
-        disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
-    if free < needed:
         raise StoreError(
-            f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
-            "needed to continue safely; free some, then run again"
-        )
-
-
-class FileLock:
-    """A lock on a file, or on a folder that exists, held from `take` until `release` or the end of the process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._descriptor is not None
-
-    def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
-        """Return whether the lock was free within `wait` seconds. Raises OSError if there is no such file."""
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        deadline = time.monotonic() + wait
-        try:
-            while not _locked(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                if time.monotonic() >= deadline:
-                    os.close(descriptor)
-                    return False
-                time.sleep(FILE_POLL)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        return True
-
-    def release(self) -> None:
-        """Release the lock. A second call does nothing."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _locked(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+            f"the store at {folder} cannot be used: {exc}; set `data` to a folder that can, or set another [store] path"
+        ) from exc
 
 
 @contextmanager
 def engine_errors(name: str, folder: Path) -> Iterator[None]:
-    """Turn the engine's bare exceptions and panics into errors of ours."""
+    """Turn the engine's bare exceptions and panics into errors of ours, for collection `name` with its shard folder."""
     try:
         yield
     except RagIndexError:
@@ -276,17 +196,8 @@ def engine_errors(name: str, folder: Path) -> Iterator[None]:
     except BaseException as exc:
         if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
             raise
-        raise store_error(str(exc), name, folder) from exc
-
-
-def store_error(message: str, name: str, folder: Path) -> StoreError:
-    """Return our error for the engine's message on collection `name`, whose shard is in `folder`."""
-    if "WouldBlock" in message:
-        return StoreBusy(f"collection {name} at {folder} is open in another process: wait for it")
-    if disk_full(message):
-        return StoreError(f"no space left for collection {name} at {folder}: free some, then run again")
-    if re.search("permission denied|read-only file system", message, re.IGNORECASE):
-        return StoreError(f"cannot write to {folder} ({message}): make it writable for this user")
-    if "does not exist" in message:
-        return StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
-    return StoreError(f"the embedded Qdrant failed on {name} at {folder}: {message}")
+        if disk_full(str(exc)):
+            raise StoreError(f"no space left for collection {name} at {folder}: free some, then run again") from exc
+        if not folder.exists():
+            raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`") from exc
+        raise StoreError(f"the embedded Qdrant failed on {name} at {folder}: {exc}") from exc

@@ -2,19 +2,17 @@
 
 A call of the engine holds Python's GIL from beginning to end, and nothing interrupts it: a filter on fields without a
 payload index may take seconds, and a disk that does not answer takes for ever. In a service, everything else would
-stand still. So its calls are made in a child process, which ends itself when one takes longer than the time limit. One
+stand still. So its calls are made in a child process, which is ended when one takes longer than the time limit. One
 process answers everything as long as no call takes long. While one does, another process answers the others.
 """
 
 from __future__ import annotations
 
-import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -28,13 +26,11 @@ from rag_index.stores.edge.collection_reader import CollectionReader
 MAX_PROCESSES = 4
 SLOW_SECONDS, SLOW_LOAD_SECONDS = 0.25, 3.0
 """After this time of a call, or of loading a shard for it, the calls that wait get another process."""
-UNUSED_SECONDS = 60.0
-"""A further process that was not needed for this time is ended."""
 LOAD_SECONDS = 600.0
 """How long a shard may take to be loaded, before which nothing can be searched in it."""
-COMMAND = f"import sys; sys.path[:] = sys.argv[3:]; from {__name__} import main; main()"
 GRACE_SECONDS = 2.0
-"""A process that has not ended itself so long after a time limit is killed."""
+"""A process whose parent has died ends itself so long after a time limit."""
+COMMAND = f"import sys; sys.path[:] = sys.argv[3:]; from {__name__} import main; main()"
 
 
 class SearchProcesses:
@@ -61,20 +57,24 @@ class SearchProcesses:
             return process.call(shard, method, args, options)
         except RagIndexError:
             raise
-        except (EOFError, OSError) as exc:
-            process.kill()
-            raise self._reason(process, shard[0], exc) from exc
-        except BaseException:
-            process.kill()  # nobody may get the answer to another's question
+        except BaseException as exc:
+            code = process.kill()  # nobody may get the answer to another's question
+            if self._closed:
+                raise StoreError("the store is closed") from exc
+            if isinstance(exc, TimeoutError):
+                raise SearchTimedOut(f"timed out after {self._timeout:g} s") from exc
+            if isinstance(exc, EOFError | OSError):
+                message = f"the process that searches {shard[0]} ended (exit code {code})"
+                raise StoreError(f"{message}: check free memory and disk space") from exc
             raise
         finally:
             self._give_back(process)
 
-    def forget(self, shard: _Shard) -> None:
+    def forget(self, folder: Path) -> None:
         """Close a shard that is not read any more, in each process before its next call."""
         with self._changed:
             for process in self._processes:
-                process.forget(shard[1])
+                process.forget(folder)
 
     def close(self) -> None:
         """End the processes, whatever they are doing. Calls under way raise StoreError."""
@@ -92,43 +92,24 @@ class SearchProcesses:
                 now = time.monotonic()
                 while self._idle:
                     process = self._idle.pop()
-                    if process.code is not None:  # killed from outside, perhaps for memory
-                        self._processes.remove(process)
-                        continue
-                    process.slow_at = now + SLOW_SECONDS
-                    return process
+                    if process.alive:
+                        process.slow_at = now + SLOW_SECONDS
+                        return process
+                    self._processes.remove(process)  # killed from outside, perhaps for memory
                 due = max((one.slow_at for one in self._processes), default=now)
-                if len(self._processes) == MAX_PROCESSES:
-                    due = deadline
                 if now >= deadline:
                     raise SearchTimedOut(f"timed out after {self._timeout:g} s behind searches that take long")
-                if now >= due:
+                if now >= due and len(self._processes) < MAX_PROCESSES:
                     self._processes.append(_Process(self._timeout))
                     self._idle.append(self._processes[-1])
                 else:
-                    self._changed.wait(min(due, deadline) - now)
+                    self._changed.wait(min(due if due > now else deadline, deadline) - now)
         raise StoreError("the store is closed")
 
     def _give_back(self, process: _Process) -> None:
         with self._changed:
             self._idle.append(process)
-            ended = [one for one in self._idle if one.code is not None]
-            unused = [one for one in self._idle[:-1] if time.monotonic() - one.slow_at > UNUSED_SECONDS]
-            for one in {*ended, *unused}:
-                one.kill()
-                self._idle.remove(one)
-                self._processes.remove(one)
             self._changed.notify()
-
-    def _reason(self, process: _Process, name: str, error: Exception) -> RagIndexError:
-        """Return why a process did not answer."""
-        if self._closed:
-            return StoreError("the store is closed")
-        if isinstance(error, TimeoutError) or process.code == -signal.SIGALRM:
-            return SearchTimedOut(f"timed out after {self._timeout:g} s")
-        return StoreError(
-            f"the process that searches {name} ended (exit code {process.code}): check free memory and disk space"
-        )
 
 
 _Shard = tuple[str, Path, int, bool]
@@ -145,7 +126,7 @@ class _RemoteReader:
         return partial(self._processes.call, self._shard, method)
 
     def close(self) -> None:
-        self._processes.forget(self._shard)
+        self._processes.forget(self._shard[1])
 
 
 class _Process:
@@ -155,7 +136,7 @@ class _Process:
         self.slow_at = time.monotonic()
         self._timeout = timeout
         self._loaded: set[Path] = set()
-        self._forgotten: deque[Path] = deque()
+        self._forgotten: list[Path] = []
         self._connection, theirs = Pipe()
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-c", COMMAND, str(theirs.fileno()), str(timeout), *sys.path],
@@ -163,16 +144,16 @@ class _Process:
             pass_fds=[theirs.fileno()], process_group=0,  # Ctrl-C ends the parent, and the parent ends this
         )  # fmt: skip
         theirs.close()
-        self._answered = select.poll()
-        self._answered.register(self._connection.fileno(), select.POLLIN)
 
     @property
-    def code(self) -> int | None:
-        """The exit code, or the number of the signal that ended it with a minus; None while it lives."""
-        return self._child.poll()
+    def alive(self) -> bool:
+        return self._child.poll() is None
 
     def call(self, shard: _Shard, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Return what the method returns, and raise what it raises. Raises EOFError or OSError if the process dies."""
+        """Return what the method returns, and raise what it raises.
+
+        Raises TimeoutError if it takes too long, and EOFError or OSError if the process dies.
+        """
         if shard[1] not in self._loaded:
             self.slow_at = time.monotonic() + SLOW_LOAD_SECONDS
             self._ask((shard, "load", (), {}), LOAD_SECONDS)
@@ -185,16 +166,18 @@ class _Process:
         self._loaded.discard(folder)
         self._forgotten.append(folder)
 
-    def kill(self) -> None:
-        """End the process: it writes nothing that is needed."""
+    def kill(self) -> int | None:
+        """End the process, which writes nothing that is needed, and return its exit code."""
         self._child.kill()
         with suppress(subprocess.TimeoutExpired):  # a disk that does not answer holds it back
             self._child.wait(GRACE_SECONDS)
+        return self._child.returncode
 
     def _ask(self, request: tuple[Any, ...], seconds: float) -> Any:
-        forgotten = [self._forgotten.popleft() for _ in range(len(self._forgotten))]
+        forgotten = self._forgotten[:]
+        del self._forgotten[: len(forgotten)]
         self._connection.send((forgotten, *request))
-        if not self._answered.poll(1000 * (seconds + GRACE_SECONDS)):
+        if not self._connection.poll(seconds):
             raise TimeoutError
         answer = self._connection.recv()
         if isinstance(answer, RagIndexError):
@@ -203,13 +186,14 @@ class _Process:
 
 
 def main() -> None:
-    """Answer calls until the parent closes its end, or one takes too long: the main function of the child."""
+    """Answer calls until the parent closes its end: the main function of the child."""
     connection, timeout = Connection(int(sys.argv[1])), float(sys.argv[2])
     readers: dict[Path, CollectionReader] = {}
     with suppress(EOFError, ConnectionError):
         while True:
             forgotten, (name, folder, dimension, sparse), method, args, options = connection.recv()
-            signal.setitimer(signal.ITIMER_REAL, LOAD_SECONDS if method == "load" else timeout)  # SIGALRM ends it
+            seconds = LOAD_SECONDS if method == "load" else timeout
+            signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)  # SIGALRM ends it if the parent has died
             for one in forgotten:
                 if one in readers:
                     with suppress(StoreError):

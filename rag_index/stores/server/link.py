@@ -1,6 +1,6 @@
 """The connection to a Qdrant server: opened when first needed, over gRPC if possible; retries after passing faults.
 
-The errors of Qdrant's client (REST, gRPC and in memory) become errors of ours here.
+The errors of Qdrant's client (REST and gRPC) become errors of ours here. `Requests` is what all requests share.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ import json
 import math
 import random
 import re
-import socket
 import threading
 import time
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
-from qdrant_client import QdrantClient
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.outages import asking, tls_context
+from rag_index.stores import SPARSE
 from rag_index.stores.edge.folder import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qdrant_client import models
+    from rag_index.settings import ServerSettings
 
-FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, KeyError, RuntimeError)
-"""All that a call of the client raises: AssertionError for an empty answer, the last three for wrong arguments and
-from the client in memory."""
+FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)
+"""All that a call of the client raises: AssertionError for an empty answer, ValueError for wrong arguments and answers
+that are no JSON, RuntimeError if it was closed."""
 
 SILENT_CODES = {
     grpc.StatusCode.UNAVAILABLE,
@@ -52,17 +53,13 @@ HTTP = {
 }
 """What a code of gRPC is in HTTP; 400 if it is not here."""
 
-BAD_TOKEN = re.compile(r"ExpiredSignature|InvalidSignature|Invalid JWT")
-"""What the server says, with 403, of a token that it does not take at all."""
-
-OTHER_COLLECTION = re.compile(r"(?:Access to|Only points access is allowed for) collection (\S+?)(?: is required|$)")
 UNINDEXED = re.compile(r'Index required but not found for "(.+?)"')
-TOO_MANY_POINTS = re.compile(r'Limit exceeded \S+ > \S+ for "(upsert|update) limit"')
 STRICT_MODE = re.compile(
     r"Limit exceeded|limit reached|limit of .* reached|Exact search disabled|Request is forbidden|"
     r"maximum number of payload indexes|larger than rate limiter capacity"
 )
 """What strict mode says when it refuses (with 400, and 403 in older versions)."""
+SILENT = re.compile(r"Qdrant at .* does not answer as it should \((.*)\): is it running\?", re.DOTALL)
 T = TypeVar("T")
 REST_PORT = 6333
 MAX_PORT = 65_535
@@ -83,6 +80,7 @@ MAX_BACKOFF_MS = 1000
 """How long gRPC may wait before it connects again. Its own two minutes would outlast an outage, and our patience."""
 USUAL_SILENCE = 10.0
 """Seconds that one request may take while all is well, such as a large upsert on a busy server."""
+NO_LIMIT = 2**31
 
 
 def translate(exc: Exception, url: str) -> RagIndexError:
@@ -93,25 +91,21 @@ def translate(exc: Exception, url: str) -> RagIndexError:
     StoreMismatch means a missing point. StoreError needs a person.
     """
     match exc:
-        case ResourceExhaustedResponse():
-            return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", float(exc.retry_after_s))
+        case QdrantException():
+            seconds = getattr(exc, "retry_after_s", None)
+            return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", seconds and float(seconds))
         case UnexpectedResponse():
             copyreg.pickle(UnexpectedResponse, _as_text)
             status = exc.status_code or 0
             return _from_status(status, _server_message(exc), url, f"{status}")
         case ResponseHandlingException():
-            reason = str(exc.source) or type(exc.source).__name__
-            return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
+            return _silent(url, str(exc.source) or type(exc.source).__name__)
         case grpc.RpcError():
             copyreg.pickle(type(exc), _as_text)
             return _from_code(exc, url)
-        case KeyError():
-            return StoreMismatch(f"No point with id {exc.args[0] if exc.args else ''} found")
         case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
-            return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({exc}): is it running?")
-        case QdrantException():
-            return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}")
-        case ValueError() if "not found" not in str(exc):
+            return _silent(url, str(exc))
+        case ValueError():
             return PointsRefused(f"Qdrant at {url} cannot take the request: {_short(str(exc))}")
         case _:
             return StoreError(f"Qdrant at {url}: {exc}")
@@ -126,62 +120,45 @@ def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
     return RuntimeError, (str(exc),)
 
 
-def complaint(error: StoreUnavailable, url: str) -> tuple[str, bool]:
-    """Return what is behind an error of `translate`, for a sentence that names the server, and whether it answered."""
-    message = str(error).removeprefix(f"Qdrant at {url} ")
-    found = re.fullmatch(r"does not answer as it should \((.*)\): is it running\?", message, re.DOTALL)
-    return (found[1], False) if found else (message, True)
-
-
-def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexError:
-    """Return the error for a status of HTTP; `answer` is what the server called it."""
-    if disk_full(message):
-        return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
-    if status == 429 and "larger than" not in message and not STRICT_MODE.search(message):
-        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
-    if status == 408 or not 400 <= status < 500:
-        return StoreUnavailable(f"Qdrant at {url} answered {answer}: {message}")
-    if status == 404:
-        return StoreMismatch(message) if "No point with id" in message else StoreError(f"Qdrant at {url}: {message}")
-    return _refusal(message, url, answer, wrong_key=status == 401, no_right=status == 403)
+def _silent(url: str, reason: str) -> StoreUnavailable:
+    return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
 
 
 def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
     code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
     message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
     if code in SILENT_CODES and not disk_full(message):
-        return StoreUnavailable(
-            f"Qdrant at {url} does not answer as it should ({code.name}: {message}): is it running?"
-        )
+        return _silent(url, f"{code.name}: {message}")
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
     return _from_status(HTTP.get(code, 400), message, url, code.name)
 
 
-def _refusal(message: str, url: str, answer: str, *, wrong_key: bool, no_right: bool) -> RagIndexError:
-    """Return the error for a request that the server refuses: `answer` is its status."""
-    if field := UNINDEXED.search(message):
+def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexError:
+    """Return the error for a status of HTTP; `answer` is what the server called it."""
+    refused = STRICT_MODE.search(message) or UNINDEXED.search(message)
+    if disk_full(message):
+        return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
+    if status == 429 and not refused:
+        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
+    if status == 408 or not 400 <= status < 500:
+        return StoreUnavailable(f"Qdrant at {url} answered {answer}: {message}")
+    if status == 404:
+        return StoreMismatch(message) if "No point with id" in message else StoreError(f"Qdrant at {url}: {message}")
+    if refused is not None and refused.re is UNINDEXED:
         return StoreRefused(
-            f"Qdrant at {url} allows no filter on {field[1]}, because strict mode is on and the field has no payload "
-            f"index ({message}): add {field[1]} to payload_indexes of the index and run it once"
+            f"Qdrant at {url} allows no filter on {refused[1]}, because strict mode is on and the field has no payload "
+            f"index ({message}): add {refused[1]} to payload_indexes of the index and run it once"
         )
-    if STRICT_MODE.search(message) and not TOO_MANY_POINTS.search(message):
+    if refused is not None:
         return StoreRefused(
             f"the strict mode of Qdrant at {url} refuses the request ({message}): raise this limit in the collection's "
             "strict_mode_config; docs/servers.md lists what it must allow"
         )
-    if wrong_key or (no_right and BAD_TOKEN.search(message)):
-        remedy = "it has expired, so make a new one and set it as" if "Expired" in message else "set"
-        return StoreRefused(f"Qdrant at {url} refuses the API key ({answer}: {message}): {remedy} [store] api_key")
-    if no_right and (other := OTHER_COLLECTION.search(message)):
+    if status in (401, 403):
         return StoreRefused(
-            f"the API key for Qdrant at {url} may not read {other[1]} ({answer}: {message}): give it access to that, "
-            "or set [store] api_key to another; docs/servers.md says what a key needs"
-        )
-    if no_right:
-        return StoreRefused(
-            f"Qdrant at {url} does not allow this with the API key ({answer}: {message}): the key may be for reading "
-            "only, which is enough for searches; set [store] api_key to one that may write to all collections"
+            f"Qdrant at {url} does not allow this with the API key ({answer}: {message}): give the key more access, or "
+            "set [store] api_key to another; docs/servers.md says what a key needs"
         )
     return PointsRefused(f"Qdrant at {url} refuses the request ({answer}): {message}")
 
@@ -217,10 +194,6 @@ class Link:
         timeout: float = 60.0,
         patience: float | None = None,
         grpc_port: int | None = None,
-        client: QdrantClient | None = None,
-        sleep: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.url = url
         self._api_key = api_key
@@ -228,19 +201,18 @@ class Link:
         self._patience = PATIENCE if patience is None else patience
         self._waits_out = patience is None
         self._grpc_port = _usual_grpc_port(url) if grpc_port is None else grpc_port
-        self._client = client
+        self._client: QdrantClient | None = None
         self._version = ""
         self._fallback = ""
         self._closed = False
         self._mutex = threading.Lock()
-        self.sleep = sleep
-        self.clock = clock
-        self._jitter = jitter
+        self.sleep: Callable[[float], object] = time.sleep
+        self.clock: Callable[[], float] = time.monotonic
 
-    def version(self) -> str:
-        """Return the version of the server, "" for a client that was given. Raises as `call`."""
+    def require_version(self, least: tuple[int, int], what: str) -> None:
+        """Raise StoreError if the server is older than what something needs. Raises as `call`."""
         self.call(lambda client: client)
-        return self._version
+        self._require_version(least, what)
 
     def fallback(self) -> str:
         """Return why REST is used although gRPC was wanted, "" if gRPC is used or not wanted. Raises as `call`."""
@@ -257,10 +229,11 @@ class Link:
                 try:
                     return self._try(ask)
                 except StoreUnavailable as exc:
-                    reason, answered = complaint(exc, self.url)
-                    call.failed(reason, answered=answered)
+                    silent = SILENT.fullmatch(str(exc))
+                    reason = silent[1] if silent else str(exc).removeprefix(f"Qdrant at {self.url} ")
+                    call.failed(reason, answered=silent is None)
                     asked = exc.retry_after or 0.0
-                    wait = max(asked, pause * (0.5 + self._jitter() / 2))
+                    wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
                     if asked and self._waits_out:
                         deadline = min(deadline + wait, latest)
                     if self.clock() + wait > deadline:
@@ -294,8 +267,8 @@ class Link:
         rest = self._new_client(grpc=False)
         try:
             found = rest.info()
-            self._check_version(found.version)
             self._version = found.version
+            self._require_version(MIN_VERSION, "metadata of collections")
             self._fallback = self._why_rest(rest, found)
             if self._grpc_port and not self._fallback:
                 rest.close()
@@ -305,29 +278,33 @@ class Link:
             raise
         return rest
 
+    def _require_version(self, least: tuple[int, int], what: str) -> None:
+        numbers = re.match(r"(\d+)\.(\d+)", self._version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < least:
+            raise StoreError(
+                f"Qdrant at {self.url} is version {self._version}, and {what} needs {least[0]}.{least[1]} or newer: "
+                "upgrade it"
+            )
+
     def _why_rest(self, rest: QdrantClient, found: models.VersionInfo) -> str:
-        """Return why gRPC cannot be used, "" if it can or is not wanted."""
+        """Return why gRPC cannot be used, "" if it can or is not wanted.
+
+        The same Qdrant server is behind the gRPC port if it is of this version and has these collections. The version
+        alone would not do: on one machine several servers may be of the same.
+        """
         if self._grpc_port == 0:
             return ""
         if self._grpc_port is None:
             return f"the port of {self.url} does not tell where Qdrant answers gRPC"
-        if not self._grpc_port_open() or not self._grpc_answers(rest, found):
-            return f"Qdrant at {self.url} does not answer gRPC on port {self._grpc_port}"
-        return ""
-
-    def _grpc_answers(self, rest: QdrantClient, found: models.VersionInfo) -> bool:
-        """Return whether the same Qdrant server is behind the gRPC port: one of this version with these collections.
-
-        The version alone would not do: on one machine several servers may be of the same.
-        """
         names = _names(rest)
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
         try:
-            return bool(probe.info() == found) and _names(probe) == names
+            same = bool(probe.info() == found) and _names(probe) == names
         except FOREIGN:
-            return False
+            same = False
         finally:
             probe.close()
+        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self._grpc_port}"
 
     def _new_client(self, *, grpc: bool, timeout: float | None = None) -> QdrantClient:
         with warnings.catch_warnings():
@@ -344,24 +321,6 @@ class Link:
                 verify=tls_context(),
             )
 
-    def _grpc_port_open(self) -> bool:
-        parts = urlsplit(self.url)
-        if not parts.hostname:
-            return False
-        try:
-            with socket.create_connection((parts.hostname, self._grpc_port), timeout=PROBE_SECONDS):
-                return True
-        except OSError:
-            return False
-
-    def _check_version(self, version: str) -> None:
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        if numbers and (int(numbers[1]), int(numbers[2])) < MIN_VERSION:
-            raise StoreError(
-                f"Qdrant at {self.url} is version {version}: upgrade it to {'.'.join(map(str, MIN_VERSION))} or newer, "
-                "which stores metadata of collections"
-            )
-
 
 def _usual_grpc_port(url: str) -> int | None:
     """Return the port where Qdrant usually answers gRPC, None if the URL does not tell."""
@@ -371,3 +330,101 @@ def _usual_grpc_port(url: str) -> int | None:
 
 def _names(client: QdrantClient) -> set[str]:
     return {found.name for found in client.get_collections().collections}
+
+
+class Requests:
+    """The requests that every part of the store makes. They write no points, so none is at fault if one is refused."""
+
+    def __init__(self, link: Link, settings: ServerSettings) -> None:
+        self._link = link
+        self._settings = settings
+        self._known_limits: dict[str, Limits] = {}
+
+    def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
+        """Return what `ask` returns. Raises as `Link.call`, but StoreRefused in place of PointsRefused."""
+        try:
+            return self._link.call(ask)
+        except PointsRefused as exc:
+            raise StoreRefused(str(exc)) from exc
+
+    def _within_limits(self, name: str, ask: Callable[[Limits], T]) -> T:
+        """Return what `ask` returns, called with the limits of a collection that are known: at first none, as few have.
+
+        If it is refused, the limits are read, and it is called again. Raises StoreRefused if they are not the reason.
+        """
+        known = self._known_limits.get(name, UNLIMITED)
+        try:
+            return ask(known)
+        except StoreRefused:
+            limits = Limits.of(self._info(name))
+            if limits == known:
+                raise
+            self._known_limits[name] = limits
+            return ask(limits)
+
+    def names(self) -> set[str]:
+        return {found.name for found in self._ask(lambda client: client.get_collections()).collections}
+
+    def _info(self, name: str) -> models.CollectionInfo:
+        """Return what the server says of a collection or alias."""
+        return self._ask(lambda client: client.get_collection(name))
+
+    def _update(self, name: str, **changes: Any) -> None:
+        """Change a collection's configuration or metadata."""
+        self._ask(lambda client: client.update_collection(name, **changes))
+
+    def _count(self, name: str, count_filter: models.Filter | None, *, exact: bool = True) -> int:
+        """Return the number of points that meet a filter."""
+        return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=exact)).count
+
+    def _sparse_count(self, name: str, info: models.CollectionInfo, *, exact: bool = True) -> int:
+        """Return the number of points that have a sparse vector."""
+        condition: Any = models.HasVectorCondition(has_vector=SPARSE)
+        return self._count(name, models.Filter(must=[condition]), exact=exact) if has_sparse(info) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one request may ask for."""
+
+    page: int = NO_LIMIT
+    """Points that a scroll or a search may return."""
+    values: int = NO_LIMIT
+    """Values of one condition of a filter."""
+    ids: int = NO_LIMIT
+    """Points that may be read by their ids: each is a read for the rate limit."""
+    writes: int = NO_LIMIT
+    """Points that may be written: each is a write for the rate limit."""
+    hnsw_ef: int = NO_LIMIT
+    oversampling: float = NO_LIMIT
+
+    @classmethod
+    def of(cls, info: models.CollectionInfo) -> Limits:
+        """Return the limits of a collection."""
+        strict = info.config.strict_mode_config
+        if strict is None or not strict.enabled:
+            return UNLIMITED
+        return cls(
+            page=strict.max_query_limit or NO_LIMIT,
+            values=strict.condition_max_size or NO_LIMIT,
+            ids=strict.read_rate_limit or NO_LIMIT,
+            writes=min(strict.upsert_max_batchsize or NO_LIMIT, strict.write_rate_limit or NO_LIMIT),
+            hnsw_ef=strict.search_max_hnsw_ef or NO_LIMIT,
+            oversampling=strict.search_max_oversampling or NO_LIMIT,
+        )
+
+
+UNLIMITED = Limits()
+
+
+def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
+    """Return what the dense vectors are. Raises StoreMismatch if they have names, which rag-index gives none."""
+    found = info.config.params.vectors
+    if not isinstance(found, models.VectorParams):
+        raise StoreMismatch(f"collection {name} has named vectors: rag-index did not make it; use another project name")
+    return found
+
+
+def has_sparse(info: models.CollectionInfo) -> bool:
+    """Return whether points of the collection can have sparse vectors."""
+    return SPARSE in (info.config.params.sparse_vectors or {})

@@ -2,252 +2,182 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from qdrant_client import models
 
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.commits import CommitMark
-from rag_index.stores import SPARSE, WordCounts, WordPlaces
-from rag_index.stores.conditions import payload_filter, payload_path
+from rag_index.stores import NO_WORDS, SPARSE, WordCounts, WordPlaces
+from rag_index.stores.conditions import match_any, payload_filter, payload_path
 from rag_index.stores.points import (
     MARK_ID,
     MAX_PLACES,
     SEARCH_EF,
     LookUp,
+    best_points,
     check_ids,
     count_having,
-    hybrid_points,
+    parts,
     stored_point,
     unit_query,
     words_in,
 )
-from rag_index.stores.server.requests import Requests, has_sparse
+from rag_index.stores.server.link import Requests, has_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from qdrant_client import QdrantClient
-
-    from rag_index.settings import ServerSettings
+    from rag_index.documents.batches import StoredPoint
     from rag_index.stores import Condition, VectorQuery
-    from rag_index.stores.server.requests import Limits
+    from rag_index.stores.server.link import Limits
 
-T = TypeVar("T")
 MAX_IDS = 1000
 """Ids or keys per request."""
 
 
-def search_params(settings: ServerSettings, limits: Limits, *, exact: bool) -> models.SearchParams:
-    """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
-    compressed = models.QuantizationSearchParams(
-        rescore=settings.rescore, oversampling=min(settings.oversampling, limits.oversampling)
-    )
-    return models.SearchParams(
-        hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
-        exact=exact,
-        quantization=compressed if settings.quantized and not exact else None,
-    )
+def filter_of(conditions: Sequence[Condition]) -> models.Filter | None:
+    """Return a filter for points that meet all conditions, None if there are none."""
+    found = payload_filter(conditions)
+    return None if found is None else models.Filter.model_validate(found)
 
 
-def meeting(
-    client: QdrantClient, *, name: str, ids: Sequence[str], wanted: models.Filter, vectors: bool, limits: Limits
-) -> list[models.Record]:
-    """Return those of the points with these ids that meet a filter, with payload: only a scroll can ask for both."""
-    found: list[models.Record] = []
-    for some in id_batches(ids, min(limits.values, limits.page)):
-        which = models.Filter(must=[_has_id(some), wanted])
-        found += client.scroll(name, which, limit=len(some), with_payload=True, with_vectors=vectors)[0]
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search by both vectors of a collection, or by the dense one alone."""
-
-    near: list[float]
-    words: models.SparseVector | None
-    query_filter: models.Filter | None
-    exact: bool
-    payload: bool
-    settings: ServerSettings
-
-    def look_up(
-        self, client: QdrantClient, name: str, wanted: Sequence[LookUp], limits: Limits
-    ) -> list[list[models.ScoredPoint]]:
-        """Return the points of each look-up, best first: of all in one request, if the limits allow that.
-
-        Otherwise each further request leaves out what is found already. Pages by offset would not do: where scores tie,
-        the server orders points differently for each page, and a point is on two pages or on none.
-        """
-        found: list[dict[models.ExtendedPointId, models.ScoredPoint]] = [{} for _ in wanted]
-        due = [(number, request) for number, one in enumerate(wanted) for request in self._first(one, limits)]
-        while due:
-            answers = client.query_batch_points(name, [request for _, request in due])
-            more: list[tuple[int, models.QueryRequest]] = []
-            for (number, request), answer in zip(due, answers, strict=True):
-                one, points = wanted[number], found[number]
-                points.update((point.id, point) for point in answer.points)
-                left = one.limit - len(points)
-                if not one.ids and left > 0 and len(answer.points) == request.limit:
-                    rest = {"limit": min(limits.page, left), "filter": self._without(points, limits)}
-                    more.append((number, request.model_copy(update=rest)))
-            due = more
-        return [list(points.values()) for points in found]
-
-    def _first(self, wanted: LookUp, limits: Limits) -> Iterator[models.QueryRequest]:
-        """Yield the first searches of a look-up: for the best points, or for parts of its ids."""
-        params = search_params(self.settings, limits, exact=self.exact and not wanted.sparse)
-        search = models.QueryRequest(
-            query=self.words if wanted.sparse else self.near,
-            using=SPARSE if wanted.sparse else None,
-            filter=self.query_filter,
-            params=params.model_copy(update={"quantization": None}) if wanted.sparse else params,
-            with_payload=self.payload and not wanted.ids,
-            limit=min(limits.page, wanted.limit),
-        )
-        if not wanted.ids:
-            yield search
-            return
-        for ids in id_batches(wanted.ids, min(limits.values, limits.page)):
-            which = models.Filter(must=[_has_id(ids)])
-            yield search.model_copy(update={"limit": len(ids), "filter": which})
-
-    def _without(self, points: Iterable[models.ExtendedPointId], limits: Limits) -> models.Filter:
-        """Return the search's filter for all but these points."""
-        parts = [_has_id(ids) for ids in id_batches(list(points), limits.values)]
-        must: Any = [self.query_filter] if self.query_filter else None
-        return models.Filter(must=must, must_not=parts)
+def key_filter(keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
+    """Return a filter for the points of these document keys, from the given chunk number on."""
+    chunks = [{"key": f"{RESERVED_KEY}.chunk", "range": {"gte": from_chunk}}] if from_chunk else []
+    return models.Filter.model_validate({"must": [match_any(f"{RESERVED_KEY}.key", keys), *chunks]})
 
 
 def _has_id(ids: Sequence[models.ExtendedPointId]) -> Any:
     return models.HasIdCondition(has_id=list[Any](ids))
 
 
-def id_batches(items: Sequence[T], most: int = MAX_IDS) -> Iterator[Sequence[T]]:
-    """Yield ids or keys in parts that one request may have, of at most `most`."""
-    size = min(most, MAX_IDS)
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-ServerCondition: TypeAlias = "models.Condition"
-
-
-class _ServerDialect:
-    """A maker of the client's conditions and filters."""
-
-    def keywords(self, field: str, values: list[str]) -> ServerCondition:
-        return models.FieldCondition(key=field, match=models.MatchAny(any=values))
-
-    def truth(self, field: str, value: bool) -> ServerCondition:
-        return models.FieldCondition(key=field, match=models.MatchValue(value=value))
-
-    def integers(self, field: str, values: list[int]) -> ServerCondition:
-        return models.FieldCondition(key=field, match=models.MatchAny(any=values))
-
-    def numbers(self, field: str, bounds: Mapping[str, float]) -> ServerCondition:
-        return models.FieldCondition(key=field, range=models.Range(**bounds))
-
-    def times(self, field: str, bounds: Mapping[str, datetime]) -> ServerCondition:
-        return models.FieldCondition(key=field, range=models.DatetimeRange(**bounds))
-
-    def empty(self, field: str) -> ServerCondition:
-        return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
-
-    def group(
-        self, must: list[ServerCondition], should: list[ServerCondition], must_not: list[ServerCondition]
-    ) -> ServerCondition:
-        return models.Filter(must=must or None, should=should or None, must_not=must_not or None)
-
-
-def key_filter(keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
-    """Return a filter for the points of these document keys, from the given chunk number on."""
-    dialect = _ServerDialect()
-    chunks = [dialect.numbers(f"{RESERVED_KEY}.chunk", {"gte": from_chunk})] if from_chunk else []
-    return models.Filter(must=[dialect.keywords(f"{RESERVED_KEY}.key", list(keys)), *chunks])
-
-
 class Reads(Requests):
     """Reads of a server's collections, in as many requests as its limits need."""
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
-        """Return the exact number of points, of these document keys if given."""
         if keys is None:
-            return self._count(name, None) - len(self._retrieve(name, [MARK_ID], False))
+            return self._count(name, None) - len(self._retrieve(name, [MARK_ID], vectors=False))
         unique = list(dict.fromkeys(keys))
 
         def count(limits: Limits) -> int:
-            return sum(self._count(name, key_filter(batch)) for batch in id_batches(unique, limits.values))
+            return sum(self._count(name, key_filter(some)) for some in parts(unique, min(MAX_IDS, limits.values)))
 
         return self._within_limits(name, count)
 
+    def count_sparse(self, name: str) -> int:
+        return self._sparse_count(name, self._info(name))
+
     def seen_commits(self, name: str) -> int | None:
-        """Return None: a server shows what it has acknowledged."""
         return None
 
     def commit_mark(self, name: str) -> CommitMark:
-        """Return the mark of the last commit."""
-        return CommitMark.parse(next((p.payload[RESERVED_KEY] for p in self._retrieve(name, [MARK_ID], False)), None))
+        found = self._retrieve(name, [MARK_ID], vectors=False)
+        return CommitMark.parse(found[0].payload[RESERVED_KEY] if found else None)
 
     def retrieve(
         self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
     ) -> list[StoredPoint]:
-        """Return the points with these ids that exist and meet the conditions."""
         check_ids(ids)
-        if conditions:
-            wanted: Any = payload_filter(conditions, _ServerDialect())
-            ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
-            found = self._within_limits(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
-            return list(map(stored_point, found))
+        wanted: Any = filter_of(conditions)
 
         def retrieve(limits: Limits) -> list[StoredPoint]:
-            batches = id_batches(ids, limits.ids)
-            return [point for batch in batches for point in self._retrieve(name, list(batch), vectors)]
+            if wanted is None:
+                batches = parts(ids, min(MAX_IDS, limits.ids))
+                return [point for some in batches for point in self._retrieve(name, some, vectors=vectors)]
+            found: list[StoredPoint] = []  # only a scroll can ask for ids and conditions
+            for some in parts(ids, min(MAX_IDS, limits.values, limits.page)):
+                which = models.Filter(must=[_has_id(some), wanted])
+                found += map(stored_point, self._scroll(name, which, limit=len(some), with_vectors=vectors)[0])
+            return found
 
         return self._within_limits(name, retrieve)
 
     def scroll(
         self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
     ) -> Iterator[StoredPoint]:
-        """Return all points that meet the conditions, with one page in memory at a time."""
-        wanted = cast("models.Filter | None", payload_filter(conditions, _ServerDialect()))
-        offset: models.ExtendedPointId | None = None
+        offset, wanted = None, filter_of(conditions)
+
+        def scroll(limits: Limits) -> tuple[list[models.Record], Any]:
+            return self._scroll(name, wanted, offset=offset, limit=min(page, limits.page), with_vectors=vectors)
+
         while True:
-            ask = partial(self._page, name, offset, page, vectors, wanted)
-            records, offset = self._within_limits(name, ask)
+            records, offset = self._within_limits(name, scroll)
             yield from (stored_point(record) for record in records if record.id != MARK_ID)
             if offset is None:
                 return
 
     def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
-        """Return the nearest points, and the best by sparse vector, in as many requests as the limits need."""
-        sparse, wanted = query.sparse, cast("models.Filter | None", payload_filter(query.conditions, _ServerDialect()))
-        search = Search(
-            unit_query(query.vector, None, name),
-            models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)) if sparse else None,
-            wanted,
-            exact=query.exact,
-            payload=query.payload or not sparse,
-            settings=self._settings,
+        near, words = unit_query(query.vector, None, name), query.sparse
+        which = filter_of(query.conditions)
+
+        def search(limits: Limits) -> list[StoredPoint]:
+            params = self._search_params(limits, exact=query.exact)
+            dense = models.QueryRequest(
+                query=near, filter=which, params=params, with_payload=query.payload or not words
+            )
+            sparse = dense.model_copy(
+                update={
+                    "query": words and models.SparseVector(indices=list(words.indices), values=list(words.values)),
+                    "using": SPARSE,
+                    "params": params.model_copy(update={"quantization": None, "exact": False}),
+                }
+            )
+
+            def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
+                found = self._look_up(name, [(one, sparse if one.sparse else dense) for one in wanted], limits)
+                return [[stored_point(point, point.score) for point in points] for points in found]
+
+            return best_points(look_up, query.limit, hybrid=bool(words))
+
+        return self._within_limits(name, search)
+
+    def _search_params(self, limits: Limits, *, exact: bool) -> models.SearchParams:
+        """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
+        compressed = models.QuantizationSearchParams(
+            rescore=self._settings.rescore, oversampling=min(self._settings.oversampling, limits.oversampling)
+        )
+        return models.SearchParams(
+            hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
+            exact=exact,
+            quantization=compressed if self._settings.quantized and not exact else None,
         )
 
-        def look_up(limits: Limits, wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
-            found = self._ask(lambda client: search.look_up(client, name, wanted, limits))
-            return [[stored_point(point, point.score) for point in points] for points in found]
+    def _look_up(
+        self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]], limits: Limits
+    ) -> list[Iterable[models.ScoredPoint]]:
+        """Return the points of each look-up, best first: of all in one request, if the limits allow that.
 
-        if sparse:
-            return self._within_limits(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
-        nearest = [LookUp(sparse=False, limit=query.limit)]
-        return self._within_limits(name, lambda limits: look_up(limits, nearest))[0]
+        Otherwise each further request leaves out what is found already. Pages by offset would not do: where scores tie,
+        the server orders points differently for each page, and a point is on two pages or on none.
+        """
+        found: list[dict[models.ExtendedPointId, models.ScoredPoint]] = [{} for _ in wanted]
+        due = []
+        for number, (one, request) in enumerate(wanted):
+            if not one.ids:
+                due.append((number, request.model_copy(update={"limit": min(limits.page, one.limit)})))
+            for some in parts(one.ids, min(MAX_IDS, limits.values, limits.page)):
+                which = models.Filter(must=[_has_id(some)])
+                changes = {"limit": len(some), "filter": which, "with_payload": False}
+                due.append((number, request.model_copy(update=changes)))
+        while due:
+            answers = self._query(name, [request for _, request in due])
+            asked, due = due, []
+            for (number, request), points in zip(asked, answers, strict=True):
+                one, first = wanted[number]
+                found[number].update((point.id, point) for point in points)
+                left = one.limit - len(found[number])
+                if not one.ids and left > 0 and len(points) == request.limit:
+                    have = [_has_id(some) for some in parts(list(found[number]), min(MAX_IDS, limits.values))]
+                    rest: Any = models.Filter(must=[first.filter] if first.filter else None, must_not=have)
+                    due.append((number, request.model_copy(update={"limit": min(limits.page, left), "filter": rest})))
+        return [points.values() for points in found]
 
     def word_counts(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
-        """Return about how many points have each word, asked for in one request."""
         info = self._info(name)
         if not words or not has_sparse(info):
-            return WordCounts(0, {})
+            return NO_WORDS
         points = info.points_count or 0
         found = self._having(name, [[word] for word in words], 1, conditions)
         return WordCounts(
@@ -255,57 +185,33 @@ class Reads(Requests):
         )
 
     def find_words(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
-        """Return which of these words points have that meet the conditions, with their ids."""
-        if not has_sparse(self._info(name)):
-            return {}
+        some = words if has_sparse(self._info(name)) else ()
 
-        def count(limits: Limits) -> WordPlaces:
+        def find(limits: Limits) -> WordPlaces:
             most = min(MAX_PLACES, limits.page)
-            return words_in(lambda some: self._having(name, [some], most, conditions)[0], words, most)
+            return words_in(lambda left: self._having(name, [left], most, conditions)[0], some, most)
 
-        return self._within_limits(name, count)
+        return self._within_limits(name, find)
 
     def _having(
         self, name: str, asked: Sequence[list[int]], limit: int, conditions: Sequence[Condition]
     ) -> list[list[StoredPoint]]:
         """Return for each list the best points that have any of its words, with their sparse vectors."""
-        search = models.QueryRequest(
-            using=SPARSE,
-            filter=cast("models.Filter | None", payload_filter(conditions, _ServerDialect())),
-            limit=limit,
-            with_vector=[SPARSE],
-        )
+        make = partial(models.QueryRequest, using=SPARSE, filter=filter_of(conditions), limit=limit)
         words = [models.SparseVector(indices=some, values=[1.0] * len(some)) for some in asked]
-        requests = [search.model_copy(update={"query": one}) for one in words]
-        answers = self._ask(lambda client: client.query_batch_points(name, requests))
-        return [[stored_point(point, point.score) for point in answer.points] for answer in answers]
+        answers = self._query(name, [make(query=one, with_vector=[SPARSE]) for one in words])
+        return [[stored_point(point, point.score) for point in points] for points in answers]
 
     def facet(self, name: str, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """Return about how many points that meet the conditions have each value of a field."""
-        wanted: Any = payload_filter(conditions, _ServerDialect())
+        wanted: Any = filter_of(conditions)
         found = self._ask(lambda client: client.facet(name, payload_path(field), facet_filter=wanted, limit=limit))
         return {str(hit.value): hit.count for hit in found.hits}
 
-    def count_sparse(self, name: str) -> int:
-        """Return the exact number of points that have a sparse vector."""
-        return self._sparse_count(name) if has_sparse(self._info(name)) else 0
+    def _query(self, name: str, requests: Sequence[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
+        return [one.points for one in self._ask(lambda client: client.query_batch_points(name, list(requests)))]
 
-    def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
-        records = self._ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
-        return [stored_point(record) for record in records]
+    def _retrieve(self, name: str, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
+        return [*map(stored_point, self._ask(lambda client: client.retrieve(name, ids, with_vectors=vectors)))]
 
-    def _page(
-        self,
-        name: str,
-        offset: models.ExtendedPointId | None,
-        page: int,
-        vectors: bool,
-        wanted: models.Filter | None,
-        limits: Limits,
-    ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
-        limit = min(page, limits.page)
-        options: dict[str, Any] = {"scroll_filter": wanted, "with_payload": True, "with_vectors": vectors}
-        return cast(
-            "tuple[list[models.Record], models.ExtendedPointId | None]",
-            self._ask(lambda client: client.scroll(name, offset=offset, limit=limit, **options)),
-        )
+    def _scroll(self, name: str, wanted: models.Filter | None, **options: Any) -> tuple[list[models.Record], Any]:
+        return self._ask(lambda client: client.scroll(name, wanted, **options))

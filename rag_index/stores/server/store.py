@@ -13,24 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as proto
+from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, json_to_value
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import SPARSE
-from rag_index.stores.points import MARK_ID, check_ids, engine_ids, require_payloads, require_present, unit_vectors
+from rag_index.stores.points import (
+    MARK_ID,
+    check_ids,
+    engine_ids,
+    parts,
+    require_payloads,
+    require_present,
+    unit_vectors,
+)
 from rag_index.stores.server.collections import Collections
-from rag_index.stores.server.link import Link
-from rag_index.stores.server.reads import Reads, id_batches, key_filter
-from rag_index.stores.server.requests import Limits, Requests, has_sparse, vector_params
+from rag_index.stores.server.link import Limits, Link, Requests, has_sparse, vector_params
+from rag_index.stores.server.reads import MAX_IDS, Reads, key_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from qdrant_client import QdrantClient
 
     from rag_index.documents.batches import PointBatch
     from rag_index.documents.commits import CommitMark
@@ -39,12 +47,9 @@ if TYPE_CHECKING:
 BATCH_POINTS = 256
 BATCH_BYTES = 8_000_000
 """The size of a request as JSON; REST refuses more than 32 MB."""
-
 NUMBER_BYTES = 22
 """The size of one value of a vector as JSON."""
-
 NO_WORDS: tuple[list[int], list[float]] = ([], [])
-PointsSelector = models.PointIdsList | models.FilterSelector
 DEFAULT = ServerSettings()
 
 
@@ -58,7 +63,7 @@ class Writes(Requests):
         """
         if not len(points):
             return
-        link, info = self._link, self._info(name)
+        info = self._info(name)
         dimension = vector_params(name, info).size
         vectors = unit_vectors(points, dimension, name, sparse=has_sparse(info))
         words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
@@ -67,8 +72,10 @@ class Writes(Requests):
             for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
         ]
 
-        def send(start: int, stop: int) -> None:
-            _write(link, lambda client: [_upsert(client, name, points, vectors, start, stop, link.timeout)])
+        def send(rows: slice) -> None:
+            sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
+            columns = points.ids[rows], vectors[rows], points.payloads[rows], sparse
+            self._write(lambda client: [_upsert(client, name, *columns, timeout=self._link.timeout)])
 
         _send_all(name, points.ids, sizes, send, most=Limits.of(info).writes)
 
@@ -79,75 +86,93 @@ class Writes(Requests):
         """
         if not payloads:
             return
-        link, limits = self._link, Limits.of(self._info(name))
+        limits = Limits.of(self._info(name))
         most = max(1, min(limits.writes, limits.ids) // 2)  # a request that is refused has used up a part of them
         ids = [point_id for point_id, _ in payloads]
         check_ids(ids)
         sizes = _payload_sizes(ids, [payload for _, payload in payloads])
         missing: list[str] = []
 
-        def send(start: int, stop: int) -> None:
-            batch = payloads[start:stop]
+        def send(rows: slice) -> None:
             try:
-                _write_payloads(link, name, batch)
+                self._overwrite(name, payloads[rows])
             except StoreMismatch:
-                existing = _existing_ids(link, name, [point_id for point_id, _ in batch])
-                missing.extend(point_id for point_id, _ in batch if point_id not in existing)
-                _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
+                some = ids[rows]
+                found = self._link.call(lambda client: client.retrieve(name, some, with_payload=False))
+                existing = {str(record.id) for record in found}
+                missing.extend(point_id for point_id in some if point_id not in existing)
+                self._overwrite(name, [pair for pair in payloads[rows] if pair[0] in existing])
 
         _send_all(name, ids, sizes, send, most=most)
         require_present(missing, name)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
-        """Delete points by id."""
 
         def delete(limits: Limits) -> None:
-            for batch in id_batches(engine_ids(ids), limits.writes):
-                self._delete(name, models.PointIdsList(points=list(batch)))
+            for some in parts(engine_ids(ids), min(MAX_IDS, limits.writes)):
+                self._delete(name, models.PointIdsList(points=list(some)))
 
         self._within_limits(name, delete)
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
-        """Delete the points of these documents, by key, from the given chunk number on."""
         by_number: dict[int, list[str]] = defaultdict(list)
         for key, number in first.items():
             by_number[number].append(key)
 
         def delete(limits: Limits) -> None:
             for number, keys in by_number.items():
-                for batch in id_batches(keys, min(limits.values, limits.writes)):
-                    self._delete(name, models.FilterSelector(filter=key_filter(batch, number)))
+                for some in parts(keys, min(MAX_IDS, limits.values, limits.writes)):
+                    self._delete(name, models.FilterSelector(filter=key_filter(some, number)))
 
         self._within_limits(name, delete)
 
     def set_commit_mark(self, name: str, mark: CommitMark) -> None:
-        """Write the point that has the mark of the last commit."""
         point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
-        _write(self._link, lambda client: [client.upsert(name, [point], wait=True)])
+        self._write(lambda client: [client.upsert(name, [point], wait=True)])
 
-    def _delete(self, name: str, selector: PointsSelector) -> None:
-        _write(self._link, lambda client: [client.delete(name, selector, wait=True)])
+    def _delete(self, name: str, selector: models.PointIdsList | models.FilterSelector) -> None:
+        self._write(lambda client: [client.delete(name, selector, wait=True)])
+
+    def _overwrite(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        operations = [
+            models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))
+            for point_id, payload in payloads
+        ]
+        if operations:
+            self._write(lambda client: client.batch_update_points(name, operations, wait=True))
+
+    def _write(self, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
+        """Write, and retry until the server reports the write as completed, not just acknowledged."""
+
+        def write_completely(client: QdrantClient) -> None:
+            for result in write(client):
+                if result.status != models.UpdateStatus.COMPLETED:
+                    raise StoreUnavailable(
+                        f"Qdrant at {self._link.url} accepted a write but did not complete it "
+                        f"(status {result.status.value})"
+                    )
+
+        self._link.call(write_completely)
 
 
 def _upsert(
     client: QdrantClient,
     name: str,
-    points: PointBatch,
+    ids: Sequence[str],
     vectors: NDArray[np.float32],
-    start: int,
-    stop: int,
+    payloads: Sequence[dict[str, Any]],
+    sparse: SparseVectors | None,
+    *,
     timeout: float,
 ) -> models.UpdateResult:
-    """Write rows of a batch, which are checked already."""
-    ids, payloads, rows = points.ids[start:stop], points.payloads[start:stop], vectors[start:stop]
-    sparse = points.sparse.rows(start, stop) if points.sparse is not None else None
+    """Write points, which are checked already."""
     if client.init_options.get("prefer_grpc"):
-        request = upsert_request(name, ids, rows, payloads, sparse)
+        request = upsert_request(name, ids, vectors, payloads, sparse)
         return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
     words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
     structs = [
         models.PointStruct.model_construct(id=point_id, vector=_rest_vector(row, *one), payload=payload)
-        for point_id, row, one, payload in zip(ids, rows.tolist(), words, payloads, strict=True)
+        for point_id, row, one, payload in zip(ids, vectors.tolist(), words, payloads, strict=True)
     ]
     return client.upsert(name, structs, wait=True)
 
@@ -207,37 +232,8 @@ def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
             entry.CopyFrom(json_to_value(value))
 
 
-def _write_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    if payloads:
-        operations = [
-            models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))
-            for point_id, payload in payloads
-        ]
-        _write(link, lambda client: client.batch_update_points(name, operations, wait=True))
-
-
-def _existing_ids(link: Link, name: str, ids: list[str]) -> set[str]:
-    records = link.call(lambda client: client.retrieve(name, ids, with_payload=False, with_vectors=False))
-    return {str(record.id) for record in records}
-
-
-def _write(link: Link, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
-    """Write, and retry until the server reports the write as completed, not just acknowledged."""
-
-    def write_completely(client: QdrantClient) -> None:
-        for result in write(client):
-            if result.status != models.UpdateStatus.COMPLETED:
-                raise StoreUnavailable(
-                    f"Qdrant at {link.url} accepted a write but did not complete it (status {result.status.value})"
-                )
-
-    link.call(write_completely)
-
-
-def _send_all(
-    name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[int, int], None], *, most: int = BATCH_POINTS
-) -> None:
-    """Call send(start, stop) for all rows in requests of bounded size, bisecting those that are refused."""
+def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None], *, most: int) -> None:
+    """Call send(rows) for all rows in requests of bounded size, bisecting those that are refused."""
     refused: list[tuple[str, str]] = []
     for start, stop in _request_bounds(sizes, min(most, BATCH_POINTS)):
         refused += [(ids[row], reason) for row, reason in _bisect(start, stop, send)]
@@ -260,10 +256,10 @@ def _request_bounds(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]
         yield start, len(sizes)
 
 
-def _bisect(start: int, stop: int, send: Callable[[int, int], None]) -> Iterator[tuple[int, str]]:
+def _bisect(start: int, stop: int, send: Callable[[slice], None]) -> Iterator[tuple[int, str]]:
     """Send rows, in halves if the whole is refused. Yield each row that is refused alone, with the reason."""
     try:
-        send(start, stop)
+        send(slice(start, stop))
     except PointsRefused as exc:
         if stop - start == 1:
             yield start, str(exc)
@@ -305,26 +301,14 @@ class ServerStore(Collections, Reads, Writes):
         settings: ServerSettings = DEFAULT,
     ) -> None:
         port = settings.grpc_port if grpc_port is None else grpc_port
-        super().__init__(Link(url, api_key=api_key, timeout=timeout, patience=patience, grpc_port=port), settings)
-        self._remake: partial[ServerStore] | None = partial(
-            ServerStore, url, api_key=api_key, timeout=timeout, patience=patience, grpc_port=port, settings=settings
-        )
-
-    @classmethod
-    def from_client(cls, client: QdrantClient, *, patience: float | None = None) -> ServerStore:
-        """Make a store on an existing client, such as `QdrantClient(":memory:")`. It is not picklable."""
-        store = cls.__new__(cls)
-        store._remake = None
-        Requests.__init__(store, Link("the given client", patience=patience, client=client), DEFAULT)
-        return store
+        how: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "patience": patience, "grpc_port": port}
+        super().__init__(Link(url, **how), settings)
+        self._remake = partial(ServerStore, url, settings=settings, **how)
 
     def __reduce__(self) -> tuple[Callable[[], ServerStore], tuple[()]]:
-        if self._remake is None:
-            raise TypeError("a store made from a client cannot be pickled: make it from a URL")
         return self._remake, ()
 
     def fallback(self) -> str:
-        """Return why points are not written over gRPC, "" if they are."""
         return self._link.fallback()
 
     def flush(self, name: str) -> None:
@@ -334,5 +318,4 @@ class ServerStore(Collections, Reads, Writes):
         """Do nothing: a server is ready."""
 
     def close(self) -> None:
-        """Close the connection. A second call does nothing."""
         self._link.close()

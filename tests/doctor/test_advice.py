@@ -1,0 +1,167 @@
+"""What the doctor says beside its findings: what the next run does, settings that hurt, and how much is kept."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from rag_index.chunking.context.cache import ContextCache, cache_url
+from rag_index.doctor import examine, settings_advice
+from rag_index.doctor.findings import kept_history, trash_bytes
+from rag_index.documents.batches import Failure
+from rag_index.errors import IndexLocked, UnknownIndex
+from rag_index.indexing.diff import MAX_TRIES
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.settings import load_settings
+from rag_index.sources import open_source
+from tests.project import Project
+from tests.twin import twin
+
+DAY = 86_400.0
+MEGABYTE = bytes(1_000_000)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("advice") / "project").fill(20)
+    assert project.run().state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(clean, tmp_path) -> Project:
+    return twin(clean, tmp_path / "project")
+
+
+def advice(project) -> list[str]:
+    """Return the advice of a project in which nothing is wrong."""
+    diagnosis = examine(project.settings)
+    assert (diagnosis.findings, diagnosis.exit_code) == ([], 0)
+    return [one.message for one in diagnosis.advice]
+
+
+def test_changes_in_the_source_are_advice(project, tmp_path):
+    assert advice(project) == []
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
+    project.execute("DELETE FROM note WHERE id = 4")
+    project.fill(2, first=2000)
+    assert advice(project) == [
+        "2 new, 1 changed, 1 gone since the last run; the next run indexes that, or `rag-index index notes` does now"
+    ]
+    assert "nothing is indexed yet" in advice(Project(tmp_path / "empty").fill(3))[0]
+
+
+def test_a_document_that_was_given_up_is_not_what_the_next_run_indexes(project):
+    project.execute("UPDATE note SET body = 'refused' WHERE id = 3")
+    project.execute("INSERT INTO note VALUES (2000, 'new', 'refused too', 'a', 1)")
+    source = closing(open_source(project.settings, project.settings.index("notes")))
+    with source as opened, closing(Ledger(project.settings.ledger_url)) as ledger:
+        documents = opened.page(None, 100).documents
+        hashes = dict(zip(documents.keys, documents.text_hashes, strict=True))
+        for _ in range(MAX_TRIES):
+            ledger.fail(1, [Failure(key, "too long", hashes[key]) for key in ("3", "2000")])
+    diagnosis = examine(project.settings)
+    assert [(one.kind, one.count) for one in diagnosis.findings] == [("failed_documents", 2)]
+    assert diagnosis.advice == []
+    project.execute("UPDATE note SET body = 'shorter' WHERE id = 3")
+    assert [one.message.partition(" since")[0] for one in examine(project.settings).advice] == ["1 changed"]
+
+
+def test_a_locked_index_names_the_holder(project):
+    with (
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+        IndexLease(ledger, "test_notes", "a run"),
+        pytest.raises(IndexLocked, match="process"),
+    ):
+        examine(project.settings)
+    with pytest.raises(UnknownIndex):
+        examine(project.settings, ["note"])
+
+
+@pytest.mark.parametrize(
+    ("golden", "finding"),
+    [(None, True), ('{"query": "printer"}', True), ('{"query": "printer", "relevant": ["1"]}', False)],
+    ids=["missing", "broken", "small"],
+)
+def test_a_golden_file_that_the_gate_cannot_use_is_a_finding_and_one_that_is_too_small_is_advised_against(
+    project, golden, finding
+):
+    project.write_settings(f"{project.config.read_text()}[indexes.gate]\nqueries = 'golden.jsonl'\n")
+    if golden is not None:
+        (project.folder / "golden.jsonl").write_text(golden)
+    diagnosis = examine(project.settings)
+    assert [one.kind for one in diagnosis.findings] == ["unusable_gate"] * finding
+    assert all("golden.jsonl" in one.message for one in diagnosis.findings)
+    assert any("golden queries of the gate number 1:" in one.message for one in diagnosis.advice) != finding
+
+
+def test_advice_about_settings(project, monkeypatch):
+    def messages(more: str, source: str = "") -> list[str]:
+        file = project.folder / "other.toml"
+        file.write_text(project.config.read_text().replace("[source]", f"[source]\n{source}") + more)
+        settings = load_settings(file)
+        return [one.message for one in settings_advice.settings_advice(settings, settings.indexes)]
+
+    monkeypatch.setattr(settings_advice, "_filesystem", lambda path: "nfs4")
+    monkeypatch.setattr(settings_advice, "_context_length", lambda settings: 40)
+    hosts = '["http://127.0.0.1:1", "http://localhost:2", "http://elsewhere:3"]'
+    found = messages(
+        "[run]\ntolerate_failed = 0.6\ndelete_guard = 1\n[store]\nkeep_previous = 0\n"
+        f'[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = {hosts}\n'
+    )
+    for part in (
+        "2 Ollama servers on this machine", "tolerate_failed = 0.6", "delete_guard = 1", "keep_previous = 0",
+        "[store] path", "[ledger] url", "about 50 tokens",
+    ):  # fmt: skip
+        assert sum(part in message for message in found) == 1, (part, found)
+    assert len(found) == 7
+    digest = "digest = true"
+    assert not any("digest" in message for message in messages("", digest))
+    assert any("runs do not use changed_since" in one for one in messages('changed_since = "at"\n', digest))
+    assert any("no effect here" in one for one in messages('access = "SELECT id, team FROM rights"\n', digest))
+    assert any("workers = 999" in one for one in messages("[parallel]\nworkers = 999\n"))
+
+
+def test_an_embedder_that_does_not_answer_is_advice(project):
+    text = project.config.read_text()
+    project.write_settings(text + '[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = ["http://127.0.0.1:9"]\n')
+    assert any("the embedder does not answer" in message for message in advice(project))
+
+
+def test_doctor_says_how_much_is_kept_and_what_the_next_run_deletes(tmp_path):
+    settings = Project(tmp_path / "project").settings
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        now = ledger.clock()
+        assert kept_history(settings, ledger, trash=0).sentence() == (
+            "kept for 90 days ([run] keep_days): 0 runs, 0.0 MB of Prefect's history, 0 contexts, "
+            "0.0 MB of dropped collections"
+        )
+        for name, days in (("old", 200), ("newest", 100)):
+            ledger.clock = lambda days=days: now - days * DAY
+            ledger.start_run(name, "test_notes", host="h", pid=1)
+            ledger.put_changes([("test_gone", name, 1.0)])
+        ledger.clock = lambda: now
+        for file in ("prefect/prefect.db", "prefect/prefect.db-wal", "qdrant/trash/a/b/segment"):
+            (settings.data / file).parent.mkdir(parents=True, exist_ok=True)
+            (settings.data / file).write_bytes(MEGABYTE)
+        cache = ContextCache(cache_url(settings.ledger_url), "recipe")
+        cache.put(b"document", b"chunk", "context")
+        cache.close()
+        assert kept_history(settings, ledger, trash=trash_bytes(settings)).sentence() == (
+            "kept for 90 days ([run] keep_days): 2 runs, 2.0 MB of Prefect's history, 1 context (0.0 MB), "
+            "1.0 MB of dropped collections; "
+            "the next run deletes 1 run and 2 waiting changes, 1 watch record of indexes that are gone"
+        )
+
+
+def test_doctor_says_it_for_people_and_as_json(project):
+    leftover = project.settings.store.path / "trash" / "notes__0"
+    leftover.mkdir()
+    (leftover / "segment").write_bytes(MEGABYTE)
+    said = project.cli("doctor").stdout
+    assert "kept for 90 days ([run] keep_days): 1 run, " in said
+    assert "1.0 MB of dropped collections" in said, "what there was before doctor opened the store, which deletes it"
+    kept = project.json("doctor")["kept"]
+    assert (kept["runs"], kept["old_runs"], kept["trash_bytes"]) == (1, 0, 0)
