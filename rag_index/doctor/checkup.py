@@ -37,8 +37,7 @@ from rag_index.errors import (
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
-from rag_index.indexing.reconcile import compare_points
-from rag_index.indexing.scratch import Scratch
+from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Channels, Ledger, reconciled_by, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
-    from rag_index.indexing.scratch import Matches
+    from rag_index.indexing.reconcile import Matches
     from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source
@@ -114,21 +113,33 @@ def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iter
     for kind, found, problem in (
         (
             "missing_documents",
-            scratch.missing(cid),
+            scratch.wrong(cid, "missing"),
             f"without a point in {name}, although the ledger has them as committed",
         ),
-        ("wrong_chunks", scratch.miscounted(cid), f"with another number of chunks in {name} than in the ledger"),
-        ("wrong_payloads", scratch.altered(cid), f"whose payload in {name} does not match the ledger's hashes"),
-        ("missing_words", scratch.wordless(cid), f"with a point in {name} that lacks the sparse vector of its words"),
+        (
+            "wrong_chunks",
+            scratch.wrong(cid, "miscounted"),
+            f"with another number of chunks in {name} than in the ledger",
+        ),
+        (
+            "wrong_payloads",
+            scratch.wrong(cid, "altered"),
+            f"whose payload in {name} does not match the ledger's hashes",
+        ),
+        (
+            "missing_words",
+            scratch.wrong(cid, "wordless"),
+            f"with a point in {name} that lacks the sparse vector of its words",
+        ),
         ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
     ):
         if found.count:
             yield _document_finding(index, kind, found, problem, remedy)
-    if count := scratch.count_orphans():
-        examples = tuple(_display_key(key) for key in scratch.orphan_examples())
-        points = count_phrase(count, "point", examples)
+    if (orphans := scratch.orphans()).count:
+        examples = tuple(_display_key(key) for key in orphans.keys)
+        points = count_phrase(orphans.count, "point", examples)
         yield Finding(
-            index, "orphan_points", count, f"{points} in {name} that neither ledger nor source explains",
+            index, "orphan_points", orphans.count, f"{points} in {name} that neither ledger nor source explains",
             "`rag-index doctor --repair` deletes them", examples,
         )  # fmt: skip
     if (pending := scratch.pending(cid)).count:

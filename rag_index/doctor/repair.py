@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rag_index.doctor.collection_state import CollectionState
     from rag_index.doctor.findings import Diagnosis, Finding
     from rag_index.documents.batches import StoredPoint
-    from rag_index.indexing.scratch import Scratch
+    from rag_index.indexing.reconcile import Scratch
     from rag_index.ledger import Collection, Ledger
     from rag_index.settings import Settings
     from rag_index.stores import Store
