@@ -101,7 +101,7 @@ class Scan:
         self._any_failures = ledger.count_failures(self.collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._suspects: set[str] = set()
-        """Documents that must not be embedded in this process: see `indexing.child`."""
+        """Documents that must not be embedded in this process: see `indexing.embed`."""
         self._chars = 0
         """Characters of all documents that have to be embedded, as far as the source was read."""
         self._excluded: list[Failure] = []
@@ -263,7 +263,7 @@ class Scan:
         return max(0.0, chars - run.metrics.chars) / self.sharder.chars_per_second
 
     def is_suspect(self, shard: Shard) -> bool:
-        """Return whether a document of the shard may kill the process that embeds it: see `indexing.child`."""
+        """Return whether a document of the shard may kill the process that embeds it: see `indexing.embed`."""
         return not self._suspects.isdisjoint(shard.documents.keys)
 
     def label(self, number: int) -> str:
