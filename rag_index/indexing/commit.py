@@ -285,7 +285,6 @@ class Committer:
 
 
 def _is_of_row(ours: Mapping[str, Any], row: Known) -> bool:
-    """Return whether a point has the hashes of the ledger's row."""
     return (ours.get("text_hash"), ours.get("payload_hash")) == (row.text_hash.hex(), row.payload_hash.hex())
 
 

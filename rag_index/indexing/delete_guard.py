@@ -69,7 +69,6 @@ class Loss:
 
     @property
     def _earlier(self) -> int:
-        """How many documents were lost in the last days."""
         return max(0, self.largest - self.before.whole)
 
 

@@ -388,7 +388,6 @@ class ChildEmbedder:
 
 
 def _start() -> tuple[BaseProcess, Connection]:
-    """Start a child, and return it with our end of the pipe."""
     context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), name="suspects", daemon=True)

@@ -225,7 +225,6 @@ class IndexRun:
         return self.outcome
 
     def _record(self) -> None:
-        """Write metrics, advice and outcome into the ledger."""
         outcome, metrics = self.outcome, self.metrics
         outcome.seconds = time.monotonic() - self.started
         metrics.documents = outcome.documents
@@ -272,7 +271,6 @@ def open_run(
 
 
 def _reason(error: BaseException) -> str:
-    """Return why a run ended, for a person."""
     if isinstance(error, RagIndexError):
         return str(error)
     if isinstance(error, Exception):

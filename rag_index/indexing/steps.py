@@ -195,7 +195,6 @@ class _Writer:
 
 
 def _settle(future: Future[T], call: Callable[[], T]) -> None:
-    """Give a future what the call returns or raises."""
     try:
         future.set_result(call())
     except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it

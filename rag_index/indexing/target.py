@@ -147,7 +147,6 @@ class Target:
         return not _mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
-        """Add a new collection to the ledger, under the next free number."""
         names = [*self.store.collections(), *(c.name for c in self.ledger.collections(self.alias))]
         found = (re.fullmatch(rf"{re.escape(self.alias)}__(\d+)", name) for name in names)
         return self.ledger.add_collection(
@@ -176,7 +175,6 @@ class Target:
         return collection
 
     def _is_whole(self, collection: Collection) -> bool:
-        """Return whether the store has the collection as the ledger describes it."""
         metadata = self.store.find(collection.name)
         if metadata is None or metadata.get("store_id") != collection.store_id:
             return False

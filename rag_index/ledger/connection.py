@@ -64,16 +64,13 @@ class LedgerConnection:
                 self._writer = None
 
     def _select(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
-        """Return all rows of a query."""
         with self.transaction() as connection:
             return list(connection.execute(statement))
 
     def _first(self, statement: sa.Select[Any]) -> Any:
-        """Return the first row of a query; None if it has none."""
         return next(iter(self._select(statement)), None)
 
     def _column(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
-        """Return the first column of a query."""
         return [row[0] for row in self._select(statement)]
 
     def _value(self, statement: sa.Select[Any]) -> Any:
@@ -82,7 +79,6 @@ class LedgerConnection:
             return connection.scalar(statement)
 
     def _count(self, source: sa.FromClause, *where: sa.ColumnElement[bool]) -> int:
-        """Count the rows of a table that fulfil all conditions."""
         return int(self._value(sa.select(sa.func.count()).select_from(source).where(*where)))
 
     def _write(self, statement: sa.UpdateBase) -> int:
@@ -130,11 +126,9 @@ class LedgerConnection:
         return column.in_(self._keys_as_rows(keys))  # type: ignore[no-any-return]
 
     def _keys_as_rows(self, keys: Iterable[str]) -> sa.Select[Any]:
-        """Return a SELECT with a row for each key."""
         return sa.select(self._elements(list(keys), "json_array_elements_text"))
 
     def _pairs_as_rows(self, keys: Sequence[str], numbers: Sequence[int]) -> sa.Select[Any]:
-        """Return a SELECT with a row for each key and its number."""
         pair = self._elements(list(zip(keys, numbers, strict=True)), "json_array_elements")
         first, second = (pair.op("->>")(sa.literal_column(place)) for place in "01")
         return sa.select(first, sa.cast(second, sa.BigInteger))

@@ -158,7 +158,6 @@ class DeletionRows(ScanRows):
 
 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:
-    """Return the columns of `Counts` for documents of a collection."""
     whole = table.c.added_at <= collection.whole_at
     columns: list[sa.ColumnElement[Any]] = [sa.func.count().label("all")]
     for name, which in (("whole", whole), ("held", whole & table.c.held_at.is_not(None))):

@@ -174,7 +174,6 @@ class PositionRows(LedgerConnection):
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
     def _has_gaps(self, collection_id: int) -> bool:
-        """Return whether documents are failed or held back."""
         rows = [
             sa.exists().where(self._is_in_index(collection_id), HELD),
             sa.exists().where(failed_documents.c.collection_id == collection_id, failed_documents.c.kind == "failed"),

@@ -122,7 +122,6 @@ def migrate(connection: Connection, *, redacted_url: str) -> None:
 
 
 def _version(connection: Connection) -> int | None:
-    """Return the version of the ledger, or None if there is no ledger yet."""
     if not sa.inspect(connection).has_table(tables.schema_version.name):
         return None
     return int(connection.scalar(sa.select(sa.func.max(tables.schema_version.c.version))) or 1)

@@ -110,7 +110,6 @@ class RunRows(LedgerConnection):
             )
 
     def _gone(self, before: float, aliases: set[str]) -> set[str]:
-        """Return the aliases of indexes that are gone."""
         w = watches.c
         since = [
             (runs.c.alias, runs.c.started_at),
@@ -129,7 +128,6 @@ def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 def _is_old(before: float) -> sa.ColumnElement[bool]:
-    """Return the condition for runs that may go."""
     r = runs.c
     other: Any = runs.alias()
     newer = sa.exists().where(other.c.alias == r.alias, other.c.started_at > r.started_at, _is_whole(other.c.id))

@@ -142,15 +142,6 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
         assert small <= 1, "shards that cost more than they are worth"
 
 
-def test_what_is_left_is_shared_by_all_workers():
-    """Nobody said how much is to come, and then it ends: what waits is not one shard for one worker."""
-    made = sharder(rate=1000, workers=4)
-    assert sizes(made, 49, 100) == []
-    shards = list(made.rest())
-    assert len(shards) >= 4
-    assert makespan(shards, 4, 1000) <= 2.0
-
-
 def test_the_end_that_was_told_wrongly_loses_nothing():
     """Rows came and went since they were counted."""
     for told in (0, 3, 1000):
