@@ -23,6 +23,7 @@ import tempfile
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -102,6 +103,11 @@ def pages(source: SqlSource) -> Iterator[Any]:
             return
 
 
+def settings_of(url: URL, *, digests: bool) -> Any:
+    """Return what a scan asks of the settings."""
+    return SimpleNamespace(source=SimpleNamespace(digest=digests), source_url=url)
+
+
 def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, first: bool = False) -> tuple[int, int]:
     """Scan as a run does; return the number of rows that were read, and of those that had changed."""
     kind = DigestSource if digests else SqlSource
@@ -110,14 +116,15 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
         guard = DeleteGuard(ledger, collection, 0.2)
         guard.note_size()
         ledger.begin_scan()
-        state = LedgerScanState(source, INDEX, ledger, collection.id, full=first, retry=False, digests=digests)
+        state = LedgerScanState(settings_of(url, digests=digests), INDEX, source, ledger, collection.id, full=first)
         source.count()
         read = changed = 0
         for number, page in enumerate(pages(source), 1):
             documents = page.documents
             buckets = [page.digests[key].bucket for key in documents.keys] if page.digests else None
             ledger.see(documents.keys, page=number, buckets=buckets)
-            state.note(page, outcome)
+            state.leave_unread(page, outcome)
+            state.note(page)
             known = ledger.known(collection.id, documents.keys)
             rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
             new = [row for row in rows if (k := known.get(row[0])) is None or (k.text_hash, k.payload_hash) != row[1:]]
@@ -125,7 +132,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
                 ledger.mark_pending(collection.id, [row[0] for row in new])
                 ledger.record(collection.id, [(*row, 1) for row in new])
             read, changed = read + len(documents), changed + len(new)
-        if guard.hold_back() or ledger.gone(collection.id):
+        if ledger.find_gone(collection.id) or guard.hold_back():
             sys.exit("the scan would delete documents, although the source has all of them")
         ledger.forget_unseen_failures(collection.id)
         guard.finish()
@@ -138,7 +145,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
 def query(url: URL, ledger: Ledger, collection: Collection) -> None:
     """Ask the database for the digests, and do nothing with them."""
     with closing(DigestSource(url, INDEX, timeout=3600)) as source:
-        LedgerScanState(source, INDEX, ledger, collection.id, full=True, retry=False, digests=True)
+        LedgerScanState(settings_of(url, digests=True), INDEX, source, ledger, collection.id, full=True)
         source.count()
         statement, engine = source.digest_statement(), open_read_only(url)
         with engine.connect() as connection:

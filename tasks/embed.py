@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.logging import get_run_logger
 
+from rag_index.documents.batches import EmbeddedShard
 from rag_index.documents.keys import document_id
 from rag_index.errors import NoWorkers
-from rag_index.indexing import embed
-from rag_index.indexing.child import ChildEmbedder, embed_in_child, quarantine
-from rag_index.indexing.points import write_shard
-from rag_index.indexing.sharding import parts_of, poison
+from rag_index.indexing.commit import write_shard
+from rag_index.indexing.embed import ChildEmbedder, embed_in_child, quarantine
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.retries import RETRIED, Opaque
 from rag_index.orchestration.window import Monitor, Window, shards_per_worker
@@ -24,7 +24,7 @@ from rag_index.reports.displays import captured_logs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
+    from rag_index.documents.batches import Shard, WrittenShard
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
     from rag_index.settings import StoreSettings
@@ -72,7 +72,7 @@ def embed_shard(job: Opaque[EmbedJob], label: str) -> Opaque[EmbeddedShard]:
     keys = work.shard.documents.keys
     logger.info("%s: documents %s to %s (%d)", label, document_id(keys[0]), document_id(keys[-1]), len(keys))
     with time_limit(work.timeout), collect_seldom():
-        embedded = embed.embed_shard(work.shard, work.chunker, process_embedder(work), bm25=work.bm25, known=work.known)
+        embedded = work.embed(process_embedder(work))
     for failure in embedded.failures[:LOGGED_FAILURES]:
         logger.warning("document %s %s: %s", document_id(failure.key), failure.kind, failure.reason)
     return Opaque(embedded)
@@ -87,7 +87,7 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
     """
     alone, serial = not scan.run.any_workers, scan.run.settings.parallel.serial
     monitor = Monitor(scan.run)
-    with captured_logs(scan.run.progress.note_later), ChildEmbedder(scan.run.stopwatch) as child:
+    with captured_logs(scan.run.progress.note_later), closing(ChildEmbedder(scan.run.stopwatch)) as child:
         size = shards_per_worker(embedded=scan.run.store.embedded) * scan.run.metrics.workers
         window: Window[Shard, Any] = Window(partial(_submit, scan), size, monitor)
         try:
@@ -109,7 +109,8 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
 
 def _finish(window: Window[Shard, Any]) -> Iterator[Any]:
     yield from window.drain()
-    yield from quarantine(window.died, window.run_alone, split=parts_of, poison=lambda shard: Opaque(poison(shard)))
+    for shard in quarantine(window.died, window.run_alone):
+        yield Opaque(shard) if isinstance(shard, EmbeddedShard) else shard
 
 
 def _submit(scan: Scan, shard: Shard) -> Any:

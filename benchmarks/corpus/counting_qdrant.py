@@ -1,4 +1,4 @@
-"""A Qdrant server that counts points and keeps none but marks of commits, in a process of its own: REST and gRPC.
+"""A Qdrant server that counts points and keeps none but marks, in a process of its own: real REST and gRPC on loopback.
 
 It takes at most `rate` points a second, and answers an upsert after `acknowledge` seconds. What no first run and no run
 without changes asks for (searches, scrolling) finds nothing.
@@ -20,6 +20,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import CALLS, FakeQdrantGrpc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.sharedctypes import Synchronized
     from multiprocessing.synchronize import Event
 
@@ -79,7 +80,7 @@ class CountingQdrant:
 
 
 def _serve(rate: float, ports: tuple[int, int], acknowledge: float, points: Synchronized[int], ready: Event) -> None:
-    counter = _Counter(rate, points)
+    counter = _Counter(rate, points, CALLS["Upsert"])
     CALLS["Upsert"] = counter.upsert
     CALLS["Count"] = counter.count
     fake = FakeQdrant()
@@ -99,15 +100,17 @@ def _serve(rate: float, ports: tuple[int, int], acknowledge: float, points: Sync
 class _Counter:
     """The answers that depend on the count of points."""
 
-    def __init__(self, rate: float, points: Synchronized[int]) -> None:
+    def __init__(self, rate: float, points: Synchronized[int], keep: Callable[[FakeQdrant, Any], Any]) -> None:
         self._rate = rate
         self._points = points
+        self._keep = keep
+        self._marks = 0
         self._free_at = time.monotonic()
         self._lock = threading.Lock()
-        self._keep = CALLS["Upsert"]
 
     def upsert(self, fake: FakeQdrant, request: Any) -> Any:
-        if request.points[0].id.uuid == MARK_ID:
+        if [point.id.uuid for point in request.points] == [MARK_ID]:
+            self._marks = 1
             return self._keep(fake, request)
         with self._lock:
             now = time.monotonic()
@@ -119,9 +122,11 @@ class _Counter:
         done = proto.UpdateResult(operation_id=0, status=proto.UpdateStatus.Completed)
         return proto.PointsOperationResponse(result=done)
 
-    def count(self, fake: FakeQdrant, request: Any) -> Any:
+    def count(self, _: FakeQdrant, request: Any) -> Any:
         """Count all points, or all that have a vector; with any other filter none."""
         conditions = request.filter.must
-        counted = not conditions or conditions[0].HasField("has_vector")
-        kept = fake.client.count(request.collection_name).count if not conditions else 0
-        return proto.CountResponse(result=proto.CountResult(count=self._points.value + kept if counted else 0))
+        if not conditions:
+            count = self._points.value + self._marks
+        else:
+            count = self._points.value if conditions[0].HasField("has_vector") else 0
+        return proto.CountResponse(result=proto.CountResult(count=count))

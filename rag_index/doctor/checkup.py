@@ -38,8 +38,7 @@ from rag_index.errors import (
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
-from rag_index.indexing.reconcile import compare_points
-from rag_index.indexing.scratch import Scratch
+from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Channels, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
@@ -100,21 +99,26 @@ def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iter
     cid, name = collection.id, collection.name
     lost = f"without a point in {name}, although the ledger has them as committed"
     for kind, found, problem in (
-        ("missing_documents", scratch.missing(cid), lost),
-        ("wrong_chunks", scratch.miscounted(cid), f"with another number of chunks in {name} than in the ledger"),
-        ("wrong_payloads", scratch.altered(cid), f"whose payload in {name} does not match the ledger's hashes"),
-        ("missing_words", scratch.wordless(cid), f"with a point in {name} that lacks the sparse vector of its words"),
+        ("missing_documents", scratch.wrong(cid, "missing"), lost),
+        ("wrong_chunks", scratch.wrong(cid, "miscounted"), f"with another number of chunks in {name} than in the ledger"),
+        ("wrong_payloads", scratch.wrong(cid, "altered"), f"whose payload in {name} does not match the ledger's hashes"),
+        (
+            "missing_words",
+            scratch.wrong(cid, "wordless"),
+            f"with a point in {name} that lacks the sparse vector of its words",
+        ),
         ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
         ("pending_documents", scratch.pending(cid), "still pending because a run ended while it wrote them"),
     ):
         if found.count:
+        if found.count:
             examples = [*map(_display_key, found.keys)]
             message = f"{count_phrase(found.count, 'document', examples)} {problem}"
             yield finding(index, kind, message, examples, count=found.count)
-    if count := scratch.count_orphans():
-        examples = [*map(_display_key, scratch.orphan_examples())]
-        message = f"{count_phrase(count, 'point', examples)} in {name} that neither ledger nor source explains"
-        yield finding(index, "orphan_points", message, examples, count=count)
+    if (orphans := scratch.orphans()).count:
+        examples = [*map(_display_key, orphans.keys)]
+        message = f"{count_phrase(orphans.count, 'point', examples)} in {name} that neither ledger nor source explains"
+        yield finding(index, "orphan_points", message, examples, count=orphans.count)
 
 
 def _display_key(key: str) -> str:

@@ -155,7 +155,7 @@ def _write(settings: Settings, table: Matrix) -> str:
 
 def _remove_unused(settings: Settings) -> None:
     with closing(Ledger(settings.ledger_url)) as ledger:
-        remove_unused(settings.embedder.tables, ledger.embedders())
+        remove_unused(settings.embedder.tables, [one.embedder for one in ledger.collections()])
 
 
 def _read_pairs(settings: Settings, names: Sequence[str], tokenizer: Tokenizer) -> Pairs:

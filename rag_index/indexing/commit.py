@@ -1,4 +1,4 @@
-"""Commits: the last two writes, after points are in the store. Both store and ledger keep the mark of the last one.
+"""What a run writes: points, made from an embedded shard; then commits, whose mark both store and ledger keep.
 
 Payloads are also updated alone, without embedding: what changed beside the text, and who may see a document.
 """
@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.access import access_part, document_payload, groups_in, stored_groups, with_groups
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.canonical import hash_bytes
+from rag_index.documents.access import (
+    OF_DOCUMENT,
+    access_part,
+    document_part,
+    document_payload,
+    groups_in,
+    stored_groups,
+    with_groups,
+)
+from rag_index.documents.batches import RESERVED_KEY, PointBatch, WrittenShard
+from rag_index.documents.canonical import decode_payload, hash_bytes
 from rag_index.documents.commits import CommitMark
 from rag_index.documents.keys import document_id, point_id
-from rag_index.errors import StoreMismatch, StoreRestored
-from rag_index.indexing.points import delete_chunks, replaced_payload
+from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
 from rag_index.indexing.retries import with_retries
 from rag_index.ledger import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from rag_index.documents.batches import DocumentBatch, Failure, WrittenShard
+    from rag_index.documents.batches import DocumentBatch, EmbeddedShard
     from rag_index.ledger import Collection, Ledger
     from rag_index.sources import SourcePage
     from rag_index.stores import Store
@@ -32,11 +40,96 @@ if TYPE_CHECKING:
 LOGGED_FAILURES = 20
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
+BATCH_POINTS = 1000
+AT_A_TIME = 500
+"""Documents whose points are read and written together."""
 
 logger = logging.getLogger("rag_index.indexing")
 
-AT_A_TIME = 500
-"""Documents whose points are read and written together."""
+
+def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
+    """Upsert all points of a shard, make them durable, and return what the ledger needs.
+
+    With `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a
+    dead run may still send shards. Raises what `Store.upsert` raises; nothing that was written then counts as done.
+    """
+    started = time.perf_counter()
+    if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
+        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
+    for batch in batches(shard):
+        store.upsert(collection, batch)
+    store.flush(collection)
+    documents = shard.documents
+    columns = documents.keys, documents.text_hashes, documents.payload_hashes, shard.chunk_counts
+    seconds = time.perf_counter() - started
+    return WrittenShard(shard.number, *columns, shard.failures, shard.stats, seconds)
+
+
+def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
+    """Yield the points of a shard, at most `BATCH_POINTS` at a time."""
+    chunks = [(row, number) for row, document in enumerate(shard.chunked) for number in range(len(document.chunks))]
+    for first in range(0, len(chunks), BATCH_POINTS):
+        some = chunks[first : first + BATCH_POINTS]
+        last = first + len(some)
+        ids = [point_id(shard.index, shard.documents.keys[row], number) for row, number in some]
+        payloads = [_payload(shard, row, number) for row, number in some]
+        sparse = shard.sparse.rows(first, last) if shard.sparse is not None else None
+        yield PointBatch(ids, shard.vectors[first:last], payloads, sparse)
+
+
+def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
+    """Delete the chunks of documents from a number on, and return whether there was anything to delete.
+
+    `stale` has (key, first chunk to delete, ledger row). Chunks are deleted by id if the ledger says how many there
+    are. A run that died may have left any number of chunks of a pending document: those are searched for, which in the
+    embedded store, without an index on the key, reads every payload once.
+    """
+    ids: list[str] = []
+    unknown: dict[str, int] = {}
+    for key, first, known in stale:
+        if known is None or known.pending:
+            unknown[key] = first
+        else:
+            ids += [point_id(index, key, number) for number in range(first, known.chunks)]
+    store.delete_points(collection, ids)
+    store.delete_chunks(collection, unknown)
+    return bool(ids or unknown)
+
+
+def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
+    """Return the whole payload of a point whose document changed in its payload alone."""
+    before = {name: value for name, value in old[RESERVED_KEY].items() if name not in OF_DOCUMENT}
+    own = {name: old[name] for name in before.get("own", ())}
+    now = decode_payload(payload)
+    ours = {**before, **document_part(now), "payload_hash": payload_hash.hex()}
+    now.pop(RESERVED_KEY, None)
+    return {**now, **own, RESERVED_KEY: ours}
+
+
+def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
+    documents, document = shard.documents, shard.chunked[row]
+    key = documents.keys[row]
+    payload = decode_payload(documents.payloads[row])
+    ours: dict[str, Any] = {
+        **document_part(payload),
+        "key": key,
+        "document_id": document_id(key),
+        "chunk": number,
+        "chunks": len(document.chunks),
+        "text": document.chunks[number],
+        "text_hash": documents.text_hashes[row].hex(),
+        "payload_hash": documents.payload_hashes[row].hex(),
+    }
+    payload.pop(RESERVED_KEY, None)
+    if document.contexts and document.contexts[number]:
+        ours["context"] = document.contexts[number]
+    if document.payloads:
+        own = decode_payload(document.payloads[number])
+        ours |= own.pop(RESERVED_KEY, {})
+        ours["own"] = sorted(own)
+        payload.update(own)
+    payload[RESERVED_KEY] = ours
+    return payload
 
 
 @contextmanager
@@ -46,30 +139,22 @@ def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator
     What was written must be durable, and its documents pending, because a kill between the two leaves the store one
     commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is overwritten.
     """
-    mark = _mark_store(ledger, store, collection.name)
-    with ledger.transaction():
-        yield
-        ledger.record_commit(collection.id, mark)
-
-
-def _mark_store(ledger: Ledger, store: Store, name: str) -> CommitMark:
-    """Mark the next commit in the store, and return its mark.
-
-    Each try writes the same one, because a server may carry out a try that timed out after a later one.
-    """
-    collection = ledger.collection(name)
-    if collection is None:
+    name = collection.name
+    known = ledger.collection(name)
+    if known is None:
         raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
-    mark = next_mark(ledger, collection.commit_mark)
+    mark = next_mark(ledger, known.commit_mark)
 
-    def write() -> None:
+    def write() -> None:  # each try writes the same mark: a server may carry out one that timed out after a later one
         now = store.commit_mark(name)
-        if now != mark and (difference := ledger.different_commits(collection, now)):
+        if now != mark and (difference := ledger.different_commits(known, now)):
             raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
         store.set_commit_mark(name, mark)
 
     with_retries(write)
-    return mark
+    with ledger.transaction():
+        yield
+        ledger.record_commit(collection.id, mark)
 
 
 def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
@@ -110,115 +195,120 @@ class Committer:
         self._before.update((key, known.get(key)) for key in keys)
 
     def commit(self, written: WrittenShard) -> int:
-        """Commit a shard whose points are in the store, and return how many of its documents are new."""
+        """Commit a shard whose points are in the store, and return how many of its documents are new.
+
+        Chunks at or above the new count are deleted, of documents that had more chunks or were pending. The row of a
+        failed document becomes what it was before it was marked pending, if it keeps its points, and unknown if not: if
+        its process died, in this run or before, it may have some new points. Then those beyond its former ones are
+        deleted if these are all there, and otherwise all are. An incomplete document is indexed all the same.
+        """
         before = {key: self._before.pop(key, None) for key in written.keys}
-        self._delete_stale(written, before)
         failed = {f.key: self._before.pop(f.key, None) for f in written.failures if f.kind == "failed"}
-        intact = self._clean_up(failed, written.failures)
+        counts = zip(written.keys, written.chunk_counts, strict=True)
+        stale: list[tuple[str, int, Known | None]] = [
+            (key, count, row) for key, count in counts if (row := before[key]) and (row.pending or row.chunks > count)
+        ]
+        died = {failure.key for failure in written.failures if failure.died}
+        uncertain = {key: row or NEW for key, row in failed.items() if key in died or (row and row.pending)}
+        lost = self._not_intact(uncertain)
+        stale += [(key, 0 if key in lost else row.chunks, None) for key, row in uncertain.items()]
+        if delete_chunks(self.store, self.collection.name, self.index, stale):
+            self.store.flush(self.collection.name)
+        kept = [key for key, row in failed.items() if row and key not in lost]
+        crashed = {key for key, row in failed.items() if row and row.pending}
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
         with self.committing():
             self.ledger.record(self.collection.id, rows)
-            self._record_failures(written.failures, failed, intact)
-        return sum(known is None or not known.text_hash for known in before.values())
-
-    def _delete_stale(self, written: WrittenShard, before: dict[str, Known | None]) -> None:
-        """Delete chunks at or above the new count, of documents that had more chunks or were pending."""
-        name = self.collection.name
-        stale = [
-            (key, count, known)
-            for key, count in zip(written.keys, written.chunk_counts, strict=True)
-            if (known := before[key]) is not None and (known.pending or known.chunks > count)
-        ]
-        if delete_chunks(self.store, name, self.index, stale):
-            self.store.flush(name)
-
-    def _record_failures(
-        self, failures: list[Failure], before: Mapping[str, Known | None], intact: Container[str]
-    ) -> None:
-        """List failed and incomplete documents.
-
-        The row of a failed document becomes what it was before it was marked pending; one whose points are not `intact`
-        becomes unknown. An incomplete document is indexed all the same.
-        """
-        if not failures:
-            return
-        cid = self.collection.id
-        known = [key for key, row in before.items() if row is not None and key in intact]
-        self.ledger.unmark_pending(cid, known=known, new=[key for key in before if key not in known])
-        crashed = {key for key, row in before.items() if row is not None and row.pending}
-        self.ledger.fail(cid, failures, crashed=crashed)
-        for failure in failures[:LOGGED_FAILURES]:
+            if written.failures:
+                new = [key for key in failed if key not in kept]
+                self.ledger.unmark_pending(self.collection.id, known=kept, new=new)
+                self.ledger.fail(self.collection.id, written.failures, crashed=crashed)
+        for failure in written.failures[:LOGGED_FAILURES]:
             details = (self.index, document_id(failure.key), failure.kind, failure.reason)
             logger.warning("%s: document %s %s: %s", *details)
+        return sum(known is None or not known.text_hash for known in before.values())
 
-    def _clean_up(self, before: Mapping[str, Known | None], failures: Sequence[Failure]) -> set[str]:
-        """Return the failed documents that keep the points they had.
-
-        A document whose process died, in this run or before, may have some new points. If its former points are all
-        there, those beyond them are deleted; if not, all are.
-        """
-        died = {failure.key for failure in failures if failure.died}
-        uncertain = {key: row or NEW for key, row in before.items() if key in died or (row and row.pending)}
-        certain = set(before) - uncertain.keys()
-        if not uncertain:
-            return certain
-        name = self.collection.name
-        ids = {key: [point_id(self.index, key, n) for n in range(row.chunks)] for key, row in uncertain.items()}
-        stored = {p.id: p.payload for p in self.store.retrieve(name, [i for some in ids.values() for i in some])}
-        intact = {
+    def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
+        """Return those of these documents whose points are not all as the ledger's rows say."""
+        stored = self.stored(rows, list(rows)) if rows else {}
+        return {
             key
-            for key, row in uncertain.items()
-            if row.text_hash and all(_is_of_row(stored.get(i), row) for i in ids[key])
+            for key, row in rows.items()
+            if not row.text_hash
+            or len(stored[key]) < row.chunks
+            or not all(_is_of_row(ours[RESERVED_KEY], row) for ours in stored[key].values())
         }
-        stale = [(key, row.chunks if key in intact else 0, None) for key, row in uncertain.items()]
-        if delete_chunks(self.store, name, self.index, stale):
-            self.store.flush(name)
-        return certain | intact
 
-    def delete_gone(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
-        """Delete what the scan did not see, and the points of emptied documents; yield the size of each batch.
+    def stored(self, known: Mapping[str, Known], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return the payloads of our points that the ledger explains, by document and id, in the order of chunks."""
+        ids = {key: [point_id(self.index, key, number) for number in range(known[key].chunks)] for key in keys}
+        points = self.store.retrieve(self.collection.name, [i for some in ids.values() for i in some])
+        found = {point.id: point.payload for point in points if RESERVED_KEY in point.payload}
+        return {key: {i: found[i] for i in some if i in found} for key, some in ids.items()}
 
-        `note` is told of each batch of unseen documents before anything of it is deleted. Raises as the store and the
+    def overwrite(
+        self,
+        payloads: list[tuple[str, dict[str, Any]]],
+        rows: list[tuple[str, bytes, bytes, int]],
+        *,
+        clear_failures: bool = True,
+    ) -> None:
+        """Replace payloads of points, and record the documents (as `Ledger.record`) that are up to date by that."""
+        self.mark_pending([row[0] for row in rows])
+        self.store.update_payloads(self.collection.name, payloads)
+        self.store.flush(self.collection.name)
+        if rows:
+            with self.committing():
+                self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
+
+    def delete_lost(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
+        """Delete what the ledger has as gone, and the points of what it has as emptied; yield the size of each batch.
+
+        `note` is told which documents of a batch are gone before anything of it is deleted. Raises as the store and the
         ledger do; what was deleted by then is committed.
         """
-        while keys := self.ledger.gone(self.collection.id):
-            note(keys)
-            self._delete(keys)
-            yield len(keys)
-        yield from self._delete_emptied()
-
-    def delete_named(self, keys: Sequence[str]) -> Iterator[int]:
-        """Delete these documents, and the points of emptied ones; yield the size of each batch."""
-        if keys:
-            self._delete(keys)
-            yield len(keys)
-        yield from self._delete_emptied()
-
-    def _delete_emptied(self) -> Iterator[int]:
-        while rows := self.ledger.emptied(self.collection.id):
-            keys = [row[0] for row in rows]
-            self._delete_points(keys)
+        cid, name = self.collection.id, self.collection.name
+        while lost := self.ledger.lost(cid):
+            keys = [key for key, _, _ in lost]
+            gone = [key for key, text_hash, _ in lost if text_hash is None]
+            emptied = [(key, text, payload or b"", 0) for key, text, payload in lost if text is not None]
+            note(gone)
+            known = self.ledger.known(cid, keys)
+            self.mark_pending(keys)
+            delete_chunks(self.store, name, self.index, ((key, 0, known.get(key)) for key in keys))
+            self.store.flush(name)
             with self.committing():
-                self.ledger.record(self.collection.id, [(*row, 0) for row in rows])
-            self.ledger.forget_emptied(keys)
+                self.ledger.forget(cid, gone)
+                self.ledger.record(cid, emptied)
+            self.ledger.forget_lost(keys)
             yield len(keys)
 
-    def _delete(self, keys: Sequence[str]) -> None:
-        self._delete_points(keys)
-        with self.committing():
-            self.ledger.forget(self.collection.id, keys)
 
-    def _delete_points(self, keys: Sequence[str]) -> None:
-        known = self.ledger.known(self.collection.id, keys)
-        self.mark_pending(keys)
-        delete_chunks(self.store, self.collection.name, self.index, ((key, 0, known.get(key)) for key in keys))
-        self.store.flush(self.collection.name)
-
-
-def _is_of_row(payload: dict[str, Any] | None, row: Known) -> bool:
-    """Return whether a point has the hashes of the ledger's row."""
-    ours = (payload or {}).get(RESERVED_KEY, {})
+def _is_of_row(ours: Mapping[str, Any], row: Known) -> bool:
     return (ours.get("text_hash"), ours.get("payload_hash")) == (row.text_hash.hex(), row.payload_hash.hex())
+
+
+def update_payloads(committer: Committer, changed: DocumentBatch, known: Mapping[str, Known]) -> list[int]:
+    """Replace the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
+
+    Returns the positions of documents whose points are not as the ledger says: they have to be embedded after all.
+    Raises as `Store.retrieve` and `Store.update_payloads`.
+    """
+    damaged: list[int] = []
+    for first in range(0, len(changed), AT_A_TIME):
+        some = range(first, min(first + AT_A_TIME, len(changed)))
+        stored = committer.stored(known, (changed.keys[row] for row in some))
+        payloads: list[tuple[str, dict[str, Any]]] = []
+        done: list[tuple[str, bytes, bytes, int]] = []
+        for row in some:
+            key, payload, payload_hash = changed.keys[row], changed.payloads[row], changed.payload_hashes[row]
+            if len(stored[key]) < known[key].chunks:
+                damaged.append(row)
+                continue
+            payloads += [(point, replaced_payload(old, payload, payload_hash)) for point, old in stored[key].items()]
+            done.append((key, changed.text_hashes[row], payload_hash, known[key].chunks))
+        committer.overwrite(payloads, done)
+    return damaged
 
 
 def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Container[str]) -> dict[str, Sequence[str]]:
@@ -246,8 +336,23 @@ def update_access(committer: Committer, groups: Mapping[str, Sequence[str]], kno
     updated: set[str] = set()
     keys = list(groups)
     for first in range(0, len(keys), AT_A_TIME):
-        some = {key: groups[key] for key in keys[first : first + AT_A_TIME]}
-        updated |= _update_some(committer, some, known)
+        stored = committer.stored(known, keys[first : first + AT_A_TIME])
+        payloads: list[tuple[str, dict[str, Any]]] = []
+        done: list[tuple[str, bytes, bytes, int]] = []
+        for key, points in stored.items():
+            row, wanted = known[key], groups[key]
+            if all(stored_groups(payload) == list(wanted) for payload in points.values()):
+                continue
+            if row.pending or len(points) < row.chunks:  # what a dead run left: it stays as it is otherwise
+                access = access_part(wanted)
+                payloads += [(i, {**old, RESERVED_KEY: {**old[RESERVED_KEY], **access}}) for i, old in points.items()]
+                continue
+            payload = with_groups(document_payload(next(iter(points.values()))), wanted)
+            payload_hash = hash_bytes(payload)
+            payloads += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
+            done.append((key, row.text_hash, payload_hash, row.chunks))
+        committer.overwrite(payloads, done, clear_failures=False)
+        updated.update(row[0] for row in done)
     return updated
 
 
@@ -271,67 +376,3 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
             if shown[point.id] in groups:
                 groups[shown[point.id]] = stored_groups(point.payload) or ()
         update_access(committer, groups, known)
-
-
-def _update_some(committer: Committer, groups: Mapping[str, Sequence[str]], known: Mapping[str, Known]) -> set[str]:
-    store, name = committer.store, committer.collection.name
-    ids = {key: [point_id(committer.index, key, number) for number in range(known[key].chunks)] for key in groups}
-    stored = {p.id: p.payload for p in store.retrieve(name, [i for some in ids.values() for i in some])}
-    changed: list[tuple[str, dict[str, Any]]] = []
-    rows: list[tuple[str, bytes, bytes, int]] = []
-    for key, some in groups.items():
-        points = {i: stored[i] for i in ids[key] if RESERVED_KEY in stored.get(i, {})}
-        if all(stored_groups(payload) == list(some) for payload in points.values()):
-            continue
-        row = known[key]
-        if row.pending or len(points) < row.chunks:  # what a dead run left: its documents stay as they are otherwise
-            access = access_part(some)
-            changed += [(i, {**old, RESERVED_KEY: {**old[RESERVED_KEY], **access}}) for i, old in points.items()]
-            continue
-        payload = with_groups(document_payload(points[ids[key][0]]), some)
-        payload_hash = hash_bytes(payload)
-        changed += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
-        rows.append((key, row.text_hash, payload_hash, row.chunks))
-    committer.mark_pending([row[0] for row in rows])
-    store.update_payloads(name, changed)
-    store.flush(name)
-    if rows:
-        with committer.committing():
-            committer.ledger.record(committer.collection.id, rows, clear_failures=False)
-    return {row[0] for row in rows}
-
-
-def update_payloads(committer: Committer, changed: DocumentBatch, known: Mapping[str, Known]) -> list[int]:
-    """Replace the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
-
-    Returns the positions of documents whose points are not as the ledger says: they have to be embedded after all.
-    Raises as `Store.retrieve` and `Store.update_payloads`.
-    """
-    damaged: list[int] = []
-    for first in range(0, len(changed), AT_A_TIME):
-        some = changed.take(list(range(first, min(first + AT_A_TIME, len(changed)))))
-        damaged += [first + row for row in _replace_some(committer, some, known)]
-    return damaged
-
-
-def _replace_some(committer: Committer, page: DocumentBatch, known: Mapping[str, Known]) -> list[int]:
-    store, name = committer.store, committer.collection.name
-    ids = {key: [point_id(committer.index, key, number) for number in range(known[key].chunks)] for key in page.keys}
-    stored = {p.id: p.payload for p in store.retrieve(name, [i for some in ids.values() for i in some])}
-    ours = {point for point, payload in stored.items() if RESERVED_KEY in payload}
-    whole = [row for row, key in enumerate(page.keys) if all(i in ours for i in ids[key])]
-    committer.mark_pending([page.keys[row] for row in whole])
-    payloads = [
-        (point, replaced_payload(stored[point], page.payloads[row], page.payload_hashes[row]))
-        for row in whole
-        for point in ids[page.keys[row]]
-    ]
-    store.update_payloads(name, payloads)
-    store.flush(name)
-    done = page.take(whole)
-    counts = [known[key].chunks for key in done.keys]
-    if len(done):
-        with committer.committing():
-            rows = zip(done.keys, done.text_hashes, done.payload_hashes, counts, strict=True)
-            committer.ledger.record(committer.collection.id, rows)
-    return [row for row in range(len(page)) if row not in set(whole)]

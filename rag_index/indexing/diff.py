@@ -8,11 +8,11 @@ is no news; neither is one whose write was interrupted, which the interrupted ru
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
-from rag_index.sources import scan_settings
+from rag_index.sources import has_digests, scan_settings
 from rag_index.sources.buckets import BucketLayout, add_rows
 
 if TYPE_CHECKING:
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import DocumentBatch
     from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import Collection, FailedDocument, Known, Ledger, WatchRecord
-    from rag_index.reports.outcome import IndexOutcome
-    from rag_index.settings import IndexSettings
+    from rag_index.ledger import Collection, FailedDocument, Known, Ledger
+    from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source, SourcePage
     from rag_index.sources.buckets import BucketDigest
 
@@ -37,10 +36,9 @@ class PageDiff:
     """What to do with the documents of a page. Each document is counted once."""
 
     to_embed: DocumentBatch
-    """New and changed documents."""
+    """New and changed documents, of which `new` are new."""
     new: int
     payload_only: DocumentBatch
-    """Documents whose payload alone changed."""
     unchanged: int
     empty: int
     """Documents without text, whatever has to be done with them."""
@@ -109,22 +107,27 @@ def _is_incomplete(failure: FailedDocument | None) -> bool:
     return failure is not None and failure.kind == "incomplete"
 
 
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """The comparison of one scan with what the watch has given."""
 
-    ledger: Ledger
-    alias: str
-    run_id: str
-    collection_id: int
-    settings: str
-    """The hash of what decides about the content of a document; "" if nobody watched when the scan began."""
-    inbox_number: int
-    """The last arrival in the ledger's inbox when the scan began."""
-    began: float
-    """When the scan began, in seconds since 1970."""
-    judged: bool
-    """Whether everything that is found changed had to come by the watch."""
+    def __init__(self, run: IndexRun, collection: Collection, *, rebuild: bool) -> None:
+        """Begin it. Call this before the first page: what arrives later may be seen."""
+        self._ledger, self._alias, self._run_id, self._cid = run.ledger, run.alias, run.run_id, collection.id
+        watch = run.ledger.watch(run.alias)
+        self.must_read_all = watch is not None and watch.full_number is not None
+        """Whether nobody knows what changed, so that rows which `changed_since` would leave unread count."""
+        self._inbox_number = 0 if watch is None else watch.last_number
+        self._began = run.ledger.clock()
+        self._settings = ""
+        """The hash of what decides about the content of a document; "" if nobody watched when the scan began."""
+        self.judged = False
+        """Whether everything that is found changed had to come by the watch."""
+        if watch is not None:
+            self._settings = f"{collection.id} {VERSION} {scan_settings(run.settings, run.index)}"
+            if run.options.single:
+                run.ledger.note_settings(run.alias, self._settings)
+            elif not (rebuild or run.options.allow_deletes):  # what was held back is nothing new
+                self.judged = run.ledger.begin_comparison(run.alias, self._settings)
 
     def note_page(self, page: PageDiff, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
         """Record the documents of a page whose content is not what the ledger has, before anything is written."""
@@ -135,15 +138,14 @@ class Comparison:
             row, failure = known.get(key), failed.get(key)
             if row is not None and (row.pending or (row.text_hash, row.payload_hash) == (text_hash, payload_hash)):
                 continue
-            if failure is not None and failure.text_hash == text_hash:
-                continue
-            found[key] = "new" if row is None else "changed"
+            if failure is None or failure.text_hash != text_hash:
+                found[key] = "new" if row is None else "changed"
         self._note(found)
 
     def note_deleted(self, keys: Sequence[str]) -> None:
         """Record documents that the source no longer has, before they are deleted."""
         if self.judged:
-            known = self.ledger.known(self.collection_id, keys)
+            known = self._ledger.known(self._cid, keys)
             self._note({key: "deleted" for key, row in known.items() if not row.pending})
 
     def complete(self, *, read_all: bool, all_deleted: bool) -> None:
@@ -151,36 +153,18 @@ class Comparison:
 
         If the delete guard refused deletions, the next scan finds them once more, and the watch gives them no more.
         """
-        number = self.inbox_number
-        with self.ledger.transaction():
+        number, began = self._inbox_number, self._began
+        with self._ledger.transaction():
             if read_all:
-                self.ledger.clear_changes(self.alias, number, compared=self.settings if all_deleted else "")
+                self._ledger.clear_changes(self._alias, number, compared=self._settings if all_deleted else "")
             if all_deleted:
-                cid, began = self.collection_id, self.began
-                self.ledger.complete_scan(self.alias, cid, number=number, began=began, read_all=read_all)
-        self.ledger.forget_missed(self.alias, self.run_id)
+                self._ledger.complete_scan(self._alias, self._cid, number=number, began=began, read_all=read_all)
+        self._ledger.forget_missed(self._alias, self._run_id)
 
     def _note(self, found: dict[str, str]) -> None:
-        if not found:
-            return
-        held = self.ledger.held_of(self.collection_id, list(found))  # a batch has read them, and was refused
-        changes = [(document_id(key), change) for key, change in found.items() if key not in held]
-        if changes:
-            self.ledger.note_mended(self.alias, self.run_id, self.inbox_number, changes)
-
-
-def begin_comparison(run: IndexRun, collection: Collection, watch: WatchRecord | None, *, rebuild: bool) -> Comparison:
-    """Return the comparison of a scan that begins. Call it before the first page: what arrives later may be seen."""
-    ledger, alias = run.ledger, run.alias
-    judged, settings = False, ""
-    if watch is not None:
-        settings = f"{collection.id} {VERSION} {scan_settings(run.settings, run.index)}"
-        if run.options.single:
-            ledger.note_settings(alias, settings)
-        elif not (rebuild or run.options.allow_deletes):  # what was held back is nothing new
-            judged = ledger.begin_comparison(alias, settings)
-    inbox_number = 0 if watch is None else watch.last_number
-    return Comparison(ledger, alias, run.run_id, collection.id, settings, inbox_number, ledger.clock(), judged)
+        held = self._ledger.held_of(self._cid, list(found)) if found else ()  # a batch read them, and was refused
+        if changes := [(document_id(key), change) for key, change in found.items() if key not in held]:
+            self._ledger.note_mended(self._alias, self._run_id, self._inbox_number, changes)
 
 
 def _not_as_known(page: PageDiff) -> Iterator[tuple[str, bytes, bytes]]:
@@ -201,23 +185,6 @@ class Counted(Protocol):
     skipped: int
 
 
-class Unread(NamedTuple):
-    """Numbers of documents that were not read, by what the ledger has of them."""
-
-    documents: int = 0
-    empty: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    def add_to(self, counts: Counted) -> None:
-        """Add them to the numbers of a run or of a plan."""
-        counts.documents += self.documents
-        counts.empty += self.empty
-        counts.failed += self.failed
-        counts.skipped += self.skipped
-        counts.unchanged += self.documents - self.empty - self.failed - self.skipped
-
-
 class LedgerScanState:
     """The `sources.ScanState` of one run, kept in the ledger. A source that reads everything does not use it.
 
@@ -227,23 +194,18 @@ class LedgerScanState:
 
     def __init__(
         self,
-        source: Source,
+        settings: Settings,
         index: IndexSettings,
+        source: Source,
         ledger: Ledger,
         collection_id: int,
         *,
         full: bool,
-        retry: bool,
+        retry: bool = False,
         single: bool = False,
-        settings: str = "",
-        digests: bool = False,
     ) -> None:
-        self._ledger = ledger
-        self._collection = collection_id
-        self._retry = retry
-        self._next_watermark: str | None = None
-        self._gives_stamps = False
-        self._settings = settings
+        self._ledger, self._cid, self._retry = ledger, collection_id, retry
+        self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
         before = ledger.scan_state(collection_id)
         self._full_at = ledger.clock()
         self.watermark: str | None = None
@@ -251,10 +213,11 @@ class LedgerScanState:
         self.last_watermark: str | None = None
         """The last watermark, even if everything has to be read; None if the settings of the index changed."""
         if before is not None and before.settings == self._settings and not full:
-            fresh = self._full_at - before.full_at < index.full_compare_days * DAY
-            self.watermark, self._full_at = (before.watermark, before.full_at) if fresh else (None, self._full_at)
             self.last_watermark = before.watermark
-        self._digests = digests
+            if self._full_at - before.full_at < index.full_compare_days * DAY:
+                self.watermark, self._full_at = before.watermark, before.full_at
+        self._next_watermark: str | None = None
+        self._gives_stamps = False
         self._read: dict[int, BucketDigest] = {}
         self._unread: set[int] = set()
         self._any_pages = False
@@ -268,9 +231,8 @@ class LedgerScanState:
 
     def digests(self) -> dict[int, str]:
         """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
-        unfinished = self._ledger.unfinished_buckets(self._collection, max_tries=None if self._retry else MAX_TRIES)
-        digests = self._ledger.digests(self._collection)
-        return {bucket: digest for bucket, digest in digests.items() if bucket not in unfinished}
+        unfinished = self._ledger.unfinished_buckets(self._cid, max_tries=None if self._retry else MAX_TRIES)
+        return {bucket: found for bucket, found in self._ledger.digests(self._cid).items() if bucket not in unfinished}
 
     def set_watermark(self, watermark: str) -> None:
         """Keep this watermark for the next scan, if this one reaches its end."""
@@ -278,38 +240,31 @@ class LedgerScanState:
 
     def must_read(self, keys: Sequence[str]) -> bool:
         """Return whether one of these documents is not committed in its current state, or has to be tried again."""
-        known = self._ledger.known(self._collection, keys)
-        failed = self._ledger.failures(self._collection, keys)
+        known, failed = self._ledger.known(self._cid, keys), self._ledger.failures(self._cid, keys)
         if any(self._retry or (failure.tries < MAX_TRIES and failure.kind == "failed") for failure in failed.values()):
             return True
         return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
 
     def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
         """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
-        committed = self._ledger.committed_stamps(self._collection, list(stamps))
+        committed = self._ledger.committed_stamps(self._cid, list(stamps))
         same = {key for key, stamp in committed.items() if stamps[key] == stamp}
-        return same - self._ledger.failures(self._collection).keys() if self._retry else same
+        return same - self._ledger.failures(self._cid).keys() if self._retry else same
 
     def keys_under(self, prefix: str) -> list[str]:
         """Return the keys of the known documents whose typed key begins with `prefix`."""
-        return self._ledger.keys_under(self._collection, prefix)
+        return self._ledger.keys_under(self._cid, prefix)
 
-    def note(self, page: SourcePage, outcome: IndexOutcome) -> int:
-        """Record a page that was read: count its unread documents as the ledger has them, and keep stamps and digests.
-
-        Returns how many documents it has that were not read.
-        """
-        unread = self.leave_unread(page)
-        unread.add_to(outcome)
+    def note(self, page: SourcePage) -> None:
+        """Keep the stamps and the digests of a page that was read."""
         if self._digests and not self._any_pages and self._has_other_buckets():
-            self._ledger.forget_digests(self._collection)  # a run that dies now leaves none of either kind
+            self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
         self._any_pages = True
         add_rows(self._read, page.digests.values())
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
-        self._ledger.note_files(self._collection, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
+        self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
-        return unread.documents
 
     def _has_other_buckets(self) -> bool:
         """Return whether the buckets of this scan may have other numbers than those of the last one."""
@@ -318,29 +273,35 @@ class LedgerScanState:
 
     def complete(self) -> None:
         """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""
-        if self._next_watermark is not None:
+        if (watermark := self._next_watermark) is not None:
             with self._ledger.transaction():
                 if self._digests:
                     digests = {bucket: digest.encode() for bucket, digest in self._read.items()}
-                    self._ledger.record_digests(self._collection, digests, unread=self._unread)
-                self._ledger.record_scan(
-                    self._collection, self._next_watermark, settings=self._settings, full_at=self._full_at
-                )
+                    self._ledger.record_digests(self._cid, digests, unread=self._unread)
+                self._ledger.record_scan(self._cid, watermark, settings=self._settings, full_at=self._full_at)
         if self._gives_stamps:
-            self._ledger.forget_unseen_files(self._collection)
+            self._ledger.forget_unseen_files(self._cid)
 
-    def leave_unread(self, page: SourcePage) -> Unread:
-        """Let the scan see the documents of a page that were not read, and count them as the ledger has them."""
+    def leave_unread(self, page: SourcePage, counts: Counted) -> int:
+        """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
+
+        Return how many these are.
+        """
+        documents, empty, failed, skipped = len(page.unread), 0, 0, 0
         if page.unread_buckets:
             self._unread.update(page.unread_buckets)
             self._ledger.leave_unread(page.unread_buckets)
-            return Unread(sum(page.unread_buckets.values()), *self._ledger.count_unread(self._collection))
-        return self._count_unread(page.unread) if page.unread else Unread()
-
-    def _count_unread(self, unread: Sequence[str]) -> Unread:
-        known = self._ledger.known(self._collection, unread)
-        failed = self._ledger.failures(self._collection, unread)  # tried often enough, and not changed since
-        failed = {key: failure for key, failure in failed.items() if failure.kind != "incomplete"}
-        skipped = sum(failure.kind == "skipped" for failure in failed.values())
-        empty = sum(row.chunks == 0 for key, row in known.items() if key not in failed)
-        return Unread(len(unread), empty, len(failed) - skipped, skipped)
+            documents = sum(page.unread_buckets.values())
+            empty, failed, skipped = self._ledger.count_unread(self._cid)
+        elif page.unread:
+            known = self._ledger.known(self._cid, page.unread)
+            listed = self._ledger.failures(self._cid, page.unread)  # tried often enough, and not changed since
+            kinds = {key: failure.kind for key, failure in listed.items() if failure.kind != "incomplete"}
+            skipped = sum(kind == "skipped" for kind in kinds.values())
+            failed, empty = len(kinds) - skipped, sum(not row.chunks for key, row in known.items() if key not in kinds)
+        counts.documents += documents
+        counts.empty += empty
+        counts.failed += failed
+        counts.skipped += skipped
+        counts.unchanged += documents - empty - failed - skipped
+        return documents

@@ -1,44 +1,68 @@
-"""Embed a shard: chunk its documents, embed or reuse each distinct text once, and split what is too long."""
+"""Embed a shard: chunk its documents, embed or reuse each distinct text once, and split what is too long.
+
+Documents that may kill the process that embeds them are embedded in a child. These suspects were pending when a run
+died, or are listed as failed. The flow's own process never embeds them, whatever the settings: the child may die in its
+place, and then the quarantine finds the document.
+"""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import socket
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument, EmbeddedShard, Failure, ShardStats, text_to_embed
+from rag_index.documents.batches import (
+    RESERVED_KEY,
+    ChunkedDocument,
+    EmbeddedShard,
+    Failure,
+    Shard,
+    ShardStats,
+    text_to_embed,
+)
 from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id, point_id
 from rag_index.documents.layout import TextLayout
+from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder, definitions, key_words, names_of
-from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
+from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
 from rag_index.machine.resources import peak_memory
+from rag_index.machine.watchdog import end_process_after
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
     from numpy.typing import NDArray
 
     from rag_index.chunking import Chunker
-    from rag_index.documents.batches import DocumentBatch, Shard
+    from rag_index.documents.batches import DocumentBatch
     from rag_index.documents.vectors import SparseVectors
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.embedders.bm25 import Bm25Model
-    from rag_index.ledger import Collection, Known, Ledger
+    from rag_index.indexing.scan import Scan
+    from rag_index.ledger import Collection, Ledger
+    from rag_index.reports.metrics import Stopwatch
     from rag_index.settings import EmbedderSettings, IndexSettings, Settings
     from rag_index.stores import Store
 
+Result = TypeVar("Result")
 NO_FIELDS = b"{}"
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
+REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
 MIN_SECONDS = 600.0
 TIMES_SLOWER = 30.0
 """How many times slower than measured, or than assumed before anything was, a shard may be: machines get busy."""
@@ -65,6 +89,10 @@ class EmbedJob:
     timeout: float | None = None
     """Seconds after which a process that is still at this shard is ended."""
 
+    def embed(self, embedder: Embedder) -> EmbeddedShard:
+        """Embed it: see `embed_shard`."""
+        return embed_shard(self.shard, self.chunker, embedder, bm25=self.bm25, known=self.known)
+
 
 def embed_shard(
     shard: Shard,
@@ -82,7 +110,7 @@ def embed_shard(
     Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
     """
     started = time.perf_counter()
-    before = replace(embedder.stats, host_seconds=dict(embedder.stats.host_seconds))
+    before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
     vectors: Vectors = dict(known)
     chunked = chunker.chunk(shard.documents)
     chunk_seconds = time.perf_counter() - started
@@ -99,18 +127,13 @@ def embed_shard(
         sent_bytes=sum(map(byte_count, sent)),
         repeated=len(made) - len(set(made)),
         reused=len(texts) - len(made),
-        requests=after.requests - before.requests,
-        retries=after.retries - before.retries,
-        splits=after.splits - before.splits,
-        rate_limited=after.rate_limited - before.rate_limited,
+        **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},
         chars=shard.chars,
         chunk_seconds=chunk_seconds,
         contexts_made=sum(counts.made for counts in contexts),
         contexts_cached=sum(counts.cached for counts in contexts),
         contexts_missing=sum(counts.missing for counts in contexts),
-        host_seconds={
-            host: seconds - before.host_seconds.get(host, 0.0) for host, seconds in after.host_seconds.items()
-        },
+        host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
         worker=f"{socket.gethostname()}:{os.getpid()}",
         symbols=dict(sum((Counter(document.symbols) for document in whole if document.symbols), Counter())),
         peak_memory=peak_memory(),
@@ -184,32 +207,25 @@ def _sparse_vectors(
     bm25: Bm25Model, documents: DocumentBatch, chunked: list[ChunkedDocument], texts: list[str]
 ) -> SparseVectors:
     """Return a sparse vector for each chunk, of what is embedded, and of the document's key or the code's names."""
+    rows = [row for row, document in enumerate(chunked) for _ in document.chunks]
     if bm25.identifiers:
+        own = [payload for one in chunked for payload in one.payloads or [NO_FIELDS] * len(one.chunks)]
         payloads = [
-            {**decode_payload(payload), **decode_payload(own)}
-            for payload, document in zip(documents.payloads, chunked, strict=True)
-            for own in document.payloads or [NO_FIELDS] * len(document.chunks)
+            {**decode_payload(documents.payloads[row]), **decode_payload(payload)}
+            for row, payload in zip(rows, own, strict=True)
         ]
-        texts = [
-            f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}\n{text}"
-            for payload, text in zip(payloads, texts, strict=True)
-        ]
+        heads = [f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}" for payload in payloads]
     elif bm25.version > 1:
-        keys = [
-            key_words(document_id(key))
-            for key, document in zip(documents.keys, chunked, strict=True)
-            for _ in document.chunks
-        ]
-        texts = [f"{key}\n{text}" if key else text for key, text in zip(keys, texts, strict=True)]
+        words = [key_words(document_id(key)) for key in documents.keys]
+        heads = [words[row] for row in rows]
+    else:
+        heads = [""] * len(rows)
+    texts = [f"{head}\n{text}" if head else text for head, text in zip(heads, texts, strict=True)]
     encoder = Bm25Encoder(bm25)
     if len(encoder.languages) == 1 or not documents.layouts:
         return encoder.documents(texts)
-    languages = [
-        TextLayout.decode(layout).language if layout else ""
-        for layout, document in zip(documents.layouts, chunked, strict=True)
-        for _ in document.chunks
-    ]
-    return encoder.documents(texts, languages)
+    languages = [TextLayout.decode(layout).language if layout else "" for layout in documents.layouts]
+    return encoder.documents(texts, [languages[row] for row in rows])
 
 
 def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:
@@ -239,6 +255,7 @@ def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_pe
     return MIN_SECONDS + waits
 
 
+@dataclass(frozen=True, slots=True)
 class VectorReuse:
     """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
 
@@ -251,30 +268,32 @@ class VectorReuse:
     the one that the run writes to: pending documents still have points there, each with the text of its vector.
     """
 
-    def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection, *, own: bool = False) -> None:
-        self._index = index
-        self._ledger = ledger
-        self._store = store
-        self._collection = collection
-        self._own = own
+    index: str
+    ledger: Ledger
+    store: Store
+    collection: Collection
+    own: bool = False
 
     def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
         """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
-        known = self._ledger.known(self._collection.id, keys)
-        if text_hashes:
-            known |= self._renamed(keys, text_hashes, known)
+        cid = self.collection.id
+        known = self.ledger.known(cid, keys)
+        if text_hashes:  # documents with the text of a new one, under another key
+            texts = zip(keys, text_hashes, strict=True)
+            new = {text for key, text in texts if key not in known or not known[key].chunks}
+            known |= self.ledger.known(cid, self.ledger.keys_of_texts(cid, sorted(new)))
         ids = [
-            point_id(self._index, key, number)
+            point_id(self.index, key, number)
             for key, row in known.items()
-            if self._own or not row.pending
+            if self.own or not row.pending
             for number in range(row.chunks)
         ]
         found: dict[str, NDArray[np.float32]] = {}
         for first in range(0, len(ids), 1000):
             try:
-                stored = self._store.retrieve(self._collection.name, ids[first : first + 1000], vectors=True)
+                stored = self.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
             except StoreError as error:  # an unreadable collection is what a rebuild is for
-                logger.warning("vectors of %s cannot be reused: %s", self._collection.name, error)
+                logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
                 return found
             for point in stored:
                 if point.vector is not None:
@@ -282,12 +301,6 @@ class VectorReuse:
                     text = text_to_embed(ours.get("context", ""), ours["text"])
                     found[text] = np.asarray(point.vector, dtype=np.float32)
         return found
-
-    def _renamed(self, keys: Sequence[str], text_hashes: Sequence[bytes], known: dict[str, Known]) -> dict[str, Known]:
-        """Return the ledger's rows of documents with the same text as one of the new documents, under another key."""
-        texts = zip(keys, text_hashes, strict=True)
-        new = {text for key, text in texts if key not in known or not known[key].chunks}
-        return self._ledger.known(self._collection.id, self._ledger.keys_of_texts(self._collection.id, sorted(new)))
 
 
 def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: EmbedderIdentity) -> VectorReuse | None:
@@ -299,3 +312,113 @@ def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: Emb
     if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (live.store_id, identity.fingerprint):
         return None
     return VectorReuse(index, ledger, store, live)
+
+
+def quarantine(suspects: Iterable[Shard], run_alone: Callable[[Shard], Result]) -> Iterator[Result | EmbeddedShard]:
+    """Run each suspect alone, split one that kills its process again, and yield all results.
+
+    `run_alone` raises ProcessDied if the process of its shard dies. A single document that does it is listed as failed.
+    """
+    waiting = deque(suspects)
+    while waiting:
+        suspect = waiting.popleft()
+        try:
+            yield run_alone(suspect)
+        except ProcessDied:
+            if len(suspect.documents) > 1:
+                waiting.extendleft(reversed(parts_of(suspect)))
+            else:
+                yield _poison(suspect)
+
+
+def parts_of(shard: Shard, count: int = 8) -> list[Shard]:
+    """Split a shard into up to `count` parts of its documents, in order."""
+    documents = len(shard.documents)
+    size = -(-documents // count)
+    ranges = [range(first, min(first + size, documents)) for first in range(0, documents, size)]
+    batches = [shard.documents.take(list(rows)) for rows in ranges]
+    return [Shard(shard.index, shard.number, batch, sum(map(len, batch.texts))) for batch in batches]
+
+
+def _poison(shard: Shard) -> EmbeddedShard:
+    """Return a shard as embedded with all its documents failed, because they kill the process that embeds them."""
+    reason = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
+    documents = shard.documents
+    failures = [Failure(k, reason, h, died=True) for k, h in zip(documents.keys, documents.text_hashes, strict=True)]
+    nothing = np.empty((0, 0), dtype=np.float32)
+    return EmbeddedShard(shard.index, shard.number, documents.take([]), [], nothing, failures, ShardStats())
+
+
+def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[EmbeddedShard]:
+    """Embed a shard of suspects in the child; yield it, or its parts if the child died."""
+    return quarantine([shard], lambda part: child.embed(scan.job(part)))
+
+
+class ChildEmbedder:
+    """A process that embeds one shard at a time, and is started again after a death. It ends when its parent dies."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+        self._child: tuple[BaseProcess, Connection] | None = None
+
+    def embed(self, job: EmbedJob) -> EmbeddedShard:
+        """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `embed_shard`."""
+        if self._child is None:
+            self._child = _start()
+        _, connection = self._child
+        try:
+            with self._stopwatch.stage("embed"):
+                connection.send(job)
+                answer: EmbeddedShard | BaseException = connection.recv()
+        except (EOFError, OSError) as error:
+            self.close()
+            raise ProcessDied("the process that embeds died") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process at once, whatever it is doing."""
+        if self._child is not None:
+            process, connection = self._child
+            self._child = None
+            connection.close()
+            process.kill()
+            process.join()
+
+
+def _start() -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), name="suspects", daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _serve(connection: Connection) -> None:
+    """Embed shards until the parent closes its end: the main function of the child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    embedder: Embedder | None = None
+    while True:
+        try:
+            job: EmbedJob = connection.recv()
+        except EOFError:
+            return
+        try:
+            embedder = embedder or open_embedder(job.embedder, expected=job.identity)
+            with end_process_after(job.timeout):
+                answer: EmbeddedShard | RagIndexError = job.embed(embedder)
+        except RagIndexError as error:
+            answer = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
+            answer = TerminalError(f"embedding in a child process failed: {type(error).__name__}: {error}")
+        connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -44,12 +44,12 @@ def prune(settings: Settings, ledger: Ledger) -> None:
 
 def _indexed_texts(ledger: Ledger) -> Iterator[tuple[str, list[bytes]]]:
     """Yield the recipe of each collection that has contexts, with the text hashes of its documents, page by page."""
-    for collection_id, chunking in ledger.chunkings():
-        if not (recipe := recipe_in(chunking)):
+    for collection in ledger.collections():
+        if not (recipe := recipe_in(collection.chunking)):
             continue
-        yield recipe, [failure.text_hash for failure in ledger.failures(collection_id).values()]
+        yield recipe, [failure.text_hash for failure in ledger.failures(collection.id).values()]
         after = ""
-        while page := ledger.rows(collection_id, after=after):
+        while page := ledger.rows(collection.id, after=after):
             yield recipe, [row.text_hash for _, row in page]
             after = page[-1][0]
 
@@ -70,11 +70,7 @@ class KeptIndex:
 
 
 def kept_index(settings: Settings, name: str) -> KeptIndex:
-    """Return what is kept of an index. Neither store nor index is locked.
-
-    Raises:
-        UnknownIndex: nothing is kept of an index of that name.
-    """
+    """Return what is kept of an index, or raise UnknownIndex. Neither store nor index is locked."""
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)

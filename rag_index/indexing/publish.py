@@ -1,6 +1,6 @@
 """Publishing: verify a collection, move the alias to it, keep some older collections, drop the rest; and roll back.
 
-The guards of publishing (too many failed, too few left) are in `delete_guard`; the gate is in `evaluation.gate`.
+What the delete guard asks is in `delete_guard`, and the gate in `evaluation.gate`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
 from rag_index.evaluation.golden import without_documents
 from rag_index.evaluation.nonsense import MIN_DOCUMENTS, ask_own_texts
 from rag_index.indexing.commit import carry_access
-from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
+from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.ledger import Channels
-from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, VectorQuery
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Ledger
+    from rag_index.settings import GateSettings
     from rag_index.stores import Store
 
 SAMPLE = 20
@@ -58,16 +58,14 @@ def verify_counts(ledger: Ledger, store: Store, collection: Collection, *, writt
         stored -= store.count(name, keys=ledger.pending_keys(collection.id))
     if stored == totals.points:
         return totals.documents, stored
-    if written:
-        raise StoreMismatch(
-            f"after the run {name} holds {stored:,} points, the ledger explains {totals.points:,}: "
-            "another program writes to it? `rag-index doctor` shows the difference"
-        )
-    raise StoreMismatch(
-        f"collection {name} holds {stored:,} points, the ledger explains {totals.points:,}: "
-        "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, "
-        "`rag-index rebuild` rebuilds the index"
+    where = f"after the run {name}" if written else f"collection {name}"
+    remedy = (
+        "another program writes to it? `rag-index doctor` shows the difference"
+        if written
+        else "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, `rag-index rebuild` "
+        "rebuilds the index"
     )
+    raise StoreMismatch(f"{where} holds {stored:,} points, the ledger explains {totals.points:,}: {remedy}")
 
 
 def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> str:
@@ -114,10 +112,8 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     longer had, which therefore come back. If the index has `access`, or its live collection has groups, all documents
     first get the groups that they have there, and those that come back get none: rights that were taken away stay away.
 
-    Raises:
-        SettingsError: there is none to go back to.
-        StoreMismatch: nobody knows which rights to correct: store and ledger do not belong together, or the collection
-            was put back to an older copy.
+    Raises SettingsError if there is none to go back to, StoreMismatch if store and ledger do not belong together, so
+    that nobody knows which rights to correct, and StoreRestored if the collection was put back to an older copy.
     """
     live = store.aliases().get(alias)
     there = store.collections()
@@ -140,32 +136,6 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
 
 
-def _ask_gate(run: IndexRun, rebuilt: Collection, verified: str) -> Publication:
-    """Return what the gate of the index says; if the collections cannot be asked, that is a reason to refuse."""
-    gate, index, store, queries = run.index.gate, run.index.name, run.store, run.golden
-    live = store.aliases().get(run.alias)
-    if gate is None:
-        return Publication(verified)
-    if run.options.allow_loss or live is None:
-        return Publication(verified, notes=[NOT_ASKED if run.options.allow_loss else NOTHING_LIVE])
-    gone = gone_documents(run.ledger, run.index, rebuilt.id, queries)
-    queries = without_documents(queries, gone) or queries  # if all are gone, the ids are wrong, which the verdict says
-    run.progress.say(f"asking {len(queries):,} golden queries")
-    try:
-        with run.stopwatch.stage("gate"):
-            before, after = ask(run.settings, run.index, queries, store, [live, rebuilt.name])
-    except RagIndexError as error:
-        reason = (
-            f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
-            f"({_cause(error)}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
-        )
-        return Publication(verified, refused=reason)
-    verdict = judge(gate, queries, before, after, gone)
-    if not verdict.passed:
-        return Publication(verified, refused=verdict.refusal(rebuilt.name, index), gate=verdict)
-    return Publication(f"{verified}; {verdict.sentence()}", gate=verdict, notes=list(verdict.notes()))
-
-
 class GoldenWatch:
     """The gate's question about an ordinary run that changes much of the live collection. It reports and never refuses.
 
@@ -186,13 +156,11 @@ class GoldenWatch:
     def before_writing(self, *, more_to_read: bool) -> None:
         """Ask the queries if much of the collection will change, or may change because the source is not read yet."""
         if self._before is None and self._documents and (more_to_read or self._changes_much):
-            self._queries = self._queries or self._read()
             self._before = self._ask()
 
     def report(self) -> None:
         """Ask again if much has changed, and say in the outcome what that did to the golden queries."""
         run, gate, before = self._run, self._run.index.gate, self._before
-        self._before = None
         if gate is None or before is None or not self._changes_much or (after := self._ask()) is None:
             return
         gone = gone_documents(run.ledger, run.index, self._collection.id, self._queries)
@@ -210,22 +178,15 @@ class GoldenWatch:
     def _changes_much(self) -> bool:
         return self._changed > MUCH * self._documents
 
-    def _read(self) -> Sequence[GoldenQuery]:
-        try:
-            return check_gate(self._run.settings, self._run.index)
-        except SettingsError as error:
-            self._run.outcome.say(f"golden queries were not asked: {error}")
-            return ()
-
     def _ask(self) -> Answers | None:
         run = self._run
-        if not self._queries:
-            return None
         try:
+            self._queries = self._queries or check_gate(run.settings, run.index)
             with run.stopwatch.stage("gate"):
                 return ask(run.settings, run.index, self._queries, run.store, [self._collection.name])[0]
         except RagIndexError as error:
             run.outcome.say(f"golden queries were not asked: {_cause(error)}")
+            self._documents = 0  # and they are not asked again
             return None
 
 
@@ -259,34 +220,57 @@ def _cause(error: RagIndexError) -> str:
     return cause
 
 
-def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool) -> Publication:
-    """Move the alias to the rebuilt collection, unless a guard refuses.
+def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool) -> bool:
+    """Move the alias to the rebuilt collection, unless a guard refuses; say so in the outcome, and return whether.
 
-    Args:
-        run: The run that rebuilt it, which is only read.
-        collection: The new collection.
-        identity: That of the embedder that embedded it.
-        first: Whether no collection is live, so that there is nothing to compare it with.
-
-    Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
+    `identity` is that of the embedder that embedded it. With `first`, no collection is live, so there is nothing to
+    compare it with. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
     """
-    ledger, store, limits = run.ledger, run.store, run.settings.run
+    ledger, store, outcome, limits = run.ledger, run.store, run.outcome, run.settings.run
     with closing(open_embedder(run.settings.embedder, expected=identity)) as embedder:
-        verified = verify_sample(ledger, store, run.index.name, collection, embedder)
-    guard = None
-    if first:  # nothing better is live: as without bulk, what failed is only listed
-        publication = Publication(verified, notes=[NOTHING_LIVE] if run.index.gate is not None else [])
-    else:
-        live = ledger.collection(store.aliases().get(run.alias, ""))
-        if live is not None and not run.options.allow_deletes:
+        outcome.verified = verify_sample(ledger, store, run.index.name, collection, embedder)
+    guard, refused = None, ""
+    if not first:  # else nothing better is live: as without bulk, what failed is only listed
+        if (live := run.live) is not None and not run.options.allow_deletes:
             guard = DeleteGuard(ledger, live, limits.delete_guard)
-        refused = too_few_left(collection.name, guard.loss_by(collection), limits.delete_guard) if guard else ""
-        refused = refused or too_many_failed(
-            collection.name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed
+            refused = guard.replacement_refused(collection)
+        if not refused and outcome.failed > limits.tolerate_failed * max(1, outcome.documents):
+            refused = (
+                f"{outcome.failed:,} documents failed, so the rebuilt {collection.name} was not published; "
+                "correct them and run again, or raise tolerate_failed"
+            )
+    if not refused and run.index.gate is not None:
+        refused = _ask_gate(run, run.index.gate, None if first else store.aliases().get(run.alias), collection)
+    if refused:
+        outcome.hold(refused)
+        return False
+    if guard is not None:
+        guard.hand_over(collection)
+    publish_collection(ledger, store, collection, keep=run.settings.store.keep_previous)
+    return True
+
+
+def _ask_gate(run: IndexRun, gate: GateSettings, live: str | None, rebuilt: Collection) -> str:
+    """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
+    index, outcome, queries = run.index.name, run.outcome, run.golden
+    if live is None or run.options.allow_loss:
+        outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
+        return ""
+    gone = gone_documents(run.ledger, run.index, rebuilt.id, queries)
+    queries = without_documents(queries, gone) or queries  # if all are gone, the ids are wrong, which the verdict says
+    run.progress.say(f"asking {len(queries):,} golden queries")
+    try:
+        with run.stopwatch.stage("gate"):
+            before, after = ask(run.settings, run.index, queries, run.store, [live, rebuilt.name])
+    except RagIndexError as error:
+        return (
+            f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
+            f"({_cause(error)}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
         )
-        publication = Publication(verified, refused) if refused else _ask_gate(run, collection, verified)
-    if not publication.refused:
-        if guard is not None:
-            guard.hand_over(collection)
-        publish_collection(ledger, store, collection, keep=run.settings.store.keep_previous)
-    return publication
+    verdict = outcome.gate = judge(gate, queries, before, after, gone)
+    if not verdict.passed:
+        return verdict.refusal(rebuilt.name, index)
+    outcome.verified += f"; {verdict.sentence()}"
+    for note in verdict.notes():
+        outcome.say(note)
+    return ""

@@ -1,30 +1,104 @@
 """Store and ledger brought together, if one of them was restored from an older copy: every point is compared.
 
-Whether that is so is seen by the marks of their last commits (`commit.py`).
+Whether that is so is seen by the marks of their last commits (`commit.py`). What was read from store and source is
+recorded in temporary tables beside the ledger's own, and SQL compares them with the ledger. They are on disk, so memory
+does not grow with the corpus, and they disappear with the connection.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import sqlalchemy as sa
+from sqlalchemy import Integer, LargeBinary, Text
+
+from rag_index.database.sqlite import insert_for
 from rag_index.documents.access import document_payload
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import next_mark
-from rag_index.indexing.scratch import Orphan, PointTally, Scratch
+from rag_index.ledger.tables import documents, failed_documents, filled, optional, primary, temporary
 from rag_index.stores import BM25
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
 PAGE_POINTS = 1000
+MAX_EXAMPLES = 5
+"""Keys that a result names."""
+LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
+
+_metadata = sa.MetaData()
+tallies = temporary(
+    _metadata,
+    "scratch_tallies",
+    primary(key=Text),
+    filled(points=Integer, miscounted=Integer, altered=Integer, wordless=Integer),
+)
+rebuilt = temporary(
+    _metadata,
+    "scratch_rebuilt",
+    primary(key=Text),
+    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, points=Integer, doubtful=Integer),
+)
+orphans = temporary(_metadata, "scratch_orphans", primary(id=Text), optional(key=Text), filled(unknown=Integer))
+in_source = temporary(_metadata, "scratch_in_source", primary(key=Text))
+not_empty = temporary(_metadata, "scratch_not_empty", primary(key=Text))
+
+d, t = documents.c, tallies.c
+_RIGHT = (t.points >= d.chunks) & (t.miscounted == 0)
+WRONG = {
+    "missing": t.key.is_(None),
+    "miscounted": ~_RIGHT,
+    "altered": _RIGHT & (t.altered > 0),
+    "wordless": _RIGHT & (t.altered == 0) & (t.wordless > 0),
+}
+"""The conditions for documents that are done, should have points and have none, or another number of points than the
+ledger says, or at least one that disagrees with the ledger, or one that lacks its sparse vector."""
+IN_SOURCE = (orphans.c.unknown == 1) & orphans.c.key.in_(sa.select(in_source.c.key))
+"""The condition for orphans that are chunks of a document of the source."""
+
+
+class PointTally(NamedTuple):
+    """Counts over some or all of the points of one document."""
+
+    points: int = 0
+    miscounted: int = 0
+    """Points that state another number of chunks than the ledger."""
+    altered: int = 0
+    """Points whose payload or hashes are not the ledger's."""
+    wordless: int = 0
+    """Points that lack the sparse vector of their words."""
+
+
+NO_POINTS = PointTally()
+
+
+class Orphan(NamedTuple):
+    """A point that the ledger does not explain."""
+
+    id: str
+    key: str | None
+    unknown: bool
+    """True if a run would give a chunk of `key` this id, but the ledger does not know that document."""
+    ours: bool
+    """True if a run would give a chunk of `key` this id, whether or not the ledger knows that document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The number of documents or points that match a query, and some of their keys."""
+
+    count: int
+    keys: list[str]
 
 
 def reconcile(
@@ -71,41 +145,62 @@ def compare_points(
     canonical = collection.chunking.endswith(f"canonical-{VERSION}")
     words = _lacking_words(store, collection.name)
     for page in pages(store.scroll(collection.name, vectors=words is not None, page=PAGE_POINTS)):
-        keys = {key for point in page if (key := typed_key(point, index)) is not None}
-        known = ledger.known(collection.id, sorted(keys))
+        keys = [typed_key(point, index) for point in page]
+        known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))
         tallies: dict[str, PointTally] = {}
         orphans: list[Orphan] = []
-        for point in page:
-            key = typed_key(point, index)
-            row = known.get(key) if key is not None else None
+        for key, point in zip(keys, page, strict=True):
+            row = known.get(key or "")
             if key is None or row is None:
-                orphans.append(
-                    Orphan(point.id, key or _claimed_key(point), unknown=key is not None, ours=key is not None)
-                )
+                orphans.append(Orphan(point.id, key or _claimed_key(point), unknown=bool(key), ours=bool(key)))
             elif not row.pending:
                 ours = point.payload[RESERVED_KEY]
                 if ours["chunk"] >= row.chunks:
                     orphans.append(Orphan(point.id, key, unknown=False, ours=True))
-                else:
-                    tally = tallies.get(key, PointTally())
-                    tallies[key] = PointTally(
-                        tally.points + 1,
-                        tally.miscounted + (ours.get("chunks") != row.chunks),
-                        tally.altered + _is_altered(point, key, row, canonical=canonical),
-                        tally.wordless + (words is not None and _is_wordless(point, words)),
-                    )
+                    continue
+                altered = _is_altered(point, key, row, canonical=canonical)
+                wordless = words is not None and point.sparse is None and bool(words.query(str(ours.get("text", ""))))
+                found = 1, int(ours.get("chunks") != row.chunks), int(altered), int(wordless)
+                tallies[key] = PointTally(*map(sum, zip(tallies.get(key, NO_POINTS), found, strict=True)))
         yield tallies, orphans
+
+
+def _lacking_words(store: Store, name: str) -> Bm25Encoder | None:
+    """Return what makes the collection's sparse vectors if some points have none; None if there is nothing to look for.
+
+    A point without a word has none, and lacks nothing.
+    """
+    model = Bm25Model.from_metadata(store.metadata(name).get(BM25))
+    return None if model is None or store.count_sparse(name) == store.count(name) else Bm25Encoder(model)
+
+
+def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
+    """Return whether a payload disagrees with the ledger.
+
+    Its content is compared only if it is `canonical`, that is, written in today's version of canonical JSON.
+    """
+    ours, payload_hash = point.payload[RESERVED_KEY], row.payload_hash.hex()
+    return (
+        ours.get("payload_hash") != payload_hash
+        or ours.get("text_hash") != row.text_hash.hex()
+        or ours.get("document_id") != document_id(key)
+        or not isinstance(ours.get("text"), str)
+        or (canonical and content_hash(point) != payload_hash)
+    )
 
 
 def typed_key(point: StoredPoint, index: str) -> str | None:
     """Return the key of the document that a point is a chunk of; None if this index would not write such a point."""
+    key = _claimed_key(point)
+    chunk = point.payload[RESERVED_KEY].get("chunk") if key else None
+    return key if key and type(chunk) is int and point.id == point_id(index, key, chunk) else None
+
+
+def _claimed_key(point: StoredPoint) -> str | None:
+    """Return the key that a point's payload names, whether or not the point is a chunk of that document."""
     ours = point.payload.get(RESERVED_KEY)
-    if not isinstance(ours, dict):
-        return None
-    key, chunk = ours.get("key"), ours.get("chunk")
-    if not isinstance(key, str) or not key or type(chunk) is not int or point.id != point_id(index, key, chunk):
-        return None
-    return key
+    key = ours.get("key") if isinstance(ours, dict) else None
+    return key if isinstance(key, str) and key else None
 
 
 def content_hash(point: StoredPoint) -> str:
@@ -120,40 +215,125 @@ def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[li
         yield page
 
 
-def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
-    """Return whether a payload disagrees with the ledger.
+class Scratch:
+    """The temporary tables, on the ledger's connection."""
 
-    Its content is compared only if it is `canonical`, that is, written in today's version of canonical JSON.
-    """
-    ours = point.payload[RESERVED_KEY]
-    payload_hash = row.payload_hash.hex()
-    return (
-        ours.get("payload_hash") != payload_hash
-        or ours.get("text_hash") != row.text_hash.hex()
-        or ours.get("document_id") != document_id(key)
-        or not isinstance(ours.get("text"), str)
-        or (canonical and content_hash(point) != payload_hash)
-    )
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._insert = insert_for(ledger.engine.dialect)
+        with ledger.transaction() as connection:
+            _metadata.create_all(connection, checkfirst=False)  # temporary tables of a new connection: never there yet
 
+    def clear(self) -> None:
+        """Delete all rows."""
+        for table in _metadata.sorted_tables:
+            self._write(table.delete())
 
-def _lacking_words(store: Store, name: str) -> Bm25Encoder | None:
-    """Return what makes the collection's sparse vectors if some points have none; None if there is nothing to look for.
+    # What was read
 
-    A point without a word has none, and lacks nothing.
-    """
-    model = Bm25Model.from_metadata(store.metadata(name).get(BM25))
-    if model is None or store.count_sparse(name) == store.count(name):
-        return None
-    return Bm25Encoder(model)
+    def add_tallies(self, page: Mapping[str, PointTally]) -> None:
+        """Add the tallies of a page of points, by document key."""
+        insert = self._insert(tallies)
+        sums = {name: t[name] + insert.excluded[name] for name in PointTally._fields}
+        rows = [{"key": key, **tally._asdict()} for key, tally in page.items()]
+        self._write(insert.on_conflict_do_update(index_elements=["key"], set_=sums), rows)
 
+    def add_orphans(self, page: Iterable[Orphan]) -> None:
+        """Add points that the ledger does not explain."""
+        self._add(orphans, [{"id": o.id, "key": o.key, "unknown": int(o.unknown)} for o in page])
 
-def _is_wordless(point: StoredPoint, words: Bm25Encoder) -> bool:
-    """Return whether a point has no sparse vector although its text has words."""
-    return point.sparse is None and bool(words.query(str(point.payload[RESERVED_KEY].get("text", ""))))
+    def add_source_keys(self, keys: Iterable[str]) -> None:
+        """Add documents of the source."""
+        self._add(in_source, [{"key": key} for key in keys])
 
+    def add_not_empty(self, keys: Iterable[str]) -> None:
+        """Add documents that have text, although the ledger has them as empty."""
+        self._add(not_empty, [{"key": key} for key in keys])
 
-def _claimed_key(point: StoredPoint) -> str | None:
-    """Return the key that a point's payload names, although the point is not a chunk of that document."""
-    ours = point.payload.get(RESERVED_KEY)
-    key = ours.get("key") if isinstance(ours, dict) else None
-    return key if isinstance(key, str) and key else None
+    def add_rebuilt(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add what a page of points says about its documents: rows of `rebuilt`, one per document."""
+        insert, r = self._insert(rebuilt), rebuilt.c
+        new = insert.excluded
+        differ = sa.or_(*[r[name] != new[name] for name in ("text_hash", "payload_hash", "chunks")])
+        sums = {"points": r.points + new.points, "doubtful": r.doubtful + new.doubtful + sa.case((differ, 1), else_=0)}
+        self._write(insert.on_conflict_do_update(index_elements=["key"], set_=sums), list(rows))
+
+    # What is wrong
+
+    def wrong(self, collection_id: int, kind: Literal["missing", "miscounted", "altered", "wordless"]) -> Matches:
+        """Find documents whose points are wrong in one way: see `WRONG`, and `add_not_empty`."""
+        return self._find(*self._compare(collection_id, WRONG[kind]))
+
+    def mark_wrong_as_pending(self, collection_id: int) -> None:
+        """Mark all documents that are wrong in some way as pending."""
+        source, where = self._compare(collection_id, sa.or_(*WRONG.values()))
+        keys = sa.select(d.key).select_from(source).where(where).correlate(None)
+        ours = (d.collection_id == collection_id) & d.key.in_(keys)
+        self._write(documents.update().where(ours).values(pending=1))
+
+    def _compare(self, collection_id: int, wrong: sa.ColumnElement[bool]) -> tuple[Any, sa.ColumnElement[bool]]:
+        """Return the ledger's documents joined with their tallies, and a condition for the done ones that are wrong."""
+        has_text = (d.chunks > 0) | d.key.in_(sa.select(not_empty.c.key))
+        done = (d.collection_id == collection_id) & (d.pending == 0) & has_text
+        return documents.outerjoin(tallies, t.key == d.key), done & wrong
+
+    def pending(self, collection_id: int) -> Matches:
+        """Find documents whose write a run began and did not confirm."""
+        return self._find(documents, (d.collection_id == collection_id) & (d.pending == 1))
+
+    def failed(self, collection_id: int) -> Matches:
+        """Find documents listed as failed or incomplete; those that a rule of the source skips are not wrong."""
+        f = failed_documents.c
+        return self._find(failed_documents, (f.collection_id == collection_id) & (f.kind != "skipped"), f.key)
+
+    def count_gone(self, collection_id: int) -> int:
+        """Count the documents of the ledger that the source no longer has."""
+        unseen = d.key.not_in(sa.select(in_source.c.key))
+        return self._find(documents, (d.collection_id == collection_id) & unseen).count
+
+    def orphans(self) -> Matches:
+        """Find points that neither ledger nor source explains; those without a document's key are named by their id."""
+        return self._find(orphans, ~IN_SOURCE, sa.func.coalesce(orphans.c.key, orphans.c.id))
+
+    def orphan_ids(self, *, after: str = "") -> list[str]:
+        """Return the next ids, in order, of points that neither ledger nor source explains."""
+        statement = sa.select(orphans.c.id).where(~IN_SOURCE, orphans.c.id > after).order_by(orphans.c.id).limit(1000)
+        with self._ledger.transaction() as connection:
+            return list(connection.scalars(statement))
+
+    def unknown_documents(self) -> Matches:
+        """Find documents that the source and the store have and the ledger does not."""
+        distinct = sa.select(orphans.c.key).where(IN_SOURCE).distinct().subquery()
+        return self._find(distinct, sa.true(), distinct.c.key)
+
+    # Rows of the ledger
+
+    def add_unknown_as_pending(self, collection_id: int) -> None:
+        """Add a pending ledger row for each document of `unknown_documents`."""
+        keys = sa.select(orphans.c.key).where(IN_SOURCE).distinct().subquery()
+        empty = sa.literal(b"", sa.LargeBinary)
+        rows = sa.select(sa.literal(collection_id), keys.c.key, empty, empty, sa.literal(0), sa.literal(1))
+        insert = self._insert(documents).from_select(LEDGER_COLUMNS, rows.where(sa.true()))
+        self._write(insert.on_conflict_do_nothing())
+
+    def write_rebuilt(self, collection_id: int) -> None:
+        """Write the rows of `add_rebuilt` to the ledger, then clear them; a document that is not whole is pending."""
+        r = rebuilt.c
+        pending = sa.case(((r.points == r.chunks) & (r.doubtful == 0), 0), else_=1)
+        rows = sa.select(sa.literal(collection_id), r.key, r.text_hash, r.payload_hash, r.chunks, pending)
+        self._write(documents.insert().from_select(LEDGER_COLUMNS, rows))
+        self._write(rebuilt.delete())
+
+    def _find(self, source: Any, where: sa.ColumnElement[bool], column: Any = d.key) -> Matches:
+        with self._ledger.transaction() as connection:
+            count = connection.scalar(sa.select(sa.func.count()).select_from(source).where(where))
+            examples = sa.select(column).select_from(source).where(where).distinct().order_by(column)
+            return Matches(int(count or 0), list(connection.scalars(examples.limit(MAX_EXAMPLES))) if count else [])
+
+    def _add(self, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+        self._write(self._insert(table).on_conflict_do_nothing(), rows)
+
+    def _write(self, statement: Any, rows: list[Any] | None = None) -> None:
+        if rows != []:
+            with self._ledger.transaction() as connection:
+                connection.execute(statement, rows)

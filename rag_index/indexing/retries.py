@@ -36,11 +36,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 def backoff(retry: int) -> float:
-    """Return the seconds before a retry, of which 0 is the first: 1, 2, 4, … Retries are short: a step waits for them.
-
-    >>> [backoff(retry) for retry in range(MAX_RETRIES)]
-    [1.0, 2.0, 4.0]
-    """
+    """Return the seconds before a retry, of which 0 is the first: 1, 2, 4, … A step waits that long."""
     return float(2**retry)
 
 

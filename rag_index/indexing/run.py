@@ -7,33 +7,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.embedders.adapted import settings_for
-from rag_index.embedders.bm25 import bm25_model
-from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
+from rag_index.errors import RagIndexError, SourceUnavailable
 from rag_index.evaluation.gate import check_gate
-from rag_index.indexing.commit import Committer
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
-from rag_index.indexing.diff import LedgerScanState, begin_comparison
-from rag_index.indexing.embed import VectorReuse, reusable
 from rag_index.indexing.pruning import prune
-from rag_index.indexing.publish import GoldenWatch, verify_counts
-from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.retries import current_checks
-from rag_index.indexing.scan import Scan, ScanProgress
-from rag_index.indexing.search_index import begin_bulk, end_bulk, make_searchable
-from rag_index.indexing.sharding import Sharder, first_rate, max_chars
+from rag_index.indexing.scan import Scan
+from rag_index.indexing.search_index import end_bulk
 from rag_index.indexing.steps import read_pages
-from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Ledger, reconciled_by
+from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
@@ -41,24 +32,22 @@ from rag_index.reports.displays import watched_outages
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
-from rag_index.settings.index import CODE
-from rag_index.sources import has_digests, open_source, scan_settings
-from rag_index.stores import REST_REMEDY, open_store, server_collections
+from rag_index.sources import open_source
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.steps import Steps
-    from rag_index.ledger import Collection, WatchRecord
+    from rag_index.ledger import Collection
     from rag_index.reports.outcome import State
     from rag_index.settings import EmbedderSettings, IndexSettings, Settings
     from rag_index.sources import Source
     from rag_index.stores import Store
-
-logger = logging.getLogger("rag_index.indexing")
 
 
 class Continued(Exception):
@@ -125,6 +114,11 @@ class IndexRun:
         """The alias of the index."""
         return self.settings.alias(self.index.name)
 
+    @property
+    def live(self) -> Collection | None:
+        """The live collection, as far as the ledger knows it."""
+        return self.ledger.collection(self.store.aliases().get(self.alias, ""))
+
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
         return open_chunker(self.settings, self.index)
@@ -136,8 +130,8 @@ class IndexRun:
         run use the newest table. Raises what the store raises.
         """
         if self.settings.embedder.kind == "local":
-            live = self.ledger.collection(self.store.aliases().get(self.alias, ""))
-            made_by = None if live is None or self.options.full else live.embedder
+            live = None if self.options.full else self.live
+            made_by = None if live is None else live.embedder
             chosen = settings_for(self.settings.embedder, made_by)
             self.settings = self.settings.model_copy(update={"embedder": chosen})
         return self.settings.embedder
@@ -181,9 +175,9 @@ class IndexRun:
 
     def count_parts(self) -> None:
         """Count the rows of each part. Raises SourceError if too many are lost, unless a person allowed it."""
-        live = self.ledger.collection(self.store.aliases().get(self.alias, ""))
+        live = None if self.options.allow_deletes else self.live
         guard = DeleteGuard(self.ledger, live, self.settings.run.delete_guard) if live else None
-        self.part_rows = count_parts(self.source, self.index, None if self.options.allow_deletes else guard)
+        self.part_rows = count_parts(self.source, self.index, guard)
 
     def begin(
         self,
@@ -193,20 +187,17 @@ class IndexRun:
         workers: int | None = None,
         documents: int | None = None,
     ) -> Scan:
-        """Choose the collection and start the scan.
+        """Choose the collection and start the scan. Raises as `indexing.target.Target`.
 
-        Args:
-            identity: What the embedder is.
-            chunker: The chunker of the index.
-            workers: How many workers embed; by default as `own_workers`.
-            documents: The expected total, if the caller knows it; otherwise the source is asked.
-
-        Raises as `indexing.target.Target`.
+        `workers` embed; by default as `own_workers`. `documents` is the expected total, if the caller knows it.
         """
         self.metrics.workers = self.own_workers() if workers is None else workers
-        expected = _expected(self) if documents is None else documents
-        self.scan = _begin_scan(self, identity, chunker)
-        self.progress.start(expected)
+        if documents is None:
+            documents = 0
+            with suppress(SourceUnavailable):  # the scan retries for longer
+                documents = self.source.count()
+        self.scan = Scan(self, identity, chunker)
+        self.progress.start(documents)
         self.stopwatch.count_rest("start")
         return self.scan
 
@@ -215,8 +206,8 @@ class IndexRun:
         outcome = self.outcome
         share = outcome.failed / max(1, outcome.documents)
         if outcome.failed and share > self.settings.run.tolerate_failed:
-            s = "s" if outcome.failed != 1 else ""
-            outcome.hold(f"{outcome.failed:,} document{s} failed: `rag-index failed {self.index.name}` lists them")
+            failed = count_of(outcome.failed, "document")
+            outcome.hold(f"{failed} failed: `rag-index failed {self.index.name}` lists them")
         outcome.say(outcome.missing_contexts)
         self._record()
         if not self.run_id.startswith(BATCH):  # batches are too many and too small for it
@@ -234,14 +225,13 @@ class IndexRun:
         return self.outcome
 
     def _record(self) -> None:
-        """Write metrics, advice and outcome into the ledger."""
         outcome, metrics = self.outcome, self.metrics
         outcome.seconds = time.monotonic() - self.started
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
         metrics.load, metrics.processors = load_average(), cpu_count()
-        on_server = not self.store.embedded
-        outcome.advice = advice(metrics, self.settings.embedder, self.settings.parallel, on_server=on_server)
+        embedder, parallel = self.settings.embedder, self.settings.parallel
+        outcome.advice = advice(metrics, embedder, parallel, on_server=not self.store.embedded)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 
@@ -252,9 +242,8 @@ def open_run(
 ) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
 
-    What the caller wants to `keep` is used, and left open.
-
-    A rebuild reads the golden queries of its gate first: a mistake in them must not wait until all is embedded.
+    What the caller wants to `keep` is used, and left open. A rebuild reads the golden queries of its gate first: a
+    mistake in them must not wait until all is embedded.
 
     Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, StoreBusy.
     """
@@ -281,114 +270,8 @@ def open_run(
 
 
 def _reason(error: BaseException) -> str:
-    """Return why a run ended, for a person."""
     if isinstance(error, RagIndexError):
         return str(error)
     if isinstance(error, Exception):
         return f"{type(error).__name__}: {error}"
     return "stopped; the next run continues from there"  # Ctrl-C, SIGTERM
-
-
-def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Scan:
-    """Choose the collection and prepare the scan. Raises as `indexing.target.Target`."""
-    ledger, store, index = run.ledger, run.store, run.index
-    identity = recognised(identity, ledger, store, run.alias)
-    target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
-    known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
-    bulk = run.settings.store.server.bulk and not store.embedded
-    first = bulk and not run.options.single and run.alias not in store.aliases()
-    rebuild = (run.options.full and known) or first
-    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
-    if not (rebuild or _was_restored(run, collection)):
-        verify_counts(ledger, store, collection, written=False)
-    epoch = 0 if store.embedded else _raise_epoch(run, collection)
-    _configure(run, collection)
-    make_searchable(store, collection.name, identity, index.indexed_fields)
-    guard = DeleteGuard(ledger, collection, run.settings.run.delete_guard)
-    if not run.options.single:
-        guard.note_size()
-    reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
-    if reuse is None and (index.kind == CODE or index.parts) and guard.any_documents:
-        reuse = VectorReuse(index.name, ledger, store, collection, own=True)
-    ledger.begin_scan()
-    watch = ledger.watch(run.alias)
-    return Scan(
-        run=run,
-        identity=identity,
-        chunker=chunker,
-        collection=collection,
-        rebuild=rebuild,
-        first=first,
-        epoch=epoch,
-        guard=guard,
-        sharder=Sharder(
-            index.name, run.settings.parallel, workers=run.metrics.workers, max_chars=max_chars(index),
-            chars_per_second=first_rate(identity.kind, index, collection.chars_per_second),
-        ),
-        committer=Committer(index.name, ledger, store, collection),
-        state=LedgerScanState(
-            run.source, index, ledger, collection.id,
-            full=rebuild or _must_read_all(run, watch), retry=run.options.retry_failed, single=run.options.single,
-            settings=scan_settings(run.settings, index), digests=has_digests(run.settings, index),
-        ),
-        reuse=reuse,
-        comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
-        golden=None if rebuild or run.options.single or index.gate is None else GoldenWatch(run, collection),
-        _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
-        bulk=begin_bulk(  # last: from here on, the end of the run undoes it
-            store, [one.name for one in ledger.collections(run.alias) if one.id != collection.id], collection.name,
-            loaded=rebuild and bulk,
-        ),
-    )  # fmt: skip
-
-
-def _was_restored(run: IndexRun, collection: Collection) -> bool:
-    """Return whether store and ledger were at different commits, after bringing them together.
-
-    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
-    """
-    ledger, store, outcome = run.ledger, run.store, run.outcome
-    if not (difference := ledger.different_commits(collection, store.commit_mark(collection.name))):
-        return False
-    if run.options.single:
-        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
-    run.progress.say("comparing every point with the ledger, because one of them was restored")
-    deleted, again = reconcile(ledger, store, run.index.name, collection, check=run.lease.check)
-    outcome.deleted += deleted
-    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
-    outcome.say(f"{difference}; every point was compared: {found}")
-    return True
-
-
-def _configure(run: IndexRun, collection: Collection) -> None:
-    """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
-    server = server_collections(run.store)
-    if server is None:
-        return
-    run.outcome.say(server.configure(collection.name))
-    if reason := server.fallback():
-        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
-        logger.warning("%s", slow)
-        if run.settings.store.server.grpc_port is not None:
-            run.outcome.say(slow)  # somebody means it to be used
-
-
-def _must_read_all(run: IndexRun, watch: WatchRecord | None) -> bool:
-    """Return whether nobody knows what changed, so that rows which `changed_since` would leave unread count."""
-    return not run.options.single and watch is not None and watch.full_number is not None
-
-
-def _raise_epoch(run: IndexRun, collection: Collection) -> int:
-    """Write a new epoch into a server's collection and return it. A new ledger starts at 1: exceed what is there."""
-    earlier = run.store.metadata(collection.name).get("epoch") or 0
-    epoch = max(run.lease.epoch, int(earlier) + 1)
-    run.store.set_metadata(collection.name, {"epoch": epoch})
-    return epoch
-
-
-def _expected(run: IndexRun) -> int:
-    """Return how many documents the source has; 0 if it cannot say now, because the scan retries longer than this."""
-    try:
-        return run.source.count()
-    except SourceUnavailable:
-        return 0

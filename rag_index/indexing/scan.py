@@ -6,67 +6,153 @@ durable, stale chunks are deleted, and the ledger's rows come last.
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.indexing.commit import outdated_groups, update_access, update_payloads
-from rag_index.indexing.delete_guard import held_back
-from rag_index.indexing.diff import diff
-from rag_index.indexing.embed import EmbedJob, hang_limit
+from rag_index.errors import StoreRestored
+from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
+from rag_index.indexing.delete_guard import DeleteGuard, held_back
+from rag_index.indexing.diff import Comparison, LedgerScanState, diff
+from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
-from rag_index.indexing.search_index import build_search_index, search_index_due, useless_indexes
-from rag_index.indexing.sharding import MEAN_CHARS
+from rag_index.indexing.reconcile import reconcile
+from rag_index.indexing.search_index import (
+    begin_bulk,
+    build_search_index,
+    make_searchable,
+    search_index_due,
+    useless_indexes,
+)
+from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
+from rag_index.indexing.target import Target, recognised
+from rag_index.ledger import reconciled_by
+from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
-from rag_index.stores import server_collections
+from rag_index.stores import REST_REMEDY, server_collections
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
     from rag_index.errors import NoWorkers
-    from rag_index.indexing.commit import Committer
-    from rag_index.indexing.delete_guard import DeleteGuard
-    from rag_index.indexing.diff import Comparison, LedgerScanState, PageDiff
-    from rag_index.indexing.embed import VectorReuse
+    from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.sharding import Sharder
     from rag_index.indexing.steps import Steps
-    from rag_index.ledger import Collection, Known
+    from rag_index.ledger import Known
     from rag_index.sources import SourcePage
 
+logger = logging.getLogger("rag_index.indexing")
 
-@dataclass(frozen=True, slots=True)
+
 class Scan:
     """A scan of one index into one collection, made by `IndexRun.begin`. Not safe to share between threads."""
 
-    run: IndexRun
-    identity: EmbedderIdentity
-    chunker: Chunker
-    collection: Collection
-    rebuild: bool
-    """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
-    first: bool
-    """Whether no collection is live, so that the new one has nothing to be compared with."""
-    bulk: bool
-    """Whether the collection is published once the server has built its search index, which may be off until then."""
-    epoch: int
-    """Written into a server's collection: a server refuses workers of an earlier run by it. 0 in an embedded store."""
-    guard: DeleteGuard
-    sharder: Sharder
-    committer: Committer
-    state: LedgerScanState
-    reuse: VectorReuse | None
-    comparison: Comparison
-    golden: GoldenWatch | None
-    """Asks golden queries before and after an ordinary run, if the index has a gate."""
-    _progress: ScanProgress
+    def __init__(self, run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> None:
+        """Choose the collection, bring it and the ledger together, and begin. Raises as `indexing.target.Target`."""
+        settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
+        single, live = run.options.single, run.alias in store.aliases()
+        self.run, self.chunker = run, chunker
+        self.identity = recognised(identity, ledger, store, run.alias)
+        target = Target(ledger, store, run.alias, self.identity, chunker, bm25=bm25_model(index), index=index.name)
+        bulk = settings.store.server.bulk and not store.embedded
+        self.first = bulk and not single and not live
+        """Whether no collection is live, so that the new one has nothing to be compared with."""
+        self.rebuild = self.first or (run.options.full and (live or bool(ledger.collections(run.alias))))
+        """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
+        self.collection = target.beside(allow_loss=run.options.allow_loss) if self.rebuild else target.current()
+        if not (self.rebuild or self._was_restored()):
+            verify_counts(ledger, store, self.collection, written=False)
+        self.epoch = 0 if store.embedded else self._raise_epoch()
+        """Written into a server's collection: a server refuses workers of an earlier run by it."""
+        self._configure()
+        make_searchable(store, self.collection.name, self.identity, index.indexed_fields)
+        self.guard = DeleteGuard(ledger, self.collection, settings.run.delete_guard)
+        if not single:
+            self.guard.note_size()
+        self._reuse = reusable(index.name, ledger, store, run.alias, self.identity) if self.rebuild else None
+        if self._reuse is None and (index.kind == CODE or index.parts) and self.guard.any_documents:
+            self._reuse = VectorReuse(index.name, ledger, store, self.collection, own=True)
+        ledger.begin_scan()
+        self.committer = Committer(index.name, ledger, store, self.collection)
+        rate = first_rate(self.identity.kind, index, self.collection.chars_per_second)
+        self.sharder = Sharder(
+            index.name,
+            settings.parallel,
+            workers=run.metrics.workers,
+            max_chars=max_chars(index),
+            chars_per_second=rate,
+        )
+        self.comparison = Comparison(run, self.collection, rebuild=self.rebuild)
+        full = self.rebuild or (self.comparison.must_read_all and not single)
+        self._state = LedgerScanState(
+            settings, index, run.source, ledger, self.collection.id,
+            full=full, retry=run.options.retry_failed, single=single,
+        )  # fmt: skip
+        asks = index.gate is not None and not (self.rebuild or single)
+        self._golden = GoldenWatch(run, self.collection) if asks else None
+        self._pages = 0
+        self._any_failures = ledger.count_failures(self.collection.id) > 0
+        """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+        self._suspects: set[str] = set()
+        """Documents that must not be embedded in this process: see `indexing.embed`."""
+        self._chars = 0
+        """Characters of all documents that have to be embedded, as far as the source was read."""
+        self._excluded: list[Failure] = []
+        """Indexed documents that a rule of the source now keeps out."""
+        self._deletes_done = False
+        others = [one.name for one in ledger.collections(run.alias) if one.id != self.collection.id]
+        # last: from here on, the end of the run undoes it
+        self.bulk = begin_bulk(store, others, self.collection.name, loaded=self.rebuild and bulk)
+        """Whether the collection is published once the server has built its search index, which may be off."""
+
+    def _was_restored(self) -> bool:
+        """Return whether store and ledger were at different commits, after bringing them together.
+
+        Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
+        """
+        run, collection = self.run, self.collection
+        difference = run.ledger.different_commits(collection, run.store.commit_mark(collection.name))
+        if not difference:
+            return False
+        if run.options.single:
+            raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
+        run.progress.say("comparing every point with the ledger, because one of them was restored")
+        deleted, again = reconcile(run.ledger, run.store, run.index.name, collection, check=run.lease.check)
+        run.outcome.deleted += deleted
+        found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
+        run.outcome.say(f"{difference}; every point was compared: {found}")
+        return True
+
+    def _raise_epoch(self) -> int:
+        """Write a new epoch into a server's collection and return it: higher than any there, as a ledger may be new."""
+        name, store = self.collection.name, self.run.store
+        epoch = max(self.run.lease.epoch, int(store.metadata(name).get("epoch") or 0) + 1)
+        store.set_metadata(name, {"epoch": epoch})
+        return epoch
+
+    def _configure(self) -> None:
+        """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
+        run = self.run
+        if (server := server_collections(run.store)) is None:
+            return
+        run.outcome.say(server.configure(self.collection.name))
+        if reason := server.fallback():
+            slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
+            logger.warning("%s", slow)
+            if run.settings.store.server.grpc_port is not None:
+                run.outcome.say(slow)  # somebody means it to be used
+
+    def index(self, pages: Iterable[SourcePage], steps: Steps) -> None:
+        """Embed, upsert and commit everything in these pages that changed. Raises as the steps and `commit`."""
+        for written in steps.write(self, self.shards(pages)):
+            self.commit(written)
 
     def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
         """Read pages, and yield everything that has to be embedded, in shards.
@@ -79,69 +165,72 @@ class Scan:
         for page in pages:
             with self.run.stopwatch.stage("diff"):
                 shards = list(self._diff_page(page))
-            if shards and self.golden is not None:
-                self.golden.before_writing(more_to_read=True)
+            if shards and self._golden is not None:
+                self._golden.before_writing(more_to_read=True)
             any_shard = any_shard or bool(shards)
             yield from shards
         parallel = self.run.settings.parallel
         in_process = not any_shard and parallel.shard_documents == "auto" and not parallel.address
-        if self.golden is not None:
-            self.golden.before_writing(more_to_read=False)
+        if self._golden is not None:
+            self._golden.before_writing(more_to_read=False)
         for shard in self.sharder.rest():
             yield replace(shard, in_process=in_process)
 
-    @property
-    def seconds_left(self) -> float:
-        """About how long one process would take for what is left to embed.
-
-        What was not read yet is assumed to have changed as much as what was; before the first page, all of it if the
-        collection is new, and else nothing.
-        """
-        run, seen = self.run, self.run.outcome.documents
-        unread = max(0, run.progress.total - seen)
-        new = self.rebuild or not self.guard.any_documents
-        chars = self._progress.chars * (1 + unread / seen) if seen else unread * MEAN_CHARS * new
-        return max(0.0, chars - run.metrics.chars) / self.sharder.chars_per_second
-
-    def index(self, pages: Iterable[SourcePage], steps: Steps) -> None:
-        """Embed, upsert and commit everything in these pages that changed. Raises as the steps and `commit`."""
-        for written in steps.write(self, self.shards(pages)):
-            self.commit(written)
-
     def _diff_page(self, page: SourcePage) -> Iterator[Shard]:
         """Compare a page with the ledger, do what needs no embedding, and yield the shards that are full."""
-        run, cid, documents = self.run, self.collection.id, page.documents
+        run, cid, documents, outcome = self.run, self.collection.id, page.documents, self.run.outcome
         run.lease.check()
-        known, unread = self._record_page(page)
-        if self._progress.pages == 1 and not run.options.single:
-            for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
-                run.outcome.say(sentence)
-        failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}
-        self._progress.suspects.update(key for key, row in known.items() if row.pending)
-        self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
+        unread = self._record_page(page)
+        known = run.ledger.known(cid, documents.keys)
+        failed = run.ledger.failures(cid, documents.keys) if self._any_failures else {}
+        self._suspects.update(key for key, row in known.items() if row.pending)
+        self._suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
         self.comparison.note_page(changes, known, failed)
         if run.index.access is not None:
             self._update_access(page, known, changes)
         run.ledger.note_emptied(changes.emptied)
-        self._progress.emptied.update(row[0] for row in changes.emptied)
         self._record_settled(changes)
         damaged = update_payloads(self.committer, changes.payload_only, known)
-        outcome = run.outcome
         outcome.unchanged += changes.unchanged
         outcome.empty += changes.empty
         outcome.failed += changes.given_up
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
-        self._progress.chars += sum(map(len, to_embed.texts))
-        if self.golden is not None:
-            self.golden.note(len(to_embed))
+        self._chars += sum(map(len, to_embed.texts))
+        if self._golden is not None:
+            self._golden.note(len(to_embed))
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
         all_new = not known and run.progress.total >= outcome.documents
         self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
         yield from self.sharder.add(to_embed)
+
+    def _record_page(self, page: SourcePage) -> int:
+        """Note what the page holds, and return how many of its documents were not read."""
+        run, cid, documents = self.run, self.collection.id, page.documents
+        self._pages += 1
+        unreadable = [failure.key for failure in page.unreadable]
+        keys = [*documents.keys, *unreadable, *page.unread]
+        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
+        if twice := run.ledger.see(keys, page=self._pages, buckets=buckets):
+            raise not_unique(run.index, twice[0])
+        unread = self._state.leave_unread(page, run.outcome)
+        self._state.note(page)
+        run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
+        run.outcome.documents += len(documents) + len(unreadable)
+        run.outcome.count(page.unreadable)
+        run.ledger.fail(cid, page.unreadable)
+        skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
+        known = run.ledger.known(cid, list(skipped)) if skipped else {}
+        indexed = [key for key, row in known.items() if row.chunks or row.pending]
+        run.ledger.note_emptied([(key, b"", b"") for key in indexed])
+        self._excluded += [skipped[key] for key in indexed]
+        if self._pages == 1 and not run.options.single:
+            for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
+                run.outcome.say(sentence)
+        return unread
 
     def _record_settled(self, changes: PageDiff) -> None:
         """Record documents that are empty and have no points, and those that no longer differ from their points."""
@@ -154,42 +243,28 @@ class Scan:
 
     def _update_access(self, page: SourcePage, known: dict[str, Known], changes: PageDiff) -> None:
         """Give points of documents that are not up to date soon the groups that may see them now; update `known`."""
-        run, cid = self.run, self.collection.id
-        known_too = {**known, **run.ledger.known(cid, list(page.groups))}
-        outdated = outdated_groups(page, known_too, set(changes.payload_only.keys))
-        if outdated:
+        ledger, cid = self.run.ledger, self.collection.id
+        known_too = {**known, **ledger.known(cid, list(page.groups))}
+        if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
             updated = update_access(self.committer, outdated, known_too)
-            known.update(run.ledger.known(cid, sorted(updated & known.keys())))
+            known.update(ledger.known(cid, sorted(updated & known.keys())))
 
-    def _record_page(self, page: SourcePage) -> tuple[dict[str, Known], int]:
-        """Note what the page holds. Return what the ledger knows of its documents, and how many were not read."""
-        run, documents = self.run, page.documents
-        self._progress.pages += 1
-        unreadable = [failure.key for failure in page.unreadable]
-        keys = [*documents.keys, *unreadable, *page.unread]
-        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
-        if twice := run.ledger.see(keys, page=self._progress.pages, buckets=buckets):
-            raise not_unique(run.index, twice[0])
-        unread = self.state.note(page, run.outcome)
-        run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
-        run.outcome.documents += len(documents) + len(unreadable)
-        run.outcome.count(page.unreadable)
-        run.ledger.fail(self.collection.id, page.unreadable)
-        self._exclude(page.unreadable)
-        return run.ledger.known(self.collection.id, documents.keys), unread
+    @property
+    def seconds_left(self) -> float:
+        """About how long one process would take for what is left to embed.
 
-    def _exclude(self, failures: list[Failure]) -> None:
-        """Mark indexed documents for deletion that a rule of the source now excludes."""
-        skipped = {failure.key: failure for failure in failures if failure.kind == "skipped"}
-        known = self.run.ledger.known(self.collection.id, list(skipped)) if skipped else {}
-        indexed = [key for key, row in known.items() if row.chunks or row.pending]
-        self.run.ledger.note_emptied([(key, b"", b"") for key in indexed])
-        self._progress.emptied.update(indexed)
-        self._progress.excluded += [skipped[key] for key in indexed]
+        What was not read yet is assumed to have changed as much as what was; before the first page, all of it if the
+        collection is new, and else nothing.
+        """
+        run, seen = self.run, self.run.outcome.documents
+        unread = max(0, run.progress.total - seen)
+        new = self.rebuild or not self.guard.any_documents
+        chars = self._chars * (1 + unread / seen) if seen else unread * MEAN_CHARS * new
+        return max(0.0, chars - run.metrics.chars) / self.sharder.chars_per_second
 
     def is_suspect(self, shard: Shard) -> bool:
-        """Return whether a document of the shard may kill the process that embeds it: see `indexing.child`."""
-        return not self._progress.suspects.isdisjoint(shard.documents.keys)
+        """Return whether a document of the shard may kill the process that embeds it: see `indexing.embed`."""
+        return not self._suspects.isdisjoint(shard.documents.keys)
 
     def label(self, number: int) -> str:
         """Return the name of a shard for people: "comments 31 of 140", or without the total while that is unknown."""
@@ -205,12 +280,12 @@ class Scan:
     def job(self, shard: Shard) -> EmbedJob:
         """Return the shard with everything that embedding it needs."""
         settings, documents = self.run.settings, shard.documents
-        known = self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
-        workers = self.run.metrics.workers
+        known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
         rate = self.sharder.chars_per_second
         limit = hang_limit(settings, self.run.index, chars=shard.chars, chars_per_second=rate)
         bm25 = bm25_model(self.run.index)
         bm25 = bm25 and bm25.recorded_in(self.collection.chunking)
+        workers = self.run.metrics.workers
         return EmbedJob(shard, self.chunker, settings.embedder, self.identity, bm25, workers, known, limit)
 
     def continue_alone(self, error: NoWorkers) -> None:
@@ -229,16 +304,17 @@ class Scan:
             run.lease.check()
             new = self.committer.commit(written)
         run.outcome.add(written, new=new)
+        failed = sum(failure.kind == "failed" for failure in written.failures)
+        documents = len(written.keys) + failed
         run.metrics.add(
             stats,
-            documents=len(written.keys) + sum(failure.kind == "failed" for failure in written.failures),
+            documents=documents,
             chunks=sum(written.chunk_counts),
             dimension=self.collection.dimension,
             write_seconds=written.write_seconds,
         )
         self.sharder.observe(stats.chars, stats.seconds)
-        failed = sum(failure.kind == "failed" for failure in written.failures)
-        run.progress.advance(len(written.keys) + failed, failed=failed)
+        run.progress.advance(documents, failed=failed)
 
     def delete_gone(self) -> None:
         """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses.
@@ -248,52 +324,38 @@ class Scan:
         run, cid = self.run, self.collection.id
         with run.stopwatch.stage("delete"):
             run.lease.check()
+            run.ledger.find_gone(cid)
             refused = ""
             if self.rebuild or run.options.allow_deletes:
                 refused = self.guard.allow()
             elif refused := self.guard.hold_back():
                 run.outcome.hold_back(run.ledger.count_held(cid), refused)
                 return
-            note = self.comparison.note_deleted
-            for deleted in self.committer.delete_gone(note=note):
-                run.outcome.deleted += deleted
-            run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
+            self._delete_lost()
             run.ledger.forget_unseen_failures(cid)
             held = self.guard.finish()
             run.outcome.hold_back(held, refused or held_back(held, run.index.name))
-            self._progress.deletes_done = not run.ledger.count_emptied()  # those must be read again
+            self._deletes_done = not run.ledger.count_emptied()  # those must be read again
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Delete these documents, which the source no longer has, and the points of emptied ones.
+    def delete_some(self, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> None:
+        """Delete documents that the source no longer has, and the points of emptied ones, in a scan of some documents.
 
-        For single documents: the rest of the index was not looked at and stays as it is.
-        """
-        run = self.run
-        with run.stopwatch.stage("delete"):
-            run.lease.check()
-            run.ledger.release_seen(self.collection.id)  # whoever names a document allows its deletion
-            for deleted in self.committer.delete_named(keys):
-                run.outcome.deleted += deleted
-
-    def delete_changed(self, keys: Sequence[str], *, seen: Sequence[str]) -> None:
-        """Delete these documents, which the source no longer has, and the points of emptied ones, unless refused.
-
-        For a batch of changes, which nobody named: `delete_guard` holds, and counts all batches of a day together.
-        The documents `seen` are no longer held back, unless they are empty.
+        Whoever has `named` the documents, which are those that are gone and those that were `seen`, allows that. For a
+        batch of changes, which nobody named, `delete_guard` holds, and counts all batches of a day together.
         """
         run, cid = self.run, self.collection.id
         with run.stopwatch.stage("delete"):
             run.lease.check()
-            lost = {*keys, *self._progress.emptied}
-            run.ledger.release_named(cid, sorted(set(seen) - lost))
-            lost -= run.ledger.held_of(cid, sorted(lost))
-            if lost and (refused := self.guard.hold_back_named(sorted(lost))):
-                run.outcome.hold_back(len(lost), refused)
-            held = run.ledger.held_of(cid, keys)
-            gone = [key for key in keys if key not in held]
-            for deleted in self.committer.delete_named(gone):
-                run.outcome.deleted += deleted
-            run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
+            run.ledger.note_gone(gone)
+            run.ledger.release(cid, [*seen, *gone], even_lost=named)
+            if not named:
+                run.outcome.hold_back(*self.guard.hold_back_batch())
+            self._delete_lost()
+
+    def _delete_lost(self) -> None:
+        for deleted in self.committer.delete_lost(note=self.comparison.note_deleted):
+            self.run.outcome.deleted += deleted
+        self.run.ledger.fail(self.collection.id, self._excluded)  # deleting their points took them off the list
 
     @property
     def search_index_due(self) -> bool:
@@ -307,59 +369,32 @@ class Scan:
         with self.run.stopwatch.stage("search index"):
             build_search_index(self.run.store, self.collection.name, self.run.index.name, logger)
 
-    def verify(self) -> None:
-        """Check that the store holds what the ledger says. Raises StoreMismatch."""
-        with self.run.stopwatch.stage("publish"):
-            verify_counts(self.run.ledger, self.run.store, self.collection)
-
     def publish(self) -> None:
         """Verify the collection; let readers see a rebuilt one, and drop those beyond `keep_previous`.
 
-        Raises:
-            StoreMismatch: store and ledger differ, or sampled chunks do not find themselves.
+        Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
         """
-        run, published = self.run, True
+        run, name, published = self.run, self.collection.name, True
         with run.stopwatch.stage("publish"):
             if (rate := self.sharder.measured) is not None:
                 run.ledger.update_collection(self.collection.id, chars_per_second=rate)
             if self.rebuild:
                 if self.bulk and (server := server_collections(run.store)) is not None:
-                    server.resume_indexing(self.collection.name)
+                    server.resume_indexing(name)
                     run.progress.say("waiting for the server to build the search index")
-                    run.store.optimize(self.collection.name)
-                publication = publish_rebuilt(run, self.collection, self.identity, first=self.first)
-                run.outcome.note_publication(publication)
-                published = not publication.refused
+                    run.store.optimize(name)
+                published = publish_rebuilt(run, self.collection, self.identity, first=self.first)
             else:
                 verify_counts(run.ledger, run.store, self.collection)
                 if not self.guard.any_documents and run.index.gate is not None:
                     run.outcome.say(NOTHING_LIVE)
-                if self.golden is not None:
-                    self.golden.report()
-            if not run.options.single:
-                calibrate(run, self.collection)
+                if self._golden is not None:
+                    self._golden.report()
+            calibrate(run, self.collection)
         for part, rows in run.part_rows.items():
             run.ledger.note_size(self.collection.id, rows, part)
-        if self._progress.deletes_done:
-            self.state.complete()
+        if self._deletes_done:
+            self._state.complete()
         if published:
-            read_all, all_deleted = self.state.read_all or run.index.kind == CODE, self._progress.deletes_done
-            self.comparison.complete(read_all=read_all, all_deleted=all_deleted)
-
-
-@dataclass(slots=True)
-class ScanProgress:
-    """How far a scan is, and what it has to remember."""
-
-    pages: int = 0
-    any_failures: bool = False
-    """Whether the ledger lists failed documents, so that pages have to look for theirs."""
-    suspects: set[str] = field(default_factory=set)
-    """Documents that must not be embedded in this process: see `indexing.child`."""
-    chars: int = 0
-    """Characters of all documents that have to be embedded, as far as the source was read."""
-    excluded: list[Failure] = field(default_factory=list)
-    """Indexed documents that a rule of the source now keeps out."""
-    emptied: set[str] = field(default_factory=set)
-    """Documents with points that have no text any more, or that a rule of the source now keeps out."""
-    deletes_done: bool = False
+            read_all = self._state.read_all or run.index.kind == CODE
+            self.comparison.complete(read_all=read_all, all_deleted=self._deletes_done)

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 SAMPLE = 100
 """Payloads that are looked at."""
-VALUES = {
-    str: "text", int: "whole numbers", float: "numbers", bool: "true and false", dict: "objects",
-    tuple: "text or a number in place of an object",
-}  # fmt: skip
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 logger = logging.getLogger("rag_index.indexing")
@@ -69,8 +65,7 @@ def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Ite
     for field, kind in fields.items():
         values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
         if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):
-            given = VALUES.get(type(values[0]), "other values")
-            yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives {given}"
+            yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives other values"
 
 
 def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
@@ -123,13 +118,10 @@ def build_search_index(
     began = time.monotonic()
     try:
         store.optimize(collection)
+        logger.info("the search index of %s was built in %.1f s", collection, time.monotonic() - began)
     except StoreError as error:
-        logger.warning(
-            "the search index of %s was not built (%s); searches scan until `rag-index optimize %s` builds it",
-            collection, error, index,
-        )  # fmt: skip
-        return
-    logger.info("the search index of %s was built in %.1f s", collection, time.monotonic() - began)
+        remedy = f"searches scan until `rag-index optimize {index}` builds it"
+        logger.warning("the search index of %s was not built (%s); %s", collection, error, remedy)
 
 
 def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: bool) -> bool:
@@ -142,15 +134,12 @@ def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: 
     server = server_collections(store)
     if server is None:
         return False
-    there = store.collections() if others else {}
-    for other in others:
+    there = store.collections()
+    for other in [*others, *([] if loaded else [collection])]:
         if BULK in there.get(other, {}):
             server.resume_indexing(other)
-    if loaded:
-        if not store.count(collection):
-            server.pause_indexing(collection)
-    elif BULK in store.metadata(collection):
-        server.resume_indexing(collection)
+    if loaded and not store.count(collection):
+        server.pause_indexing(collection)
     return loaded
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from rag_index.documents.batches import DocumentBatch, EmbeddedShard, Failure, Shard, ShardStats
+from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
@@ -57,24 +55,6 @@ def max_chars(index: IndexSettings) -> int:
     return MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
 
 
-def parts_of(shard: Shard, count: int = 8) -> list[Shard]:
-    """Split a shard into up to `count` parts of its documents, in order; a single document stays one part."""
-    documents = len(shard.documents)
-    size = -(-documents // count)
-    ranges = [range(first, min(first + size, documents)) for first in range(0, documents, size)]
-    batches = [shard.documents.take(list(rows)) for rows in ranges]
-    return [Shard(shard.index, shard.number, batch, sum(map(len, batch.texts))) for batch in batches]
-
-
-def poison(shard: Shard) -> EmbeddedShard:
-    """Return a shard as embedded with all its documents failed, because they kill the process that embeds them."""
-    reason = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
-    documents = shard.documents
-    failures = [Failure(k, reason, h, died=True) for k, h in zip(documents.keys, documents.text_hashes, strict=True)]
-    nothing = np.empty((0, 0), dtype=np.float32)
-    return EmbeddedShard(shard.index, shard.number, documents.take([]), [], nothing, failures, ShardStats())
-
-
 class Sharder:
     """Collects documents into shards.
 
@@ -92,19 +72,17 @@ class Sharder:
         workers: int,
         max_chars: int = MAX_CHARS,
     ) -> None:
-        self._min_documents, self._max_documents = settings.min_shard_documents, settings.max_shard_documents
-        self._max_chars = max_chars
-        self._index = index
+        self._index, self._settings, self._workers, self._max_chars = index, settings, workers, max_chars
         self._documents = None if settings.shard_documents == "auto" else settings.shard_documents
-        self._seconds = settings.shard_seconds
         self.chars_per_second = chars_per_second
-        self._workers = workers
+        self._measured = False
         self._waiting = DocumentBatch.empty()
         self._chars = 0
         self._number = 0
-        self._measured = False
         self._new: int | None = None
+        """How many documents will follow, where all of them have to be embedded."""
         self._coming: float | None = None
+        """How many characters will follow at most."""
         self._mean = MEAN_CHARS
         self.total: int | None = None
         """How many shards there will be, where that is known."""
@@ -136,20 +114,14 @@ class Sharder:
             self._mean = given / len(batch)
         if self._documents and self._new is not None:
             self.total = self._number - -(len(self._waiting) + len(batch) + self._new) // self._documents
-        target = self._target(given)
-        waiting = self._waiting
+        target, first = self._target(given), 0
         for row, text in enumerate(batch.texts):
-            waiting.keys.append(batch.keys[row])
-            waiting.texts.append(text)
-            waiting.payloads.append(batch.payloads[row])
-            waiting.text_hashes.append(batch.text_hashes[row])
-            waiting.payload_hashes.append(batch.payload_hashes[row])
-            waiting.layouts.extend(batch.layouts[row : row + 1])
             self._chars += len(text)
             given -= len(text)
-            if self._full(target):
-                yield self._next_shard()
-                waiting, target = self._waiting, self._target(given)
+            if self._is_full(len(self._waiting) + row + 1 - first, target):
+                yield self._next_shard(batch.take(list(range(first, row + 1))))
+                target, first = self._target(given), row + 1
+        self._waiting = self._waiting.plus(batch.take(list(range(first, len(batch)))))
 
     def rest(self) -> Iterator[Shard]:
         """Yield what is left, divided among all workers if that is worth it, the smallest shards last."""
@@ -157,27 +129,28 @@ class Sharder:
         waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
         shards = list(self.add(waiting))
         if len(self._waiting):
-            shards.append(self._next_shard())
+            shards.append(self._next_shard(DocumentBatch.empty()))
         self.total = self._number
         yield from shards
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
-        target = self.chars_per_second * self._seconds
+        target = self.chars_per_second * self._settings.shard_seconds
         if self._coming is not None:
             left = self._chars + given + self._coming
             target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
         return min(target, self._max_chars)
 
-    def _full(self, target: float) -> bool:
+    def _is_full(self, documents: int, target: float) -> bool:
         if self._documents is not None:
-            return len(self._waiting) >= self._documents
-        if len(self._waiting) < self._min_documents and self._chars < self._max_chars:
+            return documents >= self._documents
+        if documents < self._settings.min_shard_documents and self._chars < self._max_chars:
             return False
-        return self._chars >= target or len(self._waiting) >= self._max_documents
+        return self._chars >= target or documents >= self._settings.max_shard_documents
 
-    def _next_shard(self) -> Shard:
+    def _next_shard(self, last: DocumentBatch) -> Shard:
+        """Return a shard of the documents that wait, and of these."""
         self._number += 1
-        shard = Shard(self._index, self._number, self._waiting, self._chars)
+        shard = Shard(self._index, self._number, self._waiting.plus(last), self._chars)
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard

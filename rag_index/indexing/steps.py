@@ -6,14 +6,13 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rag_index.embedders import identify, open_embedder
-from rag_index.indexing.child import ChildEmbedder, embed_in_child
-from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.points import write_shard
+from rag_index.indexing.commit import write_shard
+from rag_index.indexing.embed import ChildEmbedder, embed_in_child
 from rag_index.indexing.retries import RETRY_SECONDS, current_checks, patience, with_retries
 from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
@@ -128,7 +127,7 @@ class Here:
         """Embed and upsert the shards, one after another, and yield each once its points are durable."""
         with ExitStack() as stack:
             writer = _Writer(scan)
-            child = stack.enter_context(ChildEmbedder(scan.run.stopwatch))
+            child = stack.enter_context(closing(ChildEmbedder(scan.run.stopwatch)))
             embedder = self._given
             try:
                 for shard in shards:
@@ -136,8 +135,12 @@ class Here:
                     if self.may_end_this_process(scan, shard):
                         parts: Iterable[EmbeddedShard] = embed_in_child(scan, shard, child)
                     else:
-                        embedder = embedder or self._open(scan, stack)
-                        parts = [self._embed(scan, shard, embedder)]
+                        if embedder is None:
+                            embedder = open_embedder(scan.run.settings.embedder, expected=scan.identity)
+                            stack.callback(embedder.close)
+                        job = scan.job(shard)
+                        with scan.run.stopwatch.stage("embed"):  # the embedder itself waits for servers
+                            parts = [with_retries(partial(job.embed, embedder), retries=1)]
                     for part in parts:
                         yield from writer.put(part)
             except Exception:  # for example from the source: what is under way is still worth committing
@@ -158,19 +161,6 @@ class Here:
     def may_end_this_process(self, scan: Scan, shard: Shard) -> bool:
         """Return whether a child process has to embed a shard, because embedding it may end the process."""
         return scan.is_suspect(shard)
-
-    @staticmethod
-    def _open(scan: Scan, stack: ExitStack) -> Embedder:
-        opened = open_embedder(scan.run.settings.embedder, expected=scan.identity)
-        stack.callback(opened.close)
-        return opened
-
-    @staticmethod
-    def _embed(scan: Scan, shard: Shard, embedder: Embedder) -> EmbeddedShard:
-        job = scan.job(shard)
-        with scan.run.stopwatch.stage("embed"):
-            embed = partial(embed_shard, shard, job.chunker, embedder, bm25=job.bm25, known=job.known)
-            return with_retries(embed, retries=1)  # the embedder itself waits for servers
 
 
 class _Writer:
@@ -205,7 +195,6 @@ class _Writer:
 
 
 def _settle(future: Future[T], call: Callable[[], T]) -> None:
-    """Give a future what the call returns or raises."""
     try:
         future.set_result(call())
     except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it

@@ -16,7 +16,7 @@ from rag_index.documents.canonical import VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.stores import BM25, MOVED_TO, RENAME, find_live
+from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
     """Return the live collection of an alias, None where nothing is indexed yet.
 
-    Raises:
-        StoreMismatch: store and ledger do not belong together, or a collection of another program has the alias's name.
-        StoreRefused: the API key may not see what the alias points at.
+    Raises StoreMismatch if store and ledger do not belong together, or a collection of another program has the alias's
+    name, and StoreRefused if the API key may not see what the alias points at.
     """
     live = find_live(store, alias)
     if live is None:
@@ -83,11 +82,7 @@ def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, al
 def check_fits(
     collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
 ) -> None:
-    """Check that the settings would make the vectors and chunks that the collection has.
-
-    Raises:
-        FingerprintChanged: another embedder made it, or its documents were chunked differently.
-    """
+    """Raise FingerprintChanged if the settings would not make the vectors and chunks that the collection has."""
     if reason := _mismatch(collection, identity, chunker, bm25):
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
 
@@ -108,17 +103,15 @@ class Target:
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
 
-        Raises:
-            FingerprintChanged: another embedder made it, or its documents were chunked differently.
-            StoreMismatch: store and ledger do not belong together.
+        Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`.
         """
         live = live_collection(self.ledger, self.store, self.alias)
-        if live is not None and live.state == "building":  # the last publishing died in the middle
-            self.ledger.update_collection(live.id, state="ready")
+        is_new = live is None
         if live is None:
             unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             self.store.point_alias(self.alias, live.name)
+        if is_new or live.state == "building":  # the last publishing died in the middle
             self.ledger.update_collection(live.id, state="ready")
         check_fits(live, self.identity, self.chunker, self.bm25, index=self.index or self.alias)
         return live
@@ -132,36 +125,32 @@ class Target:
         found = find_live(self.store, self.alias)
         live = found and found.name
         if live is not None and not allow_loss:
-            self._check_known(live)
-        unfinished = [c for c in self.ledger.collections(self.alias) if c.state == "building"]
-        building = [c for c in unfinished if c.name != live]  # live: its publishing died in the middle
-        fitting = [c for c in building if self.fits(c) and self._is_whole(c)]
+            known, metadata = self.ledger.collection(live), self.store.find(live) or {}
+            if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
+                raise StoreMismatch(
+                    f"{live} is live as {self.alias}, and ledger {self.ledger.redacted_url} did not make it: another "
+                    "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
+                    f"`rag-index rebuild {self.index or self.alias} --allow-loss` takes its place"
+                )
+        # a live one that is building: its publishing died in the middle
+        building = [c for c in self.ledger.collections(self.alias) if c.state == "building" and c.name != live]
+        fitting = [c for c in building if self.fits(c) and self._is_whole(c)][-1:]
         for collection in building:
-            if collection not in fitting[-1:]:
+            if collection not in fitting:
                 self.store.drop(collection.name)
                 self.ledger.drop_collection(collection.id)
-        return self._create(fitting[-1] if fitting else self._add_to_ledger(), like=live)
-
-    def _check_known(self, live: str) -> None:
-        known, metadata = self.ledger.collection(live), self.store.find(live) or {}
-        if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
-            raise StoreMismatch(
-                f"{live} is live as {self.alias}, and ledger {self.ledger.redacted_url} did not make it: another "
-                "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
-                f"`rag-index rebuild {self.index or self.alias} --allow-loss` takes its place"
-            )
+        return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
         return not _mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
-        """Add a new collection to the ledger, under the next free number."""
-        numbers = [int(m[1]) for name in self.store.collections() if (m := self._numbered(name))]
-        numbers += [int(m[1]) for c in self.ledger.collections(self.alias) if (m := self._numbered(c.name))]
+        names = [*self.store.collections(), *(c.name for c in self.ledger.collections(self.alias))]
+        found = (re.fullmatch(rf"{re.escape(self.alias)}__(\d+)", name) for name in names)
         return self.ledger.add_collection(
             alias=self.alias,
-            name=f"{self.alias}__{max(numbers, default=0) + 1}",
+            name=f"{self.alias}__{max((int(match[1]) for match in found if match), default=0) + 1}",
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self.identity.fingerprint,
             embedder=str(self.identity),
@@ -178,31 +167,17 @@ class Target:
                 f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
                 f"or {RENAME}"
             )
-        self.store.create(
-            collection.name,
-            collection.dimension,
-            {
-                "store_id": collection.store_id,
-                "alias": collection.alias,
-                "embedder_fingerprint": collection.embedder_fingerprint,
-                "embedder": collection.embedder,
-                "chunking": collection.chunking,
-                **({BM25: self.bm25.recorded_in(collection.chunking).to_metadata()} if self.bm25 else {}),
-            },
-            sparse=self.bm25 is not None,
-            like=like,
-        )
+        made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+        words = {BM25: self.bm25.recorded_in(collection.chunking).to_metadata()} if self.bm25 else {}
+        sparse = self.bm25 is not None
+        self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
         return collection
 
     def _is_whole(self, collection: Collection) -> bool:
-        """Return whether the store has the collection as the ledger describes it."""
         metadata = self.store.find(collection.name)
         if metadata is None or metadata.get("store_id") != collection.store_id:
             return False
         return not self.ledger.different_commits(collection, self.store.commit_mark(collection.name))
-
-    def _numbered(self, name: str) -> re.Match[str] | None:
-        return re.fullmatch(rf"{re.escape(self.alias)}__(\d+)", name)
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.ledger.collections import CollectionRows, PrunedRows, unwanted_indexes
+from rag_index.ledger.collections import CollectionRows, unwanted_indexes
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
@@ -27,7 +27,7 @@ from rag_index.ledger.records import (
     WaitingLookUp,
     WatchRecord,
 )
-from rag_index.ledger.runs import RunRows, WatchRows
+from rag_index.ledger.runs import RunRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-class Ledger(CollectionRows, DocumentRows, DeletionRows, RunRows, PrunedRows, InboxRows, WatchRows):
+class Ledger(CollectionRows, DocumentRows, DeletionRows, RunRows, InboxRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
@@ -68,17 +68,14 @@ class Ledger(CollectionRows, DocumentRows, DeletionRows, RunRows, PrunedRows, In
         `indexes` has the live collection of each, and `read_marks` returns the marks that the store has. A run may be
         writing, so a difference counts if a second look shows the same.
         """
-        first = self._different(indexes, read_marks)
-        again = self._different({name: indexes[name] for name in first}, read_marks) if first else {}
-        return {name: f"{one}; {reconciled_by(name)}" for name, one in first.items() if again.get(name) == one}
-
-    def _different(
-        self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
-    ) -> dict[str, str]:
-        marks = read_marks(indexes.values())
-        rows = {name: self.collection(live) for name, live in indexes.items() if live in marks}
-        found = {name: self.different_commits(row, marks[row.name]) for name, row in rows.items() if row is not None}
-        return {name: difference for name, difference in found.items() if difference}
+        found: list[dict[str, str]] = []
+        for _ in range(2):
+            marks = read_marks(indexes.values()) if indexes else {}
+            rows = {name: self.collection(live) for name, live in indexes.items() if live in marks}
+            found.append({name: self.different_commits(row, marks[row.name]) for name, row in rows.items() if row})
+            indexes = {name: indexes[name] for name, difference in found[-1].items() if difference}
+        first, again = found
+        return {name: f"{first[name]}; {reconciled_by(name)}" for name in indexes if again[name] == first[name]}
 
 
 def reconciled_by(index: str) -> str:

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 
 class LedgerConnection:
-    """One connection to the ledger's database, which threads of a process may share.
-
-    Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
-    """
+    """The transactions of one connection, and their statements."""
 
     def __init__(self, url: URL, *, clock: Callable[[], float] = time.time) -> None:
         self.redacted_url = redacted_url(url)
@@ -66,10 +63,15 @@ class LedgerConnection:
             finally:
                 self._writer = None
 
-    def _select(self, statement: sa.Select[Any]) -> list[Any]:
-        """Return all rows of a query."""
+    def _select(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
         with self.transaction() as connection:
             return list(connection.execute(statement))
+
+    def _first(self, statement: sa.Select[Any]) -> Any:
+        return next(iter(self._select(statement)), None)
+
+    def _column(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
+        return [row[0] for row in self._select(statement)]
 
     def _value(self, statement: sa.Select[Any]) -> Any:
         """Return the first column of the first row of a query; None if it has no row."""
@@ -77,7 +79,6 @@ class LedgerConnection:
             return connection.scalar(statement)
 
     def _count(self, source: sa.FromClause, *where: sa.ColumnElement[bool]) -> int:
-        """Count the rows of a table that fulfil all conditions."""
         return int(self._value(sa.select(sa.func.count()).select_from(source).where(*where)))
 
     def _write(self, statement: sa.UpdateBase) -> int:
@@ -122,25 +123,22 @@ class LedgerConnection:
 
     def _is_in(self, column: Any, keys: Iterable[str]) -> sa.ColumnElement[bool]:
         """Return the condition that `column` is one of `keys`, which is one bound parameter for any number of keys."""
-        if self._is_sqlite:
-            return column.in_(self._keys_as_rows(keys))  # type: ignore[no-any-return]
-        return column == sa.any_(sa.literal(list(keys), _array(sa.Text)))  # type: ignore[no-any-return]
+        return column.in_(self._keys_as_rows(keys))  # type: ignore[no-any-return]
 
     def _keys_as_rows(self, keys: Iterable[str]) -> sa.Select[Any]:
-        """Return a SELECT with a row for each key."""
-        if self._is_sqlite:
-            return sa.select(sa.func.json_each(json.dumps(list(keys))).table_valued("value").c.value)
-        return sa.select(sa.func.unnest(sa.literal(list(keys), _array(sa.Text))))
+        return sa.select(self._elements(list(keys), "json_array_elements_text"))
 
     def _pairs_as_rows(self, keys: Sequence[str], numbers: Sequence[int]) -> sa.Select[Any]:
-        """Return a SELECT with a row for each key and its number."""
+        pair = self._elements(list(zip(keys, numbers, strict=True)), "json_array_elements")
+        first, second = (pair.op("->>")(sa.literal_column(place)) for place in "01")
+        return sa.select(first, sa.cast(second, sa.BigInteger))
+
+    def _elements(self, values: list[Any], postgresql: str) -> Any:
+        """Return the column of a table of these values; `postgresql` is the function that makes it there."""
+        given = sa.literal(json.dumps(values), sa.Text)
         if self._is_sqlite:
-            pairs = json.dumps(list(zip(keys, numbers, strict=True)))
-            pair = sa.func.json_each(pairs).table_valued("value").c.value
-            return sa.select(sa.func.json_extract(pair, "$[0]"), sa.func.json_extract(pair, "$[1]"))
-        lists = sa.literal(list(keys), _array(sa.Text)), sa.literal(list(numbers), _array(sa.BigInteger))
-        rows = sa.func.unnest(*lists).table_valued("key", "number").render_derived()
-        return sa.select(rows.c.key, rows.c.number)
+            return sa.func.json_each(given).table_valued("value").c.value
+        return getattr(sa.func, postgresql)(sa.cast(given, sa.JSON)).table_valued("value").c.value
 
     @contextmanager
     def _map_errors(self) -> Iterator[None]:
@@ -149,13 +147,6 @@ class LedgerConnection:
             yield
         except exc.SQLAlchemyError as error:
             raise _map_error(error, self._url) from error
-
-
-def _array(of: Any) -> Any:
-    """Return PostgreSQL's type of arrays. Its dialect is imported for it alone: that takes 20 ms."""
-    from sqlalchemy.dialects import postgresql
-
-    return postgresql.ARRAY(of)
 
 
 def _engine(url: URL) -> Engine:

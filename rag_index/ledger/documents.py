@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.ledger.records import FailedDocument, Known, Totals
-from rag_index.ledger.scan import ScanRows
+from rag_index.ledger.scan import ScanRows, seen, texts
 from rag_index.ledger.tables import EMPTY, PENDING, documents, failed_documents, file_hashes
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 d, f = documents.c, failed_documents.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_at")
 """What is written of a document; `added_at` only when it is new."""
+FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
 QUERY_HASHES = 500
 """Hashes per SELECT."""
+_ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
 
 
 class DocumentRows(ScanRows):
@@ -29,23 +31,13 @@ class DocumentRows(ScanRows):
 
     def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
         """Return what the ledger knows about these documents, by key."""
-        return dict(self._known(collection_id, self._is_in(d.key, keys)))
+        rows = self._select(_ROWS.where(d.collection_id == collection_id, self._is_in(d.key, keys)))
+        return {key: Known(*row) for key, *row in rows}
 
     def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, Known]]:
         """Return a page of documents in the order of their keys, for comparing all of them."""
-        return self._known(collection_id, d.key > after, limit=limit)
-
-    def _known(
-        self, collection_id: int, which: sa.ColumnElement[bool], limit: int | None = None
-    ) -> list[tuple[str, Known]]:
-        statement = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
-        statement = statement.where(d.collection_id == collection_id, which)
-        if limit is not None:
-            statement = statement.order_by(d.key).limit(limit)
-        return [
-            (key, Known(bytes(text), bytes(payload), chunks, pending))
-            for key, text, payload, chunks, pending in self._select(statement)
-        ]
+        page = _ROWS.where(d.collection_id == collection_id, d.key > after).order_by(d.key).limit(limit)
+        return [(key, Known(*row)) for key, *row in self._select(page)]
 
     def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
         """Mark documents as pending; new ones get a row without hashes. The digests of their buckets are forgotten."""
@@ -89,7 +81,7 @@ class DocumentRows(ScanRows):
 
     def pending_keys(self, collection_id: int) -> list[str]:
         """Return the documents that are still pending since a run ended early; at most a few windows of shards."""
-        return [row[0] for row in self._select(sa.select(d.key).where(self._is_in_index(collection_id), PENDING))]
+        return self._column(sa.select(d.key).where(self._is_in_index(collection_id), PENDING))
 
     def different_commits(self, collection: Collection, mark: CommitMark) -> str:
         """Return how the store, whose `mark` is given, is at another commit than the ledger; "" if it is at the same.
@@ -104,10 +96,10 @@ class DocumentRows(ScanRows):
 
     def totals(self, collection_id: int) -> Totals:
         """Count the documents of a collection and their points."""
-        indexed = sa.case((sa.and_(d.pending == 0, d.chunks > 0), 1), else_=0)
-        sums = (indexed, sa.case((d.pending == 0, d.chunks), else_=0), d.pending)
-        statement = sa.select(*(sa.func.coalesce(sa.func.sum(one), 0) for one in sums))
-        return Totals(*map(int, self._select(statement.where(d.collection_id == collection_id))[0]))
+        done = d.pending == 0
+        cases = ((done & (d.chunks > 0), 1), (done, d.chunks), (~done, 1))
+        sums = [sa.func.coalesce(sa.func.sum(sa.case(case, else_=0)), 0) for case in cases]
+        return Totals(*map(int, self._select(sa.select(*sums).where(d.collection_id == collection_id))[0]))
 
     def count_empty(self, collection_id: int) -> int:
         """Count the documents of a collection that have no text, and so no points."""
@@ -116,19 +108,18 @@ class DocumentRows(ScanRows):
     def sample(self, collection_id: int, count: int) -> list[str]:
         """Return the keys of `count` random documents that have points."""
         statement = sa.select(d.key).where(d.collection_id == collection_id, d.pending == 0, d.chunks > 0)
-        return [str(row[0]) for row in self._select(statement.order_by(sa.func.random()).limit(count))]
+        return self._column(statement.order_by(sa.func.random()).limit(count))
 
     def keys_under(self, collection_id: int, prefix: str) -> list[str]:
         """Return the documents whose typed key begins with `prefix`."""
         below = sa.func.substr(d.key, 1, len(prefix)) == prefix
-        return [row[0] for row in self._select(sa.select(d.key).where(d.collection_id == collection_id, below))]
+        return self._column(sa.select(d.key).where(d.collection_id == collection_id, below))
 
     def keys_of_texts(self, collection_id: int, text_hashes: Sequence[bytes]) -> list[str]:
         """Return for each of these texts a document that had it when the scan first asked, if there was one.
 
         The first call reads all documents once, because there is no index on texts.
         """
-        texts = self._scanned.texts
         if text_hashes and self._texts_of != collection_id:
             rows = sa.select(d.text_hash, sa.func.min(d.key)).where(d.collection_id == collection_id, d.chunks > 0)
             with self.transaction():
@@ -137,8 +128,8 @@ class DocumentRows(ScanRows):
             self._texts_of = collection_id
         found: list[str] = []
         for first in range(0, len(text_hashes), QUERY_HASHES):
-            batch = list(text_hashes[first : first + QUERY_HASHES])
-            found += [row[0] for row in self._select(sa.select(texts.c.key).where(texts.c.text_hash.in_(batch)))]
+            batch = text_hashes[first : first + QUERY_HASHES]
+            found += self._column(sa.select(texts.c.key).where(texts.c.text_hash.in_(batch)))
         return found
 
     # Documents that could not be indexed, or only incompletely
@@ -165,20 +156,15 @@ class DocumentRows(ScanRows):
             return
         now = self.clock()
         rows = [
-            {
-                "collection_id": collection_id, "key": one.key, "text_hash": one.text_hash, "reason": one.reason,
-                "tries": 2 if one.key in crashed else 1, "first_at": now, "last_at": now, "kind": one.kind,
-            }
+            (collection_id, one.key, one.text_hash, one.reason, 2 if one.key in crashed else 1, now, now, one.kind)
             for one in failures
-        ]  # fmt: skip
-        insert = self._insert(failed_documents)
+        ]
+        insert = self._insert(failed_documents).values({name: sa.bindparam(name) for name in FAILED_COLUMNS})
         new = insert.excluded
         updated = {name: new[name] for name in ("text_hash", "reason", "last_at", "kind")}
         updated["tries"] = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)
-        with self.transaction() as connection:
-            connection.execute(
-                insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_=updated), rows
-            )
+        insert = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_=updated)
+        self._execute_many(insert, FAILED_COLUMNS, rows)
 
     def clear_failures(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete these documents from the list of failures."""
@@ -194,8 +180,7 @@ class DocumentRows(ScanRows):
         h = file_hashes.c
         same = sa.and_(*(d[name] == h[name] for name in ("collection_id", "key", "text_hash", "payload_hash")))
         statement = sa.select(h.key, h.stamp).join_from(file_hashes, documents, same & (d.pending == 0))
-        found = self._select(statement.where(h.collection_id == collection_id, self._is_in(h.key, keys)))
-        return {row[0]: row[1] for row in found}
+        return dict(self._select(statement.where(h.collection_id == collection_id, self._is_in(h.key, keys))))
 
     def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
         """Record what files hold: rows of (key, stamp, text hash, payload hash)."""
@@ -206,5 +191,5 @@ class DocumentRows(ScanRows):
     def forget_unseen_files(self, collection_id: int) -> None:
         """Delete the hashes of files that the scan did not see."""
         h = file_hashes.c
-        unseen = ~sa.exists().where(self._scanned.seen.c.key == h.key)
+        unseen = ~sa.exists().where(seen.c.key == h.key)
         self._write(file_hashes.delete().where(h.collection_id == collection_id, unseen))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.records import MissedDocument, Reached, WaitingChange, WaitingLookUp
+from rag_index.ledger.records import MissedDocument, Reached, WaitingChange, WaitingLookUp, WatchRecord
 from rag_index.ledger.tables import (
     HELD,
     collections,
@@ -28,20 +28,19 @@ from rag_index.ledger.tables import (
     mended,
     milestones,
     positions,
+    slots,
     watches,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rag_index.documents.positions import Position
 
 i, u, m, w = inbox.c, look_ups.c, mended.c, watches.c
-COLUMNS = ("alias", "document_id", "number", "changed_at", "received_at", "first_number")
-LOOK_UP_COLUMNS = ("alias", "column_name", "value", "number", "changed_at", "first_number")
+WAITING = (inbox, look_ups)
 MAX_KEPT = 10_000
 """Documents of an index that are kept until they are explained. Of more, only the number is."""
-MENDED_COLUMNS = ("alias", "document_id", "change", "run_id", "begun", "number", "found_at", "missed_at")
 OPEN = m.missed_at.is_(None)
 """The condition for a document that was mended, and is neither explained nor known as missed."""
 
@@ -69,12 +68,12 @@ class PositionRows(LedgerConnection):
     def note_position(self, alias: str, position: Position) -> None:
         """Record that everything up to a position of the source has arrived in the inbox, and been indexed if not."""
         with self.transaction():
-            number = int(self._value(sa.select(watches.c.last_number).where(watches.c.alias == alias)) or 0)
-            newest = self._select(sa.select(milestones).where(s.alias == alias).order_by(s.number.desc()).limit(1))
+            number = int(self._value(sa.select(w.last_number).where(w.alias == alias)) or 0)
+            newest = self._newest_milestone(alias)
             if newest and self._count(milestones, s.alias == alias) >= MAX_MILESTONES:
-                self._write(milestones.delete().where(s.alias == alias, s.number == newest[0].number))
+                self._write(milestones.delete().where(s.alias == alias, s.number == newest.number))
             # a watch that began after the last row of the queue was deleted does not know its number
-            text = position.text or (newest[0].position if newest else "")
+            text = position.text or (newest.position if newest else "")
             values = {"at": position.at, "position": text, "how": position.how}
             self._put_row(milestones, {"alias": alias, "number": number}, values)
             self._advance(alias)
@@ -94,17 +93,15 @@ class PositionRows(LedgerConnection):
         with self.transaction():
             if self._has_gaps(collection_id):
                 return
-            found = self._select(sa.select(positions).where(p.alias == alias))
-            last = found[0] if found else None
             values: dict[str, Any] = {"at": began, "position": "", "how": "run", "number": number if read_all else None}
+            last = self._position(alias)
             same = last is not None and last.collection_id == collection_id
             if last is not None and (same or (read_all and last.number is not None and last.number <= number)):
                 values["position"] = last.position
                 values["number"] = values["number"] if last.number is None else last.number
                 if last.at > began:
                     values |= {"at": last.at, "how": last.how}
-            self._put_row(positions, {"alias": alias}, {"collection_id": collection_id, **values, "commits": 0})
-            self._stamp(alias)
+            self._move(alias, collection_id, **values)
             self._advance(alias)
 
     def drop_position(self, alias: str) -> None:
@@ -114,11 +111,6 @@ class PositionRows(LedgerConnection):
     def doubt_position(self, alias: str) -> None:
         """Forget what a feed said an index has reached, because it did not see all changes. What a run said stays."""
         self._write(positions.delete().where(p.alias == alias, p.how != "run"))
-
-    def forget_position(self, alias: str) -> None:
-        """Forget the place in the log or the number: a new queue, or another log, may begin at lower ones."""
-        self._write(milestones.delete().where(s.alias == alias))
-        self._write(positions.update().where(p.alias == alias).values(position=""))
 
     def reached(self) -> dict[str, Reached]:
         """Return what each index has reached, by its alias. One that was never complete is left out."""
@@ -152,38 +144,36 @@ class PositionRows(LedgerConnection):
         found = log.stat() if log.exists() else None
         return (found.st_mtime_ns, found.st_size) if found else ()
 
+    def _position(self, alias: str) -> Any:
+        return self._first(sa.select(positions).where(p.alias == alias))
+
+    def _newest_milestone(self, alias: str, *where: sa.ColumnElement[bool]) -> Any:
+        return self._first(sa.select(milestones).where(s.alias == alias, *where).order_by(s.number.desc()).limit(1))
+
     def _advance(self, alias: str) -> None:
         """Move an index to the newest milestone by which nothing waits, if there is one and nothing is missing."""
-        found = self._select(sa.select(positions).where(p.alias == alias))
-        if not found or found[0].number is None or self._has_gaps(found[0].collection_id):
+        now = self._position(alias)
+        if now is None or now.number is None or self._has_gaps(now.collection_id):
             return
-        if self._value(sa.select(watches.c.full_number).where(watches.c.alias == alias)) is not None:
+        if self._value(sa.select(w.full_number).where(w.alias == alias)) is not None:
             return
-        first = [
-            self._value(sa.select(sa.func.min(table.c.first_number)).where(table.c.alias == alias))
-            for table in (inbox, look_ups)
-        ]
-        waits = min((number for number in first if number is not None), default=None)
-        statement = sa.select(milestones).where(s.alias == alias).order_by(s.number.desc()).limit(1)
-        newest = self._select(statement if waits is None else statement.where(s.number < waits))
-        if not newest:
-            return
-        [one] = newest
-        values = {"at": max(one.at, found[0].at), "position": one.position or found[0].position, "how": one.how}
-        self._write(positions.update().where(p.alias == alias).values(number=one.number, **values))
-        self._write(milestones.delete().where(s.alias == alias, s.number <= one.number))
-        self._stamp(alias)
+        firsts = (sa.select(sa.func.min(table.c.first_number)).where(table.c.alias == alias) for table in WAITING)
+        waits = [number for first in firsts if (number := self._value(first)) is not None]
+        if one := self._newest_milestone(alias, *(s.number < number for number in waits)):
+            values = {"at": max(one.at, now.at), "position": one.position or now.position, "how": one.how}
+            self._move(alias, now.collection_id, number=one.number, **values)
+            self._write(milestones.delete().where(s.alias == alias, s.number <= one.number))
 
-    def _stamp(self, alias: str) -> None:
-        """Note the commit that a reader has to see, and tell those who wait for the position."""
-        last = sa.select(collections.c.commits).where(collections.c.id == p.collection_id).scalar_subquery()
-        self._write(positions.update().where(p.alias == alias).values(commits=sa.func.coalesce(last, 0)))
+    def _move(self, alias: str, collection_id: int, **values: Any) -> None:
+        """Write a position with the commit that a reader has to see, and tell those who wait for it."""
+        commits = sa.select(collections.c.commits).where(collections.c.id == collection_id).scalar_subquery()
+        values |= {"collection_id": collection_id, "commits": sa.func.coalesce(commits, 0)}
+        self._put_row(positions, {"alias": alias}, values)
         if not self._is_sqlite:
             with self.transaction() as connection:
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
     def _has_gaps(self, collection_id: int) -> bool:
-        """Return whether documents are failed or held back."""
         rows = [
             sa.exists().where(self._is_in_index(collection_id), HELD),
             sa.exists().where(failed_documents.c.collection_id == collection_id, failed_documents.c.kind == "failed"),
@@ -192,7 +182,43 @@ class PositionRows(LedgerConnection):
 
 
 class InboxRows(PositionRows):
-    """The changes of each index that wait to be indexed. What counts them counts documents and look-ups."""
+    """The changes of each index that wait to be indexed, and its watch. What counts them counts documents and look-ups.
+
+    An index that is, or was, watched has a row; so has one for which something has arrived.
+    """
+
+    def watch(self, alias: str) -> WatchRecord | None:
+        """Return what is known about the watch of an index; None if it was never watched."""
+        found = self._first(sa.select(watches).where(w.alias == alias))
+        return WatchRecord(**found._mapping) if found else None
+
+    def begin_watch(self, alias: str, *, blind: str = "") -> None:
+        """Record that an index is watched from now on; one that was watched before keeps what is known about it.
+
+        `blind` says what the watch of this index cannot see. Then what runs have mended until now is forgotten: nobody
+        may have kept it for the watch.
+        """
+        values = {"since": self.clock(), "last_number": 0, "state": "running", "message": "", "blind": blind}
+        insert = self._insert(watches).values(alias=alias, **values)
+        with self.transaction():
+            self._write(insert.on_conflict_do_update(index_elements=["alias"], set_={"blind": blind}))
+            if blind:
+                self._explain(alias, sa.true())
+
+    def update_watch(self, alias: str, **values: Any) -> None:
+        """Change columns of a watch."""
+        self._write(watches.update().where(w.alias == alias).values(**values))
+
+    def slot_position(self, name: str) -> str | None:
+        """Return the position up to which everything that a slot gave is in the inbox; None if it was never read."""
+        found: str | None = self._value(sa.select(slots.c.position).where(slots.c.name == name))
+        return found
+
+    def remember_slot(self, name: str, position: str) -> None:
+        """Record that everything that a slot gave up to a position is in the inbox."""
+        self._put_row(slots, {"name": name}, {"position": position})
+
+    # What arrives
 
     def put_changes(self, changes: Iterable[tuple[str, str, float]], *, first_number: int | None = None) -> None:
         """Add documents (alias, document id, time of the change), all of them or none.
@@ -200,44 +226,75 @@ class InboxRows(PositionRows):
         A document that waits already gets a new number and keeps its earliest time of change. `first_number` is the
         number of the arrival that these documents come from, if it is an earlier one.
         """
-        earliest: dict[tuple[str, str], float] = {}
-        for alias, document_id, changed_at in changes:
-            earliest[alias, document_id] = min(changed_at, earliest.get((alias, document_id), changed_at))
-        now = self.clock()
-        with self.transaction():
-            numbers = self._next_numbers(alias for alias, _ in earliest)
-            rows = [
-                (alias, one, number, at, now, number if first_number is None else first_number)
-                for (alias, one), at in earliest.items()
-                for number in [numbers[alias]]
-            ]
-            self._put(inbox, COLUMNS, rows)
+        self._arrive(inbox, changes, first_number)
 
     def put_look_ups(self, wanted: Iterable[tuple[str, str, str, float]]) -> None:
         """Add look-ups (alias, column, value, time of the change), all of them or none; otherwise as `put_changes`."""
-        earliest: dict[tuple[str, str, str], float] = {}
-        for alias, column, value, changed_at in wanted:
-            earliest[alias, column, value] = min(changed_at, earliest.get((alias, column, value), changed_at))
         with self.transaction():
-            numbers = self._next_numbers(alias for alias, _, _ in earliest)
-            rows = [(*one, numbers[one[0]], at, numbers[one[0]]) for one, at in earliest.items()]
-            self._put(look_ups, LOOK_UP_COLUMNS, rows)
-            for alias, number in numbers.items():
-                self._write(watches.update().where(w.alias == alias).values(looked_up=number))
+            for alias, number in self._arrive(look_ups, wanted).items():
+                self.update_watch(alias, looked_up=number)
+
+    def _arrive(
+        self, table: sa.Table, arrived: Iterable[tuple[Any, ...]], first_number: int | None = None
+    ) -> dict[str, int]:
+        """Insert rows (primary key, time of the change); return the number of each index."""
+        earliest: dict[tuple[str, ...], float] = {}
+        for *key, at in arrived:
+            earliest[tuple(key)] = min(at, earliest.get(tuple(key), at))
+        keys, names = [column.name for column in table.primary_key], table.c.keys()
+        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
+        renewed: dict[str, Any] = {n: insert.excluded[n] for n in ("number", "received_at") if n in names}
+        for name in ("changed_at", "first_number"):
+            new, old = insert.excluded[name], table.c[name]
+            renewed[name] = sa.case((new < old, new), else_=old)
+        with self.transaction():
+            numbers = {alias: self._next_number(alias) for alias in {ids[0]: None for ids in earliest}}
+            given: dict[str, Any] = {"received_at": self.clock()}
+            rows = []
+            for ids, at in earliest.items():
+                number = numbers[ids[0]]
+                given |= {
+                    "number": number,
+                    "changed_at": at,
+                    "first_number": number if first_number is None else first_number,
+                }
+                rows.append((*ids, *(given[name] for name in names[len(ids) :])))
+            if rows:
+                self._execute_many(insert.on_conflict_do_update(index_elements=keys, set_=renewed), names, rows)
+        return numbers
+
+    def _next_number(self, alias: str) -> int:
+        """Raise the number of the index and return it; the first arrival makes the row of its watch."""
+        values = {"alias": alias, "since": self.clock(), "last_number": 1, "state": "stopped", "message": ""}
+        raised = {"last_number": w.last_number + 1}
+        insert = self._insert(watches).values(**values).on_conflict_do_update(index_elements=["alias"], set_=raised)
+        return int(self._value(insert.returning(w.last_number)))
+
+    def need_full_scan(self, alias: str) -> None:
+        """Record that nobody knows what changed up to now, so that a complete scan is needed.
+
+        The place in the log, or the number, is forgotten: a new queue, or another log, may begin at lower ones.
+        """
+        with self.transaction():
+            self.update_watch(alias, full_number=self._next_number(alias), since=self.clock())
+            self._write(milestones.delete().where(s.alias == alias))
+            self._write(positions.update().where(p.alias == alias).values(position=""))
+            self._forget_comparison(alias)
+
+    # What waits
 
     def waiting_changes(self, alias: str, limit: int) -> list[WaitingChange]:
         """Return the documents that have waited longest.
 
         If more than `limit` wait, half are the newest, so that a single change is indexed while a burst is.
         """
-        statement = sa.select(i.document_id, i.number, i.changed_at, i.received_at).where(i.alias == alias)
-        oldest = statement.order_by(i.number, i.document_id)
-        found = [WaitingChange(*row) for row in self._select(oldest.limit(limit + 1))]
-        if len(found) <= limit:
-            return found
-        half = limit // 2
-        newest = self._select(statement.order_by(i.number.desc(), i.document_id.desc()).limit(half))
-        return [*found[: limit - half], *(WaitingChange(*row) for row in newest)]
+        statement = sa.select(i.document_id, i.number).where(i.alias == alias)
+        found = self._select(statement.order_by(i.number, i.document_id).limit(limit + 1))
+        if len(found) > limit:
+            half = limit // 2
+            newest = self._select(statement.order_by(i.number.desc(), i.document_id.desc()).limit(half))
+            found = [*found[: limit - half], *newest]
+        return [WaitingChange(*row) for row in found]
 
     def waiting_look_ups(self, alias: str, limit: int) -> list[WaitingLookUp]:
         """Return the look-ups that have waited longest."""
@@ -245,16 +302,22 @@ class InboxRows(PositionRows):
         statement = statement.order_by(u.number, u.column_name, u.value).limit(limit)
         return [WaitingLookUp(*row) for row in self._select(statement)]
 
+    def any_look_ups(self, alias: str) -> bool:
+        """Return whether look-ups wait."""
+        return bool(self._value(sa.select(sa.exists().where(u.alias == alias))))
+
     def count_waiting(self, alias: str) -> int:
         """Count the documents and look-ups that wait."""
         with self.transaction():
-            return sum(self._count(table, table.c.alias == alias) for table in (inbox, look_ups))
+            return sum(self._count(table, table.c.alias == alias) for table in WAITING)
 
     def waiting_since(self, alias: str) -> float | None:
         """Return the earliest time of a change that waits; None if none does."""
-        with self.transaction():
-            times = [self._value(sa.select(sa.func.min(c.changed_at)).where(c.alias == alias)) for c in (i, u)]
-        return min((float(at) for at in times if at is not None), default=None)
+        earliest = [sa.select(table.c.changed_at.label("at")).where(table.c.alias == alias) for table in WAITING]
+        found: float | None = self._value(sa.select(sa.func.min(sa.union_all(*earliest).subquery().c.at)))
+        return found
+
+    # What is done
 
     def remove_changes(self, alias: str, done: Iterable[WaitingChange]) -> None:
         """Delete documents that are indexed now, unless they have arrived once more since."""
@@ -263,10 +326,9 @@ class InboxRows(PositionRows):
             numbers.setdefault(change.number, []).append(change.document_id)
         with self.transaction():
             for number, ids in numbers.items():
-                arrived = (i.alias == alias) & (i.number == number) & self._is_in(i.document_id, ids)
-                self._write(inbox.delete().where(arrived))
-                again = (i.alias == alias) & (i.first_number <= number) & self._is_in(i.document_id, ids)
-                self._write(inbox.update().where(again).values(first_number=number + 1))
+                ours = (i.alias == alias) & self._is_in(i.document_id, ids)
+                self._write(inbox.delete().where(ours, i.number == number))
+                self._write(inbox.update().where(ours, i.first_number <= number).values(first_number=number + 1))
                 self._explain(alias, self._is_in(m.document_id, ids))
 
     def replace_look_ups(self, alias: str, done: Iterable[WaitingLookUp], found: Iterable[tuple[str, float]]) -> None:
@@ -274,19 +336,20 @@ class InboxRows(PositionRows):
 
         A look-up that has arrived once more since stays.
         """
-        names = ("column_name", "value", "number")
-        same = [u[name] == sa.bindparam(f"done_{name}") for name in names]
         done = list(done)
-        rows = [{f"done_{name}": value for name, value in zip(names, one[:3], strict=True)} for one in done]
         first = min((one.first_number for one in done), default=None)
+        number: Any = sa.bindparam("done_number")
+        ours = (
+            (u.alias == alias)
+            & (u.column_name == sa.bindparam("done_column"))
+            & (u.value == sa.bindparam("done_value"))
+        )
+        rows = [{"done_column": one.column, "done_value": one.value, "done_number": one.number} for one in done]
         with self.transaction() as connection:
             self.put_changes(((alias, document_id, at) for document_id, at in found), first_number=first)
             if rows:
-                connection.execute(look_ups.delete().where(u.alias == alias, *same), rows)
-                later: Any = sa.bindparam("done_number") + 1
-                connection.execute(
-                    look_ups.update().where(u.alias == alias, *same[:2]).values(first_number=later), rows
-                )
+                connection.execute(look_ups.delete().where(ours, u.number == number), rows)
+                connection.execute(look_ups.update().where(ours).values(first_number=number + 1), rows)
 
     def clear_changes(self, alias: str, number: int, *, compared: str = "") -> None:
         """Delete what arrived up to this number: a complete scan that began after it has seen all of that.
@@ -299,53 +362,23 @@ class InboxRows(PositionRows):
             self._write(inbox.delete().where(arrived))
             if self._write(look_ups.delete().where(u.alias == alias, u.number <= number)):
                 self._explain(alias, sa.true())  # nobody knows which documents they would have found
-            for table in (inbox, look_ups):
+            for table in WAITING:
                 seen = (table.c.alias == alias) & (table.c.first_number <= number)
                 self._write(table.update().where(seen).values(first_number=number + 1))
             settled = (w.alias == alias) & (w.full_number <= number)
             self._write(watches.update().where(settled).values(full_number=None))
-            self._write(watches.update().where(w.alias == alias).values(compared=compared))
+            self.update_watch(alias, compared=compared)
 
-    def need_full_scan(self, alias: str) -> None:
-        """Record that nobody knows what changed up to now, so that a complete scan is needed."""
-        with self.transaction():
-            number = self._next_number(alias)
-            values = {"full_number": number, "since": self.clock()}
-            self._write(watches.update().where(w.alias == alias).values(**values))
-            self.forget_position(alias)
-            self._forget_comparison(alias)
+    # What runs mended
 
     def _forget_comparison(self, alias: str) -> None:
         """Forget which changes the watch has to explain, and let the next scan note none: nobody knows what changed."""
-        self._write(watches.update().where(w.alias == alias).values(compared="", unkept=0))
+        self.update_watch(alias, compared="", unkept=0)
         self._explain(alias, sa.true())
 
     def _explain(self, alias: str, which: sa.ColumnElement[bool]) -> None:
         """Delete what runs mended, and the watch has given now."""
         self._write(mended.delete().where(m.alias == alias, OPEN, which))
-
-    def _put(self, table: sa.Table, names: Sequence[str], rows: list[Any]) -> None:
-        """Insert rows. One that is there gets the new number and keeps its earliest time of change and first number."""
-        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
-        new, old = insert.excluded, table.c
-        renewed = {name: new[name] for name in names if name in ("number", "received_at")}
-        for name in ("changed_at", "first_number"):
-            renewed[name] = sa.case((new[name] < old[name], new[name]), else_=old[name])
-        if rows:
-            keys = [column.name for column in table.primary_key]
-            self._execute_many(insert.on_conflict_do_update(index_elements=keys, set_=renewed), names, rows)
-
-    def _next_numbers(self, aliases: Iterable[str]) -> Mapping[str, int]:
-        return {alias: self._next_number(alias) for alias in dict.fromkeys(aliases)}
-
-    def _next_number(self, alias: str) -> int:
-        """Raise the number of the index and return it; the first arrival makes the row of its watch."""
-        values = {"alias": alias, "since": self.clock(), "last_number": 1, "state": "stopped", "message": ""}
-        raised = {"last_number": w.last_number + 1}
-        insert = self._insert(watches).values(**values).on_conflict_do_update(index_elements=["alias"], set_=raised)
-        return int(self._value(insert.returning(w.last_number)))
-
-    # What runs mended
 
     def begin_comparison(self, alias: str, settings: str) -> bool:
         """Return whether what a complete scan finds changed is what the watch had to give until now.
@@ -371,22 +404,20 @@ class InboxRows(PositionRows):
 
         `begun` is the number of the last arrival when the scan began.
         """
-        statement = self._insert_or_update(mended, MENDED_COLUMNS, MENDED_COLUMNS[2:])
-        now = self.clock()
+        names, now = mended.c.keys(), self.clock()
         with self.transaction():
             room = max(0, MAX_KEPT - self._count(mended, m.alias == alias, OPEN))
             number = self._next_number(alias)
             if rows := [(alias, one, change, run_id, begun, number, now, None) for one, change in changes[:room]]:
-                self._execute_many(statement, MENDED_COLUMNS, rows)
+                self._execute_many(self._insert_or_update(mended, names, names[2:]), names, rows)
             if len(changes) > room:
-                unkept = w.unkept + len(changes) - room
-                self._write(watches.update().where(w.alias == alias).values(unkept=unkept))
+                self.update_watch(alias, unkept=w.unkept + len(changes) - room)
 
     def last_mended(self, alias: str) -> tuple[int, float] | None:
         """Return number and time of the last open document of an index; None if it has none."""
         latest = sa.select(sa.func.max(m.number), sa.func.max(m.found_at)).where(m.alias == alias, OPEN)
-        [(number, found_at)] = self._select(latest)
-        return None if number is None else (int(number), float(found_at))
+        number, found_at = self._first(latest)
+        return None if number is None else (number, found_at)
 
     def unexplained(self, alias: str, number: int) -> list[str]:
         """Return the open documents up to this number that are not in the inbox either, in the order of their ids.
@@ -399,11 +430,7 @@ class InboxRows(PositionRows):
         looked_up = sa.select(w.looked_up).where(w.alias == alias).scalar_subquery()
         with self.transaction():
             self._explain(alias, (m.change == "deleted") & (m.begun < looked_up))
-            return [str(row[0]) for row in self._select(statement.order_by(m.document_id))]
-
-    def any_look_ups(self, alias: str) -> bool:
-        """Return whether look-ups wait, which may find open documents."""
-        return bool(self._value(sa.select(sa.exists().where(u.alias == alias))))
+            return self._column(statement.order_by(m.document_id))
 
     def record_missed(self, alias: str, ids: Sequence[str]) -> None:
         """Record that the watch missed these documents."""

@@ -21,8 +21,6 @@ from rag_index.ledger.runs import BATCH
 from rag_index.ledger.tables import leases
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rag_index.ledger import Ledger, RunRecord
 
 LEASE_SECONDS = 60.0
@@ -49,25 +47,28 @@ class IndexLease:
         self.epoch = 0
 
     def __enter__(self) -> IndexLease:
-        self.epoch = self._wait_and_acquire()
+        """Take the lease, once a batch that holds it has ended."""
+        deadline = time.monotonic() + BATCH_SECONDS
+        while not self.epoch:
+            try:
+                self.epoch = self._acquire()
+            except IndexLocked:
+                held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
+                if not held.startswith(BATCH) or self._run_id.startswith(BATCH) or time.monotonic() > deadline:
+                    raise
+                time.sleep(BATCH_POLL)
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
         self._renewer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._renewer.join(timeout=RENEW_SECONDS)
         with suppress(LedgerUnavailable), self._ledger.transaction() as connection:  # it would expire by itself
             connection.execute(leases.update().where(self._is_mine()).values(run_id=None, renewed_at=0.0))
 
     def check(self) -> None:
-        """Check that this run still holds the lease.
-
-        Raises:
-            IndexLocked: another run took it over, since this one did not renew it in time.
-        """
+        """Raise IndexLocked if another run took the lease over, since this one did not renew it in time."""
         if self._lost:
             raise IndexLocked(
                 f"this run did not renew its lease for {LEASE_SECONDS:.0f} s, and another took over {self._name}: "
@@ -76,18 +77,6 @@ class IndexLease:
 
     def _is_mine(self) -> sa.ColumnElement[bool]:
         return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
-
-    def _wait_and_acquire(self) -> int:
-        """Take the lease and return its new epoch, once a batch that holds it has ended. Raises IndexLocked."""
-        deadline = time.monotonic() + BATCH_SECONDS
-        while True:
-            try:
-                return self._acquire()
-            except IndexLocked:
-                held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
-                if not held.startswith(BATCH) or self._run_id.startswith(BATCH) or time.monotonic() > deadline:
-                    raise
-            time.sleep(BATCH_POLL)
 
     def _acquire(self) -> int:
         """Take the lease and return its new epoch. Raises IndexLocked."""
@@ -115,9 +104,9 @@ class IndexLease:
                     raise IndexLocked(taken) from error
                 return 1
             epoch = int(row["epoch"]) + 1
-            unchanged = (leases.c.name == self._name) & (leases.c.epoch == row["epoch"])
-            unchanged &= leases.c.renewed_at == row["renewed_at"]
-            if connection.execute(leases.update().where(unchanged).values(epoch=epoch, **mine)).rowcount != 1:
+            unchanged = (leases.c.epoch == row["epoch"]) & (leases.c.renewed_at == row["renewed_at"])
+            update = leases.update().where(leases.c.name == self._name, unchanged).values(epoch=epoch, **mine)
+            if connection.execute(update).rowcount != 1:
                 raise IndexLocked(taken)
             return epoch
 

@@ -96,11 +96,10 @@ WORDS = {
 """What each database calls types and options in these statements."""
 
 
-def migrate(connection: Connection, *, redacted_url: str) -> int:
-    """Create the ledger or upgrade it to the newest version, which is returned. `redacted_url` is for messages.
+def migrate(connection: Connection, *, redacted_url: str) -> None:
+    """Create the ledger or upgrade it to the newest version. Raises LedgerTooNew if a newer rag-index wrote it.
 
-    Raises:
-        LedgerTooNew: a newer rag-index wrote the ledger.
+    `redacted_url` is for messages.
     """
     newest = max(MIGRATIONS)
     version = _version(connection)
@@ -110,7 +109,7 @@ def migrate(connection: Connection, *, redacted_url: str) -> int:
     if version is None:
         tables.metadata.create_all(connection)
         connection.execute(tables.schema_version.insert().values(version=newest))
-        return newest
+        return
     if version > newest:
         raise LedgerTooNew(
             f"ledger {redacted_url} has version {version}, but this rag-index knows versions up to {newest}. "
@@ -120,11 +119,9 @@ def migrate(connection: Connection, *, redacted_url: str) -> int:
         for statement in MIGRATIONS[number].split(";"):
             connection.exec_driver_sql(statement.format_map(WORDS[connection.dialect.name]))
         connection.execute(tables.schema_version.update().values(version=number))
-    return newest
 
 
 def _version(connection: Connection) -> int | None:
-    """Return the version of the ledger, or None if there is no ledger yet."""
     if not sa.inspect(connection).has_table(tables.schema_version.name):
         return None
     return int(connection.scalar(sa.select(sa.func.max(tables.schema_version.c.version))) or 1)

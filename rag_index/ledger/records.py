@@ -1,4 +1,7 @@
-"""The rows that the ledger's methods return: documents, collections, failures and runs."""
+"""The rows that the ledger's methods return: documents, collections, failures, runs, and what a watch keeps.
+
+Times are seconds since 1970, and None is never.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +36,18 @@ class Totals(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Numbers of documents with points, for the delete guard."""
+    """Numbers of documents with points: all, those that were there when the index was last whole, and held-back ones.
+
+    Only documents of `whole` are counted as `held`.
+    """
 
     all: int
     whole: int
-    """Those that were in the index when it was last whole."""
     held: int
-    """Those of `whole` that are held back."""
 
 
 class ScanRecord(NamedTuple):
-    """The state that a complete scan leaves for the next one (see `indexing.diff`).
-
-    `full_at` is the time of the last scan that read every document.
-    """
+    """The state that a complete scan leaves for the next one; `full_at` is when one last read every document."""
 
     watermark: str
     settings: str
@@ -58,9 +59,6 @@ class WaitingChange(NamedTuple):
 
     document_id: str
     number: int
-    changed_at: float
-    """The time of the earliest change that waits, by the clock of the source."""
-    received_at: float
 
 
 class WaitingLookUp(NamedTuple):
@@ -87,7 +85,7 @@ class Reached(NamedTuple):
     number: int | None
     """Arrivals in the inbox up to this number are indexed; None if only runs say what is complete."""
     at: float
-    """By when the source had committed it, in seconds since 1970."""
+    """By when the source had committed it."""
     position: str
     """The place in the source's log, or the number of its queue; "" if there is none."""
     how: str
@@ -95,18 +93,17 @@ class Reached(NamedTuple):
 
 
 class MissedDocument(NamedTuple):
-    """A document that a run mended, although its change had to come by the watch."""
+    """A document that a run mended although its change (`new`, `changed`, `deleted`) had to come by the watch."""
 
     document_id: str
     change: str
-    """`new`, `changed` or `deleted`."""
     run_id: str
     found_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRecord:
-    """What the ledger keeps about the watch of an index. Times are seconds since 1970, None for never."""
+    """What the ledger keeps about the watch of an index."""
 
     alias: str
     since: float
@@ -116,9 +113,8 @@ class WatchRecord:
     full_number: int | None
     """A complete scan that begins at this number or later is needed, since nobody knows what changed; or None."""
     state: str
-    """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`."""
+    """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`; `message` says why."""
     message: str
-    """Why it is in this state."""
     caught_up_at: float | None
     """When every change that was known was last in the index."""
     applied_at: float | None
@@ -126,10 +122,9 @@ class WatchRecord:
     blind: str
     """What the watch cannot see of this index; "" if it has to see every change."""
     compared: str
-    """The hash of the settings with which a complete scan last compared all documents; "" if the next cannot rely on
-    it."""
+    """The hash of the settings with which all documents were last compared; "" if the next scan cannot rely on it."""
     unkept: int
-    """How many documents the last scan found changed beyond `mended.MAX_KEPT`."""
+    """How many documents the last scan found changed beyond `inbox.MAX_KEPT`."""
     looked_up: int
     """The number of the last arrival of a look-up."""
 
@@ -190,7 +185,6 @@ class Collection:
     whole_at: float
     """When a run last ended with everything in it that the source had, and nothing else; 0 if none did."""
     commits: int
-    """How many commits there were: see `commit_mark`."""
     committed_at: str
     channels: str = ""
     """What meaning, words and both find, as `Channels.encode` returns it; "" if it was not measured."""

@@ -1,15 +1,25 @@
-"""The ledger's runs and watches: when they ran, how they ended, and how far they are."""
+"""The ledger's runs: when they ran and how they ended; and what has grown old, of runs and of indexes that are gone."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.records import RunRecord, WatchRecord
-from rag_index.ledger.tables import mended, runs, slots, watches
+from rag_index.ledger.records import RunRecord
+from rag_index.ledger.tables import (
+    buckets,
+    collections,
+    failed_documents,
+    inbox,
+    leases,
+    look_ups,
+    mended,
+    runs,
+    watches,
+)
 
 BATCH = "watch-"
 """Prefix of the id of a watch's batches; the alias follows. The ledger keeps the last batch of each index alone."""
@@ -18,8 +28,28 @@ SINGLE = "id-"
 """Prefix of the ids of runs over single documents, which must not hide how the last run over all documents went."""
 
 
+def lease_name(project: str) -> str:
+    """Return the name of the lease of a project's watch, which is the name of no alias."""
+    return f"{project} watch"
+
+
+class Prunable(NamedTuple):
+    """Numbers of rows that have grown old: all but runs are of indexes that are gone."""
+
+    runs: int
+    failed: int
+    changes: int
+    """Documents and look-ups that wait."""
+    watches: int
+    buckets: int
+
+
 class RunRows(LedgerConnection):
-    """The runs of each index: when they ran, how they ended, and their metrics."""
+    """The runs of each index, and the deletion of what has grown old.
+
+    Several projects may share a ledger, so an index is gone if it is none of the caller's and nothing has run or
+    watched it for long. If it comes back all the same, its next run reads everything.
+    """
 
     def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
         """Record that a run has begun; also again, if Prefect starts a run once more under its id."""
@@ -39,50 +69,67 @@ class RunRows(LedgerConnection):
 
         With `run_id`, return the newest run of any kind whose id begins with it.
         """
-        whole = ~runs.c.id.startswith(SINGLE) & ~runs.c.id.startswith(BATCH)
-        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else whole
+        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else _is_whole(runs.c.id)
         statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.started_at.desc()).limit(1)
-        found = self._select(statement)
-        return RunRecord(**{**found[0]._mapping, "report": json.loads(found[0].report)}) if found else None
+        found = self._first(statement)
+        return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
 
+    def count_runs(self) -> int:
+        """Count the runs of all indexes."""
+        return self._count(runs)
 
-def lease_name(project: str) -> str:
-    """Return the name of the lease of a project's watch, which is the name of no alias."""
-    return f"{project} watch"
-
-
-class WatchRows(LedgerConnection):
-    """A row for each index that is, or was, watched."""
-
-    def watch(self, alias: str) -> WatchRecord | None:
-        """Return what is known about the watch of an index; None if it was never watched."""
-        found = self._select(sa.select(watches).where(watches.c.alias == alias))
-        return WatchRecord(**found[0]._mapping) if found else None
-
-    def begin_watch(self, alias: str, *, blind: str = "") -> None:
-        """Record that an index is watched from now on; one that was watched before keeps what is known about it.
-
-        `blind` says what the watch of this index cannot see. Then what runs have mended until now is forgotten: nobody
-        may have kept it for the watch.
-        """
-        values = {
-            "alias": alias, "since": self.clock(), "last_number": 0, "state": "running", "message": "", "blind": blind,
-        }  # fmt: skip
-        insert = self._insert(watches).values(**values)
+    def count_prunable(self, before: float, aliases: set[str]) -> Prunable:
+        """Return how much `prune` would delete."""
         with self.transaction() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=["alias"], set_={"blind": blind}))
-            if blind:
-                connection.execute(mended.delete().where(mended.c.alias == alias, mended.c.missed_at.is_(None)))
+            found = self.prune(before, aliases)
+            connection.get_transaction().rollback()  # type: ignore[union-attr]  # it is within one
+            return found
 
-    def update_watch(self, alias: str, **values: Any) -> None:
-        """Change columns of a watch."""
-        self._write(watches.update().where(watches.c.alias == alias).values(**values))
+    def prune(self, before: float, aliases: set[str]) -> Prunable:
+        """Delete what is older than a time and belongs to none of these aliases, or to a run; return how much that was.
 
-    def slot_position(self, name: str) -> str | None:
-        """Return the position up to which everything that a slot gave is in the inbox; None if it was never read."""
-        found = self._value(sa.select(slots.c.position).where(slots.c.name == name))
-        return None if found is None else str(found)
+        The newest run of each index stays, and so does a run that holds a lease. The changes of an index that is gone
+        would be lost to a collection that is still there. So its watch stays, and notes that everything has to be read.
+        """
+        w, f = watches.c, failed_documents.c
+        with self.transaction():
+            gone = self._gone(before, aliases)
+            theirs = sa.select(collections.c.id).where(collections.c.alias.in_(gone))
+            has_collection = w.alias.in_(sa.select(collections.c.alias))
+            waits = sa.or_(*(w.alias.in_(sa.select(table.c.alias)) for table in (inbox, look_ups)))
+            due = w.alias.in_(gone) & has_collection & waits
+            self._write(watches.update().where(due).values(full_number=w.last_number))
+            self._write(mended.delete().where(mended.c.alias.in_(gone)))
+            unknown = f.collection_id.not_in(sa.select(collections.c.id))
+            return Prunable(
+                runs=self._write(runs.delete().where(_is_old(before))),
+                failed=self._write(failed_documents.delete().where(unknown | f.collection_id.in_(theirs))),
+                changes=sum(self._write(table.delete().where(table.c.alias.in_(gone))) for table in (inbox, look_ups)),
+                watches=self._write(watches.delete().where(w.alias.in_(gone) & ~has_collection)),
+                buckets=self._write(buckets.delete().where(buckets.c.collection_id.in_(theirs))),
+            )
 
-    def remember_slot(self, name: str, position: str) -> None:
-        """Record that everything that a slot gave up to a position is in the inbox."""
-        self._put_row(slots, {"name": name}, {"position": position})
+    def _gone(self, before: float, aliases: set[str]) -> set[str]:
+        w = watches.c
+        since = [
+            (runs.c.alias, runs.c.started_at),
+            (collections.c.alias, collections.c.created_at),
+            *((w.alias, at) for at in (w.since, w.caught_up_at, w.applied_at)),
+            (inbox.c.alias, inbox.c.received_at),
+            (look_ups.c.alias, look_ups.c.changed_at),
+        ]
+        lives = sa.union(*(sa.select(alias).where(at >= before) for alias, at in since))
+        known = sa.union(sa.select(collections.c.alias), sa.select(w.alias))
+        return {*self._column(known)} - {*self._column(lives)} - aliases
+
+
+def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return ~run_id.startswith(SINGLE) & ~run_id.startswith(BATCH)
+
+
+def _is_old(before: float) -> sa.ColumnElement[bool]:
+    r = runs.c
+    other: Any = runs.alias()
+    newer = sa.exists().where(other.c.alias == r.alias, other.c.started_at > r.started_at, _is_whole(other.c.id))
+    holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
+    return (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds

@@ -5,47 +5,62 @@ All names begin with `rag_index_`, so that a ledger may share a database with ot
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
 
 metadata = sa.MetaData()
+Columns = list[sa.Column[Any]]
+Kind = type[sa.types.TypeEngine[Any]]
 
-schema_version = sa.Table("rag_index_schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))
 
-collections = sa.Table(
-    "rag_index_collections",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("alias", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("store_id", sa.Text, nullable=False),
-    sa.Column("embedder_fingerprint", sa.Text, nullable=False),
-    sa.Column("embedder", sa.Text, nullable=False),
-    sa.Column("chunking", sa.Text, nullable=False),
-    sa.Column("dimension", sa.Integer, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("chars_per_second", sa.Float),
-    sa.Column("whole_at", sa.Float, nullable=False, server_default="0"),
-    sa.Column("commits", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("committed_at", sa.Text, nullable=False, server_default=""),
-    sa.Column("channels", sa.Text, nullable=False, server_default=""),
+def primary(**kinds: Kind) -> Columns:
+    """Return the columns of a primary key, by their names."""
+    return [sa.Column(name, kind, primary_key=True, autoincrement=False) for name, kind in kinds.items()]
+
+
+def filled(default: str | None = None, /, **kinds: Kind) -> Columns:
+    """Return columns that are never NULL."""
+    return [sa.Column(name, kind, nullable=False, server_default=default) for name, kind in kinds.items()]
+
+
+def optional(**kinds: Kind) -> Columns:
+    """Return columns that may be NULL."""
+    return [sa.Column(name, kind) for name, kind in kinds.items()]
+
+
+def temporary(metadata: sa.MetaData, name: str, *columns: Columns) -> sa.Table:
+    """Return a table that ends with the connection; `metadata` creates it."""
+    return sa.Table(f"rag_index_{name}", metadata, *chain(*columns), prefixes=["TEMPORARY"], sqlite_with_rowid=False)
+
+
+def _table(name: str, *columns: Columns, rowid: bool = True) -> sa.Table:
+    return sa.Table(f"rag_index_{name}", metadata, *chain(*columns), sqlite_with_rowid=rowid)
+
+
+schema_version = _table("schema_version", filled(version=Integer))
+
+collections = _table(
+    "collections",
+    [sa.Column("id", Integer, primary_key=True, autoincrement=True)],
+    filled(alias=Text),
+    [sa.Column("name", Text, nullable=False, unique=True)],
+    filled(store_id=Text, embedder_fingerprint=Text, embedder=Text, chunking=Text, dimension=Integer, state=Text),
+    filled(created_at=Float),
+    optional(chars_per_second=Float),
+    filled("0", whole_at=Float, commits=Integer),
+    filled("", committed_at=Text, channels=Text),
 )
 
-documents = sa.Table(
-    "rag_index_documents",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("text_hash", sa.LargeBinary, nullable=False),
-    sa.Column("payload_hash", sa.LargeBinary, nullable=False),
-    sa.Column("chunks", sa.Integer, nullable=False),
-    sa.Column("pending", sa.Integer, nullable=False),
-    sa.Column("added_at", sa.Float, nullable=False, server_default="0"),
-    sa.Column("held_at", sa.Float),
-    sa.Column("bucket", sa.BigInteger),
-    sqlite_with_rowid=False,
+documents = _table(
+    "documents",
+    primary(collection_id=Integer, key=Text),
+    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, pending=Integer),
+    filled("0", added_at=Float),
+    optional(held_at=Float, bucket=BigInteger),
+    rowid=False,
 )
 for _name, _rows in (
     ("pending", "pending = 1"),
@@ -62,175 +77,94 @@ HELD = documents.c.held_at.is_not(None)
 EMPTY = (documents.c.chunks == _NO) & (documents.c.pending == _NO)
 """The conditions of these indexes, for queries that they answer (`LedgerConnection._is_in_index`)."""
 
-failed_documents = sa.Table(
-    "rag_index_failed_documents",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("text_hash", sa.LargeBinary, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("tries", sa.Integer, nullable=False),
-    sa.Column("first_at", sa.Float, nullable=False),
-    sa.Column("last_at", sa.Float, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False, server_default="failed"),
-    sa.Column("bucket", sa.BigInteger),
+failed_documents = _table(
+    "failed_documents",
+    primary(collection_id=Integer, key=Text),
+    filled(text_hash=LargeBinary, reason=Text, tries=Integer, first_at=Float, last_at=Float),
+    filled("failed", kind=Text),
+    optional(bucket=BigInteger),
 )
 
-buckets = sa.Table(
-    "rag_index_buckets",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("digest", sa.Text, nullable=False),
-    sqlite_with_rowid=False,
+buckets = _table("buckets", primary(collection_id=Integer, bucket=BigInteger), filled(digest=Text), rowid=False)
+
+runs = _table(
+    "runs",
+    primary(id=Text),
+    [sa.Column("alias", Text, nullable=False, index=True)],
+    filled(host=Text, pid=Integer, started_at=Float),
+    optional(ended_at=Float),
+    filled(state=Text, message=Text, report=Text),
 )
 
-runs = sa.Table(
-    "rag_index_runs",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("alias", sa.Text, nullable=False, index=True),
-    sa.Column("host", sa.Text, nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("started_at", sa.Float, nullable=False),
-    sa.Column("ended_at", sa.Float),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("report", sa.Text, nullable=False),
+leases = _table(
+    "leases",
+    primary(name=Text),
+    optional(run_id=Text),
+    filled(host=Text, pid=Integer, process_started=Float, epoch=Integer, since=Float, renewed_at=Float),
 )
 
-leases = sa.Table(
-    "rag_index_leases",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("run_id", sa.Text),
-    sa.Column("host", sa.Text, nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("process_started", sa.Float, nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("since", sa.Float, nullable=False),
-    sa.Column("renewed_at", sa.Float, nullable=False),
+scan_states = _table(
+    "scan_states", primary(collection_id=Integer), filled(watermark=Text, settings=Text, full_at=Float)
 )
 
-scan_states = sa.Table(
-    "rag_index_scan_states",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("watermark", sa.Text, nullable=False),
-    sa.Column("settings", sa.Text, nullable=False),
-    sa.Column("full_at", sa.Float, nullable=False),
+file_hashes = _table(
+    "file_hashes",
+    primary(collection_id=Integer, key=Text),
+    filled(stamp=Text, text_hash=LargeBinary, payload_hash=LargeBinary),
+    rowid=False,
 )
 
-file_hashes = sa.Table(
-    "rag_index_file_hashes",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("stamp", sa.Text, nullable=False),
-    sa.Column("text_hash", sa.LargeBinary, nullable=False),
-    sa.Column("payload_hash", sa.LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
+sizes = _table(
+    "sizes",
+    primary(collection_id=Integer, day=Integer),
+    [sa.Column("part", Text, primary_key=True, server_default="")],
+    filled(documents=Integer),
 )
 
-sizes = sa.Table(
-    "rag_index_sizes",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True),
-    sa.Column("day", sa.Integer, primary_key=True),
-    sa.Column("part", sa.Text, primary_key=True, server_default=""),
-    sa.Column("documents", sa.Integer, nullable=False),
-)
+batch_deletions = _table("batch_deletions", primary(collection_id=Integer, hour=Integer), filled(documents=Integer))
 
-batch_deletions = sa.Table(
-    "rag_index_batch_deletions",
-    metadata,
-    sa.Column("collection_id", sa.Integer, primary_key=True),
-    sa.Column("hour", sa.Integer, primary_key=True),
-    sa.Column("documents", sa.Integer, nullable=False),
-)
-
-inbox = sa.Table(
-    "rag_index_inbox",
-    metadata,
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("document_id", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("changed_at", sa.Float, nullable=False),
-    sa.Column("received_at", sa.Float, nullable=False),
-    sa.Column("first_number", sa.BigInteger, nullable=False, server_default="0"),
+inbox = _table(
+    "inbox",
+    primary(alias=Text, document_id=Text),
+    filled(number=BigInteger, changed_at=Float, received_at=Float),
+    filled("0", first_number=BigInteger),
 )
 sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
 sa.Index("rag_index_inbox_first_numbers", inbox.c.alias, inbox.c.first_number)
 
-look_ups = sa.Table(
-    "rag_index_look_ups",
-    metadata,
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("column_name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("changed_at", sa.Float, nullable=False),
-    sa.Column("first_number", sa.BigInteger, nullable=False, server_default="0"),
+look_ups = _table(
+    "look_ups",
+    primary(alias=Text, column_name=Text, value=Text),
+    filled(number=BigInteger, changed_at=Float),
+    filled("0", first_number=BigInteger),
 )
 
+milestones = _table("milestones", primary(alias=Text, number=BigInteger), filled(at=Float, position=Text, how=Text))
 
-def _position() -> list[sa.Column[Any]]:
-    """Return the columns of a `documents.positions.Position`."""
-    texts = [sa.Column(name, sa.Text, nullable=False) for name in ("position", "how")]
-    return [sa.Column("at", sa.Float, nullable=False), *texts]
-
-
-milestones = sa.Table(
-    "rag_index_milestones",
-    metadata,
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, primary_key=True),
-    *_position(),
+positions = _table(
+    "positions",
+    primary(alias=Text),
+    filled(collection_id=Integer, commits=Integer),
+    optional(number=BigInteger),
+    filled(at=Float, position=Text, how=Text),
 )
 
-positions = sa.Table(
-    "rag_index_positions",
-    metadata,
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("collection_id", sa.Integer, nullable=False),
-    sa.Column("commits", sa.Integer, nullable=False),
-    sa.Column("number", sa.BigInteger),
-    *_position(),
+watches = _table(
+    "watches",
+    primary(alias=Text),
+    filled(since=Float, last_number=BigInteger),
+    optional(full_number=BigInteger),
+    filled(state=Text, message=Text),
+    optional(caught_up_at=Float, applied_at=Float),
+    filled("", blind=Text, compared=Text),
+    filled("0", unkept=Integer, looked_up=BigInteger),
 )
 
-watches = sa.Table(
-    "rag_index_watches",
-    metadata,
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("since", sa.Float, nullable=False),
-    sa.Column("last_number", sa.BigInteger, nullable=False),
-    sa.Column("full_number", sa.BigInteger),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("caught_up_at", sa.Float),
-    sa.Column("applied_at", sa.Float),
-    sa.Column("blind", sa.Text, nullable=False, server_default=""),
-    sa.Column("compared", sa.Text, nullable=False, server_default=""),
-    sa.Column("unkept", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("looked_up", sa.BigInteger, nullable=False, server_default="0"),
-)
+slots = _table("slots", primary(name=Text), filled(position=Text))
 
-slots = sa.Table(
-    "rag_index_slots",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("position", sa.Text, nullable=False),
-)
-
-mended = sa.Table(
-    "rag_index_mended",
-    metadata,
-    sa.Column("alias", sa.Text, primary_key=True),
-    sa.Column("document_id", sa.Text, primary_key=True),
-    sa.Column("change", sa.Text, nullable=False),
-    sa.Column("run_id", sa.Text, nullable=False),
-    sa.Column("begun", sa.BigInteger, nullable=False),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("found_at", sa.Float, nullable=False),
-    sa.Column("missed_at", sa.Float),
+mended = _table(
+    "mended",
+    primary(alias=Text, document_id=Text),
+    filled(change=Text, run_id=Text, begun=BigInteger, number=BigInteger, found_at=Float),
+    optional(missed_at=Float),
 )

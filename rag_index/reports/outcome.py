@@ -199,18 +199,6 @@ def _short(query: str) -> str:
     return plain if len(plain) <= MAX_QUERY else f"{plain[: MAX_QUERY - 1]}…"
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """How the publishing of a rebuilt collection ended: what was verified, and why it is not live, "" if it is."""
-
-    verified: str
-    refused: str = ""
-    gate: GateVerdict | None = None
-    """What the gate found, if it was asked."""
-    notes: Sequence[str] = ()
-    """What a person should know besides."""
-
-
 @dataclass(slots=True)
 class IndexOutcome:
     """The numbers of one index.
@@ -295,14 +283,6 @@ class IndexOutcome:
         """Set the state to partial, and add the reason to the message."""
         self.say(message)
         self.state = "partial"
-
-    def note_publication(self, publication: Publication) -> None:
-        """Record how the publishing of a rebuilt collection ended."""
-        self.verified, self.gate = publication.verified, publication.gate
-        for note in publication.notes:
-            self.say(note)
-        if publication.refused:
-            self.hold(publication.refused)
 
     def hold_back(self, documents: int, message: str) -> None:
         """Count the documents that the delete guard holds back, and say why; nothing if there are none."""

@@ -245,7 +245,11 @@ class SqlSource:
         if not values:
             return []
         statement = self._select().where(equals_any(self._keys, values))
-        return [row for row in self._fetch_all(connection, statement) if document_id(encode_key(row[: len(self._keys)])) in wanted]
+        return [
+            row
+            for row in self._fetch_all(connection, statement)
+            if document_id(encode_key(row[: len(self._keys)])) in wanted
+        ]
 
     def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
         if self._url.get_backend_name() != "sqlite":
@@ -292,7 +296,9 @@ class SqlSource:
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
         """Return all rows of a statement that has few, however long they are."""
-        return with_any_text(connection, lambda repair: list(stream_rows(connection, statement, repair)), len(self._keys))
+        return with_any_text(
+            connection, lambda repair: list(stream_rows(connection, statement, repair)), len(self._keys)
+        )
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         needs_another = self._parts is not None or self._index.access_query is not None

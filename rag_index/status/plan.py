@@ -25,7 +25,7 @@ from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.outcome import count_of
-from rag_index.sources import has_digests, open_source, scan_settings
+from rag_index.sources import has_digests, open_source
 from rag_index.sources.columns import holds_secret, looks_secret
 from rag_index.sources.sql import not_unique
 from rag_index.stores import commit_marks, open_names
@@ -286,11 +286,8 @@ def _compare(
     count_parts(source, index, guard)
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan()
-    digests = has_digests(settings, index)  # what they leave unread is unchanged beyond doubt
-    state = LedgerScanState(
-        source, index, ledger, collection_id, full=not digests, retry=False,
-        settings=scan_settings(settings, index), digests=digests,
-    )  # fmt: skip
+    full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
+    state = LedgerScanState(settings, index, source, ledger, collection_id, full=full)
     cursor: Any = None
     number = 0
     while number == 0 or cursor is not None:
@@ -300,11 +297,11 @@ def _compare(
         unreadable = [failure.key for failure in page.unreadable]
         if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
             raise not_unique(index, repeated[0])
-        state.leave_unread(page).add_to(plan)
+        state.leave_unread(page, plan)
         cost.add(_count(plan, page, ledger, collection_id))
         cursor = page.cursor
     plan.cost = cost.cost() if plan.new + plan.changed else None
-    plan.gone = ledger.count_gone(collection_id)
+    plan.gone = ledger.find_gone(collection_id)
     if guard is not None:
         plan.held_back, reason = guard.foresee(index.name)
         plan.add_message(reason)

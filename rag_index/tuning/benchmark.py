@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from rag_index.chunking import open_chunker
 from rag_index.documents.batches import PointBatch, Shard
 from rag_index.embedders import open_embedder
+from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.points import batches
 from rag_index.indexing.run import Opened, RunOptions, open_run
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import MemoryWatch, choose_worker_count, estimate_worker_memory

@@ -17,7 +17,7 @@ from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
 from rag_index.hosts import pool
 from rag_index.indexing import delete_guard, diff, publish
-from rag_index.indexing.points import batches
+from rag_index.indexing.commit import batches
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger, lease, tables
 from rag_index.stores.edge import store as edge_store

@@ -23,8 +23,8 @@ from rag_index.embedders.bm25 import bm25_model
 from rag_index.evaluation.adapt import Adaptation, HeldOutQuality
 from rag_index.evaluation.report import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import Estimate
+from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport

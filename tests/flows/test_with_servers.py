@@ -11,7 +11,7 @@ import pytest
 
 from rag_index.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.errors import IndexLocked
-from rag_index.indexing.points import write_shard
+from rag_index.indexing.commit import write_shard
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 

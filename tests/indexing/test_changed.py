@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
 from rag_index.indexing import changed
-from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
@@ -106,23 +106,13 @@ def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(pr
     assert project.texts()["5"] == ["Note 5\nsecond"]
 
 
-def test_what_waits_stays_while_the_embedder_is_down(project, ledger):
-    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
-    put(ledger, "5")
-
-    def down(*args):
-        raise EmbedderUnavailable("it is down")
-
-    with mock.patch.object(Scan, "index", down):
-        applied = batch(project)
-    assert isinstance(applied.error, EmbedderUnavailable)
-    assert waiting(ledger) == ["5"]
-
-
-def test_a_document_that_cannot_be_read_is_listed_as_failed_and_leaves_the_inbox(project, ledger):
+def test_what_waits_stays_while_the_embedder_is_down_and_leaves_the_inbox_if_it_fails(project, ledger):
     with project.source() as db:
         db.execute("UPDATE note SET body = ? WHERE id = 5", (b"\x01",))
     put(ledger, "5")
+    with mock.patch.object(Scan, "index", side_effect=EmbedderUnavailable("it is down")):
+        assert isinstance(batch(project).error, EmbedderUnavailable)
+    assert waiting(ledger) == ["5"]
     assert batch(project).outcome.failed == 1
     assert waiting(ledger) == []
     assert [one.document_id for one in failed(project.settings, project.settings.indexes)] == ["5"]
@@ -197,14 +187,11 @@ def test_a_batch_is_as_large_as_two_seconds_allow_at_the_pace_of_the_one_before(
     assert sizes(2.0)[:3] == [4, 1, 1]
 
 
-def test_a_batch_that_is_not_full_says_nothing_of_larger_ones_unless_it_took_too_long(sizes):
+def test_a_batch_that_is_not_full_says_nothing_of_larger_ones_unless_it_took_too_long(sizes, project):
     assert sizes(0.5, first=1) == [1, 4, 4, 4, 4, 4, 4, 4, 2]
     assert sizes(1.5, first=2)[:3] == [2, 1, 1]
-
-
-def test_no_batch_is_larger_than_the_settings_allow(sizes, project):
     project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 6\n")
-    assert sizes(0.001) == [4, 6, 6, 6, 6, 6]
+    assert sizes(0.001) == [4, 6, 6, 6, 6, 6], "no batch is larger than the settings allow"
 
 
 def remove(project, ledger, first, last):
@@ -212,53 +199,56 @@ def remove(project, ledger, first, last):
     put(ledger, *map(str, range(first, last + 1)))
 
 
-def test_small_batches_are_no_way_around_the_delete_guard(tmp_path):
-    project = Project(tmp_path / "project").fill(700)
-    clock = Nights()
+@pytest.fixture
+def guarded(tmp_path):
+    """A project, the clock of its ledger, and the ledger itself, which batches share."""
+    project, clock = Project(tmp_path / "project").fill(700), Nights()
     run_plain(project, clock=clock)
     with (
         mock.patch.object(changed, "Ledger", lambda url: Ledger(url, clock=clock)),
         closing(Ledger(project.settings.ledger_url, clock=clock)) as ledger,
     ):
-        for first in range(1, 141, 20):  # 140 of 700 are as many as delete_guard (20 %) allows
-            remove(project, ledger, first, first + 19)
-            assert batch(project).outcome.state == "completed"
-        remove(project, ledger, 141, 145)
-        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 700")
-        put(ledger, "700")
-        outcome = batch(project).outcome
-        assert (outcome.state, outcome.held_back, outcome.deleted, outcome.changed) == ("partial", 5, 0, 1)
-        assert "145 with those deleted" in outcome.message
-        assert "--allow-deletes" in outcome.message
-        assert (waiting(ledger), len(project.texts())) == ([], 560)
-        [collection] = ledger.collections(ALIAS)
-        assert ledger.count_held(collection.id) == 5
-        project.execute("INSERT INTO note VALUES (141, 'Note 141', 'it is back', 'a', 1)")
-        put(ledger, "141", "142")  # the latter is held back already
+        yield project, clock, ledger
+
+
+def test_small_batches_are_no_way_around_the_delete_guard(guarded):
+    project, clock, ledger = guarded
+    for first in range(1, 141, 35):  # 140 of 700 are as many as delete_guard (20 %) allows
+        remove(project, ledger, first, first + 34)
         assert batch(project).outcome.state == "completed"
-        assert (ledger.count_held(collection.id), len(project.texts())) == (4, 560)
+    remove(project, ledger, 141, 145)
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 700")
+    put(ledger, "700")
+    outcome = batch(project).outcome
+    assert (outcome.state, outcome.held_back, outcome.deleted, outcome.changed) == ("partial", 5, 0, 1)
+    assert "145 with those deleted" in outcome.message
+    assert "--allow-deletes" in outcome.message
+    assert (waiting(ledger), len(project.texts())) == ([], 560)
+    [collection] = ledger.collections(ALIAS)
+    assert ledger.count_held(collection.id) == 5
+    project.execute("INSERT INTO note VALUES (141, 'Note 141', 'it is back', 'a', 1)")
+    put(ledger, "141", "142")  # the latter is held back already
+    assert batch(project).outcome.state == "completed"
+    assert (ledger.count_held(collection.id), len(project.texts())) == (4, 560)
+    assert index_documents(project.settings, "notes", ["142"]).deleted == 1, "naming a document allows its deletion"
     run_plain(project, allow_deletes=True, clock=clock)
     assert len(project.texts()) == 556
 
 
-def test_what_was_added_during_the_day_is_guarded_too(tmp_path):
+def test_what_was_added_during_the_day_is_guarded_too(guarded):
     """What came after the last whole run is not `whole`, and batches delete it little by little."""
-    project = Project(tmp_path / "project").fill(10)
-    clock = Nights()
-    run_plain(project, clock=clock)
-    with (
-        mock.patch.object(changed, "Ledger", lambda url: Ledger(url, clock=clock)),
-        closing(Ledger(project.settings.ledger_url, clock=clock)) as ledger,
-    ):
-        project.fill(590, first=11)
-        put(ledger, *map(str, range(11, 601)))
-        while ledger.count_waiting(ALIAS):
-            batch(project)
-        states = []
-        for first in range(11, 211, 20):
-            remove(project, ledger, first, first + 19)
-            states.append(batch(project).outcome.state)
-        assert states == 6 * ["completed"] + 4 * ["partial"]
-        clock.sleep(1.1)
-        remove(project, ledger, 300, 319)
-        assert batch(project).outcome.state == "completed"  # a day later
+    project, clock, ledger = guarded
+    project.execute("DELETE FROM note WHERE id > 10")
+    run_plain(project, allow_deletes=True, clock=clock)
+    project.fill(590, first=11)
+    put(ledger, *map(str, range(11, 601)))
+    while ledger.count_waiting(ALIAS):
+        batch(project)
+    states = []
+    for first in range(11, 211, 40):
+        remove(project, ledger, first, first + 39)
+        states.append(batch(project).outcome.state)
+    assert states == 3 * ["completed"] + 2 * ["partial"]
+    clock.sleep(1.1)
+    remove(project, ledger, 300, 319)
+    assert batch(project).outcome.state == "completed"  # a day later

@@ -1,4 +1,4 @@
-"""The child that embeds suspects ends at once with its parent's block, and by itself when the parent dies."""
+"""The child that embeds suspects finds the document that kills it, and ends with its parent, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import psutil
 import pytest
 
 from rag_index.chunking.text import TextChunker
-from rag_index.documents.batches import Shard
+from rag_index.documents.batches import EmbeddedShard, Shard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
-from rag_index.indexing.child import ChildEmbedder
-from rag_index.indexing.embed import EmbedJob
+from rag_index.indexing.embed import ChildEmbedder, EmbedJob, parts_of, quarantine
 from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import EmbedderSettings
 from rag_index.sources import page_of
@@ -25,70 +25,52 @@ from tests.waiting import eventually
 LOCAL = EmbedderSettings()
 
 
-class Kills(TextChunker):
-    """A chunker that kills its process."""
+class Chunker(TextChunker):
+    """A chunker that does what its first text says."""
 
     def chunk(self, documents):
-        os.kill(os.getpid(), signal.SIGKILL)
+        if documents.texts[0] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif documents.texts[0] == "hang":
+            time.sleep(3600)
+        elif documents.texts[0] == "down":
+            raise EmbedderUnavailable("down")
+        elif documents.texts[0] == "divide":
+            raise ZeroDivisionError
+        return super().chunk(documents)
 
 
-class Hangs(TextChunker):
-    """A chunker that never ends."""
-
-    def chunk(self, documents):
-        time.sleep(3600)
+def shard_of(*texts: str) -> Shard:
+    return Shard("notes", 1, page_of([(number, text, {}) for number, text in enumerate(texts)]), sum(map(len, texts)))
 
 
-class Raises(TextChunker):
-    """A chunker whose service is down."""
-
-    def chunk(self, documents):
-        raise EmbedderUnavailable("down")
+def job(text: str, **changed) -> EmbedJob:
+    return EmbedJob(shard_of(text), Chunker(100, 10), LOCAL, identify(LOCAL), **changed)
 
 
-class Divides(TextChunker):
-    """A chunker with a fault."""
-
-    def chunk(self, documents):
-        return 1 / 0
-
-
-def job(chunker: TextChunker, **changed) -> EmbedJob:
-    shard = Shard("notes", 1, page_of([(1, "The printer is out of paper.", {})]), 28)
-    return EmbedJob(shard, chunker, LOCAL, identify(LOCAL), **changed)
-
-
-def test_it_embeds_and_is_started_again_after_a_death():
-    with ChildEmbedder(Stopwatch()) as child:
-        assert child.embed(job(TextChunker(100, 10))).chunk_counts == [1]
-        with pytest.raises(ProcessDied):
-            child.embed(job(Kills(100, 10)))
-        assert child.embed(job(TextChunker(100, 10))).chunk_counts == [1]
-
-
-def test_errors_come_back_as_errors_of_ours():
-    with ChildEmbedder(Stopwatch()) as child:
+def test_it_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
+    with closing(ChildEmbedder(Stopwatch())) as child:
+        assert child.embed(job("The printer is out of paper.")).chunk_counts == [1]
         with pytest.raises(EmbedderUnavailable, match="down"):
-            child.embed(job(Raises(100, 10)))
+            child.embed(job("down"))
         with pytest.raises(TerminalError, match="ZeroDivisionError"):
-            child.embed(job(Divides(100, 10)))
-        assert child.embed(job(TextChunker(100, 10))).chunk_counts == [1]
-
-
-def test_a_time_limit_ends_it():
-    with ChildEmbedder(Stopwatch()) as child, pytest.raises(ProcessDied):
-        child.embed(job(Hangs(100, 10), timeout=0.5))
+            child.embed(job("divide"))
+        with pytest.raises(ProcessDied):
+            child.embed(job("kill"))
+        assert child.embed(job("The printer is out of paper.")).chunk_counts == [1]
+        with pytest.raises(ProcessDied):
+            child.embed(job("hang", timeout=0.5))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_no_child_outlives_its_parent(number, tmp_path):
+def test_no_child_outlives_its_parent(number):
     """Whatever the child is doing: it hangs here."""
     code = (
         "from tests.indexing.test_child import *\n"
-        "with ChildEmbedder(Stopwatch()) as child:\n"
-        "    child.embed(job(TextChunker(100, 10)))\n"
+        "with closing(ChildEmbedder(Stopwatch())) as child:\n"
+        "    child.embed(job('text'))\n"
         "    print('ready', flush=True)\n"
-        "    child.embed(job(Hangs(100, 10)))\n"
+        "    child.embed(job('hang'))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
@@ -99,3 +81,30 @@ def test_no_child_outlives_its_parent(number, tmp_path):
     parent.send_signal(number)
     parent.wait(30)
     eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
+
+
+def test_the_quarantine_splits_until_it_has_found_the_killer():
+    alone = []
+
+    def run_alone(shard: Shard) -> list[str]:
+        alone.append(shard)
+        if "kill" in shard.documents.texts:
+            raise ProcessDied("it died")
+        return shard.documents.texts
+
+    found = list(quarantine([shard_of(*"abcdefghijkl", "kill", "m"), shard_of("x", "y")], run_alone))
+    [poison] = [one for one in found if isinstance(one, EmbeddedShard)]
+    assert [(one.key, one.died) for one in poison.failures] == [("12", True)]
+    assert (len(poison.documents), len(poison.vectors)) == (0, 0)
+    assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm", "x", "y"]
+    assert len(alone) <= 8 + 2 + 2
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 100])
+def test_a_shard_in_parts_is_the_same_documents(count):
+    shard = shard_of(*("x" * i for i in range(count)))
+    parts = parts_of(shard)
+    assert len(parts) <= 8
+    assert [key for part in parts for key in part.documents.keys] == shard.documents.keys
+    assert sum(part.chars for part in parts) == shard.chars
+    assert {(part.index, part.number) for part in parts} == {("notes", 1)}

@@ -16,6 +16,7 @@ from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import Died, run_plain
+from tests.ledger.conftest import add
 from tests.project import Project
 
 OLD, NEW, PAYLOAD = hash_text("old"), hash_text("new"), hash_text("{}")
@@ -36,10 +37,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def collection(ledger):
-    return ledger.add_collection(
-        alias="p_notes", name="p_notes__1", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
-        dimension=2, state="ready",
-    )  # fmt: skip
+    return add(ledger)
 
 
 def write(store, key: str, text_hash: bytes, chunks: range) -> None:
@@ -59,25 +57,20 @@ def commit_a_death(ledger, store, collection, *keys: str) -> None:
     committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
 
 
-def test_a_document_whose_new_points_were_written_in_part_loses_them_all(ledger, store, collection):
-    ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
-    write(store, "7", OLD, range(2))
-    write(store, "7", NEW, range(1))
-    commit_a_death(ledger, store, collection, "7", "8")
-    assert store.count("p_notes__1") == 0
-    assert ledger.known(collection.id, ["7", "8"]) == {}
-    assert verify_counts(ledger, store, collection) == (0, 0)
-    assert ledger.failures(collection.id).keys() == {"7", "8"}
-
-
-def test_a_document_of_which_nothing_new_was_written_keeps_what_it_had(ledger, store, collection):
+@pytest.mark.parametrize("intact", [False, True])
+def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all(
+    ledger, store, collection, intact
+):
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(2))
     write(store, "8", NEW, range(3))
+    if not intact:
+        write(store, "7", NEW, range(1))
     commit_a_death(ledger, store, collection, "7", "8")
-    assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == {"7"}
-    assert ledger.known(collection.id, ["7", "8"]) == {"7": (OLD, PAYLOAD, 2, 0)}
-    assert verify_counts(ledger, store, collection) == (1, 2)
+    assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == ({"7"} if intact else set())
+    assert ledger.known(collection.id, ["7", "8"]) == ({"7": (OLD, PAYLOAD, 2, 0)} if intact else {})
+    assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
+    assert ledger.failures(collection.id).keys() == {"7", "8"}
 
 
 def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.documents.keys import encode_key
+from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from rag_index.sources.digest import DigestSource
 from rag_index.status.plan import plan_runs
@@ -20,7 +21,9 @@ DOCUMENTS = 400
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return with_digests(Project(tmp_path / "project").fill(DOCUMENTS))
+    project = with_digests(Project(tmp_path / "project").fill(DOCUMENTS))
+    assert figures(project) == {"new": DOCUMENTS}
+    return project
 
 
 def with_digests(project: Project) -> Project:
@@ -55,8 +58,17 @@ def change(project, number: int, body: str = "Another story.") -> None:
     project.execute("UPDATE note SET body = ? WHERE id = ?", body, number)
 
 
-def test_changes_of_every_kind_are_found_and_little_is_read(project, rows_read):
-    assert figures(project) == {"new": DOCUMENTS}
+def ledger_of(project) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db", isolation_level=None))
+
+
+def compare_all(project) -> None:
+    """Let the last complete comparison be long ago."""
+    with ledger_of(project) as db:
+        db.execute("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
+
+
+def test_changes_of_every_kind_are_found_little_is_read_and_a_plan_says_so(project, rows_read):
     rows_read.clear()
     assert figures(project) == {"unchanged": DOCUMENTS}
     assert sum(rows_read) == 0
@@ -66,9 +78,11 @@ def test_changes_of_every_kind_are_found_and_little_is_read(project, rows_read):
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 50")
     project.execute("UPDATE note SET author = 'nobody' WHERE id = 60")
     project.execute("UPDATE note SET id = 77000 WHERE id = 77")
+    [plan] = plan_runs(project.settings, project.settings.indexes)
+    assert (plan.documents, plan.new, plan.changed, plan.payload_only, plan.gone) == (400, 3, 1, 1, 3)
     expected = {"new": 3, "changed": 1, "payload_only": 1, "unchanged": 394, "empty": 1, "deleted": 4}
     assert figures(project) == expected
-    assert 0 < sum(rows_read) < 60
+    assert 0 < sum(rows_read) < 120
     assert project.texts()["7"] == ["Note 7\nAnother story."]
     assert not {"40", "41", "50", "77"} & project.texts().keys()
     assert figures(project) == {"unchanged": 399, "empty": 1}
@@ -76,44 +90,22 @@ def test_changes_of_every_kind_are_found_and_little_is_read(project, rows_read):
     assert figures(project) == {"unchanged": 399, "deleted": 1}
 
 
-def test_a_plan_reads_as_little_and_says_what_a_run_does(project, rows_read):
-    figures(project)
-    change(project, 7)
-    project.execute("DELETE FROM note WHERE id = 40")
-    rows_read.clear()
-    plan_runs(project.settings, project.settings.indexes)
-    assert 0 < sum(rows_read) <= 48, "two buckets of sixteen keys and their neighbours at most"
-    [plan] = project.json("plan")["indexes"]
-    assert (plan["documents"], plan["changed"], plan["gone"], plan["unchanged"]) == (399, 1, 1, 398)
-    assert figures(project) == {"changed": 1, "unchanged": 398, "deleted": 1}
-
-
-def test_a_single_document_that_was_indexed_and_changed_back_is_read_again(project):
-    figures(project)
+def test_single_documents_that_were_indexed_and_are_as_before_are_read_again(project):
     before = project.texts()["7"]
     change(project, 7)
-    assert project.cli("index", "notes", "--id", "7").returncode == 0
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
+    assert index_documents(project.settings, "notes", ["7", "901"]).state == "completed"
     assert project.texts()["7"] == ["Note 7\nAnother story."]
-    with closing(sqlite3.connect(project.folder / "source.db")) as db, db:
-        db.execute("UPDATE note SET body = ? WHERE id = 7", (before[0].split("\n", 1)[1],))
-    assert figures(project) == {"changed": 1, "unchanged": DOCUMENTS - 1}
+    change(project, 7, before[0].split("\n", 1)[1])
+    project.execute("DELETE FROM note WHERE id = 901")
+    assert figures(project) == {"changed": 1, "unchanged": DOCUMENTS - 1, "deleted": 1}
     assert project.texts()["7"] == before
 
 
-def test_a_single_document_that_came_and_went_is_deleted(project):
-    figures(project)
-    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
-    assert project.cli("index", "notes", "--id", "901").returncode == 0
-    project.execute("DELETE FROM note WHERE id = 901")
-    assert figures(project) == {"unchanged": DOCUMENTS, "deleted": 1}
-
-
 def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again(project):
-    figures(project)
     lost = project.folder / "whole.db"
     shutil.copy(project.folder / "source.db", lost)
     project.execute("DELETE FROM note WHERE id > 250")
-    assert project.run().indexes[0].held_back == 150
     assert project.run().indexes[0].held_back == 150
     change(project, 7)
     assert project.run().indexes[0].held_back == 150
@@ -124,21 +116,33 @@ def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again
     assert len(project.texts()) == DOCUMENTS
 
 
-def test_everything_is_read_after_some_days_and_after_other_settings(project, rows_read):
-    figures(project)
+def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(project, rows_read):
+    def read():
+        rows_read.clear()
+        found = figures(project)
+        return found, sum(rows_read)
+
     compare_all(project)
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS}
-    assert sum(rows_read) == DOCUMENTS
-    project.write_settings(project.config.read_text().replace('["author", "priority"]', '["author"]'))
-    assert figures(project) == {"payload_only": DOCUMENTS}
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS}
-    assert sum(rows_read) == 0
+    assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
+    settings = project.config.read_text().replace('["title", "body"]', '["body", "title"]')
+    project.write_settings(settings)
+    assert read() == ({"changed": DOCUMENTS}, DOCUMENTS)
+    assert read() == ({"unchanged": DOCUMENTS}, 0)
+    project.execute("CREATE TABLE copied AS SELECT * FROM note")
+    project.execute("CREATE UNIQUE INDEX key_of_copied ON copied (id)")
+    project.write_settings(settings.replace('table = "note"', 'table = "copied"'))
+    assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
+    project.execute("DELETE FROM copied WHERE id = 40")
+    project.execute("INSERT INTO copied VALUES (25000, 'New', 'came later', 'a', 1)")  # the source has grown
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        before = ledger.count_buckets(1)
+        compare_all(project)
+        assert read()[0] == {"new": 1, "unchanged": 399, "deleted": 1}
+        assert ledger.count_buckets(1) < before / 2
+    assert read() == ({"unchanged": DOCUMENTS}, 0)
 
 
 def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project, monkeypatch):
-    figures(project)
     with project.source() as db:
         [(before,)] = db.execute("SELECT body FROM note WHERE id = 8").fetchall()
     change(project, 7)
@@ -157,39 +161,8 @@ def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project
     assert figures(project) == {"unchanged": DOCUMENTS}
 
 
-def test_columns_in_another_order_and_another_table_are_read_whole(project, rows_read):
-    figures(project)
-    settings = project.config.read_text()
-    project.write_settings(settings.replace('["title", "body"]', '["body", "title"]'))
-    assert figures(project) == {"changed": DOCUMENTS}
-    assert figures(project) == {"unchanged": DOCUMENTS}
-    project.execute("CREATE TABLE copied AS SELECT * FROM note")
-    project.execute("CREATE UNIQUE INDEX key_of_copied ON copied (id)")
-    project.write_settings(project.config.read_text().replace('table = "note"', 'table = "copied"'))
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS}
-    assert sum(rows_read) == DOCUMENTS
-
-
-def test_a_source_that_has_grown_gets_other_buckets_and_loses_nothing(project, rows_read):
-    figures(project)
-    change(project, 7)
-    project.execute("DELETE FROM note WHERE id = 40")
-    project.execute("INSERT INTO note VALUES (25000, 'New', 'came later', 'a', 1)")
-    before = buckets(project)
-    compare_all(project)
-    assert figures(project) == {"new": 1, "changed": 1, "unchanged": 398, "deleted": 1}
-    assert len(buckets(project)) < len(before) / 2
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS}
-    assert sum(rows_read) == 0
-    project.execute("DELETE FROM note WHERE id = 41")
-    assert figures(project) == {"unchanged": 399, "deleted": 1}
-
-
 def test_doctor_repairs_what_digests_would_leave_unread(project):
-    figures(project)
-    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db, db:
+    with ledger_of(project) as db:
         assert db.execute("DELETE FROM rag_index_documents WHERE key = ?", (encode_key((7,)),)).rowcount == 1
     ended = project.cli("doctor", "--repair")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -197,68 +170,45 @@ def test_doctor_repairs_what_digests_would_leave_unread(project):
     assert figures(project) == {"unchanged": DOCUMENTS}
 
 
-def compare_all(project) -> None:
-    """Let the last complete comparison be long ago."""
-    with closing(Ledger(project.settings.ledger_url)) as ledger, ledger.transaction() as connection:
-        connection.exec_driver_sql("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
-
-
-def buckets(project) -> dict[int, str]:
-    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
-        return dict(db.execute("SELECT bucket, digest FROM rag_index_buckets"))
-
-
-def test_a_source_that_loses_and_regains_everything(project):
-    figures(project)
-    with project.source() as db:
-        db.execute("ALTER TABLE note RENAME TO kept")
-        db.execute("CREATE TABLE note AS SELECT * FROM kept WHERE 0")
-    assert figures(project, allow_deletes=True) == {"deleted": DOCUMENTS}
-    with project.source() as db:
-        db.execute("DROP TABLE note")
-        db.execute("ALTER TABLE kept RENAME TO note")
-    assert figures(project) == {"new": DOCUMENTS}
-    assert figures(project) == {"unchanged": DOCUMENTS}
-
-
-def test_turning_digests_off_and_on_loses_nothing(project):
-    figures(project)
+def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_off_and_on(project):
     settings = project.config.read_text()
+    project.execute("ALTER TABLE note RENAME TO kept")
+    project.execute("CREATE TABLE note AS SELECT * FROM kept WHERE 0")
+    assert figures(project, allow_deletes=True) == {"deleted": DOCUMENTS}
+    project.execute("DROP TABLE note")
+    project.execute("ALTER TABLE kept RENAME TO note")
+    assert figures(project) == {"new": DOCUMENTS}
     project.write_settings(settings.replace("digest = true", ""))
     change(project, 7)
-    project.execute("DELETE FROM note WHERE id = 40")
     project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
-    assert figures(project) == {"new": 1, "changed": 1, "unchanged": 398, "deleted": 1}
+    assert figures(project) == {"new": 1, "changed": 1, "unchanged": 399}
     project.write_settings(settings)
     project.execute("DELETE FROM note WHERE id = 901")
-    assert figures(project) == {"unchanged": 399, "deleted": 1}
+    assert figures(project) == {"unchanged": DOCUMENTS, "deleted": 1}
     project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2024-01-01 00:00:00'")
     project.write_settings(settings.replace("[[indexes]]", "[[indexes]]\nchanged_since = 'at'"))
-    assert figures(project) == {"unchanged": 399}
+    assert figures(project) == {"unchanged": DOCUMENTS}
     change(project, 7, "changed without a new time")
-    assert figures(project) == {"changed": 1, "unchanged": 398}, "digests find more than times"
+    assert figures(project) == {"changed": 1, "unchanged": 399}, "digests find more than times"
 
 
 @pytest.mark.long
 def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, rows_read):
     with FakeOllama() as fake:
         hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
-        project = with_digests(Project(tmp_path / "p", extra=hosts).fill(150))
-        project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 90)")
+        project = with_digests(Project(tmp_path / "p", extra=hosts).fill(50))
+        project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
         project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
         fake.fault("status", code=400, marker="POISON")
         for _ in range(5):
             assert project.run().indexes[0].failed == 2
         rows_read.clear()
         given_up = project.run().indexes[0]
-        assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 148, 0)
-        again = project.index(serial=True, retry_failed=True).indexes[0]
-        assert (again.failed, again.unchanged) == (2, 148)
-        assert sum(rows_read) > 0, "retry-failed reads what was given up"
+        assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
+        again = project.run(retry_failed=True).indexes[0]
+        assert (again.failed, again.unchanged, sum(rows_read) > 0) == (2, 48, True), "it reads what was given up"
         fake.clear()
-        assert project.cli("index", "notes", "--id", "17").returncode == 0
-        assert figures(project) == {"unchanged": 149, "failed": 1}, "a document that had failed is not taken for gone"
-        project.execute("DELETE FROM note WHERE id = 90")
-        assert figures(project) == {"unchanged": 149}
-        project.execute("INSERT INTO note VALUES (90, 'Note 90', 'POISON', 'a', 1)")
-        assert figures(project) == {"new": 1, "unchanged": 149}
+        assert index_documents(project.settings, "notes", ["17"]).state == "completed"
+        assert figures(project) == {"unchanged": 49, "failed": 1}, "a document that had failed is not taken for gone"
+        project.execute("DELETE FROM note WHERE id = 40")
+        assert figures(project) == {"unchanged": 49}

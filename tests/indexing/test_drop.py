@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,16 +21,6 @@ from tests.project import Project
 OLD = '[[indexes]]\nname = "old"\ntable = "secrets"\nkey = "id"\ntext = "body"\n'
 TEXT = "the launch code of the rocket is Xylophone"
 SAID = "rag-index.toml has no such index, but test_old__2 keeps its texts: `rag-index drop old` deletes them"
-
-
-@contextmanager
-def a_store(kind: str):
-    """Give the settings of a store."""
-    if kind == "embedded":
-        yield ""
-    else:
-        with FakeQdrant() as fake:
-            yield f'[store]\nurl = "{fake.url}"'
 
 
 def with_leftovers(folder: Path, extra: str = "") -> Project:
@@ -62,8 +52,8 @@ def rows_of(project: Project, alias: str) -> int:
 
 @pytest.mark.parametrize("kind", ["embedded", "server"])
 def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, kind):
-    with a_store(kind) as extra:
-        project = with_leftovers(tmp_path / "project", extra)
+    with FakeQdrant() as server:
+        project = with_leftovers(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{server.url}"')
         assert project.json("status")["unwanted"] == {"old": SAID}
         assert project.cli("status").stdout.splitlines()[-1] == f"old: {SAID}"
         assert {"index": "old", "message": SAID} in project.json("doctor")["advice"]
@@ -76,14 +66,12 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
         assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\nDelete all of it?" in asked.stderr
         assert rows_of(project, "test_old") == 63
 
-        dropped = project.json("drop", "old", "--yes")
-        assert dropped["dropped"] == ["test_old__1", "test_old__2"]
+        assert project.json("drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]
         with open_names(project.settings.store) as names:
             assert list(names.collections()) == ["test_notes__1"]
             assert names.aliases() == {"test_notes": "test_notes__1"}
         assert files_with_text(kept) == []
         assert rows_of(project, "test_old") == 0
-        assert project.json("status")["unwanted"] == {}
         assert project.json("doctor")["findings"] == []
         assert "nothing is kept of an index 'old'; the indexes are notes" in project.cli("drop", "old").stderr
 

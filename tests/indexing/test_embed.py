@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rag_index.chunking.text import TextChunker
@@ -14,7 +15,8 @@ from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
 from rag_index.hosts.pool import RequestStats
-from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.embed import embed_shard, hang_limit
+from tests.project import Project
 
 DIMENSION = 4
 
@@ -31,11 +33,8 @@ class HashEmbedder:
         self.longest, self.refused = longest, refused
         self.stats = RequestStats()
         self.sent = []
-        self.down = False
 
     def embed_documents(self, texts):
-        if self.down:
-            raise EmbedderUnavailable("the server does not answer")
         assert all(texts), "an empty text was sent"
         self.sent.append(list(texts))
         self.stats.requests += 1
@@ -91,7 +90,7 @@ texts = st.lists(
 )
 
 
-@settings(deadline=None)
+@hypothesis_settings(deadline=None)
 @given(texts, st.integers(20, 60), st.integers(1, 50))
 def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest):
     """Whatever is too long for the embedder is cut further; only what it refuses fails, with its document alone."""
@@ -112,17 +111,22 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
         assert len(failed) == sum("poison" in text for text in texts)
 
 
-def test_equal_texts_are_embedded_once_and_counted():
-    embedder = HashEmbedder()
+def embed(texts, chars=100, **given):
+    """Embed texts, check the shard, and return it with the embedder."""
+    embedder = HashEmbedder(**given)
+    return check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder)), embedder
+
+
+def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
-    embedded = check(embed_shard(shard_of(texts), TextChunker(100, 10), embedder))
+    embedded, embedder = embed(texts)
     assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
     assert embedded.chunks == texts
-    stats = embedded.stats
-    assert (stats.texts, stats.repeated, stats.reused, stats.requests) == (3, 2, 0, 1)
-    assert (stats.embed_seconds, stats.chars, embedded.failures) == (0.5, sum(map(len, texts)), [])
-    assert stats.seconds > 0
-    assert ":" in stats.worker
+    for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
+        assert (stats.texts, stats.repeated, stats.reused, stats.requests) == (3, 2, 0, 1)
+        assert (stats.embed_seconds, stats.chars) == (0.5, sum(map(len, texts)))
+        assert stats.seconds > 0
+        assert ":" in stats.worker
 
 
 def test_the_documents_come_back_in_order_with_all_that_they_had():
@@ -133,36 +137,25 @@ def test_the_documents_come_back_in_order_with_all_that_they_had():
     assert embedded.chunk_counts == [4, 1, 1]
 
 
-def test_what_is_too_long_is_halved_until_it_fits_and_counted():
-    embedder = HashEmbedder(longest=10)
-    embedded = check(embed_shard(shard_of(["one two three four five six", "ten"]), TextChunker(100, 0), embedder))
-    assert all(len(chunk) <= 10 for chunk in embedded.chunks)
+def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_not_sent_again():
+    embedded, embedder = embed(["one two three four five six", "ten"], longest=10)
     assert " ".join(embedded.chunks) == "one two three four five six ten"
     assert embedded.stats.texts == len(embedder.all_sent) > len(embedded.chunks)
     assert embedded.stats.requests == len(embedder.sent)
-
-
-def test_halves_that_are_known_already_are_not_sent_again():
-    embedder = HashEmbedder(longest=9)
-    embedded = check(embed_shard(shard_of(["thank you thank you", "thank you"]), TextChunker(100, 0), embedder))
+    embedded, embedder = embed(["thank you thank you", "thank you"], longest=9)
     assert embedded.chunks == ["thank you"] * 3
     assert embedder.sent == [["thank you", "thank you thank you"]]
     assert (embedded.stats.texts, embedded.stats.repeated) == (2, 2)
 
 
-def test_a_character_that_is_too_long_by_itself_fails_its_document():
-    embedded = embed_shard(shard_of(["ab", "c"]), TextChunker(100, 0), HashEmbedder(longest=0))
+def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their_documents():
+    embedded, _ = embed(["ab", "c"], longest=0)
     assert [failure.key for failure in embedded.failures] == ['"0"', '"1"']
     assert "too long for the embedder" in embedded.failures[0].reason
     assert embedded.vectors.shape == (0, 0)
-
-
-def test_white_space_alone_is_a_failure_and_not_an_empty_request():
-    embedder = HashEmbedder()
-    embedded = embed_shard(shard_of([" \n"]), TextChunker(50, 0), embedder)
+    embedded, embedder = embed([" \n"])
     assert embedded.failures[0].reason == "no text is left after white space"
-    assert embedder.sent == []
-    assert len(embed_shard(shard_of([]), TextChunker(50, 0), embedder).documents) == 0
+    assert (embedder.sent, len(embed([])[0].documents)) == ([], 0), "no empty request"
 
 
 def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
@@ -176,18 +169,11 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     assert (stats.texts, stats.repeated, stats.reused) == (1, 1, 2)
 
 
-def test_statistics_are_of_this_shard_alone():
-    embedder = HashEmbedder()
-    embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
-    stats = embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder).stats
-    assert (stats.requests, stats.texts, stats.embed_seconds) == (1, 2, 0.5)
+class DownEmbedder(HashEmbedder):
+    """One whose server does not answer."""
 
-
-def test_a_server_that_is_down_is_no_failure_of_documents():
-    embedder = HashEmbedder()
-    embedder.down = True
-    with pytest.raises(EmbedderUnavailable):
-        embed_shard(shard_of(["a"]), TextChunker(50, 0), embedder)
+    def embed_documents(self, texts):
+        raise EmbedderUnavailable("the server does not answer")
 
 
 class ForgetfulEmbedder(HashEmbedder):
@@ -197,6 +183,28 @@ class ForgetfulEmbedder(HashEmbedder):
         return super().embed_documents(texts)[1:]
 
 
-def test_too_few_vectors_are_refused_before_they_are_mistaken_for_anothers():
-    with pytest.raises(BadVectors, match="1 vectors for 2 texts"):
-        embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), ForgetfulEmbedder())
+@pytest.mark.parametrize(
+    ("embedder", "error", "message"),
+    [(DownEmbedder(), EmbedderUnavailable, "does not answer"), (ForgetfulEmbedder(), BadVectors, "1 vectors for 2")],
+)
+def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(embedder, error, message):
+    with pytest.raises(error, match=message):
+        embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
+
+
+OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\nwait_for_recovery = 1000\n'
+
+
+@pytest.mark.parametrize(
+    ("extra", "chars", "seconds"),
+    [
+        ("", 0, 600),
+        ("", 100_000, 600 + 30 * 1000),
+        (OLLAMA, 0, 600 + 4 * 100 + 1000),
+        ("[parallel]\nprocess_timeout = 5\n", 100_000, 5),
+    ],
+    ids=["default", "a large shard of a slow embedder", "what a server may be waited for", "as the settings say"],
+)
+def test_a_limit_is_longer_than_all_that_a_shard_may_wait_for(tmp_path, extra, chars, seconds):
+    settings = Project(tmp_path / "p", extra=extra).settings
+    assert hang_limit(settings, settings.indexes[0], chars=chars, chars_per_second=100.0) == seconds

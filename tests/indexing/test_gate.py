@@ -10,7 +10,6 @@ import pytest
 from rag_index.errors import SettingsError
 from rag_index.evaluation import gate as gate_module
 from rag_index.reports.outcome import RunReport
-from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
@@ -42,11 +41,8 @@ def lose(project: Project, *numbers: int) -> None:
 
 
 def live(project: Project) -> str:
-    store = open_store(project.settings.store)
-    try:
+    with project.store() as store:
         return store.aliases()["test_notes"]
-    finally:
-        store.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +54,11 @@ def indexed(tmp_path_factory) -> Project:
 
 
 @pytest.fixture
-def plain(indexed, tmp_path) -> Project:
-    """A project without a gate, indexed once."""
-    return twin(indexed, tmp_path / "project")
-
-
-@pytest.fixture
-def project(plain) -> Project:
+def project(indexed, tmp_path) -> Project:
     """The same with a gate."""
-    golden(plain)
-    return set_gate(plain)
-
-
-def test_without_a_gate_nothing_is_asked(plain):
-    lose(plain, 3, 4, 5)
-    with mock.patch.object(gate_module, "Retriever", side_effect=AssertionError("a search")):
-        outcome = run_plain(plain, full=True)
-    assert (outcome.state, outcome.gate, outcome.message) == ("completed", None, "")
-    assert "gate" not in outcome.to_json()
-    assert live(plain) == "test_notes__2"
+    project = twin(indexed, tmp_path / "project")
+    golden(project)
+    return set_gate(project)
 
 
 def test_a_rebuild_that_finds_as_much_goes_live_and_says_so(project):
@@ -103,41 +85,22 @@ def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_pers
         assert [(one.query, one.lost) for one in outcome.gate.search.worse] == [(f"Note {n}", (str(n),)) for n in LOST]
         assert [one["query"] for one in outcome.to_json()["gate"]["worse"]] == [f"Note {n}" for n in LOST]
     assert project.points() == before
+    assert run_plain(project).state == "completed"
+    assert live(project) == "test_notes__1", "an ordinary run publishes nothing"
     allowed = run_plain(project, full=True, allow_loss=True)
     assert (allowed.state, allowed.gate) == ("completed", None)
     assert allowed.message == "the gate was not asked (--allow-loss)"
     assert live(project) == "test_notes__2"
 
 
-@pytest.mark.long
-def test_a_refused_rebuild_is_published_once_it_finds_everything_again(project):
-    lose(project, *LOST)
-    assert run_plain(project, full=True).state == "partial"
-    project.execute("UPDATE note SET title = 'Note ' || id, body = 'ticket ' || id WHERE id BETWEEN 3 AND 9")
+@pytest.mark.parametrize(
+    ("settings", "lost", "loss"), [("max_loss = 0.12", LOST, 7 / 60), ('max_loss = 0\nmetric = "nDCG@5"', (), 0.0)]
+)
+def test_max_loss_is_what_may_be_lost(project, settings, lost, loss):
+    project.write_settings(f"{project.config.read_text()}{settings}\n")
+    lose(project, *lost)
     outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.gate.passed) == ("completed", True)
-    assert live(project) == "test_notes__2"
-
-
-@pytest.mark.long
-def test_an_ordinary_run_after_a_refused_rebuild_publishes_nothing(project):
-    lose(project, *LOST)
-    assert run_plain(project, full=True).state == "partial"
-    assert run_plain(project).state == "completed"
-    assert live(project) == "test_notes__1"
-
-
-def test_max_loss_is_what_may_be_lost(project):
-    project.write_settings(project.config.read_text() + "max_loss = 0.12\n")
-    lose(project, *LOST)
-    outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.gate.search.loss) == ("completed", pytest.approx(7 / 60))
-
-
-def test_nothing_lost_passes_a_gate_that_allows_no_loss(project):
-    project.write_settings(project.config.read_text() + 'max_loss = 0\nmetric = "nDCG@5"\n')
-    outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.gate.metric, outcome.gate.search.p) == ("completed", "nDCG@5", 1.0)
+    assert (outcome.state, outcome.gate.search.loss) == ("completed", pytest.approx(loss))
 
 
 def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):
@@ -149,9 +112,16 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
     assert run_plain(project).message == "", "the second run has one"
 
 
-def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path):
-    with FakeQdrant() as qdrant, FakeOllama() as fake:
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+@pytest.fixture
+def ollama():
+    """A server, and the settings of a project that embeds by it."""
+    with FakeOllama() as fake:
+        yield fake, f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+
+
+def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path, ollama):
+    fake, embedder = ollama
+    with FakeQdrant() as qdrant:
         extra = f'{embedder}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
         project = Project(tmp_path / "project", extra=extra).fill(20)
         golden(project, range(1, 21))
@@ -160,31 +130,39 @@ def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_p
         lose(project, *LOST)
         fake.requests.clear()
         outcome = run_plain(project, full=True)
-        assert (outcome.state, [one.query for one in outcome.gate.search.worse]) == (
-            "partial",
-            [f"Note {number}" for number in LOST],
-        )
-        asked = [
-            text for request in fake.requests for text in request.texts if text.startswith("Note ") and len(text) < 9
-        ]
+        worse = [one.query for one in outcome.gate.search.worse]
+        assert (outcome.state, worse) == ("partial", [f"Note {number}" for number in LOST])
+        texts = [text for request in fake.requests for text in request.texts]
+        asked = [text for text in texts if text.startswith("Note ") and len(text) < 9]
         assert sorted(asked) == sorted(f"Note {number}" for number in range(1, 21))
         assert run_plain(project, full=True, allow_loss=True).state == "completed"
 
 
-def test_each_collection_is_asked_with_the_model_that_made_it(tmp_path):
+@pytest.mark.parametrize("gone", [None, "model", "server"])
+def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alias_without(
+    tmp_path, monkeypatch, ollama, gone
+):
     """From an Ollama server to the embedder in the process: other vectors, another dimension."""
-    with FakeOllama() as fake:
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = Project(tmp_path / "project", extra=embedder).fill(NOTES)
-        golden(project)
-        set_gate(project)
-        run_plain(project)
-        hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
-        project.write_settings(project.config.read_text().replace(embedder, hosts))
-        outcome = run_plain(project, full=True)
-        assert outcome.gate.queries == NOTES
-        assert outcome.gate.passed
-        assert live(project) == "test_notes__2"
+    monkeypatch.setattr(gate_module, "PAUSE", 0.0)
+    fake, embedder = ollama
+    project = set_gate(Project(tmp_path / "project", extra=embedder).fill(20))
+    golden(project, range(1, 21))
+    run_plain(project)
+    hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
+    project.write_settings(project.config.read_text().replace(embedder, hosts))
+    if gone == "server":
+        fake.stop_listening()
+    elif gone == "model":
+        fake.fault("status", code=404)
+    outcome = run_plain(project, full=True)
+    if gone is None:
+        assert (outcome.gate.queries, outcome.gate.passed, live(project)) == (20, True, "test_notes__2")
+        return
+    assert (outcome.state, live(project)) == ("partial", "test_notes__1")
+    assert "the gate could not compare test_notes__1 with the rebuilt test_notes__2" in outcome.message
+    assert outcome.message.endswith("or run `rag-index rebuild notes --allow-loss`")
+    assert "rebuild the index with" not in outcome.message
+    assert "\n" not in outcome.message
 
 
 def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(project):
@@ -231,29 +209,6 @@ def test_an_ordinary_run_that_changes_little_or_cannot_ask_is_quiet_or_says_why(
     assert outcome.message.startswith("golden queries were not asked: index notes, [indexes.gate]: ")
 
 
-@pytest.mark.parametrize("gone", ["model", "server"])
-def test_a_live_collection_that_cannot_be_asked_keeps_the_alias(tmp_path, monkeypatch, gone):
-    monkeypatch.setattr(gate_module, "PAUSE", 0.0)
-    with FakeOllama() as fake:
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = set_gate(Project(tmp_path / "project", extra=embedder).fill(5))
-        golden(project, [1])
-        run_plain(project)
-        hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
-        project.write_settings(project.config.read_text().replace(embedder, hosts))
-        if gone == "server":
-            fake.stop_listening()
-        else:
-            fake.fault("status", code=404)
-        outcome = run_plain(project, full=True)
-        assert outcome.state == "partial"
-        assert "the gate could not compare test_notes__1 with the rebuilt test_notes__2" in outcome.message
-        assert outcome.message.endswith("or run `rag-index rebuild notes --allow-loss`")
-        assert "rebuild the index with" not in outcome.message
-        assert "\n" not in outcome.message
-        assert live(project) == "test_notes__1"
-
-
 def test_a_golden_file_that_cannot_be_used_ends_a_rebuild_before_anything_is_written(project):
     (project.folder / "golden.jsonl").write_text('{"query": "a"}')
     with pytest.raises(SettingsError, match=r"golden.jsonl, line 1"):
@@ -261,15 +216,3 @@ def test_a_golden_file_that_cannot_be_used_ends_a_rebuild_before_anything_is_wri
     assert live(project) == "test_notes__1"
     assert run_plain(project).state == "completed", "the nightly run asks no gate"
     assert run_plain(project, full=True, allow_loss=True).state == "completed"
-
-
-def test_the_queries_are_those_of_the_start_of_the_run(project):
-    """Whoever edits the golden file during the run decides on the next one."""
-    verify = EdgeStore.retrieve
-
-    def edited(store, *arguments, **named):
-        (project.folder / "golden.jsonl").write_text("{")
-        return verify(store, *arguments, **named)
-
-    with mock.patch.object(EdgeStore, "retrieve", edited):
-        assert run_plain(project, full=True).gate.queries == NOTES

@@ -1,19 +1,24 @@
-"""Which collections are kept behind the one that is shown, and going back to them."""
+"""No rebuild is shown before the store was counted against the ledger; and going back to collections that are kept."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from rag_index.database.urls import database_url
-from rag_index.documents.batches import PointBatch
+from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
 from rag_index.evaluation.nonsense import Lesson
 from rag_index.indexing import publish as publish_module
+from rag_index.indexing.changed import index_documents
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
+from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 from tests.project import Project
 
@@ -63,18 +68,13 @@ def test_so_many_older_collections_are_kept(ledger, store, keep, kept):
 def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_went_back_from(ledger, store):
     publish(ledger, store, 1, keep=1)
     publish(ledger, store, 2, keep=1)
-    assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
-    publish(ledger, store, 3, keep=1)
-    assert there(ledger, store) == ([1, 3], 3)
-
-
-def test_going_back_and_forth_takes_no_time_and_moves_nothing_but_the_alias(ledger, store):
-    publish(ledger, store, 1, keep=1)
-    publish(ledger, store, 2, keep=1)
-    for _ in range(5):
+    for _ in range(2):
         assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
         assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__1", "p_notes__2", 0)
-    assert there(ledger, store) == ([1, 2], 2)
+    assert there(ledger, store) == ([1, 2], 2), "going back and forth moves nothing but the alias"
+    roll_back(ledger, store, ALIAS, "notes")
+    publish(ledger, store, 3, keep=1)
+    assert there(ledger, store) == ([1, 3], 3)
 
 
 def test_a_rollback_says_how_many_documents_come_back(ledger, store):
@@ -92,25 +92,63 @@ def test_with_none_kept_there_is_nothing_to_go_back_to(ledger, store):
     assert there(ledger, store) == ([2], 2)
 
 
-@pytest.mark.parametrize("pending", [[], ["2"]], ids=["all committed", "some pending"])
-def test_a_point_that_is_missing_after_the_run_is_noticed(ledger, store, pending):
-    publish(ledger, store, 1, keep=0)
-    [collection] = ledger.collections(ALIAS)
-    ledger.mark_pending(collection.id, pending)
-    assert verify_counts(ledger, store, collection) == (0, 0)
-    ledger.record(collection.id, [("1", b"t", b"p", 1)])
-    with pytest.raises(StoreMismatch, match="holds 0 points, the ledger explains 1"):
-        verify_counts(ledger, store, collection)
+def losing(chunk: int):
+    """Let the store lose what is written of chunks of this number, without a word."""
+    upsert = EdgeStore.upsert
+
+    def write_too_few(store: EdgeStore, name: str, batch: PointBatch) -> None:
+        kept = [row for row, payload in enumerate(batch.payloads) if payload[RESERVED_KEY]["chunk"] != chunk]
+        ids, payloads = [batch.ids[row] for row in kept], [batch.payloads[row] for row in kept]
+        upsert(store, name, PointBatch(ids, batch.vectors[kept], payloads))
+
+    return mock.patch.object(EdgeStore, "upsert", write_too_few)
 
 
-def test_points_that_no_document_explains_are_noticed_after_the_run(ledger, store):
+def test_a_run_whose_points_were_lost_on_the_way_says_so(tmp_path):
+    project = Project(tmp_path / "project").fill(20)
+    with losing(1), pytest.raises(StoreMismatch, match=r"after the run .* the ledger explains"):
+        run_plain(project)
+    project.execute("DELETE FROM note")
+    run_plain(project, full=True, allow_loss=True)
+    project.fill(1, first=40)
+    with losing(1):
+        outcome = index_documents(project.settings, "notes", ["40"])
+    assert (outcome.state, "after the run" in outcome.message) == ("failed", True)
+
+
+def test_points_that_no_document_explains_are_noticed_and_those_of_pending_ones_may_be_there(ledger, store):
     publish(ledger, store, 1, keep=0)
     [collection] = ledger.collections(ALIAS)
-    foreign = PointBatch([point_id("notes", "foreign", 0)], np.ones((1, 2), np.float32), [{"_rag": {"key": "foreign"}}])
+    foreign = PointBatch([point_id("notes", "7", 0)], np.ones((1, 2), np.float32), [{"_rag": {"key": "7"}}])
     store.upsert(collection.name, foreign)
     store.flush(collection.name)
     with pytest.raises(StoreMismatch, match="holds 1 points, the ledger explains 0"):
         verify_counts(ledger, store, collection)
+    ledger.mark_pending(collection.id, ["7", "8"])
+    assert verify_counts(ledger, store, collection) == (0, 0)
+
+
+def wrong_vectors(store: EdgeStore, name: str, batch: PointBatch, *, upsert=EdgeStore.upsert) -> None:
+    upsert(store, name, replace(batch, vectors=-batch.vectors))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (losing(0), "the ledger explains"),
+        (losing(1), "the ledger explains"),  # not among those that are embedded again
+        (mock.patch.object(EdgeStore, "upsert", wrong_vectors), "sampled chunks find themselves; it was not published"),
+    ],
+)
+def test_a_rebuild_whose_points_are_not_right_is_never_shown(tmp_path, fault, message):
+    project = Project(tmp_path / "project").fill(30)
+    run_plain(project)
+    before = project.points()
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
+    moved = mock.patch.object(EdgeStore, "point_alias", side_effect=AssertionError("the alias moved"))
+    with fault, moved, pytest.raises(StoreMismatch, match=message):
+        run_plain(project, full=True)
+    assert project.points() == before
 
 
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):

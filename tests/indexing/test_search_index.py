@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import StoreError
-from rag_index.indexing import search_index as searchable
 from rag_index.indexing.search_index import make_searchable, optimize, search_index_due
-from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -34,44 +33,33 @@ class Watched(EdgeStore):
         self.done.append("metadata")
         super().set_metadata(name, metadata)
 
-    def optimize(self, name):
-        self.done.append(f"optimize {name}")
 
-
-@pytest.fixture
-def store(tmp_path):
+def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(tmp_path):
     with closing(Watched(tmp_path)) as store:
         store.create("c", 4, {"other": 1})
-        yield store
+        fields = {"priority": "keyword", "number": "float"}
+        for _ in range(3):
+            make_searchable(store, "c", IDENTITY, fields)
+        assert store.done == [fields, "metadata"]
+        assert EmbedderIdentity(**store.metadata("c")["embedder_identity"]) == IDENTITY
+        assert store.metadata("c")["other"] == 1
+        for fields, done in (
+            ({"priority": "integer"}, {"priority": "integer", "number": None}),
+            ({}, {"priority": None}),
+        ):
+            store.done.clear()
+            make_searchable(store, "c", IDENTITY, fields)
+            assert store.done == [done, "metadata"]
+        store.create("older", 4, {})
+        store.done.clear()
+        make_searchable(store, "older", IDENTITY, {})
+        assert store.done == ["metadata"], "it learns its model"
 
 
-def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(store):
-    fields = {"priority": "keyword", "number": "float"}
-    for _ in range(3):
-        make_searchable(store, "c", IDENTITY, fields)
-    assert store.done == [fields, "metadata"]
-    assert EmbedderIdentity(**store.metadata("c")["embedder_identity"]) == IDENTITY
-    assert store.metadata("c")["other"] == 1
-    store.done.clear()
-    make_searchable(store, "c", IDENTITY, {"priority": "integer"})
-    assert store.done == [{"priority": "integer", "number": None}, "metadata"]
-    store.done.clear()
-    make_searchable(store, "c", IDENTITY, {})
-    assert store.done == [{"priority": None}, "metadata"]
-
-
-def test_documents_with_a_value_are_counted_by_an_index_also_in_a_collection_from_before(tmp_path):
-    project = Project(tmp_path / "project").fill(2)
-    run_plain(project)
-    project.config.write_text(f'{project.config.read_text()}payload_indexes = {{ author = "keyword" }}\n')
-    assert run_plain(project).message == ""
-    with closing(open_store(project.settings.store)) as store:
-        assert store.metadata("test_notes__1")["payload_indexes"] == {"author": "keyword", "_rag.chunk": "integer"}
-
-
-def test_a_run_says_which_payload_indexes_are_empty(tmp_path):
+def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_empty(tmp_path):
     """SQLite has neither booleans nor JSON: it gives numbers and text, and filters that expect more find nothing."""
     project = Project(tmp_path / "project").fill(2)
+    run_plain(project)
     for column, value in (("urgent", 1), ("meta", '{"tag": "x"}'), ("blank", None)):
         project.execute(f"ALTER TABLE note ADD {column}")
         project.execute(f"UPDATE note SET {column} = ?", value)
@@ -82,41 +70,34 @@ def test_a_run_says_which_payload_indexes_are_empty(tmp_path):
     )
     project.config.write_text(f"{text}payload_indexes = {{ {added} }}\n")
     assert run_plain(project).message == (
-        "the payload index on urgent is empty: its kind is bool, and the source gives whole numbers; "
-        "the payload index on meta.tag is empty: its kind is keyword, and the source gives "
-        "text or a number in place of an object"
+        "the payload index on urgent is empty: its kind is bool, and the source gives other values; "
+        "the payload index on meta.tag is empty: its kind is keyword, and the source gives other values"
     )
+    with project.store() as store:
+        assert store.metadata("test_notes__1")["payload_indexes"] == {**kinds, "_rag.chunk": "integer"}
 
 
-def test_a_collection_of_an_older_version_learns_its_model(store):
-    make_searchable(store, "c", IDENTITY, {})
-    assert store.done == ["metadata"]
-
-
-def test_a_run_builds_only_what_is_large_and_lacks_it(store, monkeypatch):
-    monkeypatch.setattr(store, "indexed", lambda name: False)
-    monkeypatch.setattr(store, "count", lambda name: 100_000)
-    assert not search_index_due(store, "c", 256, "auto")
-    assert search_index_due(store, "c", 768, "auto")
-    assert not search_index_due(store, "c", 768, "never")
-    monkeypatch.setattr(store, "indexed", lambda name: True)
-    assert not search_index_due(store, "c", 768, "auto")
-    monkeypatch.setattr(store, "embedded", False)
-    monkeypatch.setattr(store, "indexed", lambda name: False)
-    assert not search_index_due(store, "c", 768, "auto")
+@pytest.mark.parametrize(
+    ("dimension", "mode", "embedded", "indexed", "due"),
+    [
+        (256, "auto", True, False, False),
+        (768, "auto", True, False, True),
+        (768, "never", True, False, False),
+        (768, "auto", True, True, False),
+        (768, "auto", False, False, False),
+    ],
+)
+def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, mode, embedded, indexed, due):
+    store = SimpleNamespace(embedded=embedded, indexed=lambda name: indexed, count=lambda name: 100_000)
+    assert search_index_due(store, "c", dimension, mode) == due
 
 
 def test_optimize_goes_through_the_indexes(tmp_path, monkeypatch):
     desk = Desk(tmp_path / "desk").fill({"titles": [(1, "printer")]})
-    with closing(open_store(desk.settings.store)) as store:
+    with closing(EdgeStore(desk.settings.store.path)) as store:
         (done,) = optimize(desk.settings, store)
-        assert (done.index, done.collection, done.points, done.built, done.seconds) == (
-            "titles",
-            "desk_titles__1",
-            1,
-            False,
-            0,
-        )
+        expected = {"index": "titles", "collection": "desk_titles__1", "points": 1, "built": False, "seconds": 0.0}
+        assert done.to_json() == expected
         built = []
         monkeypatch.setattr(store, "indexed", lambda name: False)
         monkeypatch.setattr(store, "optimize", built.append)
@@ -124,10 +105,3 @@ def test_optimize_goes_through_the_indexes(tmp_path, monkeypatch):
         assert (done.built, built) == (True, ["desk_titles__1"])
         with pytest.raises(StoreError, match="index comments is empty: `rag-index index comments` fills it"):
             list(optimize(desk.settings, store, ["comments"]))
-    assert set(searchable.Optimized("a", "b", 1, False, 0.0).to_json()) == {
-        "index",
-        "collection",
-        "points",
-        "built",
-        "seconds",
-    }

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 
 import pytest
 
@@ -16,6 +17,7 @@ from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.status.status import failed, status
+from tests.indexing.plain import run_plain
 from tests.project import Project
 
 COMPOSITE = """\
@@ -33,7 +35,7 @@ text = "body"
 @pytest.fixture
 def project(tmp_path) -> Project:
     project = Project(tmp_path / "project").fill(30)
-    index_documents(project.settings, "notes", [str(number) for number in range(1, 31)])
+    only(project, *map(str, range(1, 31)))
     return project
 
 
@@ -41,52 +43,30 @@ def only(project: Project, *ids: str):
     return index_documents(project.settings, "notes", ids)
 
 
-def test_the_document_that_is_named_is_brought_up_to_date_and_no_other(project):
-    project.execute("UPDATE note SET body = 'the printer is mended' WHERE id IN (5, 6)")
-    outcome = only(project, "5")
-    assert (outcome.state, outcome.documents, outcome.changed, outcome.unchanged) == ("completed", 1, 1, 0)
-    texts = project.texts()
-    assert texts["5"] == ["Note 5\nthe printer is mended"]
-    assert "mended" not in texts["6"][0]
-    assert len(texts) == 30
-
-
-def test_new_documents_payloads_and_shorter_texts_are_as_in_a_whole_run(project, tmp_path):
+def test_what_is_named_is_brought_up_to_date_and_nothing_else(project):
+    assert status(project.settings).indexes[0].last_run is None, "how the last whole run went is not hidden"
     project.fill(2, first=31)
     project.execute("UPDATE note SET author = 'somebody else' WHERE id = 3")
-    project.execute("UPDATE note SET body = 'short' WHERE id = 10")  # it had several chunks
-    outcome = only(project, "31", "32", "3", "10")
-    assert (outcome.new, outcome.payload_only, outcome.changed) == (2, 1, 1)
-    clean = Project(tmp_path / "clean").fill(32)
-    clean.execute("UPDATE note SET author = 'somebody else' WHERE id = 3")
-    clean.execute("UPDATE note SET body = 'short' WHERE id = 10")
-    only(clean, *map(str, range(1, 33)))
-    assert {i: payload for i, (payload, _) in project.points().items()} == {
-        i: payload for i, (payload, _) in clean.points().items()
-    }
+    project.execute("UPDATE note SET body = 'short' WHERE id IN (10, 20)")  # they had several chunks
+    project.execute("DELETE FROM note WHERE id = 11")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 12")
+    outcome = only(project, "31", "32", "3", "10", "11", "12", "13", "13")
+    assert (outcome.state, outcome.documents, outcome.new, outcome.payload_only) == ("completed", 6, 2, 1)
+    assert (outcome.changed, outcome.deleted, outcome.empty, outcome.unchanged) == (1, 2, 1, 1)
+    assert len(project.texts()["20"]) > 1
+    found = run_plain(project)
+    assert (found.changed, found.unchanged + found.empty) == (1, 30)
+    with pytest.raises(SettingsError, match="neither the source nor the index has a document 11"):
+        only(project, "11")
 
 
-def test_a_document_that_is_gone_is_deleted_as_is_one_without_text(project):
-    project.execute("DELETE FROM note WHERE id = 10")
-    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 11")
-    outcome = only(project, "10", "11")
-    assert (outcome.state, outcome.deleted, outcome.empty) == ("completed", 2, 1)
-    assert set(project.texts()) == {str(i) for i in range(1, 31)} - {"10", "11"}
-    with pytest.raises(SettingsError, match="neither the source nor the index has a document 10"):
-        only(project, "10")
-
-
-def test_nothing_is_done_where_one_of_the_keys_is_nowhere(project):
+@pytest.mark.parametrize("given", ["999", "05", "5.0", " 5", "5b", "99999999999999999999999"])
+def test_nothing_is_done_where_one_of_the_keys_is_nowhere(project, given):
+    """A key is what people see of it and nothing like it."""
     project.execute("UPDATE note SET body = 'changed' WHERE id = 4")
-    with pytest.raises(SettingsError, match="document 999; nothing was done"):
-        only(project, "4", "999")
+    with pytest.raises(SettingsError, match=f"neither the source nor the index has a document {given}; nothing was"):
+        only(project, "4", given)
     assert "changed" not in project.texts()["4"][0]
-
-
-@pytest.mark.parametrize("given", ["05", "5.0", " 5", "5b", "99999999999999999999999"])
-def test_a_key_is_what_people_see_of_it_and_nothing_like_it(project, given):
-    with pytest.raises(SettingsError, match="neither"):
-        only(project, given)
 
 
 def test_keys_of_several_columns_are_arrays(tmp_path):
@@ -107,22 +87,19 @@ def test_a_failed_document_that_is_mended_or_gone_is_no_failure_any_more(project
     with sqlite3.connect(project.folder / "source.db") as db:
         db.executemany("UPDATE note SET body = ? WHERE id = ?", [(b"\x01", 8), (b"\x01", 9)])
     assert (only(project, "8", "9").state, len(failed(project.settings, project.settings.indexes))) == ("partial", 2)
-    project.execute("UPDATE note SET body = 'text' WHERE id = 8")
+    project.execute("UPDATE note SET title = '', body = '' WHERE id = 8")
     project.execute("DELETE FROM note WHERE id = 9")
     assert only(project, "8", "9").state == "completed"
     assert failed(project.settings, project.settings.indexes) == []
 
 
-def test_how_the_last_whole_run_went_is_not_hidden(project):
-    assert status(project.settings).indexes[0].last_run is None
-    assert status(project.settings).indexes[0].documents == 30
-
-
 def test_it_waits_for_no_other_run_and_says_who_is_writing(project):
-    ledger = Ledger(project.settings.ledger_url)
-    with IndexLease(ledger, "test_notes", "another"), pytest.raises(IndexLocked, match="being written by process"):
+    with (
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+        IndexLease(ledger, "test_notes", "another"),
+        pytest.raises(IndexLocked, match="being written by process"),
+    ):
         only(project, "1")
-    ledger.close()
 
 
 def test_the_command_needs_neither_prefect_nor_dask(project):

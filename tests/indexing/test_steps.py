@@ -8,15 +8,14 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.cli.runs import load_index_all
 from rag_index.embedders import open_embedder
 from rag_index.errors import StoreError, TerminalError
 from rag_index.indexing import steps
+from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.orchestration import plain_run
-from rag_index.orchestration.launch import FlowStart
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -60,11 +59,11 @@ def committed(project, *, pending: bool = False) -> int:
 
 
 def test_the_next_shard_is_embedded_while_a_server_writes_the_last_one(project, monkeypatch):
-    embedding, write, embed = threading.Semaphore(0), steps.write_shard, steps.embed_shard
+    embedding, write, embed = threading.Semaphore(0), steps.write_shard, EmbedJob.embed
 
-    def embed_shard(*args, **options):
+    def embed_next(*args):
         embedding.release()
-        return embed(*args, **options)
+        return embed(*args)
 
     def write_shard(store, collection, shard, **options):
         assert embedding.acquire(timeout=WAIT)  # its own
@@ -72,7 +71,7 @@ def test_the_next_shard_is_embedded_while_a_server_writes_the_last_one(project, 
         embedding.release()
         return write(store, collection, shard, **options)
 
-    monkeypatch.setattr(steps, "embed_shard", embed_shard)
+    monkeypatch.setattr(EmbedJob, "embed", embed_next)
     monkeypatch.setattr(steps, "write_shard", write_shard)
     assert execute(project, Here()).new == len(project.texts()) == 30
 
@@ -134,17 +133,10 @@ def test_an_error_that_is_not_ours_is_raised_and_recorded(project):
 
 
 def test_an_index_whose_run_breaks_does_not_stop_the_others(project, monkeypatch):
-    text = project.config.read_text().replace(SHARDS, "")  # or they would be left to workers
+    text = project.config.read_text()
     second = text.partition("[[indexes]]")[2].replace('"notes"', '"second"')
     project.write_settings(f"{text}\n[[indexes]]{second}")
-    settings, begun = project.settings, []
-    here = plain_run.HereUntilWorkers
-
-    def steps_of_run(start):
-        begun.append(start)
-        return Broken() if len(begun) == 1 else here(start)
-
-    monkeypatch.setattr(plain_run, "HereUntilWorkers", steps_of_run)
-    report = plain_run.run_plainly(FlowStart(load_index_all, project.folder), settings, settings.indexes, RunOptions())
-    assert [one.state for one in report.indexes] == ["failed", "completed"]
-    assert report.exit_code == 1
+    made = [Broken(), Here()]
+    monkeypatch.setattr(plain_run, "HereUntilWorkers", lambda start: made.pop(0))
+    report = project.run()
+    assert ([one.state for one in report.indexes], report.exit_code) == (["failed", "completed"], 1)

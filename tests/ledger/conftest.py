@@ -7,10 +7,10 @@ from contextlib import closing
 import pytest
 
 from rag_index.database.urls import database_url
-from rag_index.ledger import Ledger
+from rag_index.ledger import Collection, Ledger
 from tests.live.postgres import postgres
 
-__all__ = ["postgres"]
+__all__ = ["add", "postgres"]
 
 
 class Clock:
@@ -21,6 +21,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def add(ledger: Ledger, name: str = "p_notes__1") -> Collection:
+    """Add a collection of the alias that its name begins with."""
+    return ledger.add_collection(
+        alias=name.partition("__")[0], name=name, store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
+        dimension=2, state="ready",
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -8,90 +8,80 @@ import sqlalchemy as sa
 from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAY, DAYS
 from rag_index.ledger.tables import documents, sizes
+from tests.ledger.conftest import add
 
 
 @pytest.fixture
-def collection_id(ledger) -> int:
-    return ledger.add_collection(
-        alias="a", name="a__1", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c", dimension=2,
-        state="ready",
-    ).id  # fmt: skip
+def collection(ledger):
+    return add(ledger, "a__1")
 
 
-def test_a_document_that_is_written_again_was_there_when_the_collection_was_whole(ledger, clock, collection_id):
-    ledger.record(collection_id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1)])
-    ledger.update_collection(collection_id, whole_at=ledger.clock())
+def test_a_document_that_is_written_again_was_there_when_the_collection_was_whole(ledger, clock, collection):
+    ledger.record(collection.id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1)])
+    ledger.update_collection(collection.id, whole_at=ledger.clock())
     clock.now += DAY
-    ledger.mark_pending(collection_id, ["1", "3"])
-    ledger.record(collection_id, [("1", b"other", b"p", 1), ("3", b"t", b"p", 1)])
+    ledger.mark_pending(collection.id, ["1", "3"])
+    ledger.record(collection.id, [("1", b"other", b"p", 1), ("3", b"t", b"p", 1)])
     assert ledger.count_documents(ledger.collection("a__1")) == Counts(all=3, whole=2, held=0)
 
 
-def test_a_size_counts_for_so_many_days_and_is_then_forgotten(ledger, clock, collection_id):
-    ledger.note_size(collection_id, 900)
+def test_the_largest_size_of_a_day_counts_for_so_many_days_and_is_then_forgotten(ledger, clock, collection):
+    def largest():
+        return ledger.largest_sizes(collection.id).get("", 0)
+
+    for count in (300, 900, 400):
+        ledger.note_size(collection.id, count)
+    ledger.note_size(collection.id, 7, "comment")
     clock.now += (DAYS - 1) * DAY
-    ledger.note_size(collection_id, 500)
-    assert ledger.largest_size(collection_id) == 900
+    ledger.note_size(collection.id, 500)
+    assert ledger.largest_sizes(collection.id) == {"": 900, "comment": 7}
     clock.now += DAY
-    assert ledger.largest_size(collection_id) == 500
-    ledger.note_size(collection_id, 400)
+    assert ledger.largest_sizes(collection.id) == {"": 500, "comment": 7}, "of parts, those before the last whole run"
+    ledger.note_size(collection.id, 400)
     with ledger.transaction() as connection:
-        kept = connection.scalars(sa.select(sizes.c.documents).order_by(sizes.c.day)).all()
-    assert kept == [500, 400]
-
-
-def test_a_size_of_a_day_that_is_yet_to_come_does_not_count(ledger, clock, collection_id):
-    """The clock was wrong and was set right."""
-    ledger.note_size(collection_id, 900)
-    clock.now -= 3 * DAY
-    assert ledger.largest_size(collection_id) == 0
-    ledger.note_size(collection_id, 500)
+        kept = sa.select(sizes.c.documents).where(sizes.c.part == "").order_by(sizes.c.day)
+        assert connection.scalars(kept).all() == [500, 400]
+    clock.now -= 3 * DAY  # the clock was wrong: a day that is yet to come does not count
+    assert largest() == 0
+    ledger.note_size(collection.id, 300)
     clock.now += 3 * DAY
-    assert ledger.largest_size(collection_id) == 500
+    assert largest() == 300
 
 
-def test_the_largest_size_of_a_day_counts(ledger, collection_id):
-    for count in (300, 500, 400):
-        ledger.note_size(collection_id, count)
-    assert ledger.largest_size(collection_id) == 500
-
-
-def test_deletions_of_batches_count_for_a_day(ledger, clock, collection_id):
-    ledger.note_batch_deletions(collection_id, 10)
+def test_deletions_of_batches_count_for_a_day(ledger, clock, collection):
+    ledger.note_batch_deletions(collection.id, 10)
     clock.now += 23 * 3600
-    ledger.note_batch_deletions(collection_id, 5)
-    ledger.note_batch_deletions(collection_id, 5)
-    assert ledger.count_batch_deletions(collection_id) == 20
+    ledger.note_batch_deletions(collection.id, 5)
+    ledger.note_batch_deletions(collection.id, 5)
+    assert ledger.count_batch_deletions(collection.id) == 20
     clock.now += 2 * 3600
-    assert ledger.count_batch_deletions(collection_id) == 10
+    assert ledger.count_batch_deletions(collection.id) == 10
     clock.now -= 100 * DAY  # the clock was set back
-    ledger.note_batch_deletions(collection_id, 1)
-    assert ledger.count_batch_deletions(collection_id) == 1
-    ledger.release_all(collection_id)
-    assert ledger.count_batch_deletions(collection_id) == 0
+    ledger.note_batch_deletions(collection.id, 1)
+    assert ledger.count_batch_deletions(collection.id) == 1
+    ledger.release_all(collection.id)
+    assert ledger.count_batch_deletions(collection.id) == 0
 
 
-def test_documents_that_are_named_are_held_back_and_released(ledger, collection_id):
-    ledger.record(collection_id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1), ("3", b"t", b"p", 0)])
-    assert ledger.count_deletions(ledger.collection("a__1"), ["1", "3", "4"]).all == 1
-    ledger.hold_back_named(collection_id, ["1", "3", "4"])
-    assert (ledger.held_of(collection_id, ["1", "2", "3"]), ledger.count_held(collection_id)) == ({"1"}, 1)
-    assert ledger.count_deletions(ledger.collection("a__1"), ["1", "2"]).all == 1
-    ledger.release_named(collection_id, ["1"])
-    assert ledger.count_held(collection_id) == 0
-
-
-def test_a_document_is_held_back_since_the_first_time(ledger, clock, collection_id):
+def test_what_is_gone_is_held_back_since_the_first_time_and_released(ledger, clock, collection):
     def held_since():
         with ledger.transaction() as connection:
-            return connection.scalar(sa.select(documents.c.held_at))
+            return connection.scalar(sa.select(documents.c.held_at).where(documents.c.key == "1"))
 
-    ledger.record(collection_id, [("1", b"t", b"p", 1)])
-    ledger.hold_back_named(collection_id, ["1"])
-    first = held_since()
-    clock.now += DAY
-    ledger.hold_back_named(collection_id, ["1"])
-    assert held_since() == first
+    cid = collection.id
+    ledger.record(cid, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1), ("3", b"t", b"p", 0)])
     ledger.begin_scan()
-    ledger.hold_back(ledger.collection("a__1"), whole=False)
+    ledger.note_gone(["1", "3", "4"])
+    assert ledger.count_deletions(collection).all == 1
+    ledger.hold_back(collection)
+    assert (ledger.held_of(cid, ["1", "2", "3"]), ledger.count_held(cid), held_since()) == ({"1"}, 1, clock.now)
+    assert [row[0] for row in ledger.lost(cid)] == ["3", "4"]
+    assert ledger.count_deletions(collection, held=False).all == 0
+    first, clock.now = clock.now, clock.now + DAY
+    ledger.hold_back(collection)
     assert held_since() == first
+    ledger.release(cid)
+    ledger.release(cid, ["2"], even_lost=True)
+    assert ledger.count_held(cid) == 1
+    ledger.release(cid, ["1"], even_lost=True)
+    assert ledger.count_held(cid) == 0

@@ -1,4 +1,4 @@
-"""The ledger when its process is interrupted."""
+"""The ledger in each database: what a run records of documents, and what is left when its process is interrupted."""
 
 from __future__ import annotations
 
@@ -10,20 +10,182 @@ import threading
 from contextlib import closing
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import event
 
 from rag_index.database.sqlite import interrupts_deferred
-from rag_index.database.urls import database_url
-from rag_index.ledger import Ledger
+from rag_index.documents.batches import Failure
+from rag_index.documents.canonical import hash_text
+from rag_index.documents.keys import encode_key
+from rag_index.errors import LedgerError
+from rag_index.ledger import Known, Ledger, Totals
+from rag_index.ledger.tables import metadata
+from tests.ledger.conftest import add
+
+A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
+KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))
+def test_collections_keep_what_they_were_built_with(each_ledger):
+    first, second = add(each_ledger), add(each_ledger, "p_notes__2")
+    add(each_ledger, "p_other__1")
+    assert [c.name for c in each_ledger.collections("p_notes")] == ["p_notes__1", "p_notes__2"]
+    assert each_ledger.collection("p_notes__2") == second
+    assert each_ledger.collection("p_notes__3") is None
+    each_ledger.update_collection(first.id, state="building", chars_per_second=1234.5678901)
+    with closing(Ledger(each_ledger._url)) as again:
+        found = again.collection("p_notes__1")
+    assert (found.state, found.chars_per_second, found.created_at) == ("building", 1234.5678901, first.created_at)
+
+
+def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
+    """SQLite may give its id to another collection."""
+    tables = [table for table in metadata.tables.values() if "collection_id" in table.c]
+    for number in (1, 2):
+        made = add(ledger, f"a{number}__1")
+        ledger.record(made.id, [("1", b"t", b"p", 1)])
+        ledger.record_scan(made.id, "w", settings="s", full_at=1.0)
+        ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
+        ledger.note_size(made.id, 1)
+        ledger.note_batch_deletions(made.id, 1)
+        ledger.begin_scan()
+        ledger.complete_scan(made.alias, made.id, number=0, began=1.0, read_all=True)
+        ledger.fail(made.id, [Failure("2", "why", b"t")])
+        ledger.record_digests(made.id, {1: "1:00"}, unread=())
+
+    def rows() -> set[int]:
+        with ledger.transaction() as connection:
+            return {connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables}
+
+    assert rows() == {2}
+    ledger.drop_collection(made.id)
+    assert rows() == {1}
+
+
+def test_documents_are_pending_then_recorded_then_forgotten(each_ledger):
+    ledger, cid = each_ledger, add(each_ledger).id
+    ledger.mark_pending(cid, KEYS[:3])
+    assert ledger.known(cid, KEYS) == {key: Known(b"", b"", 0, 1) for key in KEYS[:3]}
+    assert sorted(ledger.pending_keys(cid)) == sorted(KEYS[:3])
+    ledger.record(cid, [(KEYS[0], A, B, 3), (KEYS[1], A, B, 0), (KEYS[4], C, C, 1)])
+    assert (ledger.totals(cid), ledger.count_empty(cid)) == (Totals(documents=2, points=4, pending=1), 1)
+    ledger.mark_pending(cid, KEYS[:1])
+    assert ledger.known(cid, KEYS[:1]) == {KEYS[0]: Known(A, B, 3, 1)}
+    ledger.unmark_pending(cid, known=KEYS[:1], new=KEYS[2:3])
+    kept = {KEYS[0]: Known(A, B, 3, 0), KEYS[1]: Known(A, B, 0, 0), KEYS[4]: Known(C, C, 1, 0)}
+    assert ledger.known(cid, KEYS) == kept
+    ledger.unmark_pending(cid, known=[], new=[])
+    assert set(ledger.sample(cid, 10)) == {KEYS[0], KEYS[4]}
+    ledger.forget(cid, [KEYS[0], KEYS[2]])
+    assert sorted(ledger.known(cid, KEYS)) == sorted([KEYS[1], KEYS[4]])
+    assert ledger.known(cid, []) == {}
+
+
+def test_pages_of_rows_hold_every_row_once(each_ledger):
+    keys = [encode_key([f"{kind}{i}"]) for i in range(20) for kind in ("a", "A", "é", "-", "ž")]
+    cid = add(each_ledger).id
+    each_ledger.record(cid, [(key, A, B, 1) for key in keys])
+    found, after = [], ""
+    while page := each_ledger.rows(cid, after=after, limit=7):
+        found += [key for key, _ in page]
+        after = found[-1]
+    assert sorted(found) == sorted(keys)
+
+
+def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
+    ledger, cid = each_ledger, add(each_ledger).id
+    ledger.record(cid, [(key, A, B, 1) for key in KEYS])
+    ledger.fail(cid, [Failure(KEYS[0], "x", A), Failure(KEYS[4], "x", A)])
+    for _ in range(2):
+        ledger.begin_scan()
+        assert ledger.see(KEYS[:2], page=1) == []
+        assert ledger.see([], page=2) == []
+        assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
+        assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
+        ledger.note_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
+        assert [ledger.find_gone(cid) for _ in range(2)] == [1, 1]
+        emptied = [(KEYS[0], C, B), (KEYS[1], C, B)]
+        assert sorted(ledger.lost(cid)) == sorted([*emptied, (KEYS[4], None, None)])
+        ledger.forget_lost([KEYS[0], KEYS[4]])
+        assert ledger.lost(cid, limit=5) == [(KEYS[1], C, B)]
+        assert ledger.count_emptied() == 1
+    ledger.forget_unseen_failures(cid)
+    assert list(ledger.failures(cid)) == [KEYS[0]]
+
+
+def test_failures_count_the_tries_of_the_same_text(each_ledger):
+    ledger, cid = each_ledger, add(each_ledger).id
+    ledger.fail(cid, [Failure(KEYS[0], "refused 'x\\ud800'", A), Failure(KEYS[1], "refused", A)])
+    ledger.fail(cid, [Failure(KEYS[0], "again", A), Failure(KEYS[1], "other text", B)])
+    found = {key: (one.tries, one.reason, one.text_hash) for key, one in ledger.failures(cid).items()}
+    assert found == {KEYS[0]: (2, "again", A), KEYS[1]: (1, "other text", B)}
+    assert list(ledger.failures(cid, KEYS[1:])) == [KEYS[1]]
+    ledger.fail(cid, [Failure(KEYS[1], "it kills", B)], crashed=[KEYS[1]])
+    assert ledger.failures(cid)[KEYS[1]].tries == 3, "the run that died is a try, too"
+    ledger.record(cid, [(KEYS[0], A, B, 1)])
+    assert (list(ledger.failures(cid)), ledger.count_failures(cid)) == ([KEYS[1]], 1)
+    ledger.clear_failures(cid, KEYS)
+    assert ledger.count_failures(cid) == 0
+
+
+def test_a_transaction_is_atomic_and_may_be_nested(each_ledger):
+    ledger, cid = each_ledger, add(each_ledger).id
+
+    def write_and_fail():
+        with ledger.transaction():
+            add(ledger, "p_notes__2")
+            ledger.record(cid, [(KEYS[1], A, B, 1)])
+            ledger.fail(cid, [Failure(KEYS[2], "x", A)])
+            add(ledger)  # its name is taken
+
+    ledger.record(cid, [(KEYS[0], A, B, 1)])
+    with pytest.raises(LedgerError):
+        write_and_fail()
+    assert (list(ledger.known(cid, KEYS)), ledger.failures(cid)) == ([KEYS[0]], {})
+    assert len(ledger.collections("p_notes")) == 1
+
+
+def test_a_document_that_is_written_forgets_the_digest_that_another_process_recorded(each_ledger):
+    with closing(Ledger(each_ledger._url)) as other:
+        for writer in (each_ledger, other):
+            writer.begin_scan()
+            writer.mark_pending(1, ["1"])
+            writer.record(1, [("1", b"t", b"p", 1)])
+        other.see(["1", "2"], page=1, buckets=[7, 8])
+        other.record_digests(1, {7: "1:00", 8: "1:00"}, unread=())
+        assert each_ledger.digests(1) == {7: "1:00", 8: "1:00"}
+        each_ledger.begin_scan()
+        each_ledger.mark_pending(1, ["1"])
+        assert other.digests(1) == {8: "1:00"}
+        other.record_digests(1, {7: "1:00"}, unread=[8])
+        other.forget(1, ["1"])
+        assert each_ledger.digests(1) == {8: "1:00"}
+
+
+def test_what_few_documents_have_is_found_by_a_small_index(ledger):
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(ledger.engine, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, many):
+        asked.append((statement, parameters))
+
+    ledger.begin_scan()
+    ledger.leave_unread([1])
+    asked.clear()
+    ledger.pending_keys(1)
+    ledger.unfinished_buckets(1, max_tries=5)
+    ledger.count_empty(1)
+    ledger.count_unread(1)
+    ledger.count_held(1)
+    ledger.release(1)
+    plans = []
     with ledger.transaction() as connection:
-        connection.exec_driver_sql("PRAGMA synchronous=OFF")
-    yield ledger
-    ledger.close()
+        for statement, parameters in [one for one in asked if "rag_index_documents" in one[0]]:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append(" ".join(row[3] for row in rows))
+    assert len(plans) >= 6
+    assert not [plan for plan in plans if "rag_index_documents USING PRIMARY KEY (collection_id=?)" in plan]
+    assert sum("rag_index_documents USING INDEX" in plan for plan in plans) >= 6
 
 
 def interrupt_at(number, work):
@@ -59,9 +221,10 @@ def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_o
             ledger.fail(1, [])
 
     with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0.1, isolation_level=None)) as other:
-        other.execute("PRAGMA synchronous=OFF")
+        for one in (other, ledger._connection.connection.driver_connection):
+            one.execute("PRAGMA synchronous=OFF")
         write()
-        for number in itertools.count(1, 11):
+        for number in itertools.count(1, 17):
             run = f"run {number}"
             ledger.start_run(run, "p_notes", host="h", pid=1)
             try:
@@ -107,8 +270,7 @@ def test_a_foreign_handler_is_called_and_restored():
         with interrupts_deferred():
             signal.raise_signal(signal.SIGTERM)
             assert not handled
-        assert handled == [signal.SIGTERM]
-        assert signal.getsignal(signal.SIGTERM) is mine
+        assert (handled, signal.getsignal(signal.SIGTERM)) == ([signal.SIGTERM], mine)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -119,46 +281,3 @@ def test_other_threads_can_write(ledger):
     thread.start()
     thread.join()
     assert ledger.last_run("p_notes").id == "r"
-
-
-def test_a_document_that_is_written_forgets_the_digest_that_another_process_recorded(ledger, tmp_path):
-    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as other:
-        for writer in (ledger, other):
-            writer.begin_scan()
-            writer.mark_pending(1, ["1"])
-            writer.record(1, [("1", b"t", b"p", 1)])
-        other.see(["1", "2"], page=1, buckets=[7, 8])
-        other.record_digests(1, {7: "1:00", 8: "1:00"}, unread=())
-        assert ledger.digests(1) == {7: "1:00", 8: "1:00"}
-        ledger.begin_scan()
-        ledger.mark_pending(1, ["1"])
-        assert other.digests(1) == {8: "1:00"}
-        other.record_digests(1, {7: "1:00"}, unread=[8])
-        other.forget(1, ["1"])
-        assert ledger.digests(1) == {8: "1:00"}
-
-
-def test_what_few_documents_have_is_found_by_a_small_index(ledger):
-    asked: list[tuple[str, object]] = []
-
-    @event.listens_for(ledger.engine, "before_cursor_execute")
-    def note(connection, cursor, statement, parameters, context, many):
-        asked.append((statement, parameters))
-
-    ledger.begin_scan()
-    ledger.leave_unread([1])
-    asked.clear()
-    ledger.pending_keys(1)
-    ledger.unfinished_buckets(1, max_tries=5)
-    ledger.count_empty(1)
-    ledger.count_unread(1)
-    ledger.count_held(1)
-    ledger.release_seen(1)
-    plans = []
-    with ledger.transaction() as connection:
-        for statement, parameters in [one for one in asked if "rag_index_documents" in one[0]]:
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.append(" ".join(row[3] for row in rows))
-    assert len(plans) >= 6
-    assert not [plan for plan in plans if "rag_index_documents USING PRIMARY KEY (collection_id=?)" in plan]
-    assert sum("rag_index_documents USING INDEX" in plan for plan in plans) >= 6

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.documents.commits import CommitMark
 from rag_index.documents.positions import Position, parse_position
+from rag_index.ledger import Ledger
+from tests.ledger.conftest import add
 
 ALIAS = "p_notes"
 
@@ -16,15 +19,8 @@ ALIAS = "p_notes"
 @pytest.fixture
 def ledger(each_ledger):
     """A ledger with an index that a complete scan has filled."""
-    complete(each_ledger, add(each_ledger, 1))
+    complete(each_ledger, add(each_ledger).id)
     return each_ledger
-
-
-def add(ledger, number):
-    return ledger.add_collection(
-        alias=ALIAS, name=f"{ALIAS}__{number}", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
-        dimension=2, state="ready",
-    ).id  # fmt: skip
 
 
 def complete(ledger, collection, *, number=0, began=10.0, read_all=True):
@@ -100,7 +96,9 @@ def test_a_document_that_failed_or_is_held_back_holds_the_position_back(ledger):
     ledger.fail(1, [Failure("1", "no context", b"t", kind="incomplete")])  # it is found all the same
     arrive(ledger, 30)
     assert at(ledger) == "30"
-    ledger.hold_back_named(1, ["2"])
+    ledger.begin_scan()
+    ledger.note_gone(["2"])
+    ledger.hold_back(ledger.collection(f"{ALIAS}__1"))
     arrive(ledger, 40)
     assert at(ledger) == "30"
 
@@ -128,7 +126,7 @@ def test_while_nobody_knows_what_changed_nothing_is_reached(ledger):
 def test_a_rebuilt_collection_inherits_what_its_scan_has_seen_and_one_before_it_nothing(ledger):
     arrive(ledger, 20)
     began = ledger.watch(ALIAS).last_number if ledger.watch(ALIAS) else 0
-    second = add(ledger, 2)
+    second = add(ledger, f"{ALIAS}__2").id
     ledger.record_commit(second, CommitMark(7, "now"))
     complete(ledger, second, number=began, began=25.0)
     assert ledger.reached()[ALIAS][1:3] == (f"{ALIAS}__2", 7)
@@ -137,42 +135,28 @@ def test_a_rebuilt_collection_inherits_what_its_scan_has_seen_and_one_before_it_
     index(ledger, "1", collection=1)  # after a rollback: the second one lacks it from now on
     arrive(ledger, 40)
     assert at(ledger) is None
-    third = add(ledger, 3)
+    third = add(ledger, f"{ALIAS}__3").id
     complete(ledger, third, number=0, began=45.0, read_all=False)
     arrive(ledger, 50)
     assert (at(ledger), ledger.reached()[ALIAS].how) == ("", "run")  # it relied on `changed_since`
 
 
-def test_whoever_waits_is_told_without_a_query(ledger):
+@pytest.mark.parametrize("early", [True, False], ids=["before the wait", "during the wait"])
+def test_whoever_waits_is_told_without_a_query(ledger, early):
     """The transaction is of another connection, as that of a watch is."""
-    from rag_index.ledger import Ledger
-
-    other = Ledger(ledger._url)
-    told = threading.Event()
-    waiting = threading.Thread(target=lambda: (other.wait_for_positions(60), told.set()))
-    other.wait_for_positions(0)
-    other.reached()
-    waiting.start()
-    while not told.wait(0.05):
-        arrive(ledger, 20)
-    waiting.join()
-    assert other.reached()[ALIAS].position == "20"
-    other.close()
-
-
-def test_what_moved_between_the_reading_and_the_wait_ends_the_wait(ledger):
-    from rag_index.ledger import Ledger
-
-    other, told = Ledger(ledger._url), threading.Event()
-    other.reached()
-    other.wait_for_positions(0)
-    other.reached()
-    arrive(ledger, 20)
-    waiting = threading.Thread(target=lambda: (other.wait_for_positions(60), told.set()))
-    waiting.start()
-    assert told.wait(30)
-    waiting.join()
-    other.close()
+    with closing(Ledger(ledger._url)) as other:
+        other.reached()
+        other.wait_for_positions(0)
+        other.reached()
+        if early:
+            arrive(ledger, 20)
+        told = threading.Event()
+        waiting = threading.Thread(target=lambda: (other.wait_for_positions(60), told.set()))
+        waiting.start()
+        while not told.wait(0.05):
+            assert early or arrive(ledger, 20) is None
+        waiting.join()
+        assert other.reached()[ALIAS].position == "20"
 
 
 def test_positions_compare_by_their_kind():

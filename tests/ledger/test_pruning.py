@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from rag_index.documents.batches import Failure
-from rag_index.embedders import open_embedder
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
-from rag_index.ledger.collections import Prunable
 from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import Prunable
 from rag_index.settings import load_settings
+from tests.indexing.plain import run_plain
+from tests.ledger.conftest import add
 from tests.project import Project
 
 DAY = 86_400.0
@@ -34,8 +33,7 @@ def run(ledger: Any, run_id: str, alias: str, day: float) -> None:
 
 
 def collection(ledger: Any, alias: str) -> int:
-    given = {"store_id": "s", "embedder_fingerprint": "e", "embedder": "e", "chunking": "c", "dimension": 4}
-    return ledger.add_collection(alias=alias, name=f"{alias}__1", state="ready", **given).id
+    return add(ledger, f"{alias}__1").id
 
 
 def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
@@ -45,13 +43,13 @@ def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
     run(ledger, "id-1", "test_notes", 800)
     run(ledger, "id-2", "test_notes", 999)
     run(ledger, "watch-test_notes", "test_notes", 700)
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(3, 0, 0, 0, 0)
-    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(3, 0, 0, 0, 0)
+    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == Prunable(3, 0, 0, 0, 0)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(3, 0, 0, 0, 0)
     assert ledger.count_runs() == 4
     assert ledger.last_run("test_notes").id == "run 999"
     assert ledger.last_run("other_notes").id == "run of another"
     assert ledger.last_run("test_notes", "id-").id == "id-2"
-    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == NOTHING
 
 
 def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
@@ -60,38 +58,50 @@ def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
         ledger.clock.now = 800 * DAY
         ledger.start_run("long", "test_notes", host="h", pid=1)
         run(ledger, "newer", "test_notes", 900)
-        assert ledger.prune(950 * DAY, ["test_notes"]) == NOTHING
-    assert ledger.prune(950 * DAY, ["test_notes"]).runs == 1
+        assert ledger.prune(950 * DAY, {"test_notes"}) == NOTHING
+    assert ledger.prune(950 * DAY, {"test_notes"}).runs == 1
 
 
-def test_failed_documents_of_indexes_that_are_gone_go(ledger):
+def test_failures_and_digests_of_indexes_that_are_gone_go(ledger):
     ledger.clock.now = 700 * DAY
     ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
-    for one in (ours, other, gone, 4711):
+    ledger.fail(4711, [Failure("k", "reason", b"h")])  # of a collection that nobody knows
+    for one in (ours, other, gone):
         ledger.fail(one, [Failure("k", "reason", b"h")])
+        ledger.begin_scan()
+        ledger.record_digests(one, {1: "one", 2: "two"}, unread=())
     for alias in ("test_notes", "test_gone"):
         run(ledger, f"run {alias}", alias, 700)
     run(ledger, "another project runs every night", "other_notes", 999)
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 2, 0, 0, 0)
-    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 2, 0, 0, 0)
-    assert [ledger.count_failures(one) for one in (ours, other, gone, 4711)] == [1, 1, 0, 0]
-
-
-def test_digests_of_indexes_that_are_gone_go_and_their_next_scan_reads_everything(ledger):
-    ledger.clock.now = 700 * DAY
-    ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
-    for one in (ours, other, gone):
-        ledger.begin_scan()
-        ledger.record_digests(one, {1: "one", 2: "two"}, unread=())
-    run(ledger, "another project runs every night", "other_notes", 999)
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 0, 0, 0, 2)
-    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 0, 0, 2)
-    assert [len(ledger.digests(one)) for one in (ours, other, gone)] == [2, 2, 0]
-    ledger.clock.now = 999 * DAY
-    new = collection(ledger, "test_new")
-    ledger.begin_scan()
+    new = collection(ledger, "test_new")  # a first run is under way elsewhere
     ledger.record_digests(new, {1: "one"}, unread=())
-    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING, "of a first run that is under way elsewhere"
+    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == Prunable(0, 2, 0, 0, 2)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(0, 2, 0, 0, 2)
+    assert [ledger.count_failures(one) for one in (ours, other, gone, 4711)] == [1, 1, 0, 0]
+    assert [len(ledger.digests(one)) for one in (ours, other, gone, new)] == [2, 2, 0, 1]
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_pruning_that_dies_has_deleted_nothing_and_is_repeated_by_the_next_run(ledger, monkeypatch, step):
+    waits(ledger, "test_gone", 700)
+    collection(ledger, "test_gone")
+    run(ledger, "old", "test_notes", 700)
+    run(ledger, "new", "test_notes", 999)
+    write, left = type(ledger)._write, [step]
+
+    def die(self, statement):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return write(self, statement)
+
+    due = ledger.count_prunable(910 * DAY, {"test_notes"})
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ledger), "_write", die)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.prune(910 * DAY, {"test_notes"})
+    assert ledger.watch("test_gone").full_number is None
+    assert ledger.prune(910 * DAY, {"test_notes"}) == due == Prunable(1, 0, 2, 0, 0)
 
 
 def waits(ledger: Any, alias: str, day: float) -> None:
@@ -112,9 +122,9 @@ def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
     ledger.update_watch("other_watched", caught_up_at=950 * DAY)
     live = ("test_notes", "other_lives", "other_runs", "other_watched", "other_looks")
     before = {alias: ledger.watch(alias) for alias in live}
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 1, 0)
-    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 1, 0)
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == Prunable(0, 0, 2, 1, 0)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(0, 0, 2, 1, 0)
+    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == NOTHING
     assert ledger.count_waiting("test_gone") == 0
     assert ledger.watch("test_gone") is None
     assert ledger.last_mended("test_gone") is None
@@ -125,27 +135,16 @@ def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
 def test_an_index_that_comes_back_with_its_collection_has_lost_no_change(ledger):
     waits(ledger, "test_gone", 700)
     collection(ledger, "test_gone")
-    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 0, 0)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(0, 0, 2, 0, 0)
     back = ledger.watch("test_gone")
     assert back is not None
     assert back.full_number == back.last_number, "everything has to be read once"
-    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == NOTHING
     assert ledger.watch("test_gone") == back
     ledger.clear_changes("test_gone", back.last_number)
     assert ledger.watch("test_gone").full_number is None
-    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == NOTHING
     assert ledger.watch("test_gone").full_number is None, "nothing waited"
-
-
-def index(project: Project) -> None:
-    with open_run(project.settings, "notes", RunOptions(), run_id=str(object())) as found:
-        embedder = open_embedder(project.settings.embedder)
-        scan = found.begin(embedder.identity(), found.open_chunker(), workers=1)
-        scan.index([found.source.page(None, 1000)], Here(embedder))
-        scan.delete_gone()
-        scan.publish()
-        found.finish()
-        embedder.close()
 
 
 def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_folder_alone(tmp_path):
@@ -158,7 +157,7 @@ def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_fo
         ledger.clock = lambda days=days: now - days * DAY
         ledger.start_run(name, alias, host="h", pid=1)
         ledger.finish_run(name, state="completed", message="", report={})
-    index(project)
+    assert run_plain(project).state == "completed"
     assert ledger.last_run("test_notes", "a") is None
     assert ledger.last_run("test_notes").state == "completed"
     assert ledger.last_run("second_notes").id == "c", "the last one says how it went"

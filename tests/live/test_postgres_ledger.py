@@ -1,4 +1,4 @@
-"""The ledger on a real PostgreSQL server: each of its methods, and how a server differs from a file."""
+"""The ledger on a real PostgreSQL server, where that differs from a file; `tests/ledger` has its methods in both."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable
-from rag_index.ledger import Known, Ledger, Totals
+from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.tables import leases
+from tests.ledger.conftest import add
 from tests.waiting import eventually
 
-A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
-KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
+A, B = hash_text("a"), hash_text("b")
+KEYS = [encode_key([key]) for key in ("one", "two")]
 
 
 @pytest.fixture
@@ -36,113 +36,9 @@ def ledger(url):
     ledger.close()
 
 
-def add(ledger, name="p_notes__1", alias="p_notes"):
-    return ledger.add_collection(
-        alias=alias, name=name, store_id="s", embedder_fingerprint="f", embedder="256-d wordllama", chunking="text-1",
-        dimension=256, state="building",
-    )  # fmt: skip
-
-
 @pytest.fixture
 def cid(ledger):
     return add(ledger).id
-
-
-def test_collections(ledger, url):
-    first, second = add(ledger), add(ledger, "p_notes__2")
-    add(ledger, "p_other__1", "p_other")
-    assert [c.name for c in ledger.collections("p_notes")] == ["p_notes__1", "p_notes__2"]
-    assert ledger.collection("p_notes__2") == second
-    assert ledger.collection("p_notes__3") is None
-    ledger.update_collection(first.id, state="ready", chars_per_second=1234.5678901)
-    ledger.record(first.id, [(KEYS[0], A, B, 2)])
-    ledger.record(second.id, [(KEYS[0], A, B, 2)])
-    again = Ledger(url)
-    found = again.collection("p_notes__1")
-    assert (found.state, found.chars_per_second, found.created_at) == ("ready", 1234.5678901, first.created_at)
-    again.close()
-    ledger.drop_collection(first.id)
-    assert ledger.collection("p_notes__1") is None
-    assert (ledger.totals(first.id), ledger.totals(second.id)) == (Totals(0, 0, 0), Totals(1, 2, 0))
-
-
-def test_documents_are_pending_then_recorded_then_forgotten(ledger, cid):
-    ledger.mark_pending(cid, KEYS[:3])
-    assert ledger.known(cid, KEYS) == {key: Known(b"", b"", 0, 1) for key in KEYS[:3]}
-    assert sorted(ledger.pending_keys(cid)) == sorted(KEYS[:3])
-    ledger.record(cid, [(KEYS[0], A, B, 3), (KEYS[1], A, B, 0), (KEYS[4], C, C, 1)])
-    assert ledger.totals(cid) == Totals(documents=2, points=4, pending=1)
-    ledger.mark_pending(cid, KEYS[:1])
-    assert ledger.known(cid, KEYS[:1]) == {KEYS[0]: Known(A, B, 3, 1)}
-    ledger.unmark_pending(cid, known=KEYS[:1], new=KEYS[2:3])
-    assert ledger.known(cid, KEYS) == {
-        KEYS[0]: Known(A, B, 3, 0),
-        KEYS[1]: Known(A, B, 0, 0),
-        KEYS[4]: Known(C, C, 1, 0),
-    }
-    ledger.unmark_pending(cid, known=[], new=[])
-    assert set(ledger.sample(cid, 10)) == {KEYS[0], KEYS[4]}
-    ledger.forget(cid, [KEYS[0], KEYS[2]])
-    assert sorted(ledger.known(cid, KEYS)) == sorted([KEYS[1], KEYS[4]])
-    assert ledger.known(cid, []) == {}
-
-
-def test_pages_of_rows_hold_every_row_once(ledger, cid):
-    keys = [encode_key([f"{kind}{i}"]) for i in range(20) for kind in ("a", "A", "é", "-", "ž")]
-    ledger.record(cid, [(key, A, B, 1) for key in keys])
-    found, after = [], ""
-    while page := ledger.rows(cid, after=after, limit=7):
-        found += [key for key, _ in page]
-        after = found[-1]
-    assert sorted(found) == sorted(keys)
-
-
-def test_a_scan_finds_gone_emptied_and_duplicate_documents(ledger, cid):
-    ledger.record(cid, [(key, A, B, 1) for key in KEYS])
-    ledger.fail(cid, [Failure(KEYS[0], "x", A), Failure(KEYS[4], "x", A)])
-    for _ in range(2):
-        ledger.begin_scan()
-        assert ledger.see(KEYS[:2], page=1) == []
-        assert ledger.see([], page=2) == []
-        assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
-        assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
-        assert ledger.count_gone(cid) == 1
-        assert ledger.gone(cid) == [KEYS[4]]
-        ledger.note_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
-        assert ledger.count_emptied() == 2
-        assert sorted(ledger.emptied(cid)) == sorted([(KEYS[0], C, B), (KEYS[1], C, B)])
-        ledger.forget_emptied([KEYS[0]])
-        assert ledger.emptied(cid, limit=5) == [(KEYS[1], C, B)]
-    ledger.forget_unseen_failures(cid)
-    assert list(ledger.failures(cid)) == [KEYS[0]]
-
-
-def test_failures_count_the_tries_of_the_same_text(ledger, cid):
-    ledger.fail(cid, [Failure(KEYS[0], "refused 'x\\ud800'", A), Failure(KEYS[1], "refused", A)])
-    ledger.fail(cid, [Failure(KEYS[0], "again", A), Failure(KEYS[1], "other text", B)])
-    found = ledger.failures(cid)
-    assert (found[KEYS[0]].tries, found[KEYS[0]].reason, found[KEYS[0]].text_hash) == (2, "again", A)
-    assert (found[KEYS[1]].tries, found[KEYS[1]].reason, found[KEYS[1]].text_hash) == (1, "other text", B)
-    assert list(ledger.failures(cid, KEYS[1:])) == [KEYS[1]]
-    ledger.record(cid, [(KEYS[0], A, B, 1)])
-    assert (list(ledger.failures(cid)), ledger.count_failures(cid)) == ([KEYS[1]], 1)
-    ledger.clear_failures(cid, KEYS)
-    assert ledger.count_failures(cid) == 0
-
-
-def test_a_transaction_is_atomic_and_may_be_nested(ledger, cid):
-    def write_and_fail():
-        with ledger.transaction():
-            add(ledger, "p_notes__2")
-            ledger.record(cid, [(KEYS[1], A, B, 1)])
-            ledger.fail(cid, [Failure(KEYS[2], "x", A)])
-            add(ledger)  # its name is taken
-
-    ledger.record(cid, [(KEYS[0], A, B, 1)])
-    with pytest.raises(LedgerError):
-        write_and_fail()
-    assert (list(ledger.known(cid, KEYS)), ledger.failures(cid)) == ([KEYS[0]], {})
-    assert len(ledger.collections("p_notes")) == 1
 
 
 def renewed_at(ledger):
@@ -211,7 +107,7 @@ def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, post
     ledger.record(cid, [(KEYS[1], A, B, 1)])
     assert ledger.totals(cid).documents == 2
     with pytest.raises(LedgerError):
-        ledger.count_gone(cid)
+        ledger.find_gone(cid)
 
 
 def test_a_wrong_password_is_not_in_the_message(postgres):

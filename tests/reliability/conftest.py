@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.indexing import child
+from rag_index.indexing import embed
 from tests.reliability.scenario import make_project
 
 
@@ -20,7 +20,7 @@ class KeptChildren:
 
     def __init__(self) -> None:
         self.children = {}
-        self._start = child._start
+        self._start = embed._start
 
     def send(self, job):
         known = self.children.get(str(job.embedder))
@@ -47,7 +47,7 @@ def kept_children():
 def one_child(kept_children, monkeypatch):
     """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
     lives = SimpleNamespace(kill=lambda: None, join=lambda: None)
-    monkeypatch.setattr(child, "_start", lambda: (lives, kept_children))
+    monkeypatch.setattr(embed, "_start", lambda: (lives, kept_children))
 
 
 @pytest.fixture(scope="module")

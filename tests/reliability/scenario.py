@@ -10,9 +10,6 @@ from tests.project import WORDS, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHARD_DOCUMENTS = {"first": 24, "second": 10}
-"""Documents in a shard: few, so that a run has many shards."""
-
 Row = tuple[int, str | None, str | None, str, int]
 
 

@@ -29,9 +29,8 @@ DAY = 86_400.0
 @pytest.fixture
 def ledger(tmp_path):
     project = Project(tmp_path / "p")
-    ledger = Ledger(project.settings.ledger_url)
-    yield ledger
-    ledger.close()
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened
 
 
 def held_by(ledger: Ledger, **values: object) -> None:
@@ -39,9 +38,13 @@ def held_by(ledger: Ledger, **values: object) -> None:
     lease = IndexLease(ledger, "notes", "another")
     lease.__enter__()
     lease._stop.set()
-    pairs = ", ".join(f"{name} = :{name}" for name in values)
-    with ledger.transaction() as connection:
-        connection.exec_driver_sql(f"UPDATE rag_index_leases SET {pairs}", values)
+    change(ledger, ", ".join(f"{name} = :{name}" for name in values), **values)
+
+
+def change(ledger: Ledger, what: str, **values: object) -> None:
+    """Change a lease, by a connection of its own."""
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE rag_index_leases SET {what}", values)
 
 
 def is_taken(ledger: Ledger) -> bool:
@@ -68,8 +71,7 @@ def test_a_living_run_keeps_its_lease_when_the_clock_is_set(ledger, hours):
     started = psutil.Process(child.pid).create_time() + hours * 3600
     held_by(ledger, pid=child.pid, process_started=started, renewed_at=time.time() - 5)
     assert is_taken(ledger)
-    with ledger.transaction() as connection:  # a process that has the id of a dead one does not renew
-        connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at - 60")
+    change(ledger, "renewed_at = renewed_at - 60")  # a process that has the id of a dead one does not renew
     assert not is_taken(ledger)
     child.communicate(b"\n")
 
@@ -81,8 +83,7 @@ def test_a_lease_from_the_future_is_valid_while_it_is_renewed(ledger, monkeypatc
 
     def renew() -> None:
         while not stop.wait(0.1):
-            with ledger.engine.begin() as connection:
-                connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at + 0.1")
+            change(ledger, "renewed_at = renewed_at + 0.1")
 
     renewer = threading.Thread(target=renew)
     renewer.start()
@@ -96,25 +97,23 @@ def test_one_of_two_that_take_a_new_lease_at_once_is_refused(ledger):
     begin, outcomes = threading.Barrier(2), []
 
     def take() -> None:
-        mine = Ledger(ledger._url)
-        lease = IndexLease(mine, "notes", "one of two")
-        begin.wait()
-        try:
-            lease.__enter__()
-            lease._stop.set()
-            outcomes.append("has it")
-        except IndexLocked as error:
-            outcomes.append(str(error))
-        finally:
-            mine.close()
+        with closing(Ledger(ledger._url)) as mine:
+            lease = IndexLease(mine, "notes", "one of two")
+            begin.wait()
+            try:
+                lease.__enter__()
+                lease._stop.set()
+                outcomes.append("has it")
+            except IndexLocked as error:
+                outcomes.append(str(error))
 
     both = [threading.Thread(target=take) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
         thread.join()
-    assert sorted(outcomes)[0] == "has it"
-    assert "wait until it is done" in sorted(outcomes)[1]
+    first, second = sorted(outcomes)
+    assert (first, "wait until it is done" in second) == ("has it", True)
 
 
 def test_a_lease_that_its_holder_renews_at_the_last_moment_is_not_taken(ledger, monkeypatch):
@@ -123,8 +122,7 @@ def test_a_lease_that_its_holder_renews_at_the_last_moment_is_not_taken(ledger, 
 
     def read_row_and_be_late(*arguments):
         row = read_row(*arguments)
-        with ledger.transaction() as connection:
-            connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at + 1")
+        change(ledger, "renewed_at = renewed_at + 1")
         return row
 
     read_row = lease_module._read_row
@@ -136,8 +134,7 @@ def test_a_run_whose_lease_was_taken_notices_it(ledger, monkeypatch):
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.01)
     with IndexLease(ledger, "notes", "mine") as lease:
         lease.check()
-        with ledger.transaction() as connection:
-            connection.exec_driver_sql("UPDATE rag_index_leases SET epoch = epoch + 1, run_id = 'another'")
+        change(ledger, "epoch = epoch + 1, run_id = 'another'")
         lease._renewer.join()  # it has nothing left to renew
         with pytest.raises(IndexLocked, match="another took over notes"):
             lease.check()

@@ -21,6 +21,8 @@ from tests.project import PROGRAM, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.fakes.qdrant import FakeQdrant
+
 MARK = "KILL_TRIAL"
 """An environment variable that identifies all processes of a run, even after their parent has died."""
 
@@ -90,6 +92,15 @@ def dead_pid() -> int:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     return child.pid
+
+
+def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
+    """Let clients see the server die, and come back after `seconds` with every point that it acknowledged."""
+    fault = qdrant.break_next(times=None, cut=True)
+    qdrant.stop()
+    time.sleep(seconds)
+    qdrant.faults.remove(fault)
+    qdrant.start()
 
 
 class Victim:

@@ -14,8 +14,8 @@ from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.points import write_shard
 from rag_index.indexing.search_index import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings

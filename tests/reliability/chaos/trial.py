@@ -17,7 +17,7 @@ from rag_index.settings import load_settings
 from tests.reliability.chaos.desk import Desk, crash
 from tests.reliability.chaos.watcher import whole_run
 from tests.reliability.chaos.writers import Writers
-from tests.reliability.services import kill_qdrant
+from tests.reliability.victim import kill_qdrant
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
