@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation import gate as gate_module
+from rag_index.evaluation import asking
 from rag_index.reports.outcome import RunReport
 from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
@@ -72,7 +72,7 @@ def project(plain) -> Project:
 
 def test_without_a_gate_nothing_is_asked(plain):
     lose(plain, 3, 4, 5)
-    with mock.patch.object(gate_module, "Retriever", side_effect=AssertionError("a search")):
+    with mock.patch.object(asking, "Retriever", side_effect=AssertionError("a search")):
         outcome = run_plain(plain, full=True)
     assert (outcome.state, outcome.gate, outcome.message) == ("completed", None, "")
     assert "gate" not in outcome.to_json()
@@ -222,7 +222,7 @@ def test_an_ordinary_run_that_changes_much_says_what_it_did_to_the_golden_querie
 
 def test_an_ordinary_run_that_changes_little_or_cannot_ask_is_quiet_or_says_why(project):
     lose(project, 3, 4)
-    with mock.patch.object(gate_module, "Retriever", side_effect=AssertionError("a search")):
+    with mock.patch.object(asking, "Retriever", side_effect=AssertionError("a search")):
         assert run_plain(project).message == ""
     lose(project, *range(11, 30))
     (project.folder / "golden.jsonl").write_text("{")
@@ -233,7 +233,7 @@ def test_an_ordinary_run_that_changes_little_or_cannot_ask_is_quiet_or_says_why(
 
 @pytest.mark.parametrize("gone", ["model", "server"])
 def test_a_live_collection_that_cannot_be_asked_keeps_the_alias(tmp_path, monkeypatch, gone):
-    monkeypatch.setattr(gate_module, "PAUSE", 0.0)
+    monkeypatch.setattr(asking, "PAUSE", 0.0)
     with FakeOllama() as fake:
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
         project = set_gate(Project(tmp_path / "project", extra=embedder).fill(5))
