@@ -41,7 +41,7 @@ from rag_index.settings import load_settings
 
 if TYPE_CHECKING:
     from benchmarks.searches.texts import KnownText
-    from rag_index.retrieve.index_reader import Candidates
+    from rag_index.retrieve.candidates import Candidates
 
 warnings.filterwarnings("ignore", category=SyntaxWarning)
 
@@ -117,12 +117,12 @@ async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) ->
     async with Retriever(settings, **options) as retriever:
         for text in asked:
             found = await retriever.candidates(text.query, texts=True)
-            some = [replace(one, points=one.points[:CANDIDATES]) for one in found.answers]
+            some = {one.index: replace(one, points=one.points[:CANDIDATES]) for one in found.asked.answered}
             soft_match._table().text.cache_clear()
             began = time.thread_time()
-            soft_match.add_soft_match(text.query, some)
+            soft_match.add_soft_match(replace(found.asked, answers=some))
             milliseconds.append(1000 * (time.thread_time() - began))
-            corrected += bool(found.question.corrected)
+            corrected += bool(found.asked.question.corrected)
             ways = (found.ranked(1.0), found.ranked(0.0), without_soft_match(found, weight), found.ranked(weight))
             place = ("texts", text.name)
             rows.append([1 / (1 + way.index(place)) if place in way else 0.0 for way in ways])
@@ -131,8 +131,11 @@ async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) ->
 
 def without_soft_match(found: Candidates, weight: float) -> list[tuple[str, str]]:
     """Return the best documents by meaning and words alone."""
-    answers = [replace(one, points=[replace(point, soft=0.0) for point in one.points]) for one in found.answers]
-    return replace(found, answers=answers).ranked(weight)
+    answers = {
+        one.index: replace(one, points=[replace(point, soft=0.0) for point in one.points])
+        for one in found.asked.answered
+    }
+    return replace(found, asked=replace(found.asked, answers=answers)).ranked(weight)
 
 
 def main() -> None:

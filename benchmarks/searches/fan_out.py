@@ -82,8 +82,14 @@ class TimedStore:
             "embedder_identity": {name: getattr(self.identity, name) for name in EmbedderIdentity.__slots__},
         }
 
+    def find(self, _: str) -> None:
+        return None
+
     def prepare(self, _: str) -> None:
         pass
+
+    def seen_commits(self, _: str) -> None:
+        return None
 
     def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         started = time.perf_counter()
@@ -105,7 +111,7 @@ class TimedStore:
 
 def overhead(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        settings = Desk(Path(folder), names=FIVE).settings
+        settings = Desk(Path(folder), '[store]\nurl = "http://127.0.0.1:1"', names=FIVE).settings  # searched at once
         with closing(open_embedder(settings.embedder)) as embedder:
             identity = embedder.identity()
         store = TimedStore(identity, [settings.alias(name) for name in FIVE])

@@ -93,13 +93,13 @@ def search(
 ) -> int:
     """Find the documents that fit TEXT best, by meaning and by words, in all indexes at once."""
     from rag_index.retrieve import ALL_GROUPS, Retriever
-    from rag_index.retrieve.filters import parse_filters
+    from rag_index.retrieve.filters import conditions_of
 
     if not text.strip():
         raise click.UsageError("the text to search for is empty")
     if groups and all_groups:
         raise click.UsageError("--group and --all-groups cannot be combined; leave one of them out")
-    conditions = parse_filters(filters)
+    conditions = conditions_of(filters)
     settings = context.settings(wait=wait)
     if not (groups or all_groups):
         _warn_of_access(settings, indexes)

@@ -100,8 +100,16 @@ def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iter
     lost = f"without a point in {name}, although the ledger has them as committed"
     for kind, found, problem in (
         ("missing_documents", scratch.wrong(cid, "missing"), lost),
-        ("wrong_chunks", scratch.wrong(cid, "miscounted"), f"with another number of chunks in {name} than in the ledger"),
-        ("wrong_payloads", scratch.wrong(cid, "altered"), f"whose payload in {name} does not match the ledger's hashes"),
+        (
+            "wrong_chunks",
+            scratch.wrong(cid, "miscounted"),
+            f"with another number of chunks in {name} than in the ledger",
+        ),
+        (
+            "wrong_payloads",
+            scratch.wrong(cid, "altered"),
+            f"whose payload in {name} does not match the ledger's hashes",
+        ),
         (
             "missing_words",
             scratch.wrong(cid, "wordless"),
@@ -110,7 +118,6 @@ def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iter
         ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
         ("pending_documents", scratch.pending(cid), "still pending because a run ended while it wrote them"),
     ):
-        if found.count:
         if found.count:
             examples = [*map(_display_key, found.keys)]
             message = f"{count_phrase(found.count, 'document', examples)} {problem}"

@@ -6,7 +6,6 @@ that fits these queries best.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,31 +16,26 @@ import numpy as np
 
 from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import RagIndexError, SettingsError
+from rag_index.evaluation.asking import ask_indexes
 from rag_index.evaluation.measures import measure
 from rag_index.evaluation.report import DENSE, FUSED, HYBRID, SPARSE, Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import SEED, Estimate, estimate
 from rag_index.ledger import Ledger
-from rag_index.retrieve import ALL_GROUPS, Retriever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from rag_index.evaluation.asking import Answer
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.measures import Metric
-    from rag_index.retrieve.index_reader import Candidates
+    from rag_index.evaluation.report import Document
+    from rag_index.retrieve.candidates import Candidates
     from rag_index.settings import IndexSettings, Settings
 
-Document = tuple[str, str]
-"""An index and the id of a document in it."""
-
-AT_ONCE = 8
-"""Queries that are under way at once."""
-PROBES = 3
-"""Queries that are asked one after another, until one is answered: if none is, the others are not asked."""
-MIN_TIMEOUT, MIN_INDEX_TIMEOUT = 120.0, 60.0
-"""Time limits of a search here, in seconds, unless the settings have longer ones: nobody waits for a single answer."""
+    Wanted = Mapping[str, Mapping[Document, int]]
+    """The grade of each document that a query should find, by the text of the query."""
 
 MAX_FOUND = 3
 """Hits that the report of a poor query names."""
@@ -126,24 +120,61 @@ def _best(measured: NDArray[np.float64], present: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A query, and the grade of each document that it should find."""
+class EvaluationOptions:
+    """What is measured: the metrics, the first of which decides, and how many poor queries are reported."""
 
-    query: str
-    relevant: Mapping[Document, int]
+    metrics: tuple[Metric, ...]
+    worst: int = 5
+    tune_metric: Metric | None = None
+    """The metric for which the weight of fusion is chosen; None leaves the weight alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A query with its candidates, or with the reason why there are none at all."""
+class _Judged:
+    """The queries of a scope that were answered, and what each should find there."""
 
-    wanted: Wanted
-    candidates: Candidates | None
-    error: str = ""
+    name: str
+    indexes: tuple[str, ...]
+    queries: list[str]
+    found: list[Candidates]
+    relevant: list[Mapping[Document, int]]
+
+    def ranked(self, dense_weight: float | None = None) -> list[list[Document]]:
+        """Return the documents that each query finds with this weight of meaning (default: as searches), best first."""
+        return [one.ranked(dense_weight, self.indexes) for one in self.found]
+
+    def measured(self, metric: Metric, ranked: Sequence[Sequence[Document]]) -> NDArray[np.float64]:
+        """Return the measure of each query."""
+        return np.array([measure(metric, *pair) for pair in zip(ranked, self.relevant, strict=True)])
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether some index of the scope is searched by words too."""
+        return any(self.found[0].hybrid[index] for index in self.indexes)
 
 
-def wanted_of(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> list[Wanted]:
-    """Return the queries whose documents are in these indexes. Equal queries become one with all their documents.
+def evaluate(
+    settings: Settings,
+    golden: Iterable[GoldenQuery],
+    indexes: Sequence[str],
+    options: EvaluationOptions,
+    on_answer: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Ask these indexes the golden queries, and measure what they find. `on_answer` gets the number of queries done.
+
+    Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
+    """
+    wanted = _wanted(golden, indexes, settings)
+    limit = max(metric.cutoff for metric in (*options.metrics, options.tune_metric) if metric)
+    answers = ask_indexes(settings, list(wanted), indexes, limit, on_answer)
+    judged = [one for one in _scopes(wanted, answers, indexes) if one.found]
+    scopes = tuple(_measure(one, settings.dense_weight, options) for one in judged)
+    weight = _weight(judged[-1], settings, options.tune_metric) if options.tune_metric and judged else None
+    return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers), weight)
+
+
+def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:
+    """Return what each query should find in these indexes. Equal queries become one with all their documents.
 
     Raises SettingsError if a query names an unknown index, or none although there are several, or if no query is left.
     """
@@ -162,82 +193,102 @@ def wanted_of(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: S
         raise SettingsError(
             f"no query has a relevant document in {', '.join(indexes)}: name other indexes with --index"
         )
-    return [Wanted(query, relevant) for query, relevant in found.items()]
+    return found
 
 
-def ask(
-    settings: Settings,
-    wanted: Sequence[Wanted],
-    indexes: Sequence[str],
-    limit: int,
-    on_answer: Callable[[int], None] = lambda _: None,
-) -> list[Asked]:
-    """Ask these indexes all queries, for `limit` documents each. `on_answer` gets the number of queries done.
+def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -> list[_Judged]:
+    """Return a scope for each index that a query is about, and for several indexes one of all of them, at the end.
 
-    Raises the error of the first query if no index answers any of the first few.
+    A query belongs to a scope if all indexes of the scope answered it.
     """
-    return asyncio.run(_ask(_patient(settings), wanted, indexes, limit, on_answer))
+    scopes = [_Judged(index, (index,), [], [], []) for index in indexes]
+    if len(indexes) > 1:
+        scopes.append(_Judged(FUSED, tuple(indexes), [], [], []))
+    for (query, documents), found in zip(wanted.items(), answers, strict=True):
+        for scope in scopes:
+            relevant = {document: grade for document, grade in documents.items() if document[0] in scope.indexes}
+            if relevant and not isinstance(found, RagIndexError) and found.hybrid.keys() >= set(scope.indexes):
+                scope.queries.append(query)
+                scope.found.append(found)
+                scope.relevant.append(relevant)
+    return scopes
 
 
-async def _ask(
-    settings: Settings, wanted: Sequence[Wanted], indexes: Sequence[str], limit: int, on_answer: Callable[[int], None]
-) -> list[Asked]:
-    done = 0
-    errors: list[RagIndexError] = []
-    free = asyncio.Semaphore(AT_ONCE)
-
-    async def ask_one(one: Wanted) -> Asked:
-        nonlocal done
-        async with free:
-            try:
-                found = await retriever.candidates(one.query, indexes=indexes, limit=limit, groups=ALL_GROUPS)
-                asked = Asked(one, found)
-            except RagIndexError as exc:
-                errors.append(exc)
-                asked = Asked(one, None, str(exc))
-        done += 1
-        on_answer(done)
-        return asked
-
-    async with Retriever(settings) as retriever:
-        first: list[Asked] = []
-        while len(first) < min(PROBES, len(wanted)) and all(one.candidates is None for one in first):
-            first.append(await ask_one(wanted[len(first)]))
-        if all(one.candidates is None for one in first):
-            raise errors[0]
-        return [*first, *await asyncio.gather(*map(ask_one, wanted[len(first) :]))]
-
-
-def _patient(settings: Settings) -> Settings:
-    """Return the settings with time limits for a search that nobody waits for."""
-    retrieve = settings.retrieve
-    limits = {
-        "timeout": max(retrieve.timeout, MIN_TIMEOUT),
-        "index_timeout": max(retrieve.index_timeout, MIN_INDEX_TIMEOUT),
+def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
+    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
+    searched = judged.ranked()
+    ranked = {name: searched if name == HYBRID else judged.ranked(weight) for name, weight in weights.items()}
+    values = {
+        name: {str(metric): judged.measured(metric, found) for metric in options.metrics}
+        for name, found in ranked.items()
     }
-    return settings.model_copy(update={"retrieve": retrieve.model_copy(update=limits)})
+    hybrid = values.get(HYBRID, {})
+    ways = tuple(
+        Way(
+            name,
+            weights[name],
+            {metric: estimate(measured) for metric, measured in own.items()},
+            {metric: estimate(hybrid[metric] - measured) for metric, measured in own.items() if hybrid}
+            if name != HYBRID
+            else {},
+        )
+        for name, own in values.items()
+    )
+    fused = judged.name == FUSED and len(judged.indexes) > 1
+    return Scope(judged.name, fused, len(judged.found), ways, _worst(judged, searched, options))
 
 
-def missing_documents(settings: Settings, asked: Iterable[Asked]) -> tuple[Document, ...]:
+def _worst(judged: _Judged, ranked: Sequence[Sequence[Document]], options: EvaluationOptions) -> tuple[PoorQuery, ...]:
+    """Return the queries with the lowest measures, the first metric first; those that are right are left out."""
+    queries = [
+        PoorQuery(
+            query,
+            {str(metric): measure(metric, found, relevant) for metric in options.metrics},
+            {document: found.index(document) + 1 if document in found else None for document in relevant},
+            tuple(found[:MAX_FOUND]),
+        )
+        for query, found, relevant in zip(judged.queries, ranked, judged.relevant, strict=True)
+    ]
+    poor = [query for query in queries if min(query.metrics.values()) < 1]
+    return tuple(sorted(poor, key=lambda query: tuple(query.metrics.values()))[: options.worst])
+
+
+def _weight(judged: _Judged, settings: Settings, metric: Metric) -> WeightChoice:
+    if not judged.hybrid:
+        raise SettingsError(
+            f"{', '.join(judged.indexes)} cannot be searched by words, so there is no weight to choose: set "
+            f'search = "hybrid" and run `rag-index rebuild`'
+        )
+
+    def values(weight: float | None) -> list[float]:
+        return list(judged.measured(metric, judged.ranked(weight)))
+
+    return choose_weight(values, settings.dense_weight, str(metric))
+
+
+def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Document, ...]:
     """Return the relevant documents that the ledger does not have in the collection that was searched.
 
     Only those that no candidate belongs to are looked up. There are none where there is no ledger, as on a machine
     that only searches.
     """
-    wanted: dict[Document, str] = {}
+    searched: dict[Document, str] = {}
     found: set[Document] = set()
-    for one in asked:
-        if one.candidates:
-            collections = one.candidates.collections
-            found.update(one.candidates.documents())
-            wanted.update({doc: collections[doc[0]] for doc in one.wanted.relevant if doc[0] in collections})
-    unseen = {document: collection for document, collection in wanted.items() if document not in found}
-    if not unseen or not _has_ledger(settings):
+    for relevant, answer in zip(wanted.values(), answers, strict=True):
+        if not isinstance(answer, RagIndexError):
+            found.update(answer.documents())
+            names = answer.collections
+            searched.update({document: names[document[0]] for document in relevant if document[0] in names})
+    unseen = {document: collection for document, collection in searched.items() if document not in found}
+    url = settings.ledger_url
+    if not unseen or (url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()):
         return ()
     try:
-        with closing(Ledger(settings.ledger_url)) as ledger:
+        with closing(Ledger(url)) as ledger:
             return tuple(
-                doc for doc, name in unseen.items() if _is_missing(ledger, settings.index(doc[0]), name, doc[1])
+                document
+                for document, name in unseen.items()
+                if _is_missing(ledger, settings.index(document[0]), name, document[1])
             )
     except RagIndexError:
         return ()  # the measures stand without it
@@ -255,151 +306,16 @@ def _is_missing(ledger: Ledger, index: IndexSettings, name: str, document_id: st
     return not any(one.chunks for one in known.values())
 
 
-def _has_ledger(settings: Settings) -> bool:
-    """Return whether there is a ledger, without making one."""
-    url = settings.ledger_url
-    return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationOptions:
-    """What is measured: the metrics, the first of which decides, and how many poor queries are reported."""
-
-    metrics: tuple[Metric, ...]
-    worst: int = 5
-    tune_metric: Metric | None = None
-    """The metric for which the weight of fusion is chosen; None leaves the weight alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """The queries of a scope that were answered, and what each should find there."""
-
-    name: str
-    indexes: tuple[str, ...]
-    asked: list[Asked]
-    relevant: list[Mapping[Document, int]]
-
-    def ranked(self, dense_weight: float | None = None) -> list[list[Document]]:
-        """Return the documents that each query finds with this weight of meaning (default: as searches), best first."""
-        return [one.candidates.ranked(dense_weight, self.indexes) for one in self.asked if one.candidates]
-
-    @property
-    def hybrid(self) -> bool:
-        """Whether some index of the scope is searched by words too."""
-        return any(
-            hybrid
-            for one in self.asked[:1]
-            if one.candidates
-            for index, hybrid in one.candidates.hybrid.items()
-            if index in self.indexes
-        )
-
-
-def evaluate(
-    settings: Settings,
-    golden: Iterable[GoldenQuery],
-    indexes: Sequence[str],
-    options: EvaluationOptions,
-    on_answer: Callable[[int], None] = lambda _: None,
-) -> Evaluation:
-    """Ask these indexes the golden queries, and measure what they find. `on_answer` gets the number of queries done.
-
-    Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
-    """
-    wanted = wanted_of(golden, indexes, settings)
-    metrics = [*options.metrics, *([options.tune_metric] if options.tune_metric else [])]
-    asked = ask(settings, wanted, indexes, max(metric.cutoff for metric in metrics), on_answer)
-    judged = [one for one in _scopes(asked, indexes) if one.asked]
-    scopes = tuple(_measure(one, settings.dense_weight, options) for one in judged)
-    weight = _weight(judged[-1], settings, options.tune_metric) if options.tune_metric and judged else None
-    return Evaluation(scopes, _errors(asked, indexes), missing_documents(settings, asked), weight)
-
-
-def _scopes(asked: Sequence[Asked], indexes: Sequence[str]) -> list[_Judged]:
-    """Return a scope for each index that a query is about, and for several indexes one of all of them, at the end.
-
-    A query belongs to a scope if all indexes of the scope answered it.
-    """
-    names = [index for index in indexes if any(index == name for one in asked for name, _ in one.wanted.relevant)]
-    scopes = [_scope(index, (index,), asked) for index in names]
-    return [*scopes, _scope(FUSED, tuple(indexes), asked)] if len(indexes) > 1 else scopes
-
-
-def _scope(name: str, indexes: tuple[str, ...], asked: Sequence[Asked]) -> _Judged:
-    judged = _Judged(name, indexes, [], [])
-    for one in asked:
-        relevant = {document: grade for document, grade in one.wanted.relevant.items() if document[0] in indexes}
-        if relevant and one.candidates and one.candidates.hybrid.keys() >= set(indexes):
-            judged.asked.append(one)
-            judged.relevant.append(relevant)
-    return judged
-
-
-def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
-    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
-    searched = judged.ranked()
-    ranked = {name: searched if name == HYBRID else judged.ranked(weight) for name, weight in weights.items()}
-    values = {name: _values(judged, found, options.metrics) for name, found in ranked.items()}
-    ways = tuple(_way(name, weights[name], values) for name in weights)
-    worst = _worst(judged, searched, options)
-    return Scope(judged.name, judged.name == FUSED and len(judged.indexes) > 1, len(judged.asked), ways, worst)
-
-
-_Values = dict[str, "NDArray[np.float64]"]
-"""The measure of each query, by metric."""
-
-
-def _values(judged: _Judged, ranked: Sequence[Sequence[Document]], metrics: Sequence[Metric]) -> _Values:
-    pairs = list(zip(ranked, judged.relevant, strict=True))
-    return {str(metric): np.array([measure(metric, *pair) for pair in pairs]) for metric in metrics}
-
-
-def _way(name: str, dense_weight: float, values: Mapping[str, _Values]) -> Way:
-    """Return the estimates of a way, and of the difference between hybrid and it."""
-    own, hybrid = values[name], values.get(HYBRID, {})
-    metrics = {metric: estimate(measured) for metric, measured in own.items()}
-    gain = {metric: estimate(measured - own[metric]) for metric, measured in hybrid.items()} if name != HYBRID else {}
-    return Way(name, dense_weight, metrics, gain)
-
-
-def _worst(judged: _Judged, ranked: Sequence[Sequence[Document]], options: EvaluationOptions) -> tuple[PoorQuery, ...]:
-    """Return the queries with the lowest measures, the first metric first; those that are right are left out."""
-    queries = [
-        PoorQuery(
-            one.wanted.query,
-            {str(metric): measure(metric, found, relevant) for metric in options.metrics},
-            {document: found.index(document) + 1 if document in found else None for document in relevant},
-            tuple(found[:MAX_FOUND]),
-        )
-        for one, found, relevant in zip(judged.asked, ranked, judged.relevant, strict=True)
-    ]
-    poor = [query for query in queries if min(query.metrics.values()) < 1]
-    return tuple(sorted(poor, key=lambda query: tuple(query.metrics.values()))[: options.worst])
-
-
-def _weight(judged: _Judged, settings: Settings, metric: Metric) -> WeightChoice:
-    if not judged.hybrid:
-        raise SettingsError(
-            f"{', '.join(judged.indexes)} cannot be searched by words, so there is no weight to choose: set "
-            f'search = "hybrid" and run `rag-index rebuild`'
-        )
-
-    def values(weight: float | None) -> list[float]:
-        return [measure(metric, *pair) for pair in zip(judged.ranked(weight), judged.relevant, strict=True)]
-
-    return choose_weight(values, settings.dense_weight, str(metric))
-
-
-def _errors(asked: Sequence[Asked], indexes: Sequence[str]) -> dict[str, str]:
+def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]:
     """Return a sentence for each index that left queries unanswered: how many, and the most common reason."""
     reasons: dict[str, Counter[str]] = {index: Counter() for index in indexes}
-    for one in asked:
-        failed = one.candidates.errors if one.candidates else dict.fromkeys(indexes, one.error)
-        for index, reason in failed.items():
+    for one in answers:
+        for index, reason in (
+            dict.fromkeys(indexes, str(one)) if isinstance(one, RagIndexError) else one.errors
+        ).items():
             reasons[index][reason] += 1
     return {
-        index: f"{found.total():,} of {len(asked):,} queries: {found.most_common(1)[0][0]}"
+        index: f"{found.total():,} of {len(answers):,} queries: {found.most_common(1)[0][0]}"
         for index, found in reasons.items()
         if found
     }

@@ -11,39 +11,26 @@ then the golden file's ids are wrong.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rag_index.documents.keys import key_parts, possible_keys
-from rag_index.errors import SettingsError, TransientError
+from rag_index.errors import SettingsError
+from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.golden import read_golden
 from rag_index.evaluation.measures import Metric, measure, parse_metric
 from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries
 from rag_index.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
-from rag_index.retrieve import ALL_GROUPS, Retriever
-from rag_index.stores import lend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.ledger import Ledger
-    from rag_index.retrieve.results import SearchResult
+    from rag_index.retrieve.candidates import Candidates
     from rag_index.settings import GateSettings, IndexSettings, Settings
     from rag_index.stores import Store
 
 WAYS: dict[str, float | None] = {SEARCH: None, MEANING: 1.0, WORDS: 0.0}
 """The weight of meaning by way of searching; None is that of the settings."""
-AT_ONCE = 8
-"""Queries that are asked at once."""
-TRIES = 3
-PAUSE = 2.0
-"""Seconds before a search with a passing fault is tried again."""
-SECONDS = 120.0
-"""How long one search may take: nobody waits for it, and an embedder that is still busy must not stop a rebuild."""
-
 Ranking = tuple[str, ...]
 """The documents found, by id, best first."""
 Answers = Mapping[str, Sequence[Ranking]]
@@ -92,39 +79,17 @@ def ask(
     Each is searched as the index is, with the model that made it, and by meaning and words alone if it has both. The
     store stays open. Raises what a search raises.
     """
-    limit = parse_metric(_gate(index).metric).cutoff
-    both = {f"collection {number}": name for number, name in enumerate(collections)}
-    patiently = patient(settings, index, both, len(queries))
-    with Retriever(patiently, open_store=lambda: lend(store), collections=both) as retriever:
-
-        def find(name: str) -> Answers:
-            found = list(threads.map(lambda query: _rankings(retriever, name, query.query, limit), queries))
-            return {way: [one[way] for one in found] for way in WAYS if all(way in one for one in found)}
-
-        with ThreadPoolExecutor(AT_ONCE, "rag-index-gate") as threads:
-            return [find(name) for name in both]
+    gate = index.gate
+    if gate is None:
+        raise SettingsError(f"index {index.name} has no gate: add a table [indexes.gate] to it")
+    limit, texts = parse_metric(gate.metric).cutoff, [query.query for query in queries]
+    return list(map(_answers, ask_collections(settings, index, store, collections, texts, limit)))
 
 
-def _rankings(retriever: Retriever, name: str, query: str, limit: int) -> dict[str, Ranking]:
-    """Return the documents that a query finds, by each way of searching that there is."""
-    found: dict[str, Ranking] = {}
-    for way, weight in WAYS.items():
-        result = _search(retriever, name, query, limit, weight)
-        if way == WORDS and result.dense_weight == 1:  # words were not searched for, and meaning was asked already
-            del found[MEANING]
-            return found
-        found[way] = tuple(hit.document_id for hit in result.hits)
-    return found
-
-
-def _search(retriever: Retriever, name: str, query: str, limit: int, weight: float | None) -> SearchResult:
-    """Search. A passing fault, such as a busy embedder, is tried again."""
-    for tried in range(1, TRIES):
-        try:
-            return retriever.search_sync(query, indexes=[name], limit=limit, groups=ALL_GROUPS, dense_weight=weight)
-        except TransientError:
-            time.sleep(PAUSE * tried)
-    return retriever.search_sync(query, indexes=[name], limit=limit, groups=ALL_GROUPS, dense_weight=weight)
+def _answers(found: Sequence[Candidates]) -> Answers:
+    """Return the documents that each query finds, by each way of searching that there is."""
+    ways = WAYS if all(all(one.hybrid.values()) for one in found) else {SEARCH: None}
+    return {way: [tuple(name for _, name in one.ranked(weight)) for one in found] for way, weight in ways.items()}
 
 
 def judge(
@@ -147,47 +112,32 @@ def _judge_way(
 ) -> WayVerdict:
     metric = parse_metric(gate.metric)
     first = Metric("MRR", metric.cutoff)
-    measured, ranked = [], []
-    for query, old, new in zip(queries, before, after, strict=True):
-        values = measure(metric, old, query.relevant), measure(metric, new, query.relevant)
-        measured.append(values)
-        ranked.append(
-            (values[0] + measure(first, old, query.relevant), values[1] + measure(first, new, query.relevant))
-        )
+    found = list(zip(queries, before, after, strict=True))
+    measured = [(measure(metric, old, one.relevant), measure(metric, new, one.relevant)) for one, old, new in found]
+    ranked = [
+        (was + measure(first, old, one.relevant), now + measure(first, new, one.relevant))
+        for (one, old, new), (was, now) in zip(found, measured, strict=True)
+    ]
     worse = [
         WorseQuery(query.query, *values, tuple(one for one in old if one in query.relevant and one not in new))
-        for query, values, old, new in zip(queries, measured, before, after, strict=True)
+        for (query, old, new), values in zip(found, measured, strict=True)
         if values[1] < values[0] - EPSILON
     ]
-    differences = [new - old for old, new in ranked]
-    p, count = chance_of_loss(differences), len(queries)
-    total, found = sum(old for old, _ in measured), sum(old for old, _ in ranked)
-    loss = (total - sum(new for _, new in measured)) / count
-    lost_too_much = loss > gate.max_loss + EPSILON
-    squares = sum(difference**2 for difference in differences) / count
-    lost = found / total if total else 1.0
+    differences, count = [new - old for old, new in ranked], len(queries)
+    total, found_before = sum(old for old, _ in measured), sum(old for old, _ in ranked)
+    p, loss = chance_of_loss(differences), (total - sum(new for _, new in measured)) / count
     return WayVerdict(
         way=way,
         before=total / count,
         after=total / count - loss,
         p=p,
-        passed=not (lost_too_much and (p <= level or gate.max_loss == 0)),
-        needed=needed_queries(2 * gate.max_loss, level=level, lost=lost, squares=squares),
+        passed=loss <= gate.max_loss + EPSILON or (p > level and gate.max_loss > 0),
+        needed=needed_queries(
+            2 * gate.max_loss,
+            level=level,
+            lost=found_before / total if total else 1.0,
+            squares=sum(difference**2 for difference in differences) / count,
+        ),
         better=sum(new > old + EPSILON for old, new in measured),
         worse=tuple(sorted(worse, key=lambda one: one.after - one.before)),
     )
-
-
-def _gate(index: IndexSettings) -> GateSettings:
-    if index.gate is None:
-        raise SettingsError(f"index {index.name} has no gate: add a table [indexes.gate] to it")
-    return index.gate
-
-
-def patient(settings: Settings, index: IndexSettings, names: Iterable[str], queries: int) -> Settings:
-    """Return settings with the index under these names, which have time and keep the vectors of all queries."""
-    limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
-    cache = {"cache_size": queries, "cache_seconds": SECONDS * queries}
-    indexes = [index.model_copy(update={"name": name}) for name in names]
-    retrieve = settings.retrieve.model_copy(update={**limits, **cache})
-    return settings.model_copy(update={"indexes": indexes, "retrieve": retrieve})

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rag_index.database.files import replace_file
 from rag_index.errors import SettingsError
@@ -19,56 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-KEYS = ("query", "relevant", "index", "note")
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
-
-
-def read_qrels(path: Path, text: str, queries: Path, queries_text: str) -> list[tuple[str, dict[str, int]]]:
-    """Return the text of each judged topic, and the grades of its relevant documents, in the order of the judgements.
-
-    Topics without a relevant document are left out: nothing could find one. Raises SettingsError.
-    """
-    texts = _texts(queries, queries_text)
-    relevant: dict[str, dict[str, int]] = {}
-    for place, line in _lines(path, text):
-        topic, document_id, grade = _judgement(place, line)
-        if topic not in texts:
-            raise SettingsError(f"{place}: topic {topic!r} has no query in {queries}; add a line: {topic}, tab, text")
-        if grade > 0:
-            relevant.setdefault(topic, {})[document_id] = grade
-    return [(texts[topic], grades) for topic, grades in relevant.items()]
-
-
-def _judgement(place: str, line: str) -> tuple[str, str, int]:
-    columns = line.split()
-    if len(columns) != 4:
-        raise SettingsError(
-            f"{place}: {line.strip()[:60]!r} has {len(columns)} columns, not the four of qrels: topic, iteration, "
-            f"document, grade"
-        )
-    topic, _, document_id, grade = columns
-    try:
-        return topic, document_id, int(grade)
-    except ValueError:
-        raise SettingsError(f"{place}: the grade {grade!r} is not a whole number; write 0 for not relevant") from None
-
-
-def _texts(path: Path, text: str) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for place, line in _lines(path, text):
-        topic, tab, query = line.rstrip("\r").partition("\t")
-        if not tab or not topic.strip() or not query.strip():
-            raise SettingsError(f"{place}: {line.strip()[:60]!r} is not a topic, a tab and the text of a query")
-        if texts.setdefault(topic.strip(), query.strip()) != query.strip():
-            raise SettingsError(f"{place}: topic {topic.strip()!r} has another text already; remove one of the lines")
-    return texts
-
-
-def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    """Yield each line that is not empty, with its place for a message."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{path}, line {number}", line
+MAX_SHOWN = 60
+"""Characters of a wrong value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +40,47 @@ class GoldenQuery:
     note: str = ""
 
 
+def _graded(given: Any) -> Any:
+    """Return a list of ids with a grade of 1 each; a number is taken for its digits, as ids are shown."""
+    if not isinstance(given, list):
+        return given
+    for one in given:
+        if isinstance(one, bool) or not isinstance(one, str | int) or one == "":
+            raise ValueError(f"{one!r} is no document's id, as `rag-index search` shows it")
+    return dict.fromkeys(map(str, given), 1)
+
+
+class _Line(BaseModel):
+    """A line of a golden file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    query: Annotated[str, Field(pattern=r"\S")]
+    relevant: Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_graded), Field(min_length=1)]
+    index: Annotated[str, Field(min_length=1)] | None = None
+    note: str = ""
+
+
 def read_golden(path: Path, queries: Path | None = None) -> list[GoldenQuery]:
     """Return the queries of a golden file; `queries` is the file with the queries' texts, if `path` is qrels.
 
-    Lines with the same query and index become one query with the documents of all of them.
+    Lines with the same query and index become one query with the documents of all of them, and the highest grade of
+    each. Topics of qrels without a relevant document are left out: nothing could find one.
 
     Raises SettingsError, which names the file, the line and the value.
     """
-    text = read_text(path)
-    if queries is not None:
-        judged = read_qrels(path, text, queries, read_text(queries))
-        found = [GoldenQuery(query, relevant) for query, relevant in judged]
-    elif _looks_like_qrels(text):
-        raise SettingsError(
-            f"{path} looks like TREC qrels, which have no texts: name the file of its queries (topic, tab, text) too, "
-            "with --queries FILE (a gate takes JSON lines alone)"
+    lines = list(_lines(path))
+    found = [_parse(*line) for line in lines] if queries is None else _judged(lines, queries)
+    merged: dict[tuple[str, str | None], GoldenQuery] = {}
+    for one in found:
+        known = merged.get((one.query, one.index), one)
+        grades = {name: max(grade, known.relevant.get(name, 0)) for name, grade in one.relevant.items()}
+        merged[one.query, one.index] = replace(
+            known, relevant={**known.relevant, **grades}, note=known.note or one.note
         )
-    else:
-        lines = enumerate(text.split("\n"), 1)
-        found = [_parse(f"{path}, line {number}", line) for number, line in lines if line.strip()]
-    if not found:
+    if not merged:
         raise SettingsError(f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}")
-    return _merge(found)
+    return list(merged.values())
 
 
 def without_documents(queries: Iterable[GoldenQuery], documents: Collection[str]) -> list[GoldenQuery]:
@@ -124,105 +98,62 @@ def write_golden(path: Path, queries: Iterable[GoldenQuery]) -> None:
         raise SettingsError(f"{path} cannot be written: {exc.strerror}; name another file") from exc
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file. Raises SettingsError if it cannot be read or is not UTF-8."""
+def _to_json(query: GoldenQuery) -> dict[str, object]:
+    ungraded = set(query.relevant.values()) <= {1}
+    plain = {"query": query.query, "relevant": list(query.relevant) if ungraded else dict(query.relevant)}
+    return plain | {name: value for name in ("index", "note") if (value := getattr(query, name))}
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each line that is not empty, with its place for a message. Raises SettingsError."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise SettingsError(f"{path} is not UTF-8 (byte {exc.start:,}): save it as UTF-8") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}; name a golden file that exists") from exc
-
-
-def _looks_like_qrels(text: str) -> bool:
-    """Return whether the first line that is not empty has four columns, the last a whole number."""
-    columns = next((line.split() for line in text.split("\n") if line.strip()), [])
-    return len(columns) == 4 and columns[3].lstrip("-").isdigit() and not columns[0].startswith("{")
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number}", line
 
 
 def _parse(place: str, line: str) -> GoldenQuery:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "it cannot be read"
-        raise SettingsError(f"{place}: {_short(line)} is not JSON ({reason}); write {EXAMPLE}") from None
-    if not isinstance(found, dict):
-        raise SettingsError(f"{place}: {_short(line)} is not a JSON object; write {EXAMPLE}")
-    unknown = [key for key in found if key not in KEYS]
-    if unknown:
-        raise SettingsError(f"{place}: the key {unknown[0]!r} is not known; the keys are {', '.join(KEYS)}")
-    query, index, note = found.get("query"), found.get("index"), found.get("note", "")
-    if not isinstance(query, str) or not query.strip():
-        raise SettingsError(f'{place}: "query" is {_short(query)}; it should be the text to search for')
-    if index is not None and (not isinstance(index, str) or not index):
-        raise SettingsError(f'{place}: "index" is {_short(index)}; it should be the name of an index')
-    if not isinstance(note, str):
-        raise SettingsError(f'{place}: "note" is {_short(note)}; it should be a text')
-    return GoldenQuery(query, _relevant(place, found.get("relevant")), index, note)
-
-
-def _relevant(place: str, given: object) -> dict[str, int]:
-    """Return the grade of each relevant document, from a list of ids or from an object of grades."""
-    if not isinstance(given, list | dict) or not given:
-        raise SettingsError(
-            f'{place}: "relevant" is {_short(given)}; it should list the ids of the documents to be found, as '
-            f"`rag-index search` shows them"
-        )
-    graded = given if isinstance(given, dict) else dict.fromkeys((_document_id(place, one) for one in given), 1)
-    for document_id, grade in graded.items():
-        if not isinstance(grade, int) or isinstance(grade, bool) or grade < 0:
-            raise SettingsError(
-                f"{place}: the grade of document {document_id!r} is {_short(grade)}; it should be a whole number, "
-                f"0 for not relevant"
-            )
-    relevant = {document_id: grade for document_id, grade in graded.items() if grade > 0}
+        found = _Line.model_validate_json(line)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        key = ".".join(map(str, error["loc"]))
+        shown = " is missing" if error["type"] == "missing" else f" is {_short(error['input'])}"
+        qrels = "; TREC qrels need --queries FILE too" if error["type"] == "json_invalid" else ""
+        raise SettingsError(f"{place}: {key or 'it'}{shown}: {error['msg']}; write {EXAMPLE}{qrels}") from None
+    relevant = {name: grade for name, grade in found.relevant.items() if grade}
     if not relevant:
-        raise SettingsError(f'{place}: "relevant" has no document with a grade above 0; add one or remove the line')
-    return relevant
+        raise SettingsError(f"{place}: relevant has no document with a grade above 0; add one or remove the line")
+    return GoldenQuery(found.query, relevant, found.index, found.note)
 
 
-def _document_id(place: str, given: object) -> str:
-    """Return a document's id; a number is taken for its digits, since that is how ids are shown."""
-    if isinstance(given, str) and given:
-        return given
-    if isinstance(given, int) and not isinstance(given, bool):
-        return str(given)
-    raise SettingsError(
-        f'{place}: "relevant" has {_short(given)}, which is not a document\'s id; write the id as a text, as '
-        f"`rag-index search` shows it"
-    )
+def _judged(lines: Iterable[tuple[str, str]], queries: Path) -> Iterator[GoldenQuery]:
+    """Yield the judgements of qrels that a document is relevant, each with the text of its topic."""
+    texts: dict[str, str] = {}
+    for place, line in _lines(queries):
+        topic, _, query = (part.strip() for part in line.partition("\t"))
+        if not topic or not query:
+            raise SettingsError(f"{place}: {_short(line)} is not a topic, a tab and the text of a query")
+        texts[topic] = query
+    for place, line in lines:
+        try:
+            topic, _, name, grade = line.split()
+            relevance = int(grade)
+        except ValueError:
+            form = "the four columns of qrels: topic, iteration, document, grade (a whole number)"
+            raise SettingsError(f"{place}: {_short(line)} is not {form}") from None
+        if topic not in texts:
+            raise SettingsError(f"{place}: topic {topic!r} has no query in {queries}; add a line: {topic}, tab, text")
+        if relevance > 0:
+            yield GoldenQuery(texts[topic], {name: relevance})
 
 
-def _merge(queries: Iterable[GoldenQuery]) -> list[GoldenQuery]:
-    """Return each pair of query and index once, with the documents of all its lines and the highest grade of each."""
-    merged: dict[tuple[str, str | None], GoldenQuery] = {}
-    for one in queries:
-        key = one.query, one.index
-        known = merged.get(key)
-        if known is not None:
-            grades = dict(known.relevant)
-            for document_id, grade in one.relevant.items():
-                grades[document_id] = max(grade, grades.get(document_id, 0))
-            merged[key] = GoldenQuery(one.query, grades, one.index, known.note or one.note)
-        else:
-            merged[key] = one
-    return list(merged.values())
-
-
-def _to_json(query: GoldenQuery) -> dict[str, object]:
-    grades = query.relevant
-    plain: dict[str, object] = {"query": query.query}
-    plain["relevant"] = list(grades) if set(grades.values()) <= {1} else dict(grades)
-    if query.index is not None:
-        plain["index"] = query.index
-    if query.note:
-        plain["note"] = query.note
-    return plain
-
-
-def _short(value: object, length: int = 60) -> str:
+def _short(value: object) -> str:
     """Return a value as a message can show it."""
-    if value is None:
-        return "missing"
     shown = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return repr(shown if len(shown) <= length else f"{shown[: length - 1]}…")
+    return repr(shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…")

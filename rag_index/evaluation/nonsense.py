@@ -9,7 +9,6 @@ are spelled backwards.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 from dataclasses import dataclass
@@ -19,18 +18,15 @@ from typing import TYPE_CHECKING
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.evaluation.gate import patient
+from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.significance import chance_of_loss
 from rag_index.ledger import Channels
-from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.retrieve.calibration import Calibration
-from rag_index.stores import lend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.ledger import Collection, Ledger
-    from rag_index.retrieve.index_reader import Candidates
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
 
@@ -72,14 +68,13 @@ def ask_own_texts(
     if len(texts) < QUERIES // 4:
         return Lesson()
     chance = random.Random(QUERIES)  # noqa: S311 - the same each time
-    features: list[tuple[float, float]] = []
-    weights = [settings.dense_weight, *((1.0, 0.0) if bm25_model(index) else ())]
-    patiently = patient(settings, index, [index.name], 2 * QUERIES)
     asked = [*_own_queries(chance, texts), *_strange_queries(chance, texts)]
-    answers = asyncio.run(_ask(patiently, index.name, store, collection.name, asked))
+    [answers] = ask_collections(settings, index, store, [collection.name], asked, FIRST, texts=True)
+    weights = [settings.dense_weight, *((1.0, 0.0) if bm25_model(index) else ())]
+    features: list[tuple[float, float]] = []
     ranks: list[list[float]] = []
     for document_id, found in zip(texts, answers, strict=False):
-        ranks.append([_reciprocal_rank(found.ranked(weight), (index.name, document_id)) for weight in weights])
+        ranks.append([_reciprocal_rank(found.ranked(weight), document_id) for weight in weights])
         if best := [hit for hit in found.hits() if hit.document_id == document_id]:
             features.append((best[0].cosine, best[0].words))
     channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
@@ -104,20 +99,6 @@ def _channels(ranks: list[list[float]], dense_weight: float) -> Channels:
     return Channels(len(ranks), dense_weight, mean(both), mean(meaning), mean(words), round(chance, 4))
 
 
-async def _ask(
-    settings: Settings, index: str, store: Store, collection: str, queries: Sequence[str]
-) -> list[Candidates]:
-    """Return what the collection has for each query; each is asked once, whatever the weights it is put in order with.
-
-    A search costs more than to put what it found in order.
-    """
-    async with Retriever(settings, open_store=lambda: lend(store), collections={index: collection}) as retriever:
-        return [
-            await retriever.candidates(query, indexes=[index], limit=FIRST, groups=ALL_GROUPS, texts=True)
-            for query in queries
-        ]
-
-
 def _own_queries(chance: random.Random, texts: Texts) -> Iterator[str]:
     """Yield a query for each text: some of its words, of which some are replaced."""
     for words, length in zip(texts.values(), cycle(WORDS)):
@@ -132,8 +113,8 @@ def _strange_queries(chance: random.Random, texts: Texts) -> Iterator[str]:
         yield " ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange)
 
 
-def _reciprocal_rank(order: Sequence[tuple[str, str]], document: tuple[str, str]) -> float:
-    return 1 / (order.index(document) + 1) if document in order else 0.0
+def _reciprocal_rank(order: Sequence[tuple[str, str]], document_id: str) -> float:
+    return next((1 / rank for rank, (_, name) in enumerate(order, 1) if name == document_id), 0.0)
 
 
 def _other(chance: random.Random, texts: Texts, word: str) -> str:

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from rag_index.evaluation.evaluate import Document, WeightChoice
+    from rag_index.evaluation.evaluate import WeightChoice
     from rag_index.evaluation.significance import Estimate
+
+    Document = tuple[str, str]
+    """An index and the id of a document in it."""
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
 """The ways to search: by meaning alone, by words alone, and by both with the weight of the settings."""
@@ -66,12 +69,13 @@ class PoorQuery:
         return {
             "query": self.query,
             "metrics": {name: round(value, 6) for name, value in self.metrics.items()},
-            "relevant": [
-                {"index": index, "document_id": document_id, "rank": rank}
-                for (index, document_id), rank in self.ranks.items()
-            ],
-            "found": [{"index": index, "document_id": document_id} for index, document_id in self.found],
+            "relevant": [{**_named(document), "rank": rank} for document, rank in self.ranks.items()],
+            "found": list(map(_named, self.found)),
         }
+
+
+def _named(document: Document) -> dict[str, Any]:
+    return dict(zip(("index", "document_id"), document, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ class Evaluation:
         """Return the object that `rag-index evaluate --json` prints; what there is nothing to say about is left out."""
         plain: dict[str, Any] = {"scopes": [scope.to_json() for scope in self.scopes]}
         if self.missing:
-            plain["missing"] = [{"index": index, "document_id": document_id} for index, document_id in self.missing]
+            plain["missing"] = list(map(_named, self.missing))
         if self.errors:
             plain["errors"] = dict(self.errors)
         if self.weight:

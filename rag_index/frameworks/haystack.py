@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
-from rag_index.frameworks import SearchOptions, metadata_of, point_name, text_of
+from rag_index.frameworks import SearchOptions, parts_of
 from rag_index.retrieve import Retriever
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class RagIndexRetriever:
 
 def _found(result: SearchResult) -> dict[str, list[Document]]:
     documents = [
-        Document(id=point_name(hit), content=text_of(hit), meta=metadata_of(hit), score=hit.score)
-        for hit in result.hits
+        Document(id=name, content=text, meta=metadata, score=metadata["score"])
+        for name, text, metadata in map(parts_of, result.hits)
     ]
     return {"documents": documents}

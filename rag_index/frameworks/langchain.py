@@ -8,7 +8,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
-from rag_index.frameworks import metadata_of, point_name, text_of
+from rag_index.frameworks import parts_of
 from rag_index.retrieve import Retriever  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
@@ -38,4 +38,4 @@ class RagIndexRetriever(BaseRetriever):
 
 
 def _documents(result: SearchResult) -> list[Document]:
-    return [Document(text_of(hit), id=point_name(hit), metadata=metadata_of(hit)) for hit in result.hits]
+    return [Document(text, id=name, metadata=metadata) for name, text, metadata in map(parts_of, result.hits)]

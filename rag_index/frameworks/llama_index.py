@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from rag_index.frameworks import SearchOptions, metadata_of, point_name, text_of
+from rag_index.frameworks import SearchOptions, parts_of
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -39,6 +39,6 @@ class RagIndexRetriever(BaseRetriever):
 
 def _nodes(result: SearchResult) -> list[NodeWithScore]:
     return [
-        NodeWithScore(node=TextNode(id_=point_name(hit), text=text_of(hit), metadata=metadata_of(hit)), score=hit.score)
-        for hit in result.hits
+        NodeWithScore(node=TextNode(id_=name, text=text, metadata=metadata), score=metadata["score"])
+        for name, text, metadata in map(parts_of, result.hits)
     ]

@@ -1,12 +1,21 @@
-"""Rerankers read a query and a text together, and say how well they fit. `open_reranker` opens that of the settings."""
+"""Rerankers read a query and a text together, and say how well they fit. `reranker_opener` opens that of the settings.
+
+One is a server, a plug-in, or a model of sentence-transformers inside the process: a CrossEncoder, or one of late
+interaction. The last two need the extra `sentence-transformers`, which installs torch.
+"""
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urldefrag, urlsplit
 
-from rag_index.errors import SettingsError
+import httpx
+
+from rag_index.errors import RerankerError, SettingsError
 from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
@@ -15,6 +24,16 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 __all__ = ["Reranker", "reranker_opener"]
+
+LATE_TYPES = {"MultiVectorEncoder", "ColBERT"}
+"""`model_type` in config_sentence_transformers.json of sentence-transformers and of PyLate."""
+LATE_ARCHITECTURE = "HF_ColBERT"
+"""The architecture in config.json of the first ColBERT models, which have no `model_type`."""
+
+COMMON, TEI = "/v1/rerank", "/rerank"
+CONNECT_SECONDS = 5.0
+MAX_CHARS = 200
+"""Characters of a server's answer, or of an error, that a message shows."""
 
 
 class Reranker(Protocol):
@@ -42,23 +61,138 @@ def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
         return None
     if model in installed(RERANKERS):
         plugin: Callable[[Settings], Reranker] = load_plugin(RERANKERS, model, "[retrieve] reranker")
-        return lambda: plugin(settings)
+        return partial(plugin, settings)
     if model.startswith(("http://", "https://")):
-        return partial(_open_server, model, settings.retrieve.timeout)
+        return partial(RerankServer, model, settings.retrieve.timeout)
     if find_spec("sentence_transformers") is None:
         raise SettingsError(
             f"reranker {model!r} needs a library that is not installed: pip install 'rag-index[sentence-transformers]'"
         )
-
-    def open_reranker() -> Reranker:
-        from rag_index.rerankers.models import load_reranker
-
-        return load_reranker(model, device)
-
-    return open_reranker
+    return partial(ModelReranker, model, device)
 
 
-def _open_server(address: str, timeout: float) -> Reranker:
-    from rag_index.rerankers.models import RerankServer
+class ModelReranker:
+    """A Reranker that uses a model in this process. A text longer than its limit is judged by its beginning.
 
-    return RerankServer(address, timeout)
+    It is a CrossEncoder, or a model of late interaction, which compares each token of a query with all of a text
+    (Khattab and Zaharia: ColBERT, SIGIR 2020).
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        """Load the model of a folder or a name on the model hub. Raises RerankerError if that fails."""
+        import sentence_transformers
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self._name, self._late, folder = name, _is_late(name), str(Path(name).expanduser())
+        kind: Any = getattr(sentence_transformers, "MultiVectorEncoder" if self._late else "CrossEncoder")
+        try:
+            self._model = kind(folder, device=None if device == "auto" else device)
+        except (OSError, ValueError) as exc:
+            raise RerankerError(
+                f"no reranker can be loaded from {name!r} ({_one_line(exc)}): set reranker to the folder or name of one"
+            ) from exc
+        except (RuntimeError, AssertionError) as exc:  # this machine does not have the device
+            raise RerankerError(
+                f"{name} cannot be loaded on {device!r} ({_one_line(exc)}): "
+                "set [embedder] device to one that this machine has"
+            ) from exc
+        if not self._late and (labels := self._model.config.num_labels) != 1:
+            raise RerankerError(f"{name} gives {labels} numbers for a text, and not one: set reranker to another model")
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return the model's number for each text, in order. Raises RerankerError if it fails.
+
+        Of late interaction that is the sum of the best similarities, one for each token of the query.
+        """
+        if not texts:
+            return []
+        try:
+            if self._late:
+                asked = self._model.encode_query([query], show_progress_bar=False)
+                read = self._model.encode_document(list(texts), show_progress_bar=False)
+                return list(map(float, self._model.similarity(asked, read)[0].tolist()))
+            pairs = [(query, text) for text in texts]
+            return list(map(float, self._model.predict(pairs, show_progress_bar=False)))
+        except (RuntimeError, TypeError, ValueError) as exc:  # out of memory, or half a character
+            raise RerankerError(f"{self._name} cannot judge the hits ({_one_line(exc)})") from exc
+
+    def close(self) -> None:
+        """Release the model."""
+        self._model = None
+
+
+def _is_late(name: str) -> bool:
+    """Return whether the model's own files say that it is one of late interaction."""
+    return _word(name, "config_sentence_transformers.json", "model_type") in LATE_TYPES or LATE_ARCHITECTURE in (
+        _word(name, "config.json", "architectures") or ()
+    )
+
+
+def _word(name: str, file: str, key: str) -> Any:
+    """Return what a file of the model says; None if there is no such file, or it says nothing."""
+    from sentence_transformers.util import load_file_path
+
+    try:
+        path = load_file_path(str(Path(name).expanduser()), file)
+        found = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):  # loading the model says it in words
+        return None
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:MAX_CHARS]
+
+
+class RerankServer:
+    """A Reranker behind HTTP: `/v1/rerank` of llama.cpp, vLLM, Infinity and others, or `/rerank` of TEI.
+
+    The address may name a model: `http://gpu:8000#bge-reranker-v2-m3`.
+    """
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """Prepare the client; the first call connects. `timeout` is that of a request, in seconds."""
+        url, self._model = urldefrag(address)
+        parts = urlsplit(url)
+        self._place = f"the reranker at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._url, self._path = url.rstrip("/").removesuffix(COMMON), COMMON
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS))
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return the server's number for each text, in order. Raises RerankerError if it does not give one for each."""
+        response = self._ask(query, texts)
+        if response.status_code == httpx.codes.NOT_FOUND and self._path == COMMON:
+            self._path = TEI
+            response = self._ask(query, texts)
+        if response.is_error:
+            words = _one_line(response.text)
+            raise RerankerError(f"{self._place} answers {self._path} with status {response.status_code}: {words}")
+        try:
+            found = response.json()
+            rows = found["results"] if isinstance(found, dict) else found
+            scores = {int(row["index"]): float(row.get("relevance_score", row.get("score"))) for row in rows}
+            return [scores[number] for number in range(len(texts))]
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise RerankerError(
+                f"{self._place} does not give a number for each of {len(texts)} texts: is it a reranker?"
+            ) from exc
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, query: str, texts: Sequence[str]) -> httpx.Response:
+        """Send one request. Text that is no Unicode goes as question marks, as in the store."""
+        clean = [text.encode("utf-8", "replace").decode() for text in (query, *texts)]
+        body: dict[str, Any] = {"query": clean[0], "documents": clean[1:], "top_n": len(texts)}
+        if self._path == TEI:
+            body = {"query": clean[0], "texts": clean[1:], "truncate": True}
+        elif self._model:
+            body["model"] = self._model
+        try:
+            return self._client.post(self._url + self._path, json=body)
+        except httpx.TimeoutException as exc:
+            raise RerankerError(f"{self._place} does not answer in time: raise [retrieve] timeout") from exc
+        except (httpx.TransportError, httpx.InvalidURL) as exc:
+            raise RerankerError(f"{self._place} cannot be reached ({exc}): start it, or correct reranker") from exc

@@ -65,14 +65,13 @@ class AccessRules:
         """Return whether an index answers a caller at all."""
         return index not in self._restricted or isinstance(groups, AllGroups) or bool(groups)
 
-    def conditions(self, live: LiveCollection, groups: CallerGroups) -> tuple[Condition, ...] | None:
-        """Return the conditions that every request for this caller has to have; None if nothing may be asked.
+    def conditions(self, live: LiveCollection, groups: CallerGroups) -> tuple[Condition, ...]:
+        """Return the conditions that every request for this caller has to have.
 
-        Raises StoreError if a caller without groups asks for documents that have some, although the settings name none.
+        Raises StoreError if nothing may be asked: a caller without groups asks for documents that have some, although
+        perhaps the settings name none.
         """
         index = live.index
-        if not self.is_open(index, groups):
-            return None
         if isinstance(groups, AllGroups) or not (live.restricted or index in self._restricted):
             return self._required[index]
         if not groups:

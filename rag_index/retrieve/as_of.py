@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.positions import parse_position
-from rag_index.errors import IndexBehind, RagIndexError, SettingsError
+from rag_index.errors import IndexBehind, RagIndexError, SettingsError, StoreError
 from rag_index.ledger import Ledger, Reached, Totals
 from rag_index.ledger.lease import run_state
-from rag_index.retrieve.concurrency import wake
+from rag_index.retrieve.concurrency import CLOSED
 from rag_index.settings.index import SQL
 from rag_index.stores import commit_marks, live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from rag_index.documents.positions import Kind
     from rag_index.retrieve.live import LiveCollection
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
-LOOK_SECONDS, REST_SECONDS = 0.5, 0.2
-"""How long the ledger is waited for to change, and how long it is left alone if nobody waits for a position."""
-LINGER_SECONDS = 10.0
-"""How long the ledger is read after the last search."""
+REST_SECONDS = 0.5
+"""How long the ledger is left alone if nobody waits for a position, and waited for to change if somebody does."""
+OLD_SECONDS = 10.0
+"""A search waits for the ledger if the last reading is older."""
 CHECK_SECONDS = 5.0
 """Between two looks at the last runs, and at whether store and ledger belong together."""
 KEPT = 50
@@ -87,8 +88,6 @@ class Known:
     """The live collection of each index that can be searched."""
     totals: Mapping[str, Totals] = field(default_factory=dict)
     """How much is in these, as far as the ledger knows them and somebody asked."""
-    failure: RagIndexError | None = None
-    """Why ledger or store could not be looked at."""
 
     def newest(self, index: str) -> Reached | None:
         """Return the last position of an index."""
@@ -115,8 +114,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a search demands of the positions of its indexes."""
+    """What a search demands of the positions of its indexes: to have reached `after`, to be at most `max_age` old."""
 
+    settings: Settings
     after: str
     kind: Kind | None
     number: float
@@ -125,13 +125,13 @@ class Demand:
     @classmethod
     def of(cls, settings: Settings, after: str | None, max_age: float | str | None) -> Demand | None:
         """Return what the options of a search demand, None if nothing. Raises SettingsError."""
+        if after is None and max_age is None:
+            return None
         kind: Kind | None = None
         number = 0.0
         if after is not None:
-            try:
+            with suppress(ValueError):
                 kind, number = parse_position(after)
-            except ValueError:
-                kind = None
             source = settings.source
             log = source.changes == "wal" or settings.source_url.get_backend_name() == "postgresql"
             own = {"wal": "log position", "queue": "log position" if log else "number"}.get(source.changes, "time")
@@ -139,25 +139,31 @@ class Demand:
                 example = {"log position": "0/16B3748", "number": "4711"}.get(own)
                 forms = f"a {own} of its source, such as {example}, or a time" if example else "a time"
                 raise SettingsError(f"after = {after!r}: it has to be {forms}, such as 2026-11-22T10:15:00Z")
-        seconds = None if max_age is None else _seconds(max_age)
-        return cls(after or "", kind, number, seconds) if after is not None or max_age is not None else None
+        return cls(settings, after or "", kind, number, None if max_age is None else _seconds(max_age))
 
-    def is_met(self, reached: Reached | None, *, of_source: bool) -> bool:
-        """Return whether a position is enough. An index that is not `of_source` has no place in its log."""
-        if self.kind is not None and (of_source or self.kind == "time"):
-            if reached is None or (self.kind != "time" and not reached.position):
+    def unmet(self, claims: Mapping[str, Reached | None], known: Known, seconds: float) -> IndexBehind | None:
+        """Return the error of the first index that is not where it should be within these seconds, None if all are."""
+        late = [index for index, reached in claims.items() if not self._is_met(index, reached)]
+        if not late:
+            return None
+        as_of = known.as_of(late[0], claims[late[0]])
+        state = "nothing is known of how far it is; a complete run tells"
+        if as_of.at is not None:
+            place, age = as_of.position or as_of.at, as_of.seconds_behind
+            state = f"it is at {place}, {age:g} s behind, as its {as_of.known_by} says"
+        wanted = [f"reached {self.after}"] if self.after else []
+        wanted += [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
+        message = f"index {late[0]} has not {' and '.join(wanted)} within {seconds:g} s: {state}"
+        return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: as_of.to_json()})
+
+    def _is_met(self, index: str, reached: Reached | None) -> bool:
+        """Return whether a position is enough. An index that is not of the source has no place in its log."""
+        if self.kind == "time" or (self.kind is not None and self.settings.index(index).kind == SQL):
+            if reached is None or not (self.kind == "time" or reached.position):
                 return False
-            if self.kind == "time":
-                if reached.at < self.number:
-                    return False
-            elif parse_position(reached.position)[1] < self.number:
+            if (reached.at if self.kind == "time" else parse_position(reached.position)[1]) < self.number:
                 return False
         return self.max_age is None or (reached is not None and time.time() - reached.at <= self.max_age)
-
-    def __str__(self) -> str:
-        after = [f"reached {self.after}"] if self.after else []
-        age = [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
-        return " and ".join([*after, *age])
 
 
 def _seconds(given: float | str) -> float:
@@ -168,40 +174,40 @@ def _seconds(given: float | str) -> float:
 
 
 class Positions:
-    """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop."""
+    """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop.
+
+    It is read in a thread of its own, whenever somebody asks and the last reading is not young enough. The ledger is
+    opened anew with each check, since its file may have been replaced.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._awaited = threading.Event()
-        """Set while somebody waits for a position."""
-        self._closed = False
-        self._asked_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
-        self._to_count = False
+        self._reading: Future[None] | None = None
+        self._ledger: Ledger | None = None
+        self._begun_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
+        self._to_count = self._closed = False
         self._history: dict[str, deque[Reached]] = {}
         self._known = Known()
 
-    async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
-        """Return what is known, as soon as it is `ready` or after so many seconds."""
-        until = time.monotonic() + seconds
-        while not ready(self._known) and (left := until - time.monotonic()) > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._next(awaited=True)
-        self._ask()
-        return self._known
-
     async def current(self) -> Known:
         """Return what is known, read within the last moments if the ledger answers at once; raises nothing."""
-        began = time.monotonic()
-        if began - self._read_at > LINGER_SECONDS and began - self._asked_at > PATIENCE:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._next(awaited=False)
-        self._ask()
+        now = time.monotonic()
+        if now - self._read_at >= REST_SECONDS:
+            reading = self._start()
+            if now - self._read_at > OLD_SECONDS and (left := self._begun_at + PATIENCE - now) > 0:
+                with suppress(TimeoutError, RagIndexError):
+                    await asyncio.wait_for(_shared(reading), left)
+        return self._known
+
+    async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
+        """Return what is known, as soon as it is `ready` or after so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not ready(self._known):
+                    with suppress(RagIndexError):
+                        await _shared(self._start(follow=True))
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
@@ -212,61 +218,58 @@ class Positions:
         due = time.monotonic() - CHECK_SECONDS
         while (self._counted_at if counts else self._checked_at) < due:
             self._to_count = self._to_count or counts
-            await self._next(awaited=True)
-            if self._known.failure is not None:
-                break
-        self._ask()
-        if self._known.failure is not None:
-            raise self._known.failure
+            await _shared(self._start())
         return self._known
 
     def close(self) -> None:
-        """End the thread. A second call does nothing."""
-        self._closed = True
-        self._awaited.set()
-
-    async def _next(self, *, awaited: bool) -> None:
-        """Wait until the ledger was read once more."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Read no more, and close the ledger. A second call does nothing."""
         with self._lock:
-            self._waiters.append(future)
-        if awaited:
-            self._awaited.set()
-        self._ask()
-        await future
+            self._closed = True
+            reading = self._reading is not None and not self._reading.done()
+        if not reading:
+            self._close_ledger()
 
-    def _ask(self) -> None:
-        """Have the ledger read, for a while."""
-        self._asked_at = time.monotonic()
+    def _start(self, *, follow: bool = False) -> Future[None]:
+        """Return the reading that is under way, or start one, which first waits for news if it is to `follow`."""
         with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="rag-index-positions", daemon=True)
-                self._thread.start()
+            if self._closed:
+                raise StoreError(CLOSED)
+            if self._reading is None or self._reading.done():
+                self._reading, self._begun_at = Future(), time.monotonic()
+                work = threading.Thread(
+                    target=self._read, args=(self._reading, follow), name="rag-index-positions", daemon=True
+                )
+                work.start()
+            return self._reading
 
-    def _run(self) -> None:
-        ledger: Ledger | None = None
-        while not self._closed and time.monotonic() - self._asked_at < LINGER_SECONDS:
-            try:
-                ledger = ledger or self._open()
-                if ledger is not None:
-                    self._read(ledger)
-                if self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS:
-                    self._check(ledger)
-            except RagIndexError as error:
-                _closed(ledger)
-                self._known, ledger, self._checked_at = Known(failure=error), None, -float("inf")
-            self._publish()
-            if ledger is None:
+    def _read(self, reading: Future[None], follow: bool) -> None:
+        failure = None
+        try:
+            if follow and self._ledger is None:
                 time.sleep(REST_SECONDS)
-                continue
-            self._awaited.wait(REST_SECONDS)
-            with suppress(Exception):  # the next reading says what is wrong
-                ledger.wait_for_positions(LOOK_SECONDS)
-        _closed(ledger)
-        with self._lock:
-            self._thread = None
-        if self._waiters and not self._closed:
-            self._ask()
+            elif follow and self._ledger is not None:
+                with suppress(Exception):  # the reading says what is wrong
+                    self._ledger.wait_for_positions(REST_SECONDS)
+            due = self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS
+            if due or self._ledger is None:
+                self._close_ledger()
+                self._ledger = self._open()
+            if self._ledger is not None:
+                self._read_positions(self._ledger)
+            if due:
+                failure = self._check(self._ledger)
+        except RagIndexError as error:
+            self._close_ledger()
+            self._known, failure = Known(), error
+        finally:
+            self._read_at = time.monotonic()
+            with self._lock:
+                if failure:
+                    reading.set_exception(failure)
+                else:
+                    reading.set_result(None)
+            if self._closed:
+                self._close_ledger()
 
     def _open(self) -> Ledger | None:
         """Open the ledger; None if there is none yet: whoever searches creates no file."""
@@ -275,7 +278,7 @@ class Positions:
             return None
         return Ledger(url)
 
-    def _read(self, ledger: Ledger) -> None:
+    def _read_positions(self, ledger: Ledger) -> None:
         known = ledger.reached()
         for index, alias in self._aliases.items():
             history = self._history.setdefault(index, deque(maxlen=KEPT))
@@ -288,39 +291,40 @@ class Positions:
         newest = {index: tuple(history) for index, history in self._history.items()}
         self._known = replace(self._known, reached=newest)
 
-    def _check(self, ledger: Ledger | None) -> None:
-        """Look at the last runs and watches, and at the store; count what is in it if somebody asked."""
-        settings, known = self._settings, replace(self._known, failure=None)
+    def _check(self, ledger: Ledger | None) -> RagIndexError | None:
+        """Look at the last runs and watches, and at the store; count what is in it if somebody asked.
+
+        Return what is wrong with the store, which whoever searches is told.
+        """
+        settings, known = self._settings, self._known
         if ledger is not None:
             runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
             states = {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
             watches = {index: ledger.watch(alias) for index, alias in self._aliases.items()}
             blind = {index: watch.blind for index, watch in watches.items() if watch is not None}
-            known = replace(known, last_runs=states, not_seen=blind)
+            self._known = known = replace(known, last_runs=states, not_seen=blind)
         try:
             there = live_aliases(settings.store, settings.aliases)
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
             known = replace(known, live=live, problems=mismatches(settings, ledger, live) if ledger else {})
-        except RagIndexError as error:  # whoever searches is told what is wrong with the store
-            known = replace(known, failure=error)
+        except RagIndexError as error:
+            return error
         if self._to_count:
             known, self._to_count = replace(known, totals=_totals(ledger, known.live)), False
             self._counted_at = time.monotonic()
         self._known, self._checked_at = known, time.monotonic()
+        return None
 
-    def _publish(self) -> None:
-        with self._lock:
-            waiters, self._waiters = self._waiters, []
-            self._awaited.clear()
-        self._read_at = time.monotonic()
-        for future in waiters:
-            wake(future)
+    def _close_ledger(self) -> None:
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            with suppress(Exception):
+                ledger.close()
 
 
-def _closed(ledger: Ledger | None) -> None:
-    if ledger is not None:
-        with suppress(Exception):
-            ledger.close()
+def _shared(reading: Future[None]) -> Awaitable[None]:
+    """Return what waits for a reading, without which others wait for it all the same."""
+    return asyncio.shield(asyncio.wrap_future(reading))
 
 
 def mismatches(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
@@ -340,26 +344,3 @@ def _totals(ledger: Ledger | None, live: Mapping[str, str]) -> dict[str, Totals]
     """Count what is in the live collections that the ledger knows, by index."""
     found = {index: ledger.collection(name) for index, name in live.items()} if ledger else {}
     return {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
-
-
-def behind(
-    settings: Settings, demand: Demand, known: Known, indexes: Iterable[str], seconds: float
-) -> IndexBehind | None:
-    """Return the error of the first of these indexes that does not meet a demand; None if all do."""
-    for index in indexes:
-        reached = known.newest(index)
-        if not demand.is_met(reached, of_source=settings.index(index).kind == SQL):
-            return not_met(demand, index, known.as_of(index, reached), seconds)
-    return None
-
-
-def not_met(demand: Demand, index: str, as_of: AsOf, seconds: float) -> IndexBehind:
-    """Return the error of an index that does not meet a demand within these seconds."""
-    if as_of.at is None:
-        state = "nothing is known of how far it is; a complete run tells"
-    else:
-        state = (
-            f"it is at {as_of.position or as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by} says"
-        )
-    message = f"index {index} has not {demand} within {seconds:g} s: {state}; `rag-index status` shows what waits"
-    return IndexBehind(message, {index: as_of.to_json()})

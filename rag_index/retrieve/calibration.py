@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.retrieve.question import IndexAnswer
+    from rag_index.retrieve.question import Asked
     from rag_index.retrieve.results import SearchHit
 
 FITS = 0.2
@@ -90,22 +90,20 @@ def _newton(x: NDArray[np.float64], y: NDArray[np.float64], share: NDArray[np.fl
     return weights
 
 
-def with_relevance(hits: Iterable[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
+def with_relevance(hits: Iterable[SearchHit], asked: Asked) -> list[SearchHit]:
     """Return the hits with their relevance, and with the words of the query that each has, if words were searched."""
-    live = {answer.index: answer.live for answer in answered if answer.live}
-    encoders = {one.bm25: Bm25Encoder(one.bm25) for one in live.values() if one.bm25}
-    words = {model: encoder.words(query) for model, encoder in encoders.items()}
-    by_words = {answer.index for answer in answered if answer.hybrid}
 
     def judged(hit: SearchHit) -> SearchHit:
-        collection, searched = live[hit.index], hit.index in by_words
-        found: tuple[str, ...] = ()
-        if collection.bm25 is not None and (hit.bm25 or not searched):  # meaning alone may find the words as well
+        answer = asked.answers[hit.index]
+        live, found, share = answer.live, tuple[str, ...](), 0.0
+        if live.bm25 is not None and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
+            encoder = Bm25Encoder(live.bm25)
+            words = encoder.words(asked.question.text)
             text = "\n".join([names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text])
-            found = encoders[collection.bm25].matched(words[collection.bm25], text)
-        share = len(found) / len(words[collection.bm25]) if found and collection.bm25 else 0.0
-        relevance = collection.calibration.relevance(hit.cosine, share)
-        return replace(hit, matched=found if searched else (), words=share, relevance=relevance)
+            found = encoder.matched(words, text)
+            share = len(found) / len(words) if words else 0.0
+        relevance = live.calibration.relevance(hit.cosine, share)
+        return replace(hit, matched=found if answer.hybrid else (), words=share, relevance=relevance)
 
     return [judged(hit) for hit in hits]
 

@@ -1,87 +1,70 @@
-"""One question to several indexes: find their live collections, embed the question, and search, each in its time."""
+"""One question to several indexes, step by step: which collections are live, how often they have its words, its vector,
+the search itself, and the payloads of the best candidates.
+
+An index that fails, or is too slow in a step, gets an error, and the others go on. An embedded store is asked about one
+index after another in one thread, since a search uses one of its processes; a server about all at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.documents.batches import StoredPoint
-from rag_index.errors import BadVectors, FingerprintChanged, StoreBusy, StoreError
-from rag_index.retrieve.concurrency import Bulkhead, Deadline, SingleFlight, StoreHolder, result_of
-from rag_index.retrieve.fusion import MORE, best_points, compares_scores, count_documents, scorings
-from rag_index.retrieve.index_reader import MIN_CANDIDATES, IndexReader, is_hybrid
-from rag_index.retrieve.live import LiveCollection, LiveCollections
-from rag_index.retrieve.query_model import QueryCache, QueryEmbedders, QueryVectors, query_key
-from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, IndexAnswer, Question
-from rag_index.retrieve.soft_match import add_soft_match, idf_of
-from rag_index.stores import WordCounts
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.vectors import SparseVector
+from rag_index.errors import (
+    BadVectors,
+    FingerprintChanged,
+    RagIndexError,
+    SearchTimedOut,
+    StoreBusy,
+    StoreError,
+    StoreMismatch,
+)
+from rag_index.retrieve.concurrency import CLOSED, Deadline, StoreHolder, result_of
+from rag_index.retrieve.fusion import best_candidates, comparable_groups, count_documents, scorings
+from rag_index.retrieve.live import LiveCollections
+from rag_index.retrieve.query_model import QueryVectors
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer
+from rag_index.retrieve.soft_match import add_soft_match, idf_of, relative_idf
+from rag_index.retrieve.spelling import chosen_spellings, count_spellings, missing_words, possible_spellings
+from rag_index.stores import NO_WORDS, VectorQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.access import AccessRules
-    from rag_index.retrieve.fusion import Scoring
+    from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.metrics import Metrics
+    from rag_index.retrieve.question import Question
     from rag_index.settings import Settings
-    from rag_index.stores import StoreReader, WordPlaces
+    from rag_index.stores import StoreReader, WordCounts
 
 T = TypeVar("T")
+X = TypeVar("X")
 
 MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
-ALIAS_SECONDS = 1.0
-"""How long the aliases of a server are cached."""
+LOAD_SHARE = 0.5
+"""The share of the time that reading what a collection is may take, for which the others wait."""
 COUNT_SHARE = 0.25
-"""The share of its time that an index waits for others that count words slower. Their words are then not in the idf."""
-
-
-class _Counting:
-    """The words of a question as the indexes count them, of which all indexes get one idf."""
-
-    def __init__(self, indexes: Sequence[str], idf: Mapping[int, float] | None = None) -> None:
-        """`idf` is that of an earlier round, if there was one."""
-        self._left, self._counts, self._all = set(indexes), dict[str, WordCounts](), asyncio.Event()
-        self._idf = idf
-
-    def end(self, index: str, counts: WordCounts | None = None) -> None:
-        """Take what an index counted. Without counts, nobody waits for it any more."""
-        if counts is not None:
-            self._counts[index] = counts
-        self._left.discard(index)
-        if not self._left:
-            self._all.set()
-
-    async def idf(self, patience: float) -> Mapping[int, float]:
-        """Return the idf of each word in all indexes, or after some seconds in those that counted."""
-        if not self._idf:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._all.wait(), patience)
-            self._idf = self._idf or idf_of(self._counts.values())
-        return self._idf
-
-
-@dataclass(slots=True)
-class _Round:
-    """A question on its way to several indexes.
-
-    `turns` says how many of them are searched at once. It is `late` once half of its time has passed.
-    """
-
-    question: Question
-    vectors: QueryVectors
-    turns: asyncio.Semaphore
-    deadline: Deadline
-    counting: _Counting
-    late: bool = False
+"""The share of its time that an index has to count words, and another to look for typing errors. The words of one that
+is slower are not in the idf."""
+READ_SHARE = 0.2
+"""The share of the time that is kept to read what was found, should an index take all the rest."""
+MIN_CANDIDATES = 50
+"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
+MAX_POINTS, MORE = 10_000, 4
+"""Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
+STORE, ALIASES = "the store", "the aliases"
+"""Names of threads besides those of the indexes."""
 
 
 class FanOut:
@@ -98,351 +81,328 @@ class FanOut:
         collections: Mapping[str, str] | None = None,
     ) -> None:
         retrieve, self._embedded = settings.retrieve, settings.store.url is None
-        self._wait, self._index_timeout = settings.run.wait, retrieve.index_timeout
-        self._access, self._metrics = access, metrics
-        self._live_collections = LiveCollections(settings, 0.0 if self._embedded else ALIAS_SECONDS, pinned=collections)
-        self._open_store = open_store
-        self._store_holder = StoreHolder(
-            self._open_store_afresh, wait=self._wait, idle=retrieve.idle_seconds if self._embedded else None
-        )
-        self._reader = IndexReader(access, self._store_holder)
-        timeout = min(settings.embedder.timeout, retrieve.timeout)
-        query_settings = settings.embedder.model_copy(update={"timeout": timeout})
-        self._embedders = QueryEmbedders(query_settings, opener=open_embedder)
-        self._cache = QueryCache(retrieve.cache_size, retrieve.cache_seconds)
-        self._bulkhead = Bulkhead([index.name for index in settings.indexes], retrieve.concurrency)
-        self._alias_bulkhead = Bulkhead(["aliases"], 2)
-        self._alias_lookups: SingleFlight[Mapping[str, str]] = SingleFlight()
-        self._embeddings: SingleFlight[NDArray[np.float32]] = SingleFlight()
+        self._wait = settings.run.wait if self._embedded else 0.0
+        self._index_timeout = retrieve.index_timeout
+        self._access, self._open_store = access, open_store
+        self._live = LiveCollections(settings, pinned=collections)
+        self._store = StoreHolder(self._open_afresh, idle=retrieve.idle_seconds if self._embedded else None)
+        self._vectors = QueryVectors(settings, metrics, opener=open_embedder)
+        share = max(1, retrieve.concurrency // max(1, len(settings.indexes)))
+        widths = {index.name: share for index in settings.indexes} | {STORE: retrieve.concurrency, ALIASES: 2}
+        self._threads = {name: ThreadPoolExecutor(width, f"rag-index-{name}") for name, width in widths.items()}
 
-    async def ask(self, question: Question, indexes: Sequence[str] | None) -> tuple[list[IndexAnswer], float]:
-        """Return the answers in the order of `indexes`, and the seconds that embedding took.
+    async def ask(
+        self, question: Question, indexes: Sequence[str] | None, fusion: str, problems: Mapping[str, str]
+    ) -> Asked:
+        """Return the candidates of the indexes; the best of them alone, unless the question is for all `payloads`.
 
-        If `indexes` is None, all indexes that hold something are asked. Those that are closed to the caller's groups
-        are left out. Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the
-        store raises instead of answering.
+        If `indexes` is None, all that hold something are asked. Those that are closed to the caller's groups are left
+        out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
+        live collection may be another one by now.
+
+        Raises only if none can be asked: StoreError if nothing is indexed yet, SettingsError if scores cannot be
+        compared and `fusion` is "score", and whatever error the store raises instead of answering.
         """
-        deadline = Deadline(question.timeout)
-        began = time.monotonic()
-        during = " while the store was opened"
-        collections = await Deadline(question.timeout).later(self._wait).wait_for(self._live_names(), during)
-        if self._wait:
-            deadline.at += time.monotonic() - began
-        if not collections:
-            collections = await deadline.wait_for(self._live_names(fresh=True), during)
-        names = [
-            name
-            for name in (collections if indexes is None else indexes)
-            if self._access.is_open(name, question.groups)
-        ]
-        if indexes is None and not names:
+        names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
+        wanted = [one for one in indexes or names if self._access.is_open(one, question.groups)]
+        if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        turns = asyncio.Semaphore(1 if self._embedded else max(1, len(names)))
-        asking = _Round(question, QueryVectors(self._embed, question.text), turns, deadline, _Counting(names))
-        answering = [asyncio.create_task(self._answer(asking, name, collections.get(name))) for name in names]
-        try:
-            if answering:
-                await self._read_before_late_ones(asking, answering)
-            answers = await asyncio.gather(*answering)
-        finally:
-            for one in answering:
-                one.cancel()
-            asking.vectors.cancel()
-        return answers, asking.vectors.seconds
+        asked = Asked(question, wanted)
+        for index in problems.keys() & wanted:
+            asked.fail(index, StoreMismatch(problems[index]))
+        await self._ask(asked, [index for index in wanted if index not in problems], names)
+        await self._read_best(asked, fusion)
+        failed = [name for name, error in asked.errors.items() if name not in problems and _may_have_changed(error)]
+        if failed:
+            with suppress(RagIndexError):
+                names = await self._names(question.deadline, fresh=True)
+            self._live.forget(failed)
+            for index in failed:
+                del asked.errors[index]
+            await self._ask(asked, failed, names)
+            await self._read_best(asked, fusion)
+        await asyncio.to_thread(add_soft_match, asked)
+        return asked
 
-    async def read(self, index: str, timeout: float, call: Callable[[StoreReader, LiveCollection], T]) -> T:
+    async def read(self, index: str, deadline: Deadline, call: Callable[[StoreReader, LiveCollection], T]) -> T:
         """Return what a function returns that gets the store and the index's live collection.
 
         It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
         """
-        deadline = Deadline(timeout).later(self._wait)
-        collection = (await deadline.wait_for(self._live_names(), " while the store was opened")).get(index)
-        live = await self._live_collection(index, collection, deadline)
+        names = await self._names(deadline)
+        deadline.at += self._wait
 
-        def with_store() -> T:
-            with self._store_holder.borrow() as store:
-                return call(store, live)
+        def read(store: StoreReader) -> T:
+            live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
+            return call(store, live)
 
-        return await deadline.wait_for(result_of(self._bulkhead.submit(index, with_store)))
-
-    async def ask_again(self, question: Question, answer: IndexAnswer) -> None:
-        """Ask the index of an answer for whole candidates; the answer gets them, or an error."""
-        deadline = Deadline(question.timeout, answer.until)
-        whole = replace(question, payloads=True)
-        counting = _Counting([answer.index], answer.idf)
-        asking = _Round(whole, QueryVectors(self._embed, question.text), asyncio.Semaphore(1), deadline, counting)
-        began = time.perf_counter()
-        try:
-            collection = (await deadline.wait_for(self._live_names(fresh=True))).get(answer.index)
-            await self._ask_index(asking, answer, collection)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
-            answer.error = exc
-        finally:
-            asking.vectors.cancel()
-        answer.seconds = time.perf_counter() - began
-
-    async def payloads(self, question: Question, answer: IndexAnswer, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return the payloads of candidates by id. One that is gone, or no longer for the caller, is left out.
-
-        Raises SearchTimedOut, and what the store raises.
-        """
-        deadline = Deadline(question.timeout, answer.until).capped(self._index_timeout)
-        call = self._bulkhead.submit(answer.index, self._reader.payloads, question, answer, ids)
-        return await deadline.wait_for(result_of(call))
-
-    async def find_words(self, question: Question, answer: IndexAnswer, words: Sequence[int]) -> WordPlaces:
-        """Return which of these words chunks of an index have that the caller may see, with the ids of some.
-
-        Raises SearchTimedOut, and what the store raises.
-        """
-        deadline = Deadline(question.timeout, answer.until).capped(self._index_timeout)
-        call = self._bulkhead.submit(answer.index, self._reader.find_words, question, answer, words)
-        return await deadline.wait_for(result_of(call))
+        return await deadline.wait_for(result_of(self._submit(index, self._with_store, read)))
 
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
-        self._bulkhead.close()
-        self._alias_bulkhead.close()
-        self._embedders.close()
-        self._store_holder.close()
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._vectors.close()
+        self._store.close()
 
-    async def _read_before_late_ones(self, asking: _Round, answering: Sequence[asyncio.Task[IndexAnswer]]) -> None:
-        """If an index takes half of the time, have the others read all their payloads at once.
+    # The steps of a search
 
-        That one may take all of it, and then no time would be left to read any.
-        """
-        _, late = await asyncio.wait(answering, timeout=(asking.deadline.at - time.monotonic()) / 2)
-        if late:
-            asking.late = True
-            done = [one.result() for one in answering if one.done()]
-            await asyncio.gather(*(self._read_all(asking.question, answer) for answer in done))
-
-    async def _read_all(self, question: Question, answer: IndexAnswer) -> None:
-        """Read the payloads of all candidates, if that has to be done; a fault leaves them to be read again."""
-        if not answer.whole:
-            with suppress(Exception):
-                payloads = await self.payloads(question, answer, [point.id for point in answer.points])
-                answer.points = _filled(answer.points, payloads)
-
-    async def _answer(self, asking: _Round, index: str, collection: str | None) -> IndexAnswer:
-        answer = IndexAnswer(index, until=asking.deadline.at)
-        try:
-            await self._ask_index(asking, answer, collection)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
-            answer.error = exc
-        finally:
-            asking.counting.end(index)
-        if asking.late:
-            await self._read_all(asking.question, answer)
-        return answer
-
-    async def _ask_index(self, asking: _Round, answer: IndexAnswer, collection: str | None) -> None:
-        """Search the index. If that fails and its live collection has changed meanwhile, search the new one once.
-
-        A search of an embedded store takes one of its indexes at a time, and so one of its processes.
-        """
-        question, deadline = asking.question, asking.deadline
-        for last in (False, True):
-            live: LiveCollection | None = None
-            try:
-                live = await self._live_collection(answer.index, collection, deadline.capped(self._index_timeout))
-                deadline = await self._after_loading(live, question.text, deadline)
-                answer.until = deadline.at
-                vector = await deadline.wait_for(asking.vectors.get(live), " while the query was embedded")
-                await self._count_words(asking, answer, live, deadline)
-                await deadline.wait_for(asking.turns.acquire())
+    async def _ask(self, asked: Asked, indexes: Sequence[str], names: Mapping[str, str]) -> None:
+        """Ask these indexes for candidates. A writer that is waited for may take `[run] wait`, which does not count."""
+        question, deadline, began = asked.question, asked.question.deadline, time.monotonic()
+        live = {index: self._live.cached(index, names.get(index)) for index in indexes}
+        unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
+        if unknown:
+            until = began + min(self._index_timeout, LOAD_SHARE * deadline.left) + self._wait
+            loaded = await self._each(unknown, self._load, until, apart=True)
+            live |= self._settled(asked, unknown, loaded, " while its collection was read")
+            deadline.at += time.monotonic() - began if self._wait else 0.0
+        for index, collection in live.items():
+            if collection is not None:
                 try:
-                    began = time.perf_counter()
-                    search = partial(self._reader.candidates, question, live, vector, answer)
-                    call = self._bulkhead.submit(answer.index, search)
-                    answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
-                    answer.seconds, answer.live = time.perf_counter() - began, live
-                finally:
-                    asking.turns.release()
-                answer.hybrid = is_hybrid(question, live)
-                answer.whole = question.payloads or all(point.payload for point in answer.points)
-            except StoreBusy:
-                raise
-            except (StoreError, FingerprintChanged, BadVectors):
-                if last or not await self._has_changed(answer.index, collection, live, deadline):
-                    raise
-                collection = self._live_collections.name(answer.index)
-            else:
-                return
+                    own = self._access.conditions(collection, question.groups)
+                except StoreError as exc:
+                    asked.fail(index, exc)
+                else:
+                    hybrid = collection.bm25 is not None and question.dense_weight < 1
+                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid)
+        await self._count_words(asked)
+        if await self._correct(asked):
+            await self._count_words(asked)
+        by_model: dict[str, list[IndexAnswer]] = {}
+        for answer in (asked.answers[index] for index in indexes if index in asked.answers):
+            by_model.setdefault(answer.live.fingerprint, []).append(answer)
+        await asyncio.gather(*(self._embed_and_search(asked, answers) for answers in by_model.values()))
 
-    async def _count_words(self, asking: _Round, answer: IndexAnswer, live: LiveCollection, deadline: Deadline) -> None:
-        """Count the words of the question in an index, and give its answer their idf in all indexes."""
-        if not is_hybrid(asking.question, live):
-            asking.counting.end(answer.index)
-            return
-        call = self._bulkhead.submit(answer.index, self._reader.word_counts, asking.question, live)
-        answer.counts = await deadline.capped(self._index_timeout).wait_for(result_of(call))
-        asking.counting.end(answer.index, answer.counts)
-        patience = COUNT_SHARE * min(self._index_timeout, asking.question.timeout)
-        answer.idf = await asking.counting.idf(patience)
+    async def _count_words(self, asked: Asked) -> None:
+        """Count the words of the question in each index that has not done so. The idf is that of all together."""
+        question = asked.question
+        hybrid = {one.index: one for one in asked.answered if one.hybrid and one.counts is NO_WORDS}
 
-    async def _live_collection(self, index: str, collection: str | None, deadline: Deadline) -> LiveCollection:
-        if collection is None:
-            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
-        cached = self._live_collections.cached(index, collection)
-        if cached is not None:
-            return cached
-        call = self._bulkhead.submit(index, self._load_live_collection, index, collection)
-        return await deadline.wait_for(result_of(call), " while its collection was read")
+        def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
+            return store.word_counts(answer.live.collection, answer.words(question.text).indices, answer.own)
 
-    async def _after_loading(self, live: LiveCollection, text: str, deadline: Deadline) -> Deadline:
-        """Wait until the model is loaded, if it runs in this process, and return the deadline, later by as long.
+        if hybrid:
+            seconds = COUNT_SHARE * min(self._index_timeout, question.deadline.seconds)
+            for index, counts in (await self._each(hybrid, count, time.monotonic() + seconds)).items():
+                if isinstance(counts, Exception):
+                    asked.fail(index, counts)
+                else:
+                    hybrid[index].counts = counts
+            asked.idf = idf_of(answer.counts for answer in asked.answered)
 
-        It is loaded once, however long that takes; a time limit for it would make every first search fail.
+    async def _correct(self, asked: Asked) -> bool:
+        """Replace words of the question that are typing errors, and return whether there are any.
+
+        The question stays as it is if an index does not say in time what it has.
         """
-        if self._cache.get(query_key(live.fingerprint, text)) is not None:
-            return deadline
-        began = time.monotonic()
-        loading = self._embedders.load(live)
-        if loading is None:
-            return deadline
-        await Deadline(MAX_LOAD_SECONDS).wait_for(result_of(loading), " while the model was loaded")
-        return deadline.later(time.monotonic() - began)
+        question, hybrid = asked.question, {one.index: one for one in asked.answered if one.hybrid}
+        counted = all(answer.counts is not NO_WORDS for answer in hybrid.values())
+        missing = missing_words(question.text, hybrid.values()) if counted else []
+        possible = await asyncio.to_thread(possible_spellings, missing) if missing else {}
+        words = list(dict.fromkeys(spelling for some in possible.values() for spelling in some))
+        if not words:
+            return False
 
-    async def _has_changed(
-        self, index: str, collection: str | None, live: LiveCollection | None, deadline: Deadline
-    ) -> bool:
-        """Return whether the live collection of an index is no longer the one that was searched."""
-        now = (await deadline.wait_for(self._live_names(fresh=True))).get(index)
-        if now != collection or now is None:
-            return now != collection
-        self._live_collections.forget(index)
-        return live is not None and await self._live_collection(index, now, deadline) != live
+        def count(store: StoreReader, answer: IndexAnswer) -> Mapping[str, int]:
+            return count_spellings(store, answer, words)
 
-    def _open_store_afresh(self) -> StoreReader:
+        found = await self._each(hybrid, count, time.monotonic() + COUNT_SHARE * question.deadline.seconds)
+        counts = [one for one in found.values() if not isinstance(one, Exception)]
+        corrected = chosen_spellings(possible, counts) if len(counts) == len(hybrid) else {}
+        if corrected:
+            text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
+            asked.question = replace(question, text=text, corrected=corrected)
+            for answer in hybrid.values():
+                answer.counts = NO_WORDS
+        return bool(corrected)
+
+    async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Make the vector of the question for the indexes of one model, and search them.
+
+        Loading a model into this process does not count in the time of the search.
+        """
+        live, text, deadline, began = answers[0].live, asked.question.text, asked.question.deadline, time.monotonic()
+        try:
+            loaded = self._vectors.loaded(live)
+            limit = (
+                Deadline(deadline.seconds, _before_reading(deadline)) if loaded else Deadline.after(MAX_LOAD_SECONDS)
+            )
+            making = self._vectors.get(live, text)
+            vector = await limit.wait_for(making, " while the query was embedded")
+            took = time.monotonic() - began
+            deadline.at += 0.0 if loaded else took
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
+            for answer in answers:
+                asked.fail(answer.index, exc)
+        else:
+            asked.vectors[live.fingerprint] = vector
+            asked.embed_seconds = max(asked.embed_seconds, took)
+            await self._search(asked, answers)
+
+    async def _search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Search indexes for candidates, for more than before if that was done.
+
+        A word counts with its idf in all indexes, in place of that in its own.
+        """
+        question = asked.question
+        for answer in answers:
+            first = max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if answer.hybrid else 0)
+            answer.limit = min(MAX_POINTS, answer.limit * MORE or first)
+
+        def search(store: StoreReader, answer: IndexAnswer) -> tuple[list[StoredPoint], int | None, float]:
+            sparse, began = None, time.perf_counter()
+            if answer.hybrid:
+                words, factors = answer.words(question.text), relative_idf(answer.counts, asked.idf)
+                sparse = SparseVector(words.indices, tuple(factors.get(word, 1.0) for word in words.indices))
+            vector, conditions = asked.vectors[answer.live.fingerprint], (*answer.own, *question.conditions)
+            query = VectorQuery(vector, answer.limit, sparse, conditions, payload=question.payloads)
+            points = store.search(answer.live.collection, query)
+            return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
+
+        searched = {answer.index: answer for answer in answers}
+        found = await self._each(searched, search, _before_reading(question.deadline))
+        for index, result in self._settled(asked, searched, found).items():
+            answer = searched[index]
+            answer.points, answer.commits, answer.seconds = result
+            answer.whole = question.payloads or all(point.payload for point in answer.points)
+
+    async def _read_best(self, asked: Asked, fusion: str) -> None:
+        """Read the payloads of the best candidates, and ask for more where these belong to too few documents.
+
+        The answers are left with the best alone, unless all came with their payloads.
+        """
+        question, missing = asked.question, dict[str, list[str]]()
+
+        def read(store: StoreReader, answer: IndexAnswer) -> dict[str, dict[str, Any]]:
+            conditions = (*answer.own, *question.conditions)
+            points = store.retrieve(answer.live.collection, missing[answer.index], conditions=conditions)
+            return {point.id: point.payload or {RESERVED_KEY: {}} for point in points}
+
+        asked.scoring = scorings(asked.answered, question)
+        while True:
+            answered = asked.answered
+            best, whole = best_candidates(answered, question, fusion, asked.scoring), all(one.whole for one in answered)
+            missing |= {index: [point.id for point in points if not point.payload] for index, points in best.items()}
+            unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
+            if unread:
+                found = await self._each(unread, read, question.deadline.at)
+                for index, payloads in self._settled(asked, unread, found).items():
+                    unread[index].points = _filled(unread[index].points, set(missing[index]), payloads)
+                continue
+            short = [
+                answer
+                for group in comparable_groups(answered, fusion)
+                if whole or sum(count_documents(best[one.index]) for one in group) < question.limit
+                for answer in group
+                if _has_more(answer, question)
+            ]
+            if not short:
+                break
+            await self._search(asked, short)
+            asked.scoring = scorings(asked.answered, question)
+        for answer in answered if not whole else ():
+            answer.points = best[answer.index]
+
+    # What the steps are made of
+
+    async def _each(
+        self, targets: Mapping[str, X], call: Callable[[StoreReader, X], T], until: float, *, apart: bool = False
+    ) -> dict[str, T | Exception]:
+        """Return what a call returns or raises for the target of each index, if it is done `until` a monotonic time.
+
+        Each index has `index_timeout` within that. Of an embedded store, all calls are made in one thread, and its
+        processes set that limit, unless the calls are to be made `apart`.
+        """
+        found: dict[str, T | Exception] = {}
+        groups: dict[str, Sequence[str]] = {STORE: list(targets)}
+        if apart or not self._embedded:
+            groups = {index: [index] for index in targets}
+            until = min(until, time.monotonic() + self._index_timeout + self._wait)
+
+        def work(indexes: Sequence[str]) -> None:
+            for index in indexes:
+                try:
+                    if time.monotonic() < until:
+                        found[index] = self._with_store(call, targets[index])
+                except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+                    found[index] = exc
+
+        working = [self._submit(name, work, some) for name, some in groups.items()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(until - time.monotonic()):
+                await asyncio.gather(*map(result_of, working))
+        return found.copy()
+
+    def _settled(
+        self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = ""
+    ) -> dict[str, T]:
+        """Return what was found in time, by index; the others get an error."""
+        seconds = min(self._index_timeout, asked.question.deadline.seconds)
+        late = SearchTimedOut(f"timed out after {seconds:g} s{during}")
+        settled = {}
+        for index in indexes:
+            result = found.get(index, late)
+            if isinstance(result, Exception):
+                asked.fail(index, result)
+            else:
+                settled[index] = result
+        return settled
+
+    def _submit(self, name: str, call: Callable[..., T], *args: Any) -> Future[T]:
+        """Run a call in one of the threads of this name: where calls hang, they take no threads of others."""
+        try:
+            return self._threads[name].submit(call, *args)
+        except RuntimeError as exc:
+            raise StoreError(CLOSED) from exc
+
+    def _with_store(self, call: Callable[..., T], *args: Any) -> T:
+        with self._store.borrow() as store:
+            return call(store, *args)
+
+    async def _names(self, deadline: Deadline, *, fresh: bool = False) -> Mapping[str, str]:
+        """Return the name of each index's live collection, read now if `fresh`."""
+        since = time.monotonic() - (0 if fresh else self._live.seconds)
+        if (known := self._live.names(since)) is not None:
+            return known
+        reading = self._submit(ALIASES, self._with_store, self._live.read_names, since)
+        return await deadline.wait_for(result_of(reading), " while the store was opened")
+
+    def _open_afresh(self) -> StoreReader:
         store = self._open_store()
-        self._live_collections.forget()  # another process may have changed anything while it held the store
+        self._live.forget()  # another process may have changed anything while nobody had the store open
         return store
 
-    async def _live_names(self, *, fresh: bool = False) -> Mapping[str, str]:
-        """Return the name of each index's live collection, from the cache unless `fresh`."""
-        cached = None if fresh else self._live_collections.cached_names()
-        if cached is not None:
-            return cached
-        return await result_of(
-            self._alias_lookups.join(fresh, lambda: self._alias_bulkhead.submit("aliases", self._look_up_names))
-        )
-
-    def _look_up_names(self) -> Mapping[str, str]:
-        with self._store_holder.borrow() as store:
-            return self._live_collections.look_up_names(store)
-
-    def _load_live_collection(self, index: str, collection: str) -> LiveCollection:
-        with self._store_holder.borrow() as store:
-            live = self._live_collections.load(store, index, collection)
-            store.prepare(collection)
-        fingerprints = self._live_collections.fingerprints()
-        if fingerprints is not None:
-            self._embedders.close_all_but(fingerprints)
+    def _load(self, store: StoreReader, named: tuple[str, str | None]) -> LiveCollection:
+        index, name = named
+        if name is None:
+            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
+        live = self._live.load(store, index, name)
+        if (fingerprints := self._live.fingerprints()) is not None:
+            self._vectors.close_all_but(fingerprints)
         return live
 
-    async def _embed(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
-        key = query_key(live.fingerprint, text)
-        vector = self._cache.get(key)
-        if vector is None:
-            vector = await result_of(self._embeddings.join(key, lambda: self._start_embedding(live, text)))
-            self._cache.put(key, vector)
-        self._metrics.count_vector_asked()
-        return vector
 
-    def _start_embedding(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
-        self._metrics.count_vector_made()
-        return self._embedders.submit(live, text)
+def _before_reading(deadline: Deadline) -> float:
+    """Return the moment by which candidates have to be there, if one index takes all the time that there is."""
+    return deadline.at - READ_SHARE * deadline.left
 
 
-Best = dict[str, list["StoredPoint"]]
-"""The best candidates by index."""
-
-
-async def load_payloads(
-    fan_out: FanOut, question: Question, answers: Sequence[IndexAnswer], fusion: str
-) -> Mapping[str, Scoring]:
-    """Reduce the answers to the candidates that can be among the hits, with their payloads, and return the scoring.
-
-    The scoring is that of all candidates, by index. An index whose payloads cannot be read, because its collection
-    changed meanwhile, is asked again. One that does not answer then gets an error. Raises SettingsError if scores
-    cannot be compared and `fusion` is "score".
-    """
-    while True:
-        asked = [answer for answer in answers if answer.error is None]
-        together = compares_scores(asked, fusion)
-        scoring = scorings(asked, question)
-        if all(answer.whole for answer in asked):
-            break
-        groups = [asked] if together else [[answer] for answer in asked]
-        found = await asyncio.gather(*(_load_best(fan_out, question, group, scoring) for group in groups))
-        if None not in found:
-            read = {index: points for best in found if best for index, points in best.items()}
-            for answer in asked:
-                answer.points = read[answer.index]
-            break
-    await asyncio.to_thread(add_soft_match, question.text, asked)
-    return scoring
-
-
-async def _load_best(
-    fan_out: FanOut, question: Question, answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring]
-) -> Best | None:
-    """Return the best candidates, read, of indexes whose candidates are in one order; None if one was asked again."""
-    count = question.read
-    total = sum(len(answer.points) for answer in answers)
-    while True:
-        best = best_points(answers, scoring, count)
-        found = await asyncio.gather(*(_read(fan_out, question, answer, best[answer.index]) for answer in answers))
-        if not all(found):
-            return None
-        read = {answer.index: _with_payload(answer.points, best[answer.index]) for answer in answers}
-        if sum(count_documents(points) for points in read.values()) >= question.limit:
-            return read
-        if count >= total:
-            short = [answer for answer in answers if _has_more(answer, question)]
-            await asyncio.gather(*(fan_out.ask_again(question, answer) for answer in short))
-            return None if short else read
-        count *= MORE
-
-
-async def _read(fan_out: FanOut, question: Question, answer: IndexAnswer, best: Sequence[StoredPoint]) -> bool:
-    """Read the payloads that are missing, and drop points that are gone. Return False if the index was asked again."""
-    missing = [point.id for point in best if not point.payload] if not answer.whole else []
-    if not missing:
-        return True
-    try:
-        payloads = await fan_out.payloads(question, answer, missing)
-    except StoreBusy as exc:
-        answer.error = exc
-    except (StoreError, FingerprintChanged, BadVectors):
-        await fan_out.ask_again(question, answer)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
-        answer.error = exc
-    else:
-        wanted = set(missing)
-        others = [point for point in answer.points if point.id not in wanted]
-        answer.points = others + _filled(best, payloads)
-        return True
-    return False
-
-
-def _filled(points: Sequence[StoredPoint], payloads: Mapping[str, dict[str, Any]]) -> list[StoredPoint]:
-    """Return the points that have a payload here, with it."""
-    return [
-        StoredPoint(one.id, payloads[one.id], one.vector, one.score, one.sparse, one.bm25, one.soft)
-        for one in points
-        if one.id in payloads
-    ]
-
-
-def _with_payload(points: Sequence[StoredPoint], best: Sequence[StoredPoint]) -> list[StoredPoint]:
-    ids = {point.id for point in best}
-    return [point for point in points if point.id in ids]
+def _may_have_changed(error: Exception) -> bool:
+    """Return whether an index may have another live collection by now, so that it is worth to ask it once more."""
+    return isinstance(error, StoreError | FingerprintChanged | BadVectors) and not isinstance(error, StoreBusy)
 
 
 def _has_more(answer: IndexAnswer, question: Question) -> bool:
-    """Return whether an index may have documents that its candidates, all of them read, leave no room for."""
-    asked = max(MIN_CANDIDATES, question.limit * CHUNKS_PER_DOCUMENT)
-    few = count_documents(answer.points) < question.limit
-    return not answer.whole and few and len(answer.points) >= asked
+    """Return whether an index may have documents for which its candidates, all of them read, leave no room."""
+    full = answer.limit <= len(answer.points) and answer.limit < MAX_POINTS
+    return full and count_documents(answer.points) < question.limit
+
+
+def _filled(points: Sequence[StoredPoint], read: set[str], payloads: Mapping[str, dict[str, Any]]) -> list[StoredPoint]:
+    """Return the points with the payloads that were read; one that was not found is gone, or not for the caller."""
+    return [
+        StoredPoint(one.id, payloads[one.id], one.vector, one.score, one.sparse, one.bm25) if one.id in read else one
+        for one in points
+        if one.id not in read or one.id in payloads
+    ]

@@ -48,21 +48,22 @@ def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
     Raises:
         SettingsError: the filter is not valid.
     """
-    if given is None:
-        return ()
     if isinstance(given, Mapping):
-        return _validated([found for field, wanted in given.items() for found in _conditions(str(field), wanted)])
-    items = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    return _validated([condition for item in items for condition in _item_conditions(item)])
-
-
-def parse_filters(texts: Iterable[str]) -> tuple[Condition, ...]:
-    """Return the conditions that the texts of a command line stand for.
-
-    Raises:
-        SettingsError: a text is not a filter.
-    """
-    return conditions_of(texts)
+        found = [one for field, wanted in given.items() for one in _field_conditions(str(field), wanted)]
+    else:
+        items = [] if given is None else given if _is_list(given) else [given]
+        found = [one for item in items for one in _item_conditions(item)]
+    values = sum(len(one.value) if _is_list(one.value) else 1 for one in found)
+    if len(found) > MAX_CONDITIONS or values > MAX_VALUES:
+        raise SettingsError(
+            f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_VALUES:,} values in all, and this one has "
+            f"{len(found):,} with {values:,}: search several times, or put what belongs together into one field"
+        )
+    try:
+        payload_filter(found)
+    except StoreError as exc:
+        raise SettingsError(str(exc)) from exc
+    return tuple(found)
 
 
 def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
@@ -86,21 +87,20 @@ def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSetting
         SettingsError: a condition fails one of the two.
     """
     for condition in conditions:
-        ours = condition.field.partition(".")[0] == RESERVED_KEY
-        if ours or not any(index.has_field(condition.field) for index in indexes):
-            raise SettingsError(f"there is no field {condition.field!r} to filter by; {_known_fields(indexes)}")
+        check_field(condition.field, indexes, "filter")
         for index in indexes:
             _check_kind(condition, index.indexed_fields.get(condition.field))
 
 
-def check_collapse(field: str, indexes: Sequence[IndexSettings]) -> None:
-    """Check that an index has the field whose equal values fold hits.
+def check_field(field: str, indexes: Sequence[IndexSettings], purpose: str) -> None:
+    """Check that an index has a field, which none has for our own part of the payload.
 
     Raises:
         SettingsError: none has it.
     """
-    if not any(index.has_field(field) for index in indexes):
-        raise SettingsError(f"there is no field {field!r} to collapse by; {_known_fields(indexes)}")
+    ours = field.partition(".")[0] == RESERVED_KEY
+    if ours or not any(index.has_field(field) for index in indexes):
+        raise SettingsError(f"there is no field {field!r} to {purpose} by; {_known_fields(indexes)}")
 
 
 def _known_fields(indexes: Sequence[IndexSettings]) -> str:
@@ -128,35 +128,24 @@ def _item_conditions(item: object) -> Iterable[Condition]:
     if isinstance(item, Condition):
         return [item]
     if isinstance(item, str):
-        return _parse_text(item)
+        return [_parse_text(item)]
     raise SettingsError(f'a filter cannot be {item!r}: give a table such as {{"priority": "high"}}, or "priority=high"')
 
 
-def _conditions(field: str, wanted: Any) -> Iterable[Condition]:
-    if isinstance(wanted, Mapping):
-        yield from _word_conditions(field, wanted)
-    elif _is_list(wanted):
-        yield Condition(field, "any", list(wanted))
-    else:
-        yield Condition(field, "eq", wanted)
-
-
-def _word_conditions(field: str, wanted: Mapping[str, Any]) -> Iterable[Condition]:
+def _field_conditions(field: str, wanted: Any) -> Iterable[Condition]:
+    if not isinstance(wanted, Mapping):
+        wanted = {"any": list(wanted)} if _is_list(wanted) else {"eq": wanted}
     unknown = [word for word in wanted if word not in WORDS]
     if unknown or not wanted:
         raise SettingsError(
             f"filter on {field}: {unknown[0] if unknown else 'an empty table'!r} is not known; use {', '.join(WORDS)}"
         )
-    bounds = {word: value for word, value in wanted.items() if word in BOUNDS}
-    if bounds:
+    if bounds := {word: value for word, value in wanted.items() if word in BOUNDS}:
         yield Condition(field, "range", bounds)
-    if "eq" in wanted:
-        yield Condition(field, "eq", wanted["eq"])
-    if "any" in wanted:
-        yield Condition(field, "any", wanted["any"])
-    if "not" in wanted:
-        excluded = wanted["not"]
-        yield Condition(field, "not", list(excluded) if _is_list(excluded) else excluded)
+    for word in ("eq", "any", "not"):
+        if word in wanted:
+            value = wanted[word]
+            yield Condition(field, word, list(value) if word == "not" and _is_list(value) else value)
     if "exists" in wanted:
         if not isinstance(wanted["exists"], bool):
             raise SettingsError(f"filter on {field}: exists is true or false, not {wanted['exists']!r}")
@@ -167,22 +156,20 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
-def _parse_text(text: str) -> Iterable[Condition]:
+def _parse_text(text: str) -> Condition:
     found = COMPARISON.fullmatch(text.strip())
     if found is None:
         existence = EXISTENCE.fullmatch(text.strip())
         if existence is None:
             raise SettingsError(f"filter {text!r} is not known; write it as field=value, field>=value or field!=value")
         field = existence["field"].strip()
-        yield Condition(field, "eq", None) if existence["no"] else Condition(field, "exists")
-        return
+        return Condition(field, "eq", None) if existence["no"] else Condition(field, "exists")
     field, op, value = found["field"].strip(), found["op"], found["value"].strip()
-    if op in (">=", ">", "<=", "<"):
+    if op[0] in "><":
         word = {">": "gt", "<": "lt"}[op[0]] + ("e" if op.endswith("=") else "")
-        yield Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
-        return
+        return Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
     values = [value for part in value.split(",") for value in _possible_values(part.strip())]
-    yield Condition(field, "not" if op == "!=" else "any", values)
+    return Condition(field, "not" if op == "!=" else "any", values)
 
 
 def _possible_values(text: str) -> list[Any]:
@@ -194,17 +181,3 @@ def _possible_values(text: str) -> list[Any]:
 
 def _number(text: str) -> int | float:
     return int(text) if len(text) < MAX_DIGITS and re.fullmatch(r"[+-]?\d+", text) else float(text)
-
-
-def _validated(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
-    values = sum(len(one.value) if _is_list(one.value) else 1 for one in conditions)
-    if len(conditions) > MAX_CONDITIONS or values > MAX_VALUES:
-        raise SettingsError(
-            f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_VALUES:,} values in all, and this one has "
-            f"{len(conditions):,} with {values:,}: search several times, or put what belongs together into one field"
-        )
-    try:
-        payload_filter(conditions)
-    except StoreError as exc:
-        raise SettingsError(str(exc)) from exc
-    return tuple(conditions)

@@ -15,24 +15,24 @@ from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, find_unlisted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rag_index.settings import Settings
     from rag_index.stores import StoreReader
 
+ALIAS_SECONDS = 1.0
+"""How long what a server says of aliases and collections is cached."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveCollection:
-    """The collection that an index's alias points at.
-
-    `identity` is None if the collection does not record it, because an older rag-index made it.
-    """
+    """The collection that an index's alias points at."""
 
     index: str
     collection: str
     fingerprint: str
     embedder: str
-    identity: EmbedderIdentity | None
+    identity: EmbedderIdentity
     bm25: Bm25Model | None = None
     """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
     calibration: Calibration = WITH_WORDS
@@ -42,40 +42,33 @@ class LiveCollection:
 
 
 class LiveCollections:
-    """The live collections of all indexes. What the store says is cached for `seconds`: a moved alias, or groups that
-    documents got, may go unnoticed so long.
-
-    What is known of a collection stands until names are looked up again. An embedded store, which has its metadata at
-    hand, is asked then whether that has changed.
+    """The live collections of all indexes, as the store said within the last second: a moved alias, or groups that
+    documents got, may go unnoticed so long. An embedded store is asked for each search.
 
     A search goes to the collection that was looked up, not to the alias, so that the query's vector and those of the
     collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        seconds: float,
-        *,
-        pinned: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, pinned: Mapping[str, str] | None = None) -> None:
         """`pinned` names the collection of an index in place of the live one."""
+        self.seconds = 0.0 if settings.store.url is None else ALIAS_SECONDS
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._pinned = dict(pinned or {})
-        self._seconds = seconds
         self._names: Mapping[str, str] = {}
         self._names_read_at = -float("inf")
         self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
 
-    def cached_names(self) -> Mapping[str, str] | None:
-        """Return the collection's name by index, or None if the cache is too old."""
-        return self._names if time.monotonic() - self._names_read_at < self._seconds else None
+    def names(self, since: float) -> Mapping[str, str] | None:
+        """Return the collection's name by index, None if that was not read since a moment of time.monotonic()."""
+        return self._names if self._names_read_at > since else None
 
-    def look_up_names(self, store: StoreReader) -> Mapping[str, str]:
-        """Return the name to read each index's collection by, read from the store now. An empty index is left out.
+    def read_names(self, store: StoreReader, since: float) -> Mapping[str, str]:
+        """Return the name to read each index's collection by, without empty indexes, unless it was read since.
 
         That is the alias for a collection that the API key does not list. Raises what the store raises.
         """
+        if (known := self.names(since)) is not None:
+            return known
         began = time.monotonic()
         aliases = store.aliases()
         live = {
@@ -84,16 +77,15 @@ class LiveCollections:
             if _may_exist(store, aliases, alias)
         }
         self._names = names = live | self._pinned
-        if store.embedded:
-            self._confirm(store, names, began)
+        if store.embedded:  # it has the metadata at hand
+            for index, (_, loaded, metadata) in self._loaded.copy().items():
+                with suppress(StoreError):  # a search of the index says so
+                    if names.get(index) == loaded.collection and store.metadata(loaded.collection) == metadata:
+                        self._loaded[index] = began, loaded, metadata
         self._names_read_at = began
         return names
 
-    def name(self, index: str) -> str | None:
-        """Return the collection's name as of the last look-up."""
-        return self._names.get(index)
-
-    def cached(self, index: str, collection: str) -> LiveCollection | None:
+    def cached(self, index: str, collection: str | None) -> LiveCollection | None:
         """Return what is known of an index's collection, or None if it must be loaded."""
         known = self._loaded.get(index)
         if known is None or known[0] < self._names_read_at or known[1].collection != collection:
@@ -101,7 +93,7 @@ class LiveCollections:
         return known[1]
 
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
-        """Read from a collection's metadata which model made it, and whether its documents have groups.
+        """Read from a collection's metadata which model made it, and whether its documents have groups; prepare it.
 
         Raises StoreError if the collection was moved to another store, and what the store raises.
         """
@@ -112,19 +104,20 @@ class LiveCollections:
         _check_here(index, metadata)
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
-        if identity is not None and identity.fingerprint != fingerprint:
-            identity = None
+        if identity is None or identity.fingerprint != fingerprint:
+            raise StoreError(f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`")
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         calibration = Calibration.from_metadata(metadata.get(CALIBRATION), words=bm25 is not None)
         live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted)
+        store.prepare(collection)
         self._loaded[index] = began, live, metadata
         return live
 
-    def forget(self, index: str | None = None) -> None:
-        """Drop the cached metadata of an index, or of all, so that it is loaded again when needed."""
-        for name in [index] if index else list(self._loaded):
+    def forget(self, indexes: Iterable[str] | None = None) -> None:
+        """Drop the cached metadata of some indexes, or of all, so that it is loaded again when needed."""
+        for name in list(self._loaded) if indexes is None else indexes:
             self._loaded.pop(name, None)
 
     def fingerprints(self) -> set[str] | None:
@@ -132,13 +125,6 @@ class LiveCollections:
         loaded = self._loaded.copy()
         complete = self._names.keys() <= loaded.keys()
         return {live.fingerprint for _, live, _ in loaded.values()} if complete else None
-
-    def _confirm(self, store: StoreReader, names: Mapping[str, str], now: float) -> None:
-        """Note of each collection whose metadata are what they were that it was read now."""
-        for index, (_, live, metadata) in self._loaded.copy().items():
-            with suppress(StoreError):  # a search of the index says so
-                if names.get(index) == live.collection and store.metadata(live.collection) == metadata:
-                    self._loaded[index] = now, live, metadata
 
 
 def _check_here(index: str, metadata: Mapping[str, Any]) -> None:

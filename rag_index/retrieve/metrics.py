@@ -46,7 +46,7 @@ class StageMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsSnapshot:
+class MetricsSnapshot(Collector):
     """The measurements of a Retriever so far.
 
     `stages` has embed, fuse, rerank (if there is a reranker) and total; `indexes` the response times of each index;
@@ -72,32 +72,21 @@ class MetricsSnapshot:
     def to_prometheus(self) -> str:
         """Return the snapshot in Prometheus' text format 0.0.4: two summaries (in seconds) and three counters."""
         registry = CollectorRegistry()
-        registry.register(_SnapshotCollector(self))
+        registry.register(self)
         return generate_latest(registry).decode()
 
-
-class _SnapshotCollector(Collector):
-    """A snapshot as metrics of prometheus_client, whose own Summary has no quantiles."""
-
-    def __init__(self, snapshot: MetricsSnapshot) -> None:
-        self._snapshot = snapshot
-
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot
-        yield _summary("rag_index_search_seconds", "Time of a search stage.", "stage", snapshot.stages)
-        yield _summary("rag_index_search_index_seconds", "Response time of an index.", "index", snapshot.indexes)
-        errors = CounterMetricFamily(
-            "rag_index_search_errors", "Searches that an index failed to answer.", labels=["index"]
-        )
-        for index, count in snapshot.errors.items():
+        """Yield the metrics as prometheus_client takes them, whose own Summary has no quantiles."""
+        yield _summary("rag_index_search_seconds", "Time of a search stage.", "stage", self.stages)
+        yield _summary("rag_index_search_index_seconds", "Response time of an index.", "index", self.indexes)
+        failed = "Searches that an index failed to answer."
+        errors = CounterMetricFamily("rag_index_search_errors", failed, labels=["index"])
+        for index, count in self.errors.items():
             errors.add_metric([index], count)
         yield errors
-        yield CounterMetricFamily(
-            "rag_index_query_vectors", "Query vectors that searches needed.", value=snapshot.vectors_asked
-        )
-        yield CounterMetricFamily(
-            "rag_index_query_embeds", "Query vectors that had to be embedded.", value=snapshot.vectors_made
-        )
+        needed, embedded = "Query vectors that searches needed.", "Query vectors that had to be embedded."
+        yield CounterMetricFamily("rag_index_query_vectors", needed, value=self.vectors_asked)
+        yield CounterMetricFamily("rag_index_query_embeds", embedded, value=self.vectors_made)
 
 
 class Metrics:
@@ -130,15 +119,11 @@ class Metrics:
                 else:
                     self._indexes.setdefault(name, _Histogram()).add(seconds)
 
-    def count_vector_asked(self) -> None:
-        """Count a query vector that a search needed."""
+    def count_vector(self, *, made: bool) -> None:
+        """Count a query vector that a search needed, and whether it has to be embedded."""
         with self._lock:
             self._vectors_asked += 1
-
-    def count_vector_made(self) -> None:
-        """Count a query vector that has to be embedded."""
-        with self._lock:
-            self._vectors_made += 1
+            self._vectors_made += made
 
     def snapshot(self) -> MetricsSnapshot:
         """Return all measurements so far."""

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from rag_index.embedders.bm25 import is_compound_name
+from rag_index.documents.vectors import SparseVector
+from rag_index.embedders.bm25 import Bm25Encoder, is_compound_name
 from rag_index.errors import SettingsError
 from rag_index.retrieve.access import caller_groups
+from rag_index.retrieve.concurrency import Deadline
 from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.stores import NO_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.access import CallerGroups, Groups
     from rag_index.retrieve.filters import Filter
+    from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
     from rag_index.stores import Condition, WordCounts
+
+Fusion = Literal["auto", "rank", "score"]
 
 MAX_HITS = 1000
 CHUNKS_PER_DOCUMENT = 3
@@ -28,20 +36,36 @@ MIN_READ = 50
 """Candidates read at least, and compared by soft match."""
 
 
+class SearchOptions(TypedDict, total=False):
+    """The arguments of `Retriever.search` besides the query: what each of them means is said there."""
+
+    indexes: Sequence[str] | None
+    limit: int
+    filter: Filter | None
+    groups: Groups
+    timeout: float | None
+    fusion: Fusion | None
+    dense_weight: float | None
+    rerank: bool | None
+    after: str | None
+    max_age: float | str | None
+    min_score: float | None
+    collapse: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
 
     With a `dense_weight` of 1, words are not searched for. `name` says that the query is one compound name, and that
     neither the caller nor the settings chose a weight: source code is then searched with `fusion.NAME_WEIGHT`.
-    Without `payloads`, the candidates of a hybrid search come without theirs: `fan_out.load_payloads` reads those of
-    the best.
+    Without `payloads`, the candidates of a hybrid search come without theirs, and those of the best are read.
     """
 
     text: str
     limit: int
     conditions: tuple[Condition, ...]
-    timeout: float
+    deadline: Deadline
     dense_weight: float = 1.0
     name: bool = False
     groups: CallerGroups = frozenset()
@@ -57,39 +81,71 @@ class Question:
 
 @dataclass(slots=True)
 class IndexAnswer:
-    """The answer of one index: its candidates in any order, or an error.
+    """The candidates of one index, in any order.
 
-    `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
-    (`hybrid`), every candidate has both scores, the one by words with the `idf` of all indexes asked. `whole` says that
-    the candidates have their payloads, and belong to as many documents as wanted, if there are so many. `until` is the
-    moment by which the whole search has to end, of time.monotonic(). `commits` is the number of the last commit that
-    the search saw; None if it saw all.
+    If it is searched by words too (`hybrid`), every candidate has both scores, the one by words with the inverse
+    document frequency in all the indexes asked.
     """
 
     index: str
-    points: list[StoredPoint] = field(default_factory=list)
-    hybrid: bool = False
-    whole: bool = True
-    live: LiveCollection | None = None
-    seconds: float = 0.0
+    live: LiveCollection
+    """The collection that is searched."""
+    own: tuple[Condition, ...]
+    """The conditions that the settings and the caller's groups add."""
+    hybrid: bool
     counts: WordCounts = NO_WORDS
     """The words of the query as the index counts them."""
-    idf: Mapping[int, float] = field(default_factory=dict)
-    """The inverse document frequency of each word of the query, in the indexes asked together."""
-    until: float = 0.0
+    points: list[StoredPoint] = field(default_factory=list)
+    whole: bool = True
+    """Whether the points came with their payloads."""
+    limit: int = 0
+    """How many points were asked for by each vector."""
     commits: int | None = None
-    error: Exception | None = None
+    """The number of the last commit that the search saw; None if it saw all."""
+    seconds: float = 0.0
+    """How long the search took."""
+
+    def words(self, text: str) -> SparseVector:
+        """Return the words of a text as the collection has them."""
+        return Bm25Encoder(self.live.bm25).query(text) if self.live.bm25 else SparseVector((), ())
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an error."""
+
+    question: Question
+    indexes: list[str]
+    answers: dict[str, IndexAnswer] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """The vector of the question, by the fingerprint of the model."""
+    idf: Mapping[int, float] = field(default_factory=dict)
+    """The inverse document frequency of each word of the question, in the indexes together."""
+    scoring: Mapping[str, Scoring] = field(default_factory=dict)
+    embed_seconds: float = 0.0
+
+    @property
+    def answered(self) -> list[IndexAnswer]:
+        """Return the answers in the order in which the indexes were asked."""
+        return [self.answers[index] for index in self.indexes if index in self.answers]
+
+    def fail(self, index: str, error: Exception) -> None:
+        """Take an error for the answer of an index."""
+        self.errors[index] = error
+        self.answers.pop(index, None)
 
 
 def make_question(
     settings: Settings,
     query: str,
+    *,
     indexes: Sequence[str] | None,
     limit: int,
-    given: Filter | None,
-    timeout: float | None,
-    dense_weight: float | None,
     groups: Groups,
+    given: Filter | None = None,
+    timeout: float | None = None,
+    dense_weight: float | None = None,
 ) -> tuple[Question, list[str] | None]:
     """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
 
@@ -111,5 +167,6 @@ def make_question(
     retrieve = settings.retrieve
     weight = settings.dense_weight if dense_weight is None else dense_weight
     name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
-    question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, name, caller_groups(groups))
+    deadline = Deadline.after(timeout or retrieve.timeout)
+    question = Question(query, limit, conditions, deadline, weight, name, caller_groups(groups))
     return question, [index.name for index in searched] if indexes else None

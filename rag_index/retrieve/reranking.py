@@ -5,18 +5,17 @@ It never costs an answer: if it is late or fails, the hits stay in the order tha
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import names_of
 from rag_index.errors import RerankerError
-from rag_index.retrieve.concurrency import result_of
+from rag_index.retrieve.concurrency import Deadline, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,15 +29,6 @@ MAX_LOAD_SECONDS = 300.0
 """How long loading the model may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reranked:
-    """The hits in their new order; if there is an `error`, in their old one."""
-
-    hits: list[SearchHit]
-    seconds: float = 0.0
-    error: str = ""
-
-
 class Reranking:
     """A reranker in a thread of its own. It is opened when it is first needed. Safe to use from any event loop."""
 
@@ -49,34 +39,31 @@ class Reranking:
         self._thread = ThreadPoolExecutor(1, "rag-index-rerank")
         self._reranker: Reranker | None = None
 
-    async def rerank(self, query: str, hits: list[SearchHit], *, until: float, timeout: float) -> Reranked:
-        """Order the best hits by how well they fit the query; the others follow as they are.
+    async def rerank(self, query: str, hits: list[SearchHit], deadline: Deadline) -> tuple[list[SearchHit], str, float]:
+        """Return the hits, those that fit the query best first, with the seconds that took; raise nothing.
 
-        `until` is the moment by which it must be done, of time.monotonic(), and `timeout` the time limit of the search
-        that set it. Loading the model does not count. Raises nothing.
+        Hits beyond the `top` follow as they are. If the text, which is else empty, says what went wrong, so do all.
+        Loading the model does not count for the deadline.
         """
-        abandoned, began = threading.Event(), time.perf_counter()
+        abandoned, began, error = threading.Event(), time.perf_counter(), ""
         try:
-            until += await self.load()
+            deadline.at += await self.load()
             began = time.perf_counter()
             call = self._thread.submit(self._scores, query, [_text(hit) for hit in hits[: self.top]], abandoned)
-            scores = await asyncio.wait_for(result_of(call), until - time.monotonic())
-        except TimeoutError:
-            return Reranked(hits, time.perf_counter() - began, f"timed out after {timeout:g} s")
+            scores = await deadline.wait_for(result_of(call))
+            scored = [replace(hit, rerank_score=score) for hit, score in zip(hits, scores, strict=False)]
+            hits = [*sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0)), *hits[len(scored) :]]
         except Exception as exc:  # noqa: BLE001 - whatever it is, the hits are there
-            return Reranked(hits, time.perf_counter() - began, " ".join(str(exc).split()) or type(exc).__name__)
+            error = " ".join(str(exc).split()) or type(exc).__name__
         finally:
             abandoned.set()
-        scored = [replace(hit, rerank_score=score) for hit, score in zip(hits, scores, strict=False)]
-        best_first = sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0))
-        return Reranked([*best_first, *hits[len(scored) :]], time.perf_counter() - began)
+        return hits, error, time.perf_counter() - began
 
     async def load(self) -> float:
         """Open the reranker if it is not open, and return the seconds that took. Raises what opening raises."""
-        if self._reranker is not None:
-            return 0.0
         began = time.monotonic()
-        await asyncio.wait_for(result_of(self._thread.submit(self._load)), MAX_LOAD_SECONDS)
+        if self._reranker is None:
+            await Deadline.after(MAX_LOAD_SECONDS).wait_for(result_of(self._thread.submit(self._load)))
         return time.monotonic() - began
 
     def close(self) -> None:

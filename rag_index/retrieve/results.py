@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import key_parts, point_id, possible_keys
 from rag_index.documents.layout import LINK, PART, TITLE
-from rag_index.errors import RagIndexError, SettingsError
+from rag_index.errors import RagIndexError, SettingsError, StoreError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
+from rag_index.settings.index import CHUNK_FIELD, CODE
+from rag_index.stores import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import IndexSettings
-    from rag_index.stores import Condition, StoreReader
+    from rag_index.stores import StoreReader
 
 MAX_FACET_VALUES = 100
 """Values of a field that each index is asked for: those of several indexes are added up."""
@@ -87,9 +89,7 @@ class SearchHit:
             "chunk": self.chunk,
             "total_chunks": self.total_chunks,
             "payload": dict(self.payload),
-            **heading(self.title, self.link),
-            **({"part": dict(self.part)} if self.part else {}),
-            **({"folded": self.folded} if self.folded else {}),
+            **_given(title=self.title, link=self.link, part=dict(self.part), folded=self.folded),
         }
         if explain:
             plain |= {
@@ -140,21 +140,19 @@ class SearchResult:
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
-        plain: dict[str, Any] = {"hits": [hit.to_json(explain=explain) for hit in self.hits]}
-        if self.nothing_fits:
-            plain["nothing_fits"] = True
-        if self.corrected:
-            plain["corrected"] = dict(self.corrected)
-        plain["as_of"] = {index: one.to_json() for index, one in self.as_of.items()}
-        if self.errors:
-            plain["errors"] = dict(self.errors)
-        if self.rerank_error:
-            plain["rerank_error"] = self.rerank_error
+        plain = {
+            "hits": [hit.to_json(explain=explain) for hit in self.hits],
+            **_given(nothing_fits=self.nothing_fits, corrected=dict(self.corrected)),
+            "as_of": {index: one.to_json() for index, one in self.as_of.items()},
+            **_given(errors=dict(self.errors), rerank_error=self.rerank_error),
+        }
         if explain:
-            plain["timings_ms"] = {name: round(value, 3) for name, value in self.timings_ms.items()}
-            plain["fusion"] = self.fusion
-            plain["dense_weight"] = self.dense_weight
-            plain["collections"] = dict(self.collections)
+            plain |= {
+                "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
+                "fusion": self.fusion,
+                "dense_weight": self.dense_weight,
+                "collections": dict(self.collections),
+            }
             if self.reranked or self.rerank_error:
                 plain["reranked"] = self.reranked
         return plain
@@ -190,15 +188,10 @@ class Document:
             "index": self.index,
             "document_id": self.document_id,
             "payload": dict(self.payload),
-            **heading(self.title, self.link),
+            **_given(title=self.title, link=self.link),
             "chunks": [
-                {
-                    "chunk": chunk.chunk,
-                    "text": chunk.text,
-                    **({"payload": dict(chunk.payload)} if chunk.payload else {}),
-                    **({"part": dict(chunk.part)} if chunk.part else {}),
-                }
-                for chunk in self.chunks
+                {"chunk": one.chunk, "text": one.text, **_given(payload=dict(one.payload), part=dict(one.part))}
+                for one in self.chunks
             ],
             "as_of": self.as_of.to_json(),
         }
@@ -231,7 +224,7 @@ class Facets:
             name: [{"value": value, "documents": count} for value, count in values.items()]
             for name, values in self.fields.items()
         }
-        return {"fields": fields, **({"errors": dict(self.errors)} if self.errors else {})}
+        return {"fields": fields, **_given(errors=dict(self.errors))}
 
 
 def facet_fields(indexes: Sequence[IndexSettings], fields: Sequence[str] | None) -> dict[str, list[str]]:
@@ -248,6 +241,26 @@ def facet_fields(indexes: Sequence[IndexSettings], fields: Sequence[str] | None)
                 f"ask for {', '.join(known) or 'none'}"
             )
     return {index: [name for name in names if fields is None or name in fields] for index, names in found.items()}
+
+
+def count_values(
+    store: StoreReader, collection: str, index: IndexSettings, fields: Sequence[str], conditions: Sequence[Condition]
+) -> dict[str, dict[str, int]]:
+    """Return the most frequent values of each field, with about how many documents have each. Raises what a store does.
+
+    A document counts by its first chunk; of source code, each chunk does, since fields are those of a definition.
+    """
+    first = () if index.kind == CODE else (Condition(CHUNK_FIELD, "eq", 0),)
+    found = {}
+    for name in fields:
+        try:
+            found[name] = store.facet(collection, name, limit=MAX_FACET_VALUES, conditions=(*conditions, *first))
+        except StoreError as exc:
+            if name in (store.metadata(collection).get("payload_indexes") or {}):
+                raise
+            missing = f"field {name} has no keyword index yet: run `rag-index index {index.name}`, which makes it"
+            raise StoreError(missing) from exc
+    return found
 
 
 def read_document(
@@ -306,9 +319,9 @@ def _document(index: str, document_id: str, collection: str, points: Sequence[St
     return Document(index, document_id, chunks, shared, collection, ours.get(TITLE, ""), ours.get(LINK, ""))
 
 
-def heading(title: str, link: str) -> dict[str, str]:
-    """Return title and link of a document for JSON, as far as it has them."""
-    return {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
+def _given(**values: Any) -> dict[str, Any]:
+    """Return what there is to say for JSON: values that are neither empty nor 0."""
+    return {name: value for name, value in values.items() if value}
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.embedders.bm25 import Bm25Model
-    from rag_index.retrieve.question import IndexAnswer
+    from rag_index.retrieve.question import Asked, IndexAnswer
     from rag_index.stores import WordCounts
 
 WEIGHT = 0.6
@@ -67,17 +67,16 @@ def _idf(points: int, having: int) -> float:
     return math.log((max(points - having, 0) + 0.5) / (having + 0.5) + 1)
 
 
-def add_soft_match(query: str, answers: Sequence[IndexAnswer]) -> None:
-    """Give the candidates of hybrid answers that have their texts the score of soft match."""
+def add_soft_match(asked: Asked) -> None:
+    """Give the candidates of hybrid answers the score of soft match, as far as they have their texts."""
     by_model: dict[Bm25Model, list[IndexAnswer]] = {}
-    for answer in answers:
-        if answer.hybrid and answer.live and answer.live.bm25:
+    for answer in asked.answered:
+        if answer.hybrid and answer.live.bm25:
             by_model.setdefault(answer.live.bm25, []).append(answer)
     for model, some in by_model.items():
-        idf = {word: value for answer in some for word, value in answer.idf.items()}
         words = {
-            word: max(idf.get(dimension, 1.0) for dimension in dimensions)
-            for word, dimensions in Bm25Encoder(model).words(query).items()
+            word: max(asked.idf.get(dimension, 1.0) for dimension in dimensions)
+            for word, dimensions in Bm25Encoder(model).words(asked.question.text).items()
         }
         texts = [point.payload.get(RESERVED_KEY, {}).get("text", "") for answer in some for point in answer.points]
         found = iter(soft_scores(words, texts, identifiers=model.identifiers))
@@ -96,7 +95,11 @@ def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers
     if not words or not texts:
         return [0.0] * len(texts)
     table = _table()
-    asked = [(ids, weight) for word, weight in words.items() for ids in table.words(word, identifiers=identifiers)]
+    asked = [
+        (table.tokens(part), weight)
+        for word, weight in words.items()
+        for part in table.words(word, identifiers=identifiers)
+    ]
     found = [table.text(text, identifiers) for text in texts]
     filled = [tokens for tokens, _ in found if len(tokens)]
     if not asked or not filled:
@@ -110,7 +113,7 @@ def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers
 
 def count_tokens(word: str) -> int:
     """Return of how many tokens of the local embedder a word consists: a frequent one is a token of its own."""
-    return len(_table().words(word, identifiers=False)[0])
+    return len(_table().tokens(word))
 
 
 def _length_norm(words: int) -> float:
@@ -118,31 +121,27 @@ def _length_norm(words: int) -> float:
 
 
 class _TokenTable:
-    """The local embedder's tokens with their vectors (32 MB), and the tokens of words and texts that were seen."""
+    """The local embedder's tokens with their vectors (32 MB), and the tokens (at least one) of words that were seen."""
 
     def __init__(self) -> None:
         self._tokenizer, self._vectors = load_table()
         self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
-        self._known: dict[str, tuple[int, ...]] = {}
+        self.tokens = lru_cache(MAX_WORDS)(self._tokens)
         self.text = lru_cache(MAX_TEXTS)(self._text)
 
-    def words(self, text: str, *, identifiers: bool) -> list[tuple[int, ...]]:
-        """Return the tokens of each word of a text, at least one."""
-        known = self._known
-        if len(known) > MAX_WORDS:
-            known = self._known = {}
+    def words(self, text: str, *, identifiers: bool) -> list[str]:
+        """Return the words of a text."""
         text = text[:MAX_CHARS]
-        words = _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_CHARS)
-        for word in words:
-            if word not in known:
-                ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
-                known[word] = tuple(min(token, len(self._vectors) - 1) for token in ids or [0])
-        return [known[word] for word in words]
+        return _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_CHARS)
+
+    def _tokens(self, word: str) -> tuple[int, ...]:
+        ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
+        return tuple(min(token, len(self._vectors) - 1) for token in ids or [0])
 
     def _text(self, text: str, identifiers: bool) -> tuple[NDArray[np.intp], int]:
         """Return the distinct tokens of a text, and the number of its words."""
         words = self.words(text, identifiers=identifiers)
-        return np.array(sorted(set().union(*words)), dtype=np.intp), len(words)
+        return np.array(sorted(set().union(*map(self.tokens, set(words)))), dtype=np.intp), len(words)
 
     def cosines(self, tokens: Sequence[int], texts: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
         """Return the best cosine of each token with any token of each text, shape (texts, tokens)."""

@@ -11,28 +11,22 @@ of the same meaning. Nor is a word with digits.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-import time
 import unicodedata
 from collections import Counter
-from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.layout import TITLE
 from rag_index.embedders.bm25 import Bm25Encoder, names_of, split_identifiers
-from rag_index.errors import RagIndexError
 from rag_index.retrieve.soft_match import count_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from rag_index.embedders.bm25 import Bm25Model
-    from rag_index.retrieve.fan_out import FanOut
-    from rag_index.retrieve.question import IndexAnswer, Question
+    from rag_index.retrieve.question import IndexAnswer
+    from rag_index.stores import StoreReader
 
 MIN_LETTERS, MAX_LETTERS = 5, 30
 """A shorter word has too many others at one edit, and a longer one is no word."""
@@ -45,42 +39,20 @@ SAMPLE = 20
 _ACCENTS, _LETTERS = re.compile("[\u0300-\u036f]"), re.compile(r"[^\W\d_]+")
 
 
-async def ask_corrected(
-    fan_out: FanOut, question: Question, indexes: Sequence[str] | None
-) -> tuple[Question, list[IndexAnswer], float]:
-    """Ask the indexes, and ask again with corrected words if no index has some of those of the question.
-
-    Return the question that the answers belong to, the answers, and the seconds that embedding took. If the correction
-    fails or costs an answer, they are those of the question as it was. Raises as `FanOut.ask`.
-    """
-    answers, seconds = await fan_out.ask(question, indexes)
-    answered = [answer for answer in answers if answer.error is None]
-    counted = [(answer, answer.live.bm25) for answer in answered if answer.hybrid and answer.live and answer.live.bm25]
-    missing = missing_words(question.text, counted)
-    if not missing:
-        return question, answers, seconds
-    try:
-        corrected = await _corrected(fan_out, question, counted, missing)
-        left = min(answer.until for answer in answered) - time.monotonic()
-        if not corrected or left <= 0:
-            return question, answers, seconds
-        text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
-        again, more = await fan_out.ask(replace(question, text=text, timeout=left), indexes)
-    except RagIndexError:
-        return question, answers, seconds
-    if sum(answer.error is None for answer in again) < len(answered):
-        return question, answers, seconds
-    return replace(question, text=text, corrected=corrected), again, seconds + more
-
-
-def missing_words(text: str, counted: Sequence[tuple[IndexAnswer, Bm25Model]]) -> list[str]:
+def missing_words(text: str, answers: Iterable[IndexAnswer]) -> list[str]:
     """Return the words of a query, in order, that none of these indexes has and that may be typing errors."""
     missing: dict[str, bool] = {}
-    for answer, model in counted:
-        for word, own in Bm25Encoder(model).words(text).items():
+    for answer in answers:
+        for word, own in Bm25Encoder(answer.live.bm25).words(text).items() if answer.live.bm25 else ():
             if MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha():
                 missing[word] = missing.get(word, True) and not any(answer.counts.having.get(one) for one in own)
     return [word for word, is_missing in missing.items() if is_missing]
+
+
+def possible_spellings(missing: Sequence[str]) -> dict[str, list[str]]:
+    """Return the spellings at one edit of those words that have no token of their own, which may load the tokens."""
+    errors = [word for word in missing if min(count_tokens(word), count_tokens(word.lower())) > 1]
+    return {word: spellings(word.lower()) for word in errors[:MAX_WORDS]}
 
 
 def spellings(word: str) -> list[str]:
@@ -98,44 +70,18 @@ def spellings(word: str) -> list[str]:
     return [one for one in dict.fromkeys(found) if one != word]
 
 
-async def _corrected(
-    fan_out: FanOut,
-    question: Question,
-    counted: Sequence[tuple[IndexAnswer, Bm25Model]],
-    missing: Sequence[str],
-) -> Mapping[str, str]:
-    """Return for each typing error the spelling that most chunks have which the caller may see; {} if there is none."""
-    made = await asyncio.to_thread(_possible, missing)
-    every = list(dict.fromkeys(spelling for some in made.values() for spelling in some))
-    if not every:
-        return {}
-    counting = [_count(fan_out, question, answer, model, every) for answer, model in counted]
-    counts = sum((Counter(one) for one in await asyncio.gather(*counting)), Counter[str]())
-    return {
-        word: _in_case_of(word, max(known, key=lambda spelling: (counts[spelling], -count_tokens(spelling))))
-        for word, some in made.items()
-        if (known := [spelling for spelling in some if counts[spelling]])
-    }
-
-
-def _possible(words: Sequence[str]) -> dict[str, list[str]]:
-    """Return the spellings at one edit of those words that have no token of their own, which may load the tokens."""
-    errors = [word for word in words if min(count_tokens(word), count_tokens(word.lower())) > 1]
-    return {word: spellings(word.lower()) for word in errors[:MAX_WORDS]}
-
-
-async def _count(
-    fan_out: FanOut, question: Question, answer: IndexAnswer, model: Bm25Model, words: Sequence[str]
-) -> dict[str, int]:
+def count_spellings(store: StoreReader, answer: IndexAnswer, words: Sequence[str]) -> dict[str, int]:
     """Return in about how many chunks of an index each of these words stands, at least 1 for one that is there.
 
     Some of the chunks that have its stem are read: "holdes" has the stem of "hold", and is none of its forms.
     """
-    stems = await asyncio.to_thread(_stems, model, words)
-    places = await fan_out.find_words(question, answer, sorted(set().union(*stems.values())))
+    live = answer.live
+    stems = {word: set(answer.words(word).indices) for word in words}
+    places = store.find_words(live.collection, sorted(set().union(*stems.values())), answer.own)
     samples = {stem: ids[:SAMPLE] for stem, ids in places.items()}
-    payloads = await fan_out.payloads(question, answer, sorted(set().union(*samples.values())))
-    texts = {one: _words_of(payload, model) for one, payload in payloads.items()}
+    points = store.retrieve(live.collection, sorted(set().union(*samples.values())), conditions=answer.own)
+    identifiers = live.bm25 is not None and live.bm25.identifiers
+    texts = {point.id: _words_of(point.payload, identifiers=identifiers) for point in points}
     counts: dict[str, int] = {}
     for word, own in stems.items():
         plain = _plain(word)
@@ -145,21 +91,26 @@ async def _count(
     return counts
 
 
+def chosen_spellings(possible: Mapping[str, Sequence[str]], counts: Iterable[Mapping[str, int]]) -> dict[str, str]:
+    """Return for each typing error the spelling that most chunks have, as the indexes counted them, if one has any."""
+    total = sum(map(Counter, counts), Counter[str]())
+    return {
+        word: _in_case_of(word, max(known, key=lambda spelling: (total[spelling], -count_tokens(spelling))))
+        for word, some in possible.items()
+        if (known := [spelling for spelling in some if total[spelling]])
+    }
+
+
 def _in_case_of(typed: str, word: str) -> str:
     """Return a word of small letters in the case of another: embedders take a name for something else than a word."""
     return word.upper() if typed.isupper() else word.capitalize() if typed[0].isupper() else word
 
 
-def _stems(model: Bm25Model, words: Sequence[str]) -> dict[str, set[int]]:
-    encoder = Bm25Encoder(model)
-    return {word: set(encoder.query(word).indices) for word in words}
-
-
-def _words_of(payload: Mapping[str, Any], model: Bm25Model) -> set[str]:
+def _words_of(payload: Mapping[str, Any], *, identifiers: bool) -> set[str]:
     """Return the words by which a chunk is found, as they are written but for case and accents."""
     ours = payload.get(RESERVED_KEY, {})
     text = "\n".join([names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))])
-    return set(_LETTERS.findall(_plain(split_identifiers(text) if model.identifiers else text)))
+    return set(_LETTERS.findall(_plain(split_identifiers(text) if identifiers else text)))
 
 
 def _plain(text: str) -> str:

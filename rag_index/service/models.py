@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
-from rag_index.retrieve.filters import parse_filters
+from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.retrieve.results import MAX_FACET_VALUES
 from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
@@ -104,7 +104,7 @@ class SearchQuery(_Search):
 
     def options(self) -> dict[str, Any]:
         """Return the options of the search that this asks for."""
-        return {**super().options(), "filter": parse_filters(self.filter)}
+        return {**super().options(), "filter": conditions_of(self.filter)}
 
 
 class FacetsBody(BaseModel):

@@ -21,7 +21,7 @@ import numpy as np
 
 from rag_index.embedders import open_embedder
 from rag_index.errors import ModelMissing, RerankerError, TextTooLong
-from rag_index.rerankers.models import CrossEncoderReranker, LateInteractionReranker, load_reranker
+from rag_index.rerankers import ModelReranker
 from rag_index.settings import EmbedderSettings
 
 TEXTS = [f"The printer on floor {number} does not print " + "any more " * (number % 20) for number in range(80)]
@@ -59,20 +59,19 @@ def check_reranker(model: str) -> None:
     folder = tempfile.mkdtemp()
     made = CrossEncoder(model, num_labels=1, device="cpu")
     made.save_pretrained(folder)
-    reranker = load_reranker(folder, "cpu")
-    assert isinstance(reranker, CrossEncoderReranker)
+    reranker = ModelReranker(folder, "cpu")
     scores = reranker.score("printer", TEXTS)
     expected = made.predict([("printer", text) for text in TEXTS], show_progress_bar=False)
     assert np.abs(np.array(scores) - expected).max() < 1e-5
     assert len(set(scores)) > 1
     assert abs(reranker.score("printer", ["word " * 5000])[0]) < 100
     reranker.close()
-    assert "nothing-here" in raised(RerankerError, lambda: CrossEncoderReranker(f"{model}/nothing-here", "cpu"))
-    assert "set [embedder] device" in raised(RerankerError, lambda: CrossEncoderReranker(folder, "cuda"))
+    assert "nothing-here" in raised(RerankerError, lambda: ModelReranker(f"{model}/nothing-here", "cpu"))
+    assert "set [embedder] device" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
     check_search(model, folder, made)
     two = tempfile.mkdtemp()
     CrossEncoder(model, num_labels=2, device="cpu").save_pretrained(two)
-    assert "gives 2 numbers" in raised(RerankerError, lambda: CrossEncoderReranker(two, "cpu"))
+    assert "gives 2 numbers" in raised(RerankerError, lambda: ModelReranker(two, "cpu"))
 
 
 def check_late_interaction(model: str) -> None:
@@ -81,8 +80,7 @@ def check_late_interaction(model: str) -> None:
 
     made, folder = MultiVectorEncoder(model, device="cpu"), tempfile.mkdtemp()  # its last layer has random weights
     made.save_pretrained(folder)
-    reranker = load_reranker(folder, "cpu")
-    assert isinstance(reranker, LateInteractionReranker)
+    reranker = ModelReranker(folder, "cpu")
     scores = reranker.score("the printer is broken", TEXTS)
     expected = made.similarity(made.encode_query(["the printer is broken"]), made.encode_document(TEXTS))[0]
     assert np.abs(np.array(scores) - expected.numpy()).max() < 1e-4
@@ -92,9 +90,9 @@ def check_late_interaction(model: str) -> None:
     reranker.close()
     marked = Path(folder, "config_sentence_transformers.json")
     marked.write_text(marked.read_text().replace("MultiVectorEncoder", "ColBERT"))  # as PyLate writes it
-    assert isinstance(load_reranker(folder, "cpu"), LateInteractionReranker)
-    assert "set [embedder] device" in raised(RerankerError, lambda: load_reranker(folder, "cuda"))
-    assert "nothing-here" in raised(RerankerError, lambda: load_reranker(f"{model}/nothing-here", "cpu"))
+    assert ModelReranker(folder, "cpu").score("the printer is broken", TEXTS) == scores
+    assert "set [embedder] device" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
+    assert "nothing-here" in raised(RerankerError, lambda: ModelReranker(f"{model}/nothing-here", "cpu"))
 
 
 def check_search(model: str, reranker: str, made: Any) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.evaluation import gate
-from rag_index.evaluation.evaluate import Wanted, ask
+from rag_index.evaluation.asking import ask_indexes
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.stores import open_store
 from tests.retrieve.desk import Desk
@@ -34,7 +34,5 @@ def test_the_gate_finds_documents_whoever_they_are_for(desk):
 
 
 def test_an_evaluation_finds_documents_whoever_they_are_for(desk):
-    (asked,) = ask(desk.settings, [Wanted("mailbox full", {("comments", "2"): 1})], ["comments"], 10)
-    assert asked.candidates is not None
-    found = {point.payload["_rag"]["document_id"] for one in asked.candidates.answers for point in one.points}
-    assert found == {"1", "2"}
+    (found,) = ask_indexes(desk.settings, ["mailbox full"], ["comments"], 10)
+    assert found.documents() == {("comments", "1"), ("comments", "2")}

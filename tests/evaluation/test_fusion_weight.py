@@ -33,24 +33,18 @@ def test_a_better_weight_is_found_and_its_gain_is_the_held_out_one():
 
 
 def test_luck_is_not_taken_for_a_gain():
-    choices = [choose_weight(measures(seed), 0.4, "nDCG@10") for seed in range(60)]
-    assert sum(one.worthwhile for one in choices) <= 4
-    assert np.mean([one.gain.mean for one in choices]) == pytest.approx(0, abs=0.015)
+    choices = [choose_weight(measures(seed), 0.4, "nDCG@10") for seed in range(40)]
+    assert sum(one.worthwhile for one in choices) <= 3
+    assert np.mean([one.gain.mean for one in choices]) == pytest.approx(0, abs=0.02)
 
 
 def test_where_no_weight_matters_the_present_one_stays():
     for present in (0.4, 0.37, 0.0, 1.0):
         found = choose_weight(lambda _: [1.0, 0.0] * 20, present, "recall@10")
         assert found.best_weight == pytest.approx(present, abs=0.026)
-        assert not found.worthwhile
-        assert (found.gain.low, found.gain.high) == (0, 0)
-
-
-def test_a_peak_of_one_weight_alone_is_not_chosen():
-    found = choose_weight(lambda weight: [{0.2: 0.6, 0.65: 0.5, 0.7: 0.55, 0.75: 0.5}.get(weight, 0.3)] * 40, 0.4, "x")
-    assert found.best_weight == 0.7
-
-
-def test_too_few_queries_are_refused():
+        assert (found.worthwhile, found.gain.low, found.gain.high) == (False, 0, 0)
+    peaks = {0.2: 0.6, 0.65: 0.5, 0.7: 0.55, 0.75: 0.5}
+    found = choose_weight(lambda weight: [peaks.get(weight, 0.3)] * 40, 0.4, "x")
+    assert found.best_weight == 0.7, "a peak of one weight alone is not chosen"
     with pytest.raises(SettingsError, match="a weight cannot be chosen with 19 queries: at least 20 are needed"):
         choose_weight(lambda _: [1.0] * 19, 0.4, "recall@10")

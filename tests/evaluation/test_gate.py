@@ -31,16 +31,21 @@ def changed(worse: int, better: int = 0, queries: int = 300):
     return [FOUND] * worse + [LOST] * better + rest, [LOST] * worse + [FOUND] * better + rest
 
 
-def test_three_points_of_300_queries_are_caught():
+def test_three_points_of_300_queries_are_caught_and_told():
     verdict = verdict_on(*changed(9))
-    assert not verdict.passed
-    assert verdict.search.loss == pytest.approx(0.03)
+    assert (verdict.passed, verdict.search.loss) == (False, pytest.approx(0.03))
     assert [one.query for one in verdict.search.worse] == [f"query {number}" for number in range(9)]
     assert {one.lost for one in verdict.search.worse} == {("right",)}
     refusal = verdict.refusal("p_notes__2", "notes")
     assert "recall@10 of 300 golden queries fell from 0.51" in refusal
     assert "worse: 'query 0', 'query 1', 'query 2' and 6 more" in refusal
     assert "rag-index rebuild notes --allow-loss" in refusal
+    shown = verdict_on(*changed(9, 1)).to_json()
+    keys = {"metric", "queries", "before", "after", "max_loss", "p", "passed", "better", "worse", "gone"}
+    assert shown.keys() >= keys
+    assert shown["ways"]["search"]["worse"] == 9
+    assert (shown["passed"], shown["better"], len(shown["worse"])) == (False, 1, 9)
+    assert shown["worse"][0] == {"query": "query 0", "before": 1.0, "after": 0.0, "lost": ("right",)}
 
 
 @pytest.mark.parametrize(("worse", "better"), [(0, 0), (6, 0), (9, 3), (0, 9), (40, 40), (3, 90)])
@@ -48,19 +53,14 @@ def test_a_loss_of_no_more_than_max_loss_is_let_through(worse, better):
     assert verdict_on(*changed(worse, better)).passed
 
 
-def test_with_no_loss_allowed_the_first_lost_answer_stops_the_rebuild():
-    verdict = verdict_on(*changed(1), max_loss=0)
-    assert not verdict.passed
-    assert verdict.too_few == "", "no number of queries would do"
-
-
-def test_a_loss_that_chance_explains_is_let_through_and_told():
+def test_a_loss_that_chance_explains_is_let_through_and_told_unless_none_is_allowed():
     verdict = verdict_on(*changed(30, 20))
-    assert verdict.search.loss == pytest.approx(10 / 300)
-    assert verdict.passed
+    assert (verdict.passed, verdict.search.loss) == (True, pytest.approx(10 / 300))
     chance, few = verdict.notes()
     assert chance.startswith("the gate took a loss of 0.033 for chance (p = 0.1")
     assert few.startswith("300 golden queries would not stop a loss of 0.04 (twice max_loss) 9 times in 10")
+    strict = verdict_on(*changed(1), max_loss=0)
+    assert (strict.passed, strict.too_few) == (False, ""), "no number of queries would do"
 
 
 def test_few_queries_let_a_small_loss_through_and_say_how_many_would_not():
@@ -74,12 +74,12 @@ def test_few_queries_let_a_small_loss_through_and_say_how_many_would_not():
 
 def test_what_gets_worse_never_passes_where_less_was_refused():
     """Neither more lost answers, nor fewer gained ones, nor queries that did not change turn a refusal into a pass."""
-    for queries in (100, 249, 250, 600):
-        refused = [[not verdict_on(*changed(w, b, queries)).passed for w in range(0, 50, 7)] for b in range(0, 50, 12)]
+    for queries in (100, 249, 600):
+        refused = [[not verdict_on(*changed(w, b, queries)).passed for w in range(0, 50, 12)] for b in range(0, 50, 24)]
         assert all(line == sorted(line) for line in refused), "more worse"
         assert all(column == sorted(column, reverse=True) for column in map(list, zip(*refused, strict=True)))
+        assert not verdict_on(*changed(30, 12, queries)).passed
     assert [verdict_on(*changed(42, 30, queries)).passed for queries in (249, 250, 251)] == [True] * 3
-    assert [verdict_on(*changed(30, 12, queries)).passed for queries in (100, 249, 250, 600)] == [False] * 4
 
 
 def test_a_rank_that_falls_counts_before_the_answer_is_lost():
@@ -105,13 +105,13 @@ def test_a_harmless_rebuild_is_refused_at_most_once_in_twenty():
     """All three ways change answers and ranks at random, independently of each other: the worst case for their sum."""
     random, gate, refused = np.random.default_rng(3), GateSettings(queries="golden.jsonl"), 0
     places = [("right",), ("x", "right"), ("x", "y", "right"), ("x",)]
-    for _ in range(100):
-        drawn = random.integers(0, 4, (2, 3, 80))
+    for _ in range(60):
+        drawn = random.integers(0, 4, (2, 3, 40))
         before, after = (
             {way: [places[place] for place in row] for way, row in zip(WAYS, one, strict=True)} for one in drawn
         )
-        refused += not judge(gate, golden(80), before, after).passed
-    assert refused <= 10, "5 are expected at most"
+        refused += not judge(gate, golden(40), before, after).passed
+    assert refused <= 6, "3 are expected at most"
 
 
 def test_queries_that_find_nothing_in_either_collection_prove_nothing():
@@ -130,25 +130,6 @@ def test_the_worst_queries_come_first_whatever_the_metric():
         ("query 0", 1.0, 0.5, ()),
     ]
     assert (verdict.search.better, verdict.metric) == (1, "MRR@10")
-
-
-def test_a_verdict_as_json_has_what_a_person_needs():
-    shown = verdict_on(*changed(9, 1)).to_json()
-    assert shown.keys() >= {
-        "metric",
-        "queries",
-        "before",
-        "after",
-        "max_loss",
-        "p",
-        "passed",
-        "better",
-        "worse",
-        "gone",
-    }
-    assert shown["ways"]["search"]["worse"] == 9
-    assert (shown["passed"], shown["better"], len(shown["worse"])) == (False, 1, 9)
-    assert shown["worse"][0] == {"query": "query 0", "before": 1.0, "after": 0.0, "lost": ("right",)}
 
 
 @pytest.fixture
@@ -173,24 +154,26 @@ def test_the_queries_of_an_index_are_its_own_and_those_of_no_index(project):
     assert [one.query for one in queries_of(project, LINE + other + own)] == ["printer", "disk"]
 
 
+NAMED = 'queries = "golden.jsonl"'
+
+
 @pytest.mark.parametrize(
     ("content", "table", "message"),
     [
-        (None, 'queries = "golden.jsonl"', r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read"),
-        ("{", 'queries = "golden.jsonl"', r"golden.jsonl, line 1: .* is not JSON"),
-        ("", 'queries = "golden.jsonl"', "has no query"),
+        (None, NAMED, r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read"),
+        ("{", NAMED, r"golden.jsonl, line 1: .*Invalid JSON"),
         (
-            '{"query": "vpn", "relevant": ["2"], "index": "solutions"}',
-            'queries = "golden.jsonl"',
-            "no query for this index; leave out their index, or name notes",
+            LINE.replace("}", ', "index": "solutions"}'),
+            NAMED,
+            "no query for this index; leave out their index",
         ),
-        (LINE, 'queries = "golden.jsonl"\nmetric = "taste@10"', "metric 'taste@10' is n.* one of recall@k"),
-        (LINE, 'queries = "golden.jsonl"\nmetric = "recall"', "metric should be a measure and a number of hits"),
-        (LINE, 'queries = "golden.jsonl"\nmax_loss = 2', "max_loss should be less than or equal to 1, not 2"),
+        (LINE, f'{NAMED}\nmetric = "taste@10"', "metric 'taste@10' is n.* one of recall@k"),
+        (LINE, f'{NAMED}\nmetric = "recall"', "metric should be a measure and a number of hits"),
+        (LINE, f"{NAMED}\nmax_loss = 2", "max_loss should be less than or equal to 1, not 2"),
         (LINE, "max_loss = 0.1", "queries is missing: name a golden file"),
-        (LINE, 'queries = "golden.jsonl"\nmax_los = 1', "did you mean 'max_loss'"),
+        (LINE, f"{NAMED}\nmax_los = 1", "did you mean 'max_loss'"),
     ],
-    ids=["missing", "broken", "empty", "another index's", "metric", "no number of hits", "share", "required", "typo"],
+    ids=["missing", "broken", "another index's", "metric", "no number of hits", "share", "required", "typo"],
 )
 def test_what_a_gate_cannot_use_is_one_line_with_the_remedy(project, content, table, message):
     with pytest.raises(SettingsError, match=message) as raised:

@@ -24,32 +24,17 @@ def refusal(*arguments):
     return str(refused.value)
 
 
-def test_queries_with_and_without_an_index(golden):
+def test_queries_of_a_file_that_was_edited_elsewhere(golden):
     path = golden(
-        '{"query": "printer offline", "relevant": ["118", "7"]}\n'
-        '{"query": "cannot log in", "relevant": ["t-2"], "index": "titles"}\n'
+        '\ufeff{"query": "größe", "relevant": [118, -3, "7"]}\r\n\r\n  \n'
+        '{"query":"b","relevant":["[1,2]"],"index":"x"}\n'
+        '{"query": "q", "relevant": {"a": 1, "b": 3, "none": 0}}\n{"query": "q", "relevant": ["c"], "index": "x"}\n'
+        '{"query": "q", "relevant": {"a": 2, "b": 1, "d": 1}, "note": "asked on the phone"}\n'
     )
     assert read_golden(path) == [
-        GoldenQuery("printer offline", {"118": 1, "7": 1}),
-        GoldenQuery("cannot log in", {"t-2": 1}, "titles"),
-    ]
-
-
-def test_a_file_that_was_edited_elsewhere(golden):
-    path = golden('\ufeff{"query": "größe", "relevant": [118, -3]}\r\n\r\n  \n{"query":"b","relevant":["[1,2]"]}')
-    assert [(one.query, dict(one.relevant)) for one in read_golden(path)] == [
-        ("größe", {"118": 1, "-3": 1}),
-        ("b", {"[1,2]": 1}),
-    ]
-
-
-def test_lines_with_the_same_query_and_index_are_one_query(golden):
-    path = golden(
-        '{"query": "q", "relevant": {"a": 1, "b": 3}}\n{"query": "q", "relevant": ["c"], "index": "x"}\n'
-        '{"query": "q", "relevant": {"a": 2, "b": 1, "d": 1}}\n'
-    )
-    assert read_golden(path) == [
-        GoldenQuery("q", {"a": 2, "b": 3, "d": 1}),
+        GoldenQuery("größe", {"118": 1, "-3": 1, "7": 1}),
+        GoldenQuery("b", {"[1,2]": 1}, "x"),
+        GoldenQuery("q", {"a": 2, "b": 3, "d": 1}, note="asked on the phone"),
         GoldenQuery("q", {"c": 1}, "x"),
     ]
 
@@ -68,25 +53,25 @@ def test_what_was_written_is_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"query": "q", "relevant": ["1"]', "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ('["q"]', "is not a JSON object; write {"),
-        ('{"relevant": ["1"]}', '"query" is missing'),
-        ('{"query": " ", "relevant": ["1"]}', "\"query\" is ''; it should be the text to search for"),
-        ('{"query": 7, "relevant": ["1"]}', "\"query\" is '7'"),
-        ('{"query": "q"}', '"relevant" is missing; it should list the ids'),
-        ('{"query": "q", "relevant": []}', "\"relevant\" is '[]'"),
-        ('{"query": "q", "relevant": "118"}', "\"relevant\" is '118'"),
-        ('{"query": "q", "relevant": ["1", true]}', "\"relevant\" has 'true', which is not a document's id"),
-        ('{"query": "q", "relevant": [[1, 2]]}', "\"relevant\" has '[1, 2]'"),
-        ('{"query": "q", "relevant": [1.5]}', "\"relevant\" has '1.5'"),
-        ('{"query": "q", "relevant": {"a": "much"}}', "the grade of document 'a' is 'much'"),
-        ('{"query": "q", "relevant": {"a": -1}}', "the grade of document 'a' is '-1'"),
+        ('{"query": "q", "relevant": ["1"]', "Invalid JSON"),
+        ("[" * 100_000, "Invalid JSON"),
+        ("1 0 doc-1 1", "TREC qrels need --queries FILE"),
+        ('["q"]', "it is '[\"q\"]': Input should be an object; write {"),
+        ('{"relevant": ["1"]}', "query is missing"),
+        ('{"query": " ", "relevant": ["1"]}', "query is ''"),
+        ('{"query": 7, "relevant": ["1"]}', "query is '7'"),
+        ('{"query": "q"}', "relevant is missing"),
+        ('{"query": "q", "relevant": []}', "relevant is '[]'"),
+        ('{"query": "q", "relevant": "118"}', "relevant is '118'"),
+        ('{"query": "q", "relevant": ["1", true]}', "True is no document's id"),
+        ('{"query": "q", "relevant": [1.5, ""]}', "1.5 is no document's id"),
+        ('{"query": "q", "relevant": {"a": "much"}}', "relevant.a is 'much'"),
+        ('{"query": "q", "relevant": {"a": -1}}', "relevant.a is '-1'"),
+        ('{"query": "q", "relevant": {"a": true}}', "relevant.a is 'true'"),
         ('{"query": "q", "relevant": {"a": 0}}', "no document with a grade above 0"),
-        ('{"query": "q", "relevant": ["1"], "index": ""}', "\"index\" is ''"),
-        ('{"query": "q", "relevant": ["1"], "index": ["x"]}', "it should be the name of an index"),
-        ('{"query": "q", "relevant": ["1"], "indx": "x"}', "the key 'indx' is not known; the keys are query, relevant"),
-        ('{"query": "q", "relevant": ["1"], "note": 1}', "\"note\" is '1'; it should be a text"),
+        ('{"query": "q", "relevant": ["1"], "index": ""}', "index is ''"),
+        ('{"query": "q", "relevant": ["1"], "indx": "x"}', "indx is 'x'"),
+        ('{"query": "q", "relevant": ["1"], "note": 1}', "note is '1'"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_number_and_value(golden, line, message):
@@ -94,11 +79,11 @@ def test_a_wrong_line_is_named_with_its_number_and_value(golden, line, message):
     refused = refusal(path)
     assert refused.startswith(f"{path}, line 3: ")
     assert message in refused
+    assert len(refused) < len(str(path)) + 250
 
 
 def test_files_that_are_none(golden, tmp_path):
     assert "cannot be read: No such file" in refusal(tmp_path / "missing.jsonl")
-    assert "cannot be read: Is a directory" in refusal(tmp_path)
     assert "is not UTF-8 (byte 2)" in refusal(golden(b'{"\xff'))
     assert 'has no query with a relevant document: write one a line, such as {"query"' in refusal(golden("\n \n"))
 
@@ -112,20 +97,13 @@ def test_qrels_with_their_queries(golden):
     ]
 
 
-def test_qrels_without_queries_are_recognised(golden):
-    assert "looks like TREC qrels" in refusal(golden("\n1 0 doc-1 1\n"))
-    assert "with --queries FILE" in refusal(golden("1 0 doc-1 -1\n"))
-
-
 @pytest.mark.parametrize(
     ("qrels", "queries", "message"),
     [
-        ("1 0 d 1\n1 0 d", "1\tq", "qrels, line 2: '1 0 d' has 3 columns, not the four of qrels"),
-        ("1 0 d 1.5", "1\tq", "qrels, line 1: the grade '1.5' is not a whole number"),
+        ("1 0 d 1\n1 0 d", "1\tq", "qrels, line 2: '1 0 d' is not the four columns of qrels"),
+        ("1 0 d 1.5", "1\tq", "qrels, line 1: '1 0 d 1.5' is not the four columns of qrels"),
         ("1 0 d 1\n7 0 d 1", "1\tq", "qrels, line 2: topic '7' has no query in"),
         ("1 0 d 1", "1\tq\n2 q", "queries.tsv, line 2: '2 q' is not a topic, a tab and the text of a query"),
-        ("1 0 d 1", "1\t ", "is not a topic, a tab and the text"),
-        ("1 0 d 1", "1\tq\n1\tanother", "queries.tsv, line 2: topic '1' has another text already"),
         ("1 0 d 0", "1\tq", "has no query with a relevant document"),
     ],
 )

@@ -8,12 +8,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from rag_index.evaluation.significance import (
-    LEVEL,
-    chance_of_loss,
-    estimate,
-    needed_queries,
-)
+from rag_index.evaluation.significance import LEVEL, Estimate, chance_of_loss, estimate, needed_queries
 
 
 def exact(worse: int, better: int) -> float:
@@ -26,28 +21,21 @@ def changes(worse: int, better: int, queries: int = 300) -> list[float]:
     return [-1.0] * worse + [1.0] * better + [0.0] * (queries - worse - better)
 
 
-@pytest.mark.parametrize(("worse", "better"), [(9, 0), (5, 0), (4, 0), (12, 5), (7, 7), (0, 9), (30, 20)])
-def test_whole_answers_lost_and_gained_are_as_probable_as_coins(worse, better):
-    assert chance_of_loss(changes(worse, better)) == pytest.approx(exact(worse, better), abs=0.005)
-
-
-def test_graded_differences_are_as_probable_as_all_their_signs_say():
+def test_what_was_lost_and_gained_is_as_probable_as_coins():
+    for worse, better in [(9, 0), (4, 0), (12, 5), (7, 7), (0, 9), (30, 20)]:
+        assert chance_of_loss(changes(worse, better)) == pytest.approx(exact(worse, better), abs=0.005)
     differences = [-0.61, -0.37, -0.5, 0.07, -0.37, 0.2, -0.11, 0.5, -0.25, -0.63]
     sums = [np.dot(signs, np.abs(differences)) for signs in itertools.product((-1, 1), repeat=len(differences))]
     expected = np.mean(np.array(sums) <= sum(differences) + 1e-9)
     assert chance_of_loss(differences) == pytest.approx(expected, abs=0.005)
-
-
-@pytest.mark.parametrize("changed", [5, 12, 25])
-def test_chance_is_taken_for_a_loss_no_more_often_than_the_level_says(changed):
-    """Of all ways in which so many answers can change if nothing is lost."""
-    taken = [worse for worse in range(changed + 1) if chance_of_loss(changes(worse, changed - worse)) <= LEVEL]
-    assert 0 < sum(comb(changed, worse) for worse in taken) / 2**changed <= LEVEL
+    for changed in (5, 25):  # of all ways in which so many answers can change if nothing is lost
+        taken = [worse for worse in range(changed + 1) if chance_of_loss(changes(worse, changed - worse)) <= LEVEL]
+        assert 0 < sum(comb(changed, worse) for worse in taken) / 2**changed <= LEVEL
 
 
 def test_a_lower_difference_never_looks_more_like_chance_and_no_difference_changes_nothing():
     random = np.random.default_rng(4)
-    for _ in range(20):
+    for _ in range(8):
         differences = random.choice([-1, -0.5, 0, 0.1, 1], 40).astype(float)
         lower = differences.copy()
         lower[random.integers(40)] -= random.random()
@@ -63,11 +51,6 @@ def test_the_queries_that_a_loss_needs_grow_with_what_changes_besides():
     assert needed_queries(0.0) is None
 
 
-def test_equal_values_have_no_interval():
-    assert estimate([0.5] * 30) == estimate([0.5])
-    assert (estimate([0.5]).mean, estimate([0.5]).low, estimate([0.5]).high) == (0.5, 0.5, 0.5)
-
-
 def test_the_interval_is_that_of_the_normal_distribution_and_the_same_each_time():
     values = [1.0] * 120 + [0.0] * 280
     one = estimate(values)
@@ -75,6 +58,7 @@ def test_the_interval_is_that_of_the_normal_distribution_and_the_same_each_time(
     assert one.mean == pytest.approx(0.3)
     half = 1.96 * np.sqrt(0.3 * 0.7 / 400)
     assert (one.low, one.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.008)
+    assert estimate([0.5] * 30) == estimate([0.5]) == Estimate(0.5, 0.5, 0.5)
 
 
 def test_nearly_all_intervals_hold_the_truth():

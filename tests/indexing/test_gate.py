@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation import gate as gate_module
+from rag_index.evaluation import asking
 from rag_index.reports.outcome import RunReport
 from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.ollama import FakeOllama
@@ -143,7 +143,7 @@ def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alia
     tmp_path, monkeypatch, ollama, gone
 ):
     """From an Ollama server to the embedder in the process: other vectors, another dimension."""
-    monkeypatch.setattr(gate_module, "PAUSE", 0.0)
+    monkeypatch.setattr(asking, "PAUSE", 0.0)
     fake, embedder = ollama
     project = set_gate(Project(tmp_path / "project", extra=embedder).fill(20))
     golden(project, range(1, 21))
@@ -200,7 +200,7 @@ def test_an_ordinary_run_that_changes_much_says_what_it_did_to_the_golden_querie
 
 def test_an_ordinary_run_that_changes_little_or_cannot_ask_is_quiet_or_says_why(project):
     lose(project, 3, 4)
-    with mock.patch.object(gate_module, "Retriever", side_effect=AssertionError("a search")):
+    with mock.patch.object(asking, "Retriever", side_effect=AssertionError("a search")):
         assert run_plain(project).message == ""
     lose(project, *range(11, 30))
     (project.folder / "golden.jsonl").write_text("{")

@@ -46,20 +46,17 @@ def retriever(project) -> Retriever:
         yield retriever
 
 
-def test_a_first_run_records_with_the_collection_what_its_scores_mean(project):
+def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights_of_others(
+    project, tmp_path, monkeypatch
+):
     with closing(open_store(project.settings.store)) as store:
         recorded = store.metadata(store.aliases()["test_notes"])["calibration"]
     learned = Calibration.from_metadata(recorded, words=True)
     assert learned not in (WITH_WORDS, WITHOUT_WORDS)
     assert learned.relevance(0.9, 1.0) > 0.8 > FITS > learned.relevance(0.0, 0.0)
     assert learned.relevance(0.5, 1.0) >= learned.relevance(0.5, 0.5) >= learned.relevance(0.2, 0.5)
-
-
-def test_it_is_not_learned_again_while_it_is_there_and_a_small_collection_has_that_of_others(
-    project, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(nonsense, "Retriever", None)
-    assert run_plain(project).state == "completed"
+    monkeypatch.setattr(nonsense, "ask_collections", None)
+    assert run_plain(project).state == "completed", "it is not learned again"
     small = Project(tmp_path / "project").fill(20)
     assert run_plain(small).state == "completed"
     with Retriever.from_settings(small.settings) as retriever:
@@ -71,60 +68,56 @@ def test_status_tells_what_meaning_words_and_both_find_and_doctor_says_if_one_al
     assert now["channels"]["queries"] > 50
     assert min(now["channels"][channel] for channel in ("both", "meaning", "words")) > 0.05
     assert "both" in project.cli("status").stdout
-    assert "finds more" not in project.cli("doctor").stdout
     other = twin(project, tmp_path / "other")
     other.write_settings(other.config.read_text() + "\n[retrieve]\ndense_weight = 1.0\n")
     assert run_plain(other).state == "completed"
-    [now] = other.json("status")["indexes"]
-    assert now["channels"]["both"] == now["channels"]["meaning"], "another weight is measured again"
     with closing(Ledger(other.settings.ledger_url)) as ledger:
         [collection] = ledger.collections("test_notes")
+        measured = Channels.decode(collection.channels)
+        assert measured.both == measured.meaning, "another weight is measured again"
         found = Channels(100, 1.0, both=0.3, meaning=0.3, words=0.4, chance=0.001)
-        ledger.update_collection(collection.id, channels=found.encode())
-        assert "words 0.40, both 0.30" in other.cli("doctor").stdout
-        for unsaid in (replace(found, chance=0.2), replace(found, dense_weight=0.5)):
-            ledger.update_collection(collection.id, channels=unsaid.encode())
-            assert "words 0.40, both 0.30" not in other.cli("doctor").stdout
+        for channels, said in (
+            (found, True),
+            (replace(found, chance=0.2), False),
+            (replace(found, dense_weight=0.5), False),
+        ):
+            ledger.update_collection(collection.id, channels=channels.encode())
+            assert ("words 0.40, both 0.30" in other.cli("doctor").stdout) is said
 
 
-@pytest.mark.parametrize("query", ["zzqqxx wwvvuu", "qwfp zxcdv arstd neio"])
-def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever, query):
-    result = retriever.search_sync(query, limit=5)
-    assert result.nothing_fits
-    assert len(result.hits) == 5
-    assert max(hit.relevance for hit in result.hits) < FITS
-    assert result.to_json()["nothing_fits"] is True
-    least = retriever.search_sync(query, limit=5, min_score=FITS)
-    assert (least.hits, least.nothing_fits) == ((), True)
+def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
+    for query in ("zzqqxx wwvvuu", "qwfp zxcdv arstd neio"):
+        result = retriever.search_sync(query, limit=5)
+        assert result.nothing_fits
+        assert result.to_json()["nothing_fits"] is True
+        assert len(result.hits) == 5
+        assert max(hit.relevance for hit in result.hits) < FITS
+        least = retriever.search_sync(query, limit=5, min_score=FITS)
+        assert (least.hits, least.nothing_fits) == ((), True)
+    for weight in (None, 1.0, 0.0):
+        result = retriever.search_sync("wireless antenna router", dense_weight=weight)
+        assert "nothing_fits" not in result.to_json()
+        assert result.hits[0].relevance > 0.5
+        assert all(hit.title == "network" or "router" in hit.text for hit in result.hits[:3])
 
 
-@pytest.mark.parametrize("weight", [None, 1.0, 0.0])
-def test_what_fits_is_likely_to_whatever_way_it_is_searched(retriever, weight):
-    result = retriever.search_sync("wireless antenna router", dense_weight=weight)
-    assert not result.nothing_fits
-    assert "nothing_fits" not in result.to_json()
-    assert result.hits[0].relevance > 0.5
-    assert all(hit.title == "network" or "router" in hit.text for hit in result.hits[:3])
-
-
-def test_min_score_leaves_out_what_is_less_likely(retriever):
+def test_min_score_leaves_out_what_is_less_likely_and_collapse_folds_equal_texts(retriever):
     every = retriever.search_sync("sugar coffee", limit=50).hits
     bound = sorted(hit.relevance for hit in every)[25]
     kept = retriever.search_sync("sugar coffee", limit=50, min_score=bound).hits
     assert [hit.document_id for hit in kept] == [hit.document_id for hit in every if hit.relevance >= bound]
-    with pytest.raises(SettingsError, match=r"min_score is from 0 to 1, not 2"):
-        retriever.search_sync("sugar", min_score=2)
-
-
-def test_equal_texts_or_values_of_a_field_are_folded_into_the_best(retriever):
     query = "the stapler hides"
-    plain = retriever.search_sync(query, limit=3)
-    assert len({hit.text for hit in plain.hits}) == 1
+    assert len({hit.text for hit in retriever.search_sync(query, limit=3).hits}) == 1
     by_text = retriever.search_sync(query, limit=3, collapse="text").hits
     assert len(by_text) == len({hit.text for hit in by_text}) == 3
     assert (by_text[0].folded, by_text[0].to_json()["folded"]) == (2, 2)
-    with pytest.raises(SettingsError, match="no field 'nosuch' to collapse by; index notes has: author, priority"):
-        retriever.search_sync(query, collapse="nosuch")
+    assert len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits}) > 1
+    for options, message in (
+        ({"min_score": 2}, "min_score is from 0 to 1, not 2"),
+        ({"collapse": "nosuch"}, "no field 'nosuch' to collapse by; index notes has: author, priority"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            retriever.search_sync(query, **options)
 
 
 def test_weights_are_learned_from_what_tells_the_two_kinds_apart():

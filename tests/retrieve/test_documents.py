@@ -25,42 +25,26 @@ def read(retriever, *where):
     return asyncio.run(retriever.document(*where))
 
 
-def test_a_document_has_all_its_chunks_in_order(desk):
+def test_every_document_that_a_search_gives_can_be_read_with_all_its_chunks_in_order(desk):
     with desk.retriever() as retriever:
         found = read(retriever, "comments", "1")
         assert [chunk.chunk for chunk in found.chunks] == list(range(len(found.chunks)))
         assert len(found.chunks) > 10
         assert " ".join(chunk.text for chunk in found.chunks) == LONG
-        assert found.payload == {"priority": "high"}
-        assert found.collection == desk.collection("comments")
-
-
-def test_every_id_that_a_search_gives_can_be_read(desk):
-    with desk.retriever() as retriever:
+        assert (found.payload, found.collection) == ({"priority": "high"}, desk.collection("comments"))
         hits = retriever.search_sync("title", indexes=["titles"], limit=50, dense_weight=1).hits
         assert {hit.document_id for hit in hits} == set(ODD)
         for hit in hits:
-            found = read(retriever, hit.index, hit.document_id)
-            assert [chunk.text for chunk in found.chunks] == [hit.text]
+            assert [chunk.text for chunk in read(retriever, hit.index, hit.document_id).chunks] == [hit.text]
 
 
-def test_an_id_that_is_not_there_is_not_found(desk):
-    with desk.retriever() as retriever:
-        for missing in ("2", "01", "1.0", " 1", "", '"1"', "a", "\ud800", "1" * 5000):
-            with pytest.raises(DocumentNotFound, match="index comments has no document"):
-                read(retriever, "comments", missing)
-
-
-def test_a_required_filter_applies_to_documents_too(desk):
+def test_what_is_not_there_is_not_found_and_an_index_that_is_empty_or_unknown_is_named(desk):
     desk.write(comments='required_filter = { priority = "high" }')
     with desk.retriever() as retriever:
         assert read(retriever, "comments", "1").chunks
-        with pytest.raises(DocumentNotFound):
-            read(retriever, "comments", "7")
-
-
-def test_an_index_that_is_empty_or_unknown_is_named(desk):
-    with desk.retriever() as retriever:
+        for missing in ("7", "2", "01", "1.0", " 1", "", '"1"', "a", "\ud800", "1" * 5000):
+            with pytest.raises(DocumentNotFound, match="index comments has no document"):
+                read(retriever, "comments", missing)
         with pytest.raises(StoreError, match="rag-index index solutions"):
             read(retriever, "solutions", "1")
         with pytest.raises(UnknownIndex, match="did you mean 'titles'"):

@@ -6,13 +6,11 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.retrieve import Retriever
-from rag_index.retrieve.concurrency import StoreHolder
 from rag_index.stores import open_store
 from rag_index.stores.edge import reader as edge_reader
 from tests.retrieve.desk import found
@@ -82,35 +80,34 @@ def test_searches_go_on_while_another_process_writes(embedded):
 @pytest.mark.usefixtures("impatient")
 def test_a_writer_that_hangs_is_named_and_searches_work_afterwards(embedded):
     with OtherProcess(embedded) as holder, embedded.retriever() as retriever:
-        result = rf"is being written by process {holder.popen.pid} \(.*\) since 2.*--wait SECONDS"
-        with pytest.raises(StoreBusy, match=result):
+        named = rf"is being written by process {holder.popen.pid} \(.*\) since 2.*--wait SECONDS"
+        with pytest.raises(StoreBusy, match=named):
             retriever.search_sync("printer", indexes=["titles"])
         holder.flush()
         assert eventually(lambda: answers(retriever) == 7)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_waiting_gets_it_once_the_writer_lets_go(embedded):
-    with OtherProcess(embedded) as holder, Retriever.from_settings(embedded.config, wait=4) as retriever:
-        threading.Timer(0.3, holder.flush).start()
-        assert len(retriever.search_sync("printer", timeout=120).hits) == 7
-
-
-def test_closing_ends_the_waiting(embedded):
-    with OtherProcess(embedded):
-        retriever = Retriever.from_settings(embedded.config, wait=60)
-        threading.Timer(0.3, retriever.close).start()
+def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_it(embedded):
+    with OtherProcess(embedded) as holder:
+        closed = Retriever.from_settings(embedded.config, wait=60)
+        threading.Timer(0.3, closed.close).start()
         with pytest.raises(StoreError, match="closed"):
-            retriever.search_sync("printer")
+            closed.search_sync("printer")
+        with embedded.retriever(retrieve={"index_timeout": 1.0, "timeout": 30}, run={"wait": 100}) as retriever:
+            threading.Timer(3.0, holder.flush).start()
+            assert eventually(lambda: answers(retriever) == 7)
 
 
-def test_an_idle_retriever_closes_the_store_and_opens_it_again(embedded):
+def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_one_that_closes_does_so_at_once(embedded):
     readers = embedded.settings.store.path / "readers"
     with embedded.retriever(retrieve={"idle_seconds": 1.0}) as retriever:
         for _ in range(2):
             assert len(retriever.search_sync("printer").hits) == 7
             assert list(readers.iterdir())
             assert eventually(lambda: not list(readers.iterdir()))
+        assert len(retriever.search_sync("printer").hits) == 7
+    assert list(readers.iterdir()) == []
 
 
 def test_a_damaged_collection_is_named_and_the_others_answer(embedded):
@@ -120,54 +117,3 @@ def test_a_damaged_collection_is_named_and_the_others_answer(embedded):
         assert {index for index, _ in found(result)} == {"comments", "solutions"}
         assert "the folder of collection desk_titles__1" in result.errors["titles"]
         assert "rag-index rebuild" in result.errors["titles"]
-
-
-# StoreHolder alone
-
-
-class FakeStore:
-    embedded = True
-
-    def __init__(self, log: list[str]) -> None:
-        self.log = log
-        log.append("open")
-
-    def close(self) -> None:
-        self.log.append("close")
-
-
-def test_a_holder_opens_once_for_all_who_borrow():
-    log: list[str] = []
-    holder = StoreHolder(lambda: FakeStore(log), idle=0.1)
-    with holder.borrow() as one, holder.borrow() as two:
-        assert one is two
-        time.sleep(0.3)
-        assert log == ["open"], "it is not idle while it is lent"
-    eventually(lambda: log == ["open", "close"])
-    assert log == ["open", "close"]
-    with holder.borrow():
-        pass
-    holder.close()
-    assert log == ["open", "close", "open", "close"]
-    with pytest.raises(StoreError, match="closed"), holder.borrow():
-        pass
-
-
-def test_an_error_while_opening_is_raised_to_each_caller():
-    tries = []
-
-    def broken():
-        tries.append(1)
-        raise StoreError("no such folder")
-
-    holder = StoreHolder(broken, wait=5)
-    for _ in range(2):
-        with pytest.raises(StoreError, match="no such folder"), holder.borrow():
-            pass
-    assert len(tries) == 2
-
-
-def test_closing_a_retriever_closes_the_store_at_once(embedded):
-    with embedded.retriever() as retriever:
-        retriever.search_sync("printer")
-    assert list((embedded.settings.store.path / "readers").iterdir()) == []

@@ -8,8 +8,6 @@ import pytest
 
 from rag_index.cli import main
 from rag_index.errors import SettingsError
-from rag_index.retrieve import Retriever
-from rag_index.settings import load_settings
 from tests.retrieve.desk import HEAD, Desk, found
 
 KINDS = {"code": 'kind = "code"\nroot = "."', "installed": 'kind = "mails"'}
@@ -27,49 +25,30 @@ def make_desk(folder, kind, more=""):
     return desk.fill({"files": ROWS})
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def desk(request, tmp_path_factory):
-    return make_desk(tmp_path_factory.mktemp("desk"), request.param)
-
-
-@pytest.mark.parametrize(
-    "given", [{"language": "python"}, {"lines": 9}, "language=python", ["language=python", "lines"]]
-)
-def test_a_filter_in_python(desk, given):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_filter_in_python_on_the_command_line_and_in_the_settings(tmp_path, capsys, kind):
+    desk = make_desk(tmp_path, kind)
     with desk.retriever() as retriever:
-        assert found(retriever.search_sync("retry", filter=given)) == [("files", "a.py")]
-
-
-def test_a_filter_on_the_command_line(desk, capsys):
+        for given in ({"language": "python"}, {"lines": 9}, "language=python", ["language=python", "lines"]):
+            assert found(retriever.search_sync("retry", filter=given)) == [("files", "a.py")]
+        if kind == "code":
+            with pytest.raises(SettingsError, match="index files has: docstring, kind, language"):
+                retriever.search_sync("retry", filter={"author": "ann"})
+        else:  # it may have any field
+            assert found(retriever.search_sync("retry", filter={"author": "ann"})) == []
+            assert found(retriever.search_sync("retry", filter="tags.level>=1")) == [("files", "a.py")]
     with pytest.raises(SystemExit) as ended:
         main(["--config", str(desk.config), "search", "retry", "--filter", "language=python", "--json"])
     out, err = capsys.readouterr()
     assert (ended.value.code, err) == (0, "")
     assert [hit["document_id"] for hit in json.loads(out)["hits"]] == ["a.py"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_required_filter(kind, tmp_path):
-    desk = make_desk(tmp_path, kind, 'required_filter = { language = "go" }')
-    with desk.retriever() as retriever:
+    with make_desk(tmp_path / "required", kind, 'required_filter = { language = "go" }').retriever() as retriever:
         assert found(retriever.search_sync("retry")) == [("files", "b.go")]
         assert found(retriever.search_sync("retry", filter={"language": "python"})) == []
 
 
-def test_source_code_has_its_own_fields_and_no_other(tmp_path):
-    desk = make_desk(tmp_path, "code")
-    with (
-        desk.retriever() as retriever,
-        pytest.raises(SettingsError, match="index files has: docstring, kind, language"),
-    ):
-        retriever.search_sync("retry", filter={"author": "ann"})
+def test_settings_name_no_field_that_source_code_does_not_have(tmp_path):
     for key, value in (("required_filter", '{ author = "ann" }'), ("payload_indexes", '{ author = "keyword" }')):
         with pytest.raises(SettingsError, match=rf"{key} names 'author', but payload has no such column \(path, "):
             make_desk(tmp_path / key, "code", f"{key} = {value}")
-
-
-def test_an_installed_source_may_have_any_field(tmp_path):
-    desk = make_desk(tmp_path, "installed", 'payload_indexes = { author = "keyword" }')
-    with Retriever(load_settings(desk.config)) as retriever:
-        assert found(retriever.search_sync("retry", filter={"author": "ann"})) == []
-        assert found(retriever.search_sync("retry", filter="tags.level>=1")) == [("files", "a.py")]
+    assert make_desk(tmp_path, "installed", 'payload_indexes = { author = "keyword" }')

@@ -8,12 +8,29 @@ from dataclasses import replace
 import pytest
 
 from rag_index.documents.batches import StoredPoint
-from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits
+from rag_index.retrieve.concurrency import Deadline
+from rag_index.retrieve.fusion import Scoring, best_candidates, order_answers, trusted_weight
+from rag_index.retrieve.live import LiveCollection
+from rag_index.retrieve.question import IndexAnswer, Question
+
+BY_MEANING = Scoring()
 
 
-def point(key: str, chunk: int, score: float) -> StoredPoint:
+def point(key: str, chunk: int, score: float, bm25: float = 0.0) -> StoredPoint:
     ours = {"key": f'"{key}"', "document_id": key, "chunk": chunk, "text": f"{key} {chunk}"}
-    return StoredPoint(f"{key}-{chunk}", {"_rag": ours, "column": key.upper()}, score=score)
+    return StoredPoint(f"{key}-{chunk}", {"_rag": ours, "column": key.upper()}, score=score, bm25=bm25)
+
+
+def answers(points):
+    return [
+        IndexAnswer(name, LiveCollection(name, name, "", "", None), (), hybrid=False, points=some)
+        for name, some in points.items()
+    ]
+
+
+def ordered(limit=1000, fusion="auto", scoring=BY_MEANING, **points):
+    question = Question("q", limit, (), Deadline.after(9))
+    return order_answers(answers(points), question, fusion, dict.fromkeys(points, scoring))[0]
 
 
 def names(hits) -> list[str]:
@@ -24,7 +41,7 @@ A = [point("a", 0, 0.9), point("b", 0, 0.5), point("a", 3, 0.8), point("a", 2, 0
 
 
 def test_a_document_appears_once_with_its_best_chunks():
-    first, second = document_hits("x", A)
+    first, second = ordered(x=A)
     assert (first.document_id, first.score, first.rank, first.text) == ("a", 0.9, 1, "a 0")
     assert [(chunk.chunk, chunk.score, chunk.text) for chunk in first.chunks] == [
         (0, 0.9, "a 0"),
@@ -34,6 +51,8 @@ def test_a_document_appears_once_with_its_best_chunks():
     ]
     assert first.payload == {"column": "A"}
     assert (second.document_id, second.rank) == ("b", 2)
+    (hit,) = ordered(x=[StoredPoint("id", {"a": 1}, score=0.1)])
+    assert (hit.document_id, hit.text, hit.payload) == ("id", "", {"a": 1}), "a point that rag-index did not write"
 
 
 @pytest.mark.parametrize(("chars", "shown"), [(400, 5), (500, 4), (600, 3), (2000, 3)])
@@ -41,46 +60,81 @@ def test_a_document_shows_five_chunks_if_they_are_short(chars: int, shown: int) 
     points = [point("a", number, 1 - number / 10) for number in range(6)]
     for one in points:
         one.payload["_rag"]["text"] = "x" * chars
-    (hit,) = document_hits("x", points)
+    (hit,) = ordered(x=points)
     assert [chunk.chunk for chunk in hit.chunks] == list(range(shown))
 
 
 def test_equal_scores_have_one_order_whatever_order_the_store_returns():
     points = [point(key, chunk, 0.5) for key in "cab" for chunk in (1, 0)]
-    expected = document_hits("x", points)
+    expected = ordered(x=points)
     assert names(expected) == ["xa", "xb", "xc"]
     for seed in range(10):
-        shuffled = points[:]
-        random.Random(seed).shuffle(shuffled)
-        assert document_hits("x", shuffled) == expected
-
-
-def test_points_that_rag_index_did_not_write_are_document_hits_their_own():
-    (hit,) = document_hits("x", [StoredPoint("id", {"a": 1}, score=0.1)])
-    assert (hit.document_id, hit.text, hit.payload) == ("id", "", {"a": 1})
+        random.Random(seed).shuffle(points)
+        assert ordered(x=points) == expected
+    worded, near = point("a", 0, 0.2, bm25=0.8), point("b", 0, 0.8, bm25=0.2)
+    assert names(ordered(x=[worded, near], scoring=Scoring(0.5, 1.0))) == ["xb", "xa"], "by cosine"
 
 
 def test_reciprocal_rank_is_one_over_sixty_plus_rank():
     """Cormack, Clarke and Büttcher 2009: the sum of 1 / (60 + r); a document is in one list here."""
-    lists = [document_hits("x", A), document_hits("y", [point("c", 0, 0.1)])]
-    hits = by_rank(lists, limit=10)
+    lists = {"x": A, "y": [point("c", 0, 0.1)]}
+    hits = ordered(fusion="rank", **lists)
     assert names(hits) == ["xa", "yc", "xb"]
     assert [hit.fused for hit in hits] == pytest.approx([1 / 61, 1 / 61, 1 / 62])
     assert [hit.score for hit in hits] == [0.9, 0.1, 0.5]
-    assert names(by_rank(reversed(lists), limit=2)) == ["yc", "xa"]
+    assert names(ordered(2, "rank", **dict(reversed(lists.items())))) == ["yc", "xa"]
 
 
 def test_by_score_orders_all_by_score_and_ties_by_the_order_asked():
-    lists = [
-        document_hits(name, [point("d", 0, 0.5), point("e", 0, score)]) for name, score in (("x", 0.4), ("y", 0.6))
-    ]
-    hits = by_score(lists, limit=10)
+    lists = {name: [point("d", 0, 0.5), point("e", 0, score)] for name, score in (("x", 0.4), ("y", 0.6))}
+    hits = ordered(**lists)
     assert names(hits) == ["ye", "xd", "yd", "xe"]
     assert [hit.fused for hit in hits] == [0.6, 0.5, 0.5, 0.4]
-    assert names(by_score(lists, limit=1)) == ["ye"]
-    assert by_score([], limit=3) == by_rank([[]], limit=3) == []
+    assert names(ordered(1, **lists)) == ["ye"]
+    assert ordered() == ordered(x=[]) == []
 
 
-def test_equal_scores_are_ordered_by_cosine():
-    worded, near = replace(point("a", 0, 0.2), bm25=0.8), replace(point("b", 0, 0.8), bm25=0.2)
-    assert names(document_hits("x", [worded, near], Scoring(0.5, 1.0))) == ["xb", "xa"]
+def test_the_best_chunk_of_a_document_is_the_one_with_the_best_score_of_both() -> None:
+    points = [point("a", 0, 0.9), point("a", 1, 0.2, bm25=8.0), point("b", 0, 0.6, bm25=4.0)]
+    first, second = ordered(x=points, scoring=Scoring(0.5, 8.0))
+    assert (first.document_id, first.text, first.score) == ("a", "a 1", pytest.approx(0.6 / 1.6))
+    assert (first.cosine, first.bm25) == (0.2, 8.0)
+    assert [chunk.score for chunk in first.chunks] == pytest.approx([0.6 / 1.6, 0.45 / 1.6])
+    assert (second.document_id, second.score) == ("b", pytest.approx(0.55 / 1.6))
+
+
+def test_what_is_read_are_the_best_chunks_those_equal_to_the_last_and_more_if_they_are_of_few_documents():
+    question = Question("q", 3, (), Deadline.after(9))
+
+    def read(*points):
+        return best_candidates(answers({"x": list(points)}), question, "auto", {"x": BY_MEANING})["x"]
+
+    others = [point(f"other {n}", 0, 0.8 - n / 1000) for n in range(500)]
+    assert read(*others) == others[:50]
+    assert len(read(*others[:49], *(point(f"equal {n}", 0, 0.1) for n in range(9)), point("last", 0, 0.05))) == 58
+    long = [point("long", n, 0.9) for n in range(100)]
+    assert read(*long, *others) == [*long, *others[:100]], "50 and then 200"
+
+
+def points_with(bm25: dict[int, float], count: int = 100) -> list[StoredPoint]:
+    """Return points of which each is farther away than the one before, and some have words."""
+    return [replace(point(str(n), 0, 1 - n / count), bm25=bm25.get(n, 0.0)) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("bm25", "weight"),
+    [
+        (dict.fromkeys([24, *range(40, 60)], 5.0), 0.4),
+        (dict.fromkeys(range(25, 60), 5.0), 0.06),
+        ({0: 1.0, 1: 1.0} | dict.fromkeys(range(40, 50), 5.0), 0.06),  # near, but not among the ten best by words
+        ({0: 1.0}, 0.4),
+        ({90: 1.0}, 0.06),  # the only one with the words
+        ({}, 0.4),
+    ],
+)
+def test_the_weight_falls_if_no_chunk_is_among_the_best_of_both(bm25: dict[int, float], weight: float) -> None:
+    candidates = points_with(bm25)
+    assert trusted_weight(candidates, 0.4) == pytest.approx(weight)
+    assert trusted_weight(candidates[::-1], 0.4) == pytest.approx(weight)
+    assert trusted_weight(candidates, 0.0) == 0
+    assert trusted_weight([], 0.4) == 0.4

@@ -22,9 +22,8 @@ def filled(seconds) -> Metrics:
     return metrics
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_percentiles_are_accurate_to_a_percent(seed):
-    seconds = np.random.default_rng(seed).lognormal(-4, 1.5, 5000)
+def test_percentiles_are_accurate_to_a_percent():
+    seconds = np.random.default_rng(0).lognormal(-4, 1.5, 5000)
     found = filled(seconds).snapshot().stages["total"]
     assert found.count == 5000
     assert found.mean_ms == pytest.approx(1000 * seconds.mean())
@@ -40,7 +39,7 @@ def test_nothing_is_lost_between_threads():
         for _ in range(500):
             metrics.add_search({"embed": 0.001, "total": 0.002})
             metrics.add_answers({"a": 0.001, "b": None})
-            metrics.count_vector_asked()
+            metrics.count_vector(made=False)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
@@ -53,24 +52,18 @@ def test_nothing_is_lost_between_threads():
 def test_json_has_all_metrics():
     metrics = filled([0.001, 0.003])
     metrics.add_answers({"a": 0.002, "b": None})
-    metrics.count_vector_made()
+    metrics.count_vector(made=True)
     found = json.loads(json.dumps(metrics.snapshot().to_json()))
     assert set(found) == {"embed", "fuse", "total", "indexes", "errors", "query_vectors"}
-    assert found["total"] == {
-        "count": 2,
-        "mean_ms": 2.0,
-        "p50_ms": pytest.approx(1, rel=0.01),
-        "p95_ms": 3,
-        "p99_ms": 3,
-    }
+    p50 = pytest.approx(1, rel=0.01)
+    assert found["total"] == {"count": 2, "mean_ms": 2.0, "p50_ms": p50, "p95_ms": 3, "p99_ms": 3}
     assert found["indexes"]["a"]["count"] == 1
-    assert found["errors"] == {"b": 1}
-    assert found["query_vectors"] == {"asked": 0, "made": 1}
+    assert (found["errors"], found["query_vectors"]) == ({"b": 1}, {"asked": 1, "made": 1})
 
 
-def test_prometheus_text():
+def test_prometheus_text_is_that_of_the_documentation():
     metrics = filled([0.5])
-    metrics.count_vector_asked()
+    metrics.count_vector(made=False)
     metrics.add_answers({'we"ird\\': 0.25, "dead": None})
     text = metrics.snapshot().to_prometheus()
     families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -82,19 +75,11 @@ def test_prometheus_text():
     assert samples["rag_index_search_errors_total", ("index", "dead")] == 1
     assert samples["rag_index_query_vectors_total",] == 1
     assert samples["rag_index_query_embeds_total",] == 0
-    assert {name: family.type for name, family in families.items()} == {
-        "rag_index_search_seconds": "summary",
-        "rag_index_search_index_seconds": "summary",
-        "rag_index_search_errors": "counter",
-        "rag_index_query_vectors": "counter",
-        "rag_index_query_embeds": "counter",
-    }
+    kinds = {name: family.type for name, family in families.items()}
+    assert kinds == dict.fromkeys(["rag_index_search_seconds", "rag_index_search_index_seconds"], "summary") | (
+        dict.fromkeys(["rag_index_search_errors", "rag_index_query_vectors", "rag_index_query_embeds"], "counter")
+    )
     assert "rag_index_search" not in generate_latest().decode(), "nothing is in the registry of the process"
-
-
-def test_prometheus_metrics_are_those_of_the_documentation():
-    metrics = filled([0.5])
-    metrics.add_answers({"a": 0.25, "b": None})
     documentation = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`(rag_index_\w+)`", documentation))
-    assert documented == set(re.findall(r"^# TYPE (\w+) ", metrics.snapshot().to_prometheus(), re.MULTILINE))
+    assert documented == set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))

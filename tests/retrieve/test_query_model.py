@@ -1,8 +1,10 @@
-"""Queries for a model in the process: embedded together by one thread, and one bad query fails alone."""
+"""Vectors of queries: made once, together by one thread, and kept; one bad query fails alone."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,17 +13,18 @@ import pytest
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import EmbedderUnavailable, TextRefused
 from rag_index.retrieve.live import LiveCollection
-from rag_index.retrieve.query_model import MAX_QUERIES, QueryEmbedders
-from rag_index.settings import EmbedderSettings
+from rag_index.retrieve.metrics import Metrics
+from rag_index.retrieve.query_model import MAX_QUERIES, QueryVectors
+from rag_index.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
+from rag_index.settings.sections import RetrieveSettings
 from tests.waiting import eventually
 
 TEXTS = [f"printer {number}" for number in range(20)]
-SETTINGS = EmbedderSettings()
 
 
 @pytest.fixture(scope="module")
 def local():
-    embedder = LocalEmbedder(SETTINGS)
+    embedder = LocalEmbedder(EmbedderSettings())
     yield embedder
     embedder.close()
 
@@ -39,13 +42,17 @@ class Gated:
     inner: LocalEmbedder
     gate: threading.Event = field(default_factory=threading.Event)
     arrays: list[list[str]] = field(default_factory=list)
+    busy: bool = False
 
     def identity(self):
         return self.inner.identity()
 
     def embed_queries(self, texts):
+        assert not self.busy, "two threads in a model that is not thread-safe"
+        self.busy = True
         self.arrays.append(list(texts))
         self.gate.wait(60)
+        self.busy = False
         return self.inner.embed_queries(texts)
 
     def close(self):
@@ -56,83 +63,118 @@ class Fragile(Gated):
     """A model that raises, whatever else is in the array."""
 
     def embed_queries(self, texts):
-        self.arrays.append(list(texts))
         if any("bad" in text for text in texts):
             raise TextRefused("a bad text")
-        return self.inner.embed_queries(texts)
+        return super().embed_queries(texts)
 
 
 @pytest.fixture
 def opened():
-    """Embedders of one model, and the model."""
+    """Vectors of one model."""
     made = []
 
-    def make(model):
-        made.append(QueryEmbedders(SETTINGS, opener=lambda *_, **__: model))
+    def make(model, **retrieve):
+        settings = Settings(
+            source=SourceSettings(url="sqlite:///source.db"),
+            indexes=[IndexSettings(name="notes", table="note", key="id", text="body")],
+            retrieve=RetrieveSettings(**retrieve),
+        )
+        made.append(QueryVectors(settings, Metrics(), opener=lambda *_, **__: model))
         return made[-1]
 
     yield make
-    for embedders in made:
-        embedders.close()
+    for vectors in made:
+        vectors.close()
 
 
-def started(embedders, model, live):
-    """Submit a query, and return its future when the model works on it."""
-    first = embedders.submit(live, "first")
-    eventually(lambda: model.arrays)
-    return first
+async def started(vectors, model, live, texts):
+    """Ask for a first vector, and for others once the model works on that; return the tasks, and open the gate."""
+    tasks = [asyncio.create_task(vectors.get(live, "first"))]
+    await asyncio.to_thread(eventually, lambda: model.arrays)
+    tasks += [asyncio.create_task(vectors.get(live, text)) for text in texts]
+    await asyncio.to_thread(eventually, lambda: vectors._metrics.snapshot().vectors_asked == len(tasks))
+    return tasks
 
 
-def test_queries_that_wait_are_embedded_together_and_have_the_vectors_of_single_ones(opened, local, live):
+def test_queries_that_wait_are_embedded_together_in_bounded_arrays_with_the_vectors_of_single_ones(opened, local, live):
     model = Gated(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    futures = [embedders.submit(live, text) for text in TEXTS]
-    model.gate.set()
-    for text, future in zip(["first", *TEXTS], [first, *futures], strict=True):
-        assert np.array_equal(future.result(30), local.embed_query(text))
-    assert model.arrays == [["first"], TEXTS]
+    texts = [f"printer {number}" for number in range(MAX_QUERIES + 1)]
+
+    async def main():
+        tasks = await started(opened(model), model, live, texts)
+        model.gate.set()
+        return await asyncio.gather(*tasks)
+
+    for text, vector in zip(["first", *texts], asyncio.run(main()), strict=True):
+        assert np.array_equal(vector, local.embed_query(text))
+        with pytest.raises(ValueError, match="read-only"):
+            vector[0] = 1
+    assert model.arrays == [["first"], texts[:MAX_QUERIES], texts[MAX_QUERIES:]]
 
 
-def test_arrays_are_bounded(opened, local, live):
+def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(opened, local, live):
     model = Gated(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    futures = [embedders.submit(live, f"printer {number}") for number in range(3 * MAX_QUERIES + 1)]
+
+    async def main():
+        vectors = opened(model, cache_seconds=60)
+        now = [0.0]
+        vectors._queries = type(vectors._queries)(10, 60, timer=lambda: now[0])
+        first, *tasks, left, abandoned = await started(vectors, model, live, [*["same"] * 4, "given up"])
+        for task in (left, abandoned):
+            task.cancel()
+        await asyncio.wait([left, abandoned])
+        model.gate.set()
+        found = await asyncio.gather(first, *tasks)
+        assert all(vector is found[1] for vector in found[1:])
+        now[0] = 59
+        assert await vectors.get(live, "same") is found[1]
+        assert (await vectors.get(live, "given up")).shape == (256,), "asked for again, it is made"
+        now[0] = 61
+        await vectors.get(live, "same")
+        return vectors._metrics.snapshot()
+
+    counted = asyncio.run(main())
+    assert model.arrays == [["first"], ["same"], ["given up"], ["same"]]
+    assert (counted.vectors_asked, counted.vectors_made) == (9, 5)
+
+
+def test_a_cache_of_size_0_keeps_nothing(opened, local, live):
+    model = Gated(local)
     model.gate.set()
-    for future in (first, *futures):
-        future.result(30)
-    assert list(map(len, model.arrays)) == [1, MAX_QUERIES, MAX_QUERIES, MAX_QUERIES, 1]
+
+    async def main():
+        vectors = opened(model, cache_size=0)
+        return [await vectors.get(live, "same") for _ in range(2)]
+
+    assert len(asyncio.run(main())) == len(model.arrays) == 2
 
 
-@pytest.mark.parametrize("kind", [LocalEmbedder, Fragile])
+@pytest.mark.parametrize("kind", [Gated, Fragile])
 def test_a_bad_query_fails_alone(opened, local, live, kind):
     """Whether the model returns the error or raises it."""
-    bad = "bad \ud800"
-    model = Gated(local) if kind is LocalEmbedder else Fragile(local)
-    embedders = opened(model)
-    futures = [embedders.submit(live, text) for text in (*TEXTS[:10], bad, *TEXTS[10:])]
+    model, texts = kind(local), [*TEXTS[:10], "bad \ud800", *TEXTS[10:]]
+
+    async def main():
+        tasks = await started(opened(model), model, live, texts)
+        model.gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    _, *found = asyncio.run(main())
+    assert isinstance(found.pop(10), TextRefused)
+    for text, vector in zip(TEXTS, found, strict=True):
+        assert np.array_equal(vector, local.embed_query(text))
+
+
+def test_several_event_loops_share_a_model_until_it_is_closed(opened, local, live):
+    model = Gated(local)
     model.gate.set()
-    with pytest.raises(TextRefused):
-        futures.pop(10).result(30)
-    for text, future in zip(TEXTS, futures, strict=True):
-        assert np.array_equal(future.result(30), local.embed_query(text))
+    vectors = opened(model)
 
+    async def ask(seed):
+        return [np.array_equal(await vectors.get(live, text), local.embed_query(text)) for text in TEXTS[seed:]]
 
-def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, live):
-    class Absent(Gated):
-        def embed_queries(self, texts):
-            found = super().embed_queries(texts)
-            if len(self.arrays) <= 2:
-                raise EmbedderUnavailable("not there")
-            return found
-
-    model = Absent(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    futures = [embedders.submit(live, text) for text in TEXTS]
-    model.gate.set()
-    for future in (first, *futures):
-        with pytest.raises(EmbedderUnavailable, match="not there"):
-            future.result(30)
-    assert embedders.submit(live, "again").result(30).shape == (256,)
+    with ThreadPoolExecutor(8) as threads:
+        assert all(map(all, threads.map(lambda seed: asyncio.run(ask(seed)), range(8))))
+    vectors.close()
+    with pytest.raises(EmbedderUnavailable, match="closed"):
+        asyncio.run(vectors.get(live, "printer"))

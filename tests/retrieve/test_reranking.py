@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 from contextlib import redirect_stderr, redirect_stdout
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,7 @@ from rag_index.settings import load_settings
 from tests.retrieve.desk import DESK, Desk, found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 QUERY = "printer offline after update"
 EVERYTHING = sum(map(len, DESK.values()))
@@ -31,7 +33,7 @@ class Shortest:
         self.before = before
         self.read: list[str] = []
         self.threads: set[str] = set()
-        self.closed = False
+        self.closed = threading.Event()
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         self.before(texts)
@@ -40,7 +42,7 @@ class Shortest:
         return [-len(text) for text in texts]
 
     def close(self) -> None:
-        self.closed = True
+        self.closed.set()
 
 
 @pytest.fixture(scope="module")
@@ -49,75 +51,61 @@ def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:
     return Desk(tmp_path_factory.mktemp("desk"), extra=extra, template=template).fill()
 
 
-def fused(desk: Desk, **options) -> list[tuple[str, str]]:
-    """Return what a search without a reranker finds."""
-    with desk.retriever() as retriever:
-        result = retriever.search_sync(QUERY, **options)
+@pytest.fixture(scope="module")
+def reranker() -> Shortest:
+    return Shortest()
+
+
+@pytest.fixture(scope="module")
+def retriever(desk: Desk, reranker: Shortest) -> Iterator[Retriever]:
+    with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
+        yield retriever
+
+
+@pytest.fixture(scope="module")
+def fused(retriever: Retriever):
+    """What is found without a reranker."""
+    result = retriever.search_sync(QUERY, limit=EVERYTHING, rerank=False)
     assert (result.reranked, result.rerank_error) == (False, "")
     assert "rerank" not in result.timings_ms
     assert all(hit.rerank_score is None for hit in result.hits)
-    return found(result)
+    return result
 
 
-def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(desk: Desk) -> None:
-    reranker = Shortest()
-    with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
-        result = retriever.search_sync(QUERY, limit=3)
-        plain = retriever.search_sync(QUERY, limit=EVERYTHING, rerank=False)
-        metrics = retriever.metrics()
+def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever, reranker, fused) -> None:
+    result = retriever.search_sync(QUERY, limit=3)
     lengths = sorted(len(row[1]) for rows in DESK.values() for row in rows)
     assert [len(hit.text) for hit in result.hits] == lengths[:3]  # although few of them were among the first three
     assert [hit.rerank_score for hit in result.hits] == [-length for length in lengths[:3]]
-    assert (result.reranked, result.rerank_error) == (True, "")
-    assert result.timings_ms["rerank"] >= 0
-    assert result.fusion == "score"
-    fused_scores = {found_hit: hit.score for found_hit, hit in zip(found(plain), plain.hits, strict=True)}
-    assert all(hit.score == hit.fused == fused_scores[hit.index, hit.document_id] for hit in result.hits)
-    assert not plain.reranked
-    assert found(plain) == fused(desk, limit=EVERYTHING)
-    assert metrics.stages["rerank"].count == 1
+    assert (result.reranked, result.rerank_error, result.fusion) == (True, "", "score")
+    scores = {one: hit.score for one, hit in zip(found(fused), fused.hits, strict=True)}
+    assert all(hit.score == hit.fused == scores[hit.index, hit.document_id] for hit in result.hits)
+    assert retriever.metrics().stages["rerank"].count == 1
     assert reranker.threads == {"rag-index-rerank_0"}
 
 
-def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk) -> None:
+def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk, fused) -> None:
     reranker = Shortest()
     settings = load_settings(desk.config, retrieve={"rerank_top": 2})
     with Retriever(settings, open_reranker=lambda: reranker) as retriever:
         result = retriever.search_sync(QUERY, limit=5)
-    before = fused(desk, limit=5)
     assert len(reranker.read) == 2
-    assert set(found(result)[:2]) == set(before[:2])
+    assert set(found(result)[:2]) == set(found(fused)[:2])
     assert len(result.hits[0].text) < len(result.hits[1].text)
-    assert found(result)[2:] == before[2:]
+    assert found(result)[2:] == found(fused)[2:5]
     assert [hit.rerank_score is None for hit in result.hits] == [False, False, True, True, True]
 
 
-def test_a_reranker_that_is_late_costs_no_answer(desk: Desk) -> None:
-    hanging = threading.Event()
-    reranker = Shortest(lambda texts: hanging.wait(60))
-    with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
-        retriever.search_sync(QUERY, rerank=False)
-        result = retriever.search_sync(QUERY, limit=5, timeout=1)
-        assert found(result) == fused_in(retriever, limit=5)
-        assert (result.reranked, result.rerank_error) == (False, "timed out after 1 s")
-        assert result.errors == {}
-        assert result.to_json()["rerank_error"] == "timed out after 1 s"
-        hanging.set()
-        assert retriever.search_sync(QUERY, limit=5, timeout=60).reranked
-
-
-def fused_in(retriever: Retriever, **options) -> list[tuple[str, str]]:
-    return found(retriever.search_sync(QUERY, rerank=False, **options))
-
-
-def test_a_call_whose_search_has_given_up_ends_before_its_next_texts(tmp_path, template) -> None:
+def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(tmp_path) -> None:
     many = {"comments": [(n, f"printer {n} is offline") for n in range(40)]}
-    desk = Desk(tmp_path / "desk").fill(many)
+    desk = Desk(tmp_path / "desk", names=("comments",)).fill(many)
     hanging, calls = threading.Event(), []
     reranker = Shortest(lambda texts: (calls.append(len(texts)), hanging.wait(60)))
     with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
-        retriever.search_sync("printer", rerank=False)
-        assert retriever.search_sync("printer", timeout=1).rerank_error
+        expected = found(retriever.search_sync("printer", rerank=False))
+        late = retriever.search_sync("printer", timeout=1)
+        assert (found(late), late.reranked, late.errors) == (expected, False, {})
+        assert late.rerank_error == late.to_json()["rerank_error"] == "timed out after 1 s"
         hanging.set()
         assert retriever.search_sync("printer", timeout=60).reranked
     assert calls == [16, 16, 16, 8]  # one of the first search, and three of the second
@@ -130,69 +118,53 @@ def test_a_call_whose_search_has_given_up_ends_before_its_next_texts(tmp_path, t
         (lambda texts: [1.0], f"the reranker returned 1 numbers for {EVERYTHING} texts"),
         (lambda texts: [float("nan")] * len(texts), "the reranker returned a number that is not finite"),
         (lambda texts: ["high"] * len(texts), "could not convert string to float: 'high'"),
-        (lambda texts: None, "'NoneType' object is not iterable"),
     ],
 )
-def test_a_reranker_that_fails_costs_no_answer(desk: Desk, score, reason: str) -> None:
-    reranker = Shortest()
-    reranker.score = lambda query, texts: score(texts)
-    with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
-        result = retriever.search_sync(QUERY)
-        assert found(result) == fused_in(retriever)
+def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monkeypatch, score, reason: str) -> None:
+    monkeypatch.setattr(reranker, "score", lambda query, texts: score(texts))
+    result = retriever.search_sync(QUERY, limit=EVERYTHING)
+    assert found(result) == found(fused)
     assert (result.reranked, result.rerank_error) == (False, reason)
 
 
-def test_loading_the_model_does_not_count_in_the_time_of_a_search(desk: Desk) -> None:
-    loading = threading.Event()
+def test_it_is_opened_by_warm_up_or_a_search_which_does_not_count_and_closed_with_the_retriever(desk: Desk) -> None:
+    reranker, opened, loading = Shortest(), [], threading.Event()
 
     def open_reranker() -> Shortest:
-        loading.wait(2)
-        return Shortest()
+        opened.append(loading.wait(0.0 if opened else 2))
+        return reranker
 
-    async def main() -> tuple[bool, bool]:
+    async def ask() -> None:
         async with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
             await retriever.search(QUERY, rerank=False)
-            first = await retriever.search(QUERY, timeout=1.5)
-            return first.reranked, (await retriever.search(QUERY)).reranked
-
-    assert asyncio.run(main()) == (True, True)
-
-
-def test_it_is_opened_by_warm_up_and_closed_with_the_retriever(desk: Desk) -> None:
-    reranker, opened = Shortest(), []
-
-    async def main() -> None:
-        async with Retriever(desk.settings, open_reranker=lambda: opened.append(1) or reranker) as retriever:
             assert not opened
+            assert (await retriever.search(QUERY, timeout=1.5)).reranked
+
+    async def warm_up() -> None:
+        async with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
             await retriever.warm_up()
-            assert len(opened) == 1
+            assert len(opened) == 2
             await retriever.search(QUERY)
 
-    asyncio.run(main())
-    for thread in threading.enumerate():
-        if thread.name.startswith("rag-index-rerank"):
-            thread.join(10)
-    assert reranker.closed
-    assert len(opened) == 1
+    for work in (ask, warm_up):
+        asyncio.run(work())
+        assert reranker.closed.wait(10)
+        reranker.closed.clear()
+    assert len(opened) == 2
 
 
-def test_a_reranker_that_does_not_exist_cannot_be_asked_for(desk: Desk) -> None:
+def test_a_missing_reranker_or_library_is_an_error_at_the_start_that_names_the_remedy(desk: Desk) -> None:
     with desk.retriever() as retriever, pytest.raises(SettingsError, match=r"set \[retrieve\] reranker"):
         retriever.search_sync(QUERY, rerank=True)
-
-
-def test_a_missing_library_is_an_error_at_the_start_that_names_the_command(desk: Desk) -> None:
     with pytest.raises(SettingsError, match=r"'mini' needs .* pip install 'rag-index\[sentence-transformers\]'"):
         desk.retriever(retrieve={"reranker": "mini"})
-    config = desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n')
     changed = desk.folder / "reranked.toml"
-    changed.write_text(config)
+    changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
     search = ["--config", str(changed), "search", QUERY, "--limit", "1", "--json"]
     code, _, err = run(search)
     assert (code, "pip install 'rag-index[sentence-transformers]'" in err) == (2, True)
     code, out, _ = run([*search, "--no-rerank"])
-    assert code == 0
-    assert len(json.loads(out)["hits"]) == 1
+    assert (code, len(json.loads(out)["hits"])) == (0, 1)
 
 
 def run(arguments: list[str]) -> tuple[object, str, str]:
@@ -200,3 +172,81 @@ def run(arguments: list[str]) -> tuple[object, str, str]:
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main(arguments)
     return ended.value.code, out.getvalue(), err.getvalue()
+
+
+# A server
+
+
+class RerankingServer(ThreadingHTTPServer):
+    """A server that likes short texts. `fault` is what it does wrong."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.path, self.fault, self.bodies = path, "", []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: RerankingServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path != self.server.path:
+            return self._send(404, {"error": "not found"})
+        self.server.bodies.append(body)
+        if self.server.fault == "status":
+            return self._send(503, {"error": "Loading model"})
+        if self.server.fault == "words":
+            return self._send(200, {"answer": "a chat model"})
+        name = "relevance_score" if self.path == "/v1/rerank" else "score"
+        rows = [{"index": at, name: -len(text)} for at, text in enumerate(body.get("documents") or body["texts"])]
+        rows = rows[1:] if self.server.fault == "short" else rows[::-1]  # by score, not in the order of the texts
+        return self._send(200, {"results": rows} if self.path == "/v1/rerank" else rows)
+
+    def _send(self, status: int, answer: object) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
+def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_fusion(desk, fused, path):
+    with RerankingServer(path) as server:
+        retrieve = {"reranker": f"{server.url}/#a-model", "idle_seconds": 0.05}
+        with desk.retriever(retrieve=retrieve) as retriever:
+            result = retriever.search_sync(QUERY, limit=5)
+            assert (result.reranked, result.rerank_error) == (True, "")
+            lengths = [len(hit.text) for hit in result.hits]
+            assert lengths == sorted(lengths)
+            assert [hit.rerank_score for hit in result.hits] == [-length for length in lengths]
+            assert server.bodies[0]["query"] == QUERY
+            assert server.bodies[0].get("model") == ("a-model" if path == "/v1/rerank" else None)
+            for server.fault, message in (
+                ("status", "with status 503: .*Loading model"),
+                ("words", "does not give a number for each of .* texts: is it a reranker"),
+                ("short", "does not give a number for each of .* texts"),
+            ):
+                result = retriever.search_sync(QUERY, limit=5)
+                assert (result.reranked, found(result)) == (False, found(fused)[:5])
+                assert re.search(message, result.rerank_error)
+        server.shutdown()
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password(desk):
+    with RerankingServer("/v1/rerank") as server:
+        address = server.url.replace("http://", "http://kim:secret@")
+        server.shutdown()
+    with desk.retriever(retrieve={"reranker": address}) as retriever:
+        result = retriever.search_sync(QUERY, limit=2)
+    assert len(result.hits) == 2
+    assert re.match(r"the reranker at http://127.0.0.1:\d+ cannot be reached", result.rerank_error)
+    assert "secret" not in result.rerank_error

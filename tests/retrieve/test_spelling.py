@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from rag_index.documents.access import access_part
 from rag_index.errors import StoreError
-from rag_index.retrieve import ALL_GROUPS
+from rag_index.retrieve import ALL_GROUPS, fan_out
 from rag_index.retrieve.spelling import spellings
 from tests.retrieve.desk import Desk, found
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
@@ -44,35 +49,27 @@ def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) 
         assert candidates.ranked(0.0)[0] == ("solutions", "41")
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "python framework",
-        "vehicle",  # no document has it, and it is a word
-        "pyhton2",
-        "roum",
-        "zzqqxx wwvvuu",
-        "x" * 2000,
-        "가나다라마바사아자차",
-        "how does kubernetes deploy",
-    ],
-)
-def test_what_is_no_typing_error_is_searched_as_it_is(embedded: Desk, query: str) -> None:
-    embedded.names = ("comments",)
-    embedded.write()
-    embedded.fill({"comments": ROWS}, number=2)
-    with embedded.retriever() as retriever:
-        result = retriever.search_sync(query)
-        assert result.corrected == {}
-        assert "corrected" not in result.to_json()
-        assert retriever.search_sync("pyhton", dense_weight=1.0).corrected == {}, "words are not searched for"
-
-
-def test_a_word_that_one_index_has_is_right_in_all(embedded: Desk) -> None:
-    embedded.fill({"comments": ROWS, "solutions": [(1, "The pyhton of the zoo")]}, number=2)
-    with embedded.retriever() as retriever:
-        assert retriever.search_sync("pyhton", indexes=["comments"]).corrected == {"pyhton": "python"}
-        assert retriever.search_sync("pyhton", indexes=["comments", "solutions"]).corrected == {}
+def test_what_is_no_typing_error_is_searched_as_it_is(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, names=("comments", "solutions"))
+    desk.fill({"comments": ROWS, "solutions": [(1, "The pyhton of the zoo", {"tenant": "zoo"})]})
+    with desk.retriever() as retriever:
+        for query in (
+            "python framework",
+            "vehicle",  # no document has it, and it is a word
+            "pyhton2",
+            "roum",
+            "zzqqxx wwvvuu",
+            "x" * 2000,
+            "가나다라마바사아자차",
+            "how does kubernetes deploy",
+            "pyhton",  # one of the indexes has it
+        ):
+            result = retriever.search_sync(query)
+            assert (result.corrected, "corrected" in result.to_json()) == ({}, False)
+        asked = {"query": "pyhton", "indexes": ["comments"]}
+        assert retriever.search_sync(**asked).corrected == {"pyhton": "python"}
+        assert retriever.search_sync(**asked, dense_weight=1.0).corrected == {}, "words are not searched for"
+        assert retriever.search_sync(**asked, filter={"tenant": "acme"}).corrected == {"pyhton": "python"}
 
 
 def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> None:
@@ -104,14 +101,14 @@ def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> 
             assert found(retriever.search_sync(**asked)) == []
 
 
-def test_a_correction_that_fails_costs_no_answer(embedded: Desk) -> None:
+def test_a_correction_that_fails_costs_no_answer(embedded: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded.fill({"comments": ROWS}, number=2)
     with embedded.retriever() as retriever:
 
-        async def fail(*given: object) -> None:
+        def fail(*given: object) -> None:
             raise StoreError("the store is gone")
 
-        retriever._fan_out.find_words = fail  # type: ignore[assignment]
+        monkeypatch.setattr(fan_out, "count_spellings", fail)
         result = retriever.search_sync("kubernetis", indexes=["comments"])
         assert (result.corrected, len(result.hits)) == ({}, 10)
 

@@ -1,0 +1,137 @@
+"""Asking indexes many queries for which nobody waits: with more time for each, and again after a passing fault."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rag_index.errors import RagIndexError, TransientError
+from rag_index.hosts.loop import EventLoopThread
+from rag_index.retrieve import ALL_GROUPS, Retriever
+from rag_index.stores import lend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from rag_index.retrieve.candidates import Candidates
+    from rag_index.settings import IndexSettings, Settings
+    from rag_index.stores import Store
+
+    Answer = Candidates | RagIndexError
+    """What a query finds, or why no index answers it."""
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+"""Queries that are under way at once."""
+PROBES = 3
+"""Queries that are asked one after another, until one is answered: if none is, the others are not asked."""
+TRIES, PAUSE = 3, 2.0
+"""How often a query with a passing fault is asked, and the seconds before it is tried again."""
+SECONDS = 120.0
+"""How long one search may take, unless the settings give it longer."""
+
+
+def ask_indexes(
+    settings: Settings,
+    queries: Sequence[str],
+    indexes: Sequence[str],
+    limit: int,
+    on_answer: Callable[[int], None] = lambda _: None,
+) -> list[Answer]:
+    """Return what these indexes, searched together, have for each query, for `limit` documents.
+
+    `on_answer` gets the number of queries done. Raises the error of the first query if none of the first few is
+    answered.
+    """
+
+    async def ask() -> list[Answer]:
+        async with Retriever(_patient(settings, len(queries))) as retriever:
+            return await _collect(retriever, queries, indexes, limit, on_answer=on_answer)
+
+    return _run(ask)
+
+
+def ask_collections(
+    settings: Settings,
+    index: IndexSettings,
+    store: Store,
+    collections: Sequence[str],
+    queries: Sequence[str],
+    limit: int,
+    *,
+    texts: bool = False,
+) -> list[list[Candidates]]:
+    """Return what each of these collections of an index has for each query. The store stays open.
+
+    Raises what a search raises.
+    """
+    named = {f"collection {number}": name for number, name in enumerate(collections)}
+    copies = [index.model_copy(update={"name": name}) for name in named]
+    searched = _patient(settings, len(queries)).model_copy(update={"indexes": copies})
+
+    async def ask() -> list[list[Candidates]]:
+        async with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
+            found = [await _collect(retriever, queries, [name], limit, texts=texts) for name in named]
+        for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
+            raise error
+        return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
+
+    return _run(ask)
+
+
+def _patient(settings: Settings, queries: int) -> Settings:
+    """Return settings for searches that have time, and keep the vectors of all queries."""
+    limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
+    cache = {"cache_size": queries, "cache_seconds": SECONDS * queries}
+    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={**limits, **cache})})
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run work in a thread, since the caller's thread may have an event loop."""
+    thread = EventLoopThread("rag-index-asking")
+    try:
+        return thread.run(work())
+    finally:
+        thread.stop()
+
+
+async def _collect(
+    retriever: Retriever,
+    queries: Sequence[str],
+    indexes: Sequence[str],
+    limit: int,
+    *,
+    texts: bool = False,
+    on_answer: Callable[[int], None] = lambda _: None,
+) -> list[Answer]:
+    done, free = 0, asyncio.Semaphore(AT_ONCE)
+
+    async def ask(query: str) -> Answer:
+        nonlocal done
+        async with free:
+            found = await _ask_again(retriever, query, indexes, limit, texts=texts)
+        done += 1
+        on_answer(done)
+        return found
+
+    first: list[Answer] = []
+    while len(first) < min(PROBES, len(queries)) and all(isinstance(one, RagIndexError) for one in first):
+        first.append(await ask(queries[len(first)]))
+    if first and isinstance(first[-1], RagIndexError):
+        raise next(one for one in first if isinstance(one, RagIndexError))
+    return [*first, *await asyncio.gather(*map(ask, queries[len(first) :]))]
+
+
+async def _ask_again(retriever: Retriever, query: str, indexes: Sequence[str], limit: int, *, texts: bool) -> Answer:
+    """Ask a query, again if its fault may pass. Documents are found whoever they are for."""
+    tried = 1
+    while True:
+        try:
+            return await retriever.candidates(query, indexes=indexes, limit=limit, groups=ALL_GROUPS, texts=texts)
+        except RagIndexError as error:
+            if tried == TRIES or not isinstance(error, TransientError):
+                return error
+        await asyncio.sleep(PAUSE * tried)
+        tried += 1
