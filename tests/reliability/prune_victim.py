@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.indexing.pruning import prune
 from rag_index.ledger import Ledger
-from rag_index.orchestration.api_server import prune_history
 from rag_index.settings import load_settings
 from rag_index.stores import open_store
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-DATABASES = ("ledger.db", "contexts.db", "prefect/prefect.db")
+DATABASES = ("ledger.db", "contexts.db")
 LATER = {"rag_index_leases"}
 """Tables that say when something was done."""
 COLUMNS = {
@@ -41,11 +40,10 @@ COLUMNS = {
 
 
 def prune_all(settings: Settings) -> None:
-    """Prune everything that a run prunes."""
+    """Prune what a run prunes itself."""
     open_store(settings.store).close()
     with closing(Ledger(settings.ledger_url)) as ledger:
         prune(settings, ledger)
-    prune_history(settings.data / "prefect", settings.run.keep_days)
 
 
 def die_at(step: int) -> None:

@@ -26,12 +26,6 @@ OLD = 100 * DAY
 DOCUMENTS = 40
 EVERY = 4
 """A death at each so-many-th step, from a random one on: a whole pruning has more than 150."""
-PREFECT = {
-    "flow_run": ("end_time", "updated"), "log": ("timestamp",), "artifact": ("updated",),
-    "events": ("occurred",), "event_resources": ("occurred",), "task_run": (), "flow_run_state": (),
-    "task_run_state": (),
-}  # fmt: skip
-"""Tables of Prefect, and their columns by which rows are old."""
 
 
 def alone(project: Project, *arguments: str) -> None:
@@ -77,10 +71,6 @@ def project(tmp_path_factory, writer):
         ledger.record_digests(gone, {1: "one", 2: "two"}, unread=())
     with closing(sqlite3.connect(data / "contexts.db")) as db, db:
         db.execute("UPDATE rag_index_contexts SET used_day = used_day - 100")
-    with closing(sqlite3.connect(data / "prefect" / "prefect.db")) as db, db:
-        for table, columns in PREFECT.items():
-            for column in columns:
-                db.execute(f"UPDATE {table} SET {column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, '-100 days')")
     return project
 
 
@@ -96,7 +86,7 @@ def test_a_death_at_any_step_of_pruning_loses_nothing_and_the_next_run_finishes_
     assert len(deaths) > 30, "statements and files"
     expected = whole["died"]
     places = {place for place, rows in expected.items() if any(trial["died"][place] != rows for trial in deaths)}
-    assert {place.split(" ")[0] for place in places} == {"trash", "ledger.db", "contexts.db", "prefect/prefect.db"}
+    assert {place.split(" ")[0] for place in places} == {"trash", "ledger.db", "contexts.db"}
     for trial in trials:
         for place, rows in expected.items():
             assert set(rows) <= set(trial["died"][place]), place
@@ -104,7 +94,6 @@ def test_a_death_at_any_step_of_pruning_loses_nothing_and_the_next_run_finishes_
     assert expected["trash"] == []
     waiting = expected["ledger.db rag_index_inbox"]
     assert ["'test_notes'" in row for row in waiting] == [True], "an index that lives loses no change"
-    assert all(not expected[f"prefect/prefect.db {table}"] for table in PREFECT)
 
 
 def test_the_next_run_prunes_it_all_and_a_rebuild_asks_the_model_for_nothing(project, writer):
@@ -119,10 +108,6 @@ def test_the_next_run_prunes_it_all_and_a_rebuild_asks_the_model_for_nothing(pro
         ("old_runs", "old_failed", "old_changes", "old_watches", "old_buckets"), 0
     )
     assert 0 < kept["contexts"] < contexts, "those of the texts that were changed are gone"
-    with closing(sqlite3.connect(project.settings.data / "prefect" / "prefect.db")) as db:
-        assert {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in PREFECT} == dict.fromkeys(
-            PREFECT, 0
-        )
     asked = len(writer.generates())
     alone(project, "rebuild", "notes", "--serial")
     assert len(writer.generates()) == asked
