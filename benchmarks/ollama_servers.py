@@ -184,7 +184,7 @@ def tuned(budget: float, repeat: int, busy: bool) -> None:
             settings, budget=budget, hosts=hosts, on_probe=lambda c, rate, error: print("  ", c, error or f"{rate:.1f}")
         )
         found, serial = outcome.knee.candidate, outcome.serial.candidate
-        servers = [(count, round(outcome.texts(rate), 1)) for count, rate in outcome.rates_by_hosts().items()]
+        servers = [(count, round(rate, 1)) for count, rate in outcome.rates_by_hosts().items()]
         print(f"found: {found}\nservers: {servers}")
         embedder = settings.embedder.model_copy(update={"hosts": hosts})
         ratios = []
@@ -193,8 +193,7 @@ def tuned(budget: float, repeat: int, busy: bool) -> None:
                 order = (found, serial) if number % 2 else (serial, found)
                 rates = {one: probes.measure(one, 10.0) for one in order}
                 ratios.append(rates[found] / rates[serial])
-                before, after = (rates[one] / outcome.mean_chars for one in (serial, found))
-                print(f"  serial {before:.1f} texts/s, tuned {after:.1f} texts/s", flush=True)
+                print(f"  serial {rates[serial]:.1f} texts/s, tuned {rates[found]:.1f} texts/s", flush=True)
         say(BUSY if busy else QUIET, ratios)
 
 

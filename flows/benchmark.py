@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefect import flow
+from prefect_dask.task_runners import DaskTaskRunner
 
+from rag_index.embedders import identify
 from rag_index.indexing.steps import read_pages
-from rag_index.orchestration.cluster import Workers
+from rag_index.orchestration.cluster import Workers, given_workers, run_cluster
+from rag_index.orchestration.reporting import benchmark_state, flow_run_id
 from rag_index.orchestration.retries import Opaque
-from rag_index.orchestration.states import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import stoppable
 from rag_index.orchestration.worker import warm_up
+from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, open_bench
-from tasks.benchmark import embed_serially, identify_embedder, take_sample
 from tasks.steps import TaskSteps
 
 if TYPE_CHECKING:
@@ -41,22 +43,26 @@ def benchmark(
     """
     settings = run_settings(config)
     with stoppable() as stop, open_bench(settings, index, sample_size) as bench:
-        opaque = Opaque(bench)
-        take_sample(opaque)
-        identity = identify_embedder(opaque)
-        embed_serially(opaque, identity)
+        bench.take_sample()
+        identity = identify(settings.embedder)
+        bench.run_serially(identity, flow_run_id())
         for count in bench.worker_counts(workers):
-            with Workers(bench.parallel(count)) as pool:
-                benchmark_workers.with_options(task_runner=pool.task_runner())(opaque, identity, count)
+            with Workers(bench.parallel(count)) as pool, given_workers(pool):
+                benchmark_workers(Opaque(bench), identity, count)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
-@flow(name="benchmark-workers", flow_run_name="benchmark {workers} workers", validate_parameters=False)
+@flow(
+    name="benchmark-workers",
+    flow_run_name="benchmark {workers} workers",
+    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
+    validate_parameters=False,
+)
 def benchmark_workers(bench: Opaque[Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
-    with (
-        bench.value.scan(workers, identity, flow_run_id()) as scan,
-        bench.value.measured(scan, warm_up(scan)),
-    ):
-        steps = TaskSteps()
-        scan.index(read_pages(scan.run, steps), steps)
+    name = count_of(workers, "worker")
+    with bench.value.scan(name, workers, identity, flow_run_id()) as scan:
+        warm_up(scan)
+        with bench.value.measured(scan, name):
+            steps = TaskSteps()
+            scan.index(read_pages(scan.run, steps), steps)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect import flow
 
-from rag_index.orchestration.states import diagnosis_state, run_name
+from rag_index.orchestration.reporting import diagnosis_state, run_name
 from rag_index.orchestration.stopping import stoppable
 from rag_index.settings import run_settings
 from tasks.examine import examine_index

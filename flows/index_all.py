@@ -11,9 +11,16 @@ from flows.index_collection import index_collection
 from rag_index.errors import IndexLocked, RagIndexError
 from rag_index.indexing.retries import shared_checks
 from rag_index.orchestration.api_server import light_clients
-from rag_index.orchestration.artifacts import only_run, whole_run
 from rag_index.orchestration.cluster import run_workers
-from rag_index.orchestration.states import outcome_of, report_state, run_name, run_subflow, superfluous_state
+from rag_index.orchestration.reporting import (
+    only_run,
+    outcome_of,
+    report_state,
+    run_name,
+    run_subflow,
+    superfluous_state,
+    whole_run,
+)
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
@@ -58,13 +65,12 @@ def index_all(
             with (
                 only_run(settings),
                 light_clients(settings),
-                run_workers(settings) as pool,
+                run_workers(settings),
                 shared_checks(settings.run.wait),
                 whole_run(settings.project, len(chosen)) as whole,
             ):
                 for index in chosen:
-                    subflow = index_collection.with_options(task_runner=pool.task_runner())
-                    state = run_subflow(subflow, index.name, str(settings.path), *same)
+                    state = run_subflow(index_collection, index.name, str(settings.path), *same)
                     if state.is_cancelled():
                         break
                     report.indexes.append(outcome_of(state, index.name))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect import flow
 
-from rag_index.orchestration.states import report_state
+from rag_index.orchestration.reporting import report_state
 from rag_index.reports.outcome import RunReport
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefect import flow
+from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.api_server import light_clients
-from rag_index.orchestration.cluster import OwnWorkers
-from rag_index.orchestration.states import RunEnd, flow_run_id, report_state
+from rag_index.orchestration.cluster import run_cluster
+from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 
-@flow(name="index-collection", flow_run_name="index {index}", task_runner=OwnWorkers())
+@flow(
+    name="index-collection",
+    flow_run_name="index {index}",
+    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
+)
 def index_collection(
     index: str,
     config: str | None = None,

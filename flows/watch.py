@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.index_changes import index_changes
-from rag_index.orchestration.states import run_name
+from rag_index.orchestration.reporting import run_name
 from rag_index.orchestration.stopping import stoppable
 from rag_index.orchestration.watch_runs import FlowRunner, watch_state
 from rag_index.settings import run_settings

@@ -1,48 +1,4 @@
-"""Every error of the project, in one tree.
-
-    RagIndexError
-    ├── TransientError              another try may succeed, and the tasks do try again
-    │   ├── SourceUnavailable       the database does not answer
-    │   │   └── SourceTimedOut      a query exceeded its time limit
-    │   ├── EmbedderUnavailable     the embedding server does not answer, or answers with a transient fault
-    │   │   ├── RateLimited         the server asked for a pause, perhaps with the seconds to wait
-    │   │   ├── HostUnreachable     there is no connection, so the text is not the cause
-    │   │   └── RequestTimedOut     a request exceeded its time limit
-    │   ├── StoreUnavailable        Qdrant does not answer, or answers with a transient fault
-    │   ├── LedgerUnavailable       the ledger's database is locked or does not answer
-    │   ├── NoWorkers               the worker processes of a run do not start
-    │   └── SearchTimedOut          the search of an index, or its preparation, exceeded the time limit
-    │       └── IndexBehind         an index did not reach the position that a search demands
-    └── TerminalError               another try would fail in the same way: somebody has to act
-        ├── SettingsError           exit code 2: the file, the environment or the command line is wrong
-        │   └── UnknownIndex        the settings have no index of that name
-        ├── SourceError             exit code 2: tables, columns or keys do not match the settings
-        ├── EmbedderError           the embedder refuses, or its answer cannot be right
-        │   ├── ModelMissing        the server does not have the model
-        │   ├── ModelChanged        the model changed during the run, or differs between hosts
-        │   ├── TextTooLong         one text is longer than the model's context
-        │   │   └── RequestTooLong  a request holds more texts than the server takes at a time
-        │   ├── TextRefused         one text is refused for another reason
-        │   └── BadVectors          vectors are missing, not finite, all zero, or of another dimension
-        │       └── WrongDimension  the digest is the same, but the dimension is another
-        ├── RerankerError           the reranker cannot be loaded, or its numbers cannot be right
-        ├── ProcessDied             a process died while it embedded a shard
-        ├── FileTimedOut            a file of source code could not be parsed within the time limit
-        ├── RequestTooLarge         the body of a request to the service is larger than allowed
-        ├── CannotListen            the service cannot listen on its address
-        ├── DocumentNotFound        an index has no document of that id
-        ├── SearchFailed            no index answered a search, and the reasons differ
-        ├── ContextMissing          a chunk has no context, and the settings require one
-        ├── StoreError              the store refuses
-        │   ├── StoreBusy           another process writes the embedded store
-        │   ├── StoreRefused        the server refuses a request: a limit, or what the API key may not do
-        │   ├── PointsRefused       the store refuses points because of their content
-        │   └── StoreMismatch       the store is not the one that the ledger describes
-        │       └── StoreRestored   the store, or the ledger, was put back to an older copy
-        ├── FingerprintChanged      the index was built with another model, prefix or chunker
-        ├── LedgerError             the ledger cannot be read or written
-        │   └── LedgerTooNew        a newer rag-index wrote the ledger
-        └── IndexLocked             another run holds the lease of the index
+"""Every error of the project. Another try may succeed after a `TransientError`; after a `TerminalError` it would not.
 
 Foreign exceptions become one of these where they enter (`raise … from exc`). All of them survive pickle, since a
 Dask worker raises them in another process: arguments are positional and stay in `args`.

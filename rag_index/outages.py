@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PATIENCE = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
@@ -48,6 +48,14 @@ class Outage:
         if self.answered:
             return f"waiting for {self.service} {since}: {self.reason}"
         return f"{self.service} does not answer, waiting {since}{f': {self.reason}' if self.reason else ''}"
+
+
+def longest_first(outages: Iterable[Outage]) -> list[Outage]:
+    """Return the outage of each service that is silent longest, the longest first."""
+    first: dict[str, Outage] = {}
+    for outage in sorted(outages, key=lambda outage: outage.since):
+        first.setdefault(outage.service, outage)
+    return list(first.values())
 
 
 class Call:
@@ -116,11 +124,7 @@ class Calls:
     def outages(self) -> tuple[Outage, ...]:
         """Return the services that do not answer now, each once, the longest silent first."""
         calls = [*list(self._under_way.values()), *self._paused().values()]
-        met = [outage for call in calls if (outage := call.outage()) is not None]
-        first: dict[str, Outage] = {}
-        for outage in sorted(met, key=lambda outage: outage.since):
-            first.setdefault(outage.service, outage)
-        return tuple(first.values())
+        return tuple(longest_first(outage for call in calls if (outage := call.outage()) is not None))
 
     def _paused(self) -> dict[str, Call]:
         """Return the calls that gave up a moment ago, by service."""

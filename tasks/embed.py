@@ -82,17 +82,17 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
     """Map the embed task over shards, a few of them in flight for each worker, and yield results as they come.
 
     If the store is a server, the upsert task is given the embed task's future, so what comes back is written already.
-    If no workers start, this process embeds everything, and the outcome says so. It also does if memory has room for
-    no worker.
+    In a serial run this process embeds everything. It also does, and the outcome says so, if no workers start, or if
+    memory has room for no worker.
     """
-    alone, serial = not scan.run.any_workers, scan.run.settings.parallel.serial
+    alone = scan.run.settings.parallel.serial or not scan.run.any_workers
     monitor = Monitor(scan.run)
     with captured_logs(scan.run.progress.note_later), closing(ChildEmbedder(scan.run.stopwatch)) as child:
         size = shards_per_worker(embedded=scan.run.store.embedded) * scan.run.metrics.workers
         window: Window[Shard, Any] = Window(partial(_submit, scan), size, monitor)
         try:
             for shard in shards:
-                if not (alone or shard.in_process or (serial and scan.is_suspect(shard))):
+                if not (alone or shard.in_process):
                     try:
                         monitor.subscribe()
                         yield from window.put(shard)

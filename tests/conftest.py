@@ -42,6 +42,13 @@ def prefect_server(tmp_path_factory):
             send_pending_logs()
 
 
+@pytest.fixture(autouse=True)
+def _flows_only_where_asked(request, monkeypatch):
+    """Let commands of other tests run plainly, although this process has a Prefect server: a flow takes seconds."""
+    if "prefect_server" not in request.fixturenames:
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
 def share_statements():
     """Let the SQLite engines of this process compile a statement once: each run of each test makes engines of its own.
 

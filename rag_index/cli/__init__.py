@@ -9,11 +9,13 @@ import atexit
 import gc
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,21 +29,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from rag_index.settings import Settings
-
-__all__ = [
-    "Context",
-    "IndexName",
-    "UnicodeText",
-    "command",
-    "json_option",
-    "main",
-    "one_line",
-    "print_json",
-    "print_table",
-    "program",
-    "wait_option",
-]
-
 
 COMMANDS = {
     "try": "trial",
@@ -74,7 +61,7 @@ COMMANDS = {
 }
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 NO_NUMBER = "-"
-"""What a table prints where a number is missing."""
+_NUMBER = re.compile(r"[\d,.]+%?|-")
 
 
 @dataclass(slots=True)
@@ -145,10 +132,20 @@ class IndexName(UnicodeText):
         return []
 
 
+FILE = click.Path(dir_okay=False, path_type=Path)
+POSITIVE, SECONDS = click.IntRange(min=1), click.FloatRange(min=0)
+
+name_argument = click.argument("name", type=IndexName())
+names_argument = click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
-    "--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait for a store that is in use."
+    "--wait", type=SECONDS, metavar="SECONDS", help="How long to wait for services that are down, or a store in use."
 )
+
+
+def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
+    """Return an option that may be given several times."""
+    return click.option(option, name, multiple=True, help=f"{help_text} (may be repeated).", **more)
 
 
 def command(name: str | None = None, *, quiet: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
@@ -175,26 +172,14 @@ def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns. The first row is the header; numbers are aligned to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.rjust(width)
-            if _is_number(cell) or (_is_numeric(rows, i) and (row is rows[0] or cell == NO_NUMBER))
-            else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
-
-
-def _is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
-    """Return whether a column has numbers: all its cells but the header are numbers or missing."""
-    cells = [row[column] for row in rows[1:] if row[column] != NO_NUMBER]
-    return bool(cells) and all(map(_is_number, cells))
-
-
-def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").isdigit()
+    """Print rows in columns. The first row is the header; columns of numbers are aligned to the right."""
+    columns = []
+    for head, *cells in zip(*rows, strict=True):
+        width = max(map(len, [head, *cells]))
+        numeric = all(map(_NUMBER.fullmatch, cells)) and set(cells) != {NO_NUMBER}
+        columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in (head, *cells)])
+    for row in zip(*columns, strict=True):
+        click.echo("  ".join(row).rstrip())
 
 
 def one_line(text: str, chars: int) -> str:
@@ -206,6 +191,15 @@ def one_line(text: str, chars: int) -> str:
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
+    """Print the result of a command: one JSON object, or lines for a person."""
+    if as_json:
+        print_json(value)
+    else:
+        for line in lines:
+            click.echo(line)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,11 +9,11 @@ from contextlib import closing
 
 import click
 
-from rag_index.cli import Context, IndexName, command, json_option, print_json, wait_option
+from rag_index.cli import Context, command, json_option, name_argument, names_argument, print_json, show, wait_option
 
 
 @command()
-@click.argument("name", type=IndexName())
+@name_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @wait_option
 @json_option
@@ -36,15 +36,13 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     started = time.perf_counter()
     dropped = drop_index(settings, name)
     seconds = time.perf_counter() - started
-    if as_json:
-        print_json({"index": name, "dropped": dropped, "seconds": round(seconds, 3)})
-    else:
-        click.echo(f"{name}: deleted {kept.sentence()}. {seconds:.2f} s.")
+    printed = {"index": name, "dropped": dropped, "seconds": round(seconds, 3)}
+    show(printed, f"{name}: deleted {kept.sentence()}. {seconds:.2f} s.", as_json=as_json)
     return 0
 
 
 @command(quiet=True)
-@click.argument("name", type=IndexName())
+@name_argument
 @click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")
 @wait_option
@@ -58,7 +56,7 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
 
 
 @command(quiet=True)
-@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
+@names_argument
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
 )
@@ -79,16 +77,13 @@ def move(
     settings = context.settings(wait=wait)
     target = target_settings(settings, to, api_key)
     moved = move(settings, target, names, say=lambda line: click.echo(line, err=True))
-    if as_json:
-        print_json({"indexes": [one.to_json() for one in moved], "store": settings_line(target)})
-        return
-    for one in moved:
-        click.echo(f"{one.index}: {one.sentence()}")
-    click.echo(next_steps(settings, target, names, api_key=api_key_env is not None))
+    lines = [f"{one.index}: {one.sentence()}" for one in moved]
+    lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
+    show({"indexes": [one.to_json() for one in moved], "store": settings_line(target)}, *lines, as_json=as_json)
 
 
 @command(quiet=True)
-@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
+@names_argument
 @wait_option
 @json_option
 def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_json: bool) -> None:
@@ -110,7 +105,7 @@ def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_js
 
 
 @command(quiet=True)
-@click.argument("name", type=IndexName())
+@name_argument
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:
     """Make the index's previous collection live again."""
@@ -129,11 +124,10 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     ):
         before, live, returned = roll_back(ledger, store, alias, name, access=access)
     seconds = time.perf_counter() - started
-    if as_json:
-        print_json({"index": name, "before": before, "live": live, "returned": returned, "seconds": round(seconds, 3)})
-        return
-    click.echo(f"{name}: {live} is live, {before} is kept. {seconds:.2f} s.")
     came = f", with {returned:,} that {before} no longer had" if returned else ""
-    click.echo(
-        f"{name}: its documents are as the last run left them{came}; `rag-index index {name}` brings it up to date."
+    show(
+        {"index": name, "before": before, "live": live, "returned": returned, "seconds": round(seconds, 3)},
+        f"{name}: {live} is live, {before} is kept. {seconds:.2f} s.",
+        f"{name}: its documents are as the last run left them{came}; `rag-index index {name}` brings it up to date.",
+        as_json=as_json,
     )

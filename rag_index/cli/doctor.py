@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rag_index.cli import Context, IndexName, command, json_option, print_json, wait_option
+from rag_index.cli import Context, command, json_option, names_argument, show, wait_option
 from rag_index.cli.runs import launch_flow, load_index_all
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rag_index.doctor import Diagnosis
     from rag_index.reports.outcome import RunReport
     from rag_index.settings import Settings
 
 
 @command(quiet=True)
-@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
+@names_argument
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
 @wait_option
 @json_option
@@ -32,10 +35,7 @@ def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: floa
         diagnosis = repair(settings, names, lambda indexes, rebuild: _index(context, settings, indexes, rebuild, wait))
     else:
         diagnosis = examine(settings, names)
-    if as_json:
-        print_json(diagnosis.to_json())
-    else:
-        _print_diagnosis(diagnosis, repairing=repairing)
+    show(diagnosis.to_json(), *_lines(diagnosis, repairing=repairing), as_json=as_json)
     return diagnosis.exit_code
 
 
@@ -48,24 +48,21 @@ def _index(context: Context, settings: Settings, indexes: list[str], rebuild: bo
         click.echo(f"rag-index: the run that repairs: {report.sentence()}", err=True)
 
 
-def _print_diagnosis(diagnosis: Diagnosis, *, repairing: bool) -> None:
+def _lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
+    def prefix(index: str | None) -> str:
+        return f"{index}: " if index else ""
+
     for finding in diagnosis.repaired:
-        click.echo(f"{_prefix(finding.index)}repaired: {finding.message}")
+        yield f"{prefix(finding.index)}repaired: {finding.message}"
     for finding in diagnosis.findings:
-        click.echo(f"{_prefix(finding.index)}{click.style(finding.kind, bold=True)}: {finding.message}")
-        click.echo(f"    {finding.remedy}")
+        yield f"{prefix(finding.index)}{click.style(finding.kind, bold=True)}: {finding.message}"
+        yield f"    {finding.remedy}"
     for advice in diagnosis.advice:
-        click.echo(f"{_prefix(advice.index)}advice: {advice.message}")
+        yield f"{prefix(advice.index)}advice: {advice.message}"
     if diagnosis.kept is not None:
-        click.echo(diagnosis.kept.sentence())
+        yield diagnosis.kept.sentence()
     left, repaired = len(diagnosis.findings), len(diagnosis.repaired)
     if repairing and repaired:
-        click.echo(f"{repaired} of {repaired + left} findings repaired.")
-    elif left:
-        click.echo(f"{left} finding{'s' if left != 1 else ''}.")
+        yield f"{repaired} of {repaired + left} findings repaired."
     else:
-        click.echo("Nothing found.")
-
-
-def _prefix(index: str | None) -> str:
-    return f"{index}: " if index else ""
+        yield f"{count_of(left, 'finding')}." if left else "Nothing found."

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import (
+    FILE,
+    POSITIVE,
     Context,
     IndexName,
     UnicodeText,
     command,
     json_option,
+    names_argument,
     one_line,
     print_json,
     print_table,
+    repeated,
+    show,
     wait_option,
 )
 from rag_index.errors import SettingsError
@@ -26,16 +31,15 @@ if TYPE_CHECKING:
 
     from rag_index.evaluation.evaluate import EvaluationOptions, WeightChoice
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.evaluation.report import Evaluation, PoorQuery, Scope
+    from rag_index.evaluation.report import Evaluation, PoorQuery
+    from rag_index.evaluation.significance import Estimate
     from rag_index.settings import Settings
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 TUNE_METRIC = "nDCG@10"
 """The metric that the weight is chosen for, if none is named: it counts every rank."""
 WEIGHT = ("retrieve", "dense_weight")
-FILE = click.Path(dir_okay=False, path_type=Path)
 SHORT = 70
-"""Characters of a query that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +62,14 @@ class _Given:
 @click.option("--query-column", type=UnicodeText(), metavar="NAME", help="Make queries of this column of the source.")
 @click.option("--generate", is_flag=True, help="Have a model write questions about the documents; needs --out.")
 @click.option("--model", type=UnicodeText(), metavar="NAME", help="The model that writes [that of indexes.context].")
+@click.option("--count", type=POSITIVE, default=200, show_default=True, help="Queries to make for each index.")
 @click.option(
-    "--count", type=click.IntRange(min=1), default=200, show_default=True, help="Queries to make for each index."
-)
-@click.option(
-    "--documents", type=click.IntRange(min=1), default=5000, show_default=True,
+    "--documents", type=POSITIVE, default=5000, show_default=True,
     help="Documents of each index that are indexed again, if its text contains --query-column.",
 )  # fmt: skip
 @click.option("--out", type=FILE, help="Write the queries that were made to this file, to be edited.")
-@click.option(
-    "--index",
-    "indexes",
-    type=IndexName(),
-    multiple=True,
-    metavar="NAME",
-    help="Evaluate only this index (may be repeated).",
-)
-@click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME@K", default=METRICS, show_default=True,
-    help="What to measure (may be repeated).",
-)  # fmt: skip
+@repeated("--index", "indexes", "Evaluate only this index", type=IndexName(), metavar="NAME")
+@repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Poor queries to show.")
 @click.option("--plot", type=FILE, help="Draw a PNG (needs the extra `plots`).")
 @click.option("--tune-fusion", is_flag=True, help="Choose the weight of meaning against words with held-out queries.")
@@ -116,10 +108,11 @@ def evaluate(
 
         draw(evaluation, plot)
     written = _write(settings, evaluation.weight) if write and evaluation.weight else None
+    result = evaluation.to_json()
+    if write:
+        result |= {"written": written is not None, "overridden": written or []}
     if as_json:
-        print_json(
-            evaluation.to_json() | ({"written": written is not None, "overridden": written or []} if write else {})
-        )
+        print_json(result)
         return evaluation.exit_code
     _print(evaluation)
     if evaluation.weight:
@@ -128,30 +121,24 @@ def evaluate(
 
 
 def _check(given: _Given, *, tune_fusion: bool, write: bool) -> _Given:
-    """Refuse options that do not go together."""
+    out, made = given.out, given.query_column is not None or given.generate
     ways = [given.golden is not None, given.query_column is not None, given.generate]
-    made = given.query_column is not None or given.generate
-    if sum(ways) != 1:
-        raise click.UsageError("name one of these: a golden file, --query-column NAME, or --generate")
-    needs = {
+    wrong = {
+        "name one of these: a golden file, --query-column NAME, or --generate": sum(ways) != 1,
         "--queries needs a golden file of TREC qrels": given.queries is not None and given.golden is None,
         "--model needs --generate": given.model is not None and not given.generate,
-        "--generate needs --out FILE, for questions that you can read and edit": given.generate and given.out is None,
-        "--out needs --query-column or --generate: a golden file exists already": given.out is not None and not made,
+        "--generate needs --out FILE, for questions that you can read and edit": given.generate and out is None,
+        "--out needs --query-column or --generate: a golden file exists already": out is not None and not made,
         "--write needs --tune-fusion": write and not tune_fusion,
+        f"{out} exists already: name another file, or evaluate it: rag-index evaluate": out and out.exists(),
+        f"{out} cannot be written: there is no folder {out and out.parent}": out and not out.resolve().parent.is_dir(),
     }
-    for message, wrong in needs.items():
-        if wrong:
-            raise click.UsageError(message)
-    if given.out is not None and given.out.exists():
-        raise click.UsageError(f"{given.out} exists already: name another file, or evaluate it: rag-index evaluate")
-    if given.out is not None and not given.out.resolve().parent.is_dir():
-        raise click.UsageError(f"{given.out} cannot be written: there is no folder {given.out.parent}")
+    if messages := [message for message, true in wrong.items() if true]:
+        raise click.UsageError(messages[0])
     return given
 
 
 def _evaluate(settings: Settings, names: list[str], given: _Given, options: EvaluationOptions) -> Evaluation:
-    """Read or make the queries, and evaluate the indexes with them."""
     from rag_index.evaluation.evaluate import evaluate
     from rag_index.evaluation.golden import read_golden
 
@@ -209,8 +196,6 @@ def _say(message: str) -> None:
 
 
 def _counter(total: int) -> Callable[[int], None]:
-    """Return a function that prints how many queries are done, now and then."""
-
     def print_count(done: int) -> None:
         if done % max(100, total // 10) == 0 and done < total:
             _say(f"{done:,} of {total:,} queries")
@@ -228,18 +213,29 @@ def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:
     return overriding_variables(settings.path, [WEIGHT])
 
 
+def _interval(one: Estimate) -> str:
+    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def _difference(one: Estimate) -> str:
+    return f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+
+
 def _print(evaluation: Evaluation) -> None:
     rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)] if evaluation.scopes else []
     for scope in evaluation.scopes:
         for number, way in enumerate(scope.ways):
             head = (scope.name, f"{scope.queries:,}") if number == 0 else ("", "")
             name = f"{way.name} {way.dense_weight:g}" if way.name == "hybrid" else way.name
-            cells = [f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})" for one in way.metrics.values()]
-            rows.append((*head, name, *cells))
+            rows.append((*head, name, *map(_interval, way.metrics.values())))
     if rows:
         print_table(rows)
     for scope in evaluation.scopes[-1:]:  # --json has those of each index
-        _print_gains(scope)
+        gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
+        if gains:
+            click.echo(f"\nHybrid in {scope.name}, query by query, is better by")
+            differences = [(name, *map(_difference, gain.values())) for name, gain in gains]
+            print_table([("than", *gains[0][1]), *differences])
         if scope.worst:
             click.echo(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
             for query in scope.worst:
@@ -250,17 +246,6 @@ def _print(evaluation: Evaluation) -> None:
         click.echo(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
     for index, reason in evaluation.errors.items():
         _say(f"rag-index: {index} did not answer {reason}")
-
-
-def _print_gains(scope: Scope) -> None:
-    """Print by how much hybrid is better than each other way."""
-    gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
-    if gains:
-        click.echo(f"\nHybrid in {scope.name}, query by query, is better by")
-        rows = [("than", *gains[0][1])]
-        for name, gain in gains:
-            rows.append((name, *(f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})" for one in gain.values())))
-        print_table(rows)
 
 
 def _print_poor(query: PoorQuery, *, several: bool) -> None:
@@ -280,7 +265,7 @@ def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
     click.echo(
         f"\nWeight of meaning by {weight.metric}, {weight.queries:,} queries in {weight.folds} held-out folds: "
         f"{weight.present_weight:g} (now) {weight.present.mean:.3f}, {weight.best_weight:g} {weight.best.mean:.3f}, "
-        f"gain {weight.gain.mean:+.3f} ({weight.gain.low:+.3f} to {weight.gain.high:+.3f})."
+        f"gain {_difference(weight.gain)}."
     )
     if weight.best_weight == weight.present_weight:
         click.echo("No other weight is better.")
@@ -295,7 +280,7 @@ def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
 
 
 @command()
-@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
+@names_argument
 @click.option("--undo", is_flag=True, help="Let the next rebuild use the model as it comes.")
 @json_option
 def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -> int:
@@ -305,11 +290,9 @@ def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -
     settings = context.settings()
     if undo:
         known = learning.undo(settings)
-        if as_json:
-            print_json({"undone": known})
-        else:
-            remedy = "`rag-index index-all --full` builds the indexes without it"
-            click.echo(f"The next rebuild uses wordllama as it comes: {remedy}." if known else "Nothing was adapted.")
+        remedy = "`rag-index index-all --full` builds the indexes without it"
+        said = f"The next rebuild uses wordllama as it comes: {remedy}." if known else "Nothing was adapted."
+        show({"undone": known}, said, as_json=as_json)
         return 0
     found = learning.adapt(settings, names, _say)
     if as_json:
@@ -320,10 +303,8 @@ def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -
         f"Learned from {found.documents:,} documents in {found.seconds:.0f} s of processor time: from a title or first "
         f"line of {found.titles:,}, and from random spans of {spans:,}."
     )
-    rows = [
-        (name, *(f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (quality.recall, quality.mrr)))
-        for name, quality in (("before", found.before), ("after", found.after))
-    ]
+    qualities = (("before", found.before), ("after", found.after))
+    rows = [(name, _interval(quality.recall), _interval(quality.mrr)) for name, quality in qualities]
     print_table([(f"{found.held_out:,} that were left out, by meaning alone", "recall@10", "MRR@10"), *rows])
     if not found.model:
         click.echo("The gain may be chance: nothing was written.")

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, IndexName, UnicodeText, command, json_option, one_line, print_json, wait_option
+from rag_index.cli import (
+    POSITIVE,
+    Context,
+    IndexName,
+    UnicodeText,
+    command,
+    json_option,
+    one_line,
+    print_json,
+    print_table,
+    repeated,
+    wait_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,65 +27,39 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 PARTIAL = 3
+SHARE = click.FloatRange(0, 1)
 SNIPPET = 110
-"""Characters of a text that are printed."""
+TEXT = UnicodeText()
 
 
 @command()
-@click.argument("text", type=UnicodeText())
-@click.option(
-    "--index",
-    "indexes",
-    type=IndexName(),
-    multiple=True,
-    metavar="NAME",
-    help="Search only this index (may be repeated).",
-)
+@click.argument("text", type=TEXT)
+@repeated("--index", "indexes", "Search only this index", type=IndexName(), metavar="NAME")
 @click.option(
     "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
 )
 @click.option(
-    "--filter", "filters", multiple=True, metavar="FIELD=VALUE", type=UnicodeText(),
+    "--filter", "filters", multiple=True, metavar="FIELD=VALUE", type=TEXT,
     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
-@click.option(
-    "--group", "groups", multiple=True, metavar="GROUP", type=UnicodeText(),
-    help="Search as a caller of this group (may be repeated); without any, an index with access finds nothing.",
-)  # fmt: skip
+@repeated(
+    "--group", "groups", "Search as a member of this group: without one, indexes with access find nothing", type=TEXT
+)
 @click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
+@click.option("--fusion", type=click.Choice(["auto", "rank", "score"]), help="How to merge results of several indexes.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the search.")
+@click.option("--dense-weight", type=SHARE, metavar="A", help="Weight of meaning against words: 1 for meaning alone.")
+@click.option("--min-score", type=SHARE, metavar="R", help="Leave out documents of a lower relevance, from 0 to 1.")
 @click.option(
-    "--fusion", type=click.Choice(["auto", "rank", "score"]), help="How to merge the results of several indexes."
+    "--collapse", metavar="FIELD", type=TEXT, help="Fold documents with an equal value of this field, or text."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the whole search."
+    "--after", metavar="POSITION", type=TEXT, help="Wait until each index has all up to this position or time."
 )
-@click.option(
-    "--dense-weight", type=click.FloatRange(0, 1), metavar="A",
-    help="Weight of meaning against words: 1 for meaning alone, 0 for words alone.",
-)  # fmt: skip
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    metavar="R",
-    help="Leave out documents of a lower relevance, from 0 to 1.",
-)
-@click.option(
-    "--collapse", metavar="FIELD", type=UnicodeText(),
-    help="Fold documents with the same value of this field, or of the same text (text).",
-)  # fmt: skip
-@click.option(
-    "--after", metavar="POSITION", type=UnicodeText(),
-    help="Wait until each index has all that was committed by this position or time of the source.",
-)  # fmt: skip
-@click.option(
-    "--max-age", metavar="AGE", type=UnicodeText(), help='Wait until no index is older than this, such as "10 s".'
-)
+@click.option("--max-age", metavar="AGE", type=TEXT, help='Wait until no index is older than this, such as "10 s".')
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
-@click.option(
-    "--repeat", type=click.IntRange(min=1), metavar="N",
-    help="Search N times, embedding the query each time, and show the timings.",
-)  # fmt: skip
+@click.option("--repeat", type=POSITIVE, metavar="N", help="Search N times, embedding each time, and show the timings.")
 @wait_option
 @json_option
 def search(
@@ -104,13 +90,16 @@ def search(
     if not (groups or all_groups):
         _warn_of_access(settings, indexes)
     options["groups"] = ALL_GROUPS if all_groups else groups
-    if no_rerank:
-        settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"reranker": None})})
-    with Retriever.from_settings(_without_cache(settings) if repeat else settings) as retriever:
-        result = retriever.search_sync(text, indexes=indexes or None, limit=limit, filter=conditions, **options)
+    options |= {"indexes": indexes or None, "limit": limit, "filter": conditions}
+    changed: dict[str, Any] = {"reranker": None} if no_rerank else {}
+    if repeat:
+        changed["cache_size"] = 0  # the cache of query vectors would spare the model all searches but the first
+    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changed)})
+    with Retriever.from_settings(settings) as retriever:
+        result = retriever.search_sync(text, **options)
         retriever.reset_metrics()  # the first search opened the store and loaded the model
         for _ in range(repeat or 0):
-            result = retriever.search_sync(text, indexes=indexes or None, limit=limit, filter=conditions, **options)
+            result = retriever.search_sync(text, **options)
         metrics = retriever.metrics() if repeat else None
     if as_json:
         print_json({**result.to_json(explain=explain), **({"metrics": metrics.to_json()} if metrics else {})})
@@ -119,13 +108,7 @@ def search(
     return PARTIAL if result.errors else 0
 
 
-def _without_cache(settings: Settings) -> Settings:
-    """Return the settings without the cache of query vectors: it would spare the model all searches but the first."""
-    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"cache_size": 0})})
-
-
 def _warn_of_access(settings: Settings, names: Sequence[str]) -> None:
-    """Say which of the searched indexes answer nothing, because the caller has no group."""
     closed = [index.name for index in settings.named(names) if index.access is not None]
     if closed:
         click.echo(
@@ -191,9 +174,9 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 
 
 def _print_metrics(metrics: MetricsSnapshot) -> None:
+    rows: list[tuple[str, ...]] = [("ms", "count", "mean", "p50", "p95", "p99")]
     stages = {**metrics.stages, **{f"index {name}": stage for name, stage in metrics.indexes.items()}}
-    width = max(map(len, stages))
-    click.echo(f"{'ms':<{width}}  {'count':>6}  {'mean':>8}  {'p50':>8}  {'p95':>8}  {'p99':>8}")
     for name, stage in stages.items():
         values = (stage.mean_ms, stage.p50_ms, stage.p95_ms, stage.p99_ms)
-        click.echo(f"{name:<{width}}  {stage.count:>6}  {'  '.join(f'{value:8.2f}' for value in values)}")
+        rows.append((name, str(stage.count), *(f"{value:.2f}" for value in values)))
+    print_table(rows)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, wait_option
+from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", type=UnicodeText(), help="Make a token for NAME instead of serving.")
-@click.option("--group", "groups", multiple=True, metavar="NAME", type=UnicodeText(),
-              help="A group of the new token (may be repeated).")  # fmt: skip
+@repeated("--group", "groups", "A group of the new token", metavar="NAME", type=UnicodeText())
 @wait_option
-def serve(
-    context: Context, host: str | None, port: int | None, new_token: str | None, groups: tuple[str, ...],
-    wait: float | None,
-) -> None:  # fmt: skip
+def serve(context: Context, new_token: str | None, groups: tuple[str, ...], wait: float | None, **address: Any) -> None:
     """Answer searches over HTTP, for agents and in a browser, until it is stopped."""
     if new_token is not None:
         _print_token(new_token, groups)
@@ -33,12 +29,12 @@ def serve(
     from rag_index.service.server import serve
     from rag_index.settings import run_settings
 
-    settings = context.settings(wait=wait, host=host, port=port)
-    serve(settings, lambda: run_settings(settings.path, wait=wait), _announce)
-
-
-def _announce(url: str) -> None:
-    click.echo(f"rag-index answers at {url}")
+    settings = context.settings(wait=wait, **address)
+    serve(
+        settings,
+        lambda: run_settings(settings.path, wait=wait),
+        lambda url: click.echo(f"rag-index answers at {url}"),
+    )
 
 
 def _print_token(name: str, groups: tuple[str, ...]) -> None:
@@ -54,9 +50,7 @@ def _print_token(name: str, groups: tuple[str, ...]) -> None:
 
 
 @command()
-@click.option(
-    "--group", "groups", multiple=True, metavar="NAME", help="Search as a member of this group (may be repeated)."
-)
+@repeated("--group", "groups", "Search as a member of this group", metavar="NAME")
 @click.option(
     "--print", "kind", type=click.Choice(["skill", "agents"]), help="Print a skill file, or lines for an AGENTS.md."
 )

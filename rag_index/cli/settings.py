@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json
+from rag_index.cli import FILE, POSITIVE, SECONDS, Context, command, json_option, print_json, repeated, show
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from rag_index.sources.scaffold import Scaffold
-    from rag_index.status.effective_settings import EffectiveValue
 
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
+SAME = "The same option as in `index`."
 
 
 @command()
 @click.option("--explain", is_flag=True, help="Also explain the automatic values.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="The same option as in `index`.")
-@click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="The same option as in `index`.")
-@click.option("--serial", is_flag=True, help="The same option as in `index`.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="The same option as in `index`.")
+@click.option("--workers", type=POSITIVE, metavar="N", help=SAME)
+@click.option("--shard-documents", type=POSITIVE, metavar="N", help=SAME)
+@click.option("--serial", is_flag=True, help=SAME)
+@click.option("--wait", type=SECONDS, metavar="SECONDS", help=SAME)
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
 def config(context: Context, explain: bool, schema: bool, as_json: bool, **given: Any) -> None:
@@ -45,38 +46,31 @@ def config(context: Context, explain: bool, schema: bool, as_json: bool, **given
         settings, {names[name]: None if value is False else value for name, value in given.items()}
     )
     facts = machine_facts(settings) if explain else []
-    if as_json:
-        answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
-        print_json(answer | ({"machine": [fact.to_json() for fact in facts]} if explain else {}))
-        return
-    click.echo(f"Settings of {settings.path}:")
-    _print_values(values, explain=explain)
-    for fact in facts:
-        click.echo(f"{fact.name}: {fact.sentence}")
-
-
-def _print_values(values: list[EffectiveValue], *, explain: bool) -> None:
-    rows = [(value, _text(value.value)) for value in values]
+    answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
+    if explain:
+        answer["machine"] = [asdict(fact) for fact in facts]
+    lines = [f"Settings of {settings.path}:"]
     key_width = max(len(value.key) for value in values)
-    text_width = min(40, max(len(text) for _, text in rows))
-    for value, text in rows:
+    text_width = min(40, max(len(_text(value.value)) for value in values))
+    for value in values:
         why = f": {value.why}" if explain and value.why else ""
-        click.echo(f"  {value.key:<{key_width}}  {text:<{text_width}}  {value.source}{why}")
+        lines.append(f"  {value.key:<{key_width}}  {_text(value.value):<{text_width}}  {value.source}{why}")
+    show(answer, *lines, *(f"{fact.name}: {fact.sentence}" for fact in facts), as_json=as_json)
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "-"
+    if value is None or value == "":
+        return "-" if value is None else "''"
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, list) else f"{value!r}" if value == "" else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @command()
 @click.option("--source", metavar="URL", help="A database to read: what people look for in it becomes an index.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Propose only these tables (may be repeated).")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Do not look at these tables (may be repeated).")
-@click.option("--add", multiple=True, metavar="TABLE", help="Make an index of this table, too (may be repeated).")
+@repeated("--include", "include", "Propose only these tables", metavar="PATTERN")
+@repeated("--exclude", "exclude", "Do not look at these tables", metavar="PATTERN")
+@repeated("--add", "add", "Make an index of this table, too", metavar="TABLE")
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
 def init(context: Context, source: str | None, force: bool, **chosen: tuple[str, ...]) -> None:
     """Write a commented rag-index.toml, and show a document of each index that it proposes."""
@@ -106,34 +100,24 @@ def init(context: Context, source: str | None, force: bool, **chosen: tuple[str,
 
 
 def _show_examples(made: Scaffold, source: str) -> None:
-    """Print a document of each proposed index as it will be embedded, and what is hidden."""
-    from rag_index.cli.status import print_document
+    from rag_index.cli.status import document_lines
     from rag_index.sources.scaffold import proposed_settings
     from rag_index.status.plan import show_documents
 
     settings = proposed_settings(made, source)
     for index, proposed in zip(settings.indexes, made.proposed, strict=True):
-        for document in show_documents(settings, index, 1):
-            print_document(document)
-        for reason in proposed.hidden:
-            click.echo(f"{index.name} leaves rows out: {reason}")
-        for sentence in proposed.unclear:
-            click.echo(f"{index.name} may show too much: {sentence}")
+        lines = [line for document in show_documents(settings, index, 1) for line in document_lines(document)]
+        lines += [f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden]
+        lines += [f"{index.name} may show too much: {sentence}" for sentence in proposed.unclear]
+        for line in lines:
+            click.echo(line)
 
 
 @command()
 @click.argument("kind", type=click.Choice(["pydocs", "servicedesk", "workshop"]))
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The SQLite file to write.")
-@click.option(
-    "--documents",
-    type=click.IntRange(min=5),
-    default=20_000,
-    show_default=True,
-    help="servicedesk: number of documents.",
-)
-@click.option(
-    "--seed", type=int, default=1, show_default=True, help="servicedesk: a different seed gives different texts."
-)
+@click.option("--out", required=True, type=FILE, help="The SQLite file to write.")
+@click.option("--documents", type=click.IntRange(min=5), default=20_000, help="servicedesk: number [20000].")
+@click.option("--seed", type=int, default=1, help="servicedesk: a different seed gives different texts [1].")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option("--settings", is_flag=True, help="Also write a rag-index.toml beside it, if there is none.")
 def sample(context: Context, kind: str, out: Path, documents: int, seed: int, force: bool, settings: bool) -> None:

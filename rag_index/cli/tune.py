@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, IndexName, command, json_option, print_json
+from rag_index.cli import FILE, POSITIVE, Context, IndexName, command, json_option, print_json, print_table
 from rag_index.cli.runs import flow_loader, launch_flow
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
     from rag_index.tuning.probe import Candidate
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 def tune(context: Context, budget: float, write: bool, local_servers: bool, as_json: bool) -> None:
     """Find the fastest settings for this embedder and machine, with your own documents."""
     from rag_index.tuning.probe import SKIPPED
+    from rag_index.tuning.settings_file import overriding_variables, write_keys
     from rag_index.tuning.tune import tune
 
     settings = context.settings()
@@ -42,11 +46,14 @@ def tune(context: Context, budget: float, write: bool, local_servers: bool, as_j
 
     with _start_servers(settings) if local_servers else nullcontext(None) as hosts:
         outcome = tune(settings, budget=budget, hosts=hosts, on_probe=print_probe)
-    overridden = _write(settings, outcome) if write else []
+    if write:
+        write_keys(settings.path, outcome.changes)
+    overridden = overriding_variables(settings.path, outcome.changes) if write else []
     if as_json:
         print_json(outcome.to_json() | {"written": write, "overridden": overridden})
         return
-    _print_outcome(settings, outcome, local_servers=local_servers)
+    for line in _outcome_lines(settings, outcome, local_servers=local_servers):
+        click.echo(line)
     if outcome.changes and not write:
         click.echo("To write these settings, run `rag-index tune --write`, which searches again.")
     if local_servers and ("embedder", "hosts") in outcome.changes and write:
@@ -56,7 +63,6 @@ def tune(context: Context, budget: float, write: bool, local_servers: bool, as_j
 
 
 def _start_servers(settings: Settings) -> Any:
-    """Return a context manager that runs Ollama servers on this machine, one per processor, 2 to 8."""
     from rag_index.machine.resources import detect_machine
     from rag_index.tuning.tune import local_servers
 
@@ -70,49 +76,35 @@ def _start_servers(settings: Settings) -> Any:
     return local_servers(program, max(2, min(detect_machine().processors, 8)), os.environ)
 
 
-def _write(settings: Settings, outcome: Outcome) -> list[str]:
-    """Write the changes to the settings file. Return the environment variables that override them."""
-    from rag_index.tuning.settings_file import overriding_variables, write_keys
+def _outcome_lines(settings: Settings, outcome: Outcome, *, local_servers: bool) -> Iterator[str]:
+    from rag_index.tuning.tune import unit_ports
 
-    write_keys(settings.path, outcome.changes)
-    return overriding_variables(settings.path, outcome.changes)
-
-
-def _print_outcome(settings: Settings, outcome: Outcome, *, local_servers: bool) -> None:
     measured = sum(one.rate > 0 for one in outcome.trials)
     skipped = len(outcome.trials) - measured
     without = f", {skipped} failed or too slow" if skipped else ""
-    click.echo(f"\n{measured} settings measured in {outcome.seconds:.0f} s{without}. Median texts/s:")
+    yield f"\n{measured} settings measured in {outcome.seconds:.0f} s{without}. Median texts/s:"
     named = {"serial script": outcome.serial, "as configured": outcome.current, "fastest": outcome.best}
     for name, one in {**named, "cheapest within 5%": outcome.knee}.items():
         times = f"{one.rate / outcome.serial.rate:.2f} times serial" if outcome.serial.rate and one.rate else "too slow"
-        levers = _describe(settings, one.candidate)
-        click.echo(f"  {name:<20}{outcome.texts(one.rate):>10,.1f}  {times:<20}{levers}")
+        yield f"  {name:<20}{one.rate:>10,.1f}  {times:<20}{_describe(settings, one.candidate)}"
     if local_servers:
-        _print_servers(outcome)
+        rates = sorted(outcome.rates_by_hosts().items())
+        yield f"Best texts/s by number of local servers: {', '.join(f'{count}: {rate:,.1f}' for count, rate in rates)}"
+        if (worth := outcome.knee.candidate.hosts) == 1:
+            yield "One server is as good as several on this machine."
+        else:
+            units = " ".join(f"ollama@{port}" for port in unit_ports(worth))
+            run = f"systemctl enable --now {units} (deployments/ollama@.service)"
+            yield f"{worth} servers are worth running: {run}, then"
     if not outcome.changes:
-        click.echo("The settings are already the best that were found.")
+        yield "The settings are already the best that were found."
     for (table, key), value in outcome.changes.items():
         line = f"without {key}" if value is None else f"{key} = {json.dumps(value)}"  # for these values as in TOML
-        click.echo(f"  [{table}] {line}")
-
-
-def _print_servers(outcome: Outcome) -> None:
-    from rag_index.tuning.tune import unit_ports
-
-    rates = outcome.rates_by_hosts()
-    counts = ", ".join(f"{count}: {outcome.texts(rate):,.1f}" for count, rate in rates.items())
-    worth = outcome.knee.candidate.hosts
-    click.echo(f"Best texts/s by number of local servers: {counts}")
-    if worth == 1:
-        click.echo("One server is as good as several on this machine.")
-        return
-    units = " ".join(f"ollama@{port}" for port in unit_ports(worth))
-    click.echo(f"{worth} servers are worth running: systemctl enable --now {units} (deployments/ollama@.service), then")
+        yield f"  [{table}] {line}"
 
 
 def _describe(settings: Settings, candidate: Candidate) -> str:
-    workers = f"{candidate.workers} worker{'s' if candidate.workers > 1 else ''}"
+    workers = count_of(candidate.workers, "worker")
     if settings.embedder.kind == "local":
         return workers
     texts = f"{workers}, {candidate.batch_texts} texts per request"
@@ -143,11 +135,11 @@ class _WorkerCounts(click.ParamType[list[int]]):
 
 @command()
 @click.option("--index", "name", type=IndexName(), metavar="NAME", help="The index to sample [the first].")
-@click.option("--sample-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of documents.")
+@click.option("--sample-size", type=POSITIVE, default=1000, show_default=True, help="Number of documents.")
 @click.option(
     "--workers", type=_WorkerCounts(), help="Numbers of workers to try [1, 2, 4, … up to the settings' number]."
 )
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw a PNG (needs the extra `plots`).")
+@click.option("--plot", type=FILE, help="Draw a PNG (needs the extra `plots`).")
 @json_option
 def benchmark(
     context: Context, name: str | None, sample_size: int, workers: list[int] | None, plot: Path | None, as_json: bool
@@ -177,13 +169,14 @@ def _print_report(report: BenchmarkReport) -> None:
         f"{report.documents:,} documents of {report.index}, {report.measured[0].chunks:,} chunks, {report.embedder}"
     )
     stages = list(report.measured[0].stages)
-    click.echo(f"{'':<12}{'seconds':>9}{'documents/s':>13}{'speed-up':>10}" + "".join(f"{name:>8}" for name in stages))
+    rows = [("", "seconds", "documents/s", "speed-up", *stages)]
     for one in report.measured:
-        shares = "".join(f"{one.shares[name]:>8.0%}" for name in stages)
-        click.echo(f"{one.name:<12}{one.seconds:>9.2f}{one.rate:>13,.1f}{one.speed_up:>10.2f}{shares}")
+        shares = [f"{one.shares[name]:.0%}" for name in stages]
+        rows.append((one.name, f"{one.seconds:.2f}", f"{one.rate:,.1f}", f"{one.speed_up:.2f}", *shares))
+    print_table(rows)
     for one in report.measured:
         memory = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sorted(one.memory.items()))
-        click.echo(f"Peak private memory, {one.name}: {memory}")
+        click.echo(f"Memory, {one.name}: {memory}")
         if one.parity:
             same = "same ids" if one.parity.same_ids else "DIFFERENT ids"
             click.echo(

@@ -60,7 +60,6 @@ def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
 
 
 def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
-    """Watch without Prefect, and return whether everything was indexed."""
     from rag_index.status.metrics_file import try_to_write_metrics
     from rag_index.watch.loop import Stop, stopped_by_signals
     from rag_index.watch.plain import PlainRunner, open_watch

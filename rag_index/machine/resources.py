@@ -1,7 +1,4 @@
-"""Processors and memory that this process may use, by affinity and cgroup limits, and the workers that they allow.
-
-Also the memory that each process takes for itself, without the files that it has mapped.
-"""
+"""Processors and memory that this process may use, by affinity and cgroup limits, and the workers that they allow."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import os
 import re
 import resource
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +16,6 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
-
     from rag_index.settings import EmbedderSettings, ParallelSettings
 
 # dask.system reads the limits of one cgroup only, and distributed.system those of the root only: both miss limits that
@@ -39,8 +32,6 @@ UNKNOWN_WEIGHTS = 500 * MB
 RESERVED_MEMORY = 700 * MB
 """Bytes for the flow's process and the Prefect server together."""
 
-SAMPLE_SECONDS = 0.1
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -50,11 +41,11 @@ class Machine:
     """Processors that this process may run on."""
     quota: float | None
     """Processors by the tightest cgroup quota; None without one."""
-    memory: int | None
-    """Bytes of memory that this process and its children may use; None if unknown."""
+    memory: int
+    """Bytes of memory that this process and its children may use."""
     memory_is_limited: bool
     """Whether `memory` is a cgroup limit, and not the size of the machine's memory."""
-    load: float | None
+    load: float
     """Processes in the whole machine that run or wait to run, averaged over the last minute."""
 
     @property
@@ -68,7 +59,7 @@ class Machine:
 
     def workers_that_fit(self, worker_bytes: int) -> int:
         """Return how many workers of this size fit into memory beside the flow and the Prefect server."""
-        return sys.maxsize if self.memory is None else max(0, self.memory - RESERVED_MEMORY) // worker_bytes
+        return max(0, self.memory - RESERVED_MEMORY) // worker_bytes
 
 
 def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, installed: int | None = None) -> Machine:
@@ -84,10 +75,9 @@ def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, insta
     cpu_groups, memory_groups = (_cgroup_folders(name, cgroup, membership) for name in ("cpu", "memory"))
     quotas = [quota for group in cpu_groups if (quota := _cpu_quota(group)) is not None]
     limits = [limit for group in memory_groups if (limit := _memory_limit(group)) is not None]
-    installed = installed or _installed_memory()
-    limit = min(limits, default=None)
-    limited = limit is not None and (installed is None or limit < installed)
-    return Machine(affinity, min(quotas, default=None), limit if limited else installed, limited, load_average())
+    installed = installed or int(psutil.virtual_memory().total)
+    memory = min([installed, *limits])
+    return Machine(affinity, min(quotas, default=None), memory, memory < installed, load_average())
 
 
 def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
@@ -95,12 +85,9 @@ def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
     return detect_machine(cgroup, membership).processors
 
 
-def load_average() -> float | None:
-    """Return the load average of the last minute, or None if the system has none."""
-    try:
-        return os.getloadavg()[0]
-    except (OSError, AttributeError):
-        return None
+def load_average() -> float:
+    """Return the load average of the last minute."""
+    return os.getloadavg()[0]
 
 
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
@@ -112,11 +99,11 @@ def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: 
     machine = machine or replace(detect_machine(), load=_initial_load())
     worker_bytes = memory_per_worker(parallel, worker_bytes)
     if parallel.memory != "auto":
-        machine = replace(machine, memory=min(parallel.memory * MB, machine.memory or sys.maxsize))
+        machine = replace(machine, memory=min(parallel.memory * MB, machine.memory))
     count = machine.max_workers(worker_bytes) if parallel.workers == "auto" else parallel.workers
     if parallel.memory != "auto":
         count = min(count, machine.workers_that_fit(worker_bytes))
-    if parallel.max_load is not None and machine.load is not None:
+    if parallel.max_load is not None:
         count = min(count, int(parallel.max_load - machine.load))
     bounded = parallel.workers == "auto" or parallel.memory != "auto"
     return 0 if bounded and not machine.workers_that_fit(worker_bytes) else max(1, count)
@@ -128,7 +115,7 @@ def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
 
 
 @functools.cache
-def _initial_load() -> float | None:
+def _initial_load() -> float:
     """Return the load before this process started any worker, so that the run and its cluster reckon with the same."""
     return load_average()
 
@@ -171,14 +158,6 @@ def _memory_limit(group: Path) -> int | None:
     return None
 
 
-def _installed_memory() -> int | None:
-    """Return the machine's memory in bytes, or None if the system does not tell."""
-    try:
-        return int(psutil.virtual_memory().total)
-    except (OSError, psutil.Error):
-        return None
-
-
 def _cpu_quota(group: Path) -> float | None:
     """Return the processors that the CFS quota of a group allows, or None without a limit."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, else 1
@@ -190,48 +169,6 @@ def _cpu_quota(group: Path) -> float | None:
     return None
 
 
-class MemoryWatch:
-    """The peak of each process's own memory, in bytes by name, while a `with` block runs.
-
-    It samples this process and its children. `names` gives the names of children by process id; of the others,
-    only a Prefect server counts.
-    """
-
-    def __init__(self, names: Mapping[int, str]) -> None:
-        self._names = {os.getpid(): "flow", **names}
-        self._process = psutil.Process()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
-        self.peaks: dict[str, int] = {}
-
-    def __enter__(self) -> MemoryWatch:
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._sample()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
-            self._sample()
-
-    def _sample(self) -> None:
-        for process in [self._process, *self._process.children(recursive=True)]:
-            try:
-                name = self._names.get(process.pid)
-                if name is None and "rag_index.orchestration.api_server" in process.cmdline():
-                    name = "Prefect server"
-                if name:
-                    self.peaks[name] = max(self.peaks.get(name, 0), _own_memory(process))
-            except psutil.Error:
-                continue
-
-
 def peak_memory() -> int:
     """Return the peak of this process's resident memory since it began its program, in bytes."""
     with suppress(OSError):  # psutil has no peak on Linux, and getrusage includes the process that started this one
@@ -239,9 +176,3 @@ def peak_memory() -> int:
             return int(match[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _own_memory(process: psutil.Process) -> int:
-    """Return the resident memory that is not shared; the whole resident set on systems that do not tell."""
-    memory = process.memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))  # `shared` exists on Linux only

@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import math
 import os
 import secrets
+import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import private_folder, replace_file
 from rag_index.errors import TransientError
 from rag_index.machine.garbage import collect_seldom
-from rag_index.machine.watchdog import Patience, processor_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from prefect.context import SettingsContext
 
     from rag_index.settings import Settings
 
 USER = "rag-index"
-BUSY_SECONDS, IDLE_SECONDS = 60.0, 120.0
-"""`Patience` with the start: it takes 3 to 5 s of processor time."""
+START_SECONDS = 300.0
+"""A server takes 3 to 5 s of processor time to start, which can be minutes on a busy machine."""
 PAUSE_SECONDS = 2.0
-"""Between two looks whether a server is back."""
-
-FILE_NAME = "prefect.db"
-DAY = 86_400.0
-LOCKED_SECONDS = 1.0
-"""How long to wait for another run's server. What is not deleted now is deleted by the next run."""
-MAX_ROWS = 2_000
-"""Rows of a table that one run deletes, so that it ends at once. A night's run adds far fewer."""
-DELETES = (
-    "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE timestamp < :old LIMIT :most)",
-    "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE updated < :old LIMIT :most)",
-    "DELETE FROM flow_run WHERE id IN (SELECT id FROM flow_run WHERE end_time < :old LIMIT :most)",
-    "DELETE FROM flow_run WHERE id IN (SELECT id FROM flow_run WHERE end_time IS NULL AND updated < :dead LIMIT :most)",
-    "DELETE FROM event_resources WHERE id IN (SELECT id FROM event_resources WHERE occurred < :old LIMIT :most)",
-    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE occurred < :old LIMIT :most)",
-)
-"""Task runs and states go with their flow run. One that was killed has no end, and may be a long one that lives."""
-ABANDONED_DAYS = 30.0
-
-logger = logging.getLogger("rag_index.orchestration")
 
 
 @contextmanager
@@ -149,7 +126,6 @@ def wait_for_api() -> None:
 
 
 def _is_away(error: Exception | None) -> bool:
-    """Return whether this is the error of a server that may be back soon."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -259,22 +235,19 @@ class ApiServer:
             self._process.kill()
             self._process.wait()
 
-    def wait(self, *, clock: Callable[[], float] = time.monotonic) -> str:
+    def wait(self) -> str:
         """Wait until the API answers, and return its URL. Raises TransientError if it does not."""
         import httpx
 
-        used = partial(processor_seconds, self._process.pid)
-        patience = Patience(used, busy=BUSY_SECONDS, idle=IDLE_SECONDS, clock=clock)
+        deadline = time.monotonic() + START_SECONDS
         with httpx.Client(trust_env=False, timeout=5.0) as client:
-            while not (silent := patience.exhausted()) and self._process.poll() is None:
-                try:
+            while self._process.poll() is None and time.monotonic() < deadline:
+                with suppress(httpx.TransportError):
                     if client.get(f"{self._url}/health").status_code == 200:
                         return self._url
-                except httpx.TransportError:
-                    pass
                 time.sleep(0.05)
         code = self._process.poll()
-        ended = f"ended with {code}" if code is not None else silent
+        ended = f"did not answer within {START_SECONDS:.0f} s" if code is None else f"ended with {code}"
         raise TransientError(
             f"the temporary Prefect server {ended}; --verbose shows why, PREFECT_API_URL names another"
         )
@@ -287,40 +260,30 @@ def _serve(descriptor: int) -> None:
     import uvicorn
 
     os.chdir("/")  # Alembic, which makes Prefect's tables, imports from the current folder first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn takes it meanwhile, and sends it again as it ends
+    server = uvicorn.Server(
+        uvicorn.Config("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error")
+    )
     with collect_seldom():
-        uvicorn.run(
-            "prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on"
-        )
+        with suppress(SystemExit):
+            server.run()
+        if server.started:
+            asyncio.run(_prune())
+
+
+async def _prune() -> None:
+    """Delete old runs and events: a server that lives as long as a run does not get to it by itself."""
+    from prefect.server.database import provide_database_interface
+    from prefect.server.services.db_vacuum import vacuum_old_events, vacuum_old_flow_runs
+
+    database = provide_database_interface()
+    await vacuum_old_flow_runs(db=database)
+    await vacuum_old_events(db=database)
 
 
 def _end_with_parent() -> None:
     sys.stdin.read()
     os._exit(0)
-
-
-def prune_history(home: Path, keep_days: float, *, clock: Callable[[], float] = time.time) -> int:
-    """Delete runs that ended more than `keep_days` ago; return how many rows were named. It raises nothing.
-
-    Nobody can look at runs of a temporary server once it has ended. Prefect's own vacuum of flow runs does not run in
-    such a server, and that of events seldom gets to it in time. Each table is a transaction, so a death in the middle
-    leaves the rest to the next run.
-    """
-    file = home / FILE_NAME
-    if not file.is_file():
-        return 0
-    now, days = clock(), {"old": keep_days, "dead": keep_days + ABANDONED_DAYS}
-    times = {name: datetime.fromtimestamp(max(0.0, now - kept * DAY), UTC) for name, kept in days.items()}
-    values = {name: at.strftime("%Y-%m-%d %H:%M:%S.%f") for name, at in times.items()}
-    deleted = 0
-    try:
-        with closing(sqlite3.connect(file, timeout=LOCKED_SECONDS)) as connection:
-            connection.execute("PRAGMA foreign_keys=ON")
-            for statement in DELETES:
-                with connection:
-                    deleted += connection.execute(statement, {**values, "most": MAX_ROWS}).rowcount
-    except sqlite3.Error as error:
-        logger.debug("%s was not pruned: %s", file, error)
-    return deleted
 
 
 if __name__ == "__main__":

@@ -1,13 +1,4 @@
-"""Prefect's automations: a webhook is told when a run failed, died, or did not happen.
-
-rag-index: not complete     a run ended as Failed: it failed, was partial, or the doctor found something
-rag-index: crashed          a run's process died
-rag-index: not heard of     no heartbeat for some minutes: marked as Crashed, which the one above then reports
-rag-index: not begun        a run that was taken up and never sent a heartbeat: likewise
-rag-index: not cancelled    a run that nobody is there to cancel: marked as Cancelled
-rag-index: late             a scheduled run was not started in time: there is no worker
-rag-index: missing          no run of index-all for more than a day: no schedule, or a paused one
-"""
+"""Prefect's automations: a webhook is told when a run failed, died, or did not happen. See docs/operations.md."""
 
 from __future__ import annotations
 
@@ -18,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from prefect.events.schemas.automations import AutomationCore
 
 FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
-"""The names of flows and of deployments."""
 BLOCK = "rag-index-webhook"
 RUN = "prefect.flow-run."
-HEARTBEAT = f"{RUN}heartbeat"
 ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "AwaitingRetry")
 CANCEL_SECONDS = 120.0
 """Longer than Prefect's worker takes at most, which kills a run after 30 s."""
@@ -83,34 +72,24 @@ def create_automations(webhook: str, *, silent: float, late: float, missing: flo
 
 
 def automations(block: Any, page: str, *, silent: float, late: float, missing: float) -> list[AutomationCore]:
-    """Return the automations that the module lists. `block` is the id of a Webhook block, `page` Prefect's address."""
-    hours = f"{missing / 3600:.1f} hours"
-    told = f"rag-index: index-all did not run for {hours}: is its schedule paused?"
-    missed = json.dumps({"text": told, "deployment": "index-all", "state": "Missing"})
+    """Return the automations. `block` is the id of a Webhook block, `page` the address of Prefect's page."""
+    from prefect.events.actions import CallWebhook
+
+    def call(what: str) -> CallWebhook:
+        return CallWebhook(block_document_id=block, payload=_payload(what, page))
+
+    ended, hours = "a run of a deployment ended as", f"{missing / 3600:.1f} hours"
+    text = f"rag-index: index-all did not run for {hours}: is its schedule paused?"
+    missed = json.dumps({"text": text, "deployment": "index-all", "state": "Missing"})
+    not_run = CallWebhook(block_document_id=block, payload=missed)
+    unstarted = f"a scheduled run is not started {late:.0f} s after it was found to be late"
+    not_started, any_state = call("was not started: is a worker running?"), ("Pending", "Running", *ENDS)
     return [
-        _ended("not complete", _call(block, _payload("ended incomplete", page)), "Failed"),
-        _ended("crashed", _call(block, _payload("died", page)), "Crashed"),
+        _automation("not complete", f"{ended} Failed", call("ended incomplete"), OUR_DEPLOYMENTS, ["Failed"]),
+        _automation("crashed", f"{ended} Crashed", call("died"), OUR_DEPLOYMENTS, ["Crashed"]),
         *_marking(silent),
-        _automation(
-            "late",
-            f"a scheduled run is not started {late:.0f} s after it was found to be late",
-            _call(block, _payload("was not started: is a worker running?", page)),
-            posture="Proactive",
-            match_related=OUR_DEPLOYMENTS,
-            for_each={"prefect.resource.id"},
-            after={f"{RUN}Late"},
-            expect={RUN + state for state in ("Pending", "Running", *ENDS)},
-            within=timedelta(seconds=late),
-        ),
-        _automation(
-            "missing",
-            f"index-all did not run for {hours}",
-            _call(block, missed),
-            posture="Proactive",
-            match_related=NIGHTLY,
-            expect={f"{RUN}Running"},
-            within=timedelta(seconds=missing),
-        ),
+        _automation("late", unstarted, not_started, OUR_DEPLOYMENTS, any_state, after=["Late"], within=late),
+        _automation("missing", f"index-all did not run for {hours}", not_run, NIGHTLY, ["Running"], within=missing),
     ]
 
 
@@ -122,50 +101,48 @@ def _marking(silent: float) -> Iterator[AutomationCore]:
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
 
-    def crashed(what: str) -> ChangeFlowRunState:
-        why = "its process or its machine died (killed, out of memory?)"
-        kept = "what was committed is kept, the next run continues from there"
-        message = f"{what}: {why}; {kept}"
-        return ChangeFlowRunState(force=False, state=StateType.CRASHED, name="Crashed", message=message)
-
-    message = "cancelled; its process is not heard of, and what was committed is kept"
-    cancelled = ChangeFlowRunState(force=True, state=StateType.CANCELLED, name="Cancelled", message=message)
-    ends = {RUN + state for state in ENDS}
-    taken_up = f"{silent:.0f} s after it was taken up"
-    for name, description, action, whose, after, expect, seconds in (
-        ("not heard of", f"a run whose process sends no heartbeat for {silent:.0f} s is marked as crashed",
-         crashed(f"not heard of for {silent:.0f} s"), OUR_FLOWS, {HEARTBEAT}, {HEARTBEAT, *ends}, silent),
-        ("not begun", f"a run that sends no heartbeat {taken_up} is marked as crashed",
-         crashed(f"not heard of {taken_up}"), OUR_TAG, {f"{RUN}Pending", f"{RUN}Running"}, {HEARTBEAT, *ends}, silent),
-        ("not cancelled", f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled",
-         cancelled, OUR_FLOWS, {f"{RUN}Cancelling"}, ends, CANCEL_SECONDS),
+    died = "its process or its machine died (killed, out of memory?)"
+    kept = "what was committed is kept, the next run continues from there"
+    alive, taken_up = ["heartbeat", *ENDS], f"{silent:.0f} s after it was taken up"
+    for name, which, why, whose, after in (
+        ("not heard of", f"whose process sends no heartbeat for {silent:.0f} s", f"for {silent:.0f} s", OUR_FLOWS,
+         ["heartbeat"]),
+        ("not begun", f"that sends no heartbeat {taken_up}", taken_up, OUR_TAG, ["Pending", "Running"]),
     ):  # fmt: skip
-        yield _automation(
-            name, description, action, posture="Proactive",
-            match_related=whose, for_each={"prefect.resource.id"}, after=after, expect=expect,
-            within=timedelta(seconds=seconds),
-        )  # fmt: skip
+        message = f"not heard of {why}: {died}; {kept}"
+        action = ChangeFlowRunState(force=False, state=StateType.CRASHED, name="Crashed", message=message)
+        described = f"a run {which} is marked as crashed"
+        yield _automation(name, described, action, whose, alive, after=after, within=silent)
+    message = "cancelled; its process is not heard of, and what was committed is kept"
+    action = ChangeFlowRunState(force=True, state=StateType.CANCELLED, name="Cancelled", message=message)
+    described = f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled"
+    yield _automation("not cancelled", described, action, OUR_FLOWS, ENDS, after=["Cancelling"], within=CANCEL_SECONDS)
 
 
-def _ended(name: str, action: Any, state: str) -> AutomationCore:
-    """Return the automation for a run of a deployment that ended in this state."""
-    description = f"a run of a deployment ended as {state}"
-    trigger = {"match_related": OUR_DEPLOYMENTS, "expect": {RUN + state}, "within": timedelta(0)}
-    return _automation(name, description, action, posture="Reactive", **trigger)
+def _automation(
+    name: str,
+    description: str,
+    action: Any,
+    whose: dict[str, Any],
+    expect: Iterable[str],
+    *,
+    after: Iterable[str] = (),
+    within: float = 0.0,
+) -> AutomationCore:
+    """Return an automation that acts when an expected event comes, or with `within` seconds if none comes in time."""
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-
-def _automation(name: str, description: str, action: Any, **trigger: Any) -> AutomationCore:
-    """Return an automation; a proactive one acts if what it expects does not happen in time."""
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger
-
-    when = EventTrigger(match=EVERY_RUN, threshold=1, **trigger)
-    return AutomationCore(name=f"rag-index: {name}", description=description, trigger=when, actions=[action])
-
-
-def _call(block: Any, payload: str) -> Any:
-    from prefect.events.actions import CallWebhook
-
-    return CallWebhook(block_document_id=block, payload=payload)
+    trigger = EventTrigger(
+        posture=Posture.Proactive if within else Posture.Reactive,
+        match=EVERY_RUN,
+        match_related=whose,
+        for_each={"prefect.resource.id"} if after else set(),
+        after={RUN + event for event in after},
+        expect={RUN + event for event in expect},
+        threshold=1,
+        within=timedelta(seconds=within),
+    )
+    return AutomationCore(name=f"rag-index: {name}", description=description, trigger=trigger, actions=[action])
 
 
 def _payload(what: str, page: str) -> str:

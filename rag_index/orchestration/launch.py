@@ -19,11 +19,12 @@ from rag_index.orchestration.signals import terminable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.orchestration.cluster import Workers
     from rag_index.settings import Settings
 
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
+DAY = 86_400.0
+MAX_KEEP_DAYS = 36_500.0
 
 
 def launch(
@@ -31,27 +32,25 @@ def launch(
     home: Path,
     *,
     verbose: bool = False,
-    early: Settings | None = None,
+    keep_days: float = 90.0,
     **parameters: Any,
 ) -> Any:
     """Run a flow in this process with `parameters` and return what its final state holds.
 
     The arguments are those of `FlowStart`. Raises as `FlowStart.call`.
     """
-    with terminable(), collect_seldom(), FlowStart(load, home, verbose=verbose, early=early) as start:
-        start.begin()
+    with terminable(), collect_seldom(), FlowStart(load, home, verbose=verbose, keep_days=keep_days) as start:
         return start.call(**parameters)
 
 
 class FlowStart:
     """The start of a flow from the command line: an API server, Prefect's modules and, if wanted, workers.
 
-    Nothing is started before `begin`, or `begin_beside`, which returns at once and leaves the start to a thread.
-    Leaving a `with` block ends what was started.
+    `begin` returns at once and leaves the start to a thread. Leaving a `with` block ends what was started.
 
     `load` imports the flow and returns it: that takes a second or two, in which the server starts. `home` is the folder
-    where a temporary API server keeps its data. Give `early` where workers will be needed for certain: they then start
-    beside the API server.
+    where a temporary API server keeps its data, for `keep_days`. Give `early` where workers will be needed for certain:
+    they then start beside the API server.
     """
 
     def __init__(
@@ -60,48 +59,50 @@ class FlowStart:
         home: Path,
         *,
         verbose: bool = False,
+        keep_days: float = 90.0,
         early: Settings | None = None,
     ) -> None:
         self._load, self._home, self._verbose, self._early = load, home, verbose, early
+        self._keep_days = keep_days
         self._stack = ExitStack()
         self._server: ApiServer | None = None
-        self._workers: Workers | None = None
-        self._beside: Future[Callable[..., Any]] | None = None
+        self._given: AbstractContextManager[None] = nullcontext()
+        self._flow: Future[Callable[..., Any]] | None = None
 
     def __enter__(self) -> FlowStart:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._server is not None and self._beside is not None and not self._beside.done():
+        if self._server is not None and self._flow is not None and not self._flow.done():
             self._server.end()  # nobody waits for its answer any more
         self.wait()
         self._stack.close()  # workers first: they send the server what they have logged
 
-    def begin(self) -> None:
-        """Start the server, unless the environment names one."""
-        quiet(self._home, verbose=self._verbose)
+    def begin(self) -> Future[Callable[..., Any]]:
+        """Start everything beside what this process does next, once. The future has the flow."""
+        if self._flow is not None:
+            return self._flow
+        quiet(self._home, verbose=self._verbose, keep_days=self._keep_days)
         self._stack.enter_context(trusted_folder())
-        self._server = self._stack.enter_context(_likely_server())
-
-    def begin_beside(self) -> None:
-        """Start everything beside what this process does next."""
-        self.begin()
-        self._beside = ThreadPoolExecutor(1, "start of the flow").submit(self._prepare_beside)
+        if "PREFECT_API_URL" not in os.environ:  # Prefect's other settings are known once it is imported
+            self._server = self._stack.enter_context(ApiServer())
+        self._flow = ThreadPoolExecutor(1, "start of the flow").submit(self._prepare)
+        return self._flow
 
     @property
     def begun(self) -> bool:
-        """Whether the start has begun beside something else."""
-        return self._beside is not None
+        """Whether the start has begun."""
+        return self._flow is not None
 
     @property
     def ready(self) -> bool:
-        """Whether the start that `begin_beside` began has ended, well or not, so that `call` need not wait for it."""
-        return self._beside is not None and self._beside.done()
+        """Whether the start has ended, well or not, so that `call` need not wait for it."""
+        return self._flow is not None and self._flow.done()
 
     def wait(self) -> None:
-        """Wait until a start that `begin_beside` began has ended, well or not."""
-        if self._beside is not None:
-            wait([self._beside])
+        """Wait until a start that has begun has ended, well or not."""
+        if self._flow is not None:
+            wait([self._flow])
 
     def call(self, **parameters: Any) -> Any:
         """Run the flow with `parameters` and return what its final state holds.
@@ -112,9 +113,9 @@ class FlowStart:
         """
         import httpx
 
-        flow = self._prepare() if self._beside is None else self._beside.result()
+        flow = self.begin().result()
         try:
-            with self._early_workers(), prefect_api(self._server):
+            with self._given, prefect_api(self._server):
                 result = flow(**parameters, return_state=True).result(raise_on_failure=False)
                 if isinstance(result, BaseException):
                     raise result
@@ -133,30 +134,18 @@ class FlowStart:
         return result
 
     def _prepare(self) -> Callable[..., Any]:
-        """Return the flow, with the early start of workers under way."""
         flow = self._load()  # first: two threads that import parts of distributed at once get in each other's way
         if self._early is not None:
-            from rag_index.orchestration.cluster import workers_of
+            from rag_index.orchestration.cluster import given_workers, workers_of
 
-            self._workers = self._stack.enter_context(workers_of(self._early))
-            self._workers.start_early()
-        return flow
-
-    def _prepare_beside(self) -> Callable[..., Any]:
-        """Return the flow once server and workers are there."""
-        flow = self._prepare()
+            workers = self._stack.enter_context(workers_of(self._early))
+            workers.start()
+            self._given = given_workers(workers)
         if self._server is not None:
             self._server.wait()
-        if self._workers is not None:
-            self._workers.wait_early()
+        if self._early is not None:
+            wait([workers.start()])
         return flow
-
-    def _early_workers(self) -> AbstractContextManager[None]:
-        if self._workers is None:
-            return nullcontext()
-        from rag_index.orchestration.cluster import early_workers
-
-        return early_workers(self._workers)
 
 
 def trusted_folder() -> AbstractContextManager[None]:
@@ -168,12 +157,13 @@ def trusted_folder() -> AbstractContextManager[None]:
     return chdir("/") if other_writer(Path()) else nullcontext()
 
 
-def quiet(home: Path, *, verbose: bool = False) -> None:
+def quiet(home: Path, *, verbose: bool = False, keep_days: float = 90.0) -> None:
     """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
     values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if "PREFECT_API_URL" not in os.environ:
         make_folder(home)
-        values["PREFECT_HOME"] = str(home)
+        kept = str(min(keep_days, MAX_KEEP_DAYS) * DAY)
+        values |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": kept}
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
@@ -193,14 +183,6 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def _likely_server() -> AbstractContextManager[ApiServer | None]:
-    """Start a server now, unless the environment names one.
-
-    Prefect's own settings, in files of several kinds, are only known once Prefect is imported, which takes a second.
-    """
-    return nullcontext() if "PREFECT_API_URL" in os.environ else ApiServer()
-
-
 def names_api(home: Path) -> bool:
     """Return whether the environment or a file of Prefect's settings may name an API. Prefect is not imported for it.
 
@@ -209,22 +191,21 @@ def names_api(home: Path) -> bool:
     if "PREFECT_API_URL" in os.environ:
         return True
     home = Path(os.environ.get("PREFECT_HOME") or home)
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    chosen = _toml(profiles).get("profiles", {}).get(os.environ.get("PREFECT_PROFILE") or _toml(profiles).get("active"))
+    profiles = _toml(Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml"))
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     tables = [_toml(Path("prefect.toml")), _toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {})]
     return (
-        "PREFECT_API_URL" in (chosen or {})
+        "PREFECT_API_URL" in profiles.get("profiles", {}).get(active, {})
         or any("url" in table.get("api", {}) for table in tables)
         or "PREFECT_API_URL" in _text(Path(".env"))
     )
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """Return what a file says, or that it names an API if only Prefect can tell."""
     try:
         return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError:
-        return {"api": {"url": ""}}
+    except tomllib.TOMLDecodeError:  # Prefect will say so
+        return {}
 
 
 def _text(path: Path) -> str:

@@ -114,16 +114,15 @@ class HereUntilWorkers(Here):
         """
         if scan.run.settings.parallel.shard_documents != "auto":
             if not self._start.begun:
-                self._start.begin_beside()
+                self._start.begin()
             return True
         self._begin_start(scan)
         return self._start.ready and scan.seconds_left >= MIN_SECONDS_TO_CONTINUE
 
     def _begin_start(self, scan: Scan) -> None:
-        """Begin the start of the flow if the rest of the index is worth it."""
         if not self._start.begun and _worth_workers(scan):
             scan.run.progress.note_later("starting workers")
-            self._start.begin_beside()
+            self._start.begin()
 
 
 def _worth_workers(scan: Scan) -> bool:

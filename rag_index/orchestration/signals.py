@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-LATER = 0.02
-"""Seconds until a signal is sent again that arrived where its exception would be lost."""
-UNRAISABLE = {"__del__", "_gc_callback"}
-"""Functions that Python itself calls: destructors, and distributed's watch over the garbage collector."""
-
 
 @contextmanager
 def hold_sigterm(take: Callable[[], bool]) -> Iterator[None]:
@@ -77,11 +72,6 @@ def terminable() -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        if _is_swallowed(frame):
-            again = threading.Timer(LATER, signal.pthread_kill, (threading.main_thread().ident, number))
-            again.daemon = True
-            again.start()
-            return
         came = True
         signal.default_int_handler(number, frame)
 
@@ -100,12 +90,3 @@ def terminable() -> Iterator[None]:
                 signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
-
-
-def _is_swallowed(frame: FrameType | None) -> bool:
-    """Return whether Python would only print what is raised here, and continue."""
-    while frame is not None:
-        if frame.f_code.co_name in UNRAISABLE:
-            return True
-        frame = frame.f_back
-    return False

@@ -14,7 +14,6 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -26,9 +25,9 @@ from prefect.logging import get_logger
 from prefect.states import AwaitingRetry, Cancelled
 
 from rag_index.orchestration.api_server import impatient, is_deployed
+from rag_index.orchestration.reporting import end_with_state
 from rag_index.orchestration.signals import hold_sigterm
-from rag_index.orchestration.states import end_with_state
-from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS, witnessed
+from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS, start_witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,16 +41,17 @@ GRACE_SECONDS = 10.0
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
-@dataclass(slots=True)
 class FlowStop:
-    """Whether a flow was told to stop: `state` is what it then returns, and None otherwise."""
+    """Whether a flow was told to stop: `state` is what it then returns, and None otherwise.
 
-    run_id: str
-    """The outermost run of this process, which this is or is a part of."""
-    state: State[Any] | None = None
-    told: threading.Event = field(default_factory=threading.Event)
-    """Whether the outermost run or a part of it ends already, so that it needs no other signal."""
-    ended: threading.Event = field(default_factory=threading.Event)
+    `run_id` is the outermost run of this process, which this is or is a part of. Once the run or a part of it ends
+    already, it is `told`, and needs no other signal.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.state: State[Any] | None = None
+        self.told, self.ended = threading.Event(), threading.Event()
 
 
 _TOP: ContextVar[FlowStop | None] = ContextVar("the outermost run", default=None)
@@ -64,45 +64,38 @@ def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
     Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `FlowStop.state`,
     and with `may_complete` also if it has no such state, because it ends as it is meant to.
     """
-    outer = _TOP.get()
-    if outer is not None:
-        part = FlowStop(outer.run_id)
-        with hold_sigterm(lambda: _end_part(part, outer)):
+    if (top := _TOP.get()) is not None:
+        part = FlowStop(top.run_id)
+        with hold_sigterm(lambda: _end(part, top)):
             yield part
         return
     stop = FlowStop(str(runtime.flow_run.id))
+    if is_deployed():
+        start_witness(stop.run_id)
     token = _TOP.set(stop)
     try:
-        witness = witnessed(stop.run_id if is_deployed() else None)
-        with witness, hold_sigterm(lambda: _end(stop) or may_complete), _watched(stop):
+        with hold_sigterm(lambda: _end(stop, stop) or may_complete), _watched(stop):
             yield stop
     finally:
         _TOP.reset(token)
 
 
-def _end_part(part: FlowStop, top: FlowStop) -> bool:
-    """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
+def _end(stop: FlowStop, top: FlowStop) -> bool:
+    """Choose the state of a run that got SIGTERM, or of a part of it, and return whether there is one."""
     top.told.set()  # before the server is asked, which takes its time: a second signal would end the asking
-    if not _is_cancelled(top.run_id):
-        return False
-    part.state = Cancelled(message=CANCELLED)
-    return True
-
-
-def _end(stop: FlowStop) -> bool:
-    """Choose the state of a run that got SIGTERM, and return whether there is one."""
-    stop.told.set()
-    if _is_cancelled(stop.run_id):
+    outermost, deployed = stop is top, is_deployed()
+    if _is_cancelled(top.run_id):
         # The caller of a flow that is not deployed gets what Ctrl-C would be.
-        stop.state = Cancelled(message=CANCELLED, data=None if is_deployed() else KeyboardInterrupt(CANCELLED))
-    elif is_deployed():
+        data = KeyboardInterrupt(CANCELLED) if outermost and not deployed else None
+        stop.state = Cancelled(message=CANCELLED, data=data)
+    elif outermost and deployed:
         later = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
         stop.state = AwaitingRetry(message=PUT_OFF, scheduled_time=later)
     else:
         return False
-    if threading.current_thread() is threading.main_thread():
+    if outermost and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not end the run before its state is reported
-    if is_deployed():
+    if outermost and deployed:
         end_with_state()
     return True
 
@@ -110,11 +103,9 @@ def _end(stop: FlowStop) -> bool:
 @contextmanager
 def _watched(top: FlowStop) -> Iterator[None]:
     """Look at the state of this run every few seconds, and send SIGTERM to this thread if the run is cancelled."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    context = contextvars.copy_context()  # it has the settings, with the address of the server
-    threading.Thread(target=context.run, args=(_watch, top, is_deployed()), daemon=True, name="cancellation").start()
+    if threading.current_thread() is threading.main_thread():
+        context = contextvars.copy_context()  # it has the settings, with the address of the server
+        threading.Thread(target=context.run, args=(_watch, top, is_deployed()), daemon=True).start()
     try:
         yield
     finally:
@@ -144,7 +135,6 @@ def _end_process(run_id: str, *, deployed: bool) -> None:
 
 
 def _is_cancelled(run_id: str) -> bool:
-    """Return whether the run is Cancelling or Cancelled; False if the server cannot be asked now."""
     try:
         with impatient(), get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(run_id)).state

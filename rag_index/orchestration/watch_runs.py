@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 logger = get_logger("rag_index.watch")
 
 UNANSWERED = (httpx.HTTPError, PrefectException, RuntimeError)
-"""What Prefect raises if its server does not answer, among other things."""
 
 
 @dataclass(slots=True)

@@ -28,67 +28,36 @@ if TYPE_CHECKING:
     from prefect.futures import PrefectWrappedFuture
 
     from rag_index.indexing.run import IndexRun
-    from rag_index.reports.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TICK_SECONDS = 1.0
-
 CHECK_SECONDS = 5.0
 """Time between two checks, each of which costs a message to the scheduler."""
-
 GONE_SECONDS = 180.0
 """How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
-TOPIC = "rag-index-status"
+TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
 INTERVAL_SECONDS = 1.0
-LOG_TOPIC = "rag-index"
-
-
-def _workers() -> frozenset[str] | None:
-    """Return the addresses of the cluster's workers; None if there is no cluster to ask."""
-    client = flow_client()
-    if client is None:
-        return None
-    try:
-        return frozenset(client.nthreads())
-    except (OSError, TimeoutError):  # a lost connection cancels what is in flight, which ends the waiting
-        return None
 
 
 def forward(in_flight: Callable[[], int]) -> None:
     """Send this worker's status and log lines to the flow from now on. Call it once; it does nothing elsewhere."""
-    worker = current_worker()
-    if worker is None:
+    if (worker := current_worker()) is None:
         return
     handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
     for logger in LOGGERS:
         logger.addHandler(handler)
-    threading.Thread(target=_send_status, args=(worker, in_flight), daemon=True, name="status").start()
 
+    def send_status() -> None:
+        last: tuple[int, tuple[Outage, ...]] = (0, ())
+        while worker.status not in (Status.closing, Status.closed):
+            time.sleep(INTERVAL_SECONDS)
+            if (now := (in_flight(), outages())) != last:
+                last = now
+                found = [list(astuple(outage)) for outage in now[1]]
+                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
 
-def _send_status(worker: Any, in_flight: Callable[[], int]) -> None:
-    last: tuple[int, tuple[Outage, ...]] = (0, ())
-    while worker.status not in (Status.closing, Status.closed):
-        time.sleep(INTERVAL_SECONDS)
-        if (now := (in_flight(), outages())) != last:
-            last = now
-            found = [list(astuple(outage)) for outage in now[1]]
-            worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
-
-
-def _subscribe(progress: Progress) -> None:
-    """Give status and log lines of all workers to the progress, from another thread. Starts the cluster."""
-    client = flow_client()
-    if client is None:
-        return
-
-    def receive(event: Any) -> None:
-        status = event[1]
-        found = tuple(Outage(*fields) for fields in status["outages"])
-        progress.set_process(status["worker"], requests=status["requests"], outages=found)
-
-    client.subscribe_topic(LOG_TOPIC, lambda event: progress.note_later(str(event[1])))
-    client.subscribe_topic(TOPIC, receive)
+    threading.Thread(target=send_status, daemon=True, name="status").start()
 
 
 class Monitor:
@@ -98,14 +67,22 @@ class Monitor:
         self._progress, self._stopwatch, self._metrics = run.progress, run.stopwatch, run.metrics
         self._clock = clock
         self._checked = self._seen = clock()
-        self._subscribed = run.settings.parallel.serial
+        self._subscribed = False
 
     def subscribe(self) -> None:
         """Listen to the workers, the first time that it is called. Starts the cluster, and raises NoWorkers."""
-        if not self._subscribed:
-            with self._stopwatch.stage("workers"):
-                _subscribe(self._progress)
-            self._subscribed = True
+        if self._subscribed:
+            return
+        with self._stopwatch.stage("workers"):
+            client = flow_client()
+        client.subscribe_topic(LOG_TOPIC, lambda event: self._progress.note_later(str(event[1])))
+        client.subscribe_topic(TOPIC, self._receive)
+        self._subscribed = True
+
+    def _receive(self, event: Any) -> None:
+        status = event[1]
+        found = tuple(Outage(*fields) for fields in status["outages"])
+        self._progress.set_process(status["worker"], requests=status["requests"], outages=found)
 
     def waiting(self) -> AbstractContextManager[None]:
         """Count the time within the block as waiting for workers."""
@@ -115,7 +92,7 @@ class Monitor:
         """Show progress, and check for workers if the last check is old enough. Call it while no result comes.
 
         Raises:
-            TransientError: there has been no worker for three minutes. Where there is no cluster, nothing is checked.
+            TransientError: there has been no worker for three minutes.
         """
         self._progress.tick()
         now = self._clock()
@@ -124,10 +101,13 @@ class Monitor:
         if now - self._checked > GONE_SECONDS / 2:  # nobody checked in between, so nothing is known of that time
             self._seen = now
         self._checked = now
-        workers = _workers()
-        if workers is not None:
-            self._progress.keep_workers(workers)
-        if workers is None or workers:
+        try:
+            workers = frozenset(flow_client().nthreads())
+        except (OSError, TimeoutError):  # a lost connection cancels what is in flight, which ends the waiting
+            self._seen = now
+            return
+        self._progress.keep_workers(workers)
+        if workers:
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:
             raise TransientError(
@@ -158,9 +138,7 @@ class Window(Generic[Item, Result]):
     """
 
     def __init__(self, submit: Callable[[Item], PrefectWrappedFuture[Any, Any]], size: int, watcher: Monitor) -> None:
-        self._submit = submit
-        self._size = size
-        self._watcher = watcher
+        self._submit, self._size, self._watcher = submit, size, watcher
         self._done: SimpleQueue[Any] = SimpleQueue()
         self._in_flight: dict[Any, Item] = {}
         self._error: RagIndexError | None = None
@@ -188,22 +166,25 @@ class Window(Generic[Item, Result]):
             RagIndexError: the task ended with it.
         """
         self._start(item)
-        while True:
-            wrapped = self._wait()
-            if wrapped is not None:
-                del self._in_flight[wrapped]
-                self._watcher.in_flight(0)
-                try:
-                    result: Result = _result(wrapped)
-                except KilledWorker as error:
-                    raise ProcessDied(f"workers died under a shard: {error}") from error
-                return result
+        while (wrapped := self._wait()) is None:
+            pass
+        self._end(wrapped)
+        try:
+            result: Result = _result(wrapped)
+        except KilledWorker as error:
+            raise ProcessDied(f"workers died under a shard: {error}") from error
+        return result
 
     def _start(self, item: Item) -> None:
         wrapped = self._submit(item).wrapped_future
         self._in_flight[wrapped] = item
         self._watcher.in_flight(len(self._in_flight))
         wrapped.add_done_callback(self._done.put)
+
+    def _end(self, wrapped: Any) -> Item:
+        item = self._in_flight.pop(wrapped)
+        self._watcher.in_flight(len(self._in_flight))
+        return item
 
     def _results(self, limit: int) -> Iterator[Result]:
         """Yield results until at most `limit` items are in flight, or all of them once one has failed."""
@@ -217,8 +198,7 @@ class Window(Generic[Item, Result]):
         wrapped = self._wait()
         if wrapped is None:
             return
-        item = self._in_flight.pop(wrapped)
-        self._watcher.in_flight(len(self._in_flight))
+        item = self._end(wrapped)
         try:
             result: Result = _result(wrapped)
         except KilledWorker as error:
@@ -230,7 +210,6 @@ class Window(Generic[Item, Result]):
             yield result
 
     def _wait(self) -> Any:
-        """Return a future that is done, or None after a second without one."""
         try:
             with self._watcher.waiting():
                 return self._done.get(timeout=TICK_SECONDS)
@@ -248,8 +227,7 @@ def _result(wrapped: Any) -> Any:
     except Exception as exc:  # CancelledError, a lost connection: distributed's own
         raise TerminalError(f"the workers are gone ({type(exc).__name__}: {exc}); run again") from exc
     finally:
-        if hasattr(wrapped, "release"):
-            wrapped.release()
+        wrapped.release()
     error = error_of(state)
     if isinstance(error, RagIndexError):
         raise error

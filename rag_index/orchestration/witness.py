@@ -13,15 +13,11 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 import httpx
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PUT_OFF = "the worker of this run was stopped; what was committed is kept, and the run is resumed by the next worker"
 PUT_OFF_SECONDS = 70.0
@@ -30,21 +26,8 @@ TRY_SECONDS = 60.0
 ENDED = b"ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The place where the server keeps a run, and how to ask it."""
-
-    url: str
-    headers: dict[str, str]
-    verify: str | bool
-
-
-@contextmanager
-def witnessed(run_id: str | None) -> Iterator[None]:
-    """Have a witness until this process exits by itself; none if there is no id."""
-    if run_id is None:
-        yield
-        return
+def start_witness(run_id: str) -> None:
+    """Have a witness until this process exits by itself."""
     witness = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
@@ -52,13 +35,22 @@ def witnessed(run_id: str | None) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # the worker kills the whole group of a run that it cancels
     )
+
+    def tell(words: bytes) -> None:
+        with suppress(OSError):  # it has gone, which must not end the run
+            witness.stdin.write(words)  # type: ignore[union-attr]
+            witness.stdin.flush()  # type: ignore[union-attr]
+
+    def dismiss() -> None:
+        tell(ENDED)
+        witness.communicate()
+
     # By a pipe: everybody may read command lines, and there is a password among the headers.
-    _tell(witness, json.dumps(asdict(_address(run_id))).encode() + b"\n")
-    atexit.register(_dismiss, witness)
-    yield
+    tell(json.dumps(_address(run_id)).encode() + b"\n")
+    atexit.register(dismiss)
 
 
-def _address(run_id: str) -> Address:
+def _address(run_id: str) -> dict[str, Any]:
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -69,51 +61,31 @@ def _address(run_id: str) -> Address:
     elif api.key is not None:
         headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
     verify = not api.tls_insecure_skip_verify and (api.ssl_cert_file or True)
-    return Address(f"{api.url}/flow_runs/{run_id}", headers, verify)
-
-
-def _dismiss(witness: subprocess.Popen[bytes]) -> None:
-    _tell(witness, ENDED)
-    if witness.stdin is not None:
-        witness.stdin.close()
-    witness.wait()
-
-
-def _tell(witness: subprocess.Popen[bytes], words: bytes) -> None:
-    try:
-        if witness.stdin is not None:
-            witness.stdin.write(words)
-            witness.stdin.flush()
-    except OSError:
-        pass  # it has gone, which must not end the run
+    return {"url": f"{api.url}/flow_runs/{run_id}", "headers": headers, "verify": verify}
 
 
 def main() -> None:
     """Wait for the end of the run's process, and put the run off if it was killed."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # systemd sends it to the whole service
-    address = Address(**json.loads(sys.stdin.buffer.readline()))
-    with httpx.Client(headers=address.headers, verify=address.verify, timeout=10) as client:
+    address = json.loads(sys.stdin.buffer.readline())
+    with httpx.Client(headers=address["headers"], verify=address["verify"], timeout=10) as client:
         if sys.stdin.buffer.read() == ENDED:
             return
         deadline = time.monotonic() + TRY_SECONDS
-        while not _put_off(client, address.url) and time.monotonic() < deadline:
+        while not _put_off(client, address["url"]) and time.monotonic() < deadline:
             time.sleep(1)
 
 
 def _put_off(client: httpx.Client, url: str) -> bool:
     """Schedule the run again if it still counts as running. Return whether the server was there to decide it."""
-    later = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
-    state = {
-        "type": "SCHEDULED",
-        "name": "AwaitingRetry",
-        "message": PUT_OFF,
-        "state_details": {"scheduled_time": later.isoformat()},
-    }
+    later = (datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)).isoformat()
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": PUT_OFF}
     try:
         answer = client.get(url)
         if answer.is_success and answer.json()["state_type"] in ("RUNNING", "PENDING"):
-            answer = client.post(f"{url}/set_state", json={"state": state, "force": False})
+            proposed = {"state": state | {"state_details": {"scheduled_time": later}}, "force": False}
+            answer = client.post(f"{url}/set_state", json=proposed)
     except httpx.TransportError:
         return False
     return answer.status_code < 500

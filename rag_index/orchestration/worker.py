@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distributed import secede
 from distributed.threadpoolexecutor import thread_state
@@ -97,18 +96,15 @@ def _home() -> int:
     return name if isinstance(name, int) else sum(map(ord, str(name)))
 
 
-def warm_up(scan: Scan) -> dict[int, str]:
-    """Start the cluster and load the embedder on each worker; return the workers' names by process id."""
-    client: Any = flow_client()
+def warm_up(scan: Scan) -> None:
+    """Start the cluster and load the embedder on each worker."""
+    client = flow_client()
     workers = scan.run.metrics.workers
     client.wait_for_workers(workers, timeout=START_SECONDS)
     nothing = Shard(scan.run.index.name, 0, DocumentBatch.empty(), 0)
     job = EmbedJob(nothing, scan.chunker, scan.run.settings.embedder, scan.identity, workers=workers)
-    addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-    futures = [client.submit(_load, job, workers=[address], pure=False) for address in addresses]
-    return {pid: f"worker {number}" for number, pid in enumerate(client.gather(futures), 1)}
+    client.gather([client.submit(_load, job, workers=[one], pure=False) for one in client.nthreads()])
 
 
-def _load(job: EmbedJob) -> int:
+def _load(job: EmbedJob) -> None:
     process_embedder(job).embed_documents(["start up"])
-    return os.getpid()

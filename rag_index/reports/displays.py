@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0
 MIN_BAR, MAX_BAR = 10, 30
-"""Columns of the live bar."""
 LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 INTERVAL_SECONDS = 1.0
 
@@ -41,8 +40,7 @@ class Lines:
     """A display that prints a plain line every few seconds."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
+        self._stream, self._clock = stream, clock
         self._last = clock() - LINE_SECONDS
 
     def show(self, progress: Progress) -> None:
@@ -81,14 +79,8 @@ class Bar:
         """Move the bar."""
         index, self._column.bar_width, headline = fit(progress.index, progress.headline(), self._console.width)
         self._details.plain = progress.details()
-        self._bar.update(
-            self._task,
-            completed=progress.done,
-            total=progress.total or None,
-            visible=True,
-            index=index,
-            headline=headline,
-        )
+        done, total = progress.done, progress.total or None
+        self._bar.update(self._task, completed=done, total=total, visible=True, index=index, headline=headline)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Replace the bar by a line."""
@@ -152,22 +144,21 @@ def watched_outages(
     def over(service: str) -> None:
         logger.info("%s answers, or is not asked any more", service)
 
-    with _watched(look, lambda outage: logger.warning("%s", outage.sentence()), over):
+    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look, over=over):
         yield
 
 
 @contextmanager
-def said_outages(say: Callable[[str], object]) -> Iterator[None]:
-    """Say who does not answer, once an outage, for the time of the block: for what shows no progress."""
-    with _watched(outages, lambda outage: say(outage.sentence()), lambda _: None):
-        yield
-
-
-@contextmanager
-def _watched(
-    look: Callable[[], Sequence[Outage]], begun: Callable[[Outage], object], over: Callable[[str], object]
+def said_outages(
+    say: Callable[[str], object],
+    *,
+    look: Callable[[], Sequence[Outage]] = outages,
+    over: Callable[[str], object] = lambda service: None,
 ) -> Iterator[None]:
-    """Look once a second in a thread, for the time of the block; say when an outage has begun and when it is over."""
+    """Say who does not answer, once an outage, for the time of the block, and when it is over.
+
+    A thread looks once a second.
+    """
     ended = threading.Event()
 
     def watch() -> None:
@@ -175,7 +166,7 @@ def _watched(
         while not ended.wait(INTERVAL_SECONDS):
             now = {outage.service: outage for outage in look()}
             for service in now.keys() - known.keys():
-                begun(now[service])
+                say(now[service].sentence())
             for service in known.keys() - now.keys():
                 over(service)
             known = now

@@ -1,4 +1,4 @@
-"""Metrics of a run: the seconds of each stage, the work of workers and hosts, and what would make it faster."""
+"""Metrics of a run: the seconds of each stage, the work of workers and hosts; and in words what they say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from rag_index.reports.outcome import BY, count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,33 +26,27 @@ STAGES = (
 `wait` the waiting for them. `embed` is embedding in the flow's own process. `gate` is what it asks
 collections: golden queries, and what their scores mean. `other` is what no stage is named for.
 """
-
-
 SUMMED = (
     "sent_bytes", "embed_seconds", "texts", "repeated", "reused", "requests", "retries", "splits", "rate_limited",
     "chars", "chunk_seconds", "contexts_made", "contexts_cached", "contexts_missing",
 )  # fmt: skip
-"""What a run has of all its shards together."""
 FLOAT_BYTES = 4
 
-MIN_BUSY = 0.85
-"""Utilisation from which the workers are the bottleneck."""
-MAX_RATE_LIMITED = 0.05
-"""Share of requests that may be answered by asking for a pause."""
-MAX_RETRIED = 0.1
-"""Share of requests that may have to be repeated."""
-MAX_SPLIT = 0.1
-"""Share of requests that may be for parts of batches that were refused."""
-AT_BOUND = 0.9
-"""Share of `max_shard_documents` from which this bound, not `shard_seconds`, decides how large shards are."""
-LARGE_SHARE = 0.5
-"""Share of the time from which one stage dominates a run."""
-MAX_UNEVEN = 0.25
-"""Idle time next to the busiest worker, relative to the time of all workers, from which the work was uneven."""
+# Shares from which the advice names a cause
+MIN_BUSY = 0.85  # of the time, workers: then they are the bottleneck
+MAX_RATE_LIMITED = 0.05  # of the requests, answered by asking for a pause
+MAX_RETRIED = 0.1  # of the requests, repeated
+MAX_SPLIT = 0.1  # of the requests, for parts of batches that were refused
+LARGE_SHARE = 0.5  # of the time, one stage
+MAX_UNEVEN = 0.25  # of the workers' time, idle time beside the busiest of them
 SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
 HIGH_LOAD = 1.5
 """Load per processor from which other programs slow down an Ollama server on this machine."""
+
+SHORT = 0.05
+SMALL = 100_000
+MAX_WORSE = 20
 
 
 @dataclass(slots=True)
@@ -73,10 +69,8 @@ class RunMetrics:
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
-    """Seconds until the first shard was submitted."""
     shards: int = 0
     shard_documents: int = 0
-    """Documents in all shards."""
     chunks: int = 0
     texts: int = 0
     repeated: int = 0
@@ -90,7 +84,6 @@ class RunMetrics:
     """Bytes of text and payload that were read from the source."""
     sent_bytes: int = 0
     vector_bytes: int = 0
-    """Bytes of the vectors that were written to the store."""
     contexts_made: int = 0
     contexts_cached: int = 0
     contexts_missing: int = 0
@@ -101,7 +94,6 @@ class RunMetrics:
     load: float | None = None
     """Load average of the flow's machine over the last minute of the run."""
     processors: int = 1
-    """Number of processors of the flow's machine."""
     symbols: dict[str, int] = field(default_factory=dict)
     peak_memory: int = 0
     """The largest resident size of any worker's process, in bytes."""
@@ -122,7 +114,6 @@ class RunMetrics:
 
     @property
     def _available(self) -> float:
-        """The seconds from the first shard to the end, summed over workers."""
         return (self.seconds - (self.first_shard_after or 0.0)) * self.workers
 
     def end(self, seconds: float, stopwatch: Stopwatch) -> None:
@@ -152,13 +143,11 @@ class RunMetrics:
         for name in SUMMED:
             setattr(self, name, getattr(self, name) + getattr(stats, name))
         self.peak_memory = max(self.peak_memory, stats.peak_memory)
-        busy = {stats.worker: stats.seconds}
-        sums: tuple[tuple[Any, Any], ...] = (
-            (self.symbols, stats.symbols), (self.by_host, stats.host_seconds), (self.by_worker, busy),
-        )  # fmt: skip
-        for of_run, of_shard in sums:
-            for name, number in of_shard.items():
-                of_run[name] = of_run.get(name, 0) + number
+        self.by_worker[stats.worker] = self.by_worker.get(stats.worker, 0.0) + stats.seconds
+        for host, seconds in stats.host_seconds.items():
+            self.by_host[host] = self.by_host.get(host, 0.0) + seconds
+        for kind, count in stats.symbols.items():
+            self.symbols[kind] = self.symbols.get(kind, 0) + count
 
 
 class Stopwatch:
@@ -210,18 +199,15 @@ def advice(
     """
     if not metrics.shards:
         return "nothing had to be embedded"
+    asked, busy = f"of {metrics.requests} requests", f"workers busy {metrics.utilisation:.0%}"
     if metrics.rate_limited > metrics.requests * MAX_RATE_LIMITED:
-        return (
-            f"{metrics.rate_limited} of {metrics.requests} requests were told to wait: lower requests_in_flight "
-            "or the number of workers"
-        )
+        return f"{metrics.rate_limited} {asked} were told to wait: lower requests_in_flight or the number of workers"
     if metrics.retries > metrics.requests * MAX_RETRIED:
-        return f"{metrics.retries} of {metrics.requests} requests had to be repeated: check the embedder's log"
+        return f"{metrics.retries} {asked} had to be repeated: check the embedder's log"
     if metrics.splits > metrics.requests * MAX_SPLIT:
         return (
-            f"{metrics.splits} of {metrics.requests} requests were for parts of batches that were refused because of a "
-            "text: a smaller chunk_chars avoids texts that are too long, `rag-index failed` lists texts that were not "
-            "embedded"
+            f"{metrics.splits} {asked} were for parts of batches that were refused because of a text: a smaller "
+            "chunk_chars avoids texts that are too long, `rag-index failed` lists texts that were not embedded"
         )
     if metrics.contexts_made and metrics.chunk_seconds > LARGE_SHARE * metrics.worker_seconds:
         return (
@@ -231,16 +217,18 @@ def advice(
     written = metrics.write_seconds - metrics.stages.get("upsert", 0.0)  # by workers
     if metrics.utilisation < MIN_BUSY and written > max(metrics.worker_seconds, SMALL_RUN):
         return (
-            f"workers busy {metrics.utilisation:.0%}, because they waited for the store: writing took {written:.0f} s, "
-            f"embedding {metrics.worker_seconds:.0f} s; a faster disk or more processors for Qdrant would help, and "
-            "`bulk` of [store.server] the first load"
+            f"{busy}, because they waited for the store: writing took {written:.0f} s, embedding "
+            f"{metrics.worker_seconds:.0f} s; {_FASTER_QDRANT}"
         )
     flow_waited = metrics.stages.get("wait", 0.0) > LARGE_SHARE * metrics.seconds
     if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN and not _is_uneven(metrics)):
-        return f"workers busy {metrics.utilisation:.0%}{_advice_on_workers(metrics, embedder)}"
+        return f"{busy}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
-        return f"workers busy {metrics.utilisation:.0%}: the run was too small for a cluster to matter"
-    return f"workers busy {metrics.utilisation:.0%}, {_advice_on_flow(metrics, parallel, on_server=on_server)}"
+        return f"{busy}: the run was too small for a cluster to matter"
+    return f"{busy}, {_advice_on_flow(metrics, parallel, on_server=on_server)}"
+
+
+_FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
 
 
 def _is_uneven(metrics: RunMetrics) -> bool:
@@ -250,24 +238,21 @@ def _is_uneven(metrics: RunMetrics) -> bool:
 
 
 def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    """Return advice for a run whose workers are the bottleneck."""
     chunking = 1 - metrics.embed_seconds / max(metrics.worker_seconds, 1e-9)
     if metrics.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
-    if not embedder.on_servers and embedder.kind != "sentence-transformers":
-        return ": the embedder is the bottleneck; more processors and workers would help"
     if embedder.kind == "sentence-transformers":
         return ": the model is the bottleneck; a GPU (device), or more processors and workers, would help"
+    if not embedder.on_servers:
+        return ": the embedder is the bottleneck; more processors and workers would help"
     if threads := _advice_on_threads(metrics, embedder):
         return threads
     ollama = "Ollama" if embedder.kind == "ollama" else "embedding"
     if len(embedder.hosts) == 1:
         tried = "; `rag-index tune --local-servers` tries it" if embedder.kind == "ollama" else ""
         return f", one {ollama} server: a second one may help (hosts){tried}"
-    return (
-        f", {len(embedder.hosts)} {ollama} servers: more servers, on more machines or GPUs, would help; "
-        "`rag-index tune` measures it"
-    )
+    servers = f"{len(embedder.hosts)} {ollama} servers"
+    return f", {servers}: more servers, on more machines or GPUs, would help; `rag-index tune` measures it"
 
 
 def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
@@ -276,54 +261,109 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     By default Ollama uses as many threads as the machine has processors, and each step waits for the slowest of them.
     If anything else runs on the machine, one of them is always slow.
     """
-    local_hosts = len(embedder.local_hosts)
-    if embedder.kind != "ollama" or not local_hosts or embedder.num_thread is not None:
+    local = len(embedder.local_hosts)
+    if embedder.kind != "ollama" or not local or embedder.num_thread is not None:
         return ""
     remedy = "num_thread = 1 is several times faster in this case; `rag-index tune` finds the best value"
-    if local_hosts > 1:
-        return (
-            f", {local_hosts} Ollama servers on this machine, each with as many threads as it has processors: {remedy}"
-        )
+    if local > 1:
+        return f", {local} Ollama servers on this machine, each with as many threads as it has processors: {remedy}"
     if metrics.load is not None and metrics.load > HIGH_LOAD * metrics.processors:
-        processors = f"{metrics.processors} processor{'s' if metrics.processors > 1 else ''}"
+        processors = count_of(metrics.processors, "processor")
         return f", with other programs beside Ollama (load {metrics.load:.1f} on {processors}): {remedy}"
     return ""
 
 
-def _shard_setting(metrics: RunMetrics, parallel: ParallelSettings) -> str:
-    """Return the setting that decided how large the run's shards were."""
-    mean = metrics.shard_documents / max(1, metrics.shards)
-    if parallel.shard_documents != "auto":
-        return "parallel.shard_documents"
-    if mean >= AT_BOUND * parallel.max_shard_documents:
-        return "parallel.max_shard_documents"
-    if parallel.min_shard_documents > 1 and mean <= parallel.min_shard_documents:
-        return "parallel.min_shard_documents"
-    return "parallel.shard_seconds"
-
-
 def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings, *, on_server: bool) -> str:
     """Return advice for a run whose workers waited for a stage of the flow's process, or for each other."""
-    seconds = max(metrics.seconds, 1e-9)
-    waited = metrics.stages.get("wait", 0.0) / seconds
-    if waited > LARGE_SHARE:
+    shares = {name: seconds / max(metrics.seconds, 1e-9) for name, seconds in metrics.stages.items()}
+    setting = f"parallel.{'shard_seconds' if parallel.shard_documents == 'auto' else 'shard_documents'}"
+    if (waited := shares.pop("wait", 0.0)) > LARGE_SHARE:
         return (
             f"and the flow waited {waited:.0%} of the time for some of them while others had nothing left to do: "
-            f"smaller shards ({_shard_setting(metrics, parallel)}) would help"
+            f"smaller shards ({setting}) would help"
         )
-    longest = max((name for name in metrics.stages if name != "wait"), key=lambda name: metrics.stages[name])
-    share = f"{metrics.stages[longest] / seconds:.0%}"
-    server = (
-        "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
-        if on_server
-        else "a Qdrant server accepts vectors directly from the workers"
-    )
+    longest = max(shares, key=lambda name: shares[name])
+    share = f"{shares[longest]:.0%}"
+    server = _FASTER_QDRANT if on_server else "a Qdrant server accepts vectors directly from the workers"
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
         "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
-        "submit": f"submit took {share} of the time: larger shards ({_shard_setting(metrics, parallel)}) would help",
+        "submit": f"submit took {share} of the time: larger shards ({setting}) would help",
         "search index": f'building the search index took {share}: hnsw = "never" leaves it to `rag-index optimize`',
         "upsert": f"writing took {share}: {server}",
         "commit": f"writing the ledger took {share}: put it on a faster disk",
     }
     return sentences.get(longest, f"{longest} took {share} of the time")
+
+
+def report_lines(run: dict[str, Any]) -> list[str]:
+    """Return what there is to say of a run: its message, what its gate found, and where its time went.
+
+    `run` is the report that the ledger keeps: of a run that has not ended, or failed before it read anything, there is
+    less.
+    """
+    lines = [*filter(None, [run.get("message"), run.get("missed", {}).get("message")]), *_gate_lines(run.get("gate"))]
+    metrics = RunMetrics().to_json() | run.get("metrics", {})
+    if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):
+        lines += [*_work_lines(metrics), *_symbols_line(run, metrics), *_hosts_lines(metrics), run["advice"]]
+    return lines
+
+
+def _gate_lines(gate: dict[str, Any] | None) -> Iterator[str]:
+    if not gate:
+        return
+    for name, way in gate["ways"].items():
+        means = f"{way['before']:.3f} before, {way['after']:.3f} now, p = {way['p']:.2g}"
+        metric = " ".join(filter(None, [gate["metric"], BY.get(name)]))
+        changed = f"{way['worse']:,} worse, {way['better']:,} better"
+        yield f"{metric} of {gate['queries']:,} golden queries: {means}; {changed}"
+    for one in gate["worse"][:MAX_WORSE]:
+        lost = f", lost {', '.join(one['lost'])}" if one["lost"] else ""
+        yield f"  {one['before']:.3f} → {one['after']:.3f}  {one['query']}{lost}"
+    if (more := len(gate["worse"]) - MAX_WORSE) > 0:
+        yield f"  and {more:,} more, which --json prints"
+
+
+def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT)
+    yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
+    idle, speed_up, memory = metrics["idle_seconds"], metrics["speed_up"], metrics["peak_memory"]
+    yield "".join(
+        [
+            f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}",
+            f", idle {idle:.1f} s" if idle else "",
+            f", {speed_up:.1f} times one process" if speed_up and metrics["workers"] > 1 else "",
+            f", at most {memory / 1e6:.0f} MB each" if memory else "",
+        ]
+    )
+    yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
+    splits = f", {metrics['splits']:,} for parts of refused batches" if metrics["splits"] else ""
+    limited = f"{metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
+    yield f"{metrics['requests']:,} requests, {limited}{splits}"
+    read, sent, vectors = (_size(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
+    yield f"{read} read from the source, {sent} of text embedded, {vectors} of vectors written"
+    made, cached, missing = (metrics[f"contexts_{what}"] for what in ("made", "cached", "missing"))
+    if made + cached + missing:
+        took = f"in {metrics['chunk_seconds']:.1f} s of the workers' time"
+        yield f"contexts: {made:,} written, {cached:,} from the cache, {missing:,} missing, {took}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= SMALL else f"{size / 1e3:,.1f} kB"
+
+
+def _symbols_line(run: dict[str, Any], metrics: dict[str, Any]) -> Iterator[str]:
+    if found := metrics["symbols"]:
+        by_count = sorted(found.items(), key=lambda kind: (-kind[1], kind[0]))
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in by_count)
+        done = (
+            f"{run['new'] + run['changed']:,} files done, {run['failed']:,} failed, {run.get('skipped', 0):,} skipped"
+        )
+        yield f"{done}; symbols: {kinds}"
+
+
+def _hosts_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield how long each host had a request in flight, and how long none. Workers' times add up to 100%."""
+    whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
+    for host, seconds in metrics["by_host"].items():
+        yield f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}, idle {max(0.0, whole - seconds):.1f} s"

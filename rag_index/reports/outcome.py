@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import Failure, WrittenShard
 
 State = Literal["completed", "partial", "failed", "continued"]
+COUNTS = (
+    "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
+)  # fmt: skip
+"""Numbers of documents, in the order of a sentence."""
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 FIRST_IDS = 10
-"""The ids of documents that a sentence names."""
 SLOW_SECONDS = 60.0
 """A run of an index that takes longer ends with advice."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
@@ -24,11 +27,9 @@ SEARCH, MEANING, WORDS = "search", "meaning", "words"
 """The ways of searching that a gate compares."""
 BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
 NAMED = 3
-"""Queries that a sentence names."""
 EPSILON = 1e-9
 """Losses that differ by less are equal: they are means of floats."""
 MAX_QUERY = 60
-"""Characters of a query that a sentence shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class WayVerdict:
 
     `p` is how probable such a loss is if nothing was lost, and `passed` whether this way may go live. `needed` is how
     many queries would stop a loss of twice `max_loss` 9 times in 10 if answers change as these did; None if `max_loss`
-    is 0.
+    is 0. `better` counts the queries that got better; `worse` has those that got worse, the worst first.
     """
 
     way: str
@@ -64,14 +65,17 @@ class WayVerdict:
     passed: bool
     needed: int | None
     better: int
-    """How many queries got better."""
     worse: tuple[WorseQuery, ...] = ()
-    """The queries that got worse, the worst first."""
 
     @property
     def loss(self) -> float:
         """How much the mean fell; negative if it rose."""
         return self.before - self.after
+
+    @property
+    def by(self) -> str:
+        """The way as the end of a name, "" for the index as it is searched."""
+        return f" {BY[self.way]}" if self.way in BY else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints, without the queries."""
@@ -85,6 +89,7 @@ class GateVerdict:
     """The verdict of a gate.
 
     `ways` has the index as it is searched first; then meaning alone and words alone, if both collections have words.
+    `gone` has documents of the golden file, by id, that the source does not have. They do not count.
     """
 
     metric: str
@@ -92,7 +97,6 @@ class GateVerdict:
     max_loss: float
     ways: tuple[WayVerdict, ...]
     gone: tuple[str, ...] = ()
-    """Documents of the golden file, by id, that the source does not have. They do not count."""
 
     @property
     def search(self) -> WayVerdict:
@@ -100,9 +104,14 @@ class GateVerdict:
         return self.ways[0]
 
     @property
+    def found_nothing(self) -> bool:
+        """Whether no query found a relevant document in either collection."""
+        return not self.search.before and not self.search.after
+
+    @property
     def passed(self) -> bool:
         """Whether no way of searching lost too much, and something was found at all."""
-        return bool(self.search.before or self.search.after) and all(way.passed for way in self.ways)
+        return not self.found_nothing and all(way.passed for way in self.ways)
 
     @property
     def poorest(self) -> WayVerdict:
@@ -126,23 +135,21 @@ class GateVerdict:
         """Return the numbers in one line."""
         first = self.search
         changed = f"{len(first.worse):,} worse, {first.better:,} better" if first.worse or first.better else ""
-        alone = "".join(f"; {BY[way.way]} {way.before:.3f} and {way.after:.3f}" for way in self.ways[1:])
-        return (
-            f"{self.metric} of {_queries(self.queries)} {first.before:.3f} before, {first.after:.3f} now "
-            f"({changed or 'none changed'}){alone}"
-        )
+        alone = "".join(f";{way.by} {way.before:.3f} and {way.after:.3f}" for way in self.ways[1:])
+        means = f"{first.before:.3f} before, {first.after:.3f} now"
+        return f"{self.metric} of {self._asked} {means} ({changed or 'none changed'}){alone}"
 
     def notes(self) -> Iterator[str]:
         """Yield what a person should know besides whether it passed."""
         for way in self.ways:
             if way.passed and way.loss > self.max_loss + EPSILON:
                 changed = f"{len(way.worse):,} queries got worse and {way.better:,} better"
-                yield f"the gate took a loss of {way.loss:.3f}{_by(way)} for chance (p = {way.p:.2g}): {changed}"
+                yield f"the gate took a loss of {way.loss:.3f}{way.by} for chance (p = {way.p:.2g}): {changed}"
         if self.too_few:
             yield self.too_few
         if self.gone:
             named = ", ".join(self.gone[:NAMED]) + (", …" if len(self.gone) > NAMED else "")
-            count = f"{len(self.gone):,} document{'s' if len(self.gone) != 1 else ''}"
+            count = count_of(len(self.gone), "document")
             yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
 
     @property
@@ -151,17 +158,17 @@ class GateVerdict:
         short = [way for way in self.ways if way.needed is not None and way.needed > self.queries]
         if not short:
             return ""
-        needed = ", ".join(f"{way.needed:,}{_by(way)}" for way in short)
+        needed = ", ".join(f"{way.needed:,}{way.by}" for way in short)
         return (
-            f"{_queries(self.queries)} would not stop a loss of {2 * self.max_loss:g} (twice max_loss) 9 times in 10, "
+            f"{self._asked} would not stop a loss of {2 * self.max_loss:g} (twice max_loss) 9 times in 10, "
             f"as often as their answers changed: it takes {needed}"
         )
 
     def refusal(self, collection: str, index: str) -> str:
         """Return why the rebuilt collection is not published, and what to do."""
-        if not self.search.before and not self.search.after:
+        if self.found_nothing:
             return (
-                f"none of {_queries(self.queries)} finds a relevant document in the live collection or in the rebuilt "
+                f"none of {self._asked} finds a relevant document in the live collection or in the rebuilt "
                 f"{collection}, which was not published: correct the ids in the golden file and run again, or run "
                 f"`rag-index rebuild {index} --allow-loss`"
             )
@@ -176,22 +183,18 @@ class GateVerdict:
         named = ", ".join(repr(_short(one.query)) for one in way.worse[:NAMED])
         more = f" and {len(way.worse) - NAMED:,} more" if len(way.worse) > NAMED else ""
         return (
-            f"{self.metric}{_by(way)} of {_queries(self.queries)} fell from {way.before:.3f} to {way.after:.3f}, by "
+            f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
             f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
             "(`rag-index report` lists them)"
         )
 
+    @property
+    def _asked(self) -> str:
+        return f"{self.queries:,} golden quer{'ies' if self.queries != 1 else 'y'}"
+
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
-
-
-def _by(way: WayVerdict) -> str:
-    return f" {BY[way.way]}" if way.way in BY else ""
-
-
-def _queries(count: int) -> str:
-    return f"{count:,} golden quer{'ies' if count != 1 else 'y'}"
 
 
 def _short(query: str) -> str:
@@ -223,9 +226,7 @@ class IndexOutcome:
     """New and changed documents that are indexed but lack something. They are listed with the failed ones."""
     chunks_embedded: int = 0
     contexts_made: int = 0
-    """Chunks whose context a model wrote."""
     contexts_cached: int = 0
-    """Chunks whose context was found in the cache."""
     contexts_missing: int = 0
     """Chunks that are indexed without the context they should have."""
     seconds: float = 0.0
@@ -233,23 +234,15 @@ class IndexOutcome:
     message: str = ""
     """Sentences that say why the state is not completed, or what the index lacks although it is."""
     verified: str = ""
-    """A sentence that says what a rebuild verified before its collection went live."""
     gate: GateVerdict | None = None
-    """What the gate of a rebuild found, if it was asked."""
     advice: str = ""
     """What would make the next run faster; known once the run has ended."""
     error_class: str = ""
-    """The name of the class of the error that ended the run of this index, if there was one."""
 
     def count(self, failures: Sequence[Failure]) -> None:
         """Count documents that failed, were skipped, or are incomplete."""
         for failure in failures:
-            if failure.kind == "failed":
-                self.failed += 1
-            elif failure.kind == "skipped":
-                self.skipped += 1
-            else:
-                self.incomplete += 1
+            self._add_to(failure.kind, 1)
 
     def add(self, written: WrittenShard, *, new: int) -> None:
         """Count a committed shard, `new` of whose documents the ledger did not have."""
@@ -258,16 +251,17 @@ class IndexOutcome:
         self.changed += len(written.keys) - new
         self.count(written.failures)
         self.chunks_embedded += sum(written.chunk_counts) - stats.reused
-        self.contexts_made += stats.contexts_made
-        self.contexts_cached += stats.contexts_cached
-        self.contexts_missing += stats.contexts_missing
+        for name in CONTEXTS:
+            self._add_to(name, getattr(stats, name))
+
+    def _add_to(self, name: str, number: int) -> None:
+        setattr(self, name, getattr(self, name) + number)
 
     def add_earlier(self, earlier: IndexOutcome) -> None:
         """Add the numbers of a run that this one continued: what it did is unchanged now."""
         missing = self.missing_contexts
-        done = ("new", "changed", "payload_only", "deleted", "incomplete", "chunks_embedded", *CONTEXTS)
-        for name in done:
-            setattr(self, name, getattr(self, name) + getattr(earlier, name))
+        for name in ("new", "changed", "payload_only", "deleted", "incomplete", "chunks_embedded", *CONTEXTS):
+            self._add_to(name, getattr(earlier, name))
         if missing:
             self.message = self.message.replace(missing, self.missing_contexts)
         else:
@@ -327,16 +321,7 @@ class IndexOutcome:
         """Return the numbers as one line for a person."""
         if self.state == "failed":
             return f"{self.index}: failed: {self.message}"
-        parts = [
-            f"{count:,} {word}"
-            for word, count in (
-                ("new", self.new), ("changed", self.changed), ("payload only", self.payload_only),
-                ("unchanged", self.unchanged), ("empty", self.empty), ("deleted", self.deleted),
-                ("held back", self.held_back),
-                ("failed", self.failed), ("skipped", self.skipped), ("incomplete", self.incomplete),
-            )
-            if count
-        ]  # fmt: skip
+        parts = [f"{count:,} {name.replace('_', ' ')}" for name in COUNTS if (count := getattr(self, name))]
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
         chunks = f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
         contexts = ((self.contexts_made, "written"), (self.contexts_cached, "from the cache"))

@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
@@ -22,17 +22,16 @@ from rag_index.machine.resources import (
     estimate_worker_memory,
     memory_per_worker,
 )
-from rag_index.settings import SECTIONS, IndexSettings, Settings, origins
+from rag_index.reports.outcome import count_of
+from rag_index.settings import SECTIONS, Settings, origins
 from rag_index.settings.environment import keys_of, tables_of
 from rag_index.settings.values import Section
-from rag_index.sources import has_digests, open_source
+from rag_index.sources import open_source
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rag_index.documents.batches import FailureKind
-    from rag_index.ledger import Collection
     from rag_index.machine.resources import Machine
     from rag_index.settings import EmbedderSettings, ParallelSettings
     from rag_index.settings.environment import Place
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 COMMAND = "this command"
 DEFAULT = "default"
 MASK = "***"
-COUNTED: tuple[FailureKind, ...] = ("skipped", "failed")
-"""Kinds of listed documents that have no points."""
 _MEMORY_BASIS = {
     "local": "measured, with the largest shards",
     "ollama": "measured; the model is in the server",
@@ -63,7 +60,7 @@ class EffectiveValue:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        return {"key": self.key, "value": self.value, "source": self.source} | ({"why": self.why} if self.why else {})
+        return {name: value for name, value in asdict(self).items() if name != "why" or value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +71,6 @@ class Fact:
     value: Any
     sentence: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {"name": self.name, "value": self.value, "sentence": self.sentence}
-
 
 def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[EffectiveValue]:
     """Return every setting; `given` maps keys ("parallel.workers") to the values that the command line sets.
@@ -86,41 +79,31 @@ def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Eff
     """
     places = origins(settings.path)
     why = _reasons(settings, detect_machine())
-    project = places.get(("project",), DEFAULT)
-    why_project = "the folder's name" if project == DEFAULT else ""
-    values = [
-        EffectiveValue("project", settings.project, project, why_project),
-        EffectiveValue("data", _redact(settings, settings.data), places.get(("data",), DEFAULT)),
-    ]
+    if ("project",) not in places:
+        why["project"] = "the folder's name"
+    tops = {"project": settings.project, "data": settings.data}
+    values = [EffectiveValue(key, _redact(settings, tops[key]), places.get((key,), DEFAULT)) for key in tops]
     for section in SECTIONS:
-        model = getattr(settings, section)
-        for key, name in _attributes(type(model)):
-            dotted = f"{section}.{key}"
-            if key in tables_of(type(model)):
-                values += _table_values(settings, dotted, getattr(model, name), (section, key), places)
-                continue
-            source = COMMAND if given.get(dotted) is not None else places.get((section, key), DEFAULT)
-            value = _redact(settings, getattr(model, name))
-            values.append(EffectiveValue(dotted, value, source, why.get(dotted, "")))
+        values += _table_values(settings, section, getattr(settings, section), (section,), places)
     for number, index in enumerate(settings.indexes):
-        dotted, place = f"indexes.{index.name}", ("indexes", number)
-        for key, name in _attributes(IndexSettings):
-            value = getattr(index, name)
-            if key in tables_of(IndexSettings) and value is not None:
-                values += _table_values(settings, f"{dotted}.{key}", value, (*place, key), places)
-            else:
-                source = places.get((*place, key), DEFAULT)
-                values.append(EffectiveValue(f"{dotted}.{key}", _redact(settings, value), source))
-    return values
+        values += _table_values(settings, f"indexes.{index.name}", index, ("indexes", number), places)
+    chosen = {key for key, value in given.items() if value is not None}
+    return [
+        replace(one, source=COMMAND if one.key in chosen else one.source, why=why.get(one.key, "")) for one in values
+    ]
 
 
 def _table_values(
-    settings: Settings, dotted: str, table: Any, place: Place, places: Mapping[Place, str]
+    settings: Settings, dotted: str, table: BaseModel, place: Place, places: Mapping[Place, str]
 ) -> Iterator[EffectiveValue]:
-    """Yield the values of a table within a section or an index."""
-    for key, name in _attributes(type(table)):
-        source = places.get((*place, key), DEFAULT)
-        yield EffectiveValue(f"{dotted}.{key}", _redact(settings, getattr(table, name)), source)
+    model = type(table)
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    for key in keys_of(model):
+        value, here, called = getattr(table, names[key]), (*place, key), f"{dotted}.{key}"
+        if key in tables_of(model) and value is not None:
+            yield from _table_values(settings, called, value, here, places)
+        else:
+            yield EffectiveValue(called, _redact(settings, value), places.get(here, DEFAULT))
 
 
 def machine_facts(settings: Settings) -> list[Fact]:
@@ -129,12 +112,6 @@ def machine_facts(settings: Settings) -> list[Fact]:
     Each source is asked for a count. One that does not answer becomes a fact with the reason; nothing is raised.
     """
     return [*_machine(detect_machine(), settings.embedder), *_documents(settings)]
-
-
-def _attributes(model: Any) -> Iterator[tuple[str, str]]:
-    """Yield each key as the file spells it, with the name of the model's attribute."""
-    names = {field.alias or name: name for name, field in model.model_fields.items()}
-    return ((key, names[key]) for key in keys_of(model))
 
 
 def _redact(settings: Settings, value: Any) -> Any:
@@ -151,7 +128,6 @@ def _redact(settings: Settings, value: Any) -> Any:
 
 
 def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
-    """Return the reason for each automatic value, by its key."""
     parallel, embedder = settings.parallel, settings.embedder
     reasons: dict[str, str] = {}
     if parallel.serial:
@@ -162,26 +138,21 @@ def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
         reasons["parallel.workers"] = _why_workers(parallel, machine, estimate_worker_memory(embedder))
     elif parallel.workers > machine.processors:
         reasons["parallel.workers"] = f"more than the {machine.processors} processors that this process may use"
-    if parallel.memory == "auto":
-        reasons["parallel.memory"] = (
-            "the memory of this machine or of its cgroup" if machine.memory else "not known on this system"
-        )
-    if parallel.worker_memory == "auto":
-        reasons["parallel.worker_memory"] = (
-            f"estimated at {_mb(estimate_worker_memory(embedder))}; no worker is killed for using more"
-        )
-    if parallel.shard_documents == "auto":
-        reasons["parallel.shard_documents"] = f"as many as take {parallel.shard_seconds:g} s at the measured rate"
+    automatic = {
+        "memory": "the memory of this machine or of its cgroup",
+        "worker_memory": f"estimated at {_mb(estimate_worker_memory(embedder))}; no worker is killed for using more",
+        "shard_documents": f"as many as take {parallel.shard_seconds:g} s at the measured rate",
+    }
+    reasons |= {f"parallel.{key}": why for key, why in automatic.items() if getattr(parallel, key) == "auto"}
     if embedder.kind == "ollama" and embedder.num_thread is None:
         reasons["embedder.num_thread"] = "the server chooses; `rag-index tune` tries other values"
     return reasons
 
 
 def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> str:
-    """Return the number of workers and the bound that decides it."""
     count, each = choose_worker_count(parallel, needed, machine), memory_per_worker(parallel, needed)
     without = choose_worker_count(parallel.model_copy(update={"max_load": None}), needed, machine)
-    processors = f"{machine.processors} processor{'s' if machine.processors > 1 else ''}"
+    processors = count_of(machine.processors, "processor")
     if not count:
         why = f"memory has no room for a worker of {_mb(each)}, so the flow's process embeds"
     elif count < without:
@@ -189,96 +160,47 @@ def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> s
     elif count < machine.processors - 1:
         why = f"memory has room for {count} of {_mb(each)}, which is fewer than {processors} less one"
     else:
-        why = (
-            f"{processors} less one for the flow"
-            if machine.processors > 1
-            else f"{processors}, and there is always at least one"
-        )
+        why = f"{processors} less one for the flow, and always at least one"
     return f"{count}: {why}"
 
 
 def _machine(machine: Machine, embedder: EmbedderSettings) -> Iterator[Fact]:
-    """Yield the facts about this machine."""
     each = estimate_worker_memory(embedder)
     quota = "no cgroup quota" if machine.quota is None else f"a cgroup quota of {machine.quota:g}"
     yield Fact("processors", machine.processors, f"{machine.processors} ({machine.affinity} by affinity, {quota})")
-    if machine.memory is None:
-        yield Fact("memory", None, "not known on this system, so it limits nothing")
-    else:
-        limit = "a cgroup limit" if machine.memory_is_limited else "the machine's, no cgroup limit"
-        count = machine.workers_that_fit(each)
-        room = f"room for {count:,} workers beside {_mb(RESERVED_MEMORY)} for the flow and the server"
-        yield Fact("memory", machine.memory, f"{_mb(machine.memory)} ({limit}): {room}")
-    yield Fact(
-        "memory a worker",
-        each,
-        f"{_mb(each)} with {embedder.kind} ({_MEMORY_BASIS.get(embedder.kind, _UNKNOWN_MEMORY)})",
-    )
-    if machine.load is None:
-        yield Fact("load", None, "not known on this system")
-        return
-    busy = machine.load > machine.affinity / 2
+    limit = "a cgroup limit" if machine.memory_is_limited else "the machine's, no cgroup limit"
+    room = f"room for {machine.workers_that_fit(each):,} workers beside {_mb(RESERVED_MEMORY)} for flow and server"
+    yield Fact("memory", machine.memory, f"{_mb(machine.memory)} ({limit}): {room}")
+    basis = _MEMORY_BASIS.get(embedder.kind, _UNKNOWN_MEMORY)
+    yield Fact("memory a worker", each, f"{_mb(each)} with {embedder.kind} ({basis})")
     advice = "quiet"
-    if busy:
+    if machine.load > machine.affinity / 2:
         advice = "other programs are busy: servers with one thread each lose the least (`rag-index tune`)"
-    yield Fact(
-        "load",
-        round(machine.load, 2),
-        f"{machine.load:.2f} in the last minute, {advice}; max_load lowers the number of workers",
-    )
+    load = f"{machine.load:.2f} in the last minute, {advice}; max_load lowers the number of workers"
+    yield Fact("load", round(machine.load, 2), load)
 
 
 def _documents(settings: Settings) -> Iterator[Fact]:
-    """Yield a fact about the documents of each index."""
-    try:
-        live = live_aliases(settings.store, settings.aliases)
-        ledger = Ledger(settings.ledger_url)
-    except RagIndexError as error:
-        yield Fact("documents to do", None, f"not known: {error}")
-        return
-    with closing(ledger):
-        for index in settings.indexes:
-            yield _index_documents(settings, index, ledger, live.get(settings.alias(index.name), ""))
-
-
-def _index_documents(settings: Settings, index: IndexSettings, ledger: Ledger, collection_name: str) -> Fact:
-    name = f"documents of {index.name}"
-    try:
-        with closing(open_source(settings, index)) as source:
-            count = source.count()
-        collection = ledger.collection(collection_name)
-        documents = _work(ledger, collection, count)
-        if has_digests(settings, index):
-            documents += _digests(ledger, collection)
-    except RagIndexError as error:
-        return Fact(name, None, f"not known: {error}")
-    measured = collection.chars_per_second if collection else None
-    rate = first_rate(settings.embedder.kind, index, measured)
-    shard = max(1, round(rate * settings.parallel.shard_seconds / MEAN_CHARS))
-    basis = "measured in the last run" if measured else "a guess until it is measured"
-    chars = f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
-    return Fact(name, count, f"{documents}; {chars}")
-
-
-def _digests(ledger: Ledger, collection: Collection | None) -> str:
-    """Return the end of a sentence about the digests by which the next run finds what changed."""
-    buckets = 0 if collection is None else ledger.count_buckets(collection.id)
-    if not buckets:
-        return "; no digests yet, so the next run reads everything"
-    return f"; digests of {buckets:,} buckets of the source, so a run reads those that changed"
-
-
-def _work(ledger: Ledger, collection: Collection | None, count: int) -> str:
-    """Return how many of the source's `count` documents are indexed, empty, listed as failed, and still to do."""
-    known = {"indexed": 0}
-    if collection is not None:
-        cid = collection.id
-        known = {"indexed": ledger.totals(cid).documents, "empty": ledger.count_empty(cid)}
-        known |= {kind: ledger.count_failures(cid, kind) for kind in COUNTED}
-    left = count - sum(known.values())
-    parts = [f"{number:,} {what}" for what, number in known.items() if number or what == "indexed"]
-    work = f"at least {left:,} to do" if left > 0 else "only changes to do"
-    return ", ".join([f"{count:,} in the source", *parts, work])
+    for index in settings.indexes:
+        name = f"documents of {index.name}"
+        try:
+            live = live_aliases(settings.store, settings.aliases).get(settings.alias(index.name), "")
+            with closing(open_source(settings, index)) as source:
+                count = source.count()
+            with closing(Ledger(settings.ledger_url)) as ledger:
+                collection = ledger.collection(live)
+                indexed = ledger.totals(collection.id).documents if collection else 0
+        except RagIndexError as error:
+            yield Fact(name, None, f"not known: {error}")
+            continue
+        measured = collection.chars_per_second if collection else None
+        rate = first_rate(settings.embedder.kind, index, measured)
+        shard = max(1, round(rate * settings.parallel.shard_seconds / MEAN_CHARS))
+        basis = "measured in the last run" if measured else "a guess until it is measured"
+        chars = (
+            f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
+        )
+        yield Fact(name, count, f"{count:,} in the source, {indexed:,} indexed; {chars}")
 
 
 def _mb(size: int) -> str:

@@ -80,8 +80,7 @@ def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[s
 
 
 def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
-    index = {"index": watch["index"]}
-    missed = watch["missed"]
+    index, missed = {"index": watch["index"]}, watch["missed"]
     told: dict[str, tuple[str, float]] = {
         "seconds_behind": ("Seconds since the earliest change that is not indexed.", watch["seconds_behind"]),
         "changes_waiting": ("Documents that wait to be indexed.", watch["changes_waiting"]),

@@ -49,7 +49,6 @@ MAX_SECRETS = 20
 NO_COLLECTION = -1
 """An id that no collection has: nothing is known of its documents."""
 LOOKED_AT = 200
-"""Documents at the beginning of a source of which some are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,6 @@ class RunCost:
     """What a run would have to do at most: vectors that it has already, or contexts, cost it nothing."""
 
     characters: int
-    """Characters of the documents to embed."""
     chunks: int
     chunks_estimated: bool
     """Whether only a sample was chunked."""
@@ -73,27 +71,22 @@ class RunCost:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        rounded = {name: None if value is None else round(value, 1) for name, value in self._measured()}
-        return {**asdict(self), **rounded}
+        return {name: round(value, 1) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
     def sentence(self) -> str:
         """Return the cost in one line for a person."""
         about = "about " if self.chunks_estimated else ""
-        parts = [f"{about}{count_of(self.chunks, 'chunk')} of {count_of(self.characters, 'character')} to embed"]
+        said = f"{about}{count_of(self.chunks, 'chunk')} of {count_of(self.characters, 'character')} to embed"
         if self.requests is not None:
-            parts.append(f"in about {count_of(self.requests, 'request')}")
+            said += f" in about {count_of(self.requests, 'request')}"
         if self.context_requests is not None:
-            parts.append(f"and at most {count_of(self.context_requests, 'request')} for contexts")
-        return f"{' '.join(parts)}; {self._time()}"
-
-    def _time(self) -> str:
+            said += f" and at most {count_of(self.context_requests, 'request')} for contexts"
         if self.seconds is None or self.chars_per_second is None:
-            return "how long that takes is unknown until a run has measured it"
+            return f"{said}; how long that takes is unknown until a run has measured it"
         rate = f"{self.chars_per_second:,.0f} characters/s per worker"
-        return f"{_duration(self.seconds)} with {count_of(self.workers, 'worker')} at {rate}, as the last run measured"
-
-    def _measured(self) -> list[tuple[str, float | None]]:
-        return [("chars_per_second", self.chars_per_second), ("seconds", self.seconds)]
+        seconds = max(1, math.ceil(self.seconds))
+        time = f"about {seconds} s" if seconds <= 90 else f"about {seconds / 60:,.0f} minutes"
+        return f"{said}; {time} with {count_of(self.workers, 'worker')} at {rate}, as the last run measured"
 
 
 class CostCounter:
@@ -124,22 +117,17 @@ class CostCounter:
         parallel, embedder = self._settings.parallel, self._settings.embedder
         found = choose_worker_count(parallel, estimate_worker_memory(embedder))
         workers = 1 if parallel.serial else max(1, found)
-        on_servers = embedder.on_servers
         by_size = max(math.ceil(chunks / embedder.batch_texts), math.ceil(self._characters / embedder.batch_chars))
         return RunCost(
             characters=self._characters,
             chunks=chunks,
             chunks_estimated=estimated,
-            requests=by_size if on_servers else None,
+            requests=by_size if embedder.on_servers else None,
             context_requests=chunks if self._index.context is not None else None,
             workers=workers,
             chars_per_second=self._rate,
             seconds=None if self._rate is None else self._characters / self._rate / workers,
         )
-
-
-def _duration(seconds: float) -> str:
-    return f"about {seconds / 60:,.0f} minutes" if seconds >= 90 else f"about {max(1, math.ceil(seconds))} s"
 
 
 @dataclass(slots=True)
@@ -155,7 +143,6 @@ class RunPlan:
     changed: int = 0
     payload_only: int = 0
     gone: int = 0
-    """Documents that are indexed and that the source no longer has."""
     held_back: int = 0
     """Documents that the run would not delete, because of `delete_guard`."""
     unchanged: int = 0
@@ -163,15 +150,12 @@ class RunPlan:
     failed: int = 0
     """Documents that cannot be read, or that failed too often to be tried again."""
     skipped: int = 0
-    """Documents that a rule of the source excludes."""
     cost: RunCost | None = None
     """What embedding new and changed documents costs at most; None if there are none."""
     message: str = ""
-    """What a person should know about the run."""
     error: str = ""
     """Why a run would end before it changes anything. All numbers are 0 then."""
     exit_code: int = 0
-    """The exit code of such a run."""
 
     def add_message(self, message: str) -> None:
         """Add to what a person should know."""
@@ -199,14 +183,13 @@ def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunP
         identity = identify(settings.embedder)
     except RagIndexError as error:
         identity = error
-    return [_plan_or_error(settings, index, identity) for index in indexes]
-
-
-def _plan_or_error(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
-    try:
-        return _plan(settings, index, identity)
-    except RagIndexError as error:
-        return _failed(index, error)
+    plans = []
+    for index in indexes:
+        try:
+            plans.append(_plan(settings, index, identity))
+        except RagIndexError as error:
+            plans.append(_failed(index, error))
+    return plans
 
 
 def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
@@ -231,7 +214,11 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
         try:
             if live is not None and (own := settings_for(settings.embedder, live.embedder)) != settings.embedder:
                 identity = identify(own)
-            _check_fits(settings, index, live, identity)
+            if isinstance(identity, RagIndexError):
+                raise identity
+            chunker = open_chunker(settings, index)
+            if live is not None:
+                check_fits(live, identity, chunker, bm25_model(index), index=index.name)
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"
             compared = "" if live is None else ", so it was not compared with the one that made the index"
@@ -241,14 +228,12 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
 
 
 def _secrets(index: IndexSettings) -> str:
-    """Return the warning about columns that are named like secrets; "" if there are none."""
     if not (names := ", ".join(index.secret_columns)):
         return ""
     return f"searches would show {names}, named like secrets: leave out what is one, and name the rest in not_secret"
 
 
 def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
-    """Return the warning about values that look like password hashes, tokens and keys; "" if there are none."""
     sample = documents.take(list(range(0, len(documents), -(-len(documents) // SAMPLE) or 1)))
     found: Counter[str] = Counter()
     for payload in sample.payloads:
@@ -266,21 +251,9 @@ def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
     )
 
 
-def _check_fits(
-    settings: Settings, index: IndexSettings, live: Collection | None, identity: EmbedderIdentity | RagIndexError
-) -> None:
-    """Check that the settings fit the live collection. Raises as a run does."""
-    if isinstance(identity, RagIndexError):
-        raise identity
-    chunker = open_chunker(settings, index)
-    if live is not None:
-        check_fits(live, identity, chunker, bm25_model(index), index=index.name)
-
-
 def _compare(
     plan: RunPlan, settings: Settings, index: IndexSettings, source: Source, ledger: Ledger, live: Collection | None
 ) -> None:
-    """Read the whole source and count its documents."""
     collection_id = live.id if live else NO_COLLECTION
     guard = DeleteGuard(ledger, live, settings.run.delete_guard) if live else None
     count_parts(source, index, guard)

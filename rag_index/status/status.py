@@ -98,18 +98,15 @@ def _index_status(
         return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch)
     totals = ledger.totals(collection.id)
     failed, held = ledger.count_failures(collection.id), ledger.count_held(collection.id)
-    built = indexed.get(collection.name)
-    reached = ledger.reached().get(alias)
-    as_of = None
+    counts = (totals.documents, totals.points, indexed.get(collection.name), failed, held)
+    reached, as_of = ledger.reached().get(alias), None
     if reached is not None and reached.collection == collection.name:
         as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": reached.how}
-    counts = (totals.documents, totals.points, built, failed, held)
     channels = Channels.decode(collection.channels)
     return IndexStatus(index.name, collection.name, *counts, run, watch, as_of=as_of, channels=channels)
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
-    """Return the last run as `IndexStatus.last_run` describes it, or None if there was none."""
     last = ledger.last_run(alias)
     if last is None:
         return None
@@ -225,15 +222,7 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
         for index in indexes:
             collection = ledger.collection(live.get(settings.alias(index.name), ""))
             for row in ledger.failures(collection.id).values() if collection else ():
-                documents.append(
-                    FailedDocument(
-                        index.name,
-                        document_id(row.key),
-                        row.reason,
-                        row.tries,
-                        iso_time(row.first_at),
-                        iso_time(row.last_at),
-                        row.kind,
-                    )
-                )
+                tried = iso_time(row.first_at), iso_time(row.last_at)
+                named = index.name, document_id(row.key)
+                documents.append(FailedDocument(*named, row.reason, row.tries, *tried, row.kind))
         return documents

@@ -13,21 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 from pydantic import SecretStr
 
-from rag_index.chunking import open_chunker
-from rag_index.documents.batches import PointBatch, Shard
 from rag_index.embedders import open_embedder
-from rag_index.indexing.commit import batches
-from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.run import Opened, RunOptions, open_run
+from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
-from rag_index.machine.resources import MemoryWatch, choose_worker_count, estimate_worker_memory
-from rag_index.reports.metrics import Stopwatch
+from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.plots import require_plots, save_figure
 from rag_index.settings import LedgerSettings
 from rag_index.sources.scaffold import read_sample
-from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,12 +42,8 @@ MIN_RECALL = 0.999
 """Recall of neighbours from which two ways count as equal."""
 NEIGHBOURS = 10
 MAX_QUERIES = 500
-"""About how many points have their neighbours compared."""
 TIE = 1e-5
 """Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
-UPSERT_POINTS = 100
-"""Points that the script writes at a time."""
-COLLECTION = "serial"
 
 
 @dataclass(slots=True)
@@ -65,12 +57,10 @@ class Measured:
     seconds: float
     """Wall seconds from the first document to the last vector in the store, without start-up."""
     stages: dict[str, float]
-    """Busy seconds of each stage, over all processes together."""
     memory: dict[str, int]
-    """Highest own memory of each process, in bytes."""
+    """Resident bytes of the flow's process at the end, and the peak of the largest worker."""
     speed_up: float = 1.0
     parity: Parity | None = None
-    """How alike the points are to those of the serial way."""
 
     @property
     def rate(self) -> float:
@@ -184,28 +174,21 @@ def stored_vectors(store: Store, collection: str) -> Vectors:
 
 
 class OneByOne:
-    """An embedder that is asked for one text at a time, in the stage `embed` of the stopwatch."""
+    """An embedder that is asked for one text at a time."""
 
-    def __init__(self, embedder: Embedder, stopwatch: Stopwatch) -> None:
-        self._embedder, self._stopwatch = embedder, stopwatch
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
         self.stats = embedder.stats
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, with a request for each."""
-        with self._stopwatch.stage("embed"):
-            return [self._embedder.embed_documents([text])[0] for text in texts]
+        return [self._embedder.embed_documents([text])[0] for text in texts]
 
 
 def serial_settings(embedder: EmbedderSettings) -> EmbedderSettings:
     """Return the script's settings: one server, one request at a time, the server's own choice of threads."""
     changed = {"hosts": embedder.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
     return embedder.model_copy(update=changed)
-
-
-def _joined(waiting: Sequence[PointBatch]) -> PointBatch:
-    ids = [point for batch in waiting for point in batch.ids]
-    payloads = [payload for batch in waiting for payload in batch.payloads]
-    return PointBatch(ids, np.concatenate([batch.vectors for batch in waiting]), payloads)
 
 
 class Bench:
@@ -220,11 +203,10 @@ class Bench:
         self._serial: Vectors | None = None
         self._chars_per_second: float | None = None
 
-    def take_sample(self) -> int:
-        """Read the sample, and return its size. Raises as the source does."""
+    def take_sample(self) -> None:
+        """Read the sample. Raises as the source does."""
         self.sample = read_sample(self.settings, self.index, self.size)
         self.report.documents = len(self.sample.documents)
-        return self.report.documents
 
     def worker_counts(self, given: Sequence[int] | None) -> list[int]:
         """Return the numbers of workers to try: as given, or 1, 2, 4, … up to what the settings say."""
@@ -233,89 +215,60 @@ class Bench:
         limit = max(1, choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder)))
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
-    def run_serially(self, identity: EmbedderIdentity) -> Measured:
-        """Embed the sample as the usual script does, and measure it."""
+    def run_serially(self, identity: EmbedderIdentity, run_id: str) -> None:
+        """Embed the sample one text after another in this process, as the usual script does, and measure it."""
         self.report.embedder = str(identity)
-        settings, stopwatch = self._settings("serial", 1), Stopwatch()
+        script = serial_settings(self.settings.embedder)
         with (
-            closing(open_embedder(serial_settings(settings.embedder), expected=identity)) as embedder,
-            closing(open_store(settings.store)) as store,
+            self.scan("serial", 1, identity, run_id) as scan,
+            closing(open_embedder(script, expected=identity)) as embedder,
         ):
-            store.create(COLLECTION, identity.dimension, {})
             embedder.embed_documents(["start up"])
-            with MemoryWatch({}) as watch:
-                started = time.perf_counter()
-                self._run_script(settings, OneByOne(embedder, stopwatch), store, stopwatch)
-                seconds = time.perf_counter() - started
-            self._serial = stored_vectors(store, COLLECTION)
-        stages = dict(stopwatch.seconds)
-        self._chars_per_second = sum(map(len, self.sample.documents.texts)) / max(1e-9, stages["embed"])
-        return self._record("serial", 1, len(self._serial.ids), seconds, stages, watch.peaks)
-
-    def _run_script(self, settings: Settings, embedder: Any, store: Store, stopwatch: Stopwatch) -> None:
-        """Embed document by document, and write points as they come, `UPSERT_POINTS` at a time."""
-        chunker, documents = open_chunker(settings, settings.index(self.index.name)), self.sample.documents
-        waiting: list[PointBatch] = []
-        for row in range(len(documents)):
-            shard = Shard(self.index.name, row, documents.take([row]), len(documents.texts[row]))
-            with stopwatch.stage("chunk"):
-                waiting += batches(embed_shard(shard, chunker, embedder))
-            with stopwatch.stage("upsert"):
-                if sum(map(len, waiting)) >= UPSERT_POINTS:
-                    store.upsert(COLLECTION, _joined(waiting))
-                    waiting = []
-        with stopwatch.stage("upsert"):
-            if waiting:
-                store.upsert(COLLECTION, _joined(waiting))
-            store.flush(COLLECTION)
+            one_by_one: Any = OneByOne(embedder)
+            steps = Here(one_by_one)
+            with self.measured(scan, "serial"):
+                scan.index(read_pages(scan.run, steps), steps)
 
     @contextmanager
-    def scan(self, workers: int, identity: EmbedderIdentity, run_id: str) -> Iterator[Scan]:
+    def scan(self, name: str, workers: int, identity: EmbedderIdentity, run_id: str) -> Iterator[Scan]:
         """Begin a run of the sample with `workers` workers, in a folder of its own, and give its scan."""
-        with sample_run(self._settings(f"{workers}-workers", workers), self.index.name, self.sample, run_id) as run:
-            scan = run.begin(identity, run.open_chunker())
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = settings_in(folder, self.settings).model_copy(update={"parallel": self.parallel(workers)})
+        with sample_run(settings, self.index.name, self.sample, run_id) as run:
+            scan = run.begin(identity, run.open_chunker(), workers=workers)
             if self._chars_per_second is not None:
                 scan.sharder.chars_per_second = self._chars_per_second
             yield scan
 
     @contextmanager
-    def measured(self, scan: Scan, names: dict[int, str]) -> Iterator[None]:
-        """Measure the block, which embeds and writes everything; `names` of worker processes by their process id."""
-        with MemoryWatch(names) as watch:
-            started = time.perf_counter()
-            yield
-            seconds = time.perf_counter() - started
+    def measured(self, scan: Scan, name: str) -> Iterator[None]:
+        """Measure the block, which embeds and writes everything."""
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
         points, metrics = stored_vectors(scan.run.store, scan.collection.name), scan.run.metrics
         stages = {
+            "fetch": self.sample.seconds,
             "chunk": max(0.0, metrics.worker_seconds - metrics.embed_seconds),
             "embed": metrics.embed_seconds,
             "upsert": metrics.write_seconds,
         }
-        name = f"{metrics.workers} worker{'s' if metrics.workers > 1 else ''}"
-        one = self._record(name, metrics.workers, len(points.ids), seconds, stages, watch.peaks)
-        if self._serial is not None:
+        memory = {"flow": psutil.Process().memory_info().rss, "worker": metrics.peak_memory}
+        counts = (metrics.workers, self.report.documents, len(points.ids))
+        one = Measured(name, *counts, seconds, stages, memory)
+        if self._serial is None:
+            self._serial = points
+            self._chars_per_second = metrics.chars / max(1e-9, metrics.embed_seconds)
+        else:
             one.parity = parity(self._serial, points)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
-
-    def _record(
-        self, name: str, workers: int, chunks: int, seconds: float, stages: dict[str, float], memory: dict[str, int]
-    ) -> Measured:
-        stages = {**stages, "fetch": self.sample.seconds}
-        whole = seconds + self.sample.seconds  # the sample was read once, before
-        one = Measured(name, workers, self.report.documents, chunks, whole, stages, memory)
         self.report.measured.append(one)
-        return one
 
     def parallel(self, workers: int) -> ParallelSettings:
         """Return the settings with `workers` workers on a cluster of this machine's own."""
         changed = {"workers": workers, "serial": False, "address": None}
         return self.settings.parallel.model_copy(update=changed)
-
-    def _settings(self, name: str, workers: int) -> Settings:
-        """Return the settings with everything that is written in the temporary folder."""
-        folder = self.folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return settings_in(folder, self.settings).model_copy(update={"parallel": self.parallel(workers)})
 
 
 def settings_in(folder: Path, settings: Settings) -> Settings:

@@ -1,6 +1,6 @@
 """The search for the fastest settings for this machine and this embedder, with the user's own documents.
 
-A grid of candidates is measured once, and the best of them again and again, in turn; medians decide.
+A grid of candidates is measured once, and those that are nearly as fast as the best again and again; medians decide.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -25,31 +25,25 @@ from rag_index.embedders import identify
 from rag_index.errors import EmbedderError, EmbedderUnavailable, SettingsError, SourceError
 from rag_index.machine.resources import choose_worker_count, detect_machine, estimate_worker_memory
 from rag_index.sources.scaffold import read_sample
-from rag_index.tuning.probe import MAX_ROUND_SECONDS, Candidate, Probes, Space
+from rag_index.tuning.probe import Candidate, Probes, Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.settings import EmbedderSettings, Settings
 
-FINALISTS = 5
-"""How many of the fastest candidates, and of those that are cheaper and nearly as fast, are measured again."""
 REPEATS = 3
 AS_FAST = 0.95
 """Share of the best rate. A candidate that reaches it counts as equally fast; the cheapest of these is the knee."""
-
-CLOSE = 0.75
-"""Share of the best rate so far. Cheaper candidates that reach it are measured again: the best of many is lucky too."""
-
+CLOSE = 0.8
+"""Share of the best rate in the grid from which a candidate is measured again: the best of many is lucky too."""
 MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
-"""Seconds of a probe."""
-
-GRID_SHARE = 0.6
+GRID_SHARE = 0.5
 """Share of the budget that the grid may take; the rest is for measuring the best again."""
+
 FIRST_PORT = 11434
 SAMPLE_DOCUMENTS = 2000
 MIN_INDEX_DOCUMENTS = 50
-
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 SERVICE_FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models")
@@ -58,145 +52,100 @@ SERVICE_FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models")
 
 @dataclass(slots=True)
 class Trial:
-    """A candidate and its measured rates in characters per second, oldest first."""
+    """A candidate and its measured rates in texts of mean length per second, oldest first."""
 
     candidate: Candidate
     rates: list[float] = field(default_factory=list)
-    finals: list[float] = field(default_factory=list)
-    """The rates measured in the last part."""
 
     @property
     def rate(self) -> float:
-        """The median rate of the last part, or of all parts if the candidate did not reach the last one."""
-        return median(self.finals or self.rates) if self.rates else 0.0
+        """The median rate of the last part, or the rate in the grid if the candidate did not reach the last part."""
+        return median(self.rates[1:] or self.rates) if self.rates else 0.0
 
 
 class Search:
     """The search. `probe(candidate, seconds)` returns a rate, 0 if the candidate does not work; `clock` is seconds."""
 
     def __init__(
-        self,
-        probe: Callable[[Candidate, float], float],
-        *,
-        budget: float,
-        clock: Callable[[], float],
+        self, probe: Callable[[Candidate, float], float], *, budget: float, clock: Callable[[], float]
     ) -> None:
-        self._probe = probe
-        self._budget = budget
-        self._clock = clock
+        self._probe, self._budget, self._clock = probe, budget, clock
         self._started = clock()
         self.trials: dict[Candidate, Trial] = {}
 
-    def run(self, grid: Sequence[Candidate], always: Sequence[Candidate], first: Sequence[Candidate] = ()) -> Trial:
-        """Search and return the knee.
-
-        `first` are measured first, so that it is known how long other candidates take. `always` (the current settings,
-        the serial script) are measured to the end, whatever their rate.
-        """
-        for candidate in dict.fromkeys([*first, *always]):
-            self._measure(candidate, MIN_SECONDS)
+    def run(self, grid: Sequence[Candidate], always: Sequence[Candidate]) -> Trial:
+        """Search and return the knee. `always` are measured first, and to the end whatever their rate."""
+        for candidate in always:
+            self._probe(candidate, MIN_SECONDS)
         self._started = self._clock()  # starting processes and loading models for the first time is not in the budget
-        candidates = list(dict.fromkeys([*grid, *always]))
-        seconds = self._seconds(GRID_SHARE * self._budget, len(candidates))
-        for candidate in candidates:
-            if self.spent < GRID_SHARE * self._budget:
-                self._measure(candidate, seconds)
-        self._decide(always)
+        candidates = list(dict.fromkeys([*always, *grid]))
+        self._measure(candidates, GRID_SHARE * self._budget, until=GRID_SHARE * self._budget)
+        limit = CLOSE * self.best.rate
+        close = [one.candidate for one in self.trials.values() if one.rate >= limit or one.candidate in always]
+        for number in range(REPEATS):
+            left = (self._budget - self.spent) / (REPEATS - number)
+            self._measure(close if number % 2 == 0 else close[::-1], left, until=self._budget if number else None)
         return self.knee
+
+    def _measure(self, candidates: Sequence[Candidate], seconds: float, *, until: float | None) -> None:
+        """Measure candidates, together for about so many seconds; none any more `until` that much is spent."""
+        each = min(MAX_SECONDS, max(MIN_SECONDS, seconds / len(candidates)))
+        for candidate in candidates:
+            if until is None or self.spent < until:
+                self.trials.setdefault(candidate, Trial(candidate)).rates.append(self._probe(candidate, each))
 
     @property
     def best(self) -> Trial:
-        """The fastest trial, among the finalists if there are any."""
-        return max(self._finalists() or self.trials.values(), key=lambda one: one.rate)
+        """The fastest trial, among those of the last part if there are any."""
+        return max(self._finalists, key=lambda one: one.rate)
 
     @property
     def knee(self) -> Trial:
-        """The cheapest trial within 5% of the best, among the finalists if there are any."""
-        best = self.best
-        return min(
-            (one for one in self._finalists() or [best] if one.rate >= AS_FAST * best.rate),
-            key=lambda one: (one.candidate.cost, -one.rate),
-        )
+        """The cheapest trial within 5% of the best, among those of the last part if there are any."""
+        fast = [one for one in self._finalists if one.rate >= AS_FAST * self.best.rate]
+        return min(fast, key=lambda one: (one.candidate.cost, -one.rate))
 
     @property
     def spent(self) -> float:
         """Seconds of the budget that are spent."""
         return self._clock() - self._started
 
+    @property
     def _finalists(self) -> list[Trial]:
-        return [one for one in self.trials.values() if one.finals]
-
-    @staticmethod
-    def _seconds(together: float, probes: int) -> float:
-        """Return how long each of so many probes takes."""
-        return min(MAX_SECONDS, max(MIN_SECONDS, together / probes))
-
-    def _measure(self, candidate: Candidate, seconds: float, *, final: bool = False) -> Trial:
-        one = self.trials.setdefault(candidate, Trial(candidate))
-        rate = self._probe(candidate, seconds)
-        one.rates.append(rate)
-        if final:
-            one.finals.append(rate)
-        return one
-
-    def _decide(self, always: Sequence[Candidate]) -> None:
-        best = self.best
-        ranked = sorted(self.trials.values(), key=lambda one: -one.rate)
-        cheaper = [one for one in ranked if one.rate >= CLOSE * best.rate and one.candidate.cost < best.candidate.cost]
-        cheaper.sort(key=lambda one: one.candidate.cost)
-        chosen = [*ranked[:FINALISTS], *cheaper[:FINALISTS]]
-        finalists = list(dict.fromkeys([*(one.candidate for one in chosen), *always]))
-        seconds = self._seconds(self._budget - self.spent, REPEATS * len(finalists))
-        for number in range(REPEATS):
-            for candidate in finalists if number % 2 == 0 else reversed(finalists):
-                if number and self.spent >= self._budget:
-                    return
-                self._measure(candidate, seconds, final=True)
+        return [one for one in self.trials.values() if len(one.rates) > 1] or list(self.trials.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The trials of a search and its result. Rates are characters per second."""
+    """The trials of a search and its result."""
 
     trials: list[Trial]
-    """Fastest first."""
     knee: Trial
     best: Trial
     current: Trial
-    """The trial of the current settings."""
     serial: Trial
-    mean_chars: float
     seconds: float
     changes: dict[tuple[str, str], Any]
     """Keys that differ between the current settings and the knee: (table, key) to the new value, None to remove it."""
 
-    def texts(self, rate: float) -> float:
-        """Return a rate in texts of mean length per second."""
-        return rate / self.mean_chars
-
     def rates_by_hosts(self) -> dict[int, float]:
         """Return the best rate for each number of hosts."""
-        rates: dict[int, float] = {}
-        for one in self.trials:
-            rates[one.candidate.hosts] = max(rates.get(one.candidate.hosts, 0.0), one.rate)
-        return dict(sorted(rates.items()))
+        return {one.candidate.hosts: one.rate for one in sorted(self.trials, key=lambda one: one.rate)}
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
+        named = {"knee": self.knee, "best": self.best, "now": self.current, "serial": self.serial}
         return {
-            "knee": self._trial_json(self.knee),
-            "best": self._trial_json(self.best),
-            "now": self._trial_json(self.current),
-            "serial": self._trial_json(self.serial),
-            "servers": {str(hosts): round(self.texts(rate), 2) for hosts, rate in self.rates_by_hosts().items()},
+            **{name: _trial_json(one) for name, one in named.items()},
+            "servers": {str(hosts): round(rate, 2) for hosts, rate in sorted(self.rates_by_hosts().items())},
             "changes": {f"{table}.{key}": value for (table, key), value in self.changes.items()},
-            "tried": [self._trial_json(one) for one in self.trials],
+            "tried": [_trial_json(one) for one in self.trials],
             "seconds": round(self.seconds, 1),
         }
 
-    def _trial_json(self, trial: Trial) -> dict[str, Any]:
-        measured = {"texts_per_second": round(self.texts(trial.rate), 2), "probes": len(trial.rates)}
-        return asdict(trial.candidate) | measured
+
+def _trial_json(trial: Trial) -> dict[str, Any]:
+    return asdict(trial.candidate) | {"texts_per_second": round(trial.rate, 2), "probes": len(trial.rates)}
 
 
 def tune(
@@ -218,21 +167,18 @@ def tune(
     texts = sample_texts(settings)
     embedder = settings.embedder.model_copy(update={"hosts": list(hosts)} if hosts else {})
     identity = identify(embedder)
-    mean_chars = sum(map(len, texts)) / len(texts)
-    space = _space(embedder, mean_chars)
-    current, serial = _current_candidate(settings, embedder, space), space.serial()
-
-    with Probes(embedder, texts, identity, max_round=min(MAX_ROUND_SECONDS, budget / 25)) as probes:
+    space = _space(embedder, sum(map(len, texts)) / len(texts))
+    current, serial, grid = _current_candidate(settings, embedder, space), space.serial(), space.grid()
+    most = max(one.workers for one in (*grid, current))
+    with Probes(embedder, texts, identity, most=most, max_round=budget / 25) as probes:
 
         def probe(candidate: Candidate, seconds: float) -> float:
             rate = probes.measure(candidate, seconds)
-            on_probe(candidate, rate / mean_chars, str(probes.error) if not rate else "")
+            on_probe(candidate, rate, str(probes.error) if not rate else "")
             return rate
 
         search = Search(probe, budget=budget, clock=time.monotonic)
-        grid = space.grid()
-        probes.start(max(one.workers for one in grid))
-        knee = search.run(grid, [current, serial], space.first())
+        knee = search.run(grid, [serial, current])
         if not knee.rate:
             raise probes.error or EmbedderError("the embedder works with no setting")
     return Outcome(
@@ -241,7 +187,6 @@ def tune(
         search.best,
         search.trials[current],
         search.trials[serial],
-        mean_chars,
         search.spent,
         _changes(settings, knee.candidate, current, local_servers=hosts is not None),
     )
@@ -254,18 +199,18 @@ def sample_texts(settings: Settings) -> list[str]:
     """
     size = max(MIN_INDEX_DOCUMENTS, SAMPLE_DOCUMENTS // len(settings.indexes))
     texts: list[str] = []
-    error: SourceError | None = None
+    error = SourceError("there are no documents with text to tune with")
     for index in settings.indexes:
         chunker = open_chunker(settings, index, contexts=False)
         try:
-            part = read_sample(settings, index, size)
+            documents = read_sample(settings, index, size).documents
         except SourceError as exc:
             error = exc
             continue
-        chunked = chunker.chunk(part.documents)
+        chunked = chunker.chunk(documents)
         texts += [text for one in chunked if isinstance(one, ChunkedDocument) for text in one.texts_to_embed()]
     if not texts:
-        raise error or SourceError("there are no documents with text to tune with")
+        raise error
     random.Random(1).shuffle(texts)  # noqa: S311 - this only mixes the texts
     return texts
 
@@ -285,15 +230,14 @@ def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Sp
     count = max(1, choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder)))
     workers = 1 if settings.parallel.serial else count
     if space.kind == "local":
-        return space.candidate(workers=workers, batch_texts=1, num_thread=None)
-    return Candidate(
-        workers=workers,
-        hosts=min(len(settings.embedder.hosts), space.max_hosts) if embedder.on_servers else 1,
-        requests_in_flight=embedder.requests_in_flight if embedder.on_servers else 1,
-        batch_texts=embedder.batch_texts,
-        batch_chars=embedder.batch_chars,
-        num_thread=embedder.num_thread if space.kind == "ollama" else None,
-    )
+        return space.candidate(workers, 1)
+    given: dict[str, Any] = {"batch_texts": embedder.batch_texts, "batch_chars": embedder.batch_chars}
+    if embedder.on_servers:
+        given["hosts"] = min(len(settings.embedder.hosts), space.max_hosts)
+        given["requests_in_flight"] = embedder.requests_in_flight
+    if space.kind == "ollama":
+        given["num_thread"] = embedder.num_thread
+    return Candidate(workers, **given)
 
 
 def unit_ports(servers: int) -> list[int]:
@@ -349,31 +293,25 @@ def local_servers(program: str, count: int, environ: Mapping[str, str]) -> Itera
         SettingsError: there is no model folder.
         EmbedderUnavailable: a server does not start.
     """
-    models = model_folder(environ)
-    servers: list[subprocess.Popen[bytes]] = []
-    try:
-        urls = []
+    # a server must not prune models that others share
+    environment = {**environ, "OLLAMA_MODELS": str(model_folder(environ)), "OLLAMA_NOPRUNE": "1"}
+    servers: dict[str, subprocess.Popen[bytes]] = {}
+    with ExitStack() as stack:
         for _ in range(count):
-            port = _free_port()
-            environment = {**environ, "OLLAMA_HOST": f"127.0.0.1:{port}", "OLLAMA_MODELS": str(models)}
-            servers.append(
-                subprocess.Popen(
-                    [program, "serve"],
-                    env=environment | {"OLLAMA_NOPRUNE": "1"},  # a server must not prune models that others share
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C ends the search first, and the search ends the servers
-                )
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                address = f"127.0.0.1:{free.getsockname()[1]}"
+            server = subprocess.Popen(
+                [program, "serve"],
+                env=environment | {"OLLAMA_HOST": address},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C ends the search first, and the search ends the servers
             )
-            urls.append(f"http://127.0.0.1:{port}")
-        for server, url in zip(servers, urls, strict=True):
+            stack.callback(_stop, server)
+            servers[f"http://{address}"] = server
+        for url, server in servers.items():
             _wait_until_ready(server, url)
-        yield urls
-    finally:
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            _stop(server)
+        yield list(servers)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
@@ -384,21 +322,16 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
                 if client.get(f"{url}/api/version").is_success:
                     return
             time.sleep(0.05)
-    ended = server.poll() is not None
-    reason = f"ended with {server.returncode}" if ended else f"did not answer within {START_SECONDS:.0f} s"
+    code = server.poll()
+    reason = f"did not answer within {START_SECONDS:.0f} s" if code is None else f"ended with {code}"
     raise EmbedderUnavailable(f"the Ollama server started at {url} {reason}; check that `ollama serve` works here")
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
     try:
         server.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)  # including the processes that run its models
         server.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

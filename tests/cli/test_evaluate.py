@@ -45,11 +45,8 @@ def evaluated(project, *arguments, code=0):
 def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(desk):
     lines = run(desk, desk.folder / "golden.jsonl")[0].splitlines()
     assert lines[0].split() == ["index", "queries", "searched", "recall@10", "MRR@10", "nDCG@10"]
-    assert [line.split()[:3] for line in (lines[1], lines[4], lines[7])] == [
-        ["comments", "20", "dense"],
-        ["titles", "21", "dense"],
-        ["all", "41", "dense"],
-    ]
+    heads = [" ".join(line.split()[:3]) for line in (lines[1], lines[4], lines[7])]
+    assert heads == ["comments 20 dense", "titles 21 dense", "all 41 dense"]
     assert [line.split()[0] for line in lines[2:4]] == ["sparse", "hybrid"]
     assert lines[2].split()[1:5] == ["1.000", "(1.000", "to", "1.000)"]
     assert lines[3].split()[1] == "0.7"
@@ -69,7 +66,7 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     assert set(plain) == {"scopes"}
     [scope] = plain["scopes"]
     assert (scope["index"], scope["queries"], len(scope["worst"])) == ("titles", 21, 1)
-    assert [(way["way"], way["dense_weight"]) for way in scope["ways"]] == [
+    assert [(one["way"], one["dense_weight"]) for one in scope["ways"]] == [
         ("dense", 1),
         ("sparse", 0),
         ("hybrid", 0.7),
@@ -77,13 +74,6 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     assert scope["ways"][1]["metrics"]["recall@1"]["mean"] == pytest.approx(20 / 21, abs=1e-6)
     assert scope["worst"][0]["relevant"] == [{"index": "titles", "document_id": "1", "rank": None}]
     assert [one["index"] for one in evaluated(desk, golden)["scopes"]] == ["comments", "titles", None]
-
-
-def test_qrels(desk):
-    (desk.folder / "qrels").write_text("1 0 4 1\n2 0 6 2\n")
-    (desk.folder / "topics.tsv").write_text("1\twhat is E-4104\n2\twhat is E-4106\n")
-    given = (desk.folder / "qrels", "--queries", desk.folder / "topics.tsv", "--index", "comments")
-    assert evaluated(desk, *given)["scopes"][0]["ways"][1]["metrics"]["MRR@10"]["mean"] == 1
 
 
 def test_a_plot(desk):
@@ -94,21 +84,15 @@ def test_a_plot(desk):
     assert "No such file" in run(desk, desk.folder / "golden.jsonl", "--plot", "/nowhere/x.png", code=2)[1]
 
 
-def test_the_weight_is_written_only_if_it_is_better(desk):
-    golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
-    printed = run(desk, golden, "--tune-fusion", "--write")[0]
-    assert "Weight of meaning by nDCG@10, 41 queries in 5 held-out folds: 0.7 (now)" in printed
-    assert "the weight stays as it is" in printed or "No other weight is better." in printed
-    assert desk.config.read_text(encoding="utf-8") == before
-
-
 def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
     golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
     far = before.replace("# short\n", "# short\ndense_weight = 0.98\n")
     monkeypatch.setenv("RAG_INDEX_RETRIEVE__DENSE_WEIGHT", "0.99")
     try:
         desk.config.write_text(far, encoding="utf-8")
-        assert "is better: --write writes it." in run(desk, golden, "--tune-fusion", "--metric", "MRR@10")[0]
+        printed = run(desk, golden, "--tune-fusion", "--metric", "MRR@10")[0]
+        assert "Weight of meaning by MRR@10, 41 queries in 5 held-out folds: 0.99 (now)" in printed
+        assert "is better: --write writes it." in printed
         assert desk.config.read_text(encoding="utf-8") == far
         answer = evaluated(desk, golden, "--tune-fusion", "--write")
         weight = answer["fusion"]["best"]["dense_weight"]
@@ -124,7 +108,6 @@ def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
     ("arguments", "message"),
     [
         ([], "name one of these: a golden file, --query-column NAME, or --generate"),
-        (["golden.jsonl", "--generate"], "name one of these"),
         (["--generate"], "--generate needs --out FILE"),
         (["golden.jsonl", "--out", "x.jsonl"], "--out needs --query-column or --generate"),
         (["golden.jsonl", "--write"], "--write needs --tune-fusion"),
@@ -132,8 +115,6 @@ def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
         (["--query-column", "title", "--queries", "x"], "--queries needs a golden file of TREC qrels"),
         (["--query-column", "title", "--out", "/nowhere/x.jsonl"], "there is no folder /nowhere"),
         (["missing.jsonl"], "missing.jsonl cannot be read: No such file"),
-        (["missing.jsonl", "--metric", "recal@10"], "metric 'recal@10'"),
-        (["missing.jsonl", "--index", "title"], "did you mean 'titles'?"),
     ],
 )
 def test_wrong_usage(desk, arguments, message):

@@ -7,11 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
 
 import httpx
 import pytest
-from packaging.requirements import Requirement
 
 from tests.project import Project
 
@@ -33,7 +31,7 @@ sys.meta_path.insert(0, Gone())
 from rag_index.cli import main
 main()
 """
-PREFECT_AND_DASK = {"prefect", "prefect-dask", "dask", "distributed"}
+UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
 SETTINGS = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
 DATABASE = {"greenlet", "sqlalchemy"}
 
@@ -80,46 +78,10 @@ def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(in
     assert {name for name in modules if name.startswith("rag_index.documents.")} == {"rag_index.documents.commits"}
 
 
-def needed_by(requirements: list[str]) -> set[str]:
-    """Return the names of the installed packages that these requirements need."""
-    found: set[str] = set()
-    waiting = [(Requirement(one), "") for one in requirements]
-    while waiting:
-        requirement, extra = waiting.pop()
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if (requirement.marker and not requirement.marker.evaluate({"extra": extra})) or f"{name}[{extra}]" in found:
-            continue
-        try:
-            further = [Requirement(one) for one in metadata.requires(name) or []]
-        except metadata.PackageNotFoundError:
-            continue
-        for of in ("", *requirement.extras):
-            if f"{name}[{of}]" not in found:
-                found.add(f"{name}[{of}]")
-                waiting += [(one, of) for one in further]
-    return {name.partition("[")[0] for name in found}
-
-
-@pytest.fixture(scope="module")
-def unneeded() -> str:
-    """The modules of what is installed for Prefect and Dask alone, or for servers, with commas between them."""
-    ours = [one for one in metadata.requires("rag-index") or [] if "extra ==" not in one]
-    others = [one for one in ours if Requirement(one).name not in PREFECT_AND_DASK]
-    alone = needed_by(ours) - needed_by([*others, "mcp"])
-    assert alone > PREFECT_AND_DASK
-    assert len(alone) > len(needed_by(ours)) / 2, "docs/operations.md says that it is more than half"
-    modules = {
-        module
-        for module, names in metadata.packages_distributions().items()
-        if all(re.sub(r"[-_.]+", "-", name).lower() in alone for name in names)
-    }
-    return ",".join(sorted(modules | {"qdrant_client", "grpc", "ollama"}))
-
-
 @pytest.mark.long
-def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(tmp_path, unneeded):
+def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(tmp_path):
     project = Project(tmp_path / "project").fill(5)
-    program = [sys.executable, "-c", WITHOUT, unneeded, "--config", str(project.config)]
+    program = [sys.executable, "-c", WITHOUT, UNNEEDED, "--config", str(project.config)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     for arguments in (["index-all"], ["plan"], ["search", "the printer"]):
         ended = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False, env=environment)

@@ -56,28 +56,19 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
     assert full["fusion"] == "score"
 
 
-def test_nonsense_is_told_that_nothing_fits(desk):
+def test_what_is_corrected_folded_or_does_not_fit_is_said(desk):
     lines = run(desk, "search", "zzqqxx wwvvuu", "--limit", "1").stdout.splitlines()
-    assert lines[0] == "Nothing fits. The nearest documents are:"
-    assert len(lines) == 3
+    assert (lines[0], len(lines)) == ("Nothing fits. The nearest documents are:", 3)
     assert run(desk, "search", "zzqqxx wwvvuu", "--min-score", "0.5").stdout == "Nothing fits.\n"
     folded = json.loads(run(desk, "search", "printer", "--collapse", "priority", "--json").stdout)["hits"]
     values = [hit["payload"]["priority"] for hit in folded if "priority" in hit["payload"]]
     assert len(values) == len(set(values))
-
-
-def test_a_typing_error_is_corrected_and_the_answer_says_so(desk):
     lines = run(desk, "search", "prinetr offline", "--limit", "1", "--explain").stdout.splitlines()
     assert lines[0] == "Searched for printer instead of prinetr."
     assert "(printer, offline)" in lines[2]
     assert json.loads(run(desk, "search", "prinetr", "--json").stdout)["corrected"] == {"prinetr": "printer"}
-
-
-def test_a_demand_that_is_not_met_says_how_far_the_index_is_and_a_wrong_one_what_it_may_be(desk):
     found = run(desk, "search", "printer", "--after", "2099-01-01T00:00:00Z", "--timeout", "0.2", code=1)
     assert "has not reached 2099-01-01T00:00:00Z within 0.2 s" in found.stderr
-    found = run(desk, "search", "printer", "--max-age", "a while", code=2)
-    assert "max_age = 'a while': give seconds, or a text such as '10 s'" in found.stderr
 
 
 def test_filters(desk):
@@ -94,16 +85,10 @@ def test_filters(desk):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--filter", "prio=high"],
-            "no field 'prio' to filter by; the indexes have: author, created_at, number, priority",
-        ),
-        (["--filter", "=x"], "filter '=x' is not known; write it as field=value"),
-        (["--filter", "number>=soon"], "neither a number nor an ISO time"),
+        (["--filter", "prio=high"], "no field 'prio' to filter by; the indexes have: author, created_at, number"),
+        (["--max-age", "a while"], "max_age = 'a while': give seconds, or a text such as '10 s'"),
         (["--index", "title"], "did you mean 'titles'?"),
         (["--fusion", "borda"], "--fusion"),
-        (["--repeat", "0"], "--repeat"),
-        (["--timeout", "0"], "--timeout"),
     ],
 )
 def test_wrong_usage(desk, arguments, message):
@@ -123,16 +108,11 @@ def test_printed_explanation_and_timings(desk):
 
 def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
-    ended = run(desk, "search", "printer", "--index", "titles", "--index", "comments", code=3)
+    both = ("search", "printer", "--index", "titles", "--index", "comments")
+    ended, empty = run(desk, *both, code=3), "index comments is empty: `rag-index index comments` fills it"
     assert "titles: 1" in ended.stdout
-    assert (
-        ended.stderr
-        == "rag-index: comments did not answer: index comments is empty: `rag-index index comments` fills it\n"
-    )
-    answer = json.loads(
-        run(desk, "search", "printer", "--index", "titles", "--index", "comments", "--json", code=3).stdout
-    )
-    assert answer["errors"] == {"comments": "index comments is empty: `rag-index index comments` fills it"}
+    assert ended.stderr == f"rag-index: comments did not answer: {empty}\n"
+    assert json.loads(run(desk, *both, "--json", code=3).stdout)["errors"] == {"comments": empty}
     assert "index comments is empty" in run(desk, "search", "printer", "--index", "comments", code=1).stderr
 
 

@@ -123,37 +123,28 @@ def test_a_run_whose_machine_dies_becomes_crashed_and_is_reported(deployed, tmp_
 
 
 @pytest.mark.long
-def test_a_night_that_does_not_happen_is_reported(deployed, receiver, automations):
+def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(deployed, receiver, automations):
     calls, _ = receiver
-    automations("--late-after", "10", "--missing-after", "0.01")
-    run = deployed.start("index-all/index-all", state={"type": "SCHEDULED"})["id"]  # no worker is there
+    made = automations("--late-after", "10", "--missing-after", "0.01")
+    hurry(deployed, made, "not begun")
+    hurry(deployed, made, "not cancelled")
+    late = deployed.start("index-all/index-all", state={"type": "SCHEDULED"})["id"]  # no worker is there
+    taken_up = {}
+    for state in ("PENDING", "RUNNING", "CANCELLING"):  # a worker takes a run up, and its machine dies
+        run = taken_up[state] = deployed.start("index-collection/index-collection", index="notes")["id"]
+        for reached in ["PENDING", "RUNNING", "CANCELLING"]:
+            deployed.post(f"/flow_runs/{run}/set_state", state={"type": reached})
+            if reached == state:
+                break
+    for state in ("PENDING", "RUNNING"):
+        eventually(lambda s=state: deployed.run(taken_up[s])["state_name"] == "Crashed", f"{state} ends", every=0.25)
+        assert "not heard of 180 s after it was taken up" in deployed.run(taken_up[state])["state"]["message"]
+    ended = deployed.wait_for_end(taken_up["CANCELLING"])
+    assert (ended["state_name"], ended["state_type"]) == ("Cancelled", "CANCELLED")
+    eventually(lambda: len(calls_about(calls, "Crashed")) >= 2, "the webhook is called for both", every=0.25)
     eventually(lambda: calls_about(calls, "Late"), "the webhook is called for a late run", every=0.25)
     call = calls_about(calls, "Late")[0]
-    assert call["id"] == run
+    assert call["id"] == late
     assert "was not started: is a worker running?" in call["text"]
     eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
-    deployed.delete(f"/flow_runs/{run}")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
-def test_a_run_that_dies_before_its_first_heartbeat_becomes_crashed(deployed, receiver, automations, state):
-    calls, _ = receiver
-    hurry(deployed, automations(), "not begun")
-    run = deployed.start("index-all/index-all")["id"]
-    for reached in ["PENDING", "RUNNING"][: 1 + (state == "RUNNING")]:  # as a worker does, whose machine then dies
-        deployed.post(f"/flow_runs/{run}/set_state", state={"type": reached})
-    eventually(lambda: calls_about(calls, "Crashed"), "the webhook is called", every=0.25)
-    ended = deployed.run(run)
-    assert ended["state_name"] == "Crashed"
-    assert "not heard of 180 s after it was taken up" in ended["state"]["message"]
-
-
-@pytest.mark.long
-def test_a_cancel_that_nobody_sees_ends(deployed, automations):
-    hurry(deployed, automations(), "not cancelled")
-    run = deployed.start("index-all/index-all")["id"]
-    for state in ("PENDING", "RUNNING", "CANCELLING"):
-        deployed.post(f"/flow_runs/{run}/set_state", state={"type": state})
-    ended = deployed.wait_for_end(run)
-    assert (ended["state_name"], ended["state_type"]) == ("Cancelled", "CANCELLED")
+    deployed.delete(f"/flow_runs/{late}")

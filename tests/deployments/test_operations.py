@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import tomllib
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 
 from tests.deployments.server import ROOT
-from tests.deployments.terminal import Terminal
 from tests.ports import free_port
 from tests.waiting import eventually
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 NOT_FOLLOWED = {"install", "example", "systemd"}
-"""Kinds of blocks to leave out: rag-index is installed already, examples name machines that do not exist, and those for
-systemd are followed by test_systemd.py."""
+"""Kinds of blocks to leave out: what is installed already, machines that do not exist, and systemd."""
 
 
 def blocks() -> list[tuple[str, list[str]]]:
@@ -39,35 +43,38 @@ def test_images_and_links_exist():
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
-    """Each block is typed in a terminal, in which a command that asks a question would wait for ever."""
+    """The commands of each block are typed in a terminal, in which one that asks a question would be answered nothing.
+
+    A block for the server or the worker ends with a command that stays.
+    """
     port = str(free_port())
     place = tmp_path / "repository"
     place.mkdir()
     (place / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
     environment = {**clean_environment(tmp_path), "PREFECT_SERVER_API_PORT": port}
-    shown = {}
+    shown, exported = {}, ""
     with ExitStack() as stack:
-        main = stack.enter_context(Terminal(place, environment))
-        for kind, commands in blocks():
+        for number, (kind, commands) in enumerate(blocks()):
             if kind in NOT_FOLLOWED:
                 continue
-            stays = kind in ("server", "worker")
-            terminal = stack.enter_context(Terminal(place, environment)) if stays else main
-            *before, last = [line.replace("4200", port) for line in commands]
-            for line in before:
-                shown[line] = terminal.run(line)
-            if not stays:
-                shown[last] = terminal.run(last)
-                continue
-            terminal.type(last)
+            log = tmp_path / f"{number}.log"
+            script = exported + "\n".join(commands).replace("4200", port)
+            running = stack.enter_context(in_terminal(script, place, environment, log))
             if kind == "server":
-                eventually(lambda: answers(port), terminal.text, every=0.25)
-        watched = [output for line, output in shown.items() if "--watch" in line]
-        assert len(watched) == 3
-        assert all("'Completed'" in output for output in watched)
-        assert "completed" in shown["rag-index status"]
+                eventually(lambda: answers(port), log.read_text, every=0.25)
+            elif kind == "worker":
+                eventually(lambda log=log: "Worker" in log.read_text() and "started" in log.read_text(), log.read_text)
+            else:
+                assert running.wait(timeout=240) == 0, log.read_text()
+                exported += "".join(f"{line}\n" for line in commands if line.startswith("export "))
+            shown[commands[-1]] = log.read_text()
+        ran = shown["prefect deployment run doctor/doctor --watch"]
+        assert ran.count("'Completed'") >= 3, ran
+        assert "completed" in ran, "status says so"
         assert "0 2 * * *" in shown["prefect deployment schedule ls index-all/index-all"]
-        assert "Nothing changed" in main.run("rag-index index-all"), "a night by hand, without the server"
+        with in_terminal(f"{exported}rag-index index-all", place, environment, tmp_path / "night.log") as night:
+            assert night.wait(timeout=120) == 0
+        assert "Nothing changed" in (tmp_path / "night.log").read_text(), "a night by hand, without the server"
         home = tmp_path / ".prefect"
         assert home.stat().st_mode & 0o77 == 0
         profiles = tomllib.loads((home / "profiles.toml").read_text())
@@ -78,6 +85,24 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
             assert client.get("/admin/settings").json()["server"]["analytics_enabled"] is False
             names = {one["name"] for one in client.post("/automations/filter", json={}).json()}
             assert names == set(re.findall(r"^\| `(rag-index: .+?)` \|", PAGE, re.MULTILINE)) != set()
+
+
+@contextmanager
+def in_terminal(script: str, folder: Path, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen]:
+    """Run a script of bash in a terminal until the block ends; what it shows goes to `log`."""
+    file = log.with_suffix(".sh")
+    file.write_text(script)
+    command = ["script", "--quiet", "--return", "--flush", "--command", f"exec bash -e {file}", "/dev/null"]
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        yield running
+    finally:
+        for one in psutil.Process(running.pid).children(recursive=True) if running.poll() is None else ():
+            one.terminate()
+        running.wait(timeout=100)
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Deployments get a schedule, and one run at a time. With packages that do not fit, they deploy but never schedule."""
+"""Deployments describe what they take and get a schedule, and one run of all indexes is under way at a time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ pytestmark = pytest.mark.long
 
 
 def test_the_server_schedules_future_runs_of_the_deployments(deployed):
-    def planned():
-        index_all = deployed.deployment("index-all/index-all")["id"]
-        found = deployed.runs(deployment_id={"any_": [index_all]}, state={"type": {"any_": ["SCHEDULED"]}})
-        return found if len(found) >= 3 else None
+    """With packages that do not fit, it would deploy them, but never schedule."""
+    index_all = deployed.deployment("index-all/index-all")["id"]
 
-    runs = eventually(planned, "three nights are scheduled", every=0.25)
-    now = dt.datetime.now(dt.UTC)
-    times = [dt.datetime.fromisoformat(run["expected_start_time"]) for run in runs]
-    assert all(time > now and (time.hour, time.minute) == (2, 0) for time in times)
-    assert times == sorted(set(times))
+    def planned() -> list[dt.datetime]:
+        found = deployed.runs(deployment_id={"any_": [index_all]}, state={"type": {"any_": ["SCHEDULED"]}})
+        return sorted(dt.datetime.fromisoformat(run["expected_start_time"]) for run in found)
+
+    times = eventually(lambda: len(planned()) >= 3 and planned(), "three nights are scheduled", every=0.25)
+    assert all(time > dt.datetime.now(dt.UTC) and (time.hour, time.minute) == (2, 0) for time in times)
+    assert len(set(times)) == len(times)
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,26 @@ def project(tmp_path, fake) -> Project:
     return Project(tmp_path / "project", extra=EMBEDDER.format(fake=fake)).fill(240)
 
 
-@pytest.fixture
-def worker(deployed, project, tmp_path):
-    with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)) as process:
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """The folder in which the worker runs. It has its log."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def worker(deployed, elsewhere):
+    with deployed.worker(elsewhere) as process:
         yield process
+
+
+@pytest.fixture
+def start(deployed, project):
+    """Start a run of a deployment on the project, and return its id."""
+
+    def start_run(name: str, **parameters) -> str:
+        return deployed.start(f"{name}/{name}", config=str(project.config), **parameters)["id"]
+
+    return start_run
 
 
 def dask_workers(process) -> list[psutil.Process]:
@@ -63,12 +79,12 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake, worker, browser):
+def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake, worker, elsewhere, start, browser):
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     fake.seconds_per_text = 0.1
-    started = deployed.start("index-all/index-all", workers=2, shard_documents=20)["id"]
-
+    started = start("index-all", workers=2, shard_documents=20)
+    page = f"{deployed.url}/runs/flow-run"
     moved = set()
 
     def some_progress():
@@ -79,7 +95,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
         return len(moved) > 3 and len(rated) > 1
 
     eventually(some_progress, "the progress artifact moves, with rate and time left", every=0.25)
-    browser.open(f"{deployed.url}/runs/flow-run/{started}")
+    browser.open(f"{page}/{started}")
     browser.wait_for("index all", "Running")
     whole = deployed.artifacts()["test-all-progress"]
     assert whole["flow_run_id"] == started
@@ -88,42 +104,35 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     ended = deployed.wait_for_end(started)
     assert (ended["state_type"], ended["state_name"], ended["name"]) == ("FAILED", "Failed", "index all")
     assert ended["state"]["message"].startswith("partially indexed: 1 index: 238 documents indexed, 2 failed")
-    begun = [
-        run for run in deployed.runs() if (run["start_time"] or "") >= ended["start_time"]
-    ]  # other tests had runs, too
-    subflow = next(run for run in begun if run["name"] == "index notes")
+    begun = [run for run in deployed.runs() if (run["start_time"] or "") >= ended["start_time"]]
+    (subflow,) = [run for run in begun if run["name"] == "index notes"]  # other tests had runs, too
     assert subflow["state"]["message"] == ended["state"]["message"]
     logs = "\n".join(deployed.logs(subflow["id"]))
     assert "notes 1 of 12: documents 1 to 20 (20)" in logs
     assert re.search(r"document 17 failed: .*cannot embed this", logs)
 
-    browser.open(f"{deployed.url}/runs/flow-run/{started}")
+    browser.open(f"{page}/{started}")
     browser.wait_for("index all", "Failed", "partial", "238 documents indexed, 2 failed")
     browser.picture("run-partial.png")
     browser.click("Artifacts")
     browser.wait_for("test-all-progress", "test-all-outcome", "test-all-failed")
     browser.picture("run-artifacts.png")
-    browser.click("test-all-failed")
-    browser.wait_for("2 documents could not be indexed", "17", "cannot embed this", "rag-index retry-failed notes")
-    browser.open(f"{deployed.url}/runs/flow-run/{subflow['id']}")
+    browser.open(f"{page}/{subflow['id']}")
     browser.wait_for("index notes", "Failed", "document 17 failed")
     browser.picture("run-index.png")
     browser.click("Artifacts")
     browser.wait_for("test-notes-progress", "test-notes-failed", "test-notes-report")
     browser.picture("artifacts.png")
-    artifacts = deployed.artifacts()
-    browser.open(f"{deployed.url}/artifacts/artifact/{artifacts['test-notes-failed']['latest_id']}")
-    browser.wait_for(
-        "2 documents of notes could not be indexed", "17", "cannot embed this", "rag-index retry-failed notes"
-    )
-    browser.picture("failed.png", height=600)
-    browser.open(f"{deployed.url}/artifacts/artifact/{artifacts['test-notes-report']['latest_id']}")
-    browser.wait_for("notes: partial", "documents embedded a second", "Where the time went", "What to do")
-    browser.picture("report.png")
-    browser.open(f"{deployed.url}/artifacts/artifact/{artifacts['test-notes-progress']['latest_id']}")
-    browser.wait_for("240 documents: 238 new, 2 failed")
+    for name, height, shown in (
+        ("failed", 600, ("2 documents of notes could not be indexed", "17", "cannot embed this", "retry-failed notes")),
+        ("report", None, ("notes: partial", "workers (2) busy", "Where the time went", "What to do")),
+        ("progress", None, ("240 documents: 238 new, 2 failed",)),
+    ):
+        browser.open(f"{deployed.url}/artifacts/artifact/{deployed.artifacts()[f'test-notes-{name}']['latest_id']}")
+        browser.wait_for(*shown)
+        browser.picture(f"{name}.png", **({"height": height} if height else {}))
 
-    log = (project.folder.parent / "elsewhere" / "worker.log").read_text()
+    log = (elsewhere / "worker.log").read_text()
     assert "cannot be resolved" not in log
     own = deployed.logs(started, only=True)
     assert "partially indexed: 1 index: 238 documents indexed, 2 failed" in own[-1], "the log ends with our sentence"
@@ -136,41 +145,30 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     browser.picture("deployments.png", height=700)
 
 
-def test_a_run_of_one_index_has_its_own_workers(deployed, project, fake, worker):
+def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, project, fake, worker, elsewhere, start):
     fake.seconds_per_text = 0.02
-    started = deployed.start("index-collection/index-collection", index="notes", workers=2, shard_documents=20)["id"]
+    started = start("index-collection", index="notes", workers=2, shard_documents=20)
     eventually(lambda: len(dask_workers(worker)) >= 2, "two Dask workers", every=0.25)
     ended = deployed.wait_for_end(started)
     assert (ended["name"], ended["state_name"]) == ("index notes", "Completed")
     assert len(project.texts()) == 240
     eventually(lambda: not dask_workers(worker), "no Dask worker is left", every=0.25)
-    log = (project.folder.parent / "elsewhere" / "worker.log").read_text()
-    assert "dashboard" not in log, "there is none"
+    assert "dashboard" not in (elsewhere / "worker.log").read_text(), "there is none"
+    begun = [start("doctor"), start("benchmark", sample_size=60, workers=[1])]
+    healthy, measured = map(deployed.wait_for_end, begun)
+    assert (healthy["state_name"], healthy["name"]) == ("Completed", "doctor all"), healthy["state"]
+    assert "Source, ledger and store agree" in healthy["state"]["message"]
+    assert measured["state_name"] == "Completed", measured["state"]
 
-
-def test_the_log_of_a_run_that_failed_has_the_cause(deployed, project, fake, worker):
     fake.stop_listening()
-    started = deployed.start("index-collection/index-collection", index="notes", serial=True)["id"]
-    ended = deployed.wait_for_end(started)
+    failed = start("index-collection", index="notes", serial=True)
+    ended = deployed.wait_for_end(failed)
     address = fake.url.removeprefix("http://")
     assert ended["state_type"] == "FAILED"
     assert address in ended["state"]["message"]
     cause = f"{address} accepts no connection: is Ollama running there?"
-    eventually(lambda: any(cause in line for line in deployed.logs(started)), "the log has the cause", every=0.25)
+    eventually(lambda: any(cause in line for line in deployed.logs(failed)), "the log has the cause", every=0.25)
     assert "# notes: failed" in deployed.artifacts()["test-notes-report"]["data"]
-
-
-def test_the_doctor_runs_as_a_deployment(deployed, project, worker):
-    done = deployed.start("index-all/index-all", serial=True)["id"]
-    assert deployed.wait_for_end(done)["state_name"] == "Completed"
-    healthy = deployed.wait_for_end(deployed.start("doctor/doctor")["id"])
-    assert (healthy["state_name"], healthy["name"]) == ("Completed", "doctor all"), healthy["state"]
-    assert "Source, ledger and store agree" in healthy["state"]["message"]
-
-
-def test_the_benchmark_runs_as_a_deployment(deployed, project, worker):
-    run = deployed.wait_for_end(deployed.start("benchmark/benchmark", sample_size=60, workers=[1])["id"])
-    assert run["state_name"] == "Completed", run["state"]
 
 
 def states(deployed, run_id) -> list[tuple[str, str]]:
@@ -200,9 +198,9 @@ def committed(project) -> int:
         return 0
 
 
-def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker):
+def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker, start):
     fake.seconds_per_text = 0.1
-    run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
+    run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
     assert dask_workers(worker)
@@ -212,23 +210,18 @@ def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deplo
     assert lease_holders(project) == [None, None], "nobody holds a lease"
     assert finished <= len(project.texts()) < 240
     fake.seconds_per_text = 0
-    again = deployed.start("index-collection/index-collection", index="notes", serial=True)["id"]
-    assert deployed.wait_for_end(again)["state_name"] == "Completed"
+    assert deployed.wait_for_end(start("index-collection", index="notes", serial=True))["state_name"] == "Completed"
     assert len(project.texts()) == 240
 
 
-@pytest.mark.parametrize("acknowledged", [False, True])
-def test_a_run_that_its_worker_does_not_cancel_cancels_itself(deployed, project, fake, worker, acknowledged):
-    """Prefect's worker may miss the event, or send SIGTERM before the run could acknowledge: neither is a crash."""
+def test_a_run_that_its_worker_does_not_cancel_cancels_itself(deployed, fake, worker, start):
     fake.seconds_per_text = 0.2
-    run = deployed.start("index-all/index-all", serial=True)["id"]
+    run = start("index-all", serial=True)
     eventually(fake.embeds, "documents are being embedded", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
     worker.send_signal(signal.SIGSTOP)
     try:
         cancel(deployed, run)
-        if not acknowledged:
-            engine(below).terminate()
         ended = deployed.wait_for_end(run)
         eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
     finally:
@@ -242,32 +235,10 @@ def test_a_run_that_its_worker_does_not_cancel_cancels_itself(deployed, project,
     assert "Traceback" not in "".join(deployed.logs(run))
 
 
-def test_a_run_whose_worker_is_stopped_is_resumed_by_the_next(deployed, project, fake, tmp_path):
-    fake.seconds_per_text = 0.1
-    environment = {"RAG_INDEX_CONFIG": str(project.config)}
-    with deployed.worker(tmp_path / "elsewhere", **environment) as worker:
-        run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
-        finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
-        below = psutil.Process(worker.pid).children(recursive=True)
-        worker.terminate()
-        worker.wait(timeout=120)
-        eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
-    put_off = deployed.run(run)
-    assert (put_off["state_name"], put_off["state"]["message"]) == ("AwaitingRetry", PUT_OFF)
-    assert finished <= len(project.texts()) < 240
-    fake.seconds_per_text = 0
-    with deployed.worker(tmp_path / "elsewhere", **environment):
-        ended = deployed.wait_for_end(run)
-    assert ended["state_name"] == "Completed", ended["state"]["message"]
-    assert len(project.texts()) == 240
-    names = [name for name, _ in states(deployed, run)]
-    assert "Crashed" not in names
-
-
-def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fake, worker):
+def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fake, worker, elsewhere, start):
     """The server is away from the middle of the run until all is committed: the run waits to report, and no longer."""
     fake.seconds_per_text = 0.05
-    run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
+    run = start("index-all", workers=2, shard_documents=10)
     eventually(lambda: len(fake.embeds()) > 5, "documents are being embedded", every=0.25)
     deployed.stop_server()
     try:
@@ -280,18 +251,35 @@ def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fak
     assert [name for name, _ in states(deployed, run)][-2:] == ["Running", "Completed"]
     assert deployed.artifacts()["test-all-progress"]["flow_run_id"] == run
     assert deployed.artifacts()["test-notes-report"]["data"].startswith("# notes: completed")
-    log = (project.folder.parent / "elsewhere" / "worker.log").read_text()
-    assert "Prefect's server does not answer" in log
+    assert "Prefect's server does not answer" in (elsewhere / "worker.log").read_text()
     assert "Traceback" not in "".join(deployed.logs(run))
-    assert deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])["state_name"] == "Completed"
 
 
-def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, project, fake, worker):
+def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, fake, worker, start):
     fake.seconds_per_text = 0.2
-    run = deployed.start("index-all/index-all", serial=True)["id"]
+    run = start("index-all", serial=True)
     eventually(fake.embeds, "documents are being embedded", every=0.25)
     engine(psutil.Process(worker.pid).children(recursive=True)).kill()
     eventually(lambda: deployed.run(run)["state_name"] == "Crashed", "the run is marked as crashed", every=0.25)
+
+
+def test_a_run_whose_worker_is_stopped_is_resumed_by_the_next(deployed, project, fake, worker, elsewhere, start):
+    fake.seconds_per_text = 0.1
+    run = start("index-all", workers=2, shard_documents=10)
+    finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
+    below = psutil.Process(worker.pid).children(recursive=True)
+    worker.terminate()
+    worker.wait(timeout=120)
+    eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
+    put_off = deployed.run(run)
+    assert (put_off["state_name"], put_off["state"]["message"]) == ("AwaitingRetry", PUT_OFF)
+    assert finished <= len(project.texts()) < 240
+    fake.seconds_per_text = 0
+    with deployed.worker(elsewhere):
+        ended = deployed.wait_for_end(run)
+    assert ended["state_name"] == "Completed", ended["state"]["message"]
+    assert len(project.texts()) == 240
+    assert "Crashed" not in [name for name, _ in states(deployed, run)]
 
 
 def engine(processes) -> psutil.Process:

@@ -77,11 +77,6 @@ def test_each_failure_is_described_in_whole_sentences_with_a_documented_exit_cod
         assert code in documented | {"137"}
 
 
-@pytest.mark.parametrize("topic", ["HTTP", "MCP", "fusion", "watch", "page", "evaluation", "publish", "payload index"])
-def test_where_to_change_a_topic_is_told(topic):
-    assert any(topic in row[0] for row in table(page("development"), "what you want to do"))
-
-
 @pytest.mark.parametrize("row", table(page("development"), "what you want to do"), ids=lambda row: row[0])
 def test_each_row_of_where_to_change_what_names_files_that_exist(row):
     paths = re.findall(r"`([\w.]+/[\w./-]*)`", row[1])

@@ -33,5 +33,6 @@ class Recorder:
 def shown(monkeypatch) -> Recorder:
     """What a person sees of the progress."""
     recorder = Recorder()
-    monkeypatch.setattr("rag_index.orchestration.states.open_display", lambda: recorder)
+    for module in ("plain_run", "reporting"):
+        monkeypatch.setattr(f"rag_index.orchestration.{module}.open_display", lambda: recorder)
     return recorder

@@ -155,17 +155,6 @@ def weights_change(stage: Stage, _: FakeQdrant) -> int:
     return code
 
 
-@line("A chunk is too long for the model")
-def too_long(stage: Stage, _: FakeQdrant) -> int:
-    stage.fake.max_chars = 60
-    outcome = stage.run()
-    texts = stage.project.texts()
-    assert len(texts) == DOCUMENTS
-    assert max(len(text) for parts in texts.values() for text in parts) <= 60
-    assert stage.run().nothing_to_do
-    return exit_code(outcome)
-
-
 @line("A chunk gets no context")
 def no_context(stage: Stage, _: FakeQdrant) -> int:
     table = f'[indexes.context]\nmodel = "{stage.fake.model}"\nhosts = ["{stage.fake.url}"]\n'

@@ -14,7 +14,6 @@ from qdrant_client import QdrantClient
 from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
-from rag_index.indexing.changed import index_documents
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
 from rag_index.stores import BULK
@@ -103,13 +102,16 @@ def test_a_rebuild_is_loaded_in_bulk_and_the_live_collection_is_not(project, qdr
     assert threshold(qdrant, f"{ALIAS}__2") == 10
 
 
-def test_an_error_in_the_middle_turns_the_search_index_on(project, qdrant):
+@pytest.mark.parametrize("bulk", ["true", "false"])
+def test_an_error_in_the_middle_turns_the_search_index_on_and_without_bulk_it_never_was_off(project, qdrant, bulk):
+    project.write_settings(project.config.read_text().replace("bulk = true", f"bulk = {bulk}"))
+    live = {ALIAS: f"{ALIAS}__1"}
     with pytest.raises(RagIndexError, match="the network is gone"):
         run(project, until="loaded")
-    assert aliases(project) == {}
+    assert aliases(project) == ({} if bulk == "true" else live), "people search a first collection from the start"
     assert threshold(qdrant, f"{ALIAS}__1") == 10
     run(project)
-    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+    assert aliases(project) == live
 
 
 KILLED = """
@@ -122,42 +124,18 @@ from rag_index.indexing.scan import Scan
 project = Project.__new__(Project)
 project.folder, project.config = Path(sys.argv[1]), Path(sys.argv[1]) / "rag-index.toml"
 Scan.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-test_bulk.run(project, full=sys.argv[2] == "full")
+test_bulk.run(project, full=True)
 """
-
-
-def kill(project: Project, kind: str) -> None:
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(project.folder), kind], capture_output=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-
-
-@pytest.mark.long
-def test_a_killed_first_load_is_resumed_and_its_search_index_restored(project, qdrant):
-    kill(project, "first")
-    assert threshold(qdrant, f"{ALIAS}__1") == 0
-    assert aliases(project) == {}
-    upserts = qdrant.requests("/points")
-    run(project)
-    assert threshold(qdrant, f"{ALIAS}__1") == 10
-    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
-    assert qdrant.requests(f"PUT /collections/{ALIAS}__1/points") <= upserts, "what was loaded is not loaded again"
 
 
 def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
     run(project)
-    kill(project, "full")
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(project.folder)], capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert threshold(qdrant, f"{ALIAS}__2") == 0
     run(project)
     assert threshold(qdrant, f"{ALIAS}__2") == 10
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
-
-
-@pytest.mark.long
-def test_a_collection_that_a_single_document_made_live_is_not_left_off(project, qdrant):
-    kill(project, "first")
-    index_documents(project.settings, "notes", ["7"])
-    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
-    assert threshold(qdrant, f"{ALIAS}__1") == 10
 
 
 def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monkeypatch):
@@ -176,14 +154,6 @@ def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monk
     run(project)
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
     assert not pauses, "turning the search index off would wait for what the server builds"
-
-
-def test_without_bulk_a_first_collection_is_searchable_from_the_start(project, qdrant):
-    project.write_settings(project.config.read_text().replace("bulk = true", "bulk = false"))
-    with pytest.raises(RagIndexError):
-        run(project, until="loaded")
-    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
-    assert threshold(qdrant, f"{ALIAS}__1") == 10
 
 
 def test_a_number_of_shards_that_only_a_rebuild_changes_is_said_by_every_run(project, qdrant):

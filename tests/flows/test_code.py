@@ -45,9 +45,8 @@ class Code:
         """Return the counts that are not 0, and the number of chunks embedded. Workers are started by the flow."""
         run = self.project.index if "workers" in parameters else self.project.run
         outcome = run(**parameters).indexes[0].to_json()
-        names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed", "skipped")
+        names = ("new", "changed", "unchanged", "deleted", "failed", "skipped")
         found = {name: outcome[name] for name in names if outcome.get(name)}
-        assert outcome["documents"] == sum(count for name, count in found.items() if name != "deleted"), outcome
         return {**found, "chunks": outcome["chunks_embedded"], "state": outcome["state"]}
 
     def payloads(self, path: str) -> list[dict[str, Any]]:
@@ -61,7 +60,7 @@ class Code:
 
 
 @pytest.fixture
-def code(tmp_path, prefect_server) -> Code:
+def code(tmp_path) -> Code:
     made = Code(tmp_path / "project")
     for language, text in SAMPLES.items():
         made.write(f"{language}/sample.{ENDS[language]}", text)
@@ -69,7 +68,7 @@ def code(tmp_path, prefect_server) -> Code:
 
 
 @pytest.mark.long
-def test_workers_and_one_process_make_the_same_points(code, tmp_path):
+def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_server):
     for number in range(30):
         code.write(f"many/m{number}.py", SAMPLES["python"].replace("retry", f"retry_{number}"))
     first = code.index(workers=2, shard_documents=5)
@@ -91,18 +90,15 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
     metrics = code.project.json("report")["runs"][0]["metrics"]
-    assert metrics["symbols"]["method"] > 60
-    assert metrics["peak_memory"] > 10_000_000
+    assert (metrics["symbols"]["method"] > 60, metrics["peak_memory"] > 10_000_000) == (True, True)
     assert sum(metrics["by_worker"].values()) == pytest.approx(metrics["worker_seconds"], abs=0.01)
-    elapsed = metrics["seconds"] - metrics["first_shard_after"]
-    assert metrics["speed_up"] == pytest.approx(metrics["worker_seconds"] / elapsed, rel=0.05)
     assert 0 < metrics["speed_up"] <= len(metrics["by_worker"]), "no worker is busy for longer than the run takes"
     printed = code.project.cli("report").stdout
     assert "40 files done, 0 failed, 0 skipped; symbols: " in printed
     assert f"{metrics['speed_up']:.1f} times one process, at most " in printed
 
 
-def test_only_the_changed_part_of_a_file_is_embedded(code):
+def test_only_the_changed_part_of_a_file_is_embedded_and_nothing_of_one_that_moved(code):
     code.index()
     whole = len(code.payloads("python/sample.py"))
     assert whole > 3
@@ -116,56 +112,11 @@ def test_only_the_changed_part_of_a_file_is_embedded(code):
     assert retry["lines"] == [9, 18], "its lines moved, its vector did not"
     after = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
     assert after[retry["_rag"]["text"]] == before[retry["_rag"]["text"]]
-
-
-def test_renamed_files_are_not_embedded_again_and_deleted_files_disappear(code):
-    code.index()
     (code.root / "go" / "sample.go").rename(code.root / "go" / "renamed.go")
     (code.root / "c" / "sample.c").unlink()
     assert code.index() == {"new": 1, "unchanged": 8, "deleted": 2, "chunks": 0, "state": "completed"}
+    assert "".join(p["_rag"]["text"] for p in code.payloads("go/renamed.go")) == SAMPLES["go"]
     assert code.payloads("go/sample.go") == []
-    payloads = code.payloads("go/renamed.go")
-    assert "".join(p["_rag"]["text"] for p in payloads) == SAMPLES["go"]
-
-
-def test_a_header_is_what_its_content_and_its_neighbours_say(tmp_path, prefect_server):
-    code = Code(tmp_path / "project")
-    code.write("lib/item.h", "namespace lib {\nclass EXPORT Item {\n public:\n  int size() const;\n};\n}\n")
-    code.write("lib/limits.h", "#define LIMIT 3\nint find(int key);\n")
-    code.write("old/list.h", "struct list { int size; };\n")
-    code.write("old/list.c", '#include "list.h"\n')
-    code.index()
-
-    def languages() -> dict[str, str]:
-        paths = ("lib/item.h", "lib/limits.h", "old/list.h")
-        return {path: payload["language"] for path in paths for payload in code.payloads(path)}
-
-    assert languages() == {"lib/item.h": "cpp", "lib/limits.h": "c", "old/list.h": "c"}
-    assert {payload.get("qualified_name") for payload in code.payloads("lib/item.h")} == {"lib"}
-    code.write("lib/item.cc", '#include "item.h"\n')  # its neighbour is C++, so is the header that is both
-    assert (code.index()["new"], languages()["lib/limits.h"]) == (1, "cpp")
-    code.project.write_settings(code.project.config.read_text() + 'languages = {".h" = "c", ".inc" = "c"}\n')
-    code.write("old/more.inc", "int more(void);\n")
-    assert (code.index()["new"], set(languages().values())) == (1, {"c"})
-    assert code.payloads("old/more.inc")[0]["name"] == "more"
-    assert code.payloads("lib/item.h")[0].get("kind") != "module"
-    assert code.index() == {"unchanged": 6, "chunks": 0, "state": "completed"}
-
-
-def test_single_files_are_indexed_at_once(code):
-    code.index()
-    code.write("python/sample.py", SAMPLES["python"].replace("return a, b", "return b, a"))
-    (code.root / "c" / "sample.c").unlink()
-    code.write("node_modules/.gitignore", "*")
-    code.write("node_modules/new.js", "const x = 1")
-    ids = ["--id", "python/sample.py", "--id", "c/sample.c"]
-    (outcome,) = code.project.json("index", "code", *ids)["indexes"]
-    assert (outcome["changed"], outcome["deleted"], outcome["chunks_embedded"]) == (1, 1, 1)
-    assert code.payloads("c/sample.c") == []
-    refused = code.project.cli("index", "code", "--id", "node_modules/new.js")
-    assert refused.returncode == 2
-    assert "neither the source nor the index has a document node_modules/new.js" in refused.stderr
-    assert code.index() == {"unchanged": 9, "chunks": 0, "state": "completed"}
 
 
 @pytest.mark.long
@@ -190,7 +141,6 @@ def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path, pre
     assert "leaves the root" in failed["out.py"]
 
 
-@pytest.mark.long
 def test_a_file_that_is_skipped_now_loses_its_points_and_stays_listed(code):
     code.index()
     code.write("go/sample.go", "// Code generated by hand. DO NOT EDIT.\n" + SAMPLES["go"])

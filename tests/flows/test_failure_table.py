@@ -15,6 +15,16 @@ from tests.flows.stage import SCENES, Stage
 LINES = {row[0]: row[1:] for rows in tables(page("failures"), "what fails") for row in rows}
 
 ELSEWHERE = {
+    "The embedder refuses a text": (
+        3,
+        "flows/test_failures.py",
+        "a_refused_text_is_tried_again_by_hand_and_is_no_failure",
+    ),
+    "Another run has this index": (1, "indexing/test_single.py", "it_waits_for_no_other_run_and_says_who_is_writing"),
+    "The embedded store is in use": (1, "cli/test_commands.py", "a_store_that_another_process_writes_is_an_error"),
+    "The disk is nearly full": (1, "reliability/test_disk_and_clock.py", "a_disk_that_fills_up_during_a_run_loses"),
+    "A rebuild finds less": (3, "indexing/test_gate.py", "a_rebuild_that_finds_less_stays_beside_the_live_collection"),
+    "A chunk is too long for the model": (0, "indexing/test_embed.py", "what_is_too_long_is_halved_until_it_fits"),
     "A document kills the worker": (3, "flows/test_failures.py", "a_document_that_kills_its_worker_is_found_and_the"),
     "A document kills the flow's own process": (137, "flows/test_suspects.py", "the_next_run_finds_it_and_indexes"),
     "A Dask worker is killed": (0, "flows/test_failures.py", "a_worker_that_is_killed_as_it_starts_does_not_stop"),
@@ -33,7 +43,7 @@ ELSEWHERE = {
         "a_prefect_server_that_does_not",
     ),
 }
-"""The lines that only a run with other processes shows: the exit code, and the test that provokes each."""
+"""Lines that another test provokes, most of them with other processes: the exit code, and that test."""
 
 
 @pytest.fixture

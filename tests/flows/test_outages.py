@@ -12,7 +12,7 @@ from tests.waiting import when
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server, fake) -> Project:
+def project(tmp_path, fake) -> Project:
     return Project(tmp_path / "project", extra=fake.settings).fill(80)
 
 
@@ -29,11 +29,12 @@ def assert_no_eta(shown: Recorder) -> None:
 
 
 @pytest.mark.long
-def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, fake, shown):
-    """With the default settings; only the shards are small, so that some are done before."""
-    fake.seconds_per_text = 0.01
+def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, prefect_server, fake, shown):
+    """Before and after, busy workers and requests in flight are named. Only the shards are small."""
+    fake.seconds_per_text = 0.1
+    busy = ("1 of 1 worker busy, 1 shard queued", "in flight")
     with (
-        when(lambda: len(fake.embeds()) >= 4, lambda: fake.fault("hang")),
+        when(lambda: shown.says(*busy), lambda: fake.fault("hang")),
         when(lambda: shown.says(silent(fake)), lambda: (fake.clear(), fake.restart())),
     ):
         report = project.index(shard_documents=10, workers=1)
@@ -46,54 +47,37 @@ def test_a_server_that_hangs_while_the_flows_own_process_embeds_is_named(project
     monkeypatch.setattr("rag_index.hosts.pool.MIN_SILENCE", 1.0)
     fake.fault("hang", marker="ticket 3 ")
     with when(lambda: shown.says(silent(fake), "0 of 80"), lambda: (fake.clear(), fake.restart())):
-        report = project.index(serial=True)
+        report = project.run()
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "options",
-    [pytest.param({"workers": 1}, id="worker"), pytest.param({"serial": True}, id="serial")],
-)
-def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, options):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, workers):
     with FakeQdrant() as qdrant:
-        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(200)
+        settings = f'[store]\nurl = "{qdrant.url}"\n[parallel]\nshard_documents = 20\n'
+        project = Project(tmp_path / "project", extra=settings).fill(200)
         with (
             when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop),
             when(lambda: shown.says(silent(qdrant), "refused"), qdrant.start),
         ):
-            report = project.index(shard_documents=20, **options)
+            report = project.index(workers=workers) if workers else project.run()
         assert report.state == "completed", report.sentence()
         assert_no_eta(shown)
         assert len(project.texts()) == 200
 
 
-# At the start: five indexes, and the whole ends once
-
-
-@pytest.fixture
-def five(project) -> Project:
-    """The project with five indexes, and with a short limit at the start."""
-    text = project.config.read_text()
-    head, one = text.split("[[indexes]]")
+def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
+    """With five indexes, and a limit at the start that is short, and told soon."""
+    for name, value in (("indexing.retries.MIN_SECONDS", 3.0), ("indexing.retries.QUICK_SECONDS", 3.0),
+                        ("hosts.survey.MIN_SILENCE", 1.0)):  # fmt: skip
+        monkeypatch.setattr(f"rag_index.{name}", value)
+    head, one = project.config.read_text().split("[[indexes]]")
     indexes = [one.replace('"notes"', f'"notes{number}"') for number in range(5)]
     project.write_settings("[[indexes]]".join([head, *indexes]).replace("hosts = ", "start_timeout = 4\nhosts = "))
-    return project
-
-
-@pytest.fixture
-def patient(monkeypatch) -> None:
-    """Let four seconds of waiting count as a wait that is not repeated, and be told soon."""
-    monkeypatch.setattr("rag_index.indexing.retries.MIN_SECONDS", 3.0)
-    monkeypatch.setattr("rag_index.hosts.survey.MIN_SILENCE", 1.0)
-    monkeypatch.setattr("rag_index.indexing.retries.QUICK_SECONDS", 3.0)
-
-
-@pytest.mark.long
-def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(five, fake, shown, patient):
     fake.fault("hang")
-    report = five.index()
+    report = project.run()
     messages = [outcome.message for outcome in report.indexes]
     assert [outcome.state for outcome in report.indexes] == ["failed"] * 5
     assert f"{fake.url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]

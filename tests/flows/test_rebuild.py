@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
-import numpy as np
 import pytest
 
-from rag_index.embedders import open_embedder
-from rag_index.indexing import run as run_module
-from rag_index.indexing.publish import roll_back
-from rag_index.ledger import Ledger
-from rag_index.stores import VectorQuery, open_store
 from tests.project import Project
 
 
@@ -64,54 +55,3 @@ def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
     agreeing = [(old[p["_rag"]["text"]], v) for p, v in after.values() if p["_rag"]["text"] in old]
     assert len(agreeing) == len(after) - outcome.chunks_embedded
     assert all(vector == copied for vector, copied in agreeing)
-
-
-def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch):
-    """Search from another thread of the process that holds the embedded store."""
-    project.run()
-    settings = project.settings
-    store = open_store(settings.store)
-    monkeypatch.setattr(run_module, "open_store", lambda *_, **__: _Shared(store))
-    vector = open_embedder(settings.embedder).embed_query("printer network")
-    answers: list[int] = []
-    errors: list[Exception] = []
-    stop = threading.Event()
-
-    def ask() -> None:
-        while not stop.is_set():
-            try:
-                answers.append(len(store.search("test_notes", VectorQuery(np.asarray(vector), 5))))
-            except Exception as error:
-                errors.append(error)
-            time.sleep(0.001)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        for _ in range(2):
-            assert project.run(full=True).state == "completed"
-        ledger = Ledger(settings.ledger_url)
-        turns = 0
-        while turns < 20 or (len(answers) <= 100 and not errors):  # a busy machine searches seldom
-            roll_back(ledger, store, "test_notes", "notes")
-            turns += 1
-        ledger.close()
-    finally:
-        stop.set()
-        asking.join()
-        store.close()
-    assert not errors
-    assert set(answers) == {5}
-
-
-class _Shared:
-    """A store that stays open when a run closes it."""
-
-    def __init__(self, store):
-        self._store = store
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
-    def close(self) -> None:
-        pass

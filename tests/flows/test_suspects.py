@@ -14,7 +14,7 @@ KILLED = -9
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server, fake) -> Project:
+def project(tmp_path, fake) -> Project:
     """200 notes are indexed; then one that kills and a good one are added."""
     project = Project(tmp_path / "project", extra=fake.settings + "wait_for_recovery = 5\n").fill(200)
     assert project.run().state == "completed"
@@ -27,25 +27,21 @@ def listed(project: Project) -> dict[str, int]:
     return {one["document_id"]: one["tries"] for one in project.json("failed")["failed"]}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "more_tries"),
-    [
-        (["index-all"], []),
-        pytest.param(["index-all", "--serial"], [3, 4, 5, 5], marks=pytest.mark.long),
-    ],
-    ids=["default", "serial until it is given up"],
-)
-def test_the_next_run_finds_it_and_indexes_the_rest(project, arguments, more_tries):
-    assert project.cli(*arguments).returncode == KILLED
+def kinds(project: Project) -> set[str]:
+    return {finding["kind"] for finding in project.json("doctor", code=3)["findings"]}
+
+
+def test_the_next_run_finds_it_and_indexes_the_rest_until_it_is_given_up(project):
+    assert project.cli("index-all").returncode == KILLED
     assert "901" not in project.texts()
-    answer = project.json(*arguments, code=3)["indexes"][0]
+    answer = project.json("index-all", code=3)["indexes"][0]
     assert (answer["failed"], answer["new"]) == (1, 1), answer
     assert project.texts()["901"] == ["good\nharmless"]
     assert listed(project) == {"900": 2}, "the run that died was a try as well"
-    for tries in more_tries:
-        assert project.json(*arguments, code=3)["indexes"][0]["failed"] == 1
+    for tries in (3, 4, 5, 5):
+        assert project.json("index-all", code=3)["indexes"][0]["failed"] == 1
         assert listed(project) == {"900": tries}
-    assert project.json("doctor", code=3)["findings"][0]["kind"] == "failed_documents"
+    assert kinds(project) == {"failed_documents"}
 
 
 def test_single_documents_as_well(project):
@@ -56,12 +52,10 @@ def test_single_documents_as_well(project):
     answer = project.json("index", "notes", "--id", "7", "--id", "901", code=3)["indexes"][0]
     assert (answer["failed"], answer["new"]) == (1, 1), answer
     assert listed(project) == {"7": 2}
-    assert project.texts()["7"] == before
-    assert project.texts()["901"] == ["good\nharmless"]
-    assert "pending_documents" not in {finding["kind"] for finding in project.json("doctor", code=3)["findings"]}
+    assert (project.texts()["7"], project.texts()["901"]) == (before, ["good\nharmless"])
+    assert "pending_documents" not in kinds(project)
 
 
-@pytest.mark.long
 def test_points_that_a_dead_run_wrote_of_it_are_deleted(project, fake):
     """A failed document holds what it had whole, or nothing: never a part of a text that was not committed."""
     settings = project.settings
@@ -76,5 +70,4 @@ def test_points_that_a_dead_run_wrote_of_it_are_deleted(project, fake):
     project.execute("DELETE FROM note WHERE id = 900")
     assert project.json("index-all", code=3)["indexes"][0]["failed"] == 1
     assert "7" not in project.texts()
-    kinds = {finding["kind"] for finding in project.json("doctor", code=3)["findings"]}
-    assert kinds == {"failed_documents"}
+    assert kinds(project) == {"failed_documents"}

@@ -24,10 +24,6 @@ def qdrant():
         yield fake
 
 
-def with_ollama(folder, url, model, *, more="") -> Project:
-    return Project(folder, extra=OLLAMA.format(model=model, url=url) + more)
-
-
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
 def on_server(request, tmp_path):
     """A project whose store is a server: a fake one, or the real one at QDRANT_URL."""
@@ -70,42 +66,8 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
 
 @pytest.mark.long
 @pytest.mark.ollama
-def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_server, ollama_server, ollama_model):
-    made = []
-    for name, how in (
-        ("two", {"workers": 2, "shard_documents": 20}),
-        ("one", {"workers": 1, "shard_documents": 90}),
-        ("serial", {"serial": True}),
-    ):
-        project = with_ollama(tmp_path / name, ollama_server.url, ollama_model).fill(90)
-        project.execute("INSERT INTO note VALUES (500, '', NULL, 'a', 1)")
-        report = project.index(**how)
-        assert report.state == "completed", report.sentence()
-        assert report.indexes[0].empty == 1
-        made.append(project.points())
-    assert made[0].keys() == made[1].keys() == made[2].keys()
-    for point, (payload, vector) in made[0].items():
-        for other in made[1:]:
-            assert other[point][0] == payload
-            assert other[point][1] == pytest.approx(vector, abs=1e-4)
-    ended = project.json("search", "printer", "--limit", "2")
-    assert len(ended["hits"]) == 2
-
-
-@pytest.mark.ollama
-def test_a_model_that_is_not_pulled_is_named_with_the_remedy(tmp_path, prefect_server, ollama_server):
-    project = with_ollama(tmp_path / "p", ollama_server.url, "no-such-model").fill(5)
-    report = project.run()
-    assert report.exit_code == 1
-    assert "ollama pull no-such-model" in report.indexes[0].message
-
-
-@pytest.mark.long
-@pytest.mark.ollama
-def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(
-    tmp_path, prefect_server, ollama_server, ollama_model
-):
-    project = with_ollama(tmp_path / "p", ollama_server.url, ollama_model)
+def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(tmp_path, ollama_server, ollama_model):
+    project = Project(tmp_path / "p", extra=OLLAMA.format(model=ollama_model, url=ollama_server.url))
     project.write_settings(
         project.config.read_text()
         .replace("chunk_chars = 200", "chunk_chars = 50000")
@@ -145,7 +107,7 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     assert not found
 
 
-def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, prefect_server, qdrant):
+def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, qdrant):
     project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     project.run()
     page = DocumentBatch(["99"], ["late"], [b"{}"], [b"h"], [b"h"])

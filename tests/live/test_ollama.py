@@ -13,7 +13,7 @@ import pytest
 from rag_index.embedders import open_embedder
 from rag_index.embedders.query_stream import Query
 from rag_index.embedders.servers import ServerEmbedder
-from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
+from rag_index.errors import BadVectors, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer
@@ -81,32 +81,11 @@ def test_unusual_texts(embedder):
     assert all(isinstance(entry, np.ndarray | BadVectors) for entry in entries)
 
 
-def test_a_missing_model(ollama_server):
-    embedder = ServerEmbedder(settings_for(ollama_server, "no-such-model"))
-    for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
-        with pytest.raises(ModelMissing, match=f"{ollama_server.url}.*`.*ollama pull no-such-model`"):
-            call()
-    embedder.close()
-
-
 @pytest.fixture
 def own_server(ollama_program, tmp_path):
     with OllamaServer(ollama_program, tmp_path / "server") as server:
         server.create("tiny-embed", write_embedding_gguf(tmp_path / "tiny.gguf"))
         yield server
-
-
-def test_a_server_that_is_killed_and_comes_back(own_server, caplog):
-    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=60.0))
-    expected = embedder.embed_documents(TEXTS)
-    threading.Timer(0.1, own_server.kill).start()
-    threading.Timer(1.5, own_server.start).start()
-    with caplog.at_level("WARNING", logger="rag_index.embedders"):
-        entries = embedder.embed_documents(TEXTS * 10)
-    assert "accepts texts again" in caplog.text
-    for row, entry in enumerate(entries):
-        assert np.abs(entry - expected[row % len(TEXTS)]).max() < 1e-6
-    embedder.close()
 
 
 def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
@@ -123,15 +102,6 @@ def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
     embedder.close()
 
 
-def test_a_server_that_stays_down(own_server):
-    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=1.0))
-    embedder.embed_documents(TEXTS[:5])
-    own_server.kill()
-    with pytest.raises(EmbedderUnavailable, match=own_server.url):
-        embedder.embed_documents(TEXTS)
-    embedder.close()
-
-
 def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
     embedder = ServerEmbedder(settings_for(own_server))
     identity = embedder.identity()
@@ -140,15 +110,6 @@ def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
     own_server.create("tiny-embed", write_embedding_gguf(tmp_path / "other.gguf", seed=5))
     with pytest.raises(ModelChanged, match=identity.digest[:12]):
         embedder.embed_documents(TEXTS)
-    embedder.close()
-
-
-def test_two_servers_share_the_work(ollama_server, ollama_model, own_server, tmp_path):
-    embedder = ServerEmbedder(settings_for(ollama_server, own_server))
-    assert embedder.identity().dimension == 64
-    entries = embedder.embed_documents(TEXTS)
-    assert all(isinstance(entry, np.ndarray) for entry in entries)
-    assert embedder.stats.host_seconds.keys() == {ollama_server.url, own_server.url}
     embedder.close()
 
 

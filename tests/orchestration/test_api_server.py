@@ -1,8 +1,9 @@
-"""The Prefect server of a run: it asks for a password that nobody sees, and gets the time that the machine needs."""
+"""The Prefect server of a run: it asks for a password that nobody sees, and deletes what is old as it ends."""
 
 from __future__ import annotations
 
-import itertools
+import os
+import sqlite3
 import ssl
 
 import httpx
@@ -10,10 +11,10 @@ import psutil
 import pytest
 
 from rag_index.errors import TransientError
-from rag_index.machine.watchdog import Patience, processor_seconds
-from rag_index.orchestration import api_server
 from rag_index.orchestration.api_server import ApiServer, light_clients
+from rag_index.orchestration.launch import quiet
 from tests.dask_workers import command
+from tests.forked_program import without_api
 from tests.project import Project
 from tests.reliability.victim import Victim
 from tests.waiting import eventually
@@ -49,46 +50,29 @@ def test_nobody_uses_the_server_of_a_run_without_its_password(tmp_path):
     assert kept == []
 
 
-@pytest.mark.parametrize(
-    ("share", "seconds", "said"),
-    [
-        (1.0, 60, "is silent after 60 s of processor time"),
-        (0.1, 600, "is silent after 60 s of processor time"),
-        (0.02, 3000, "is silent after 60 s of processor time"),
-        (0.001, 125, "is silent, and has done nothing for 120 s"),
-    ],
-)
-def test_a_start_is_given_the_same_work_on_a_busy_machine_and_two_minutes_of_nothing(share, seconds, said):
-    """`share` is how much of the processor the server gets. Each look takes five seconds."""
-    looks = itertools.count(step=5.0)
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now = next(looks)
-        return now
-
-    patience = Patience(lambda: now * share, busy=api_server.BUSY_SECONDS, idle=api_server.IDLE_SECONDS, clock=clock)
-    while not (found := patience.exhausted()):
-        pass
-    assert (found, now) == (said, pytest.approx(seconds, abs=10 / share * (share > 0.01) + 5))
-
-
 @pytest.mark.long
-def test_a_real_server_starts_where_each_second_of_work_takes_more_than_a_minute(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    with ApiServer() as server:
-        looks = []
+def test_runs_that_ended_long_ago_are_deleted_as_the_server_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", without_api())
+    quiet(tmp_path)
 
-        def clock() -> float:
-            looks.append(100 * processor_seconds(server._process.pid))
-            return looks[-1]
+    def serve(*names: str) -> list[str]:
+        """Make runs, end the server, and return the names of the runs that it keeps."""
+        with ApiServer() as server, httpx.Client(base_url=server.wait(), trust_env=False, timeout=60) as api:
+            api.auth = tuple(server.password.split(":"))
+            flow = api.post("/flows/", json={"name": "index-all"}).json()["id"]
+            for name in names:
+                state = {"type": "COMPLETED" if name != "running" else "RUNNING"}
+                api.post("/flow_runs/", json={"name": name, "flow_id": flow, "state": state}).raise_for_status()
+        with sqlite3.connect(tmp_path / "prefect.db") as db:
+            return sorted(name for (name,) in db.execute("SELECT name FROM flow_run"))
 
-        assert server.wait(clock=clock).startswith("http://127.0.0.1:")
-    assert looks[-1] > 120, "that is more than the two minutes that a start may take"
+    assert serve("old", "new", "running") == ["new", "old", "running"]
+    with sqlite3.connect(tmp_path / "prefect.db") as db:
+        db.execute("UPDATE flow_run SET end_time = '2020-01-01 00:00:00.000000' WHERE name = 'old'")
+    assert serve() == ["new", "running"]
 
 
-def test_a_server_that_ends_is_named_with_its_code(monkeypatch):
+def test_a_server_that_ends_is_named_with_its_code():
     with ApiServer() as server:
         server.end()
         with pytest.raises(TransientError, match="the temporary Prefect server ended with -15"):
@@ -101,10 +85,9 @@ def test_a_server_that_ends_is_named_with_its_code(monkeypatch):
         ("http://prefect.example/api", "", None, True),
         ("https://prefect.example/api", "", None, False),
         ("http://prefect.example/api", '[parallel]\naddress = "tcp://10.0.0.7:8786"', None, False),
-        ("http://prefect.example/api", "", "/etc/all_authorities.pem", True),
         ("https://prefect.example/api", "", "/etc/all_authorities.pem", False),
     ],
-    ids=["no TLS", "TLS", "workers elsewhere", "no TLS, a file", "TLS, a file"],
+    ids=["no TLS", "TLS", "workers elsewhere", "TLS, a file"],
 )
 def test_clients_of_an_api_without_tls_read_one_certificate(tmp_path, url, more, named, light):
     from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings

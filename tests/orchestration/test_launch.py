@@ -16,10 +16,11 @@ ASK = """
 import json
 from pathlib import Path
 from rag_index.orchestration import api_server, launch
+named = launch.names_api(Path("unused"))
 launch.quiet(Path("unused"))
-with launch._likely_server() as started, api_server.prefect_api(started) as url:
-    running = bool(started and started._process.poll() is None)
-    print(json.dumps({"url": url, "started": bool(started), "running": running}))
+started = api_server.ApiServer()
+with api_server.prefect_api(started) as url:
+    print(json.dumps({"named": named, "url": url, "running": started._process.poll() is None}))
 """
 
 
@@ -30,11 +31,10 @@ def chosen_server(folder, **environment) -> dict:
 
 
 @pytest.mark.parametrize("named_by", ["profile", "environment"])
-def test_a_server_that_is_named_is_used_and_none_stays_running(tmp_path, prefect_server, named_by):
+def test_a_server_that_is_named_is_used_and_one_that_was_started_already_ends(tmp_path, prefect_server, named_by):
     (tmp_path / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
     named = {"profile": {"PREFECT_HOME": str(tmp_path)}, "environment": {"PREFECT_API_URL": prefect_server}}[named_by]
-    expected = {"url": prefect_server, "started": named_by == "profile", "running": False}
-    assert chosen_server(tmp_path, **named) == expected
+    assert chosen_server(tmp_path, **named) == {"named": True, "url": prefect_server, "running": False}
 
 
 def test_a_prefect_server_that_does_not_answer_ends_the_run(tmp_path):

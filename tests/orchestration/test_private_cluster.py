@@ -1,22 +1,26 @@
-"""A run's own Dask cluster: whoever reaches its ports, or shares its temporary folder, can run nothing on it."""
+"""A run's own Dask cluster: nobody else can run anything on it, and it keeps no shards. What is asked of another's."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import httpx
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from distributed.core import connect
 from distributed.security import Security
 
-from rag_index.orchestration.cluster import Workers
+from rag_index.errors import TransientError
+from rag_index.orchestration.cluster import Workers, count_workers
 from rag_index.settings import ParallelSettings
+from tests.ports import free_port
 from tests.waiting import eventually
 
 IN_SHARED_TMP = """
@@ -24,13 +28,13 @@ from rag_index.orchestration.cluster import Workers
 from rag_index.settings import ParallelSettings
 
 if __name__ == "__main__":
-    with Workers(ParallelSettings(workers=1)) as workers, workers.cluster() as cluster:
+    with Workers(ParallelSettings(workers=1)) as workers:
         from distributed import Client
 
         def imported():
             import planted_by_another_user
 
-        with Client(cluster) as client:
+        with Client(workers.cluster()) as client:
             for place in (imported, lambda: client.submit(imported).result()):
                 try:
                     place()
@@ -41,8 +45,9 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def cluster():
-    with Workers(ParallelSettings(workers=1)) as workers, workers.cluster() as cluster:
-        yield cluster
+    slow = {"distributed.deploy.lost-worker-timeout": "1ms"}  # stands for a restart that takes longer than Dask's 15 s
+    with dask.config.set(slow), Workers(ParallelSettings(workers=1)) as workers:
+        yield workers.cluster()
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +89,11 @@ def test_no_port_of_the_cluster_takes_a_message_without_its_certificate(client):
         assert not answers("tls://" + address.partition("://")[2], **stranger), address
 
 
-def test_a_worker_that_is_started_again_takes_none_either(client):
-    first = client.submit(os.getpid).result()
-    os.kill(first, signal.SIGKILL)
-    eventually(lambda: client.submit(os.getpid, pure=False).result() != first, "the worker is started again")
+def test_a_worker_that_dies_twice_is_started_again_and_takes_none_either(client):
+    for _ in range(2):
+        first = client.submit(os.getpid, pure=False).result()
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda pid=first: client.submit(os.getpid, pure=False).result() != pid, "it is started again")
     for address in addresses(client):
         assert not answers("tcp://" + address.partition("://")[2]), address
 
@@ -100,6 +106,28 @@ def test_its_pages_tell_nothing(client):
     assert not client.dashboard_link
 
 
+SHARDS, SHARD_BYTES = 150, 900_000  # Dask keeps messages of less than a megabyte
+
+
+def private_bytes(pid: str = "self") -> int:
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_shards_that_are_done_leave_the_memory(client):
+    worker = str(client.run(lambda dask_worker: os.getpid()).popitem()[1])
+
+    def send(count: int) -> list[int]:
+        for _ in range(count):
+            shard = os.urandom(SHARD_BYTES)  # nothing compresses it
+            assert client.submit(len, shard, pure=False).result() == SHARD_BYTES
+        return [private_bytes(), private_bytes(worker)]
+
+    for early, late in zip(send(15), send(SHARDS), strict=True):
+        assert late - early < SHARDS * SHARD_BYTES / 4
+
+
 def test_nothing_is_imported_from_a_shared_temporary_folder(tmp_path):
     planted = tmp_path / "dask-scratch-space"
     planted.mkdir()
@@ -108,12 +136,17 @@ def test_nothing_is_imported_from_a_shared_temporary_folder(tmp_path):
     program = tmp_path / "run.py"
     program.write_text(IN_SHARED_TMP)
     before = set(tmp_path.iterdir())
-    ended = subprocess.run(
-        [sys.executable, program],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, "not found\nnot found\n"), ended.stderr
     assert [path for path in Path(tmp_path).iterdir() if path not in before] == []
+
+
+def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told_apart():
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        settings = ParallelSettings(address=f"tcp://127.0.0.1:{free_port()}")
+        with pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
+            count_workers(settings)
+        settings = ParallelSettings(address=cluster.scheduler_address)
+        with pytest.raises(TransientError, match=f"has no workers: dask worker {settings.address}"):
+            count_workers(settings)

@@ -55,17 +55,6 @@ def test_a_service_that_refuses_is_asked_again_until_that_has_cost_too_much(serv
     assert service.asked == asked
 
 
-def test_a_service_that_comes_back_starts_afresh(service):
-    checks = ServiceChecks(clock=service.clock)
-    service.seconds, service.error = 20.0, EmbedderUnavailable("refused")
-    for _ in range(2):
-        with pytest.raises(EmbedderUnavailable):
-            checks.check("embedder", service.ask)
-        service.error, failing = None, service.error
-        assert checks.check("embedder", service.ask)
-        service.error = failing
-
-
 def test_an_answer_is_remembered_until_an_index_fails(service):
     checks = ServiceChecks(clock=service.clock)
     assert [checks.remember("embedder", service.ask) for _ in range(3)] == ["answer 1"] * 3

@@ -11,21 +11,6 @@ import pytest
 from rag_index.orchestration.signals import hold_sigterm, terminable
 
 
-def test_a_signal_during_a_destructor_still_ends_the_block():
-    """Python prints an exception that is raised there, and continues."""
-
-    class Late:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def work() -> None:
-        Late()
-        time.sleep(60)
-
-    with pytest.raises(KeyboardInterrupt), terminable():
-        work()
-
-
 def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():
     def library() -> None:
         try:

@@ -34,7 +34,7 @@ def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):
     top, part = stopping.FlowStop("run"), stopping.FlowStop("run")
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with stopping._watched(top), hold_sigterm(lambda: stopping._end_part(part, top)):
+        with stopping._watched(top), hold_sigterm(lambda: stopping._end(part, top)):
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Event().wait(30)
     except KeyboardInterrupt:

@@ -16,18 +16,7 @@ from tests.project import Project
 from tests.strangers import NOBODY, needs_second_user, readable_by_others
 
 PROGRAM = Path(sys.executable).parent / "rag-index"
-IMPORTED = (
-    "flows",
-    "tasks",
-    "rag_index",
-    "prefect",
-    "distributed",
-    "dask",
-    "multiprocessing",
-    "uvicorn",
-    "socket",
-    "json",
-)
+IMPORTED = "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
 
 
 def run(project: Project, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -82,38 +71,26 @@ def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-PREFECT_FILES = {
-    "prefect.toml": '[logging]\nconfig_path = "{folder}/logging.yml"\n',
-    ".env": "PREFECT_LOGGING_CONFIG_PATH={folder}/logging.yml\n",
-    "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "{folder}/logging.yml"\n',
-}
 LOGGING = """\
 version: 1
-handlers: {{planted: {{"()": os.system, command: "echo {name} >> {ran}"}}}}
+handlers: {{planted: {{"()": os.system, command: "echo planted >> {ran}"}}}}
 """
-
-
-@pytest.fixture
-def prepared(tmp_path) -> Path:
-    """A folder with settings of Prefect's that call a program."""
-    place = tmp_path / "prepared"
-    place.mkdir()
-    for name, text in PREFECT_FILES.items():
-        (place / name).write_text(text.format(folder=place))
-    (place / "logging.yml").write_text(LOGGING.format(name="planted", ran=tmp_path / "ran"))
-    return place
 
 
 @pytest.mark.long
 @needs_second_user
-def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prepared):
+def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path):
     project = Project(tmp_path / "project").fill(300)
-    os.chown(prepared, NOBODY, NOBODY)
-    ended = run(project, prepared, "index-all", "--workers", "1", "--shard-documents", "100")
+    place = tmp_path / "prepared"
+    place.mkdir()
+    (place / "prefect.toml").write_text(f'[logging]\nconfig_path = "{place}/logging.yml"\n')
+    (place / "logging.yml").write_text(LOGGING.format(ran=tmp_path / "ran"))
+    os.chown(place, NOBODY, NOBODY)
+    ended = run(project, place, "index-all", "--workers", "1", "--shard-documents", "100")
     assert (ended.returncode, (tmp_path / "ran").exists()) == (0, False), ended.stderr
-    os.chown(prepared, 0, 0)
+    os.chown(place, 0, 0)
     project.fill(300, first=301)
-    run(project, prepared, "index-all", "--shard-documents", "100")
+    run(project, place, "index-all", "--shard-documents", "100")
     assert (tmp_path / "ran").exists(), "otherwise this tests nothing"
 
 

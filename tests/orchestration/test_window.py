@@ -15,17 +15,23 @@ from rag_index.errors import EmbedderUnavailable, ProcessDied
 from rag_index.orchestration.window import Window
 
 
+class DaskFuture(Future):
+    """A future as Dask's: it is released once its result was taken."""
+
+    def release(self) -> None: ...
+
+
 class Cluster:
     """Takes items, is done with them when told to, and counts what the window says meanwhile."""
 
     def __init__(self) -> None:
-        self.futures: dict[int, Future] = {}
+        self.futures: dict[int, DaskFuture] = {}
         self.counts: list[int] = []
         self.ends_alone = None
         """What is done with an item as soon as it is submitted, if anything."""
 
     def submit(self, item: int) -> SimpleNamespace:
-        self.futures[item] = Future()
+        self.futures[item] = DaskFuture()
         if self.ends_alone:
             self.ends_alone(item)
         return SimpleNamespace(wrapped_future=self.futures[item])

@@ -6,26 +6,7 @@ import pytest
 
 from rag_index.documents.batches import ShardStats
 from rag_index.reports.metrics import RunMetrics, Stopwatch
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_an_inner_stage_is_not_counted_twice():
-    clock = Clock()
-    watch = Stopwatch(clock)
-    clock.now = 5
-    with watch.stage("diff"):
-        clock.now = 7
-        with watch.stage("fetch"):
-            clock.now = 10
-        clock.now = 11
-    clock.now = 100
-    assert watch.seconds == {"diff": 3, "fetch": 3}
+from tests.test_outages import Clock
 
 
 def test_metrics_add_up_over_shards_and_workers():
@@ -40,19 +21,21 @@ def test_metrics_add_up_over_shards_and_workers():
     assert metrics.utilisation == pytest.approx(12 / 16)
 
 
-def test_the_stages_add_up_to_the_whole_run():
-    clock = Clock()
+def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twice():
+    clock = Clock(now=0)
     watch = Stopwatch(clock)
     clock.now = 3
-    with watch.stage("fetch"):
-        clock.now = 5
+    with watch.stage("diff"):
+        clock.now = 4
+        with watch.stage("fetch"):
+            clock.now = 6
+        clock.now = 7
     watch.count_rest("start")
-    clock.now = 6
+    clock.now = 8
     with watch.stage("wait"):
-        clock.now = 16
-    clock.now = 20
-    metrics = RunMetrics(workers=2, first_shard_after=6.0, shards=1, worker_seconds=18.0)
-    metrics.end(20.0, watch)
-    assert metrics.stages == {"start": 3, "fetch": 2, "wait": 10, "other": 5}
-    assert list(metrics.stages) == ["start", "fetch", "wait", "other"]
+        clock.now = 18
+    clock.now = 22
+    metrics = RunMetrics(workers=2, first_shard_after=8.0, shards=1, worker_seconds=18.0)
+    metrics.end(22.0, watch)
+    assert list(metrics.stages.items()) == [("start", 3), ("fetch", 2), ("diff", 2), ("wait", 10), ("other", 5)]
     assert metrics.idle_seconds == pytest.approx(2 * 14 - 18)

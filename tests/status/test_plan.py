@@ -36,38 +36,15 @@ def change_settings(project: Project, old: str, new: str) -> None:
     project.write_settings(project.config.read_text().replace(old, new))
 
 
-def test_a_changed_fingerprint_is_an_error_as_in_a_run(project):
+def test_what_ends_a_run_before_it_begins_is_an_error(project):
     project.run()
     change_settings(project, "chunk_chars = 200", "chunk_chars = 300")
     (plan,) = project.json("plan", code=1)["indexes"]
-    run = project.run()
-    assert plan["error"] == run.indexes[0].message
-    assert "was chunked as" in plan["error"]
+    assert plan["error"] == project.run().indexes[0].message
     assert counts(plan) == {}
     ended = project.cli("plan")
-    assert ended.returncode == 1
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("rag-index: notes: a run would fail: test_notes__1 was chunked as")
-    assert ended.stdout == ""
-
-
-def test_another_model_is_an_error_and_other_indexes_are_planned_all_the_same(project):
-    with FakeOllama() as server, FakeOllama(model="another", digest="d" * 64) as other:
-        extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
-        change_settings(project, "[[indexes]]", f"{extra}[[indexes]]")
-        project.run()
-        project.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, body TEXT)")
-        project.execute("INSERT INTO other VALUES (1, 'a text')")
-        more = '[[indexes]]\nname = "others"\ntable = "other"\nkey = "id"\ntext = "body"\n'
-        project.write_settings(project.config.read_text() + more)
-        change_settings(project, server.model, other.model)
-        change_settings(project, server.url, other.url)
-        notes, others = project.json("plan", code=1)["indexes"]
-    assert "holds vectors of" in notes["error"]
-    assert counts(others) == {"documents": 1, "new": 1}
-
-
-def test_a_lost_store_is_an_error_as_in_a_run(project):
-    project.run()
     (project.folder / ".rag-index" / "qdrant" / "catalog.json").unlink()
     (plan,) = project.json("plan", code=1)["indexes"]
     assert "the store has none live" in plan["error"]
@@ -78,23 +55,19 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
         project = Project(tmp_path / "project", extra=extra).fill(1)
         server.stop_listening()
-        (plan,) = project.json("plan")["indexes"]
         said = project.cli("plan").stdout
         server.listen()
-        project.execute("UPDATE note SET body = ?", "a long text " * 1000)  # enough to measure a rate by
         project.index(serial=True)
         project.fill(3, first=2)
         server.stop_listening()
         (later,) = project.json("plan")["indexes"]
-    assert counts(plan) == {"documents": 1, "new": 1}
-    assert plan["message"].startswith(f"the embedder does not answer: {server.url}")
-    assert "1 chunk of " in said
+    assert "notes: 1 chunk of " in said
     assert "in about 1 request;" in said
+    assert f"notes: the embedder does not answer: {server.url}" in said
     assert counts(later) == {"documents": 4, "new": 3, "unchanged": 1}
     assert later["message"].startswith(
         "the embedder does not answer, so it was not compared with the one that made the index: "
     )
-    assert later["cost"]["seconds"] is not None
 
 
 def test_a_plan_says_whom_it_waits_for(tmp_path):
@@ -129,7 +102,7 @@ def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
     assert counts(plan) == {"documents": 6, "unchanged": 3, "failed": 1, "skipped": 2}
     assert "failed  skipped\n" in project.cli("plan").stdout
     sentence = project.json("config", "--explain")["machine"][-1]["sentence"]
-    assert sentence.startswith("6 in the source, 3 indexed, 2 skipped, 1 failed, only changes to do; ")
+    assert sentence.startswith("6 in the source, 3 indexed; ")
 
 
 def test_a_document_that_failed_too_often_is_no_work(project):
@@ -145,13 +118,6 @@ def test_a_document_that_failed_too_often_is_no_work(project):
     assert counts(plan) == {"documents": 3, "unchanged": 2, "failed": 1}
 
 
-def test_documents_without_text_are_no_work(project):
-    project.execute("UPDATE note SET title = NULL, body = ' ' WHERE id <= 5")
-    project.run()
-    sentence = project.json("config", "--explain")["machine"][-1]["sentence"]
-    assert "60 in the source, 55 indexed, 5 empty, only changes to do; " in sentence
-
-
 def test_deletions_that_a_run_would_hold_back_are_said(project):
     project.fill(340, first=61)
     project.run()
@@ -163,24 +129,19 @@ def test_deletions_that_a_run_would_hold_back_are_said(project):
     assert plan["message"] in project.cli("plan").stdout
 
 
-def test_the_cost_of_a_first_run_is_its_chunks_and_no_time(project):
+def test_the_cost_is_of_what_is_new_or_changed_at_the_rate_of_the_last_run(project):
+    project.fill(200, first=61)  # enough to measure a rate by, however slow the machine is
     (plan,) = project.json("plan")["indexes"]
     said = project.cli("plan").stdout.splitlines()[-1]
     project.run()
-    status = project.json("status")["indexes"][0]
     cost = plan["cost"]
     with project.source() as db:
         (characters,) = db.execute("SELECT sum(length(title || char(10) || body)) FROM note").fetchone()
-    assert cost["chunks"] == status["points"]
-    assert not cost["chunks_estimated"]
-    assert abs(cost["characters"] - characters) <= 60, "title and body are joined"
+    assert (cost["chunks"], cost["chunks_estimated"]) == (project.json("status")["indexes"][0]["points"], False)
+    assert abs(cost["characters"] - characters) <= 260, "title and body are joined"
     assert (cost["requests"], cost["context_requests"], cost["chars_per_second"], cost["seconds"]) == (None,) * 4
     assert said.startswith(f"notes: {cost['chunks']:,} chunks of {cost['characters']:,} characters to embed; ")
     assert said.endswith("how long that takes is unknown until a run has measured it")
-
-
-def test_the_cost_of_a_change_is_at_the_rate_of_the_last_run(project):
-    project.fill(200, first=61).run()  # enough to measure a rate by, however slow the machine is
     assert project.json("plan")["indexes"][0]["cost"] is None
     project.execute("UPDATE note SET body = 'another text' WHERE id <= 3")
     (plan,) = project.json("plan", RAG_INDEX_PARALLEL__SERIAL="true")["indexes"]

@@ -29,13 +29,8 @@ def ledger(project):
         yield opened
 
 
-def test_an_index_that_was_never_watched_says_nothing(project, ledger):
-    assert status(project.settings).indexes[0].watch is None
-    write_metrics(project.settings)
-    assert "watches" not in json.loads((project.folder / "metrics.json").read_text())
-
-
 def test_what_waits_and_since_when_is_said(project, ledger):
+    assert status(project.settings).indexes[0].watch is None
     now = ledger.clock()
     ledger.begin_watch(ALIAS)
     ledger.update_watch(ALIAS, state="backing off", message="it is down", applied_at=now - 500, caught_up_at=now - 400)
@@ -56,9 +51,12 @@ def test_what_waits_and_since_when_is_said(project, ledger):
     assert 400 <= found["seconds_behind"] < 600
 
 
-def test_prometheus_reads_it(project, ledger):
+@pytest.mark.parametrize(("blind", "metric"), [("", "2.0"), ("polling sees no deletions", "0.0")])
+def test_prometheus_reads_it_and_what_the_watch_missed_unless_it_cannot_see_it(project, ledger, blind, metric):
     project.write_settings(project.config.read_text().replace("metrics.json", "metrics.prom"))
-    ledger.begin_watch(ALIAS)
+    ledger.begin_watch(ALIAS, blind=blind)
+    ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "deleted"), ("3", "new")])
+    ledger.record_missed(ALIAS, ["1", "2"])
     ledger.put_changes([(ALIAS, "1", ledger.clock())])
     ledger.update_watch(ALIAS, applied_at=1000.0)
     with IndexLease(ledger, lease_name("test"), "watch"):
@@ -67,15 +65,5 @@ def test_prometheus_reads_it(project, ledger):
     assert 'rag_index_watch_state{index="notes",state="running"} 1.0' in text
     assert 'rag_index_watch_changes_waiting{index="notes"} 1.0' in text
     assert 'rag_index_watch_last_applied_timestamp_seconds{index="notes"} 1000.0' in text
-
-
-@pytest.mark.parametrize(("blind", "metric"), [("", "2.0"), ("polling sees no deletions", "0.0")])
-def test_what_the_watch_missed_is_a_metric_unless_it_cannot_see_it(project, ledger, blind, metric):
-    project.write_settings(project.config.read_text().replace("metrics.json", "metrics.prom"))
-    ledger.begin_watch(ALIAS, blind=blind)
-    ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "deleted"), ("3", "new")])
-    ledger.record_missed(ALIAS, ["1", "2"])
-    write_metrics(project.settings)
-    text = (project.folder / "metrics.prom").read_text()
     assert f'rag_index_watch_documents_missed{{index="notes"}} {metric}' in text
     assert status(project.settings).indexes[0].watch["missed"]["documents"] == 2

@@ -56,11 +56,8 @@ def test_a_column_of_the_text_is_left_out_of_a_temporary_index_and_nothing_real_
 
 
 def test_a_column_beside_the_text_is_asked_of_the_live_index(project):
-    project.write_settings(
-        BODY_ALONE.format(extra="").replace(
-            'payload = ["author"', 'required_filter = { author = "author 1" }\npayload = ["author"'
-        )
-    )
+    filtered = 'required_filter = { author = "author 1" }\npayload = ["author"'
+    project.write_settings(BODY_ALONE.format(extra="").replace('payload = ["author"', filtered))
     run_plain(project)
     project.execute("UPDATE note SET title = substr(body, 1, 90)")
     items = read(project)

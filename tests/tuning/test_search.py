@@ -25,7 +25,7 @@ class Machine:
 
     def search(self, space, budget=120.0):
         search = Search(self.probe, budget=budget, clock=lambda: self.now)
-        always = [space.candidate(workers=1, batch_texts=64, requests_in_flight=2, num_thread=None), space.serial()]
+        always = [space.candidate(1, 64, requests_in_flight=2), space.serial()]
         search.run(space.grid(), always)
         return search
 
@@ -83,24 +83,13 @@ def test_workers_of_the_local_embedder():
     assert flat.knee.candidate.workers == 3
 
 
-@pytest.mark.parametrize("budget", [5, 20, 120, 600])
+@pytest.mark.parametrize("budget", [5, 120])
 def test_the_search_stays_within_its_budget(budget):
     machine = Machine(several_servers, noise=0.05)
     search = machine.search(Space(**OLLAMA, max_workers=8, max_hosts=8), budget=budget)
     assert machine.now < budget * 1.2 + 6
     assert search.knee.rate > 0
-    assert search.knee.finals
-
-
-def test_the_last_part_measures_forwards_and_backwards():
-    machine = Machine(one_server)
-    search = machine.search(Space(**OLLAMA, max_workers=2, max_hosts=1))
-    finalists = [one for one in search.trials.values() if one.finals]
-    assert len(finalists) >= 3
-    assert min(len(one.finals) for one in finalists) >= 2
-    last = [candidate for candidate, _ in machine.probes[-sum(len(one.finals) for one in finalists) :]]
-    first, second = last[: len(finalists)], last[len(finalists) : 2 * len(finalists)]
-    assert second == first[::-1]
+    assert len(search.knee.rates) > 1
 
 
 def test_a_candidate_that_does_not_work_is_never_the_knee():
@@ -128,7 +117,7 @@ def test_cost_compares_servers_then_processes_requests_threads_and_characters():
 def test_all_candidates_of_a_space_are_within_bounds(kind):
     """Servers of any kind have all levers but the threads of Ollama."""
     space = Space(kind=kind, processors=4, max_workers=3, max_hosts=2, mean_chars=50.0)
-    grid = [*space.first(), *space.grid()]
+    grid = [space.serial(), *space.grid()]
     on_servers = kind in ("ollama", "openai")
     assert {one.workers for one in grid} <= {1, 2, 3}
     assert {one.batch_chars % 1000 for one in grid} == {0}

@@ -56,10 +56,12 @@ def test_a_key_is_removed_and_a_table_is_added(file):
     assert file.read_text().endswith('text = "body"\n\n[parallel]\nworkers = 3\n')
 
 
-def test_a_file_that_would_not_load_is_not_written(file):
-    with pytest.raises(SettingsError, match="batch_texts"):
+@pytest.mark.parametrize(("text", "message"), [(TEXT, "batch_texts"), ("[source\n", "is not TOML")])
+def test_a_file_that_would_not_load_is_not_written(file, text, message):
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=message):
         write_keys(file, {("embedder", "batch_texts"): -1})
-    assert file.read_text() == TEXT
+    assert file.read_text() == text
     assert [path.name for path in file.parent.iterdir()] == ["rag-index.toml"]
 
 
@@ -69,9 +71,3 @@ def test_a_symbolic_link_stays_one(file, tmp_path):
     write_keys(link, {("embedder", "batch_texts"): 16})
     assert link.is_symlink()
     assert load_settings(file).embedder.batch_texts == 16
-
-
-def test_a_file_that_is_not_toml_is_an_error(file):
-    file.write_text("[source\n")
-    with pytest.raises(SettingsError, match="is not TOML"):
-        write_keys(file, {("embedder", "batch_texts"): 16})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 import sys
 from contextlib import ExitStack
 
@@ -16,7 +17,8 @@ from rag_index.tuning.probe import Candidate, Probes
 from rag_index.tuning.tune import local_servers, model_folder, sample_texts, tune
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
-from tests.project import Project
+from tests.project import PROGRAM, Project, run_here
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
 
@@ -41,14 +43,12 @@ def measure(settings, *candidates, seconds=0.4) -> list[float]:
 
 def test_probes_measure_the_rates_of_servers(tmp_path, fakes):
     settings = project_with(tmp_path / "p", fakes(2, seconds_per_text=0.02)).settings
-    one = Candidate(batch_texts=8, batch_chars=4000)
-    both = Candidate(hosts=2, workers=2, batch_texts=8, batch_chars=4000)
+    size = {"batch_texts": 8, "batch_chars": 4000}
     alone, shared, one_worker, more_requests = measure(
-        settings, one, both, Candidate(hosts=2, batch_texts=8, batch_chars=4000),
-        Candidate(requests_in_flight=4, batch_texts=8, batch_chars=4000),
+        settings, Candidate(**size), Candidate(hosts=2, workers=2, **size), Candidate(hosts=2, **size),
+        Candidate(requests_in_flight=4, **size),
     )  # fmt: skip
-    mean = sum(map(len, sample_texts(settings))) / len(sample_texts(settings))
-    assert alone / mean == pytest.approx(1 / 0.02, rel=0.25)
+    assert alone == pytest.approx(1 / 0.02, rel=0.25)
     assert shared > 1.5 * alone
     assert one_worker > 1.2 * alone
     assert more_requests == pytest.approx(alone, rel=0.3)
@@ -86,6 +86,19 @@ def test_the_knee_of_concurrent_servers_is_written_and_overriding_variables_are_
     assert named == {name for name, value in zip(environment, values, strict=True) if value != 1}, ended.stdout
     assert values[0] * values[1] * len(written.embedder.hosts) >= 2
     assert "# a guess" in project.config.read_text()
+
+
+def test_a_search_that_is_killed_leaves_no_process(tmp_path, fakes):
+    (server,) = fakes(seconds_per_text=0.02)
+    config = project_with(tmp_path / "p", [server]).config
+    with subprocess.Popen([*PROGRAM, "--config", config, "tune"], stdout=subprocess.DEVNULL) as search:
+        try:
+            eventually(lambda: len(server.embeds()) > 20, "texts are embedded")
+            probing = psutil.Process(search.pid).children(recursive=True)
+        finally:
+            search.kill()
+    _, alive = psutil.wait_procs(probing, timeout=60)
+    assert (len(probing) > 1, alive) == (True, [])
 
 
 def test_servers_that_are_not_worth_it_are_not_written(tmp_path, fakes):
@@ -160,19 +173,14 @@ def test_local_servers_are_worth_running_if_they_work_independently(tmp_path, fa
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(path) in (p.info["cmdline"] or [])]
 
 
-def test_local_servers_need_a_program_and_models(tmp_path, fakes, monkeypatch):
-    project = project_with(tmp_path / "p", fakes())
-    ended = project.cli("tune", "--local-servers", PATH="/nowhere")
-    assert ended.returncode == 2
-    assert "not on the PATH" in ended.stderr
-    ended = Project(tmp_path / "local").cli("tune", "--local-servers")
-    assert ended.returncode == 2
-    assert "kind 'ollama'" in ended.stderr
+def test_local_servers_need_a_program_models_and_servers_that_start(tmp_path, fakes):
+    config = project_with(tmp_path / "p", fakes()).config
+    assert "kind 'ollama'" in run_here(Project(tmp_path / "local").config, "tune", "--local-servers", code=2)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")
+        assert "not on the PATH" in run_here(config, "tune", "--local-servers", code=2)[1]
     with pytest.raises(SettingsError, match="OLLAMA_MODELS"):
         model_folder({"OLLAMA_MODELS": str(tmp_path)})
-
-
-def test_a_server_that_does_not_start_is_an_error(tmp_path):
     (tmp_path / "manifests").mkdir()
     with (
         pytest.raises(EmbedderUnavailable, match="ended with 1"),

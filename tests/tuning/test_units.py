@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import yaml
-
-from rag_index.settings import EmbedderSettings
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 UNIT = (DEPLOYMENTS / "ollama@.service").read_text()
@@ -28,13 +25,3 @@ def test_the_compose_file_gives_each_server_a_port_and_all_servers_one_volume():
     assert [one["ports"] for one in servers] == [[f"127.0.0.1:{11434 + n}:11434"] for n in range(len(servers))]
     assert {tuple(one["volumes"]) for one in servers} == {("models:/root/.ollama",)}
     assert set(compose["volumes"]) == {"models"}
-
-
-@pytest.mark.parametrize("text", [UNIT, (DEPLOYMENTS / "ollama.compose.yaml").read_text()])
-def test_the_settings_in_comments_are_valid(text):
-    import tomllib
-
-    lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith(("#     hosts", "#     num_thread"))]
-    settings = EmbedderSettings(kind="ollama", model="nomic-embed-text", **tomllib.loads("\n".join(lines)))
-    assert len(settings.hosts) == 2
-    assert settings.num_thread == 1

@@ -1,0 +1,395 @@
+"""What a person sees of a run in Prefect: its artifacts, and the state in which it ends.
+
+An index has artifacts under keys of its own, so that its history is together:
+
+<project>-<index>-progress   done of total, failures, time left and rate; updated while the run lasts
+<project>-<index>-failed     a table of failed documents: why, how often they were tried, the command to retry
+<project>-<index>-report     the run's numbers, and what to do about them
+<project>-<index>-gate       a table of the golden queries that a rebuilt collection answers worse
+<project>-all-progress       how much of all indexes is done, and of the current one; at the end the run's message
+<project>-all-outcome        a table with one row for each index
+<project>-all-failed         a table of the failed documents of all indexes
+<project>-doctor             a table of findings
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from contextlib import ExitStack, closing, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
+
+import httpx
+from prefect import get_client, runtime
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.context import FlowRunContext
+from prefect.exceptions import CancelledRun, FailedRun, PrefectException, UnfinishedRun
+from prefect.logging import get_logger, get_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+from rag_index.doctor.findings import Diagnosis
+from rag_index.documents.keys import document_id
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.orchestration.api_server import impatient, is_deployed, wait_for_api
+from rag_index.reports.displays import open_display
+from rag_index.reports.metrics import report_lines
+from rag_index.reports.outcome import IndexOutcome, RunReport, count_of
+from rag_index.status.metrics_file import try_to_write_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prefect.client.schemas.objects import State
+
+    from rag_index.errors import IndexLocked
+    from rag_index.indexing.run import IndexRun
+    from rag_index.reports.progress import Progress
+    from rag_index.settings import Settings
+    from rag_index.tuning.benchmark import BenchmarkReport
+
+logger = get_logger("rag_index.artifacts")
+
+Row: TypeAlias = dict[str, Any]
+
+UPDATE_SECONDS = 2.0
+MAX_FAILED = 500
+"""Rows of the table of failed documents; `rag-index failed` has no limit."""
+MAX_REASON = 300
+MAX_WORSE = 500
+"""Rows of the table of a gate; `rag-index report --json` has no limit."""
+
+
+class ArtifactDisplay:
+    """A display that updates a progress artifact, of the flow run that creates it, every two seconds at most."""
+
+    def __init__(self, *key: str) -> None:
+        self._key = _key(*key, "progress")
+        self._id: UUID | None = None
+        self._next = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Update the artifact."""
+        self.update(progress.percent(), progress.card())
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """Update the artifact for the last time, to 100% if all is done."""
+        said = sentence.removeprefix(f"{progress.index}: ")  # the artifact has the name of the index already
+        self.update(progress.percent(), said, force=True)
+
+    def update(self, percent: float, description: str, *, force: bool = False) -> None:
+        """Create the artifact the first time, then update it; without `force`, only if the last time is old enough."""
+        began = time.monotonic()
+        if began < self._next and not force:
+            return
+        if self._id is None:
+            self._id = _send(create_progress_artifact, percent, key=self._key, description=description)
+        else:
+            _send(update_progress_artifact, self._id, percent, description=description)
+        ended = time.monotonic()
+        # A slow server costs a tenth of the time, no more.
+        self._next = ended + max(UPDATE_SECONDS, 10 * (ended - began))
+
+
+def failed_rows(ledger: Ledger, collection_id: int, index: str) -> list[Row]:
+    """Return a row for each document of an index that is listed as failed."""
+    return [
+        {
+            "document": document_id(failure.key),
+            "kind": failure.kind,
+            "reason": " ".join(failure.reason.split())[:MAX_REASON],
+            "tries": failure.tries,
+            "retry": f"rag-index retry-failed {index}",
+            "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
+        }
+        for failure in ledger.failures(collection_id).values()
+        if failure.kind != "skipped"
+    ]
+
+
+def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
+    of, command = (f" of {index}", f"rag-index failed {index}") if index else ("", "rag-index failed")
+    said = f"{count_of(len(rows), 'document')}{of} could not be indexed, or lack something"
+    if not rows:
+        said = f"No document{of} is listed as failed" if index else "No document failed"
+    if len(rows) > MAX_FAILED:
+        said += f"; the first {MAX_FAILED}, `{command}` lists all"
+    _table(said, rows[:MAX_FAILED], project, index or "all", "failed")
+
+
+def _run_report(run: IndexRun) -> None:
+    outcome, name = run.outcome, run.index.name
+    lines = [f"# {name}: {outcome.state}", "", f"**{outcome.sentence()}**", ""]
+    if run.scan is not None:
+        collection = run.scan.collection
+        lines += [f"Collection `{collection.name}`, alias `{run.alias}`; vectors of {collection.embedder}.", ""]
+    advice = f"For speed: {outcome.advice}"
+    report = outcome.to_json() | {"message": "", "metrics": run.metrics.to_json(), "advice": advice}
+    lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(report))]
+    if outcome.failed or outcome.state == "failed":
+        lines += ["", "## What to do", ""]
+    if outcome.failed:
+        tried = f"each run tries them again, five times at most, `rag-index retry-failed {name}` at once"
+        lines.append(f"- `rag-index failed {name}` lists the failed documents; {tried}")
+    if outcome.state == "failed":
+        rest = f"`rag-index index {name}` continues from there"
+        lines.append(f"- What was committed is kept: correct the cause, then {rest}")
+    key = _key(run.settings.project, name, "report")
+    _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
+
+
+def _table(said: str, rows: list[Row], *key: str) -> None:
+    _send(create_table_artifact, rows, key=_key(*key), description=said)
+
+
+def _key(*parts: str) -> str:
+    """Return a key of lower-case letters, digits and dashes, which is what Prefect allows."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Return what the call returns, or None if the server refuses: an artifact never ends the run that it shows."""
+    try:
+        with impatient():
+            return call(*arguments, **named)
+    except (httpx.HTTPError, PrefectException, OSError) as error:
+        logger.warning("an artifact could not be sent to the Prefect server: %s", error)
+        return None
+
+
+@contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """Let one deployed run of the project at a time index everything. Raises IndexLocked in others.
+
+    The ledger decides, not a limit of the deployment: Prefect 3.8.8 keeps its slots in the server's memory, and kills a
+    run that finds its slot gone, minutes after a restart of the server.
+    """
+    with ExitStack() as stack:
+        if is_deployed():
+            ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
+            name = f"{settings.project} index-all"  # of no alias, because of the space
+            stack.enter_context(IndexLease(ledger, name, str(runtime.flow_run.id)))
+        yield
+
+
+class WholeRun(ArtifactDisplay):
+    """A display of progress over several indexes, one after another, that also collects their failed documents."""
+
+    def __init__(self, project: str, indexes: int) -> None:
+        super().__init__(project, "all")
+        self._project, self._indexes = project, indexes
+        self._done = 0
+        self._failed: list[Row] = []
+        self.update(0.0, f"0 of {indexes} indexes")  # it belongs to the flow run over all of them
+
+    def show(self, progress: Progress) -> None:
+        """Display how far the current index is."""
+        number = f"{self._done + 1} of {self._indexes}, " if self._indexes > 1 else ""
+        self.update(self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}")
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """Take note that an index is done."""
+        self._done += 1
+        self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
+
+    def add_failed(self, index: str, rows: list[Row]) -> None:
+        """Take note of failed documents of an index."""
+        self._failed += [{"index": index, **row} for row in rows]
+
+    def end(self, report: RunReport) -> None:
+        """Display how the run ended, once Prefect's server answers."""
+        wait_for_api()
+        rows = []
+        for outcome in report.indexes:
+            row = {"message": "", **outcome.to_json()}
+            row.pop("gate", None)
+            first = {name: row.pop(name) for name in ("index", "state", "failed", "message")}
+            rows.append(first | row)  # the page takes its columns from the first row
+        _table(report.sentence(), rows, self._project, "all", "outcome")
+        _failed_table(self._failed, project=self._project)
+        self.update(self._percent(0.0), report.sentence(), force=True)
+
+    def _percent(self, of_current: float) -> float:
+        return min(100.0, (100.0 * self._done + of_current) / max(1, self._indexes))
+
+
+_CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
+
+
+@contextmanager
+def whole_run(project: str, indexes: int) -> Iterator[WholeRun]:
+    """Give the runs of single indexes within the block a display of the whole."""
+    whole = WholeRun(project, indexes)
+    token = _CURRENT.set(whole)
+    try:
+        yield whole
+    finally:
+        _CURRENT.reset(token)
+
+
+# How a flow ends
+
+SUBFLOW_TRIES = 3
+
+
+def _repeats_no_state(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun | UnfinishedRun))
+
+
+def end_with_state() -> None:
+    """Let the log of this process end with the sentence of the run's state: call it as the flow returns that state.
+
+    For a state other than Completed the engine would go on to log an "unexpected exception" with a stack of 45 lines,
+    all of it Prefect's own. There is nobody to catch that exception in a process that a worker has started.
+    """
+    logging.getLogger("prefect.flow_runs").addFilter(_repeats_no_state)  # the same function is added once
+
+
+def flow_run_id() -> str:
+    """Return the id of the flow run that this is called in."""
+    return str(runtime.flow_run.id or uuid.uuid4())
+
+
+def run_name() -> str:
+    """Return the name of a flow run over several indexes: "index all", or with the names that were given."""
+    flow = str(runtime.flow_run.flow_name).removesuffix("-all")
+    names = (runtime.flow_run.parameters or {}).get("indexes")
+    return f"{flow} {', '.join(names) if names else 'all'}"
+
+
+class RunEnd:
+    """A run that is shown and reported in Prefect: its progress at once, its end when it has closed all it held open.
+
+    So no index waits for Prefect's server.
+    """
+
+    def __init__(self, run: IndexRun) -> None:
+        self._run = run
+        self._failed: list[Row] = []
+        self._whole = _CURRENT.get()
+        run.logger = get_run_logger()
+        run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
+        if self._whole is not None:
+            run.progress.displays.append(self._whole)
+
+    def note(self) -> None:
+        """Take note of what the open ledger says of failed documents, and write the metrics file."""
+        if (scan := self._run.scan) is not None:
+            self._failed = failed_rows(self._run.ledger, scan.collection.id, self._run.index.name)
+        try_to_write_metrics(self._run.settings)
+
+    def state(self) -> State[RunReport]:
+        """Report the end, on the terminal and as artifacts, and return the final state of the flow."""
+        run, outcome = self._run, self._run.outcome
+        wait_for_api()
+        run.progress.finish(outcome.sentence())
+        project, name, verdict = run.settings.project, run.index.name, outcome.gate
+        if run.scan is not None:
+            _failed_table(self._failed, project=project, index=name)
+        if self._whole is not None:
+            self._whole.add_failed(name, self._failed)
+        _run_report(run)
+        if verdict is not None:
+            rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE]]
+            passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
+            _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
+        return report_state(RunReport([outcome], outcome.seconds))
+
+
+def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
+    """Run a flow in this one, and return its final state.
+
+    If Prefect's server goes away just as it begins or ends, a deployed run does it again when the server is back: what
+    is committed is not done again.
+    """
+    tries_left = SUBFLOW_TRIES if is_deployed() else 1
+    while True:
+        wait_for_api()
+        try:
+            return flow(*arguments, return_state=True)
+        except httpx.TransportError as error:
+            tries_left -= 1
+            if not tries_left:
+                raise
+            get_run_logger().warning("Prefect's server went away (%s); the index is run again", error)
+
+
+def outcome_of(state: State[Any], index: str) -> IndexOutcome:
+    """Return the outcome that a subflow's state carries; if it crashed, what its state says."""
+    data = getattr(state.data, "result", state.data)
+    if isinstance(data, RunReport) and data.indexes:
+        return data.indexes[0]
+    return IndexOutcome(index, state="failed", message=(state.message or state.name or "").strip().splitlines()[0])
+
+
+def report_state(report: RunReport) -> State[RunReport]:
+    """Return the final state of a flow. A partial run is Failed, so that it is seen in the morning."""
+    message = report.sentence()
+    if report.state == "completed":
+        return Completed(message=message, data=report)
+    if report.state == "partial":
+        return _failed(f"partially indexed: {message}", report, tag="partial")
+    return _failed(message, report)
+
+
+def superfluous_state(error: IndexLocked) -> State[Any]:
+    """Return the final state of a run that found another at its work: a night that was missed, or a run by hand."""
+    if is_deployed():
+        end_with_state()
+    return Cancelled(message=f"another run of all indexes is under way ({error})")
+
+
+def _failed(message: str, report: Any, *, tag: str | None = None) -> State[Any]:
+    """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs.
+
+    The state keeps Prefect's own name: the page of a deployment lists no run whose state has another one.
+    """
+    if tag:
+        _send(_tag_run, tag)
+    context = FlowRunContext.get()
+    if not is_deployed() or (context and context.flow_run and context.flow_run.parent_task_run_id):
+        return Failed(message=message, data=report)
+    end_with_state()
+    return Failed(message=message)  # the engine of a deployment would take data for an exception
+
+
+def _tag_run(tag: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(runtime.flow_run.id), tags=sorted({*runtime.flow_run.tags, tag}))
+
+
+def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
+    """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
+    whole = Diagnosis([f for one in found for f in one.findings], [a for one in found for a in one.advice])
+    whole.kept = next((one.kept for one in found if one.kept), None)  # it is the project's, and the same in all
+    kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in whole.findings})
+    remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
+    said = remedy if kinds else "Source, ledger and store agree"
+    wait_for_api()
+    rows = [*whole.to_json()["findings"], *({"kind": "advice", **one} for one in whole.to_json()["advice"])]
+    columns = ("index", "kind", "count", "message", "remedy")
+    _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
+    return _failed(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)
+
+
+def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
+    """Return the final state of a benchmark. Ways that do not make the same points make it Failed."""
+    wait_for_api()
+    rows = []
+    for one in report.measured:
+        row = one.to_json()
+        stages, memory = row.pop("stages"), row.pop("memory_mb")
+        rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()} | {"memory MB": str(memory)})
+    _table(report.sentence(), rows, project, report.index, "benchmark")
+    if not report.in_parity:
+        return _failed(report.sentence(), report, tag="disagrees")
+    return Completed(message=report.sentence(), data=report)
