@@ -35,7 +35,7 @@ class DocumentChange:
 class LookUp:
     """A row that documents show changed. These have, or had, a value in a column, and are still to be looked up.
 
-    That is done under the lease of the index (`indexing.look_ups`). While a run writes documents that it read before
+    That is done under the lease of the index (`indexing.changed`). While a run writes documents that it read before
     the change, neither the source nor the store need to know that these show the row.
     """
 
@@ -59,21 +59,14 @@ class Received:
     """What `acknowledge` needs."""
     more: bool = False
     """Whether the feed has more to give right now."""
-    overflow: Sequence[str] = field(default=())
+    overflow: Sequence[str] = ()
     """Indexes whose changes the feed cannot name, such as after a lost slot. They need a full scan, which also
     reads the rows that `changed_since` would leave unread."""
-    look_ups: Sequence[LookUp] = field(default=())
+    look_ups: Sequence[LookUp] = ()
     """In any order; a value may occur several times."""
-    behind: Sequence[str] = field(default=())
-    """Indexes that may still be missing a change committed before this call, because the feed has not looked yet or
-    cannot see it."""
     through: Mapping[str, Position] = field(default_factory=dict)
-    """Up to where this and what was given before has every change, for indexes of which that is known."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing changed."""
-        return not (self.changes or self.look_ups or self.overflow)
+    """Up to where this and what was given before has every change, for indexes of which that is known. An index that
+    the feed did not look at in this call is not among them, or has its earlier position."""
 
 
 class ChangeFeed(Protocol):

@@ -8,7 +8,7 @@ before its first change, and again after it was altered. Values come as text, in
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from rag_index.errors import SourceError
 
@@ -17,60 +17,54 @@ EPOCH_2000 = 946_684_800
 UNCHANGED = b"\0unchanged"
 """The value of a column that is stored apart (TOAST) and was not changed. No text contains a NUL."""
 
-Tuple = tuple[bytes | None, ...]
+Values = tuple[bytes | None, ...]
 """The values of a row as text; None is NULL."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """The start of a committed transaction: its id without the epoch, and the time of its commit since 1970."""
 
     xid: int
     committed_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """The end of a transaction; `end` is the position in the log right after it."""
 
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(NamedTuple):
     """A table, as it was when the changes that follow were made."""
 
     id: int
-    schema: str
-    name: str
-    columns: tuple[str, ...]
-    types: tuple[int, ...]
+    table: tuple[str, str]
+    """Its schema and name."""
+    columns: list[str]
+    types: list[int]
     """The type of each column, as an OID."""
-    identity: frozenset[str]
+    identity: set[str]
     """The columns that old rows have values of."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowEvent:
+class RowEvent(NamedTuple):
     """An insert (only `new`), an update or a delete (only `old`). An update has `old` if its identity changed.
 
     Columns outside the identity are NULL in `old`.
     """
 
     relation: int
-    old: Tuple | None
-    new: Tuple | None
+    old: Values | None
+    new: Values | None
 
 
-@dataclass(frozen=True, slots=True)
-class Truncate:
+class Truncate(NamedTuple):
     """TRUNCATE of tables."""
 
     relations: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What `pg_logical_emit_message` wrote, in a transaction or outside of any; `end` is where it ends in the log."""
 
     prefix: str
@@ -88,89 +82,84 @@ def decode(data: bytes) -> Event | None:
         SourceError: it is not a message of this protocol.
     """
     try:
-        return _decode(data)
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        return _decode(_Fields(data))
+    except (IndexError, struct.error, ValueError) as error:
         raise SourceError(f"the write-ahead log gives a message that cannot be read: {data[:40]!r}") from error
 
 
-def _decode(data: bytes) -> Event | None:
-    kind = data[:1]
-    if kind == b"I":
-        return RowEvent(_int4(data, 1), None, _tuple(data, 6)[0])
-    if kind == b"U":
-        return _update(data)
-    if kind == b"D":
-        return RowEvent(_int4(data, 1), _tuple(data, 6)[0], None)
+class _Fields:
+    """The fields of a message, which are read one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def read(self, form: str) -> Any:
+        """Return numbers in a form of `struct`; one alone as it is."""
+        values = struct.unpack_from(form, self._data, self._at)
+        self._at += struct.calcsize(form)
+        return values[0] if len(values) == 1 else values
+
+    def byte(self) -> bytes:
+        self._at += 1
+        return self._data[self._at - 1 : self._at]
+
+    def text(self) -> str:
+        """Return the text that ends with a NUL."""
+        start, self._at = self._at, self._data.index(b"\0", self._at) + 1
+        return self._data[start : self._at - 1].decode()
+
+    def values(self) -> Values:
+        """Return the values of a row. Each change has one or two, so nothing is called for each of them."""
+        values: list[bytes | None] = []
+        count, data, at = self.read(">H"), self._data, self._at
+        for _ in range(count):
+            kind = data[at]
+            at += 1
+            if kind == 0x74:  # t: a text
+                start = at + 4
+                at = start + int.from_bytes(data[at:start], "big")
+                values.append(data[start:at])
+            elif kind in (0x6E, 0x75):  # n: NULL; u: unchanged, and stored apart
+                values.append(None if kind == 0x6E else UNCHANGED)
+            else:
+                raise IndexError(kind)
+        self._at = at
+        return tuple(values)
+
+
+def _decode(fields: _Fields) -> Event | None:
+    kind = fields.byte()
+    if kind in (b"I", b"U", b"D"):
+        relation, old = fields.read(">I"), None
+        if (part := fields.byte()) in (b"K", b"O"):
+            old = fields.values()
+            part = fields.byte()
+        return RowEvent(relation, old, fields.values() if part == b"N" else None)
     if kind == b"B":
-        _, microseconds, xid = struct.unpack_from(">QqI", data, 1)
+        _, microseconds, xid = fields.read(">QqI")
         return Begin(xid, EPOCH_2000 + microseconds / 1e6)
     if kind == b"C":
-        return Commit(struct.unpack_from(">Q", data, 10)[0])
+        return Commit(fields.read(">BQQ")[2])
     if kind == b"R":
-        return _relation(data)
+        return _relation(fields)
     if kind == b"T":
-        return Truncate(struct.unpack_from(f">{_int4(data, 1)}I", data, 6))
+        count, _ = fields.read(">IB")
+        return Truncate(tuple(fields.read(">I") for _ in range(count)))
     if kind == b"M":
-        flags, start = struct.unpack_from(">BQ", data, 1)
-        return Message(_text(data, 10)[0], bool(flags & 1), start)
+        flags, end = fields.read(">BQ")
+        return Message(fields.text(), bool(flags & 1), end)
     if kind in (b"O", b"Y"):
         return None
     raise IndexError(kind)
 
 
-def _update(data: bytes) -> RowEvent:
-    old, start = None, 5
-    if data[5:6] in (b"K", b"O"):
-        old, start = _tuple(data, 6)
-    return RowEvent(_int4(data, 1), old, _tuple(data, start + 1)[0])
-
-
-def _tuple(data: bytes, start: int) -> tuple[Tuple, int]:
-    """Return the values that begin at `start`, and where they end."""
-    [count] = struct.unpack_from(">H", data, start)
-    values: list[bytes | None] = []
-    place = start + 2
+def _relation(fields: _Fields) -> Relation:
+    found = Relation(fields.read(">I"), (fields.text() or "pg_catalog", fields.text()), [], [], set())
+    _, count = fields.read(">BH")
     for _ in range(count):
-        kind = data[place]
-        place += 1
-        if kind == 0x74:  # t: a text
-            length = _int4(data, place)
-            place += 4
-            values.append(data[place : place + length])
-            place += length
-        elif kind == 0x6E:  # n: NULL
-            values.append(None)
-        elif kind == 0x75:  # u: unchanged, and stored apart
-            values.append(UNCHANGED)
-        else:
-            raise IndexError(kind)
-    return tuple(values), place
-
-
-def _relation(data: bytes) -> Relation:
-    schema, place = _text(data, 5)
-    name, place = _text(data, place)
-    [count] = struct.unpack_from(">H", data, place + 1)
-    place += 3
-    columns, types, identity = [], [], []
-    for _ in range(count):
-        flags = data[place]
-        column, place = _text(data, place + 1)
-        columns.append(column)
-        types.append(_int4(data, place))
-        place += 8
-        if flags & 1:
-            identity.append(column)
-    # an empty name stands for pg_catalog
-    schema = schema or "pg_catalog"
-    return Relation(_int4(data, 1), schema, name, tuple(columns), tuple(types), frozenset(identity))
-
-
-def _text(data: bytes, start: int) -> tuple[str, int]:
-    """Return the text that ends with a NUL, and where the next field begins."""
-    end = data.index(b"\0", start)
-    return data[start:end].decode(), end + 1
-
-
-def _int4(data: bytes, start: int) -> int:
-    return int.from_bytes(data[start : start + 4], "big")
+        in_identity = fields.read(">B") & 1
+        found.columns.append(name := fields.text())
+        found.types.append(fields.read(">Ii")[0])
+        if in_identity:
+            found.identity.add(name)
+    return found

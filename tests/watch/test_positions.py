@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 import pytest
 
 from rag_index.changes import Received
-from rag_index.changes.opening import JoinedFeed
 from rag_index.documents.positions import Position
 from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
@@ -88,12 +87,13 @@ def test_an_index_whose_changes_are_not_seen_claims_nothing_also_after_a_complet
     run_plain(project)
     feed = Claiming()
     feed.problems = {"notes": SettingsError("table note has no triggers")}
-    joined = JoinedFeed([(feed, ["notes"])])
-    with (
-        closing(Ledger(project.settings.ledger_url)) as ledger,
-        Collector(project.settings, ["notes"], joined, ledger, feed.problems),
-    ):
+    ended = threading.Event()
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        collector = Collector(project.settings, ledger, feed, ["notes"], arrived=threading.Event(), ended=ended)
+        collector.start()
         run_plain(project)
         asked = feed.asked
         eventually(lambda: feed.asked > asked + 3)
         assert ledger.reached()["test_notes"].how == "run"
+        ended.set()
+        collector.join()
