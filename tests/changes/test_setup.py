@@ -150,6 +150,14 @@ def test_a_server_that_has_to_be_restarted_first(tmp_path):
         for _ in range(2):
             psql(server.url(name), script)
             assert feed_health(settings).broken == []
+        with (
+            closing(Ledger(settings.ledger_url)) as ledger,
+            closing(open_feeds(settings, settings.indexes, ledger)) as opened,
+        ):
+            [(feed, _)] = opened.feeds  # its role may only read
+            feed.acknowledge(feed.receive(100))
+            psql(server.url(name), "INSERT INTO ticket VALUES (7, 1, 'x')")
+            assert {one.id for one in feed.receive(100).changes} == {"7"}
         psql(server.url(name), removal(script))
         with server.connect(name) as owner:
             assert owner.execute("SELECT rolreplication FROM pg_roles WHERE rolname = 'reader'").fetchone() == (False,)

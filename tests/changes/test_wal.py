@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
 
 import pytest
 
@@ -53,17 +52,6 @@ def test_the_slot_moves_only_after_acknowledge(desk):
     feed.acknowledge(received)
     assert position(desk) != before
     assert not feed.rows(100).changes
-
-
-def test_a_transaction_is_given_whole_and_the_next_afterwards(desk):
-    feed = desk.set_up(TICKET)
-    desk.run("INSERT INTO ticket SELECT i, 'x' FROM generate_series(101, 400) i")
-    desk.run("UPDATE ticket SET body = 'y' WHERE id = 1")
-    first = feed.rows(10)
-    assert {change.values[0] for change in first.changes} == set(range(101, 401))
-    assert first.more
-    feed.acknowledge(first)
-    assert ids(feed) == {1}
 
 
 def test_a_huge_transaction_does_not_fill_the_memory(desk):
@@ -238,22 +226,6 @@ def test_a_lost_slot_says_so_and_setting_up_again_compares_everything(desk):
         assert ids(feed) == {2}
     finally:
         desk.run("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
-
-
-def test_a_role_that_may_only_read_can_follow_after_the_setup(desk):
-    desk.run("CREATE ROLE reader LOGIN PASSWORD 'reads'", "GRANT SELECT ON ticket TO reader")
-    try:
-        url = desk.url.set(username="reader", password="reads")
-        setup = setup_for(url, "wal", [TICKET], PROJECT)
-        desk.run(*(step.sql for step in setup.steps))
-        with closing(WalFeed(url, [TICKET], PROJECT, ledger=desk.ledger)) as feed:
-            assert feed.problems() == {}
-            take(feed)
-            desk.run("DELETE FROM ticket WHERE id = 5")
-            assert ids(feed) == {5}
-        desk.run(*(step.sql for step in setup.removal))
-    finally:
-        desk.run("DROP OWNED BY reader", "DROP ROLE reader")
 
 
 def test_what_is_missing_is_named(desk):
