@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from rag_index.changes import DocumentChange, Received
-from rag_index.chunking.code.languages import MISSING, TEXT, language_of
+from rag_index.chunking.code.languages import MISSING
 from rag_index.documents.keys import document_id
 from rag_index.documents.positions import Position
 from rag_index.errors import SettingsError
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 NETWORK = {"9p", "afs", "ceph", "cifs", "davfs", "drvfs", "fuse", "glusterfs", "lustre", "ncpfs", "nfs", "smb", "smb3",
            "smbfs", "vboxsf", "virtiofs", "vmhgfs"}  # fmt: skip
 """Kinds of file systems whose files others change without an event here, without what follows a dot or a number."""
-RULES = {".gitignore", "exclude"}
-"""Names of files that decide which others are listed."""
 DEBOUNCE_MS, STEP_MS = 1000, 50
 """Events that follow each other are one for so long at most, and as long as the pause between two is not longer."""
 MAX_FILES = 2000
@@ -50,35 +49,24 @@ SHARE = 0.1
 class FileEvents:
     """The events below a folder. The kernel collects them from the start on."""
 
-    def __init__(self, root: Path, index: IndexSettings) -> None:
+    def __init__(self, root: Path) -> None:
         try:
+            from watchfiles import Change, DefaultFilter
             from watchfiles._rust_notify import RustNotify
         except ImportError as exc:
             raise SettingsError(MISSING.format(name="watchfiles")) from exc
         self._root = f"{root.resolve()}{os.sep}"
-        self._index = index
+        self._matters = partial(DefaultFilter(), Change.modified)  # not `.git`, `node_modules` and their like
         self._notify = RustNotify([str(root.resolve())], False, False, 0, True, True)
-        self.folders: set[str] = {""}
-        """The folders that the last listing read. What happens in others does not matter."""
 
     def happen(self, seconds: float) -> bool:
         """Return True once something happens that matters, and False after this many seconds."""
         found = self._notify.watch(DEBOUNCE_MS, STEP_MS, max(1, round(seconds * 1000)), None)
-        return not isinstance(found, str) and any(self._matters(path) for _, path in found)
+        return not isinstance(found, str) and any(self._matters(path.removeprefix(self._root)) for _, path in found)
 
     def close(self) -> None:
         """End the watch of the folder."""
         self._notify.close()
-
-    def _matters(self, path: str) -> bool:
-        """Return whether a listing may differ because of an event at this path."""
-        below = path.removeprefix(self._root).replace(os.sep, "/")
-        folder, slash, name = below.rpartition("/")
-        if name in RULES or folder + slash not in self.folders:
-            return name in RULES
-        if f"{below}/" in self.folders or os.path.isdir(path):  # noqa: PTH112 - one call for each event
-            return name != ".git"
-        return bool(self._index.include) or language_of(below, self._index.languages) != TEXT
 
 
 def has_events(root: Path) -> bool:
@@ -120,7 +108,7 @@ class FileFeed:
         self._source.check()
         if self._events is None and not self._no_events:
             try:
-                self._events, self._due = FileEvents(self._root, self._index), True
+                self._events, self._due = FileEvents(self._root), True
             except OSError as error:
                 self._no_events = f"its events cannot be had ({error.strerror or error})"
         return {}
@@ -133,12 +121,10 @@ class FileFeed:
             return Received(())
         started, now, name = self._clock(), time.time(), self._index.name
         self._due = True
-        folders, stamps, kept = self._source.stamps()
+        _, stamps, kept = self._source.stamps()
         pause = (self._clock() - started) / SHARE
         if self._events is None:
             pause = max(pause, self._settings.watch.poll_seconds)
-        else:
-            self._events.folders = folders | kept  # one that cannot be read now may be deleted next
         self._next, self._sweep = self._clock() + pause, self._clock() + SWEEP_SECONDS
         before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
         gone = {key for key in before.keys() - stamps.keys() if not _is_below(document_id(key), kept)}

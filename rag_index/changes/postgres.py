@@ -93,6 +93,11 @@ class PostgresTable:
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
     @property
+    def index(self) -> UniqueIndex | None:
+        """Return the best index that has all watched columns, if there is one."""
+        return next((index for index in self.unique if index.columns.issuperset(self.watched.columns)), None)
+
+    @property
     def has_identity(self) -> bool:
         """Return whether the log has the old values of all watched columns."""
         return self.identity is None or self.identity.issuperset(self.watched.columns)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import exc
 
-from rag_index.changes import DocumentChange, LookUp, Received
+from rag_index.changes import DocumentChange, Received
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.engine import limited, open_read_only, source_error
@@ -162,7 +162,7 @@ class RowFeed(ABC):
 
     def route(self, rows: ReceivedRows) -> Received:
         """Return what these rows mean."""
-        documents, look_ups, overflow = [], [], set(self.indexes(rows.overflow))
+        changes, overflow = [], set(self.indexes(rows.overflow))
         for row in rows.changes:
             values = dict(zip(row.table.columns, row.values, strict=True))
             for route in self._routes.get(str(row.table), ()):
@@ -174,12 +174,10 @@ class RowFeed(ABC):
                 except SourceError:  # a value of a type that no key has
                     overflow.add(route.index)
                     continue
-                if route.column is None:
-                    documents.append(DocumentChange(route.index, document_id(key), row.changed_at))
-                else:
-                    look_ups.append(LookUp(route.index, route.column, key, row.changed_at))
+                sought = document_id(key) if route.column is None else key
+                changes.append(DocumentChange(route.index, sought, row.changed_at, route.column))
         through = dict.fromkeys(self.indexes(), rows.through) if rows.through is not None else {}
-        return Received(documents, rows.position, rows.more, sorted(overflow), look_ups, through)
+        return Received(changes, rows.position, rows.more, sorted(overflow), through)
 
     def wait(self, seconds: float) -> None:
         """Return after this many seconds, or when there may be changes."""

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres import POSITION, PostgresTable, SlotState, table_in_catalogue
+from rag_index.changes.postgres import POSITION, PostgresTable, table_in_catalogue
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import Setup, Step, connected, object_name, quoted
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
-    from rag_index.changes.postgres import UniqueIndex
     from rag_index.changes.rows import WatchedTable
     from rag_index.settings import Settings
 
@@ -35,8 +34,10 @@ The watch reads all of the log, that of other tables too: about one process of t
 With a list of columns, a new primary key must be added to the publication first, or updates are refused.
 """
 _ROLE = sa.text("SELECT rolname, rolsuper OR rolreplication, rolreplication FROM pg_roles WHERE rolname = current_user")
-_SERVER = sa.text("SELECT current_setting('server_version_num')::integer, current_setting('wal_level')")
-_KEEP = sa.text("SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")
+_SERVER = sa.text("""
+    SELECT current_setting('server_version_num')::integer, current_setting('wal_level'),
+           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size')
+""")
 RESTART = "Restart PostgreSQL now, run `rag-index watch --setup` again, and run what it prints then: that is the rest."
 
 
@@ -81,32 +82,33 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
     Raises:
         SettingsError: PostgreSQL is older than 14, or a table cannot be followed.
     """
-    [[version, level]] = connection.execute(_SERVER)
+    [[version, level, keep]] = connection.execute(_SERVER)
     if version < MIN_VERSION:
         raise SettingsError('changes = "wal" needs PostgreSQL 14 or newer; use changes = "queue"')
     name = object_name(project)
     tables = [table_in_catalogue(connection, table) for table in watched]
     title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"
-    server = _server(connection)
+    reason = "How much log any slot may hold back; a slot that needs more is lost: then run this SQL again."
+    limit = [Step("ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'", reason), Step("SELECT pg_reload_conf()")]
+    steps = limit if keep < 0 else []
     if level != "logical":
         reason = f"It is {level} now. The log of a server that is managed for you is set where its other settings are."
         first = Step("ALTER SYSTEM SET wal_level = logical", reason)
         last = Step(f"SELECT '{RESTART}' AS next_step", RESTART)
-        return Setup(f"{title}, part 1 of 2", COSTS, [first, *server, last], [Step("ALTER SYSTEM RESET wal_level")])
+        return Setup(f"{title}, part 1 of 2", COSTS, [first, *steps, last], [Step("ALTER SYSTEM RESET wal_level")])
     [[role, enough, own]] = connection.execute(_ROLE)
-    changed = [_identity(table) for table in tables if not table.has_identity]
-    rights = f"ALTER ROLE {quoted(role)} REPLICATION"
+    rights = f"ALTER ROLE {quoted(role)} REPLICATION", "The role that reads the source may then read the slot."
     steps = [
-        *server,
-        *changed,
+        *steps,
+        *(_identity(table) for table in tables if not table.has_identity),
         *_publication(name, tables, lists=version >= COLUMN_LISTS),
-        *([] if enough else [Step(rights, "The role that reads the source may then read the slot.")]),
-        *_slot(connection, name),
+        *([] if enough else [Step(*rights)]),
+        *_slot(name),
     ]
     removal = [
         Step(f"SELECT pg_drop_replication_slot('{name}')"),
         Step(f"DROP PUBLICATION {name}"),
-        *filter(None, map(_old_identity, tables)),
+        *(_undo_identity(table) for table in tables if not table.has_identity or table.identity_clause != "DEFAULT"),
     ]
     if own or not enough:
         removal.append(_undo(f"ALTER ROLE {quoted(role)} NOREPLICATION", ours=not enough))
@@ -118,71 +120,47 @@ def _undo(sql: str, *, ours: bool) -> Step:
     return Step(sql) if ours else Step("", f"If nothing else needs it: {sql};")
 
 
-def _server(connection: Connection) -> list[Step]:
-    if int(connection.scalar(_KEEP) or 0) >= 0:
-        return []
-    reason = "How much log any slot may hold back; a slot that needs more is lost: then run this SQL again."
-    return [Step("ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'", reason), Step("SELECT pg_reload_conf()")]
-
-
 def _identity(table: PostgresTable) -> Step:
     """Return the step that puts the watched columns into the log with each update and delete."""
-    wanted, index = ", ".join(table.watched.columns), _index(table)
-    if index is None:
-        reason = (
-            f"No unique index has {wanted}, so the log needs whole old rows. An index without NULLs would be cheaper."
-        )
-        return Step(f"ALTER TABLE {table.quoted} REPLICA IDENTITY FULL", reason)
-    kind = "DEFAULT" if index.primary else f"USING INDEX {quoted(index.name)}"
-    return Step(
-        f"ALTER TABLE {table.quoted} REPLICA IDENTITY {kind}", f"So that the log has the old value of {wanted}."
-    )
+    wanted, alter = ", ".join(table.watched.columns), f"ALTER TABLE {table.quoted} REPLICA IDENTITY"
+    if table.index is None:
+        reason = "so the log needs whole old rows. An index without NULLs would be cheaper."
+        return Step(f"{alter} FULL", f"No unique index has {wanted}, {reason}")
+    kind = "DEFAULT" if table.index.primary else f"USING INDEX {quoted(table.index.name)}"
+    return Step(f"{alter} {kind}", f"So that the log has the old value of {wanted}.")
 
 
-def _index(table: PostgresTable) -> UniqueIndex | None:
-    """Return the best index that has all watched columns, if there is one."""
-    return next((index for index in table.unique if index.columns.issuperset(table.watched.columns)), None)
-
-
-def _old_identity(table: PostgresTable) -> Step | None:
-    """Return the step that gives a table the replica identity back that it has now."""
-    alter = f"ALTER TABLE {table.quoted} REPLICA IDENTITY"
-    if not table.has_identity:
-        return Step(f"{alter} {table.identity_clause}")
-    return None if table.identity_clause == "DEFAULT" else _undo(f"{alter} DEFAULT", ours=False)
+def _undo_identity(table: PostgresTable) -> Step:
+    ours = not table.has_identity
+    clause = table.identity_clause if ours else "DEFAULT"
+    return _undo(f"ALTER TABLE {table.quoted} REPLICA IDENTITY {clause}", ours=ours)
 
 
 def _publication(name: str, tables: Sequence[PostgresTable], *, lists: bool) -> Iterator[Step]:
     entries = ", ".join(f"{table.quoted}{_columns(table) if lists else ''}" for table in tables)
-    options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
     reason = "It names the tables to follow" + (", and only the columns that tell which row it is." if lists else ".")
     yield Step(
         f"DO $$ BEGIN\n    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '{name}') THEN\n"
         f"        CREATE PUBLICATION {name};\n    END IF;\nEND $$"
     )
+    options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
     yield Step(f"ALTER PUBLICATION {name} SET ({options})")
     yield Step(f"ALTER PUBLICATION {name} SET TABLE {entries}", reason)
 
 
 def _columns(table: PostgresTable) -> str:
     """Return the list of published columns, "" for all. It must have the replica identity, or updates are refused."""
-    if table.has_identity and table.identity is not None:
-        wanted: Iterable[str] = table.identity.union(table.watched.columns)
-    elif table.has_identity or (index := _index(table)) is None:
-        return ""
-    else:
-        wanted = index.columns
-    return f" ({', '.join(map(quoted, sorted(wanted)))})"
+    index = table.index.columns if table.index is not None else None
+    identity = table.identity if table.has_identity else index
+    return f" ({', '.join(map(quoted, sorted(identity.union(table.watched.columns))))})" if identity is not None else ""
 
 
-def _slot(connection: Connection, name: str) -> Iterator[Step]:
-    ours = f"slot_name = '{name}' AND database = current_database()"
-    if (state := SlotState.read(connection, name)).exists and state.problem:
-        yield Step(
-            f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots\n    WHERE {ours} "
-            "AND (wal_status = 'lost' OR plugin <> 'pgoutput')",
-            "It cannot be read any more.",
-        )
+def _slot(name: str) -> Iterator[Step]:
+    yield Step(
+        f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots\n    WHERE slot_name = '{name}' "
+        "AND database = current_database() AND (wal_status = 'lost' OR plugin <> 'pgoutput')",
+        "One that cannot be read any more is made again.",
+    )
     yield Step(
         f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')\n"
         f"    WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{name}')",

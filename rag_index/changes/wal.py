@@ -9,13 +9,13 @@ everything may have changed. It says so, too, of a slot that does not begin wher
 
 from __future__ import annotations
 
+import struct
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.changes.pgoutput import UNCHANGED, Begin, Commit, Message, Relation, RowEvent, Truncate, decode
 from rag_index.changes.postgres import Publication, SlotState, TextReader, lsn, lsn_number, table_in_catalogue
 from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed
 from rag_index.documents.positions import Position
@@ -42,6 +42,10 @@ ADVANCE_SECONDS = 5.0
 """The time between two moves of the slot past transactions of other tables: each reads the log once more."""
 HELD_BYTES = 256 << 20
 """How much log the slot may hold back before that is said."""
+EPOCH_2000 = 946_684_800
+"""Seconds from 1970 to 2000, where PostgreSQL's times start."""
+UNCHANGED = b"\0unchanged"
+"""The value of a column that is stored apart (TOAST) and was not changed. No text contains a NUL."""
 _PEEK = sa.text("""
     SELECT data FROM pg_logical_slot_peek_binary_changes(
         :slot, CAST(:upto AS pg_lsn), :count,
@@ -168,19 +172,63 @@ class WalFeed(RowFeed):
         return reading
 
 
-@dataclass(slots=True)
-class _Place:
+class _Fields:
+    """The fields of a message of pgoutput, which are read one after the other.
+
+    See "Logical Replication Message Formats" in PostgreSQL's documentation, protocol version 1.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def read(self, form: str) -> Any:
+        """Return numbers in a form of `struct`; one alone as it is."""
+        values = struct.unpack_from(form, self._data, self._at)
+        self._at += struct.calcsize(form)
+        return values[0] if len(values) == 1 else values
+
+    def byte(self) -> bytes:
+        """Return a byte, which tells the kind of what follows."""
+        self._at += 1
+        return self._data[self._at - 1 : self._at]
+
+    def text(self) -> str:
+        """Return the text that ends with a NUL."""
+        start, self._at = self._at, self._data.index(b"\0", self._at) + 1
+        return self._data[start : self._at - 1].decode()
+
+    def values(self) -> list[bytes | None]:
+        """Return the values of a row as text. Each change has one or two, so nothing is called for each of them."""
+        values: list[bytes | None] = []
+        count, data, at = self.read(">H"), self._data, self._at
+        for _ in range(count):
+            kind = data[at]
+            at += 1
+            if kind == 0x74:  # t: a text; otherwise NULL (n), or unchanged (u)
+                start = at + 4
+                at = start + int.from_bytes(data[at:start], "big")
+                values.append(data[start:at])
+            else:
+                values.append(None if kind == 0x6E else UNCHANGED)
+        self._at = at
+        return values
+
+
+class _Place(NamedTuple):
     """Where the log has the watched columns of a table."""
 
     table: WatchedTable
-    columns: Sequence[int]
+    columns: list[int]
     in_old: bool
     """Whether old rows have values of them."""
     reader: TextReader
 
 
 class _Reading:
-    """What one reading of the slot has given so far."""
+    """What one reading of the slot has given so far.
+
+    A transaction comes after its commit. A table is described before its first change, and again after it was altered.
+    """
 
     def __init__(
         self, connection: Connection, tables: Mapping[tuple[str, str], Sequence[WatchedTable]], max_rows: int
@@ -199,51 +247,71 @@ class _Reading:
         """Where the last whole transaction, or the last message outside of one, ends."""
 
     def take(self, data: bytes) -> None:
-        """Add what a message of the log says."""
+        """Add what a message of the log says. Raises SourceError if it is not one of this protocol."""
         self.messages += 1
-        event = decode(data)
-        if isinstance(event, RowEvent):
-            for place in self._places.get(event.relation, ()):
-                self._take_row(place, event)
-        elif isinstance(event, Begin):
-            self._committed_at = event.committed_at
-            self.xids.add(event.xid)
-        elif isinstance(event, Commit):
-            self.end = event.end
-        elif isinstance(event, Relation):
-            self._places[event.id] = [self._place(event, table) for table in self._tables.get(event.table, ())]
-        elif isinstance(event, Truncate):
-            self.overflow.update(place.table for one in event.relations for place in self._places.get(one, ()))
-        elif isinstance(event, Message):
-            self.prefixes.add(event.prefix)
-            if not event.transactional:
-                self.end = event.end  # and not beyond: there the commit of another transaction may begin
+        fields = _Fields(data)
+        kind = fields.byte()
+        if kind in (b"I", b"U", b"D"):
+            self._take_row(fields)
+        elif kind == b"B":
+            _, microseconds, xid = fields.read(">QqI")
+            self._committed_at = EPOCH_2000 + microseconds / 1e6
+            self.xids.add(xid)
+        elif kind == b"C":
+            _, _, self.end = fields.read(">BQQ")
+        elif kind == b"R":
+            self._take_relation(fields)
+        elif kind == b"T":
+            count, _ = fields.read(">IB")
+            relations = [fields.read(">I") for _ in range(count)]
+            self.overflow.update(place.table for one in relations for place in self._places.get(one, ()))
+        elif kind == b"M":
+            transactional, end = fields.read(">?Q")
+            self.prefixes.add(fields.text())
+            if not transactional:
+                self.end = end  # and not beyond: there the commit of another transaction may begin
+        elif kind not in (b"O", b"Y"):  # origins and types do not matter
+            raise SourceError(f"the write-ahead log gives a message that cannot be read: {data[:40]!r}")
 
-    def _place(self, relation: Relation, table: WatchedTable) -> _Place:
-        names = relation.columns
-        columns = [names.index(name) for name in table.columns if name in names]
-        reader = TextReader(self._connection, [relation.types[column] for column in columns])
-        return _Place(table, columns, relation.identity.issuperset(table.columns), reader)
+    def _take_relation(self, fields: _Fields) -> None:
+        relation, table = fields.read(">I"), (fields.text() or "pg_catalog", fields.text())
+        _, count = fields.read(">BH")
+        columns, identity = {}, set()
+        for number in range(count):
+            in_identity, name = fields.read(">B") & 1, fields.text()
+            columns[name] = number, fields.read(">Ii")[0]
+            if in_identity:
+                identity.add(name)
+        self._places[relation] = []
+        for watched in self._tables.get(table, ()):
+            there = [columns[name] for name in watched.columns if name in columns]
+            reader = TextReader(self._connection, [type_ for _, type_ in there])
+            numbers = [number for number, _ in there]
+            self._places[relation].append(_Place(watched, numbers, identity.issuperset(watched.columns), reader))
 
-    def _take_row(self, place: _Place, event: RowEvent) -> None:
-        table = place.table
-        rows = self.rows.setdefault(table, {})
-        whole = len(place.columns) == len(table.columns) and (event.old is None or place.in_old)
-        for values in (event.old, event.new):
-            if values is None or table in self.overflow:
-                continue
-            texts = [values[column] for column in place.columns]
-            if UNCHANGED in texts and event.old is not None:
-                before = [event.old[column] for column in place.columns]
-                texts = [old if new is UNCHANGED else new for old, new in zip(before, texts, strict=True)]
-            if not whole or UNCHANGED in texts:  # nobody knows which row this is
-                self.overflow.add(table)
-            elif (known := tuple(texts)) not in rows:
-                rows[known] = RowChange(table, place.reader.values(texts), self._committed_at)
-            if len(rows) > self._max_rows:
-                self.overflow.add(table)
-        if table in self.overflow:
-            del self.rows[table]
+    def _take_row(self, fields: _Fields) -> None:
+        """Add an insert, an update or a delete. An update has the old row if its identity changed."""
+        places, old, new = self._places.get(fields.read(">I"), ()), None, None
+        if places and (part := fields.byte()) in (b"K", b"O"):
+            old = fields.values()
+            part = fields.byte()
+        if places and part == b"N":
+            new = fields.values()
+        for table, columns, in_old, reader in places:
+            rows = self.rows.setdefault(table, {})
+            whole = len(columns) == len(table.columns) and (old is None or in_old)
+            for row in (old, new):
+                if row is None or table in self.overflow:
+                    continue
+                texts = tuple(row[one] if row[one] is not UNCHANGED or not old else old[one] for one in columns)
+                if not whole or UNCHANGED in texts:  # nobody knows which row this is
+                    self.overflow.add(table)
+                elif texts not in rows:
+                    rows[texts] = RowChange(table, reader.values(texts), self._committed_at)
+                if len(rows) > self._max_rows:
+                    self.overflow.add(table)
+            if table in self.overflow:
+                del self.rows[table]
 
 
 def _are_visible(connection: Connection, xids: set[int]) -> bool:

@@ -106,7 +106,7 @@ class Collector(threading.Thread):
         self._put(received)
         self._feed.acknowledge(received)
         self.looked_at |= {name: one.at for name, one in received.through.items() if name not in self._unseen}
-        if received.changes or received.look_ups or received.overflow:
+        if received.changes or received.overflow:
             self._arrived.set()
         return received.more
 
@@ -116,13 +116,13 @@ class Collector(threading.Thread):
         The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
         them. They wait in the inbox for the next watch of all indexes, or for a run.
         """
-        aliases = self._aliases
-        if not (received.changes or received.look_ups or received.overflow or received.through):
+        aliases, changes = self._aliases, received.changes
+        if not (changes or received.overflow or received.through):
             return
         with self._ledger.transaction():
-            self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in received.changes)
+            self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in changes if not one.column)
             self._ledger.put_look_ups(
-                (aliases[one.index], one.column, one.value, one.changed_at) for one in received.look_ups
+                (aliases[one.index], one.column, one.id, one.changed_at) for one in changes if one.column
             )
             for name in received.overflow:
                 self._ledger.need_full_scan(aliases[name])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -272,14 +270,3 @@ def test_sqlite_a_writer_does_not_disturb(sqlite):
         session.run("ROLLBACK")
     impatient.close()
     assert ids(feed) == {1}
-
-
-@pytest.mark.not_root
-def test_sqlite_a_file_that_may_not_be_written_is_named(sqlite):
-    sqlite.run(TABLE)
-    feed = sqlite.set_up(TICKET)
-    if os.geteuid() == 0:
-        pytest.skip("root may write everything")
-    Path(sqlite.url.database).chmod(0o444)
-    with pytest.raises(SettingsError, match="cannot be deleted"):
-        feed.problems()

@@ -91,11 +91,12 @@ def route(settings, table: str, *values: dict):
     with closing(open_queue(settings.source_url, plan.tables, "desk", plan.routes)) as feed:
         routed = feed.route(ReceivedRows(rows))
     found: dict[str, set[str]] = {}
-    for change in routed.changes:
-        found.setdefault(change.index, set()).add(change.id)
     sought: dict[tuple[str, str], set[str]] = {}
-    for look_up in routed.look_ups:
-        sought.setdefault((look_up.index, look_up.column), set()).add(look_up.value)
+    for one in routed.changes:
+        if one.column is None:
+            found.setdefault(one.index, set()).add(one.id)
+        else:
+            sought.setdefault((one.index, one.column), set()).add(one.id)
     return found, sought, routed.overflow
 
 

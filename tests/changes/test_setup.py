@@ -83,7 +83,7 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
         db.execute("UPDATE rag_index_shop SET changed_at = ?", (time.time() - 7200,))
         db.commit()
         [warning] = feed_health(settings).warnings
-        assert "has 2 rows, the first 2.0 hours old: start `rag-index watch`" in warning
+        assert "nobody has read the queue of changes for 2.0 hours: start `rag-index watch`" in warning
         [warning] = feed_health(settings_of(tmp_path, sqlite_file, "poll")).warnings
         assert "queue rag_index_shop is left from" in warning
         db.executescript(removal(script))

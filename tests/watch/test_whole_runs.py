@@ -22,7 +22,6 @@ from rag_index.stores import open_store
 from rag_index.watch import loop
 from rag_index.watch.plain import PlainRunner
 from tests.fakes.ollama import FakeOllama
-from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.twin import STORE, back_up, restore
@@ -137,14 +136,11 @@ def test_a_run_in_place_of_a_batch_ends_with_its_outcome_or_its_error(project):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("store", ["a server", "embedded"])
-def test_a_run_of_one_index_stops_no_other(tmp_path, store):
+def test_a_run_of_one_index_stops_no_other(tmp_path):
     """Its embedder does not answer until the change of the other index has been found."""
     with ExitStack() as stack:
         fake = stack.enter_context(FakeOllama())
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\ntimeout = 600\n'
-        if store == "a server":
-            extra += f'[store]\nurl = "{stack.enter_context(FakeQdrant()).url}"\n[store.server]\ngrpc_port = 0\n'
         project = Project(tmp_path / "project", extra=extra).fill(5)
         project.write_settings(project.config.read_text() + SECOND)
         assert project.cli("index-all").returncode == 0
