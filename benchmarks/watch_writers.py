@@ -26,10 +26,11 @@ from sqlalchemy.engine import URL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.changes.queues import QueueFeed
+from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
+from rag_index.ledger import Ledger
 from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
@@ -119,10 +120,13 @@ def postgres_round(server: PostgresServer, way: str, work: dict[str, str]) -> Me
                 connection.execute(NOTIFY)
                 listener = stack.enter_context(server.connect(name))
                 listener.execute("LISTEN bench")
-            feed = WalFeed(url, [TICKET], PROJECT) if way == "wal" else QueueFeed(url, [TICKET], PROJECT)
             if way == "wal":
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                ledger = stack.enter_context(closing(Ledger(URL.create("sqlite", database=f"{folder}/ledger.db"))))
                 stack.callback(connection.execute, "SELECT pg_drop_replication_slot('rag_index_bench')")
-            stack.enter_context(reading(feed))
+                stack.enter_context(reading(WalFeed(url, [TICKET], PROJECT, ledger=ledger)))
+            else:
+                stack.enter_context(reading(open_queue(url, [TICKET], PROJECT)))
         connection.execute("CHECKPOINT")
         [process] = connection.execute("SELECT pg_backend_pid()").fetchone()
         for kind, statement in work.items():

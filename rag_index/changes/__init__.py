@@ -16,37 +16,26 @@ if TYPE_CHECKING:
     from rag_index.documents.positions import Position
     from rag_index.errors import RagIndexError
 
-__all__ = ["ChangeFeed", "DocumentChange", "LookUp", "Received", "WatchableSource"]
+__all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentChange:
-    """A document that has to be read again: it was inserted, updated or deleted, or a row that it shows changed."""
+    """A document that has to be read again: it was inserted, updated or deleted, or a row that it shows changed.
 
-    index: str
-    """The name of the index."""
-    id: str
-    """The document's id in the form that people see (`documents.keys.document_id`)."""
-    changed_at: float
-    """The time of the change, in seconds since 1970 by the clock of the source; its commit where the source knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class LookUp:
-    """A row that documents show changed. These have, or had, a value in a column, and are still to be looked up.
-
-    That is done under the lease of the index (`indexing.look_ups`). While a run writes documents that it read before
-    the change, neither the source nor the store need to know that these show the row.
+    Of such a row, a feed may give what it is looked up by. That is done under the lease of the index
+    (`indexing.changed`). While a run writes documents that it read before the change, neither the source nor the store
+    need to know that these show the row.
     """
 
     index: str
     """The name of the index."""
-    column: str
-    """The column of the index."""
-    value: str
-    """The value in the typed form of a key (`documents.keys.encode_key`)."""
+    id: str
+    """The document's id in the form that people see (`documents.keys.document_id`), or the value of `column`."""
     changed_at: float
-    """The time of the change, in seconds since 1970 by the clock of the source."""
+    """The time of the change, in seconds since 1970 by the clock of the source; its commit where the source knows."""
+    column: str | None = None
+    """The column of the index in which documents have, or had, the value `id`, in the typed form of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +48,12 @@ class Received:
     """What `acknowledge` needs."""
     more: bool = False
     """Whether the feed has more to give right now."""
-    overflow: Sequence[str] = field(default=())
+    overflow: Sequence[str] = ()
     """Indexes whose changes the feed cannot name, such as after a lost slot. They need a full scan, which also
     reads the rows that `changed_since` would leave unread."""
-    look_ups: Sequence[LookUp] = field(default=())
-    """In any order; a value may occur several times."""
-    behind: Sequence[str] = field(default=())
-    """Indexes that may still be missing a change committed before this call, because the feed has not looked yet or
-    cannot see it."""
     through: Mapping[str, Position] = field(default_factory=dict)
-    """Up to where this and what was given before has every change, for indexes of which that is known."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing changed."""
-        return not (self.changes or self.look_ups or self.overflow)
+    """Up to where this and what was given before has every change, for indexes of which that is known. An index that
+    the feed did not look at in this call is not among them, or has its earlier position."""
 
 
 class ChangeFeed(Protocol):

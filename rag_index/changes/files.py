@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from rag_index.changes import DocumentChange, Received
-from rag_index.chunking.code.languages import MISSING, TEXT, language_of
+from rag_index.chunking.code.languages import MISSING
 from rag_index.documents.keys import document_id
 from rag_index.documents.positions import Position
 from rag_index.errors import SettingsError
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 NETWORK = {"9p", "afs", "ceph", "cifs", "davfs", "drvfs", "fuse", "glusterfs", "lustre", "ncpfs", "nfs", "smb", "smb3",
            "smbfs", "vboxsf", "virtiofs", "vmhgfs"}  # fmt: skip
 """Kinds of file systems whose files others change without an event here, without what follows a dot or a number."""
-
-RULES = {".gitignore", "exclude"}
-"""Names of files that decide which others are listed."""
-
 DEBOUNCE_MS, STEP_MS = 1000, 50
 """Events that follow each other are one for so long at most, and as long as the pause between two is not longer."""
 MAX_FILES = 2000
@@ -52,52 +49,24 @@ SHARE = 0.1
 class FileEvents:
     """The events below a folder. The kernel collects them from the start on."""
 
-    def __init__(self, root: Path, index: IndexSettings) -> None:
+    def __init__(self, root: Path) -> None:
         try:
+            from watchfiles import Change, DefaultFilter
             from watchfiles._rust_notify import RustNotify
         except ImportError as exc:
             raise SettingsError(MISSING.format(name="watchfiles")) from exc
         self._root = f"{root.resolve()}{os.sep}"
-        self._index = index
+        self._matters = partial(DefaultFilter(), Change.modified)  # not `.git`, `node_modules` and their like
         self._notify = RustNotify([str(root.resolve())], False, False, 0, True, True)
-        self.folders: set[str] = {""}
-        """The folders that the last listing read. What happens in others does not matter."""
-        self._seen = True
 
-    @property
-    def seen(self) -> bool:
-        """Whether something happened since this was set to False."""
-        if not self._seen:
-            self.wait(0.0)
-        return self._seen
-
-    @seen.setter
-    def seen(self, value: bool) -> None:
-        self._seen = value
-
-    def wait(self, seconds: float) -> None:
-        """Return once something happens that matters, or after this many seconds."""
+    def happen(self, seconds: float) -> bool:
+        """Return True once something happens that matters, and False after this many seconds."""
         found = self._notify.watch(DEBOUNCE_MS, STEP_MS, max(1, round(seconds * 1000)), None)
-        if not isinstance(found, str) and any(self._matters(path) for _, path in found):
-            self._seen = True
+        return not isinstance(found, str) and any(self._matters(path.removeprefix(self._root)) for _, path in found)
 
     def close(self) -> None:
         """End the watch of the folder."""
         self._notify.close()
-
-    def _matters(self, path: str) -> bool:
-        """Return whether a listing may differ because of an event at this path."""
-        below = path.removeprefix(self._root).replace(os.sep, "/")
-        folder, _, name = below.rpartition("/")
-        folder = f"{folder}/" if folder else ""
-        if name in RULES:
-            return True
-        if folder not in self.folders:
-            return False
-        is_folder = f"{below}/" in self.folders or os.path.isdir(path)  # noqa: PTH112 - one call for each event
-        if is_folder:
-            return name != ".git"
-        return bool(self._index.include) or language_of(below, self._index.languages) != TEXT
 
 
 def has_events(root: Path) -> bool:
@@ -114,16 +83,13 @@ class FileFeed:
     def __init__(
         self, settings: Settings, index: IndexSettings, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._settings = settings
-        self._index = index
-        self._ledger = ledger
-        self._clock = clock
+        self._settings, self._index, self._ledger, self._clock = settings, index, ledger, clock
         self._root = settings.root(index)
         self._source = CodeSource(self._root, index)
         self._stamps: Mapping[str, str] | None = None
         """The stamps of the files by typed key, in the last listing that was acknowledged."""
-        self._given = True
-        """Whether the last listing was acknowledged."""
+        self._due = True
+        """Whether something has happened since the last listing, or that was not acknowledged."""
         self._events: FileEvents | None = None
         self._no_events = "" if has_events(self._root) else "it is on a network, which has no events"
         self._next = self._sweep = float("-inf")
@@ -138,63 +104,55 @@ class FileFeed:
         return f"index {self._index.name}: {self._root} is listed every {seconds:g} s or less often: {self._no_events}"
 
     def check(self) -> Mapping[str, RagIndexError]:
-        """Check that the folder can be read, and open its events."""
+        """Check that the folder can be read, and open its events. Without them it is listed every few seconds."""
         self._source.check()
-        self._open_events()
+        if self._events is None and not self._no_events:
+            try:
+                self._events, self._due = FileEvents(self._root), True
+            except OSError as error:
+                self._no_events = f"its events cannot be had ({error.strerror or error})"
         return {}
 
     def receive(self, limit: int) -> Received:
         """Return what differs from the last listing, at most `MAX_FILES` changes."""
-        self._open_events()
-        due = self._events is None or self._events.seen or not self._given
-        if self._clock() < self._next or not (due or self._clock() >= self._sweep):
-            return Received((), behind=(self._index.name,))
-        started, now = self._clock(), time.time()
-        self._given = False
-        if self._events is not None:
-            self._events.seen = False
-        folders, stamps, kept = self._source.stamps()
-        took = self._clock() - started
-        pause = took / SHARE if self._events is not None else max(took / SHARE, self._settings.watch.poll_seconds)
+        due = self._due or self._clock() >= self._sweep or self._events is None or self._events.happen(0.0)
+        if self._clock() < self._next or not due:
+            self._due = due
+            return Received(())
+        started, now, name = self._clock(), time.time(), self._index.name
+        self._due = True
+        _, stamps, kept = self._source.stamps()
+        pause = (self._clock() - started) / SHARE
+        if self._events is None:
+            pause = max(pause, self._settings.watch.poll_seconds)
         self._next, self._sweep = self._clock() + pause, self._clock() + SWEEP_SECONDS
-        if self._events is not None:
-            self._events.folders = folders | kept  # one that cannot be read now may be deleted next
         before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
-        gone = [key for key in before.keys() - stamps.keys() if not _is_below(document_id(key), kept)]
-        stamps |= {key: before[key] for key in before.keys() - stamps.keys() - set(gone)}
+        gone = {key for key in before.keys() - stamps.keys() if not _is_below(document_id(key), kept)}
+        stamps |= {key: before[key] for key in before.keys() - stamps.keys() - gone}
         changed = [*gone, *(key for key, stamp in stamps.items() if before.get(key) != stamp)]
         if len(changed) > MAX_FILES:
-            return Received((), stamps, overflow=(self._index.name,))
-        changes = [DocumentChange(self._index.name, document_id(key), now) for key in sorted(changed)]
-        return Received(changes, stamps, through={self._index.name: Position(now, how="files")})
+            return Received((), stamps, overflow=(name,))
+        changes = [DocumentChange(name, document_id(key), now) for key in sorted(changed)]
+        return Received(changes, stamps, through={name: Position(now, how="files")})
 
     def acknowledge(self, received: Received) -> None:
         """Compare with this listing from now on."""
         if received.position is not None:
-            self._stamps, self._given = received.position, True
+            self._stamps, self._due = received.position, False
 
     def wait(self, seconds: float) -> None:
         """Return when there may be changes, or after this many seconds."""
         early = self._next - self._clock()
-        if self._events is None or self._events.seen or not self._given or early > 0:
+        if self._events is None or self._due or early > 0:
             time.sleep(max(0.0, min(seconds, early)))
         else:
-            self._events.wait(seconds)
+            self._due = self._events.happen(seconds)
 
     def close(self) -> None:
         """Close what the feed holds open."""
         if self._events is not None:
             self._events.close()
         self._source.close()
-
-    def _open_events(self) -> None:
-        """Ask for events, if there can be any. Without them the folder is listed every few seconds."""
-        if self._events is not None or self._no_events:
-            return
-        try:
-            self._events = FileEvents(self._root, self._index)
-        except OSError as error:
-            self._no_events = f"its events cannot be had ({error.strerror or error})"
 
     def _in_ledger(self, stamps: Mapping[str, str]) -> dict[str, str]:
         """Return the stamps that the ledger has of these files, and an empty one for each other known document."""

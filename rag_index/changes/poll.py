@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
+    from rag_index.ledger.records import Collection
     from rag_index.settings import IndexSettings, Settings
 
 QUICK_OVERLAP = 60.0
@@ -43,9 +44,29 @@ SHARE = 0.1
 """The share of the time that reading groups may take."""
 FUTURE = dt.timedelta(hours=14)
 """A time without a zone may be this much later than UTC. A later one is an error, and never the latest."""
+LONG_AGO = float("-inf")
 
 Stamps = tuple[str | None, str]
 """The stamp of a document's groups in the ledger, if it has one, and that of its groups in the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What was given so far. What a poll gives makes it another one, which counts once that is acknowledged."""
+
+    since: str | None = None
+    """The watermark from which the next thorough poll looks; None before the first poll."""
+    latest: Any = None
+    floor: Any = None
+    """After more changes than a burst, the latest time among them: a run takes care of all up to it."""
+    times: Mapping[str, Any] = field(default_factory=dict)
+    """The times, by key, that may be found again."""
+    stamps: Mapping[str, Stamps] = field(default_factory=dict)
+    """By key, of documents whose change of groups was given, or that the ledger has no stamp of."""
+    cursor: Any = None
+    """How far this look at all groups has come."""
+    next_thorough: float = LONG_AGO
+    next_look: float = LONG_AGO
 
 
 class PollFeed:
@@ -54,48 +75,26 @@ class PollFeed:
     def __init__(
         self, settings: Settings, index: IndexSettings, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._settings = settings
-        self._index = index
-        self._ledger = ledger
-        self._clock = clock
+        self._settings, self._index, self._ledger, self._clock = settings, index, ledger, clock
         self._source = ChangedSource(settings.source_url, index, timeout=settings.source.timeout)
-        self._floor: Any = None
-        """After more changes than a burst, the latest time among them: a run takes care of all up to it."""
-        self._started = False
-        self._latest: Any = None
-        self._given: dict[str, Any] = {}
-        """The times, by key, that were acknowledged and may be found again."""
-        self._found: dict[str, Any] = {}
-        """The times, by key, that were found and are not acknowledged."""
-        self._stamps: dict[str, Stamps] = {}
-        """The stamps, by key, of documents whose change of groups was acknowledged, or that the ledger has none of."""
-        self._moved: dict[str, Stamps] = {}
-        """The stamps, by key, of documents whose groups have changed, and that are not acknowledged."""
-        self._collection: int | None = None
-        self._looked_at: float | None = None
-        """When the last poll began."""
-        self._cursor: Any = None
-        """How far this look at all groups has come."""
-        self._next_poll = self._next_thorough = self._next_look = float("-inf")
+        self._given = _Given()
+        self._next_poll = LONG_AGO
 
     @property
     def note(self) -> str:
-        """What this way of following changes cannot see."""
-        others = "; changes of joined rows and of parts are, too" if self._index.joins or self._index.parts else ""
-        groups = "; the groups of all documents are read for a tenth of the time" if self._index.access else ""
-        return (
-            f"index {self._index.name}: polled by {self._index.changed_since!r} every "
-            f"{self._settings.watch.poll_seconds:g} s: deletions, rows without a time, and changes that are committed "
-            f"more than {self._index.changed_overlap:g} s after their time are found by the next run; the column needs "
-            f"a database index{others}{groups}"
-        )
+        """What a person should know of this way of following changes."""
+        every = f"every {self._settings.watch.poll_seconds:g} s, which needs a database index on it"
+        return f"index {self._index.name}: polled by {self._index.changed_since!r} {every}; {self.blind}"
 
     @property
     def blind(self) -> str:
         """What is never seen, or not while nobody watches."""
         others = ", and no changes of joined rows and of parts" if self._index.joins or self._index.parts else ""
         groups = ", and new groups only after a while" if self._index.access else ""
-        return f"polling sees no deletions, no rows without a time, no changes that are committed late{others}{groups}"
+        return (
+            "polling sees no deletions, no rows without a time, and no changes that are committed more than "
+            f"{self._index.changed_overlap:g} s after their time{others}{groups}: the next run finds these"
+        )
 
     def check(self) -> Mapping[str, RagIndexError]:
         """Check the source, and that the column of `changed_since` holds times."""
@@ -104,35 +103,26 @@ class PollFeed:
         return {}
 
     def receive(self, limit: int) -> Received:
-        """Return at most `limit` changes. Between two polls these are what the last one found beyond that."""
-        looked_at = time.time()
-        looked = not self._found and not self._moved and self._clock() >= self._next_poll
-        if looked:
-            if (overflow := self._poll() or self._look_at_groups()) is not None:
-                return overflow
-            self._next_poll = self._clock() + self._settings.watch.poll_seconds
-            self._looked_at = looked_at
-        some = list(islice(self._found.items(), limit))
-        moved = list(islice(self._moved.items(), limit - len(some)))
-        name, now = self._index.name, time.time()
-        changes = [DocumentChange(name, document_id(key), _seconds(at, now)) for key, at in (*some, *moved)]
-        more = len(changes) < len(self._found) + len(self._moved)
-        through = {} if more or self._looked_at is None else {name: Position(self._looked_at, how="poll")}
-        return Received(changes, (some, moved), more, behind=() if looked else (name,), through=through)
+        """Return what has risen since the last poll, if it is time to poll: all of it, unless it is a burst."""
+        if self._clock() < self._next_poll:
+            return Received(())
+        looked_at, name, burst = time.time(), self._index.name, self._settings.watch.burst_documents
+        since = self._given.since if self._given.since is not None else self._watermark_of_last_run()
+        if since is None:  # a run has to read all of it
+            return Received((), replace(self._given, since=self._source.watermark() or ""), overflow=(name,))
+        after, found = self._poll(since)
+        after, moved = self._look_at_groups(after)
+        self._next_poll = self._clock() + self._settings.watch.poll_seconds
+        if max(len(found), len(moved)) > burst:
+            return Received((), replace(after, floor=after.latest), overflow=(name,))
+        now = time.time()
+        changes = [DocumentChange(name, document_id(key), _seconds(at, now)) for key, at in (moved | found).items()]
+        return Received(changes, after, through={name: Position(looked_at, how="poll")})
 
     def acknowledge(self, received: Received) -> None:
         """Do not give these changes again until their time rises."""
-        if received.overflow:
-            self._started, self._floor = True, received.position
-            some, moved = [], list(self._moved.items())
-        else:
-            some, moved = received.position
-        for key, changed_at in some:
-            self._given[key] = changed_at
-            self._found.pop(key, None)
-        for key, stamps in moved:
-            self._stamps[key] = stamps
-            self._moved.pop(key, None)
+        if received.position is not None:
+            self._given = received.position
 
     def wait(self, seconds: float) -> None:
         """Return when there may be changes, or after this many seconds."""
@@ -142,89 +132,68 @@ class PollFeed:
         """Close what the feed holds open."""
         self._source.close()
 
-    def _poll(self) -> Received | None:
-        """Look for changes. Return an overflow if they are too many, or if no run has read this index yet."""
-        thorough = self._clock() >= self._next_thorough or self._latest is None
-        if not self._started:
-            since = self._watermark_of_last_run()
-            if since is None:
-                return Received((), None, overflow=(self._index.name,))
-            self._started = True
-        elif thorough:
-            since = self._source.watermark()
-        else:
-            since = self._source.watermark_at(self._latest, min(QUICK_OVERLAP, self._index.changed_overlap))
-        if not self._collect(since, forget=thorough):
-            return Received((), self._latest, overflow=(self._index.name,))
+    def _poll(self, since: str) -> tuple[_Given, dict[str, Any]]:
+        """Return the times, by key, that changed and were not given, and what is given with them.
+
+        `since` is the watermark for a thorough poll. Of more than a burst, one more is returned.
+        """
+        given, found, still = self._given, dict[str, Any](), dict[str, Any]()
+        thorough, latest, next_since = given.latest is None or self._clock() >= given.next_thorough, given.latest, since
         if thorough:
-            self._next_thorough = self._clock() + THOROUGH_SECONDS
-        return None
-
-    def _collect(self, since: str | None, *, forget: bool) -> bool:
-        """Find what changed since a watermark and was not given. Return False if it is more than a burst.
-
-        With `forget`, what is not found any more is forgotten.
-        """
-        still: dict[str, Any] = {}
-        too_many = False
-        for key, changed_at in self._source.changed_keys(since):
-            self._latest = _later(self._latest, changed_at)
-            if self._given.get(key) == changed_at:
+            next_since = self._source.watermark() or ""
+        else:
+            since = self._source.watermark_at(latest, min(QUICK_OVERLAP, self._index.changed_overlap))
+        for key, changed_at in self._source.changed_keys(since or None):
+            latest = _later(latest, changed_at)
+            if given.times.get(key) == changed_at:
                 still[key] = changed_at
-            elif not too_many and _is_later(changed_at, self._floor):
-                self._found[key] = changed_at
-                too_many = len(self._found) > self._settings.watch.burst_documents
-        if too_many:
-            self._found.clear()
-        elif forget:
-            self._given = still
-        return not too_many
+            elif len(found) <= self._settings.watch.burst_documents and _is_later(changed_at, given.floor):
+                found[key] = changed_at
+        # what a thorough poll does not find any more is forgotten
+        times = still | found if thorough else {**given.times, **found} if found else given.times
+        next_thorough = self._clock() + THOROUGH_SECONDS if thorough else given.next_thorough
+        after = replace(given, since=next_since, latest=latest, times=times, next_thorough=next_thorough)
+        return after, found
 
-    def _look_at_groups(self) -> Received | None:
-        """Look for documents with other groups than the index has: all at first, then as many as the time allows.
+    def _look_at_groups(self, given: _Given) -> tuple[_Given, dict[str, Stamps]]:
+        """Return the stamps, by key, of documents with other groups than the index has, that were not given for that.
 
-        Return an overflow if they are more than a burst.
+        All documents are looked at first, then as many as the time allows. If the ledger has no stamp of a document,
+        the groups that are found first are taken for those of the index.
         """
-        if self._index.access is None or self._clock() < self._next_look:
-            return None
-        began, first = self._clock(), self._next_look == float("-inf")
-        share = SHARE * self._settings.watch.poll_seconds
-        if self._cursor is None:
-            self._collection = self._live_collection()
-        while self._collection is not None:
-            stamps, self._cursor = self._source.access_stamps(self._cursor, GROUPS)
-            self._compare(stamps, self._ledger.committed_stamps(self._collection, list(stamps)))
-            if len(self._moved) > self._settings.watch.burst_documents:
-                return Received((), self._latest, overflow=(self._index.name,))
-            if self._cursor is None or (not first and self._clock() - began >= share):
+        if self._index.access is None or self._clock() < given.next_look:
+            return given, {}
+        began, cursor, moved, seen = self._clock(), given.cursor, dict[str, Stamps](), dict(given.stamps)
+        time_left = SHARE * self._settings.watch.poll_seconds if given.next_look != LONG_AGO else float("inf")
+        collection = self._live_collection()
+        while collection is not None:
+            stamps, cursor = self._source.access_stamps(cursor, GROUPS)
+            committed = self._ledger.committed_stamps(collection.id, list(stamps))
+            for key, stamp in stamps.items():
+                known = committed.get(key)
+                if stamp == known:
+                    seen.pop(key, None)
+                elif seen.get(key) != (known, stamp):
+                    if known is not None or key in seen:
+                        moved[key] = known, stamp
+                    seen[key] = known, stamp
+            if (
+                cursor is None
+                or self._clock() - began >= time_left
+                or len(moved) > self._settings.watch.burst_documents
+            ):
                 break
-        rest = 0.0 if self._cursor is not None else THOROUGH_SECONDS
-        self._next_look = self._clock() + max(rest, (self._clock() - began) / SHARE)
-        return None
+        pause = max(THOROUGH_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
+        return replace(given, stamps=seen, cursor=cursor, next_look=self._clock() + pause), moved
 
-    def _compare(self, stamps: Mapping[str, str], committed: Mapping[str, str]) -> None:
-        """Find which of the documents have other groups than the ledger knows, and were not given for that.
-
-        If the ledger has no stamp of a document, the groups that are found first are taken for those of the index.
-        """
-        for key, stamp in stamps.items():
-            known = committed.get(key)
-            if stamp == known:
-                self._stamps.pop(key, None)
-            elif known is None and key not in self._stamps:
-                self._stamps[key] = (known, stamp)
-            elif self._stamps.get(key) != (known, stamp):
-                self._moved[key] = (known, stamp)
-
-    def _live_collection(self) -> int | None:
+    def _live_collection(self) -> Collection | None:
         live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
-        collection = self._ledger.collection(live) if live else None
-        return collection.id if collection else None
+        return self._ledger.collection(live) if live else None
 
     def _watermark_of_last_run(self) -> str | None:
         """Return the watermark that the last complete run of this index left, None if there was none."""
         collection = self._live_collection()
-        record = self._ledger.scan_state(collection) if collection is not None else None
+        record = self._ledger.scan_state(collection.id) if collection is not None else None
         if record is None or record.settings != scan_settings(self._settings, self._index):
             return None
         return time_watermark(record.watermark)

@@ -9,58 +9,43 @@ everything may have changed. It says so, too, of a slot that does not begin wher
 
 from __future__ import annotations
 
-import logging
+import struct
 import time
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
-from rag_index.changes.pgoutput import UNCHANGED, Begin, Commit, Message, Relation, RowEvent, Truncate, decode
-from rag_index.changes.postgres import (
-    SlotState,
-    TextReader,
-    check_publication,
-    check_server,
-    lsn,
-    lsn_number,
-    table_in_catalogue,
-)
-from rag_index.changes.rows import Probe, ReceivedRows, RowChange
-from rag_index.changes.watched_tables import object_name
+from rag_index.changes.postgres import Publication, SlotState, TextReader, lsn, lsn_number, table_in_catalogue
+from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed
 from rag_index.documents.positions import Position
-from rag_index.errors import SettingsError, SourceUnavailable
-from rag_index.sources.engine import limited, open_read_only, source_error
+from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import Connection
 
+    from rag_index.changes import Received
     from rag_index.changes.rows import WatchedTable
     from rag_index.ledger import Ledger
 
-TIMEOUT = 600.0
+WHAT = "the write-ahead log of the source"
 MAX_ROWS = 100_000
 """Changed rows of one table that are kept in memory; if there are more, all of the table counts as changed."""
-PROBE_SECONDS = 0.25
-"""The time between two looks at how far the log has come, which costs the server next to nothing."""
 REST = 4.0
 """How many times as long as reading the log took the feed rests, so that it takes a fifth of a processor at most."""
-SAVED_SECONDS = 2.0
-"""How much time without a reading counts as rest beforehand, so that a change now and then waits for none."""
 MAX_QUIET = 2.0
 """How long the log is left alone at most, although it grows, after readings that found nothing. It may grow by other
 tables, or by the ledger if that is on the same server: each reading then makes it grow."""
 ADVANCE_SECONDS = 5.0
 """The time between two moves of the slot past transactions of other tables: each reads the log once more."""
-VISIBLE_SECONDS = 1.0
 HELD_BYTES = 256 << 20
 """How much log the slot may hold back before that is said."""
-IN_USE = "55006"
-"""SQLSTATE of a slot that another process reads."""
+EPOCH_2000 = 946_684_800
+"""Seconds from 1970 to 2000, where PostgreSQL's times start."""
+UNCHANGED = b"\0unchanged"
+"""The value of a column that is stored apart (TOAST) and was not changed. No text contains a NUL."""
 _PEEK = sa.text("""
     SELECT data FROM pg_logical_slot_peek_binary_changes(
         :slot, CAST(:upto AS pg_lsn), :count,
@@ -68,291 +53,274 @@ _PEEK = sa.text("""
 """)
 _END = sa.text("SELECT pg_current_wal_flush_lsn()::text")
 _ADVANCE = sa.text("SELECT pg_replication_slot_advance(:slot, CAST(:upto AS pg_lsn))")
-logger = logging.getLogger("rag_index.watch")
+_SNAPSHOT = sa.text("SELECT pg_current_snapshot()::text")
 
 
-@dataclass(slots=True)
-class _Reading:
-    """What one reading of the slot has given so far."""
-
-    rows: dict[WatchedTable, dict[tuple[bytes | None, ...], RowChange]] = field(default_factory=dict)
-    """The changed rows of each table by the text of their watched columns; a row counts once."""
-    overflow: set[WatchedTable] = field(default_factory=set)
-    xids: set[int] = field(default_factory=set)
-    messages: int = 0
-    end: int = 0
-    """Where the last whole transaction, or the last message outside of one, ends."""
-    committed_at: float = 0.0
-
-
-class WalFeed:
+@dataclass(eq=False)
+class WalFeed(RowFeed):
     """The changes of tables that a publication and a slot of PostgreSQL give."""
 
-    def __init__(
-        self,
-        url: URL,
-        tables: Sequence[WatchedTable],
-        project: str,
-        ledger: Ledger,
-        *,
-        timeout: float = TIMEOUT,
-        max_rows: int = MAX_ROWS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._url = url
-        self._watched = list(tables)
-        self._slot = self._publication = object_name(project)
-        self._ledger = ledger
-        self._acknowledged: str | None = None
-        """What the ledger has of the slot's position, once that was asked for."""
-        self._timeout = timeout
-        self._max_rows = max_rows
-        self._clock = clock
-        self._engine = open_read_only(url)
-        self._tables: Mapping[tuple[str, str], Sequence[WatchedTable]] | None = None
-        self._relations: dict[int, _WatchedRelation | None] = {}
-        self._seen = ""
-        """The end of the log when it was last read to its end, and what was found is in the inbox."""
-        self._advanced_at = -ADVANCE_SECONDS
-        self._rest_until = 0.0
-        self._read_at = self._quiet = 0.0
-        self._probe = Probe(self._engine)
+    ledger: Ledger = field(kw_only=True)
+    max_rows: int = field(default=MAX_ROWS, kw_only=True)
+    _acknowledged: str | None = field(default=None, init=False)
+    """What the ledger has of the slot's position, once that was asked for."""
+    _tables: Mapping[tuple[str, str], Sequence[WatchedTable]] | None = field(default=None, init=False)
+    """The tables by schema and name. One that is gone is left out; `check` says so."""
+    _seen: str = field(default="", init=False)
+    """The end of the log when it was last read to its end, and what was found is in the inbox."""
+    _advanced_at: float = field(default=-ADVANCE_SECONDS, init=False)
+    _quiet: float = field(default=0.0, init=False)
 
-    def check(self) -> Mapping[WatchedTable, SettingsError]:
+    def problems(self) -> dict[WatchedTable, SettingsError]:
         """Check slot and publication; return why changes of some tables are not seen."""
-        with self._connect() as connection:
-            check_server(connection)
-            if problem := SlotState.read(connection, self._slot).problem():
+        with self._connect(WHAT) as connection:
+            if problem := SlotState.read(connection, self.name).problem:
                 raise SettingsError(problem)
-            problems = check_publication(connection, self._publication, self._watched)
-            self._tables = self._resolve(connection)
-        return problems
+            return self._find_tables(connection)
 
     def warnings(self) -> list[str]:
         """Return a warning if the source's log grows because of the slot."""
-        with self._connect() as connection:
-            state = SlotState.read(connection, self._slot)
+        with self._connect(WHAT) as connection:
+            state = SlotState.read(connection, self.name)
         found = []
         if state.held_bytes > HELD_BYTES:
             found.append(
-                f"slot {self._slot} holds back {_size(state.held_bytes)} of the source's log: start `rag-index watch`, "
-                f"or drop the slot: SELECT pg_drop_replication_slot('{self._slot}')"
+                f"slot {self.name} holds back {state.held_bytes >> 20:,} MB of the source's log: start `rag-index "
+                f"watch`, or drop the slot: SELECT pg_drop_replication_slot('{self.name}')"
             )
-        if state.exists and state.max_bytes is None:
+        if state.exists and state.max_bytes < 0:
             found.append(
                 "the source has no max_slot_wal_keep_size, so its log fills the disk while nobody watches: "
                 "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'; SELECT pg_reload_conf()"
             )
         return found
 
-    def receive(self, limit: int) -> ReceivedRows:
+    def rows(self, limit: int) -> ReceivedRows:
         """Return about `limit` changes. A transaction is given whole, so one may exceed the limit.
 
         Raises SourceUnavailable, and SourceError if the slot is missing or lost.
         """
         looked_at = time.time()
-        with self._connect() as connection:
-            state = SlotState.read(connection, self._slot)
-            state.require_usable()
-            if self._tables is None:
-                self._tables = self._resolve(connection)
-            follows, end = self._follows(state), state.end
+        with self._connect(WHAT) as connection:
+            state = SlotState.read(connection, self.name)
+            if state.problem:
+                raise SourceError(state.problem)
+            if self._acknowledged is None:
+                self._acknowledged = self.ledger.slot_position(self.name)
+            follows, end = state.follows(self._acknowledged), state.end
             if end == self._seen and follows:
                 return ReceivedRows([], through=Position(looked_at, end, "wal"))
-            began = self._read_at = self._clock()
+            began = self.clock()
             reading = self._read(connection, end, limit)
-            took = self._clock() - began
-            self._rest_until = max(self._rest_until, began - SAVED_SECONDS) + (1 + REST) * took
-            if not _all_visible(connection, reading.xids):
-                # committed in the log, but not for readers: their rows would be read too early
-                return ReceivedRows([], behind=True)
-            more = reading.messages >= limit
-            position = lsn(reading.end) if more else max(end, lsn(reading.end), key=lsn_number)
-            through = None if more else Position(looked_at, position, "wal")
             self._quiet = 0.0 if reading.rows or reading.overflow else min(MAX_QUIET, self._quiet * 2 or PROBE_SECONDS)
-            changes = [change for rows in reading.rows.values() for change in rows.values()]
-            overflow = reading.overflow if follows else self._watched
-            if changes or overflow:
-                return ReceivedRows(changes, position, more, sorted(overflow, key=str), through=through)
-            # what passed concerns other tables: without a move of the slot it would hold back their log
-            self._seen = "" if more else position
-            due = more or self._clock() - self._advanced_at >= ADVANCE_SECONDS
-            return ReceivedRows([], position if due else None, more, through=through)
+            took = self.clock() - began
+            self._rest_until = self.clock() + max(REST * took, self._quiet - took)
+            if not _are_visible(connection, reading.xids):
+                # committed in the log, but not for readers: their rows would be read too early
+                return ReceivedRows([])
+        more = reading.messages >= limit
+        position = lsn(reading.end) if more else max(end, lsn(reading.end), key=lsn_number)
+        through = None if more else Position(looked_at, position, "wal")
+        changes = [change for rows in reading.rows.values() for change in rows.values()]
+        overflow = reading.overflow if follows else self.tables
+        if changes or overflow:
+            return ReceivedRows(changes, position, more, overflow, through)
+        # what passed concerns other tables: without a move of the slot it would hold back their log
+        self._seen = "" if more else position
+        due = more or self.clock() - self._advanced_at >= ADVANCE_SECONDS
+        return ReceivedRows([], position if due else None, more, through=through)
 
-    def acknowledge(self, received: ReceivedRows) -> None:
+    def acknowledge(self, received: Received | ReceivedRows) -> None:
         """Move the slot on, the ledger's copy of its position first: a death in between leaves the ledger ahead."""
         if received.position is not None:
-            self._ledger.remember_slot(self._slot, received.position)
+            self.ledger.remember_slot(self.name, received.position)
             self._acknowledged = received.position
-            with self._connect() as connection:
-                connection.execute(_ADVANCE, {"slot": self._slot, "upto": received.position})
-            self._advanced_at = self._clock()
+            with self._connect(WHAT) as connection:
+                connection.execute(_ADVANCE, {"slot": self.name, "upto": received.position})
+            self._advanced_at = self.clock()
             self._seen = "" if received.more else received.position
 
-    def wait(self, seconds: float) -> None:
-        """Return after this many seconds, or when the log has grown, which it also does for other tables."""
-        until = self._clock() + seconds
-        rested = max(self._rest_until, self._read_at + self._quiet)
-        while (left := until - self._clock()) > 0:
-            if self._clock() >= rested and self._probe.finds(self._has_grown):
-                return  # early, also if `seconds` are as few as there are between two looks
-            time.sleep(min(left, PROBE_SECONDS))
+    def _look(self, connection: Connection) -> bool:
+        """Return whether the log has grown since all of it was read, which it also does for other tables."""
+        return bool(connection.scalar(_END) != self._seen)
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._probe.close()
-        self._engine.dispose()
-
-    def _follows(self, state: SlotState) -> bool:
-        """Return whether the slot gives everything since it was last acknowledged, and say so if it does not."""
-        if self._acknowledged is None:
-            self._acknowledged = self._ledger.slot_position(self._slot)
-        follows = state.follows(self._acknowledged)
-        if not follows and self._acknowledged is not None:
-            logger.warning(
-                "slot %s is not the one that was read up to %s: it begins at %s, so everything is compared once",
-                self._slot, self._acknowledged, state.start,
-            )  # fmt: skip
-        return follows
-
-    def _resolve(self, connection: Connection) -> dict[tuple[str, str], list[WatchedTable]]:
-        """Return the tables by schema and name. One that is gone is left out; `check` says so."""
+    def _find_tables(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
+        """Find the tables, and return why changes of some of them are not in the log."""
         found: dict[tuple[str, str], list[WatchedTable]] = {}
-        for watched in self._watched:
-            with suppress(SettingsError):
+        problems = {}
+        published = Publication(connection, self.name)
+        for watched in self.tables:
+            try:
                 table = table_in_catalogue(connection, watched)
                 found.setdefault((table.schema, table.name), []).append(watched)
-        return found
+                published.require(table)
+            except SettingsError as error:
+                problems[watched] = error
+        self._tables = found
+        return problems
 
     def _read(self, connection: Connection, end: str, limit: int) -> _Reading:
-        reading = _Reading()
-        self._relations.clear()
-        given = {"slot": self._slot, "upto": end, "count": limit, "publication": self._publication}
+        if self._tables is None:
+            self._find_tables(connection)
+        reading = _Reading(connection, self._tables or {}, self.max_rows)
+        given = {"slot": self.name, "upto": end, "count": limit, "publication": self.name}
         with connection.execute(_PEEK, given, execution_options={"stream_results": True}) as result:
             for [data] in result:
-                reading.messages += 1
-                self._take(connection, bytes(data), reading)
+                reading.take(bytes(data))
+        if self.name in reading.prefixes:  # it was just set up
+            reading.overflow.update(self.tables)
         return reading
 
-    def _take(self, connection: Connection, data: bytes, reading: _Reading) -> None:
-        """Add what a message says to the reading."""
-        event = decode(data)
-        if isinstance(event, RowEvent):
-            relation = self._relations.get(event.relation)
-            if relation is not None:
-                relation.take(event, reading, self._max_rows)
-        elif isinstance(event, Begin):
-            reading.committed_at = event.committed_at
-            reading.xids.add(event.xid)
-        elif isinstance(event, Commit):
-            reading.end = event.end
-        elif isinstance(event, Relation):
-            tables = (self._tables or {}).get((event.schema, event.name))
-            self._relations[event.id] = None if tables is None else _WatchedRelation.of(connection, event, tables)
-        elif isinstance(event, Truncate):
-            relations = filter(None, map(self._relations.get, event.relations))
-            reading.overflow.update(table for relation in relations for table in relation.tables)
-        elif isinstance(event, Message):
-            if not event.transactional:
-                reading.end = event.end  # and not beyond: there the commit of another transaction may begin
-            if event.prefix == self._slot:
-                reading.overflow.update(self._watched)
 
-    def _has_grown(self, cursor: Any) -> bool:
-        """Return whether the log has grown since all of it was read."""
-        cursor.execute(str(_END))
-        return bool(cursor.fetchone()[0] != self._seen)
+class _Fields:
+    """The fields of a message of pgoutput, which are read one after the other.
 
-    @contextmanager
-    def _connect(self) -> Iterator[Connection]:
-        """Yield a connection, and raise its errors as ours."""
-        try:
-            with (
-                self._engine.connect() as connection,
-                limited(connection, self._timeout, "the write-ahead log of the source"),
-            ):
-                yield connection
-        except exc.SQLAlchemyError as error:
-            if getattr(error.orig if isinstance(error, exc.DBAPIError) else None, "sqlstate", "") == IN_USE:
-                raise SourceUnavailable(
-                    f"slot {self._slot} is being read by another process; end the other watch of this project"
-                ) from error
-            raise source_error(error, self._url, f"slot {self._slot}") from error
+    See "Logical Replication Message Formats" in PostgreSQL's documentation, protocol version 1.
+    """
 
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
 
-class _WatchedRelation:
-    """A table as a Relation message describes it, and which of its values are wanted."""
+    def read(self, form: str) -> Any:
+        """Return numbers in a form of `struct`; one alone as it is."""
+        values = struct.unpack_from(form, self._data, self._at)
+        self._at += struct.calcsize(form)
+        return values[0] if len(values) == 1 else values
 
-    def __init__(self, tables: Sequence[WatchedTable], places: Mapping[WatchedTable, Sequence[int]]) -> None:
-        self.tables = tables
-        self._places = places
-        self._identified: set[WatchedTable] = set()
-        self._readers: dict[WatchedTable, TextReader] = {}
+    def byte(self) -> bytes:
+        """Return a byte, which tells the kind of what follows."""
+        self._at += 1
+        return self._data[self._at - 1 : self._at]
 
-    @classmethod
-    def of(cls, connection: Connection, relation: Relation, tables: Sequence[WatchedTable]) -> _WatchedRelation:
-        """Return a relation. A table with a column that the log does not have is not in `places`."""
-        numbers = {name: number for number, name in enumerate(relation.columns)}
-        whole = [table for table in tables if numbers.keys() >= set(table.columns)]
-        own = cls(tables, {table: [numbers[name] for name in table.columns] for table in whole})
-        own._identified = {table for table in whole if relation.identity.issuperset(table.columns)}
-        for table in whole:
-            own._readers[table] = TextReader(connection, [relation.types[place] for place in own._places[table]])
-        return own
+    def text(self) -> str:
+        """Return the text that ends with a NUL."""
+        start, self._at = self._at, self._data.index(b"\0", self._at) + 1
+        return self._data[start : self._at - 1].decode()
 
-    def take(self, event: RowEvent, reading: _Reading, max_rows: int) -> None:
-        """Add the rows of an event to the reading."""
-        for table in self.tables:
-            if table in reading.overflow:
-                continue
-            places = self._places.get(table)
-            if places is None or (event.old is not None and table not in self._identified):
-                reading.overflow.add(table)
+    def values(self) -> list[bytes | None]:
+        """Return the values of a row as text. Each change has one or two, so nothing is called for each of them."""
+        values: list[bytes | None] = []
+        count, data, at = self.read(">H"), self._data, self._at
+        for _ in range(count):
+            kind = data[at]
+            at += 1
+            if kind == 0x74:  # t: a text; otherwise NULL (n), or unchanged (u)
+                start = at + 4
+                at = start + int.from_bytes(data[at:start], "big")
+                values.append(data[start:at])
             else:
-                self._add(table, places, event, reading)
-            rows = reading.rows.get(table)
-            if rows is not None and len(rows) > max_rows:
-                reading.overflow.add(table)
-            if table in reading.overflow:
-                reading.rows.pop(table, None)
-
-    def _add(self, table: WatchedTable, places: Sequence[int], event: RowEvent, reading: _Reading) -> None:
-        rows = reading.rows.setdefault(table, {})
-        old, new = event.old, event.new
-        for values in (old, new):
-            if values is None:
-                continue
-            texts = [values[place] for place in places]
-            if UNCHANGED in texts and old is not None:
-                texts = [old[place] if text is UNCHANGED else text for text, place in zip(texts, places, strict=True)]
-            if UNCHANGED in texts:  # nobody knows which row this is
-                reading.overflow.add(table)
-                return
-            if (known := tuple(texts)) not in rows:
-                read = self._readers[table].values(texts)
-                rows[known] = RowChange(table, dict(zip(table.columns, read, strict=True)), reading.committed_at)
+                values.append(None if kind == 0x6E else UNCHANGED)
+        self._at = at
+        return values
 
 
-def _all_visible(connection: Connection, xids: set[int]) -> bool:
+class _Place(NamedTuple):
+    """Where the log has the watched columns of a table."""
+
+    table: WatchedTable
+    columns: list[int]
+    in_old: bool
+    """Whether old rows have values of them."""
+    reader: TextReader
+
+
+class _Reading:
+    """What one reading of the slot has given so far.
+
+    A transaction comes after its commit. A table is described before its first change, and again after it was altered.
+    """
+
+    def __init__(
+        self, connection: Connection, tables: Mapping[tuple[str, str], Sequence[WatchedTable]], max_rows: int
+    ) -> None:
+        self._connection, self._tables, self._max_rows = connection, tables, max_rows
+        self._places: dict[int, list[_Place]] = {}
+        self._committed_at = 0.0
+        self.rows: dict[WatchedTable, dict[tuple[bytes | None, ...], RowChange]] = {}
+        """The changed rows of each table by the text of their watched columns; a row counts once."""
+        self.overflow: set[WatchedTable] = set()
+        self.xids: set[int] = set()
+        self.prefixes: set[str] = set()
+        """Whose messages the log has."""
+        self.messages = 0
+        self.end = 0
+        """Where the last whole transaction, or the last message outside of one, ends."""
+
+    def take(self, data: bytes) -> None:
+        """Add what a message of the log says. Raises SourceError if it is not one of this protocol."""
+        self.messages += 1
+        fields = _Fields(data)
+        kind = fields.byte()
+        if kind in (b"I", b"U", b"D"):
+            self._take_row(fields)
+        elif kind == b"B":
+            _, microseconds, xid = fields.read(">QqI")
+            self._committed_at = EPOCH_2000 + microseconds / 1e6
+            self.xids.add(xid)
+        elif kind == b"C":
+            _, _, self.end = fields.read(">BQQ")
+        elif kind == b"R":
+            self._take_relation(fields)
+        elif kind == b"T":
+            count, _ = fields.read(">IB")
+            relations = [fields.read(">I") for _ in range(count)]
+            self.overflow.update(place.table for one in relations for place in self._places.get(one, ()))
+        elif kind == b"M":
+            transactional, end = fields.read(">?Q")
+            self.prefixes.add(fields.text())
+            if not transactional:
+                self.end = end  # and not beyond: there the commit of another transaction may begin
+        elif kind not in (b"O", b"Y"):  # origins and types do not matter
+            raise SourceError(f"the write-ahead log gives a message that cannot be read: {data[:40]!r}")
+
+    def _take_relation(self, fields: _Fields) -> None:
+        relation, table = fields.read(">I"), (fields.text() or "pg_catalog", fields.text())
+        _, count = fields.read(">BH")
+        columns, identity = {}, set()
+        for number in range(count):
+            in_identity, name = fields.read(">B") & 1, fields.text()
+            columns[name] = number, fields.read(">Ii")[0]
+            if in_identity:
+                identity.add(name)
+        self._places[relation] = []
+        for watched in self._tables.get(table, ()):
+            there = [columns[name] for name in watched.columns if name in columns]
+            reader = TextReader(self._connection, [type_ for _, type_ in there])
+            numbers = [number for number, _ in there]
+            self._places[relation].append(_Place(watched, numbers, identity.issuperset(watched.columns), reader))
+
+    def _take_row(self, fields: _Fields) -> None:
+        """Add an insert, an update or a delete. An update has the old row if its identity changed."""
+        places, old, new = self._places.get(fields.read(">I"), ()), None, None
+        if places and (part := fields.byte()) in (b"K", b"O"):
+            old = fields.values()
+            part = fields.byte()
+        if places and part == b"N":
+            new = fields.values()
+        for table, columns, in_old, reader in places:
+            rows = self.rows.setdefault(table, {})
+            whole = len(columns) == len(table.columns) and (old is None or in_old)
+            for row in (old, new):
+                if row is None or table in self.overflow:
+                    continue
+                texts = tuple(row[one] if row[one] is not UNCHANGED or not old else old[one] for one in columns)
+                if not whole or UNCHANGED in texts:  # nobody knows which row this is
+                    self.overflow.add(table)
+                elif texts not in rows:
+                    rows[texts] = RowChange(table, reader.values(texts), self._committed_at)
+                if len(rows) > self._max_rows:
+                    self.overflow.add(table)
+            if table in self.overflow:
+                del self.rows[table]
+
+
+def _are_visible(connection: Connection, xids: set[int]) -> bool:
     """Return whether readers see these transactions.
 
     The log has a commit before readers do: for microseconds, and as long as the server waits for a standby. The end of
     our own transaction comes first, so that the snapshot is a new one.
     """
-    until = time.monotonic() + VISIBLE_SECONDS
-    while xids:
-        connection.rollback()
-        snapshot = str(connection.scalar(sa.text("SELECT pg_current_snapshot()::text")))
-        _, newest, running = snapshot.split(":")
-        invisible = {int(xid) & 0xFFFFFFFF for xid in running.split(",") if xid}
-        beyond = int(newest)
-        if not any(xid in invisible or 0 <= (xid - beyond) & 0xFFFFFFFF < 1 << 31 for xid in xids):
-            return True
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MB"
+    connection.rollback()
+    _, newest, running = str(connection.scalar(_SNAPSHOT)).split(":")
+    invisible = {int(xid) & 0xFFFFFFFF for xid in running.split(",") if xid}
+    return not any(xid in invisible or 0 <= (xid - int(newest)) & 0xFFFFFFFF < 1 << 31 for xid in xids)

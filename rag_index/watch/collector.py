@@ -1,4 +1,4 @@
-"""The collecting half of a watch: a thread that moves changes from a feed into the ledger's inbox.
+"""The collecting half of a watch: a thread for each feed that moves changes from it into the ledger's inbox.
 
 It goes on while batches wait for a lease, an embedder or a store, so that the source never has to keep changes for
 them. A change is in the inbox before the source may forget it.
@@ -6,7 +6,6 @@ them. A change is in the inbox before the source may forget it.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING
 from rag_index.errors import RagIndexError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from rag_index.changes import Received
-    from rag_index.changes.opening import JoinedFeed
+    from rag_index.changes import ChangeFeed, Received
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
@@ -28,99 +26,75 @@ CHECK_SECONDS = 300.0
 """How often to check that the source still notes changes: without its triggers it looks as if nothing changed."""
 SLICE_SECONDS = 0.5
 """How long the collector waits for a feed before it looks whether it has to end; `poll_seconds` may be minutes."""
-logger = logging.getLogger("rag_index.watch")
 
 
-class Collector:
-    """The thread and what it reports. Used as a context manager; leaving the block ends the thread."""
+class Collector(threading.Thread):
+    """The thread of one feed, and what it reports."""
 
     def __init__(
         self,
         settings: Settings,
-        names: list[str],
-        feed: JoinedFeed,
         ledger: Ledger,
-        problems: Mapping[str, RagIndexError],
+        feed: ChangeFeed,
+        names: Sequence[str],
+        *,
+        arrived: threading.Event,
+        ended: threading.Event,
     ) -> None:
-        """Prepare the thread. `problems` is what `feed.check` returned last."""
-        self._settings = settings
+        """Check the feed, and prepare the thread, which runs until `ended` is set.
+
+        `arrived` is set whenever something arrived or the state of the feed changed.
+        """
+        super().__init__(name="watch-collector", daemon=True)
         self._aliases = {name: settings.alias(name) for name in names}
-        self._all_aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
-        self._feed = feed
-        self._ledger = ledger
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch-collector", daemon=True)
-        self.arrived = threading.Event()
-        """Set whenever something arrived or the state of the feed changed."""
-        self.drained = threading.Event()
-        """Set once the feed had nothing more to give than was received, since the collector began."""
-        self._asked = 0
-        self._answered: dict[str, int] = {}
+        self._poll_seconds = settings.watch.poll_seconds
+        self._feed, self._ledger, self._arrived, self._ended = feed, ledger, arrived, ended
+        self.drained = False
+        """Whether the feed had nothing more to give than was received, since the collector began."""
+        self.looked_at: dict[str, float] = {}
+        """By index: every change that was committed before this time is in the ledger."""
         self._failure: RagIndexError | None = None
-        """Why nothing can be collected now, of whatever feed."""
-        self._problems = problems
+        """Why nothing can be collected now."""
         self._unseen: dict[str, RagIndexError] = {}
         """Why changes of an index are not seen, by its name, as the last check found."""
-        self._said: dict[str, str] = {}
         self.died: BaseException | None = None
         """What ended the thread, if it was no error of ours."""
-
-    def __enter__(self) -> Collector:
-        self._take(self._problems)
-        self._note_errors()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def ask(self) -> int:
-        """Ask when all that was committed until now has been given, and return the number of the question."""
-        self._asked += 1
-        return self._asked
-
-    def has_answered(self, name: str, question: int) -> bool:
-        """Return whether all changes of an index that were committed before the question are in the ledger.
-
-        Question 0 is asked before the collector begins.
-        """
-        return self._answered.get(name, -1) >= question
+        self._check()
 
     def error(self, name: str) -> RagIndexError | None:
         """Return why changes of an index cannot be received, or are not seen, now; None if they are."""
-        return self._failure or self._feed.errors.get(name) or self._unseen.get(name)
+        return self._failure or self._unseen.get(name)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Collect until the watch ends."""
         pause, next_check = 0.0, time.monotonic() + CHECK_SECONDS
         try:
-            while not self._stop.is_set():
+            while not self._ended.is_set():
+                before = self.drained, self._failure
                 try:
                     if time.monotonic() >= next_check:
-                        self._take(self._feed.check())
-                        seconds = min(CHECK_SECONDS, MAX_PAUSE) if self._unseen else CHECK_SECONDS
-                        next_check = time.monotonic() + seconds
+                        self._check()
+                        next_check = time.monotonic() + (
+                            min(CHECK_SECONDS, MAX_PAUSE) if self._unseen else CHECK_SECONDS
+                        )
                     more = self._collect()
-                    self._failure, pause = None, 0.0
+                    self._failure, pause, self.drained = None, 0.0, self.drained or not more
                 except RagIndexError as error:
                     self._failure, pause = error, min(MAX_PAUSE, pause * 2 or 1.0)
-                    self._note_errors()
-                    self._stop.wait(pause)
-                    continue
-                self._note_errors()
-                if not more:  # also if there were changes: a feed rests between two readings of the source
-                    if not self.drained.is_set():
-                        self.drained.set()
-                        self.arrived.set()
+                if before != (self.drained, self._failure):
+                    self._arrived.set()
+                if pause:
+                    self._ended.wait(pause)
+                elif not more:  # also if there were changes: a feed rests between two readings of the source
                     self._wait()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the watch raises it
             self.died = error
-            self.arrived.set()
+            self._arrived.set()
 
     def _wait(self) -> None:
         """Wait until the feed may have changes, `poll_seconds` have passed, or the thread has to end."""
-        end = time.monotonic() + self._settings.watch.poll_seconds
-        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+        end = time.monotonic() + self._poll_seconds
+        while not self._ended.is_set() and (left := end - time.monotonic()) > 0:
             began, most = time.monotonic(), min(SLICE_SECONDS, left)
             self._feed.wait(most)
             if time.monotonic() - began < most:
@@ -128,21 +102,13 @@ class Collector:
 
     def _collect(self) -> bool:
         """Receive once, and return whether the feed has more to give now."""
-        asked = self._asked
         received = self._feed.receive(RECEIVE)
         self._put(received)
         self._feed.acknowledge(received)
-        if not received.is_empty:
-            self.arrived.set()
-        if not received.more:
-            self._answer(asked, set(self._aliases).difference(received.behind, self._unseen))
+        self.looked_at |= {name: one.at for name, one in received.through.items() if name not in self._unseen}
+        if received.changes or received.overflow:
+            self._arrived.set()
         return received.more
-
-    def _answer(self, asked: int, names: set[str]) -> None:
-        """Note that these indexes have everything that was committed before the question."""
-        if any(self._answered.get(name, -1) < asked for name in names):
-            self._answered |= dict.fromkeys(names, asked)
-            self.arrived.set()
 
     def _put(self, received: Received) -> None:
         """Write what was received into the inbox, and how far it goes, in one transaction.
@@ -150,29 +116,32 @@ class Collector:
         The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
         them. They wait in the inbox for the next watch of all indexes, or for a run.
         """
-        through = {name: one for name, one in received.through.items() if name in self._aliases}
-        if received.is_empty and not through:
+        aliases, changes = self._aliases, received.changes
+        if not (changes or received.overflow or received.through):
             return
-        aliases = self._all_aliases
         with self._ledger.transaction():
-            self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in received.changes)
+            self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in changes if not one.column)
             self._ledger.put_look_ups(
-                (aliases[one.index], one.column, one.value, one.changed_at) for one in received.look_ups
+                (aliases[one.index], one.column, one.id, one.changed_at) for one in changes if one.column
             )
             for name in received.overflow:
                 self._ledger.need_full_scan(aliases[name])
-            for name, position in through.items():
+            for name, position in received.through.items():
                 if name not in self._unseen:
                     self._ledger.note_position(aliases[name], position)
 
-    def _take(self, problems: Mapping[str, RagIndexError]) -> None:
-        """Take what a check found. Of an index whose changes are not seen, all is compared once they are again.
+    def _check(self) -> None:
+        """Check the feed. Of an index whose changes are not seen, all is compared once they are again.
 
         That is recorded by each check: a run that comes in between has not seen what changes after it. The position is
         forgotten, since nobody knows how long changes were not seen.
         """
         unseen: dict[str, RagIndexError] = {}
-        for name, alias in self._all_aliases.items():
+        try:
+            problems = self._feed.check() or {}  # a feed of another package may return nothing
+        except RagIndexError as failure:
+            problems = dict.fromkeys(self._aliases, failure)
+        for name, alias in self._aliases.items():
             error = problems.get(name)
             if isinstance(error, TransientError):  # `receive` says it, and nothing was found out
                 error = self._unseen.get(name)
@@ -181,16 +150,4 @@ class Collector:
                 self._ledger.need_full_scan(alias)
                 self._ledger.doubt_position(alias)
         self._unseen = unseen
-
-    def _note_errors(self) -> None:
-        """Say once which indexes lack changes, and why, and that they are received again."""
-        now = {name: str(error) for name in self._aliases if (error := self.error(name)) is not None}
-        for text in dict.fromkeys(now.values()):
-            names = [name for name, error in now.items() if error == text and self._said.get(name) != text]
-            if names:
-                logger.warning("%s: changes cannot be received: %s", ", ".join(names), text)
-        if again := [name for name in self._said if name not in now]:
-            logger.info("%s: changes are received again", ", ".join(again))
-        if now != self._said:
-            self._said = now
-            self.arrived.set()
+        self._arrived.set()

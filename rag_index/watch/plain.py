@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rag_index.changes.opening import open_feed
+from rag_index.changes.opening import open_feeds
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.ledger import Ledger
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.settings import Settings
-    from rag_index.watch.loop import Runner, Stop
+    from rag_index.watch.loop import Stop
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 OF_A_FLOW_RUN = "PREFECT__"
@@ -31,7 +31,7 @@ logger = logging.getLogger("rag_index.watch")
 
 
 class PlainRunner:
-    """The `Runner` of a watch without Prefect."""
+    """How the batches of a watch, and the runs that take their place, are carried out without Prefect."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -89,25 +89,17 @@ class OrdinaryRun:
             found = {"error": f"`rag-index index {self._name}` ended with {self._process.returncode}"}
         if "error" in found:
             return Applied(None, RagIndexError.of_class(found.get("error_class", ""), str(found["error"])))
-        outcome = _outcome(self._name, found["indexes"][0])
+        values = found["indexes"][0]
+        outcome = IndexOutcome(self._name, state=values["state"], message=values.get("message", ""))
+        outcome.error_class = values.get("error_class", "")
         return Applied(outcome, outcome.error)
-
-
-def _outcome(name: str, values: dict[str, Any]) -> IndexOutcome:
-    """Return the outcome that a command printed."""
-    outcome = IndexOutcome(name, state=values["state"], message=values.get("message", ""))
-    outcome.error_class = values.get("error_class", "")
-    outcome.documents, outcome.seconds = values["documents"], values["seconds"]
-    outcome.new, outcome.changed, outcome.deleted = values["new"], values["changed"], values["deleted"]
-    outcome.unchanged, outcome.failed = values["unchanged"], values["failed"]
-    return outcome
 
 
 @contextmanager
 def open_watch(
     settings: Settings,
     names: Sequence[str] | None,
-    runner: Runner,
+    runner: PlainRunner,
     stop: Stop,
     *,
     changed: Callable[[], None] = lambda: None,
@@ -116,16 +108,13 @@ def open_watch(
 
     An index whose changes are not seen, because something is missing in its source, keeps no other from being watched.
 
-    Raises UnknownIndex, SettingsError, SourceUnavailable, SourceError and what the ledger raises.
+    Raises UnknownIndex, SettingsError, SourceUnavailable, SourceError, and what the ledger raises.
     """
     indexes = settings.named(names)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
-        feed = stack.enter_context(closing(open_feed(settings, indexes, ledger)))
-        for note in feed.notes:
+        feeds = stack.enter_context(closing(open_feeds(settings, indexes, ledger)))
+        for note in feeds.notes:
             logger.warning("%s", note)
-        watched = [index.name for index in indexes if index.name not in feed.unwatched]
-        problems = feed.check()
-        if watched and all(name in problems for name in watched):
-            raise problems[watched[0]]
-        yield Watch(settings, watched, feed, ledger, runner, stop, problems=problems, changed=changed)
+        watched = [index.name for index in indexes if index.name not in feeds.unwatched]
+        yield Watch(settings, watched, feeds, ledger, runner, stop, changed=changed)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import psycopg
-import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from rag_index.changes.queues import QueueFeed
+from rag_index.changes.queues import open_queue
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.ledger import Ledger
+from tests.waiting import eventually
 
 PROJECT = "desk"
 
@@ -55,17 +56,17 @@ class Followed:
         except psycopg.errors.LockNotAvailable:  # a subscription's first copy may wait for this transaction
             self.run(*(step.sql for step in setup.steps))
         feed = self.feed()
-        feed.check()
-        first = feed.receive(100)
+        feed.problems()
+        first = feed.rows(100)
         assert sorted(map(str, first.overflow)) == sorted(map(str, tables))
         feed.acknowledge(first)
         return feed
 
     def feed(self, **given):
         if self.changes == "wal":
-            self._open.append(WalFeed(self.url, self.tables, PROJECT, self.ledger, **given))
+            self._open.append(WalFeed(self.url, self.tables, PROJECT, ledger=self.ledger, **given))
         else:
-            self._open.append(QueueFeed(self.url, self.tables, PROJECT, **given))
+            self._open.append(open_queue(self.url, self.tables, PROJECT, **given))
         return self._open[-1]
 
     @cached_property
@@ -108,28 +109,39 @@ class Session:
         self.connection.close()
 
 
+@contextmanager
+def waiting_for_a_standby(database, session, statement):
+    """Run a statement whose commit is in the log, and which readers do not see before the end of the block."""
+    try:
+        database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+        with database.session() as watcher:
+            writer = threading.Thread(target=session.run, args=(statement,))
+            writer.start()
+            waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            eventually(lambda: watcher.run(f"SELECT 1 {waits}"))
+            yield
+            watcher.run(f"SELECT pg_cancel_backend(pid) {waits}")
+            writer.join()
+    finally:
+        with database.server.connect() as connection:
+            connection.execute("SET synchronous_commit = off")
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+
+
 def problems(feed):
     """Return what a feed says of tables whose changes are not seen, by the name of the table."""
-    return {str(table): str(error) for table, error in feed.check().items()}
+    return {str(table): str(error) for table, error in feed.problems().items()}
 
 
 def take(feed, limit=1000):
     """Receive and acknowledge everything, and return the values of the changed rows by table, and the overflow."""
     found, overflow = {}, set()
     while True:
-        received = feed.receive(limit)
+        received = feed.rows(limit)
         for change in received.changes:
-            values = tuple(change.values[name] for name in change.table.columns)
-            found.setdefault(str(change.table), set()).add(values)
+            found.setdefault(str(change.table), set()).add(change.values)
         overflow |= set(map(str, received.overflow))
         feed.acknowledge(received)
         if not received.more:
             return found, overflow
-
-
-def table_names(url):
-    engine = sa.create_engine(url)
-    try:
-        return sa.inspect(engine).get_table_names()
-    finally:
-        engine.dispose()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from rag_index.changes.watched_tables import Router, plan_tables
+import pytest
+
+from rag_index.changes.watched_tables import plan_tables
 from rag_index.documents.keys import decode_key, document_id
 from rag_index.settings import load_settings
 from rag_index.sources.sql import SqlSource
@@ -136,55 +138,29 @@ WIKI_CHANGES = {
 }
 
 
-def opened(followed, folder, tables, written):
-    """Return a feed of changes, what routes them, the source and the plan; the settings decide what is followed."""
+@pytest.mark.parametrize(
+    ("tables", "settings", "changes"), [(TABLES, SETTINGS, CHANGES), (WIKI, WIKI_SETTINGS, WIKI_CHANGES)],
+    ids=["rows that have keys", "rows that texts name"],
+)  # fmt: skip
+def test_each_change_of_any_table_gives_the_documents_that_show_it(followed, tmp_path, tables, settings, changes):
     followed.run(*filter(str.strip, tables.split(";\n")))
-    url = followed.url.render_as_string(hide_password=False)
-    (folder / "rag-index.toml").write_text(written.format(url=url, changes=followed.changes), encoding="utf-8")
-    settings = load_settings(folder / "rag-index.toml")
-    plan = plan_tables(settings, settings.indexes)
-    source = SqlSource(settings.source_url, settings.indexes[0])
-    return followed.set_up(*plan.tables), Router(plan.routes), source, plan
-
-
-def ids(feed, router, source):
-    """Return the ids of the documents that are read again."""
-    found, more = set(), True
-    while more:
-        received = feed.receive(1000)
-        routed = router.route(received.changes)
-        assert not received.overflow
-        assert not routed.overflow
-        found |= {change.id for change in routed.changes}
-        for one in routed.look_ups:
-            found |= set(map(document_id, source.keys_with(one.column, [decode_key(one.value)])))
-        feed.acknowledge(received)
-        more = received.more
-    return found
-
-
-def expect(changes, followed, feed, router, source):
-    """Make changes, and compare which documents are read again."""
-    for change, expected in changes.items():
-        followed.run(change)
-        found = ids(feed, router, source)
-        if followed.changes == "wal" and not expected:
-            continue  # the log has all updates
-        assert found == expected, change
-
-
-def test_each_change_of_any_table_gives_the_documents_that_show_it(followed, tmp_path):
-    feed, router, source, plan = opened(followed, tmp_path, TABLES, SETTINGS)
-    with closing(source):
+    url, path = followed.url.render_as_string(hide_password=False), tmp_path / "rag-index.toml"
+    path.write_text(settings.format(url=url, changes=followed.changes))
+    loaded = load_settings(path)
+    plan = plan_tables(loaded, loaded.indexes)
+    assert (plan.notes, plan.unwatched) == ([], {})
+    followed.set_up(*plan.tables)
+    feed = followed.feed(routes=plan.routes)
+    with closing(SqlSource(loaded.source_url, loaded.indexes[0])) as source:
         source.check()
-        assert [str(table) for table in plan.tables] == ["customer", "file", "person", "region", "remark", "ticket"]
-        assert not plan.notes
-        assert not plan.blind
-        expect(CHANGES, followed, feed, router, source)
-
-
-def test_each_change_of_rows_that_are_named_by_texts_gives_the_documents_that_show_it(followed, tmp_path):
-    feed, router, source, _ = opened(followed, tmp_path, WIKI, WIKI_SETTINGS)
-    with closing(source):
-        source.check()
-        expect(WIKI_CHANGES, followed, feed, router, source)
+        for change, expected in changes.items():
+            followed.run(change)
+            received = feed.receive(1000)
+            assert not received.overflow
+            found = {one.id for one in received.changes if one.column is None}
+            for one in received.changes:
+                if one.column is not None:
+                    found |= set(map(document_id, source.keys_with(one.column, [decode_key(one.id)])))
+            feed.acknowledge(received)
+            if followed.changes == "queue" or expected:  # the log has all updates
+                assert found == expected, change

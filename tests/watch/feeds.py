@@ -7,7 +7,8 @@ import time
 from contextlib import closing, contextmanager
 
 from rag_index.changes import DocumentChange, Received
-from rag_index.changes.opening import JoinedFeed
+from rag_index.changes.opening import OpenedFeeds
+from rag_index.documents.positions import Position
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
@@ -20,7 +21,8 @@ from rag_index.watch.plain import PlainRunner
 class ListFeed:
     """A feed of what a test says; it keeps a change until it is acknowledged."""
 
-    def __init__(self) -> None:
+    def __init__(self, *served: str) -> None:
+        self.served = served or ("notes",)
         self._changes: list[DocumentChange] = []
         self._lock = threading.Lock()
         self._arrived = threading.Event()
@@ -41,8 +43,9 @@ class ListFeed:
             raise self.error
         with self._lock:
             self._arrived.clear()
-            some = self._changes[:limit]
-            return Received(some, len(some), len(self._changes) > limit, tuple(self.overflow))
+            some, more = self._changes[:limit], len(self._changes) > limit
+            through = {} if more else {name: Position(time.time(), how="queue") for name in self.served}
+            return Received(some, len(some), more, tuple(self.overflow), through=through)
 
     def acknowledge(self, received: Received) -> None:
         with self._lock:
@@ -60,9 +63,10 @@ class ListFeed:
 
 
 def watch_of(project, feed, ledger, runner, stop, *, names=("notes",), blind=None, **arguments):
-    return Watch(
-        project.settings, names, JoinedFeed([(feed, names)], blind=blind), ledger, runner, stop, **arguments
-    )  # fmt: skip
+    """Return a watch of indexes whose changes a feed gives; more feeds, by their index, may be given in its place."""
+    feeds = [(one, [name]) for name, one in feed.items()] if isinstance(feed, dict) else [(feed, names)]
+    names = [name for _, some in feeds for name in some]
+    return Watch(project.settings, names, OpenedFeeds(feeds, blind=blind or {}), ledger, runner, stop, **arguments)
 
 
 class EndedRun:

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from rag_index.changes import Received, opening
+from rag_index.changes import Received
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.indexing.scan import Scan
@@ -26,6 +26,7 @@ from tests.waiting import eventually
 from tests.watch.feeds import EndedRun, ListFeed, is_watched, watch_of, watched
 
 ALIAS = "test_notes"
+SECOND = '[[indexes]]\nname = "titles"\ntable = "note"\nkey = "id"\ntext = "title"\n'
 
 
 @pytest.fixture
@@ -42,10 +43,9 @@ def feed() -> ListFeed:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    for name in ("LOCKED_SECONDS", "FIRST_PAUSE", "MAX_PAUSE", "FAILING_PAUSE"):
+    for name in ("LOOK_SECONDS", "FIRST_PAUSE", "MAX_PAUSE"):
         monkeypatch.setattr(loop, name, 0.05)
-    monkeypatch.setattr(opening, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(opening, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(collector, "MAX_PAUSE", 0.05)
 
 
 def change(project, feed, number, text):
@@ -148,38 +148,36 @@ def test_a_fault_is_said_and_the_batch_is_tried_again_until_it_is_over(project, 
         eventually(lambda: ledger.watch(ALIAS).state == "running")
 
 
-def test_a_source_that_is_down_is_waited_for_and_said(project, feed):
-    feed.error = SourceUnavailable("source sqlite does not answer")
-    with watched(project, feed) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
-        feed.error = None
+def test_a_source_that_is_down_is_waited_for_and_said_and_keeps_no_other_from_being_followed(project, feed):
+    project.write_settings(project.config.read_text() + SECOND)
+    project.run("titles")
+    down = ListFeed("titles")
+    down.error = SourceUnavailable("source sqlite does not answer")
+    with watched(project, {"titles": down, "notes": feed}) as ledger:
+        eventually(lambda: ledger.watch("test_titles") and ledger.watch("test_titles").state == "backing off")
+        assert ledger.watch("test_titles").message == "changes cannot be received: source sqlite does not answer"
         change(project, feed, 5, "the pump is mended")
         eventually(lambda: applied(ledger))
+        down.give("5", index="titles")
+        down.error = None
+        eventually(lambda: ledger.watch("test_titles").applied_at)
 
 
-class CountingRunner:
-    """A runner that takes batches and whole runs, and does what a complete run does to the inbox."""
+def whole_runs(project, begun):
+    """Return a runner whose ordinary runs are noted, and do what a complete run does to the inbox."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.whole = 0
-        self.sizes: list[int] = []
-
-    def index_changes(self, name, waiting):
-        changes = self.ledger.waiting_changes(ALIAS, 40)
-        self.sizes.append(len(changes))
-        self.ledger.remove_changes(ALIAS, changes)
-        return Applied(IndexOutcome(name))
-
-    def begin_run(self, name):
-        self.whole += 1
-        self.ledger.clear_changes(ALIAS, self.ledger.watch(ALIAS).last_number)
+    def begin_run(name):
+        begun.append(name)
+        with closing(Ledger(project.settings.ledger_url)) as own:
+            own.clear_changes(ALIAS, own.watch(ALIAS).last_number)
         return EndedRun(Applied(IndexOutcome(name)))
+
+    return mock.Mock(begin_run=begin_run, index_changes=mock.Mock(side_effect=AssertionError("a batch was begun")))
 
 
 def test_a_burst_is_batches_however_large_and_a_single_change_is_in_the_next_of_them(project, feed):
     project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 40\nburst_documents = 50\n")
-    project.fill(370, first=31)
+    project.fill(170, first=31)
     run_plain(project)
     project.execute("UPDATE note SET body = 'all are mended'")
     batches, index = [], BatchIndexer.index
@@ -194,7 +192,7 @@ def test_a_burst_is_batches_however_large_and_a_single_change_is_in_the_next_of_
         assert len(batches) != 3 or hash_of(project, 5) != before
         return found
 
-    feed.give(*(str(number) for number in range(400, 0, -1)))
+    feed.give(*(str(number) for number in range(200, 0, -1)))
     whole = mock.patch.object(PlainRunner, "begin_run", side_effect=AssertionError("an ordinary run took over"))
     with whole, mock.patch.object(BatchIndexer, "index", note_batch), watched(project, feed) as ledger:
         eventually(lambda: len(batches) > 3 and applied(ledger))
@@ -203,16 +201,22 @@ def test_a_burst_is_batches_however_large_and_a_single_change_is_in_the_next_of_
 
 
 def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed, caplog):
-    feed.overflow = ["notes"]
-    with closing(Ledger(project.settings.ledger_url)) as own:
-        with watched(project, feed, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))) as led:
-            eventually(lambda: led.watch(ALIAS) and led.watch(ALIAS).full_number is not None)
-        assert feed.overflow == []  # it is in the ledger now
-        caplog.clear()
-        runner = CountingRunner(own)
-        with watched(project, feed, runner=runner):
-            eventually(lambda: runner.whole)
-        assert "not known one by one" in caplog.text
+    feed.overflow, begun = ["notes"], []
+    with watched(project, feed, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).full_number is not None)
+    assert feed.overflow == []  # it is in the ledger now
+    caplog.clear()
+    with watched(project, feed, runner=whole_runs(project, begun)):
+        eventually(lambda: begun)
+    assert "not known one by one" in caplog.text
+
+
+def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed, caplog):
+    project, begun = Project(tmp_path / "new").fill(3), []
+    feed.give("1")
+    with watched(project, feed, runner=whole_runs(project, begun)):
+        eventually(lambda: begun)
+    assert "nothing is indexed yet" in caplog.text
 
 
 @pytest.mark.parametrize("step", ["put_changes", "acknowledge"])
@@ -235,24 +239,60 @@ def test_a_death_while_changes_are_received_loses_none(project, feed, step):
         eventually(lambda: hash_of(project, 5) != before)
 
 
-def test_once_ends_when_everything_is_indexed(project, feed):
-    stop = Stop()
+class SlowFeed(ListFeed):
+    """A feed that first gives nothing, and has more: it has read past what is not ours. It counts what it is asked."""
+
+    empty = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def receive(self, limit: int) -> Received:
+        self.asked.append("receive")
+        if self.empty:
+            self.empty -= 1
+            return Received((), 0, more=True)
+        return super().receive(limit)
+
+    def wait(self, seconds: float) -> None:
+        self.asked.append("wait")
+        super().wait(seconds)
+
+
+def test_once_ends_when_everything_is_indexed(project):
+    feed, stop = SlowFeed(), Stop()
     change(project, feed, 5, "the pump is mended")
     with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
         assert watch_of(project, feed, ledger, runner, stop).run(once=True)
         assert ledger.count_waiting(ALIAS) == 0
+        assert feed.asked[:4] == ["receive"] * 4, "a feed that has more is asked for it at once"
         change(project, feed, 6, "the pump is mended")
         feed.error = SourceUnavailable("it is down")
         assert not watch_of(project, feed, ledger, runner, stop).run(once=True)
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
 
 
-def test_a_run_takes_what_waited_when_it_began_out_of_the_inbox(project):
+def test_a_feed_that_always_has_changes_may_rest_between_two_readings(project):
+    """Many readings of a few rows would take the processor from the batch that is being indexed."""
+    feed = SlowFeed()
+    feed.empty, feed.wait = 0, lambda seconds: feed.asked.append("wait") or feed.give(f"k{len(feed.asked) % 10}")
+    with watched(project, feed):
+        eventually(lambda: len(feed.asked) > 8)
+    assert not [one for one, before in zip(feed.asked[1:], feed.asked, strict=False) if one == before == "receive"]
+
+
+def test_a_run_takes_what_waited_when_it_began_out_of_the_inbox_if_it_reads_all(project):
+    project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
+    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
+    run_plain(project)
+    see = Ledger.see
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         ledger.begin_watch(ALIAS)
         ledger.put_changes([(ALIAS, "5", 1.0)])
-        ledger.need_full_scan(ALIAS)
-        see = Ledger.see
+        run_plain(project)  # a row of another table may have changed, which `changed_since` does not tell
+        assert ledger.count_waiting(ALIAS) == 1
+        ledger.need_full_scan(ALIAS)  # it reads all rows in full
 
         def arrive(self, *args, **kwargs):
             ledger.put_changes([(ALIAS, "6", 2.0)])
@@ -264,44 +304,11 @@ def test_a_run_takes_what_waited_when_it_began_out_of_the_inbox(project):
         assert ledger.watch(ALIAS).full_number is None
 
 
-def test_a_run_that_leaves_rows_unread_leaves_the_inbox_to_the_watch(tmp_path):
-    """A row of another table changed, which `changed_since` does not tell."""
-    project = Project(tmp_path / "project").fill(5)
-    project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
-    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
-    run_plain(project)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        ledger.put_changes([(ALIAS, "1", 1.0)])
-        run_plain(project)
-        assert ledger.count_waiting(ALIAS) == 1
-        ledger.need_full_scan(ALIAS)  # it reads all rows in full
-        run_plain(project)
-        assert ledger.count_waiting(ALIAS) == 0
-
-
-def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed, caplog):
-    project = Project(tmp_path / "new").fill(3)
-    with closing(Ledger(project.settings.ledger_url)) as own:
-        runner = CountingRunner(own)
-        feed.give("1")
-        with watched(project, feed, runner=runner):
-            eventually(lambda: runner.whole)
-    assert runner.sizes == []
-    assert "nothing is indexed yet" in caplog.text
-
-
 def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_afterwards(project, feed, monkeypatch):
     """Each check asks for the comparison again: a run that comes in between does not see what changes after it."""
     monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
     runs: list[str] = []
-
-    def begin_run(name):
-        runs.append(name)
-        with closing(Ledger(project.settings.ledger_url)) as own:
-            own.clear_changes(ALIAS, own.watch(ALIAS).last_number)
-        return EndedRun(Applied(IndexOutcome(name)))
-
-    with watched(project, feed, runner=mock.Mock(begin_run=begin_run)) as ledger:
+    with watched(project, feed, runner=whole_runs(project, runs)) as ledger:
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
         feed.problems = {"notes": SettingsError("table note has no triggers")}
         eventually(lambda: ledger.watch(ALIAS).state == "failing")
@@ -315,74 +322,11 @@ def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_a
         assert ledger.watch(ALIAS).full_number is None
 
 
-# What the collecting half tells the other
-
-
-def test_what_arrives_wakes_the_watch(project, monkeypatch):
+def test_what_arrives_wakes_the_watch_and_one_that_looks_seldom_ends_soon(project, feed, monkeypatch):
     """Otherwise it looks at the inbox only now and then."""
     monkeypatch.setattr(loop, "NOTE_SECONDS", 100_000.0)
-    feed = ListFeed()
+    project.write_settings(project.config.read_text() + "[watch]\npoll_seconds = 3600\n")
     with watched(project, feed) as ledger:
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
-        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
-        feed.give("5")
+        change(project, feed, 5, "the pump is mended")
         eventually(lambda: ledger.watch(ALIAS).applied_at)
-
-
-class SlowFeed(ListFeed):
-    """A feed that first gives nothing, and has more: it has read past what is not ours."""
-
-    empty = 3
-    waited_early = False
-
-    def receive(self, limit: int) -> Received:
-        if self.empty:
-            self.empty -= 1
-            return Received((), 0, more=True)
-        return super().receive(limit)
-
-    def wait(self, seconds: float) -> None:
-        self.waited_early = self.waited_early or self.empty > 0
-        super().wait(seconds)
-
-
-class Resting(ListFeed):
-    """A feed that changes at each look, and writes down what it is asked."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked = []
-
-    def receive(self, limit):
-        self.asked.append("receive")
-        self.give(f"k{len(self.asked) % 10}")
-        return super().receive(limit)
-
-    def wait(self, seconds):
-        self.asked.append("wait")
-
-
-def test_a_feed_that_always_has_changes_may_rest_between_two_readings(project):
-    feed = Resting()
-    with watched(project, feed):
-        eventually(lambda: len(feed.asked) > 8)
-    readings = [one for one, before in zip(feed.asked[1:], feed.asked, strict=False) if one == before == "receive"]
-    assert not readings
-
-
-def test_once_reads_on_where_a_feed_has_more(project):
-    feed, stop = SlowFeed(), Stop()
-    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
-    feed.give("5")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
-        assert watch_of(project, feed, ledger, runner, stop).run(once=True)
-    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
-    assert not feed.waited_early, "a feed that has more is asked for it at once"
-
-
-def test_a_watch_that_looks_seldom_ends_soon(tmp_path):
-    project = Project(tmp_path / "project", "[watch]\npoll_seconds = 3600").fill(1)
-    run_plain(project)
-    feed = ListFeed()
-    with watched(project, feed) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)

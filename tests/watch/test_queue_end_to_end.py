@@ -36,11 +36,9 @@ def run(project, *arguments):
     return ended.stdout
 
 
-def documents(project, name):
-    """Return the ids of the documents that the index has."""
-    run(project, "export", name, "--out", str(project.folder / "out.jsonl"), "--no-vectors")
-    text = (project.folder / "out.jsonl").read_text()
-    return {line.partition('"document_id":')[2].partition(",")[0].strip(' "') for line in text.splitlines()}
+def set_up(project):
+    with project.source() as db:
+        db.executescript(run(project, "watch", "--setup"))
 
 
 @pytest.mark.long
@@ -48,22 +46,17 @@ def test_changes_are_indexed_and_those_of_an_index_that_is_not_watched_wait(proj
     refused = project.cli("watch", "--once")
     assert refused.returncode == 2
     assert "the source has no queue rag_index_test; run the SQL that `rag-index watch --setup` prints" in refused.stderr
-    script = run(project, "watch", "--setup")
-    with project.source() as db:
-        db.executescript(script)
+    set_up(project)
     run(project, "watch", "--once")
     everything = {str(number) for number in range(1, 31)}
-    assert documents(project, "notes") == documents(project, "titles") == everything
-    with project.source() as db:
-        db.execute("DELETE FROM note WHERE id = 7")
-        db.execute("UPDATE note SET id = 400 WHERE id = 8")
-        db.commit()
+    assert project.texts("notes").keys() == project.texts("titles").keys() == everything
+    project.execute("DELETE FROM note WHERE id = 7")
+    project.execute("UPDATE note SET id = 400 WHERE id = 8")
     run(project, "watch", "notes", "--once")
     after = everything - {"7", "8"} | {"400"}
-    assert documents(project, "notes") == after
-    assert documents(project, "titles") == everything
+    assert (project.texts("notes").keys(), project.texts("titles").keys()) == (after, everything)
     run(project, "watch", "--once")
-    assert documents(project, "titles") == after
+    assert project.texts("titles").keys() == after
     assert "leave out the names" in project.cli("watch", "notes", "--setup").stderr
 
 
@@ -77,9 +70,7 @@ def test_a_table_that_is_gone_keeps_no_other_from_being_watched(tmp_path, change
     project.execute("INSERT INTO other VALUES (1, 'one', '2026-01-01')")
     project.execute("UPDATE note SET author = '2026-01-01'")
     if changes == "queue":
-        script = run(project, "watch", "--setup")
-        with project.source() as db:
-            db.executescript(script)
+        set_up(project)
     run(project, "watch", "--once")
     project.execute("DROP TABLE note")
     project.execute("UPDATE other SET title = 'two', at = datetime('now')")
@@ -94,9 +85,7 @@ def test_a_table_that_is_gone_keeps_no_other_from_being_watched(tmp_path, change
 @pytest.mark.long
 def test_a_running_watch_notices_that_its_triggers_are_gone(project, monkeypatch):
     """A table that is swapped by a rename has none, and gives nothing, as if nothing changed."""
-    script = run(project, "watch", "--setup")
-    with project.source() as db:
-        db.executescript(script)
+    set_up(project)
     monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
     settings, stop = project.settings, Stop()
 
@@ -117,8 +106,7 @@ def test_a_running_watch_notices_that_its_triggers_are_gone(project, monkeypatch
                 )
             eventually(lambda: states() == {("failing", 30)})
             assert known_by() == {None}  # nobody knows since when
-            with project.source() as db:
-                db.executescript(project.cli("watch", "--setup").stdout)
+            set_up(project)
             eventually(lambda: states() == {("running", 8)} and known_by() == {"queue"})
         finally:
             stop.set()

@@ -7,33 +7,30 @@ import decimal
 import hashlib
 import json
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import FIRST_ROWS, SETUP, Queue, QueuedRow, require_columns
-from rag_index.changes.rows import Step
-from rag_index.errors import SettingsError
+from rag_index.changes.queues import QueuedRow, QueueFeed, text
+from rag_index.changes.rows import Step, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import Setup, WatchedTable
+    from rag_index.changes.rows import WatchedTable
 
-DELETE_ROWS = 1000
 BINARY_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit"})
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
-COSTS = (
-    "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures such triggers.",
-    "The queue grows while no watch runs; `rag-index doctor` tells.",
-    "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
-    "Not seen, since no trigger fires: rows that a foreign key deletes or updates by CASCADE or SET NULL, rows that a",
-    "replica gets, TRUNCATE, and dropped or exchanged partitions. The nightly run sees these.",
-    "With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_function_creators = 1.",
-)
+READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(BINARY_TYPES, lambda digits: bytes.fromhex(digits.zfill(len(digits) + len(digits) % 2))),
+    **dict.fromkeys(INTEGER_TYPES, int),
+    **dict.fromkeys(("datetime", "timestamp"), dt.datetime.fromisoformat),
+    "decimal": decimal.Decimal, "float": float, "double": float, "date": dt.date.fromisoformat,
+}  # fmt: skip
+"""What turns the text of a value into what the driver gives, by the type of its column; others stay texts."""
 _COLUMNS = sa.text("""
     SELECT c.COLUMN_NAME, c.DATA_TYPE, t.TABLE_TYPE FROM information_schema.COLUMNS c
     JOIN information_schema.TABLES t USING (TABLE_SCHEMA, TABLE_NAME)
@@ -56,157 +53,114 @@ _MAY_SEE = sa.text("""
 _COMMENT = sa.text("""
     SELECT TABLE_COMMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = :name
 """)
+_quoted = partial(quoted, mark="`")
 
 
-class MariadbQueue(Queue):
+class MariadbQueue(QueueFeed):
     """The queue in MariaDB and MySQL, whose rows have numbers.
 
     Only a user with the right TRIGGER sees triggers. For others the queue's comment tells whether the triggers fit the
     settings, but not whether they are still there.
     """
 
-    costs = COSTS
+    unseen = """\
+Not seen, since no trigger fires: rows that a foreign key deletes or updates by CASCADE or SET NULL, rows that a
+replica gets, TRUNCATE, and dropped or exchanged partitions. The nightly run sees these.
+With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_function_creators = 1.
+"""
+    first_number = "UNIX_TIMESTAMP() * 1000"
 
-    def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
-        super().__init__(tables, project)
-        self._types: dict[WatchedTable, Sequence[str]] = {}
-        self._last = 0
+    @property
+    def named(self) -> str:
+        """Return the name of the queue for the statements of a setup: triggers may be in other databases."""
+        return f"{_quoted(str(self.url.database))}.{self.name}"
 
-    def setup(self, connection: Connection) -> Setup:
-        """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
-        database = str(connection.scalar(sa.text("SELECT DATABASE()")))
-        queue = f"{_quoted(database)}.{self._name}"
+    def _old(self, connection: Connection) -> Iterable[str]:
+        there = [f"{_quoted(schema)}.{name}" for schema, name, _ in self._present(connection)]
+        own = [f"{self._schema(table)}.{name}" for table in self.tables for name in self._names(table).values()]
+        return (f"DROP TRIGGER IF EXISTS {name}" for name in [*there, *own])
+
+    def _create(self) -> str:
+        return (
+            f"CREATE TABLE {self.named} (\n    id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,\n"
+            "    source varchar(255) NOT NULL,\n    row_key longtext,\n"
+            "    changed_at decimal(20, 6) NOT NULL DEFAULT (UNIX_TIMESTAMP(NOW(6)))\n"
+            f") ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin COMMENT = '{self._digest()}'"
+        )
+
+    def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[Step]:
+        types, schema = self._types(connection, table), self._schema(table)
+        old, new = (f"SELECT {text(str(table))}, {_key(table.columns, types, row)} FROM DUAL" for row in ("OLD", "NEW"))
+        differs = "TRUE" if table.used is None else _differs(sorted({*table.used, *table.columns}))
+        bodies = {
+            "insert": new,
+            "update": f"{old} WHERE {differs} UNION ALL {new} WHERE {_differs(table.columns)}",
+            "delete": old,
+        }
+        for kind, name in self._names(table).items():
+            yield Step(
+                f"CREATE TRIGGER {schema}.{name} AFTER {kind.upper()} ON {schema}.{_quoted(table.name)} FOR EACH ROW\n"
+                f"    INSERT INTO {self.named} (source, row_key) {bodies[kind]}"
+            )
+
+    def _rights(self, connection: Connection) -> Iterator[Step]:
         user, _, host = str(connection.scalar(sa.text("SELECT CURRENT_USER()"))).rpartition("@")
-        types = {table: self._column_types(connection, table) for table in self._watched}
-        old = [f"DROP TRIGGER IF EXISTS {_quoted(schema)}.{name}" for schema, name, _ in self._present(connection)]
-        own = [
-            f"DROP TRIGGER IF EXISTS {_quoted(table.schema or database)}.{name}"
-            for table in self._watched
-            for name in self._names(table).values()
-        ]
-        steps = [
-            *(Step(sql) for sql in dict.fromkeys([*old, *own])),
-            Step(f"DROP TABLE IF EXISTS {queue}"),
-            Step(
-                f"CREATE TABLE {queue} (\n"
-                "    id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,\n"
-                "    source varchar(255) NOT NULL,\n    row_key longtext,\n"
-                "    changed_at decimal(20, 6) NOT NULL\n"
-                ") ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin "
-                f"COMMENT = '{self._digest()}'",
-                "The queue. A row without a key means that all of a table changed.",
-            ),
-            *(step for table in self._watched for step in self._triggers(table, types[table], database, queue)),
-            Step(
-                f"GRANT SELECT, DELETE ON {queue} TO {_text(user)}@{_text(host)}",
-                "The user who reads the source empties the queue.",
-            ),
-            Step(
-                f"INSERT INTO {queue} (id, source, changed_at) VALUES "
-                "(UNIX_TIMESTAMP() * 1000, '', UNIX_TIMESTAMP(NOW(6)))",
-                "No number of an earlier queue comes again.",
-            ),
-            Step(
-                f"INSERT INTO {queue} (source, changed_at) VALUES "
-                + ", ".join(f"({_text(str(table))}, UNIX_TIMESTAMP(NOW(6)))" for table in self._watched),
-                FIRST_ROWS,
-            ),
-        ]
-        position = f"INSERT INTO {queue} (source, changed_at) VALUES ('', UNIX_TIMESTAMP(NOW(6))) RETURNING id"
-        return self._setup(steps, [*own, f"DROP TABLE {queue}"], position)
-
-    def _check_queue(self, connection: Connection) -> None:
-        if connection.scalar(_COMMENT, {"name": self._name}) is None:
-            raise SettingsError(f"the source has no queue {self._name}, or its user may not read it; {SETUP}")
+        sql = f"GRANT SELECT, DELETE ON {self.named} TO {text(user)}@{text(host)}"
+        yield Step(sql, "The user who reads the source empties the queue.")
 
     def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
-        self._column_types(connection, table)
+        self._types(connection, table)
         if connection.scalar(_MAY_SEE, {"schema": table.schema, "name": table.name}):
             names = {name for _, name, of in self._present(connection) if of.lower() == table.name.lower()}
             return names.issuperset(self._names(table).values())
-        return bool(connection.scalar(_COMMENT, {"name": self._name}) == self._digest())
+        return bool(connection.scalar(_COMMENT, {"name": self.name}) == self._digest())
 
-    def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        """Return at most `limit` rows of the queue."""
-        statement = sa.text(f"SELECT id, source, row_key, changed_at FROM {self._name} ORDER BY id LIMIT :limit")
-        rows = connection.execute(statement, {"limit": limit}).fetchall()
-        self._last = rows[-1].id if rows else self._last
-        return [self._read(connection, *row) for row in rows]
+    def _position(self) -> str:
+        return f"INSERT INTO {self.named} (source) VALUES ('') RETURNING id"
 
-    def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
-        """Return the number of the last row that was ever read. Numbers are given in the order of time.
+    def _end(self, connection: Connection) -> str:
+        """Return the number of the last row. Numbers are given in the order of time.
 
         An application gets its number after its commit. If it is a lower one, these rows or earlier ones have all that
         the application committed.
         """
-        return str(self._last or "")
+        return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
 
-    def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
-        """Delete these rows in one transaction, and no others."""
-        statement = sa.text(f"DELETE FROM {self._name} WHERE id IN :ids").bindparams(
-            sa.bindparam("ids", expanding=True)
-        )
-        connection = connection.execution_options(isolation_level="READ COMMITTED")  # locks no gaps, where writers add
-        for start in range(0, len(tokens), DELETE_ROWS):
-            connection.execute(statement, {"ids": list(tokens[start : start + DELETE_ROWS])})
-        connection.commit()
+    def _read(self, connection: Connection, limit: int) -> list[QueuedRow]:
+        statement = sa.text(f"SELECT id, source, row_key, changed_at FROM {self.name} ORDER BY id LIMIT {limit:d}")
+        return [
+            QueuedRow(number, source, _values(key, self._watched_types(connection, source)), float(changed_at))
+            for number, source, key, changed_at in connection.execute(statement).fetchall()
+        ]
 
-    def _read(self, connection: Connection, number: int, source: str, key: str | None, changed_at: Any) -> QueuedRow:
-        table = self._by_name.get(source)
-        values = None
-        if table is not None and key is not None:
-            with suppress(SettingsError):  # the table is gone
-                if table not in self._types:
-                    types = self._column_types(connection, table)
-                    self._types[table] = [types[name] for name in table.columns]
-                values = tuple(map(_value, json.loads(key), self._types[table]))
-        return QueuedRow(number, table, values, float(changed_at))
+    def _delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
+        """Delete these rows one by one: `id IN (…)` may read all rows, and wait for those of open transactions."""
+        numbers = " UNION ALL ".join(f"SELECT {number:d} AS id" for number in tokens)
+        statement = f"DELETE q FROM ({numbers}) AS k STRAIGHT_JOIN {self.name} q ON q.id = k.id"
+        connection.execute(sa.text(statement))
 
-    def _column_types(self, connection: Connection, table: WatchedTable) -> dict[str, str]:
+    def _types(self, connection: Connection, table: WatchedTable) -> dict[str, str]:
         """Return the type of each column. Raises SettingsError if the table cannot be followed."""
         rows = connection.execute(_COLUMNS, {"schema": table.schema, "name": table.name}).fetchall()
-        if not rows:
-            raise SettingsError(f"there is no table {str(table)!r} in the source whose changes could be followed")
-        if rows[0][2] not in ("BASE TABLE", "SYSTEM VERSIONED"):
-            raise SettingsError(
-                f"{str(table)!r} is a view, whose changes cannot be followed: name its tables in depends_on"
-            )
+        kind = ("view" if "VIEW" in rows[0].TABLE_TYPE else "table") if rows else None
         types = {name: str(kind).lower() for name, kind, _ in rows}
-        require_columns(table, types)
+        table.require(kind, types)
         return types
 
     def _present(self, connection: Connection) -> list[Any]:
         """Return the schema, the name and the table of each trigger that the user may see."""
-        prefix = f"{self._name}_"
+        prefix = f"{self.name}_"
         return list(connection.execute(_TRIGGERS, {"length": len(prefix), "prefix": prefix}))
 
+    def _schema(self, table: WatchedTable) -> str:
+        return _quoted(table.schema or str(self.url.database))
+
     def _digest(self) -> str:
-        names = json.dumps([self._names(table) for table in sorted(self._watched, key=str)])
+        names = json.dumps([self._names(table) for table in sorted(self.tables, key=str)])
         return f"rag-index {hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
-    def _triggers(self, table: WatchedTable, types: Mapping[str, str], database: str, queue: str) -> Iterator[Step]:
-        schema = _quoted(table.schema or database)
-        into, name = f"INSERT INTO {queue} (source, row_key, changed_at)", _text(str(table))
-        time = "UNIX_TIMESTAMP(NOW(6))"
-        old, new = (_key(table.columns, types, row) for row in ("OLD", "NEW"))
-        differs = "TRUE" if table.used is None else _differs(sorted({*table.used, *table.columns}))
-        update = (
-            f"SELECT {name}, {old}, {time} FROM DUAL WHERE {differs} UNION ALL "
-            f"SELECT {name}, {new}, {time} FROM DUAL WHERE {_differs(table.columns)}"
-        )
-        bodies = {
-            "insert": f"VALUES ({name}, {new}, {time})",
-            "update": update,
-            "delete": f"VALUES ({name}, {old}, {time})",
-        }
-        for kind, trigger in self._names(table).items():
-            yield Step(
-                f"CREATE TRIGGER {schema}.{trigger} AFTER {kind.upper()} ON {schema}.{_quoted(table.name)} "
-                f"FOR EACH ROW\n    {into} {bodies[kind]}"
-            )
 
-
-def _key(columns: Sequence[str], types: Mapping[str, str], row: str) -> str:
+def _key(columns: Sequence[str], types: dict[str, str], row: str) -> str:
     parts = [
         f"HEX({row}.{_quoted(name)})"
         if types[name] in BINARY_TYPES
@@ -222,29 +176,14 @@ def _differs(columns: Sequence[str]) -> str:
     return f"NOT ({' AND '.join(same)})"
 
 
-def _value(text: str | None, kind: str) -> Any:
-    """Return what the driver gives for a column of this type."""
-    if text is None:
+def _values(key: str | None, kinds: Sequence[str] | None) -> tuple[Any, ...] | None:
+    """Return the values of a key as the driver gives them; None if there is none, or nobody knows their types."""
+    if key is None or kinds is None:
         return None
-    if kind in BINARY_TYPES:
-        return bytes.fromhex(text.zfill(len(text) + len(text) % 2))
-    if kind in INTEGER_TYPES:
-        return int(text)
-    if kind == "decimal":
-        return decimal.Decimal(text)
-    if kind in ("float", "double"):
-        return float(text)
+    return tuple(_value(one, kind) for one, kind in zip(json.loads(key), kinds, strict=False))
+
+
+def _value(text: str | None, kind: str) -> Any:
     with suppress(ValueError):  # the driver, too, gives 0000-00-00 as a text
-        if kind == "date":
-            return dt.date.fromisoformat(text)
-        if kind in ("datetime", "timestamp"):
-            return dt.datetime.fromisoformat(text)
+        return None if text is None else READERS.get(kind, str)(text)
     return text
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"

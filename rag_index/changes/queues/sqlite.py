@@ -6,170 +6,118 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import FIRST_ROWS, SETUP, Queue, QueuedRow, require_columns
-from rag_index.changes.rows import Step
-from rag_index.errors import SettingsError
+from rag_index.changes.queues import QueuedRow, QueueFeed, text
+from rag_index.changes.rows import Step, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import Setup, WatchedTable
+    from rag_index.changes.rows import WatchedTable
 
-NOW = "(julianday('now') - 2440587.5) * 86400.0"
-COSTS = (
-    "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
-    "The watch deletes these rows in short transactions of its own: the file and its folder must be writable for it,",
-    "and writers need a busy timeout, as beside any other writer. The other tables are only read.",
-    "The queue grows while no watch runs; `rag-index doctor` tells.",
-)
-_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = :name"
-_OBJECTS = sa.text("SELECT name, type, tbl_name FROM sqlite_master WHERE type IN ('table', 'view', 'trigger')")
+_TRIGGERS = sa.text("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'")
+_KIND = sa.text("SELECT type FROM sqlite_master WHERE name = :name AND type IN ('table', 'view')")
 
 
-class SqliteQueue(Queue):
+class SqliteQueue(QueueFeed):
     """The queue in SQLite, whose rows have numbers."""
 
     kinds = ("insert", "update", "delete", "replace", "replace2")
-    costs = COSTS
+    unseen = """\
+The watch deletes these rows in short transactions of its own: the file and its folder must be writable for it,
+and writers need a busy timeout, as beside any other writer. The other tables are only read.
+"""
+    begin = (Step("BEGIN IMMEDIATE"),)
+    first_number = "CAST(strftime('%s', 'now') AS INTEGER) * 1000"
 
-    def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
-        super().__init__(tables, project)
-        self._width = max((len(table.columns) for table in tables), default=1)
-        self._keys = ", ".join(f"key{number}" for number in range(1, self._width + 1))
+    def _old(self, connection: Connection) -> Iterable[str]:
+        there = [name for name, _ in connection.execute(_TRIGGERS) if name.startswith(f"{self.name}_")]
+        own = [name for table in self.tables for name in self._names(table).values()]
+        return (f"DROP TRIGGER IF EXISTS {name}" for name in [*there, *own])
 
-    def setup(self, connection: Connection) -> Setup:
-        """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
-        objects = connection.execute(_OBJECTS).fetchall()
-        old = [name for name, kind, _ in objects if kind == "trigger" and name.startswith(f"{self._name}_")]
-        triggers = [step for table in self._watched for step in self._triggers(connection, table)]
-        own = [sql.split()[2] for sql, _ in triggers]
-        names = ", ".join(f"('{_escaped(str(table))}', 1, {NOW})" for table in self._watched)
-        steps = [
-            Step("BEGIN IMMEDIATE"),
-            *(Step(f"DROP TRIGGER IF EXISTS {name}") for name in dict.fromkeys([*old, *own])),
-            Step(f"DROP TABLE IF EXISTS {self._name}"),
-            Step(
-                f"CREATE TABLE {self._name} (\n"
-                "    id INTEGER PRIMARY KEY AUTOINCREMENT,\n    source TEXT NOT NULL,\n"
-                f"    whole INTEGER NOT NULL DEFAULT 0,\n    changed_at REAL NOT NULL,\n    {self._keys}\n)",
-                "The queue. A row with whole = 1 means that all of a table changed.",
-            ),
-            *(Step(sql, reason) for sql, reason in triggers),
-            Step(
-                f"INSERT INTO sqlite_sequence (name, seq) VALUES ('{self._name}', "
-                "CAST(strftime('%s', 'now') AS INTEGER) * 1000)",
-                "No number of an earlier queue comes again.",
-            ),
-            Step(
-                f"INSERT INTO {self._name} (source, whole, changed_at) VALUES {names}",
-                FIRST_ROWS,
-            ),
-            Step("COMMIT"),
-        ]
-        removal = [*(f"DROP TRIGGER {name}" for name in own), f"DROP TABLE {self._name}"]
-        return self._setup(steps, removal, _POSITION.replace(":name", f"'{self._name}'"))
+    def _create(self) -> str:
+        keys = ", ".join(f"key{number}" for number in range(max(len(table.columns) for table in self.tables)))
+        return (
+            f"CREATE TABLE {self.name} (\n    id INTEGER PRIMARY KEY AUTOINCREMENT,\n    source TEXT NOT NULL,\n"
+            "    whole INTEGER NOT NULL DEFAULT 1,\n"
+            f"    changed_at REAL NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0),\n    {keys}\n)"
+        )
 
-    def _check_queue(self, connection: Connection) -> None:
-        columns = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({self._name})")}
-        if not columns:
-            raise SettingsError(f"the source has no queue {self._name}; {SETUP}")
-        if f"key{self._width}" not in columns:
-            raise SettingsError(
-                f"the queue {self._name} has too few columns for the keys of the settings; {SETUP} again"
+    def _types(self, connection: Connection, table: WatchedTable) -> dict[str, Any]:
+        """Return whether each column belongs to the primary key. Raises SettingsError, as in other databases."""
+        columns = connection.exec_driver_sql(f"PRAGMA table_info({quoted(table.name)})").fetchall()
+        found = {column[1]: bool(column[5]) for column in columns}
+        table.require(connection.scalar(_KIND, {"name": table.name}), found)
+        return found
+
+    def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[Step]:
+        columns = self._types(connection, table)
+        keys = _other_keys(connection, table, {name for name, is_key in columns.items() if is_key})
+        names, on = self._names(table), quoted(table.name)
+        numbered = ", ".join(f"key{number}" for number in range(len(table.columns)))
+        put = f"INSERT INTO {self.name} (source, whole, {numbered}) SELECT {text(str(table))}, 0, "
+        old, new, same = (
+            put + ", ".join(f"{row}{quoted(name)}" for name in table.columns) for row in ("OLD.", "NEW.", "")
+        )
+        when = "" if table.used is None else f" WHEN {_differs(sorted({*table.used, *table.columns}))}"
+        done = {
+            "insert": ("AFTER INSERT", f"{new};"),
+            "delete": ("AFTER DELETE", f"{old};"),
+            "update": ("AFTER UPDATE", f"{old};\n    {new} WHERE {_differs(table.columns)};"),
+        }
+        if keys:  # REPLACE deletes rows that have the same value in another unique column, and fires no trigger
+            same += f" FROM {on} WHERE " + " OR ".join(
+                "(" + " AND ".join(f"{quoted(c)} = NEW.{quoted(c)}" for c in key) + ")" for key in keys
+            )
+            done |= {"replace": ("BEFORE INSERT", f"{same};"), "replace2": ("BEFORE UPDATE", f"{same};")}
+        whens = {"update": when, "replace2": f" WHEN {_differs(sorted({c for key in keys for c in key}))}"}
+        for kind, (at, body) in done.items():
+            yield Step(
+                f"CREATE TRIGGER {names[kind]} {at} ON {on}{whens.get(kind, '')} BEGIN\n    {body}\nEND",
+                f"Changes of {table}." if kind == "insert" else "",
             )
 
     def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
-        wanted = {sql.split()[2] for sql, _ in self._triggers(connection, table)}
-        objects = connection.execute(_OBJECTS).fetchall()
-        return wanted <= {name for name, kind, of in objects if kind == "trigger" and of == table.name}
+        wanted = {step.sql.split()[2] for step in self._triggers(connection, table)}
+        return wanted <= {name for name, of in connection.execute(_TRIGGERS) if of == table.name}
 
-    def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        """Return at most `limit` rows of the queue."""
-        statement = f"SELECT id, source, whole, changed_at, {self._keys} FROM {self._name} ORDER BY id LIMIT :limit"
-        found = []
-        for number, source, whole, changed_at, *keys in connection.execute(sa.text(statement), {"limit": limit}):
-            table = self._by_name.get(source)
-            values = None if whole or table is None else tuple(keys[: len(table.columns)])
-            found.append(QueuedRow(number, table, values, changed_at))
-        return found
+    def _position(self) -> str:
+        return f"SELECT seq FROM sqlite_sequence WHERE name = '{self.name}'"
 
-    def before(self, connection: Connection) -> Any:
-        """Return the last number that was given, before the rows are read: writers come one after the other."""
-        return connection.scalar(sa.text(_POSITION), {"name": self._name})
+    def _end(self, connection: Connection) -> str:
+        """Return the last number that was given: writers come one after the other."""
+        return str(connection.scalar(sa.text(self._position())) or "")
 
-    def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
-        """Return the last number that was given."""
-        return str(before or "")
+    def _read(self, connection: Connection, limit: int) -> list[QueuedRow]:
+        found = connection.execute(sa.text(f"SELECT * FROM {self.name} ORDER BY id LIMIT {limit:d}"))
+        return [
+            QueuedRow(number, source, None if whole else self._key(source, keys), changed_at)
+            for number, source, whole, changed_at, *keys in found
+        ]
 
-    def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
+    def _delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows. Numbers are never used again (AUTOINCREMENT), so a row deleted twice is no other row."""
-        connection.execute(sa.text(f"DELETE FROM {self._name} WHERE id = :id"), [{"id": token} for token in tokens])
-        connection.commit()
+        statement = sa.text(f"DELETE FROM {self.name} WHERE id IN :ids").bindparams(sa.bindparam("ids", expanding=True))
+        connection.execute(statement, {"ids": list(tokens)})
 
-    def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[tuple[str, str]]:
-        """Yield the statements that make the triggers of a table, each with its reason."""
-        name = _quoted(table.name)
-        columns = connection.exec_driver_sql(f"PRAGMA table_info({name})").fetchall()
-        kind = connection.scalar(sa.text("SELECT type FROM sqlite_master WHERE name = :name"), {"name": table.name})
-        if kind != "table":
-            what = "is a view" if kind == "view" else "does not exist"
-            raise SettingsError(f"table {str(table)!r} {what}, so its changes cannot be followed; see depends_on")
-        require_columns(table, (column[1] for column in columns))
-        names = self._names(table)
-        begin = f"INSERT INTO {self._name} (source, changed_at, {self._key_names(table)})"
-        old, new, same_row = (self._select(table, row) for row in ("OLD.", "NEW.", ""))
-        create = f"CREATE TRIGGER {{}} AFTER {{}} ON {name}"
-        yield f"{create.format(names['insert'], 'INSERT')} BEGIN\n    {begin} {new};\nEND", f"Changes of {table}."
-        yield f"{create.format(names['delete'], 'DELETE')} BEGIN\n    {begin} {old};\nEND", ""
-        when = "" if table.used is None else f" WHEN {_differs(sorted({*table.used, *table.columns}))}"
-        moved = f"{begin} {new} WHERE {_differs(table.columns)};"
-        yield f"{create.format(names['update'], 'UPDATE')}{when} BEGIN\n    {begin} {old};\n    {moved}\nEND", ""
-        keys = _other_keys(connection, table, columns)
-        if keys:
-            conflicts = " OR ".join(
-                "(" + " AND ".join(f"{_quoted(c)} = NEW.{_quoted(c)}" for c in key) + ")" for key in keys
-            )
-            body = f"BEGIN\n    {begin} {same_row} FROM {name} WHERE {conflicts};\nEND"
-            reason = "REPLACE deletes rows that have the same value in another unique column, and fires no trigger."
-            yield f"CREATE TRIGGER {names['replace']} BEFORE INSERT ON {name} {body}", reason
-            changed = _differs(sorted({column for key in keys for column in key}))
-            yield f"CREATE TRIGGER {names['replace2']} BEFORE UPDATE ON {name} WHEN {changed} {body}", ""
-
-    def _key_names(self, table: WatchedTable) -> str:
-        return ", ".join(f"key{number}" for number in range(1, len(table.columns) + 1))
-
-    def _select(self, table: WatchedTable, row: str) -> str:
-        values = ", ".join(f"{row}{_quoted(name)}" for name in table.columns)
-        return f"SELECT '{_escaped(str(table))}', {NOW}, {values}"
+    def _key(self, source: str, keys: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(keys[: len(self._by_name[source].columns)]) if source in self._by_name else ()
 
 
-def _other_keys(connection: Connection, table: WatchedTable, columns: Sequence[Any]) -> list[list[str]]:
+def _other_keys(connection: Connection, table: WatchedTable, primary: set[str]) -> list[list[str]]:
     """Return the unique keys of a table, except one of the watched columns: its rows are noted anyway."""
-    keys = [[column[1] for column in sorted(columns, key=lambda column: column[5]) if column[5]]]
-    for _, index, unique, *_rest in connection.exec_driver_sql(f"PRAGMA index_list({_quoted(table.name)})").fetchall():
-        found = [row[2] for row in connection.exec_driver_sql(f"PRAGMA index_info({_quoted(index)})")]
-        if unique and None not in found:
-            keys.append(found)
-    return [
-        key for number, key in enumerate(keys) if key and set(key) != set(table.columns) and key not in keys[:number]
-    ]
+    keys = {frozenset(primary)}
+    for _, index, unique, *_rest in connection.exec_driver_sql(f"PRAGMA index_list({quoted(table.name)})").fetchall():
+        if unique:
+            keys.add(frozenset(row[2] for row in connection.exec_driver_sql(f"PRAGMA index_info({quoted(index)})")))
+    return sorted(sorted(key) for key in keys - {frozenset(), frozenset(table.columns)} if None not in key)
 
 
 def _differs(columns: Sequence[str]) -> str:
     """Return the condition that a column differs in its bytes or its type: for NOCASE, "a" equals "A"."""
     parts = [
         f"OLD.{name} IS NOT NEW.{name} COLLATE BINARY OR typeof(OLD.{name}) <> typeof(NEW.{name})"
-        for name in map(_quoted, columns)
+        for name in map(quoted, columns)
     ]
     return f"({' OR '.join(parts)})"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("'", "''")

@@ -24,8 +24,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with ExitStack() as stack:
         desk, what = open_desk(stack, folder, given.way, tickets=given.tickets)
-        trial = Trial(desk, operations=given.operations, seed=given.seed, threads=given.threads, **what)
-        print(json.dumps({"way": given.way, **trial.run(kills=given.kills).to_json()}, indent=1))
+        trial = Trial(desk, operations=given.operations, seed=given.seed, writers=given.threads, **what)
+        print(json.dumps({"way": given.way, **trial.run(kills=given.kills)}, indent=1))
 
 
 if __name__ == "__main__":

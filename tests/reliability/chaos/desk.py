@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sqlite3
 from contextlib import closing
@@ -74,15 +73,6 @@ class Desk:
 
     def session(self) -> Session:
         return Session(self.url)
-
-    def any_ticket(self, session: Session, chance: random.Random) -> int | None:
-        """Return the id of a ticket that exists for this session."""
-        lowest, highest = session.run("SELECT MIN(id), MAX(id) FROM ticket")[0]
-        if lowest is None:
-            return None
-        least = chance.randint(lowest, highest)
-        found = session.run(f"SELECT id FROM ticket WHERE id >= {least} ORDER BY id LIMIT 1")
-        return found[0][0] if found else None
 
     def expected(self) -> dict[str, dict[str, tuple[str, Any, Any]]]:
         """Return text and payload of what the source has, by index and document id."""

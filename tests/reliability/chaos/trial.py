@@ -1,116 +1,179 @@
-"""A trial: writers, a watch, and kills at random, until the index shows what the source has."""
+"""A trial: writers, a watch, searchers, and kills at random, until the index shows what the source has.
+
+Every answer that claims a position is held against what had been committed by then.
+"""
 
 from __future__ import annotations
 
 import random
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.positions import parse_position
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
+from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
 from tests.reliability.chaos.desk import Desk, crash
 from tests.reliability.chaos.watcher import whole_run
-from tests.reliability.chaos.writers import Writers
+from tests.reliability.chaos.writers import Writer, judge
 from tests.reliability.victim import kill_qdrant
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.fakes.qdrant import FakeQdrant
 
-CATCH_UP_SECONDS = 600.0
+STALL_SECONDS = 60.0
 """A watch that has made no progress for so long has lost something."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a trial found."""
-
-    operations: int
-    rolled_back: int
-    watches_killed: int
-    databases_killed: int
-    stores_killed: int
-    embedded: int
-    embedded_twice: int
-    allowed_twice: int
-    seconds: float
-    differences: dict[str, list[str]]
-    mended: dict[str, int]
-    """What the nightly run afterwards had to do, by index."""
-    nights: int
-    """Runs over all documents that came in between, amid the changes."""
-    found_first: int
-    """What these runs found changed before the watch had indexed it."""
-    missed: dict[str, list[str]]
-    """What the watch said that it missed of that, by index: nothing, or it is wrong."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+AFTER = 0.5
+"""The share of searches that demand the last position of a writer."""
+WAIT = 3600
+"""Seconds a search waits at most: however busy the machine is, it is answered once the watch has come so far."""
 
 
 class Trial:
-    """One desk with its writers, its watch, and what is killed."""
+    """One desk with its writers, its watch, its searchers, and what is killed."""
 
     def __init__(
-        self,
-        desk: Desk,
-        *,
-        operations: int,
-        seed: int,
-        threads: int = 4,
-        server: Any = None,
-        qdrant: FakeQdrant | None = None,
-    ) -> None:
-        self.desk = desk
-        self._random = random.Random(f"{seed} kills")
-        self._writers = Writers(desk, operations, threads=threads, seed=seed)
-        self._server, self._qdrant = server, qdrant
-        self._kills: Counter[str] = Counter()
-        self._texts = desk.folder / "embedded.txt"
-        self._log = (desk.folder / "watch.log").open("ab")
+        self, desk: Desk, *, seed: int, writers: int = 4, searchers: int = 0, operations: float = float("inf"),
+        rate: float = 0.0, server: Any = None, qdrant: FakeQdrant | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare a trial. `server` and `qdrant` are killed too, if they are given."""
+        self.desk, self._seed, self._searchers = desk, seed, searchers
+        self._random, self._server, self._qdrant = random.Random(f"{seed} kills"), server, qdrant
+        self._operations, self._stop, self._lock = operations, threading.Event(), threading.Lock()
+        self._writers = [
+            Writer(desk, number, writers, seed=seed, stop=self._stop, operations=operations // writers, rate=rate,
+                   keeps=searchers > 0)
+            for number in range(writers)
+        ]  # fmt: skip
+        self._counts: Counter[str] = Counter()
+        self._waited: list[float] = []
+        self._errors: list[str] = []
+        self._violations: list[str] = []
+        self._texts, self._log = desk.folder / "embedded.txt", desk.folder / "watch.log"
         self._watch: subprocess.Popen[bytes] | None = None
-        self._nights = self._found_first = 0
         self._settings = load_settings(desk.config)
 
-    def run(self, *, kills: int) -> Result:
-        """Let the writers work, and kill something at `kills` moments that are spread over their work."""
-        started = time.monotonic()
-        for index in self._settings.indexes:
-            whole_run(self._settings, index.name)
+    def run(self, *, kills: int, seconds: float = float("inf"), nights: bool = True) -> dict[str, Any]:
+        """Let the writers work, kill at `kills` moments that are spread over that, and return what was found.
+
+        After each kill a run over all documents comes in between, if `nights`.
+        """
+        began = time.monotonic()
+        self._nightly()
         self._start_watch()
         with ExitStack() as stack:
             stack.callback(self._stop_watch)
-            self._writers.start()
-            total = self._writers.done + self._writers._left
-            for moment in sorted(self._random.uniform(0.02, 1.0) for _ in range(kills)):
-                eventually(
-                    lambda at=moment * total: self._writers.done >= at or not self._writers.running, seconds=3000
-                )
-                self._kill()
-                self._night()
-            self._writers.join(3000)
+            stack.callback(self._stop.set)
+            searching = [threading.Thread(target=self._search, args=(number,)) for number in range(self._searchers)]
+            for thread in (*self._writers, *searching):
+                thread.start()
+            end = time.monotonic() + seconds
+            for moment in [*sorted(self._random.uniform(0.02, 1.0) for _ in range(kills)), 1.0]:
+                while self._progress(end, seconds) < moment:
+                    time.sleep(0.02)
+                if moment < 1.0:
+                    self._kill()
+                    self._night() if nights else None
+            self._stop.set()
+            for thread in (*self._writers, *searching):  # the watch, which is killed no more, answers the last searches
+                while thread.is_alive():
+                    self._keep_watching()
+                    thread.join(1)
+            self._search_for_all()
             differences = self._catch_up()
             missed = {} if differences else self._judged()
         mended = {} if differences else self._nightly()
+        return self._found(time.monotonic() - began) | {"differences": differences, "missed": missed, "mended": mended}
+
+    def _progress(self, end: float, seconds: float) -> float:
+        """Return how much of the trial is over. Raises what ended a writer."""
+        if failure := next((one.failure for one in self._writers if one.failure), None):
+            raise failure
+        if not any(one.is_alive() for one in self._writers):
+            return 1.0
+        done = sum(one.done for one in self._writers) / self._operations
+        return max(done, 1.0 - (end - time.monotonic()) / seconds if seconds < float("inf") else 0.0)
+
+    def _found(self, seconds: float) -> dict[str, Any]:
         texts = Counter(self._texts.read_text(encoding="utf-8").splitlines()) if self._texts.exists() else Counter()
-        return Result(
-            self._writers.done, self._writers.rolled_back,
-            self._kills["watch"], self._kills["database"], self._kills["store"],
-            sum(texts.values()), sum(texts.values()) - len(texts),
-            sum(self._kills.values()) * self._settings.watch.batch_documents,
-            time.monotonic() - started, differences, mended, self._nights, self._found_first, missed,
-        )  # fmt: skip
+        cuts = statistics.quantiles(self._waited, n=100) if len(self._waited) > 1 else [0.0] * 99
+        kills = {one: self._counts[one] for one in ("watches_killed", "databases_killed", "stores_killed")}
+        sums = {one: sum(getattr(w, one) for w in self._writers) for one in ("done", "rolled_back", "transactions")}
+        return {
+            "seconds": round(seconds, 1), "operations": sums.pop("done"), **sums, **kills,
+            "embedded": sum(texts.values()), "embedded_twice": sum(texts.values()) - len(texts),
+            "allowed_twice": sum(kills.values()) * self._settings.watch.batch_documents,
+            "nights": self._counts["nights"], "found_first": self._counts["found_first"],
+            "searches": self._counts["searches"], "claimed": self._counts["claimed"],
+            "waited_s": {"count": len(self._waited), "p50": round(cuts[49], 3), "p95": round(cuts[94], 3)},
+            "errors": self._errors[:5], "violations": self._violations[:5],
+        }  # fmt: skip
+
+    # Searches
+
+    def _retriever(self) -> Retriever:
+        retrieve = self._settings.retrieve.model_copy(update={"timeout": WAIT, "index_timeout": WAIT})
+        store = self._settings.store.model_copy(update={"timeout": WAIT})
+        return Retriever(self._settings.model_copy(update={"retrieve": retrieve, "store": store}))
+
+    def _search(self, number: int) -> None:
+        chance = random.Random(f"{self._seed} searcher {number}")
+        with self._retriever() as retriever:
+            while not self._stop.is_set():
+                writer = chance.choice(self._writers)
+                self._ask(retriever, writer, writer.last_position if chance.random() < AFTER else "")
+
+    def _search_for_all(self) -> None:
+        if self._searchers:
+            with self._retriever() as retriever:
+                for writer in self._writers:
+                    self._ask(retriever, writer, writer.last_position)
+
+    def _ask(self, retriever: Retriever, writer: Writer, after: str) -> None:
+        """Search for all of a writer, and judge the answer."""
+        began, wrong, errors, claim = time.monotonic(), [], [], None
+        try:
+            result = retriever.search_sync(
+                "ticket", indexes=["tickets"], filter={"customer_id": writer.customers}, limit=1000,
+                after=after or None, timeout=WAIT,
+            )  # fmt: skip
+            claim = result.as_of["tickets"].position
+        except RagIndexError as error:
+            errors = [] if self._qdrant is not None else [str(error)]  # it is killed, too
+        else:
+            if claim is not None:
+                shown = {hit.document_id: _shown(hit.text, hit.payload) for hit in result.hits}
+                wrong = judge(list(writer.moments), parse_position(claim)[1], shown)
+            if after and (claim is None or parse_position(claim) < parse_position(after)):
+                wrong.append(f"{after} was demanded, {claim} is claimed")
+        with self._lock:
+            self._counts.update(searches=1, claimed=claim is not None)
+            self._errors += errors
+            self._violations += wrong
+            self._waited += [time.monotonic() - began] if after and claim else []
+
+    # Runs over all documents, and what they and the watch find
+
+    def _nightly(self) -> dict[str, int]:
+        outcomes = [whole_run(self._settings, index.name) for index in self._settings.indexes]
+        return {one.index: one.new + one.changed + one.payload_only + one.deleted + one.failed for one in outcomes}
+
+    def _night(self) -> None:
+        """Run over all documents amid the changes, if nothing is down."""
+        with suppress(RagIndexError):
+            self._counts.update(found_first=sum(self._nightly().values()), nights=1)
 
     def _catch_up(self) -> dict[str, list[str]]:
         """Wait until the index shows what the source has; return how they differ if that does not come to be."""
         before: Any = None
-        deadline = time.monotonic() + CATCH_UP_SECONDS
         while True:
             self._keep_watching()
             try:
@@ -120,16 +183,10 @@ class Trial:
             if not now:
                 return {}
             if now != before:
-                before, deadline = now, time.monotonic() + min(CATCH_UP_SECONDS, 60.0)
+                before, deadline = now, time.monotonic() + STALL_SECONDS
             elif time.monotonic() > deadline:
                 return now
             time.sleep(0.5)
-
-    def _night(self) -> None:
-        """Run over all documents amid the changes, if nothing is down."""
-        with suppress(RagIndexError):
-            self._found_first += sum(self._nightly().values())
-            self._nights += 1
 
     def _judged(self) -> dict[str, list[str]]:
         """Return what the watch missed, once it has judged everything that the runs found first."""
@@ -144,47 +201,41 @@ class Trial:
             found = {name: [one.document_id for one in ledger.missed(alias)] for name, alias in aliases.items()}
             return {name: ids for name, ids in found.items() if ids}
 
-    def _nightly(self) -> dict[str, int]:
-        outcomes = [whole_run(self._settings, index.name) for index in self._settings.indexes]
-        return {one.index: one.new + one.changed + one.payload_only + one.deleted + one.failed for one in outcomes}
+    # The watch, and kills
 
     def _kill(self) -> None:
-        kinds = ["watch", "watch"]
-        kinds += ["database"] if self._server is not None else []
-        kinds += ["store"] if self._qdrant is not None else []
-        kind = self._random.choice(kinds)
-        self._kills[kind] += 1
-        if kind == "watch":
+        kinds = ["watches", "watches", *["databases"] * (self._server is not None)]
+        kind = self._random.choice([*kinds, *["stores"] * (self._qdrant is not None)])
+        self._counts[f"{kind}_killed"] += 1
+        if kind == "watches":
             self._stop_watch(kill=True)
             time.sleep(self._random.random())
             self._start_watch()
-        elif kind == "database":
+        elif kind == "databases":
             crash(self._server)
         else:
-            assert self._qdrant is not None
             kill_qdrant(self._qdrant, self._random.random())
         self._keep_watching()
 
     def _start_watch(self) -> None:
-        self._watch = subprocess.Popen(
-            [sys.executable, "-m", "tests.reliability.chaos.watcher", str(self.desk.config), str(self._texts)],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "tests.reliability.chaos.watcher", str(self.desk.config), str(self._texts)]
+        with self._log.open("ab") as log:
+            self._watch = subprocess.Popen(command, stdout=log, stderr=log)
 
     def _keep_watching(self) -> None:
         """Check that the watch did not end by itself; start one again that found no database as it started."""
-        assert self._watch is not None
         if self._watch.poll() is not None:
-            log = (self.desk.folder / "watch.log").read_text()[-3000:]
-            if log.splitlines()[-1:] and "SourceUnavailable" in log.splitlines()[-1]:
-                self._start_watch()
-                return
-            raise AssertionError(f"the watch ended with {self._watch.returncode}:\n{log}")
+            log = self._log.read_text()[-3000:]
+            assert "SourceUnavailable" in log.splitlines()[-1], f"the watch ended with {self._watch.returncode}:\n{log}"
+            self._start_watch()
 
     def _stop_watch(self, *, kill: bool = False) -> None:
-        assert self._watch is not None
         self._watch.kill() if kill else self._watch.terminate()
         try:
             self._watch.wait(timeout=60)
         finally:
             self._watch.kill()
+
+
+def _shown(text: str, payload: dict[str, Any]) -> tuple[str, Any, Any]:
+    return text.strip(), payload.get("customer_id"), payload.get("state")
