@@ -24,7 +24,6 @@
         │   │   └── RequestTooLong  a request holds more texts than the server takes at a time
         │   ├── TextRefused         one text is refused for another reason
         │   └── BadVectors          vectors are missing, not finite, all zero, or of another dimension
-        │       └── WrongDimension  the digest is the same, but the dimension is another
         ├── RerankerError           the reranker cannot be loaded, or its numbers cannot be right
         ├── ProcessDied             a process died while it embedded a shard
         ├── FileTimedOut            a file of source code could not be parsed within the time limit
@@ -186,10 +185,6 @@ class TextRefused(EmbedderError):
 
 class BadVectors(EmbedderError):
     """Vectors that cannot be right: too few, of another dimension, not finite, or all zero."""
-
-
-class WrongDimension(BadVectors):
-    """Vectors of another dimension, although the digest of the model is the same."""
 
 
 class RerankerError(TerminalError):
