@@ -194,7 +194,7 @@ def _sparse_vectors(
             f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}\n{text}"
             for payload, text in zip(payloads, texts, strict=True)
         ]
-    elif bm25.version > 1:
+    else:
         keys = [
             key_words(document_id(key))
             for key, document in zip(documents.keys, chunked, strict=True)

@@ -188,7 +188,7 @@ class Target:
                 "embedder_fingerprint": collection.embedder_fingerprint,
                 "embedder": collection.embedder,
                 "chunking": collection.chunking,
-                **({BM25: self.bm25.recorded_in(collection.chunking).to_metadata()} if self.bm25 else {}),
+                **({BM25: self.bm25.to_metadata()} if self.bm25 else {}),
             },
             sparse=self.bm25 is not None,
             like=like,
@@ -212,12 +212,9 @@ def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
 
 
 def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
-    """Return how the collection differs from what the settings would make; "" if it does not.
-
-    One whose words are of an older version goes on in that version, until a rebuild.
-    """
+    """Return how the collection differs from what the settings would make; "" if it does not."""
     chunking = _chunking(chunker, bm25)
-    if collection.chunking != _chunking(chunker, bm25 and bm25.recorded_in(collection.chunking)):
+    if collection.chunking != chunking:
         return (
             f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context/bm25), "
             f"settings say {chunking}"
