@@ -23,8 +23,7 @@ from rag_index.machine.resources import (
     memory_per_worker,
 )
 from rag_index.settings import SECTIONS, IndexSettings, Settings, origins
-from rag_index.settings.environment import keys_of, tables_of
-from rag_index.settings.values import Section
+from rag_index.settings.values import Section, keys_of, tables_of
 from rag_index.sources import has_digests, open_source
 from rag_index.stores import live_aliases
 
