@@ -145,9 +145,10 @@ class Dispatch(HostCalls[Batch]):
             super()._send_what_fits(now)
 
     def _send_to(self, batch: Batch, host: Host, now: float) -> None:
+        batch.texts = [one for one in batch.texts if one.wanted]
         if len(batch.texts) > host.max_texts:
             self._requeue_halves(batch)
-        else:
+        elif batch.texts:
             super()._send_to(batch, host, now)
 
     async def _ask(self, batch: Batch, host: Host) -> list[NDArray[np.float32]]:
@@ -155,11 +156,6 @@ class Dispatch(HostCalls[Batch]):
 
     def _is_suspect(self, batch: Batch) -> bool:
         return batch.tries >= (ALONE_LIMIT if batch.single else self.fault_tries)
-
-    def _requeue(self, batch: Batch) -> None:
-        batch.texts = [one for one in batch.texts if one.wanted]
-        if batch.texts:
-            super()._requeue(batch)
 
     def _requeue_halves(self, batch: Batch, tries: int = 0) -> None:
         """Send the halves of a batch, with `tries` as their number of failures.

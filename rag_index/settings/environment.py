@@ -123,8 +123,7 @@ def _parse_list(variable: str, value: str) -> list[Any]:
 def _put(content: Any, place: Place, value: Any) -> None:
     """Put a value in its place; tables that are missing on the way there are created."""
     *outer, key = place
-    for name in outer:
-        if isinstance(name, str) and not isinstance(content.get(name), dict | list):
-            content[name] = {}
-        content = content[name]
-    content[key] = value
+    with suppress(TypeError):  # what the file has there is no table, which is said later
+        for name in outer:
+            content = content.setdefault(name, {}) if isinstance(content, dict) else content[name]
+        content[key] = value

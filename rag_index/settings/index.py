@@ -256,8 +256,9 @@ class IndexSettings(Section):
     def _check_columns(self) -> None:
         if (self.table is None) == (self.query is None):
             raise ValueError("needs either table or query")
-        if self.query is not None and self.db_schema is not None:
-            raise ValueError("schema belongs to table; with a query, name the schema inside the query")
+        for key, value in (("schema", self.db_schema), ("where", self.where), ("newest", self.newest)):
+            if self.query is not None and value is not None:
+                raise ValueError(f"{key} belongs to table; with a query, write it inside the query")
         if not self.key or not (self.text or self.title or self.parts):
             raise ValueError("key and text must name at least one column each")
         self._check_declaration()
@@ -280,9 +281,6 @@ class IndexSettings(Section):
                 f"language_column chooses among several languages, but language is {self.language!r}; "
                 f"list all languages of column {self.language_column!r} there"
             )
-        for key in ("where", "newest"):
-            if getattr(self, key) is not None and self.query is not None:
-                raise ValueError(f"{key} belongs to table; with a query, write the condition inside the query")
         if self.newest_among is not None and self.newest is None:
             raise ValueError("newest_among says which rows newest takes one of; set newest, or use where")
         if self.db_schema is not None:

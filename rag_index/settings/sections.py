@@ -300,16 +300,12 @@ class ParallelSettings(Section):
     """The file of the key of that certificate."""
 
     @model_validator(mode="after")
-    def _check_shard_bounds(self) -> ParallelSettings:
+    def _check_consistency(self) -> ParallelSettings:
         if self.min_shard_documents > self.max_shard_documents:
             raise ValueError(
                 f"min_shard_documents {self.min_shard_documents} is more than max_shard_documents "
                 f"{self.max_shard_documents}; lower it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_tls(self) -> ParallelSettings:
         files = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if (self.address or "").startswith("tls://") and None in files:
             raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")

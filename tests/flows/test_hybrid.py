@@ -89,6 +89,8 @@ def test_a_collection_with_words_of_another_version_is_searched_by_meaning_until
     assert best(project, "Note 7")
     assert project.run(full=True).state == "completed"
     check_words(project)
+    [metrics] = [run["metrics"] for run in project.json("report")["runs"] if run["metrics"].get("reused")]
+    assert metrics["texts"] == 0, "nothing is embedded"
 
 
 def test_a_change_of_language_makes_other_words(project: Project) -> None:
