@@ -144,10 +144,6 @@ class BadVectors(EmbedderError):
     """Vectors that cannot be right: too few, of another dimension, not finite, or all zero."""
 
 
-class WrongDimension(BadVectors):
-    """Vectors of another dimension, although the digest of the model is the same."""
-
-
 class RerankerError(TerminalError):
     """The error of a reranker that cannot be loaded, or whose numbers cannot be right."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise, zip_longest
 from types import MappingProxyType
@@ -37,19 +37,16 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
 VERSION = 3
-"""Raise it if the same text would get another sparse vector. What is at hand goes on in the version that it has."""
-K, B = 1.2, 0.75
-AVERAGE_LENGTHS = {1: 40.0, 2: 100.0, 3: 100.0}
-"""The average length by version. A text of 400 characters has some 40 words that count. Taking such texts for shorter
-than average finds more once meaning and words are added up (`benchmarks/quality.py`)."""
+"""Raise it if the same text would get another sparse vector."""
+K, B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
+"""A text of 400 characters has some 40 words that count. Taking such texts for shorter than average finds more once
+meaning and words are added up (`benchmarks/quality.py`)."""
 _SIGNS = {"c++": "cplusplus", "c#": "csharp", "f#": "fsharp", ".net": "dotnet"}
 _SIGNED = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\b[a-z]+\.(?:ai|io|js|net)\b", re.IGNORECASE)
 """A name that punctuation would take apart: `C++`, `.NET`, `node.js`."""
 _SIGNS_OF_NAMES = ("#", "c++", ".ai", ".io", ".js", ".net")
 """What each of these names has one of."""
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
-WITHOUT_SPACES = frozenset({"chinese", "japanese"})
-"""Languages for which the engine's dictionary found words before version 3."""
 _HIRAGANA = "\u3041-\u309f"
 _UNSPACED = re.compile(
     f"[\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+|[{_HIRAGANA}]+"
@@ -148,17 +145,12 @@ class Bm25Model:
 
     @classmethod
     def from_metadata(cls, recorded: Any) -> Bm25Model | None:
-        """Return the recorded model; None if the collection has no sparse vectors, or a newer rag-index made them."""
+        """Return the recorded model; None if the collection has no sparse vectors, or ones of another version."""
         try:
             model = cls(**recorded)
         except TypeError:
             return None
-        return model if model.version in AVERAGE_LENGTHS else None
-
-    def recorded_in(self, chunking: str) -> Bm25Model:
-        """Return the model in the version of a collection that was chunked so, or as it is."""
-        versions = (replace(self, version=version) for version in AVERAGE_LENGTHS)
-        return next((model for model in versions if model.fingerprint in chunking.split("/")), self)
+        return model if model.version == VERSION else None
 
 
 def bm25_model(index: IndexSettings) -> Bm25Model | None:
@@ -174,7 +166,7 @@ class Bm25Encoder:
     def __init__(self, model: Bm25Model) -> None:
         self._model, self._split = model, model.identifiers
         self.languages = split_languages(model.language)
-        self._engines = [_engine(language, model.version) for language in self.languages]
+        self._engines = [_engine(language) for language in self.languages]
 
     def documents(self, texts: Iterable[str], languages: Iterable[str] = ()) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row.
@@ -193,9 +185,9 @@ class Bm25Encoder:
         A few words do not tell their language, and a text that matches has them as its own language does.
         """
         prepared = f"{self._prepared(text)} {definitions(text)}" if self._split else self._prepared(text)
-        found = [_row(engine.embed_query(prepared)) for engine in self._engines]
+        found = [engine.embed_query(prepared) for engine in self._engines]
         if len(found) == 1:
-            return found[0]
+            return SparseVector(tuple(found[0].indices), tuple(found[0].values))
         values = {index: value for row in found for index, value in zip(row.indices, row.values, strict=True)}
         return SparseVector(tuple(sorted(values)), tuple(values[index] for index in sorted(values)))
 
@@ -218,11 +210,9 @@ class Bm25Encoder:
 
     def _prepared(self, text: str, *, document: bool = False) -> str:
         text = split_identifiers(text) if self._split else self._folded(text)
-        return split_unspaced(text, characters=document) if self._model.version > 2 else text
+        return split_unspaced(text, characters=document)
 
     def _folded(self, text: str) -> str:
-        if self._model.version == 1:
-            return text
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
         elif not any(map(text.lower().__contains__, _SIGNS_OF_NAMES)):  # which most texts are, and it is much faster
@@ -234,23 +224,13 @@ class Bm25Encoder:
 def _words(model: Bm25Model, query: str) -> Mapping[str, frozenset[int]]:
     """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
     encoder = Bm25Encoder(model)
-    text = split_unspaced(query) if model.version > 2 else query
-    words = {word: frozenset(encoder.query(word).indices) for word in _WORD.findall(text)}
+    words = {word: frozenset(encoder.query(word).indices) for word in _WORD.findall(split_unspaced(query))}
     return MappingProxyType({word: dimensions for word, dimensions in words.items() if dimensions})
 
 
 @lru_cache(maxsize=64)
-def _engine(language: str, version: int) -> e.Bm25:
+def _engine(language: str) -> e.Bm25:
     """Return Qdrant's encoder for a language. It never changes, and making one takes longer than encoding a query."""
-    parameters: dict[str, Any] = {"k": K, "b": B, "avg_len": AVERAGE_LENGTHS[version], "ascii_folding": version > 1}
-    if language == NO_LANGUAGE:
-        parameters |= {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
-    else:
-        parameters["language"] = language
-    if language in WITHOUT_SPACES and version < 3:
-        parameters["tokenizer"] = e.TokenizerType.Multilingual
-    return e.Bm25(e.Bm25Config(**parameters))
-
-
-def _row(vector: e.SparseVector) -> SparseVector:
-    return SparseVector(tuple(vector.indices), tuple(vector.values))
+    none = {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
+    words: dict[str, Any] = none if language == NO_LANGUAGE else {"language": language}
+    return e.Bm25(e.Bm25Config(k=K, b=B, avg_len=AVERAGE_LENGTH, ascii_folding=True, **words))

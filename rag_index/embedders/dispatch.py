@@ -1,10 +1,10 @@
-"""One call to embed: it sends batches to the hosts of a pool, and decides what each failure means."""
+"""Texts on their way to the hosts of a pool: they are sent in batches, and each failure is found out about."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.documents.vectors import broken_reason
 from rag_index.errors import (
@@ -17,95 +17,85 @@ from rag_index.errors import (
 from rag_index.hosts.calls import ALONE_LIMIT, HostCalls, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from rag_index.hosts.endpoint import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
+    from rag_index.settings import EmbedderSettings
 
-FAULT_TRIES = 3
-"""Failures of a batch of several texts through faults of the server, before its texts are suspected."""
+MIN_SHARE = 16
+"""The smallest share of texts: with fewer, none are kept back for a host that is busy."""
 
-MIN_TEXTS = 8
-"""Minimum size of the batches that are made smaller to give every host one."""
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Text:
+    """A text without its prefix, and its vector or its error once there is one."""
+
+    text: str
+    entry: NDArray[np.float32] | Exception | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the vector."""
+        return self.entry is None
+
+    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
+        """Give the text its vector or its error."""
+        self.entry = entry
+
+
+@dataclass(slots=True, eq=False)
 class Batch(Request):
-    """The texts of one request, as row numbers."""
+    """The texts of one request."""
 
-    rows: list[int]
-    is_part: bool = False
-    """Whether the batch is a half of one that was refused."""
+    texts: Sequence[Text]
 
     @property
     def single(self) -> bool:
         """Whether there is only one text."""
-        return len(self.rows) == 1
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the texts themselves may be at fault; several are suspected sooner, and then sent in halves."""
-        return self.tries >= (ALONE_LIMIT if self.single else FAULT_TRIES)
-
-    def halves(self, tries: int = 0, *, refused: bool = True) -> tuple[Batch, Batch]:
-        """Return the two halves of the batch, with `tries` as their number of failures.
-
-        Sending a half of a batch that was refused because of its texts repeats nothing.
-
-        A half of one text starts at 0, since hosts that fail in turn may hit one batch three times by chance.
-        """
-        middle, chars = len(self.rows) // 2, self.chars // 2
-        first, second = (
-            Batch(
-                rows,
-                chars=length,
-                is_part=refused,
-                sends=0 if refused else self.sends,
-                tries=tries if len(rows) > 1 else 0,
-                error=self.error,
-                failed_at=self.failed_at,
-            )
-            for rows, length in ((self.rows[:middle], chars), (self.rows[middle:], self.chars - chars))
-        )
-        return first, second
+        return len(self.texts) == 1
 
 
-def make_batches(texts: Sequence[str], *, max_texts: int, max_chars: int, hosts: int = 1) -> deque[Batch]:
-    """Return batches of at most `max_texts` texts and `max_chars` characters, with the longest texts first.
+def take_batch(waiting: deque[T], length: Callable[[T], int], max_texts: int, max_chars: int) -> list[T]:
+    """Remove and return the first texts that fit into one request; the first one in any case."""
+    batch = [waiting.popleft()]
+    room = max_chars - length(batch[0])
+    while waiting and len(batch) < max_texts and (room := room - length(waiting[0])) >= 0:
+        batch.append(waiting.popleft())
+    return batch
 
-    Texts of a batch have similar lengths, so that none waits long for another. A text longer than `max_chars` gets a
-    batch of its own. If there are few texts and several hosts, the batches are small enough for each host to get one.
-    """
-    share = -(-len(texts) // hosts)
-    max_texts = min(max_texts, max(MIN_TEXTS, share))
-    batches: deque[Batch] = deque()
-    current = Batch([], chars=0)
-    for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
-        length = len(texts[row])
-        if current.rows and (len(current.rows) >= max_texts or current.chars + length > max_chars):
-            batches.append(current)
-            current = Batch([], chars=0)
-        current.rows.append(row)
-        current.chars += length
-    if current.rows:
-        batches.append(current)
-    return batches
+
+def sendable(texts: Sequence[Text]) -> list[Text]:
+    """Return the texts that can be sent, after giving each of the others its error."""
+    for one in texts:
+        if not one.text:
+            one.settle(TextRefused("the text is empty, and a server would return a meaningless vector for it"))
+        try:
+            one.text.encode()
+        except UnicodeEncodeError as exc:
+            one.settle(TextRefused(f"the text is not valid Unicode and cannot be sent: {exc}"))
+    return [one for one in texts if one.wanted]
 
 
 class Dispatch(HostCalls[Batch]):
-    """One call to embed `texts`. `await Dispatch(…).run()` returns an entry for each.
+    """One call to embed texts. `await Dispatch(…).run(texts)` returns an entry for each.
 
-    These rules decide whether a host or a text is at fault:
+    The longest texts go first, so that those of a request have similar lengths and none waits long for another. Free
+    hosts get equal shares. These rules decide whether a host or a text is at fault:
 
     - A host that refuses connections or asks for a pause is at fault. The batch is sent again, and no text suffers.
-    - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server three times and
-      some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
-    - A text that fails alone is tried as `hosts.calls.Request` says.
+    - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server `fault_tries`
+      times and some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
+    - A text that fails alone is tried as `HostCalls` says.
     - A text that is too long gets its error at once.
     """
+
+    fault_tries = 3
 
     def __init__(
         self,
@@ -114,45 +104,82 @@ class Dispatch(HostCalls[Batch]):
         stats: RequestStats,
         clock: Clock,
         *,
-        texts: Sequence[str],
-        batches: deque[Batch],
+        settings: EmbedderSettings,
+        prefix: str,
         patience: float,
     ) -> None:
-        super().__init__(pool, model, stats, clock, requests=batches, patience=patience)
-        self._model, self._texts = model, texts
-        self._entries: list[NDArray[np.float32] | Exception | None] = [None] * len(texts)
+        super().__init__(pool, model, stats, clock, patience=patience)
+        self._settings, self._prefix = settings, prefix
+        self._texts: deque[Text] = deque()
+        """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
 
-    async def run(self) -> list[NDArray[np.float32] | Exception]:
+    async def run(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order: its vector or its error.
 
         Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
         ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used.
         """
+        given = [Text(text) for text in texts]
+        self._texts.extend(sorted(sendable(given), key=self._length, reverse=True))
+        self._chars = sum(map(self._length, self._texts))
         await self._run_to_end()
-        return [entry for entry in self._entries if entry is not None]
+        return [one.entry for one in given if one.entry is not None]
+
+    def _length(self, text: Text) -> int:
+        return len(self._prefix) + len(text.text)
+
+    def _is_unfinished(self) -> bool:
+        return bool(self._texts) or super()._is_unfinished()
+
+    def _send_what_fits(self, now: float) -> None:
+        super()._send_what_fits(now)
+        while self._texts and not self._waiting:
+            used = self._pool.in_use(now)
+            free = sum(host.free_slots(now) > 0 for host in used)
+            if not free:
+                return
+            count = len(self._texts)
+            share = min(self._settings.batch_texts, -(-count // free), max(MIN_SHARE, -(-count // len(used))))
+            texts = take_batch(self._texts, self._length, share, self._settings.batch_chars)
+            self._waiting.append(Batch(texts, chars=sum(map(self._length, texts))))
+            super()._send_what_fits(now)
 
     def _send_to(self, batch: Batch, host: Host, now: float) -> None:
-        if len(batch.rows) > host.max_texts:
-            self._requeue_halves(batch, refused=False)
-        else:
+        batch.texts = [one for one in batch.texts if one.wanted]
+        if len(batch.texts) > host.max_texts:
+            self._requeue_halves(batch)
+        elif batch.texts:
             super()._send_to(batch, host, now)
 
     async def _ask(self, batch: Batch, host: Host) -> list[NDArray[np.float32]]:
-        self._stats.splits += batch.is_part and batch.sends == 1
-        return await host.endpoint.embed([self._texts[row] for row in batch.rows])
+        return await host.endpoint.embed([self._prefix + one.text for one in batch.texts])
 
-    def _requeue_halves(self, batch: Batch, tries: int = 0, *, refused: bool = True) -> None:
-        for half in reversed(batch.halves(tries, refused=refused)):
+    def _is_suspect(self, batch: Batch) -> bool:
+        return batch.tries >= (ALONE_LIMIT if batch.single else self.fault_tries)
+
+    def _requeue_halves(self, batch: Batch, tries: int = 0) -> None:
+        """Send the halves of a batch, with `tries` as their number of failures.
+
+        One of a single text starts at 0, since hosts that fail in turn may hit one batch several times by chance.
+        """
+        middle = len(batch.texts) // 2
+        for texts in (batch.texts[middle:], batch.texts[:middle]):
+            half = Batch(texts, chars=sum(map(self._length, texts)), error=batch.error, failed_at=batch.failed_at)
+            half.tries = tries if len(texts) > 1 else 0
             self._requeue(half)
 
     def _refused(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
-        if len(batch.rows) > 1:
+        if not batch.single:
             if isinstance(error, RequestTooLong):
-                host.max_texts = min(host.max_texts, len(batch.rows) // 2)
-            self._requeue_halves(batch, refused=not isinstance(error, BadVectors))
+                host.max_texts = min(host.max_texts, len(batch.texts) // 2)
+            if isinstance(error, BadVectors):
+                self._stats.retries += 2
+            else:  # half of what was refused repeats nothing
+                self._stats.splits += 2
+            self._requeue_halves(batch)
         elif isinstance(error, TextTooLong):
-            self._entries[batch.rows[0]] = error
+            batch.texts[0].settle(error)
         else:
             host.revoke_admission()
             self._record_failure(batch, host, error)
@@ -160,31 +187,28 @@ class Dispatch(HostCalls[Batch]):
     def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], started: float) -> None:
         """Keep the vectors that can be right, and try the texts of the others again, each alone."""
         broken: list[tuple[Batch, BadVectors]] = []
-        for row, vector in zip(batch.rows, vectors, strict=True):
+        for one, vector in zip(batch.texts, vectors, strict=True):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
-                self._entries[row] = vector
-                continue
-            error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
-            alone = Batch([row], chars=len(self._texts[row]), is_part=batch.is_part, sends=batch.sends)
-            retry = batch if batch.single else alone
-            broken.append((retry, error))
+                one.settle(vector)
+            else:
+                error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")
+                broken.append((batch if batch.single else Batch([one], chars=self._length(one)), error))
         if broken:
             host.revoke_admission()
             for retry, error in reversed(broken):
                 self._record_failure(retry, host, error)
         else:
             host.record_success(batch.chars, self._clock.now() - started)
-        if len(broken) < len(batch.rows):
+        if len(broken) < len(batch.texts):
             self._host_answered(host, started)
 
     def _blame(self, batch: Batch, host: Host) -> None:
         """Halve a batch that is at fault, since the host is well, or give its only text its error."""
-        if not batch.single:
-            self._requeue_halves(batch, tries=FAULT_TRIES - 1)
-            return
         error = batch.error
-        if isinstance(error, EmbedderUnavailable):
-            error = TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)")
-        if error is not None:
-            self._entries[batch.rows[0]] = error
+        if not batch.single:
+            self._requeue_halves(batch, tries=self.fault_tries - 1)
+        elif isinstance(error, EmbedderUnavailable):
+            batch.texts[0].settle(TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)"))
+        elif error is not None:
+            batch.texts[0].settle(error)

@@ -43,27 +43,29 @@ class InProcessEmbedder(ABC):
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity. Its digest covers the bytes of everything that decides the vectors."""
-        vector = _vector(self._embed_cut(["rag-index asks for the dimension"])[0])
         return EmbedderIdentity(
             kind=self.kind,
             model=self._settings.model.rstrip("/").rsplit("/", 1)[-1],
             digest=self._digest(),
-            dimension=vector.shape[0],
+            dimension=self.embed_query("rag-index asks for the dimension").shape[0],
             document_prefix=self._settings.document_prefix or "",
             query_prefix=self._settings.query_prefix or "",
         )
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order: its unit vector, or why it has none."""
-        return self._embed_cut(_prefixed(self._settings.document_prefix, texts))
+        return self._embed_with(self._settings.document_prefix, texts)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
-        return _vector(self.embed_queries([text])[0])
+        entry = self.embed_queries([text])[0]
+        if isinstance(entry, Exception):
+            raise entry
+        return entry
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per query, in order, as `embed_documents` does for documents."""
-        return self._embed_cut(_prefixed(self._settings.query_prefix, texts))
+        return self._embed_with(self._settings.query_prefix, texts)
 
     def close(self) -> None:
         """Release the model."""
@@ -72,11 +74,22 @@ class InProcessEmbedder(ABC):
     def __reduce__(self) -> NoReturn:
         raise TypeError("this embedder cannot be sent to another process: send its EmbedderSettings and open it there")
 
-    def _embed_cut(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        entries, dimensions = self._embed(texts), self._settings.dimensions
+    def _embed_with(self, prefix: str | None, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        began = time.perf_counter()
+        entries = self._embed([prefix + text for text in texts] if prefix else texts)
+        self.stats.busy_seconds += time.perf_counter() - began
+        dimensions = self._settings.dimensions
         if dimensions is None:
             return entries
         return [entry if isinstance(entry, Exception) else shorten(entry, dimensions) for entry in entries]
+
+    def _entries(self, matrix: NDArray[np.float32], texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Return the rows of a matrix, with an error in the place of each that cannot be right."""
+        entries: list[NDArray[np.float32] | Exception] = list(matrix)
+        for row in np.flatnonzero(~usable_rows(matrix)).tolist():
+            wrong = f"{self._settings.model} returned a vector of {broken_reason(matrix[row], None)}"
+            entries[row] = BadVectors(f"{wrong} for the text {texts[row][:60]!r}")
+        return entries
 
     @abstractmethod
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
@@ -85,16 +98,6 @@ class InProcessEmbedder(ABC):
     @abstractmethod
     def _digest(self) -> str:
         """Return a hash of the files that decide the vectors."""
-
-
-def _prefixed(prefix: str | None, texts: Sequence[str]) -> Sequence[str]:
-    return [prefix + text for text in texts] if prefix else texts
-
-
-def _vector(entry: NDArray[np.float32] | Exception) -> NDArray[np.float32]:
-    if isinstance(entry, Exception):
-        raise entry
-    return entry
 
 
 class LocalEmbedder(InProcessEmbedder):
@@ -112,13 +115,41 @@ class LocalEmbedder(InProcessEmbedder):
             if (model := self._settings.model) != PLAIN:
                 weights = read_table(self._settings.tables, model)
             self._model = tokenizer, weights
-        tokenizer, weights = self._model
-        began = time.perf_counter()
         entries: list[NDArray[np.float32] | Exception] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            entries += _unit_vectors(tokenizer, weights, texts[start : start + TEXTS_AT_ONCE])
+            entries += self._unit_vectors(texts[start : start + TEXTS_AT_ONCE])
             self.stats.requests += 1
-        self.stats.busy_seconds += time.perf_counter() - began
+        return entries
+
+    def _unit_vectors(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Return the mean of each text's token vectors, scaled to unit length, or why a text has none.
+
+        Tokens are summed text by text, so nothing is padded and no vector depends on its neighbours. Batches of one
+        text keep the tokenizer on one thread: it spreads a larger batch over all cores (rayon) unless an environment
+        variable forbids it, and `encode` computes offsets that nobody needs. On one core this embeds 9,000 texts of 444
+        characters a second; wordllama's own `embed` reaches 2,700, or 5,400 if the texts are sorted by length.
+        """
+        tokenizer, weights = self._model
+        sums = np.zeros((len(texts), weights.shape[1]), dtype=np.float32)
+        tokens = np.ones(len(texts), dtype=np.float32)
+        refused: dict[int, Exception] = {}
+        encode = tokenizer.encode_batch_fast
+        for row, text in enumerate(texts):
+            try:
+                ids = encode([text], add_special_tokens=False)[0].ids
+            except (UnicodeEncodeError, TypeError) as exc:
+                refused[row] = TextRefused(f"the text is not valid Unicode and cannot be embedded: {exc}")
+                continue
+            if ids:
+                np.add.reduce(weights.take(ids, axis=0, mode="clip"), axis=0, out=sums[row])
+                tokens[row] = len(ids)
+        sums /= tokens[:, np.newaxis]
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        lengths[lengths == 0] = 1
+        with np.errstate(invalid="ignore", over="ignore"):
+            entries = self._entries(sums / lengths, texts)
+        for row, error in refused.items():
+            entries[row] = error
         return entries
 
     def _digest(self) -> str:
@@ -126,41 +157,6 @@ class LocalEmbedder(InProcessEmbedder):
         if (model := self._settings.model) == PLAIN:
             return digest
         return hashlib.blake2b(f"{digest} {model}".encode(), digest_size=32).hexdigest()
-
-
-def _unit_vectors(
-    tokenizer: Tokenizer, weights: NDArray[np.float32], texts: Sequence[str]
-) -> list[NDArray[np.float32] | Exception]:
-    """Return the mean of each text's token vectors, scaled to unit length, or why a text has none.
-
-    Tokens are summed text by text, so nothing is padded and no vector depends on its neighbours. Batches of one text
-    keep the tokenizer on one thread: it spreads a larger batch over all cores (rayon) unless an environment variable
-    forbids it, and `encode` computes offsets that nobody needs. On one core this embeds 9,000 texts of 444 characters
-    a second; wordllama's own `embed` reaches 2,700, or 5,400 if the texts are sorted by length.
-    """
-    sums = np.zeros((len(texts), weights.shape[1]), dtype=np.float32)
-    tokens = np.ones(len(texts), dtype=np.float32)
-    refused: dict[int, Exception] = {}
-    encode = tokenizer.encode_batch_fast
-    for row, text in enumerate(texts):
-        try:
-            ids = encode([text], add_special_tokens=False)[0].ids
-        except (UnicodeEncodeError, TypeError) as exc:
-            refused[row] = TextRefused(f"the text is not valid Unicode and cannot be embedded: {exc}")
-            continue
-        if ids:
-            np.add.reduce(weights.take(ids, axis=0, mode="clip"), axis=0, out=sums[row])
-            tokens[row] = len(ids)
-    sums /= tokens[:, np.newaxis]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    entries: list[NDArray[np.float32] | Exception] = list(units)
-    for row in np.flatnonzero(~usable_rows(units)).tolist():
-        why = broken_reason(sums[row], None) or "zero length"
-        entries[row] = refused.get(row) or BadVectors(
-            f"wordllama returned a vector of {why} for the text {texts[row][:60]!r}"
-        )
-    return entries
 
 
 @cache

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
+from collections import deque
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.documents.vectors import broken_reason, usable_rows
-from rag_index.embedders.dispatch import make_batches
+from rag_index.embedders.dispatch import take_batch
 from rag_index.embedders.local import InProcessEmbedder
-from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
+from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,15 +43,13 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
             self._model = _load(self._settings)
-        began = time.perf_counter()
         entries: list[NDArray[np.float32] | Exception | None] = [self._text_error(text) for text in texts]
         rows = [row for row, entry in enumerate(entries) if entry is None]
-        chosen, limits = [texts[row] for row in rows], self._settings
-        for batch in make_batches(chosen, max_texts=limits.batch_texts, max_chars=limits.batch_chars):
-            vectors = self._encode([chosen[row] for row in batch.rows])
-            for row, entry in zip(batch.rows, vectors, strict=True):
-                entries[rows[row]] = entry
-        self.stats.busy_seconds += time.perf_counter() - began
+        waiting, limits = deque(sorted(rows, key=lambda row: -len(texts[row]))), self._settings
+        while waiting:
+            batch = take_batch(waiting, lambda row: len(texts[row]), limits.batch_texts, limits.batch_chars)
+            for row, entry in zip(batch, self._encode([texts[row] for row in batch]), strict=True):
+                entries[row] = entry
         return [entry for entry in entries if entry is not None]
 
     def _text_error(self, text: str) -> Exception | None:
@@ -82,14 +79,7 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
             )
         except RuntimeError as exc:  # errors of torch, such as out of memory
             raise EmbedderError(f"{self._settings.model} cannot embed ({exc}); try a smaller batch_chars") from exc
-        matrix = np.asarray(found, dtype=np.float32)
-        entries: list[NDArray[np.float32] | Exception] = list(matrix)
-        for row in np.flatnonzero(~usable_rows(matrix)).tolist():
-            why = broken_reason(matrix[row], None) or "zero length"
-            entries[row] = BadVectors(
-                f"{self._settings.model} returned a vector of {why} for the text {texts[row][:60]!r}"
-            )
-        return entries
+        return self._entries(np.asarray(found, dtype=np.float32), texts)
 
     def _digest(self) -> str:
         """Return a hash of the files that decide the vectors (90 MB, about 100 ms)."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.dispatch import Dispatch, make_batches
-from rag_index.embedders.query_stream import QueryStream
-from rag_index.errors import TextRefused
+from rag_index.embedders.dispatch import Dispatch
+from rag_index.embedders.query_stream import Query, QueryStream
 from rag_index.hosts.endpoint import Endpoint, KnownModel, plain_model_name, plain_vector
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.openai_client import OpenAIEndpoint
 from rag_index.hosts.pool import Clock, Pool, RequestStats
-from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
+from rag_index.hosts.survey import agreed_report, survey_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders.query_stream import Query
     from rag_index.hosts.endpoint import ModelDetails
     from rag_index.settings import EmbedderSettings
 
@@ -58,24 +56,16 @@ class ServerEmbedder:
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
         self._loop = EventLoopThread("rag-index-embedder")
+        self._turn = asyncio.Lock()
+        self.stats = RequestStats()
         self._queries = QueryStream(
             lambda: Pool(self._endpoints, home=0, workers=1, in_flight=1),
             self._model,
+            self.stats,
             self._clock,
+            settings=settings,
             prefix=settings.query_prefix or "",
-            max_texts=settings.batch_texts,
-            max_chars=settings.batch_chars,
         )
-        self._turn = asyncio.Lock()
-        self.stats = RequestStats()
-        self.context_length: int | None = None
-        """Number of tokens that the model accepts; None until `identity` was called."""
-
-    def reports(self) -> list[HostReport]:
-        """Ask every host for its model, and let it embed a plain text. Errors are in the reports."""
-        seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
-        asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)
-        return self._loop.run(asked)
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model, after asking every host.
@@ -87,10 +77,11 @@ class ServerEmbedder:
             ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
             ModelChanged: The hosts have different models of this name.
         """
-        report = agreed_report(self.reports(), self._settings.model, log)
+        seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
+        asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)
+        report = agreed_report(self._loop.run(asked), self._settings.model, log)
         if self._model.digest is None:
             self._model.digest, self._model.dimension = report.digest, report.dimension
-        self.context_length = report.context_length
         return EmbedderIdentity(
             kind=self._settings.kind,
             model=plain_model_name(self._settings.model),
@@ -106,29 +97,23 @@ class ServerEmbedder:
         If all hosts are down, wait up to `wait_for_recovery` seconds for one of them; then raise EmbedderUnavailable or
         RateLimited with the reason for each host.
         """
-        return self._embed(texts, self._settings.document_prefix or "", self._settings.wait_for_recovery)
+        return self._loop.run(self._dispatch(texts))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a query, without waiting for hosts that are down.
 
         Raises the error that `embed_documents` would return as the text's entry.
         """
-        entry = self.embed_queries([text])[0]
-        if isinstance(entry, Exception):
-            raise entry
-        return entry
+        vector: NDArray[np.float32] = self._loop.run(self._take_all([text]))[0]
+        return vector
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per query, as `embed_query`."""
-        return self._embed(texts, self._settings.query_prefix or "", 0.0)
+        return self._loop.run(self._take_all(texts, return_exceptions=True))
 
     def take_queries(self, queries: Sequence[Query]) -> None:
         """Start embedding queries, together with others that wait, as `TakesQueries` says."""
-        for query in queries:
-            refused = _sending_error(query.text)
-            if refused is not None:
-                query.settle(refused)
-        self._loop.call_soon(self._queries.add, [query for query in queries if query.wanted])
+        self._loop.call_soon(self._queries.add, queries)
 
     def close(self) -> None:
         """Close the connections and end the thread, after the queries under way."""
@@ -141,27 +126,23 @@ class ServerEmbedder:
             "a ServerEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
         )
 
-    def _embed(self, texts: Sequence[str], prefix: str, patience: float) -> list[NDArray[np.float32] | Exception]:
-        entries: list[NDArray[np.float32] | Exception | None] = [_sending_error(text) for text in texts]
-        rows = [row for row, entry in enumerate(entries) if entry is None]
-        if rows:
-            embedded = self._loop.run(self._dispatch([prefix + texts[row] for row in rows], patience))
-            for row, entry in zip(rows, embedded, strict=True):
-                entries[row] = entry
-        return [entry for entry in entries if entry is not None]
-
-    async def _dispatch(self, texts: list[str], patience: float) -> list[NDArray[np.float32] | Exception]:
-        batches = make_batches(
-            texts,
-            max_texts=self._settings.batch_texts,
-            max_chars=self._settings.batch_chars,
-            hosts=len(self._pool.own),
-        )
+    async def _dispatch(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         dispatch = Dispatch(
-            self._pool, self._model, self.stats, self._clock, texts=texts, batches=batches, patience=patience
+            self._pool,
+            self._model,
+            self.stats,
+            self._clock,
+            settings=self._settings,
+            prefix=self._settings.document_prefix or "",
+            patience=self._settings.wait_for_recovery,
         )
         async with self._turn:  # an interrupted call may still be ending
-            return await dispatch.run()
+            return await dispatch.run(texts)
+
+    async def _take_all(self, texts: Sequence[str], **options: bool) -> list[Any]:
+        queries = [Query(text) for text in texts]
+        self._queries.add(queries)
+        return await asyncio.gather(*(asyncio.wrap_future(query.future) for query in queries), **options)
 
     async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
         return (await plain_vector(endpoint, self._settings.model)).size
@@ -176,14 +157,3 @@ def _endpoint(url: str, settings: EmbedderSettings) -> Endpoint:
     if settings.kind == "openai":
         return OpenAIEndpoint(url, settings)
     return OllamaEndpoint(url, settings, settings.dimensions)
-
-
-def _sending_error(text: str) -> TextRefused | None:
-    """Return the error of a text that cannot be sent at all; None for any other text."""
-    if not text:
-        return TextRefused("the text is empty, and a server would return a meaningless vector for it")
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        return TextRefused(f"the text is not valid Unicode and cannot be sent: {exc}")
-    return None

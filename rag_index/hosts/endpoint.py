@@ -28,7 +28,6 @@ from rag_index.errors import (
     RequestTimedOut,
     TextRefused,
     TextTooLong,
-    WrongDimension,
 )
 from rag_index.outages import tls_context
 
@@ -65,13 +64,7 @@ PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """A server's description of its model.
-
-    `digest` is the digest of the weights, or a hash over several digests if the model has an adapter. The digest that
-    /api/tags and `ollama list` print covers a manifest. The manifest contains the licence and, for a model made by
-    `ollama create`, a path on that machine, so it differs between hosts with the same weights. It is used only if a
-    server does not name the weights.
-    """
+    """A server's description of its model; `digest` is that of the weights."""
 
     digest: str
     context_length: int | None = None
@@ -161,8 +154,6 @@ class Endpoint(ABC):
         try:
             async with asyncio.timeout(seconds):
                 yield
-        except RagIndexError:
-            raise
         except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise HostUnreachable(f"{self.url} accepts no connection: is {self.service} running there?") from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
@@ -286,8 +277,8 @@ class KnownModel:
     async def try_out(self, endpoint: Endpoint) -> None:
         """Compare the model, and embed a plain text with it.
 
-        Raises BadVectors, WrongDimension if only the dimension is wrong, EmbedderError if the host refuses even a plain
-        text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault.
+        Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `compare` and
+        `Endpoint.embed` that mean the server is at fault.
         """
         await self.compare(endpoint)
         vector = await plain_vector(endpoint, self.name)
@@ -295,7 +286,7 @@ class KnownModel:
             self.dimension = vector.size
         why = broken_reason(vector, self.dimension)
         if why is not None:
-            raise WrongDimension(
+            raise BadVectors(
                 f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
                 "restart that server"
             )

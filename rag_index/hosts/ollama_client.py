@@ -119,6 +119,11 @@ class OllamaEndpoint(Endpoint):
 
 
 def _to_details(response: ollama.ShowResponse, manifest: str) -> ModelDetails:
+    """Return the digest of the weights, or a hash over several if the model has an adapter.
+
+    That of the manifest, which /api/tags has, is used only if the server names no weights: a manifest has the licence
+    and, for a model made by `ollama create`, a path on that machine, and differs between hosts with the same weights.
+    """
     weights = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
     digest = weights[0] if len(weights) == 1 else sha256("".join(weights).encode()).hexdigest() if weights else manifest
     lengths = [value for key, value in (response.modelinfo or {}).items() if key.endswith(".context_length")]

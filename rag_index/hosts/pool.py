@@ -14,62 +14,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from rag_index.hosts.endpoint import Endpoint
 
 FORGETTING_FACTOR = 0.8
-"""The weight of an answer relative to the next one."""
-
-MAX_EXTRAPOLATION = 4.0
-"""Batches more than this many times larger than any answered batch get no estimate."""
-
-MIN_SPREAD = 0.1
-"""Minimum spread of the batch sizes, relative to their mean, to tell the two costs apart."""
+"""The weight of what is known of a host's pace, relative to its last answer."""
+MIN_CHARS = 2000
+"""The characters for which a request counts at least: it has a cost of its own, however short its texts are."""
 MAX_FAILURES = 3
 """Failures in a row after which a host is down."""
-FIRST_PAUSE = 0.1
-"""Seconds of pause after the first failure; doubled after the second."""
 FIRST_REST = 1.0
-"""Seconds of rest when a host goes down; doubled after each further failure."""
+"""Seconds of rest when a host goes down; doubled after each further failure, halved for each earlier one."""
 MAX_REST = 30.0
 MIN_SILENCE = 10.0
 """Seconds without an answer of any host that are nothing unusual."""
 CAPACITY_STEP = 0.1
 """Number of concurrent requests that each success gives back to a host whose capacity was halved."""
-
-
-@dataclass(slots=True)
-class Pace:
-    """The pace of one host."""
-
-    _weight: float = 0.0
-    _chars: float = 0.0
-    _seconds: float = 0.0
-    _squares: float = 0.0
-    _products: float = 0.0
-    _largest: int = 0
-
-    def learn(self, chars: int, seconds: float) -> None:
-        """Record that the host answered a batch of `chars` characters after `seconds` seconds."""
-        self._weight = FORGETTING_FACTOR * self._weight + 1
-        self._chars = FORGETTING_FACTOR * self._chars + chars
-        self._seconds = FORGETTING_FACTOR * self._seconds + seconds
-        self._squares = FORGETTING_FACTOR * self._squares + chars * chars
-        self._products = FORGETTING_FACTOR * self._products + chars * seconds
-        self._largest = max(self._largest, chars)
-
-    def seconds(self, chars: int) -> float | None:
-        """Return the estimated seconds (above 0) for a batch of `chars` characters; None without an estimate."""
-        if not self._weight or chars > MAX_EXTRAPOLATION * self._largest:
-            return None
-        mean_chars, mean_seconds = self._chars / self._weight, self._seconds / self._weight
-        variance = self._squares / self._weight - mean_chars * mean_chars
-        per_char = max_per_char = mean_seconds / max(mean_chars, 1.0)
-        if variance > (MIN_SPREAD * mean_chars) ** 2:
-            slope = (self._products / self._weight - mean_chars * mean_seconds) / variance
-            per_char = min(max(slope, 0.0), max_per_char)
-        return max(mean_seconds - per_char * mean_chars, 0.0) + per_char * chars or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +58,6 @@ class Host:
     max_in_flight: int
     in_flight: int = 0
     busy_since: float = 0.0
-    """The time since which requests are in flight, if any are."""
     alone: bool = False
     """Whether a batch that failed before is in flight. Nothing else is sent then, so that the outcome is its own."""
     being_probed: bool = False
@@ -105,25 +65,23 @@ class Host:
     checked_at: float = -math.inf
     failures: int = 0
     failed_at: float = -math.inf
-    plain_failures: int = 0
-    """Number of probes in which the host failed to embed a plain text."""
     rate_limits: int = 0
-    limited_at: float = -math.inf
     slowed_at: float = -math.inf
     not_before: float = -math.inf
     error: Exception | None = None
     max_texts: int = sys.maxsize
     """The number of texts that the host takes in one request, as its refusals show."""
     capacity: float = field(init=False)
-    """Number of concurrent requests that the host gets at present; at least 1 when rounded down."""
-    pace: Pace = field(default_factory=Pace)
+    """Number of concurrent requests that the host gets at present."""
+    pace: float = 0.0
+    """Seconds for a character; 0 before the first answer."""
 
     def __post_init__(self) -> None:
         self.capacity = float(self.max_in_flight)
 
     @property
     def url(self) -> str:
-        """The address of the host."""
+        """Its address."""
         return self.endpoint.url
 
     @property
@@ -140,6 +98,10 @@ class Host:
         ready = self.admitted_at is not None and not self.being_probed and not self.alone and self.not_before <= now
         return max(1, int(self.capacity)) - self.in_flight if ready and not self.down else 0
 
+    def seconds(self, chars: int) -> float:
+        """Return the seconds that a batch of `chars` characters should take; 0 without an estimate."""
+        return self.pace * max(chars, MIN_CHARS)
+
     def admit(self, now: float) -> None:
         """Record that the model has been compared and has embedded a plain text."""
         self.admitted_at = self.checked_at = now
@@ -155,47 +117,43 @@ class Host:
         self.failures = self.rate_limits = 0
         self.error = None
         self.capacity = min(float(self.max_in_flight), self.capacity + CAPACITY_STEP)
-        self.pace.learn(chars, seconds)
+        pace = seconds / max(chars, MIN_CHARS)
+        self.pace = FORGETTING_FACTOR * self.pace + (1 - FORGETTING_FACTOR) * pace if self.pace else pace
 
-    def record_failure(self, error: Exception, started: float, clock: Clock) -> None:
-        """Record the failure of a request sent at `started`. Requests in flight together count as one failure."""
+    def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
+        """Record the failure of a request sent at `started`. Requests in flight together count as one failure.
+
+        With `at_once` the host is down: it answers, but cannot be used, such as one with another model.
+        """
         self.revoke_admission()
         if started <= self.failed_at:
             return
-        self.failures += 1
+        self.failures = max(self.failures + 1, MAX_FAILURES if at_once else 0)
         self.failed_at, self.error = clock.now(), error
-        rests = self.failures - MAX_FAILURES
-        pause = FIRST_PAUSE * 2 ** (self.failures - 1) if rests < 0 else FIRST_REST * 2 ** min(rests, 10)
-        self.not_before = max(self.not_before, self.failed_at + clock.jitter(min(pause, MAX_REST)))
-
-    def put_aside(self, error: Exception, clock: Clock) -> None:
-        """Take the host down at once, because it answers but cannot be used: it may have another model."""
-        self.revoke_admission()
-        self.failures = max(self.failures + 1, MAX_FAILURES)
-        self.failed_at, self.error = clock.now(), error
-        rest = min(FIRST_REST * 2 ** min(self.failures - MAX_FAILURES, 10), MAX_REST)
+        rest = min(FIRST_REST * 2.0 ** min(self.failures - MAX_FAILURES, 10), MAX_REST)
         self.not_before = max(self.not_before, self.failed_at + clock.jitter(rest))
 
-    def record_timeout(self, started: float, now: float) -> None:
-        """Halve the capacity, because a request sent at `started` timed out, perhaps while waiting behind others.
+    def slow_down(self, started: float, now: float) -> bool:
+        """Halve the capacity, because a request sent at `started` was too much: it timed out, or met a rate limit.
 
-        Requests in flight together count once.
+        Requests in flight together count once. Return whether this one counts.
         """
-        if started > self.slowed_at:
-            self.capacity = max(1.0, self.capacity / 2)
-            self.slowed_at = now
+        if started <= self.slowed_at:
+            return False
+        self.capacity = max(1.0, self.capacity / 2)
+        self.slowed_at = now
+        return True
 
     def record_rate_limit(self, error: Exception, asked: float | None, started: float, clock: Clock) -> None:
-        """Halve the capacity and pause the host, because it answered a request sent at `started` with a rate limit.
+        """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit.
 
         `asked` is the pause that it asked for, in seconds. If that is None, the pause doubles from time to time.
         """
-        if started > self.limited_at:
-            self.capacity = max(1.0, self.capacity / 2)
-            self.rate_limits += 1
-        self.limited_at, self.error = clock.now(), error
-        pause = min(FIRST_REST * 2 ** min(self.rate_limits - 1, 10), MAX_REST) if asked is None else asked
-        self.not_before = max(self.not_before, self.limited_at + (clock.jitter(pause) if asked is None else pause))
+        now, self.error = clock.now(), error
+        self.rate_limits += self.slow_down(started, now)
+        if asked is None:
+            asked = clock.jitter(min(FIRST_REST * 2 ** min(self.rate_limits - 1, 10), MAX_REST))
+        self.not_before = max(self.not_before, now + asked)
 
 
 class Pool:
@@ -209,16 +167,15 @@ class Pool:
 
     def __init__(self, endpoints: Sequence[Endpoint], *, home: int, workers: int, in_flight: int) -> None:
         count = len(endpoints)
-        share = [home % count] if workers >= count else list(range(home % workers, count, workers))
-        turn = home // workers % len(share)
-        share = share[turn:] + share[:turn]
-        others = [number % count for number in range(share[0], share[0] + count) if number % count not in share]
+        first = home % count
+        order = [*range(first, count), *range(first)]
+        share = [number for number in order if number % workers == home % workers] if workers < count else [first]
         hosts = [Host(endpoint, in_flight) for endpoint in endpoints]
         self.own = [hosts[number] for number in share]
-        self.hosts = self.own + [hosts[number] for number in others]
+        self.hosts = self.own + [hosts[number] for number in order if number not in share]
         self._max_in_flight = in_flight * len(share)
         self.all_resting_since: float | None = None
-        """The time since which no host accepts texts; None while some host does."""
+        """The time since which no host has answered well, and all rested; None while some host does."""
         self._slowest = 0.0
 
     @property
@@ -263,27 +220,25 @@ class Pool:
         self,
         now: float,
         *,
-        chars: int,
-        waiting: int,
+        chars: int = 1,
+        waiting: float = math.inf,
         alone: bool = False,
         avoid: Host | None = None,
-        silent: Collection[Host] = (),
     ) -> Host | None:
         """Return the host for a batch of `chars` characters, or None if no host should get it now.
 
         `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
         the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
-        flight is chosen. `avoid` is chosen only if no other host is in use. No host is passed over for that one, which
-        does not get the batch, or for one of the `silent` ones, which may not answer for long.
+        flight is chosen. `avoid` is chosen only if no other host is in use.
         """
-        used = self.in_use(now)
-        free_slots = self._max_in_flight - sum(host.in_flight for host in self.hosts)
-        others = [host for host in used if host is not avoid] or used
-        free = [host for host in others if host.free_slots(now) > 0 and not (alone and host.in_flight)]
-        if free_slots <= 0:
+        if sum(host.in_flight for host in self.hosts) >= self._max_in_flight:
             return None
-        for host in sorted(free, key=lambda host: host.in_flight):
-            if not _others_are_sooner(host, [one for one in others if one not in silent], now, chars, waiting):
+        used = self.in_use(now)
+        used = [host for host in used if host is not avoid] or used
+        free = [host for host in used if host.free_slots(now) > 0 and not (alone and host.in_flight)]
+        for host in sorted(free, key=lambda host: (host.in_flight, host.pace)):
+            others = [one for one in used if one is not host and one.admitted_at is not None and one.not_before <= now]
+            if not _are_sooner(others, host, chars, waiting):
                 return host
         return None
 
@@ -296,20 +251,13 @@ class Pool:
         return all(host.resting(now) for host in self.hosts)
 
 
-def _others_are_sooner(host: Host, used: Sequence[Host], now: float, chars: int, waiting: int) -> bool:
-    """Return whether the faster hosts, which are busy now, would finish the batch sooner."""
-    others = [
-        (seconds, max(1, int(other.capacity)))
-        for other in used
-        if other is not host and other.admitted_at is not None and other.not_before <= now
-        if (seconds := other.pace.seconds(chars))
-    ]
-    alone = host.pace.seconds(chars)
-    if not others or not alone:
+def _are_sooner(others: Sequence[Host], host: Host, chars: int, waiting: float) -> bool:
+    """Return whether the others, which may be busy, would finish all that waits before the host finishes a batch."""
+    paced = [other for other in others if other.pace]
+    if not paced or not host.pace:
         return False
-    queue_seconds = waiting / max(1, chars) / sum(capacity / seconds for seconds, capacity in others)
-    fastest = min(seconds for seconds, _ in others)
-    return alone > 2 * (queue_seconds + fastest)
+    queue_seconds = waiting / sum(max(1, int(other.capacity)) / other.pace for other in paced)
+    return host.seconds(chars) > 2 * (queue_seconds + min(other.seconds(chars) for other in paced))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
 from rag_index.hosts.endpoint import equal_model_remedy
-from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, MIN_SILENCE, Clock
+from rag_index.hosts.pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import asking
 
 if TYPE_CHECKING:
@@ -53,16 +53,20 @@ async def survey_hosts(
     """
 
     async def survey(endpoint: Endpoint) -> HostReport:
+        error: RagIndexError
         with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
             try:
                 async with asyncio.timeout(seconds):
                     return await _ask_host(endpoint, use_model, clock or Clock(), call)
-            except TimeoutError:
+            except (TimeoutError, RequestTimedOut) as exc:
+                silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
                 error = RequestTimedOut(
-                    f"{endpoint.url} did not answer within {seconds:g} s: restart {endpoint.service} there "
-                    f"if it hangs, or raise {setting} if its model takes longer to load"
+                    f"{silent}: restart {endpoint.service} there if it hangs, "
+                    f"or raise {setting} if its model takes longer to load"
                 )
-                return HostReport(endpoint.url, error=error)
+            except RagIndexError as exc:
+                error = exc
+        return HostReport(endpoint.url, error=error)
 
     return list(await asyncio.gather(*map(survey, endpoints)))
 
@@ -99,21 +103,15 @@ async def _ask_host(
     clock: Clock,
     call: Call,
 ) -> HostReport:
-    failure: RagIndexError | None = None
-    for attempt in range(MAX_FAILURES):
-        if attempt:
-            await clock.sleep(clock.jitter(FIRST_PAUSE * 2**attempt))
+    failures = 0
+    while True:
         try:
             details = await endpoint.details()
             dimension = await use_model(endpoint, details)
-        except RequestTimedOut as exc:
-            silent = f"{exc}, though it accepts connections: restart {endpoint.service} there if it hangs"
-            return HostReport(endpoint.url, error=RequestTimedOut(silent))
-        except (EmbedderUnavailable, BadVectors) as exc:
-            failure = exc
-            call.failed(exc)
-        except RagIndexError as exc:
-            return HostReport(endpoint.url, error=exc)
-        else:
             return HostReport(endpoint.url, details.digest, dimension, details.context_length)
-    return HostReport(endpoint.url, error=failure)
+        except (EmbedderUnavailable, BadVectors) as exc:
+            failures += 1
+            if failures == MAX_FAILURES or isinstance(exc, RequestTimedOut):
+                raise
+            call.failed(exc)
+        await clock.sleep(clock.jitter(FIRST_REST / 4 * failures))

@@ -215,11 +215,9 @@ def _sparse_vectors(
             for row, payload in zip(rows, own, strict=True)
         ]
         heads = [f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}" for payload in payloads]
-    elif bm25.version > 1:
+    else:
         words = [key_words(document_id(key)) for key in documents.keys]
         heads = [words[row] for row in rows]
-    else:
-        heads = [""] * len(rows)
     texts = [f"{head}\n{text}" if head else text for head, text in zip(heads, texts, strict=True)]
     encoder = Bm25Encoder(bm25)
     if len(encoder.languages) == 1 or not documents.layouts:

@@ -284,7 +284,6 @@ class Scan:
         rate = self.sharder.chars_per_second
         limit = hang_limit(settings, self.run.index, chars=shard.chars, chars_per_second=rate)
         bm25 = bm25_model(self.run.index)
-        bm25 = bm25 and bm25.recorded_in(self.collection.chunking)
         workers = self.run.metrics.workers
         return EmbedJob(shard, self.chunker, settings.embedder, self.identity, bm25, workers, known, limit)
 

@@ -168,7 +168,7 @@ class Target:
                 f"or {RENAME}"
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
-        words = {BM25: self.bm25.recorded_in(collection.chunking).to_metadata()} if self.bm25 else {}
+        words = {BM25: self.bm25.to_metadata()} if self.bm25 else {}
         sparse = self.bm25 is not None
         self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
         return collection
@@ -186,12 +186,9 @@ def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
 
 
 def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
-    """Return how the collection differs from what the settings would make; "" if it does not.
-
-    One whose words are of an older version goes on in that version, until a rebuild.
-    """
+    """Return how the collection differs from what the settings would make; "" if it does not."""
     chunking = _chunking(chunker, bm25)
-    if collection.chunking != _chunking(chunker, bm25 and bm25.recorded_in(collection.chunking)):
+    if collection.chunking != chunking:
         return (
             f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context/bm25), "
             f"settings say {chunking}"

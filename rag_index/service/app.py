@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from fastapi.routing import APIRoute
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
-from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from rag_index.service.guard import Guard, HttpMetrics
-from rag_index.service.mcp_server import INSTALL, McpEndpoint, mcp_installed
+from rag_index.service.mcp_server import INSTALL, mcp_endpoint, mcp_installed
 from rag_index.service.models import (
     Caller,
     DocumentById,
@@ -36,45 +34,15 @@ from rag_index.service.search_service import SearchService
 from rag_index.service.tokens import TokenRegister
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-
-    from starlette.routing import BaseRoute
+    from collections.abc import AsyncIterator, Callable
 
     from rag_index.retrieve import Retriever
     from rag_index.settings import Settings
 
 FILES = Path(__file__).parent / "static"
-ALWAYS_ASK = {"Cache-Control": "no-cache"}
-"""A browser asks whether its copy is current, so that a newer rag-index is seen at once."""
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
-"""The addresses that need no token: they tell nothing of what is indexed."""
-OPEN_FOLDER = "/static/"
-"""The files of the page, which need no token either. Every other address does."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
-
-
-def page_routes() -> list[BaseRoute]:
-    """Return the routes of the page and its files, which need no token: they hold nothing of what is indexed."""
-    return [
-        Route("/", _page, methods=["GET", "HEAD"], include_in_schema=False),
-        Mount("/static", _Files(directory=FILES), name="static"),
-    ]
-
-
-async def _page(_: Request) -> FileResponse:
-    return FileResponse(FILES / "index.html", headers=ALWAYS_ASK)
-
-
-class _Files(StaticFiles):
-    """The files of the page."""
-
-    def file_response(self, *arguments: Any, **options: Any) -> Response:
-        """Return a file that a browser may keep, but asks about each time."""
-        response = super().file_response(*arguments, **options)
-        response.headers.update(ALWAYS_ASK)
-        return response
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -90,7 +58,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    **PROBLEMS,
     404: {"model": ProblemModel, "description": "There is no such index or document for the caller."},
 }
 
@@ -101,40 +68,25 @@ def caller_of(request: Request) -> Caller:
     return found if isinstance(found, Caller) else Caller()
 
 
-class _JsonRoute(APIRoute):
-    """A route whose body is JSON, whatever the client says: `curl -d` says that it is a form."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, which sees another content type."""
-        handle = super().get_route_handler()
-
-        async def handle_json(request: Request) -> Response:
-            others = [header for header in request.scope["headers"] if header[0] != b"content-type"]
-            request.scope["headers"] = [*others, (b"content-type", b"application/json")]
-            return await handle(Request(request.scope, request.receive))
-
-        return handle_json
-
-
-def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIRouter:
-    """Return the routes over a service. `metrics_text` gives what `/metrics` answers."""
-    router = APIRouter(route_class=_JsonRoute)
+def make_router(service: SearchService) -> APIRouter:
+    """Return the routes over a service."""
+    router = APIRouter(responses=PROBLEMS)
 
     async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
         found = await service.search(asked.query, caller_of(request), **asked.options())
         return JSONResponse(found.to_json(explain=asked.explain))
 
-    @router.post("/search", responses=PROBLEMS, response_model=SearchAnswerModel, summary="Search")
+    @router.post("/search", response_model=SearchAnswerModel, summary="Search")
     async def post_search(body: SearchBody, request: Request) -> JSONResponse:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
         return await answer(body, request)
 
-    @router.get("/search", responses=PROBLEMS, response_model=SearchAnswerModel, summary="Search by address")
+    @router.get("/search", response_model=SearchAnswerModel, summary="Search by address")
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
         """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
         return await answer(query, request)
 
-    @router.post("/facets", responses=PROBLEMS, response_model=FacetsModel, summary="The values of fields, counted")
+    @router.post("/facets", response_model=FacetsModel, summary="The values of fields, counted")
     async def facets(body: FacetsBody, request: Request) -> JSONResponse:
         """Count the documents that have each value of a field, of all that meet a filter and are for the caller."""
         return JSONResponse((await service.facets(caller_of(request), body)).to_json())
@@ -153,17 +105,17 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
         """Do the same by address. The id may contain slashes, but no client sends one that is `.` or `..`."""
         return JSONResponse((await service.document(index, document_id, caller_of(request), query)).to_json())
 
-    @router.get("/indexes", responses=PROBLEMS, response_model=IndexesModel, summary="Indexes")
+    @router.get("/indexes", response_model=IndexesModel, summary="Indexes")
     async def get_indexes(request: Request) -> JSONResponse:
         """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
         return JSONResponse({"indexes": [one.to_json() for one in await service.indexes(caller_of(request))]})
 
-    _add_probes(router, service, metrics_text)
     return router
 
 
-def _add_probes(router: APIRouter, service: SearchService, metrics_text: Callable[[], str]) -> None:
-    """Add the routes that say how the process is."""
+def make_probes(service: SearchService, metrics_text: Callable[[], str]) -> APIRouter:
+    """Return the routes that say how the process is. `metrics_text` gives what `/metrics` answers."""
+    router = APIRouter()
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Is the process alive")
@@ -183,6 +135,8 @@ def _add_probes(router: APIRouter, service: SearchService, metrics_text: Callabl
         """Return the times and counts of searches and requests in Prometheus' text format."""
         return PlainTextResponse(metrics_text(), media_type=METRICS_TYPE)
 
+    return router
+
 
 def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None) -> FastAPI:
     """Return the application over a retriever, which stays the caller's to close.
@@ -191,7 +145,7 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     those of the settings. Raises SettingsError if a token is not valid.
     """
     service, metrics = SearchService(settings, retriever), HttpMetrics()
-    agents = McpEndpoint(service, caller_of) if mcp_installed() else None
+    agents = mcp_endpoint(service, caller_of) if mcp_installed() else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -200,7 +154,7 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
             if agents is None:
                 logger.warning("agents cannot ask at /mcp: it needs the package mcp (%s)", INSTALL)
             else:
-                await stack.enter_async_context(agents.run())
+                await stack.enter_async_context(agents[1]())
             yield
 
     app = FastAPI(
@@ -212,14 +166,16 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     )
     app.state.service = service
     add_problem_handlers(app)
-    app.include_router(make_router(service, lambda: service.metrics().to_prometheus() + metrics.to_prometheus()))
-    app.router.routes.extend([*([agents.route()] if agents else []), *page_routes()])
+    app.include_router(make_router(service))
+    app.include_router(make_probes(service, lambda: service.metrics().to_prometheus() + metrics.to_prometheus()))
+    app.router.routes.extend([agents[0]] if agents else [])
+    app.router.add_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=FILES), name="static")
     app.add_middleware(
         Guard,
         serve=settings.serve,
         tokens=tokens or TokenRegister(settings.serve),
         metrics=metrics,
-        needs_token=_needs_token,
     )
     if settings.serve.cors:
         app.add_middleware(
@@ -232,5 +188,5 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     return app
 
 
-def _needs_token(path: str) -> bool:
-    return path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER)
+async def _page(_: Request) -> FileResponse:
+    return FileResponse(FILES / "index.html")

@@ -10,13 +10,13 @@ import asyncio
 import logging
 import time
 import traceback
-from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.datastructures import Headers
 
 from rag_index.errors import RagIndexError, RequestTooLarge
 from rag_index.service.models import Caller
@@ -24,8 +24,7 @@ from rag_index.service.problems import ProblemResponse, problem, problem_of
 from rag_index.service.tokens import allowed_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,8 +50,6 @@ SECURITY_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
-NO_STORE = (b"cache-control", b"no-store")
-"""Answers are for one caller, and change with the index."""
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 1.0
 """How long a request whose time is up may take to stop."""
@@ -61,7 +58,14 @@ PROBES = ("/healthz", "/readyz")
 GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
+"""The addresses that need no token, with the files of the page: they tell nothing of what is indexed."""
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
+
+
+def is_page(path: str) -> bool:
+    """Return whether an address is that of the page, or of one of its files."""
+    return path == "/" or path.startswith("/static/")
 
 
 class RateLimit:
@@ -91,10 +95,9 @@ class Exchange:
 
     def __init__(self, scope: Scope, send: Send, max_body: int) -> None:
         self.scope, self._send, self._max_body = scope, send, max_body
-        self.headers = _headers(scope)
+        self.headers = dict(Headers(scope=scope).items())  # of several of one name the last, which a proxy adds
         self.caller = Caller()
         self.status = 0
-        self.replayed = False
 
     @property
     def method(self) -> str:
@@ -147,35 +150,41 @@ class Exchange:
             return False
         return self.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
-    def check_length(self) -> None:
-        """Raise RequestTooLarge if the body is larger than allowed, as the client itself says."""
-        declared = self.headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_body:
-            raise self._too_large()
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(f"the body is larger than the {self._max_body:,} bytes of [serve] max_body_bytes")
-
     async def read_body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None if the client hangs up. Raises RequestTooLarge."""
-        parts, size = [], 0
-        while True:
+        """Return the whole body, None if the client hangs up.
+
+        Raises RequestTooLarge, before anything is read if the client itself says so.
+        """
+        parts: list[bytes] = []
+        declared = self.headers.get("content-length", "")
+        too_large = declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_body
+        size = self._max_body + 1 if too_large else 0
+        while size <= self._max_body:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._max_body:
-                raise self._too_large()
-            if not message.get("more_body", False):
+            if not message.get("more_body", False) and size <= self._max_body:
                 return b"".join(parts)
+        raise RequestTooLarge(f"the body is larger than the {self._max_body:,} bytes of [serve] max_body_bytes")
 
     async def send(self, message: Message) -> None:
         """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": _with_security(message)}
+            message = {**message, "headers": self._with_security(message.get("headers", []))}
         await self._send(message)
+
+    def _with_security(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response with those that are missing. The files of the page may be kept, others not.
+
+        A browser asks whether its copy of a file is current, so that a newer rag-index is seen at once.
+        """
+        names = {name.lower() for name, _ in given}
+        cached = b"no-cache" if is_page(self.scope["path"]) else b"no-store"
+        headers = (*SECURITY_HEADERS, (b"cache-control", cached))
+        return [*given, *(one for one in headers if one[0] not in names)]
 
     async def refuse(self, response: Response, receive: Receive) -> None:
         """Send a problem, unless a response has begun; then nothing more can be said."""
@@ -183,22 +192,8 @@ class Exchange:
             await response(self.scope, receive, self.send)
 
 
-def _headers(scope: Scope) -> Mapping[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _with_security(message: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a response with those that are missing."""
-    given = list(message.get("headers", []))
-    names = {name.lower() for name, _ in given}
-    return given + [one for one in (*SECURITY_HEADERS, NO_STORE) if one[0] not in names]
-
-
 class Guard:
-    """An ASGI application in front of another.
-
-    `needs_token` says which addresses a caller without a token may not ask.
-    """
+    """An ASGI application in front of another."""
 
     def __init__(
         self,
@@ -207,10 +202,8 @@ class Guard:
         serve: ServeSettings,
         tokens: TokenRegister,
         metrics: HttpMetrics,
-        needs_token: Callable[[str], bool],
     ) -> None:
         self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
-        self._needs_token = needs_token
         self._hosts = allowed_hosts(serve, tokens)
         self._rates = RateLimit(serve.rate_limit)
         self._running = 0
@@ -240,6 +233,9 @@ class Guard:
             await exchange.refuse(refusal, receive)
             return
         exchange.scope.setdefault("state", {})["caller"] = exchange.caller
+        if exchange.method == "POST":  # a body is JSON whatever the client says: `curl -d` says that it is a form
+            others = [header for header in exchange.scope["headers"] if header[0] != b"content-type"]
+            exchange.scope["headers"] = [*others, (b"content-type", b"application/json")]
         await self._answer_in_time(exchange, receive)
 
     async def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
@@ -265,10 +261,6 @@ class Guard:
             return problem(
                 HTTPStatus.UNAUTHORIZED, "a valid token is needed: Authorization: Bearer TOKEN", headers=headers
             )
-        try:
-            exchange.check_length()
-        except RequestTooLarge as error:
-            return problem_of(error)
         return None
 
     async def _identify(self, exchange: Exchange) -> bool:
@@ -282,7 +274,8 @@ class Guard:
             found = await asyncio.wrap_future(verifying)
         if found is not None:
             exchange.caller = found
-        return found is not None or not self._needs_token(exchange.scope["path"])
+        path = exchange.scope["path"]
+        return found is not None or path in OPEN_PATHS or is_page(path)
 
     async def _answer_in_time(self, exchange: Exchange, receive: Receive) -> None:
         try:
@@ -310,35 +303,31 @@ class Guard:
             self._running -= 1
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
-        """Run the application, and cancel it if the client hangs up."""
-        gone = asyncio.Event()
+        """Run the application, and cancel it if the client hangs up. It has a moment to stop."""
 
-        async def watch() -> None:
+        async def hang_up() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            gone.set()
-            answering.cancel()
 
         async def replay() -> Message:
-            if exchange.replayed:
-                await gone.wait()
-                return {"type": "http.disconnect"}
-            exchange.replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            message = next(messages, None)
+            if message is None:
+                await asyncio.wait({watching})
+            return message or {"type": "http.disconnect"}
 
+        messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
+        watching = asyncio.ensure_future(hang_up())
         answering = asyncio.ensure_future(self._app(exchange.scope, replay, exchange.send))
-        watching = asyncio.ensure_future(watch())
         try:
-            await answering
-        except asyncio.CancelledError:
-            if not gone.is_set():
-                answering.cancel()
-                await asyncio.wait([answering], timeout=STOP_SECONDS)
-                raise
+            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                await answering
         finally:
+            answering.cancel()
             watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            stopped, _ = await asyncio.wait({answering, watching}, timeout=STOP_SECONDS)
+            for task in stopped:
+                _ = task.cancelled() or task.exception()  # else asyncio logs it, with what was searched for
 
     async def _fail(self, exchange: Exchange, receive: Receive, error: Exception) -> None:
         """Answer an unexpected error. The log has its place alone: a message may repeat what was searched for."""

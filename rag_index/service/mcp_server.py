@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from rag_index.service.search_service import SearchService
 from rag_index.service.tools import INSTRUCTIONS, AgentTools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from mcp.server.lowlevel import Server
     from starlette.requests import Request
@@ -36,31 +37,21 @@ def mcp_installed() -> bool:
     return find_spec("mcp") is not None
 
 
-class McpEndpoint:
-    """MCP over HTTP, for one application: a route, and a context that must be open while the application serves.
+def mcp_endpoint(
+    service: SearchService, caller_of: Callable[[Request], Caller]
+) -> tuple[BaseRoute, Callable[[], AbstractAsyncContextManager[None]]]:
+    """Return the route of MCP over HTTP for one application, and the context that must be open while it serves.
 
-    There are no sessions: each request stands for itself, so nothing is kept for clients that never come back.
-    `caller_of` says who sent a request.
+    There are no sessions: each request stands for itself, so nothing is kept for clients that never come back. Streams
+    that a client would open with GET are not offered. `caller_of` says who sent a request.
     """
+    from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+    from starlette.routing import Route
 
-    def __init__(self, service: SearchService, caller_of: Callable[[Request], Caller]) -> None:
-        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-
-        server = _server(AgentTools(service), lambda context: caller_of(context.request))
-        self._manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
-
-    def route(self) -> BaseRoute:
-        """Return the route of the endpoint. Streams that a client would open with GET are not offered."""
-        from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
-        from starlette.routing import Route
-
-        return Route(PATH, StreamableHTTPASGIApp(self._manager), methods=["POST"], include_in_schema=False)
-
-    @asynccontextmanager
-    async def run(self) -> AsyncIterator[None]:
-        """Answer requests until the block ends."""
-        async with self._manager.run():
-            yield
+    server = _server(AgentTools(service), lambda context: caller_of(context.request))
+    manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
+    route = Route(PATH, StreamableHTTPASGIApp(manager), methods=["POST"], include_in_schema=False)
+    return route, manager.run
 
 
 async def serve_standard_streams(settings: Settings, caller: Caller) -> None:
@@ -85,18 +76,8 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
 
     async def list_tools(_: Any, __: Any) -> types.ListToolsResult:
         hints = types.ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-        return types.ListToolsResult(
-            tools=[
-                types.Tool(
-                    name=tool.name,
-                    title=tool.title,
-                    description=tool.description,
-                    input_schema=tool.input_schema,
-                    annotations=hints,
-                )
-                for tool in tools.descriptions()
-            ]
-        )
+        described = [types.Tool(**asdict(tool), annotations=hints) for tool in tools.descriptions]
+        return types.ListToolsResult(tools=described)
 
     async def call_tool(context: Any, given: types.CallToolRequestParams) -> types.CallToolResult:
         try:

@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DocumentPart:
-    """Some chunks of a document, in order, and how to go on.
+    """Some chunks of a document, in order; `next_chunk` is the one after them, None after the last.
 
-    `next_chunk` is the chunk after them, None after the last. If words were looked for, `matched` has those of each
-    chunk by its number, also of chunks that are left out because others have more.
+    If words were looked for, `matched` has those of each chunk by its number, also of chunks that are left out because
+    others have more.
     """
 
     document: Document
@@ -70,10 +70,7 @@ def _part(document: Document, wanted: DocumentQuery, index: IndexSettings) -> Do
 
 
 def _find(chunks: Mapping[int, DocumentChunk], words: str, index: IndexSettings) -> dict[int, Sequence[str]]:
-    """Return the words that each chunk has, by its number; without chunks that have none.
-
-    Raises SettingsError if there is no word that could be looked for.
-    """
+    """Return the words that each chunk has, by its number; without chunks that have none."""
     encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
     wanted = encoder.words(words)
     if not wanted:
@@ -89,17 +86,10 @@ class SearchService:
     """
 
     def __init__(self, settings: Settings, retriever: Retriever) -> None:
-        self._settings, self._retriever = settings, retriever
-
-    @property
-    def settings(self) -> Settings:
-        """Return the settings, whose indexes can be asked."""
-        return self._settings
-
-    @property
-    def reranks(self) -> bool:
-        """Return whether there is a reranker."""
-        return self._retriever.reranks
+        self._retriever = retriever
+        self.settings = settings
+        self.reranks = retriever.reranks
+        """Whether there is a reranker."""
 
     async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
         """Return the documents that fit a query best, of those that the caller may see.
@@ -107,7 +97,7 @@ class SearchService:
         `options` are those of `Retriever.search`, without the groups. Raises what that raises: SettingsError for what
         the caller got wrong.
         """
-        if self._settings.serve.log_queries:
+        if self.settings.serve.log_queries:
             logger.info("%s searches for %r", caller.name or "somebody", query)
         return await self._retriever.search(query, groups=caller.groups, **options)
 
@@ -118,7 +108,7 @@ class SearchService:
         document has no such chunk or `find` no word, and other RagIndexError.
         """
         found = await self._retriever.document(index, document_id, groups=caller.groups)
-        return _part(found, wanted, self._settings.index(index))
+        return _part(found, wanted, self.settings.index(index))
 
     async def facets(self, caller: Caller, wanted: FacetsBody) -> Facets:
         """Return how many documents have each value of some fields. Raises what `Retriever.facets` raises."""
@@ -127,11 +117,11 @@ class SearchService:
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
         known, closed = await self._retriever.checked(counts=True), self.closed(caller)
-        return [_info(index, known, closed=index.name in closed) for index in self._settings.indexes]
+        return [_info(index, known, closed=index.name in closed) for index in self.settings.indexes]
 
     def closed(self, caller: Caller) -> list[str]:
         """Return the indexes that answer nothing to a caller, who has no groups."""
-        return [] if caller.groups else [one.name for one in self._settings.indexes if one.access is not None]
+        return [] if caller.groups else [one.name for one in self.settings.indexes if one.access is not None]
 
     async def check_ready(self) -> None:
         """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.

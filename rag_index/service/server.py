@@ -8,12 +8,12 @@ import resource
 import signal
 import socket
 import sys
-from contextlib import asynccontextmanager, suppress
+import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import uvicorn
-from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 
 from rag_index.errors import CannotListen
@@ -23,7 +23,7 @@ from rag_index.service.problems import problem
 from rag_index.service.tokens import TokenRegister, file_stamp, require_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from starlette.types import Receive, Scope, Send
 
@@ -36,6 +36,7 @@ LOOK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""
+STOP_POLL_SECONDS = 0.1
 MAX_HEADER_BYTES = 16_384
 BACKLOG = 2048
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -64,7 +65,8 @@ def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable
             server = uvicorn.Server(_config(service))
             _stop_at_signals(server)
             announce(url_of(listening))
-            server.run(sockets=[listening])
+            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                runner.run(service.run(server, listening))
     finally:
         service.close()
 
@@ -78,19 +80,15 @@ class _Application:
         require_tokens(settings.serve, tokens)
         self.retriever = Retriever.from_settings(settings)
         self._app = make_app(settings, self.retriever, tokens)
-        self._stopping, self._idle = asyncio.Event(), asyncio.Event()
-        self._idle.set()
+        self._stopping = asyncio.Event()
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._requests += 1
-        self._idle.clear()
         try:
             await self._app(scope, receive, send)
         finally:
             self._requests -= 1
-            if not self._requests:
-                self._idle.set()
 
     async def start(self) -> None:
         """Begin to live, in a task of its own: what begins with an application has to end in the same task."""
@@ -100,11 +98,9 @@ class _Application:
 
     async def stop(self) -> None:
         """Let the requests under way end, and close everything."""
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._idle.wait()
-        except TimeoutError:
-            logger.warning("requests that took longer than %d s ended with an error", STOP_SECONDS)
+        until = time.monotonic() + STOP_SECONDS
+        while self._requests and time.monotonic() < until:
+            await asyncio.sleep(STOP_POLL_SECONDS)
         self._stopping.set()
         await self._life
         await self.retriever.aclose()
@@ -126,12 +122,9 @@ class _Service:
         self._file, self._reloaded = settings.path, reloaded
         self._stamp = file_stamp(self._file)
         self._current: _Application | None = _Application(settings)
-        self._outer = Starlette(lifespan=self._lifespan)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._outer(scope, receive, send)
-        elif self._current is not None:
+        if self._current is not None:
             await self._current(scope, receive, send)
         elif scope["path"] == "/healthz":
             await JSONResponse({"status": "alive"})(scope, receive, send)
@@ -139,20 +132,20 @@ class _Service:
             detail = "the settings have changed and are not valid; the log says why"
             await problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})(scope, receive, send)
 
+    async def run(self, server: uvicorn.Server, listening: socket.socket) -> None:
+        """Serve until the server is told to stop."""
+        if self._current is not None:
+            await self._current.start()
+        following = asyncio.create_task(self._follow())
+        await server.serve(sockets=[listening])
+        following.cancel()
+        if self._current is not None:
+            await self._current.stop()
+
     def close(self) -> None:
         """Close what is open still."""
         if self._current is not None:
             self._current.retriever.close()
-
-    @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        if self._current is not None:
-            await self._current.start()
-        following = asyncio.create_task(self._follow())
-        yield
-        following.cancel()
-        if self._current is not None:
-            await self._current.stop()
 
     async def _follow(self) -> None:
         """Go on with other settings whenever their file has changed, and is written no more."""
@@ -186,7 +179,7 @@ def _config(app: object) -> uvicorn.Config:
         access_log=False,  # it would name what is searched for
         server_header=False,
         proxy_headers=False,
-        lifespan="on",
+        lifespan="off",
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
@@ -213,23 +206,17 @@ def _allow_connections() -> None:
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens there. Raises CannotListen."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, _, _, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind, protocol)
-        try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
-            found.listen(BACKLOG)
-        except BaseException:
-            found.close()
-            raise
-    except (OSError, UnicodeError) as exc:
+        return socket.create_server(
+            address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=family is socket.AF_INET6
+        )
+    except (OSError, UnicodeError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise CannotListen(
             f"cannot listen on port {port} of {host}: {reason}; choose another with --port or --host"
         ) from exc
-    return found
 
 
 def url_of(listening: socket.socket) -> str:

@@ -15,7 +15,6 @@ import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from rag_index.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
+Token = tuple[bytes, Caller]
+"""The hash of a token, and whom it stands for."""
 
 PREFIX = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
@@ -151,16 +152,14 @@ class SignOn:
         """Start to verify a JWT in a thread of its own, since keys may have to be read; None if it cannot be one."""
         if self._keys is None or len(token) > MAX_JWT_CHARS or token.count(".") != 2:
             return None
-        return self._thread.submit(self._verified, token)
+        return self._thread.submit(self._verified, self._keys, token)
 
-    def _verified(self, token: str) -> Caller | None:
+    def _verified(self, keys: IssuerKeys, token: str) -> Caller | None:
         """Return whom a JWT stands for; None if it is not valid. Raises TransientError if there are no keys."""
         import jwt
 
-        if self._keys is None:
-            return None
         try:
-            key = self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            key = keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
                 return None
             claims = jwt.decode(
@@ -189,14 +188,6 @@ def _groups(claims: Mapping[str, Any], name: str) -> frozenset[str]:
     return frozenset(value for value in values if isinstance(value, str) and value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A known token: whom it stands for, and its hash."""
-
-    caller: Caller
-    digest: bytes
-
-
 class TokenRegister:
     """The tokens of the settings and of the file that they name; `SignOn` knows callers of whom others made sure."""
 
@@ -209,48 +200,35 @@ class TokenRegister:
         self._checked_at = clock()
         self._tokens = [*self._given, *self._read()]
         self.sign_on = SignOn(serve, clock=clock)
-        self._required = bool(self._tokens) or self._path is not None or self.sign_on.any
-
-    @property
-    def required(self) -> bool:
-        """Whether callers need a token. A file that has become empty does not open the service to everybody."""
-        return self._required
-
-    @property
-    def any(self) -> bool:
+        self.any = bool(self._tokens) or self.sign_on.any
         """Whether there is a token at all, or another way to be known."""
-        return bool(self._tokens) or self.sign_on.any
+        self.required = self.any or self._path is not None
+        """Whether callers need a token. A file that has become empty does not open the service to everybody."""
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
         self._refresh()
         digest = _digest(token)
-        found = None
-        for known in self._tokens:
-            if hmac.compare_digest(known.digest, digest):
-                found = known.caller
-        return found
+        found = [caller for known, caller in self._tokens if hmac.compare_digest(known, digest)]
+        return found[-1] if found else None
 
     def _refresh(self) -> None:
         """Read the file again if it has changed. If it cannot be read or is not valid, its tokens are unknown."""
         if self._path is None or self._clock() - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = self._clock()
-        stamp = file_stamp(self._path)
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        self._tokens = list(self._given)
-        self._tokens += self._read()
+        if (stamp := file_stamp(self._path)) != self._stamp:
+            self._stamp = stamp
+            self._tokens = list(self._given)
+            self._tokens += self._read()
 
-    def _read(self) -> list[_Token]:
+    def _read(self) -> list[Token]:
         if self._path is None:
             return []
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-            raise SettingsError(f"[serve] tokens_file {self._path} cannot be read: {reason}") from exc
+            raise SettingsError(f"[serve] tokens_file {self._path} cannot be read: {exc}") from exc
         return _parse(lines, str(self._path))
 
 
@@ -264,7 +242,7 @@ def token_line(name: str, token: str, groups: Iterable[str]) -> str:
     return " ".join([quote(name, safe=""), f"sha256:{_digest(token).hex()}", *(quote(one, safe="") for one in groups)])
 
 
-def _parse(lines: Iterable[str], where: str) -> list[_Token]:
+def _parse(lines: Iterable[str], where: str) -> list[Token]:
     """Return the tokens of these lines; empty lines and comments are left out.
 
     A message does not repeat a line: it may hold a token in clear text.
@@ -280,7 +258,7 @@ def _parse(lines: Iterable[str], where: str) -> list[_Token]:
                 f"{where}: line {number} is not NAME sha256:HASH GROUP…; `rag-index serve --new-token NAME` prints one"
             )
         groups = frozenset(unquote(group) for group in found["groups"].split())
-        tokens.append(_Token(Caller(unquote(found["name"]), groups), bytes.fromhex(found["hash"])))
+        tokens.append((bytes.fromhex(found["hash"]), Caller(unquote(found["name"]), groups)))
     return tokens
 
 

@@ -15,13 +15,14 @@ from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments
 from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.retrieve import AsOf, SearchResult
     from rag_index.service.models import Caller, IndexInfo
     from rag_index.service.search_service import DocumentPart, SearchService
     from rag_index.settings import IndexSettings, Settings
 
+Schema = dict[str, Any]
 MINUTE, HOUR, DAY = 60, 3600, 86400
 INSTRUCTIONS = (
     "Search the indexes of this project, by meaning and by words at once. Begin with `search`; read a whole document "
@@ -93,11 +94,6 @@ def document_text(found: DocumentPart) -> str:
     return "\n".join(lines)
 
 
-def indexes_text(indexes: Sequence[IndexInfo]) -> str:
-    """Return a line for each index: what it holds, by which fields it can be filtered, and what it is true of."""
-    return "\n".join(_index_line(index) for index in indexes)
-
-
 def as_of_text(as_of: AsOf) -> str:
     """Return how old the content of an index is."""
     ended = {
@@ -122,6 +118,7 @@ def age(seconds: int) -> str:
 
 
 def _index_line(index: IndexInfo) -> str:
+    """Return what an index holds, by which fields it can be filtered, and what it is true of."""
     if index.closed:
         return f"{index.name}: {CLOSED}."
     if not index.live:
@@ -163,6 +160,47 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+class _Arguments(BaseModel):
+    """Arguments of a tool. Agents see its name, title and description, and the fields with their bounds."""
+
+    model_config = ConfigDict(extra="forbid")
+    tool: ClassVar[str]
+    title: ClassVar[str]
+    description: ClassVar[str]
+
+
+class _SearchArguments(_Arguments, SearchArguments):
+    tool = "search"
+    title = "Search"
+    description = (
+        "Find the documents that fit a query best, by meaning and by words. Each hit has the text of its best chunk, "
+        "its fields, and a citation."
+    )
+    filter: dict[str, Any] | SkipJsonSchema[None] = None
+    limit: int = Field(default=10, ge=1, le=100)
+    """Documents at most."""
+
+
+class _DocumentArguments(_Arguments, DocumentQuery):
+    tool = "get_document"
+    title = "Read a document"
+    description = (
+        "Read a document that a search found: its fields, and its chunks in order, which may overlap. Of a long one, "
+        "read the chunks around a hit (`around`), or look for words in it (`find`)."
+    )
+    index: str = Field(description="As a hit names it.")
+    document_id: str = Field(description="As a hit gives it.")
+    max_chars: int = Field(
+        default=10_000, ge=1, le=MAX_CHARS, description="Characters of text at most; one chunk comes anyway."
+    )
+
+
+class _NoArguments(_Arguments):
+    tool = "list_indexes"
+    title = "List the indexes"
+    description = "List the indexes, their fields, how many documents they hold, and up to where they are complete."
+
+
 @dataclass(frozen=True, slots=True)
 class ToolDescription:
     """What an agent sees of a tool before it calls it."""
@@ -173,33 +211,6 @@ class ToolDescription:
     input_schema: dict[str, Any]
 
 
-class _Arguments(BaseModel):
-    """Arguments of a tool; `tool` is its name. Agents see the fields with their bounds and descriptions."""
-
-    model_config = ConfigDict(extra="forbid")
-    tool: ClassVar[str]
-
-
-class _SearchArguments(_Arguments, SearchArguments):
-    tool = "search"
-    filter: dict[str, Any] | SkipJsonSchema[None] = None
-    limit: int = Field(default=10, ge=1, le=100)
-    """Documents at most."""
-
-
-class _DocumentArguments(_Arguments, DocumentQuery):
-    tool = "get_document"
-    index: str = Field(description="As a hit names it.")
-    document_id: str = Field(description="As a hit gives it.")
-    max_chars: int = Field(
-        default=10_000, ge=1, le=MAX_CHARS, description="Characters of text at most; one chunk comes anyway."
-    )
-
-
-class _NoArguments(_Arguments):
-    tool = "list_indexes"
-
-
 _Given = TypeVar("_Given", bound=_Arguments)
 
 
@@ -208,21 +219,10 @@ class AgentTools:
 
     def __init__(self, service: SearchService) -> None:
         self._service = service
-        self._descriptions = descriptions_of(service.settings, reranker=service.reranks)
-        self._calls: dict[str, Callable[[Mapping[str, Any], Caller], Awaitable[str]]] = {
-            "search": self._search,
-            "get_document": self._document,
-            "list_indexes": self._indexes,
-        }
-
-    @property
-    def project(self) -> str:
-        """Return the name of the project whose indexes are searched."""
-        return self._service.settings.project
-
-    def descriptions(self) -> list[ToolDescription]:
-        """Return the tools. Their schemas name the indexes and fields of the settings."""
-        return self._descriptions
+        self.project = service.settings.project
+        """The name of the project whose indexes are searched."""
+        self.descriptions = descriptions_of(service.settings, reranker=service.reranks)
+        """The tools. Their schemas name the indexes and fields of the settings."""
 
     async def call(self, name: str, arguments: Mapping[str, Any], caller: Caller) -> str:
         """Call a tool for a caller, and return its answer.
@@ -232,27 +232,24 @@ class AgentTools:
 
         Raises SettingsError for a tool or an argument that does not exist or is not valid, and what the service raises.
         """
-        if name not in self._calls:
-            raise SettingsError(f"there is no tool {name!r}; the tools are {', '.join(self._calls)}")
-        known = next(tool.input_schema["properties"] for tool in self._descriptions if tool.name == name)
-        unknown = [argument for argument in arguments if argument not in known]
-        if unknown:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise SettingsError(f"{name} has no argument {unknown[0]!r}; {takes}")
-        return await self._calls[name](arguments, caller)
+        known = {tool.name: list(tool.input_schema["properties"]) for tool in self.descriptions}
+        if name not in known:
+            raise SettingsError(f"there is no tool {name!r}; the tools are {', '.join(known)}")
+        for argument in arguments:
+            if argument not in known[name]:
+                takes = ", ".join(known[name]) or "none"
+                raise SettingsError(f"{name} has no argument {argument!r}; it takes {takes}")
+        if name == _SearchArguments.tool:
+            return await self._search(_checked(_SearchArguments, arguments), caller)
+        if name == _DocumentArguments.tool:
+            given = _checked(_DocumentArguments, arguments)
+            return document_text(await self._service.document(given.index, given.document_id, caller, given))
+        return "\n".join(map(_index_line, await self._service.indexes(caller)))
 
-    async def _search(self, arguments: Mapping[str, Any], caller: Caller) -> str:
-        given = _checked(_SearchArguments, arguments)
+    async def _search(self, given: _SearchArguments, caller: Caller) -> str:
         answer = await self._service.search(given.query, caller, **given.model_dump(exclude={"query"}))
         closed = [one for one in self._service.closed(caller) if one in (given.indexes or [one])]
         return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
-
-    async def _document(self, arguments: Mapping[str, Any], caller: Caller) -> str:
-        given = _checked(_DocumentArguments, arguments)
-        return document_text(await self._service.document(given.index, given.document_id, caller, given))
-
-    async def _indexes(self, arguments: Mapping[str, Any], caller: Caller) -> str:
-        return indexes_text(await self._service.indexes(caller))
 
 
 def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
@@ -260,8 +257,7 @@ def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
     try:
         return model.model_validate(dict(arguments))
     except ValidationError as exc:
-        faults = [_fault(model, error) for error in exc.errors(include_url=False)]
-        raise SettingsError("; ".join(faults)) from None
+        raise SettingsError("; ".join(_fault(model, error) for error in exc.errors(include_url=False))) from None
 
 
 def _fault(model: type[_Arguments], error: Any) -> str:
@@ -273,30 +269,18 @@ def _fault(model: type[_Arguments], error: Any) -> str:
     return f"the argument {name!r} of {model.tool}: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
-Schema = dict[str, Any]
-
-
 def descriptions_of(settings: Settings, *, reranker: bool) -> list[ToolDescription]:
     """Return the tools over the indexes of these settings, and a reranker if there is one."""
+    models: tuple[type[_Arguments], ...] = (_SearchArguments, _DocumentArguments, _NoArguments)
     return [
         ToolDescription(
-            "search", "Search",
-            "Find the documents that fit a query best, by meaning and by words. Each hit has the text of its best "
-            "chunk, its fields, and a citation.",
-            search_input(settings, reranker=reranker),
-        ),
-        ToolDescription(
-            "get_document", "Read a document",
-            "Read a document that a search found: its fields, and its chunks in order, which may overlap. Of a long "
-            "one, read the chunks around a hit (`around`), or look for words in it (`find`).",
-            _input(_DocumentArguments, settings),
-        ),
-        ToolDescription(
-            "list_indexes", "List the indexes",
-            "List the indexes, their fields, how many documents they hold, and up to where they are complete.",
-            _input(_NoArguments, settings),
-        ),
-    ]  # fmt: skip
+            model.tool,
+            model.title,
+            model.description,
+            search_input(settings, reranker=reranker) if model is _SearchArguments else _input(model, settings),
+        )
+        for model in models
+    ]
 
 
 def skill(settings: Settings, *, front_matter: bool) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from rag_index.settings.parts import (
     Format,
@@ -28,12 +27,10 @@ from rag_index.settings.sections import (
     DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
 )
-from rag_index.settings.values import Number, OptionalTable, PositiveInt, Section, Table, Whole
+from rag_index.settings.values import Number, PositiveInt, Section, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from pydantic import ValidationInfo
 
     from rag_index.settings.parts import Template
 
@@ -52,7 +49,6 @@ SQL_KEYS = {
     "format", "joins", "parts", "language_column",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
-CUSTOM_KEYS = {"options"}
 """Keys that belong to one kind only."""
 CODE_FIELDS = (
     "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
@@ -139,7 +135,7 @@ class IndexSettings(Section):
     """The database schema of the table."""
     query: str | None = None
     """The SELECT to read, without parameters."""
-    key: str | list[str] | None = Field(default=None, validate_default=True)
+    key: str | list[str] | None = None
     """The column or columns that identify a document; required for kind sql."""
     where: str | None = Field(default=None, min_length=1)
     """The condition, in SQL, for the rows of `table` that may be shown at all."""
@@ -147,7 +143,7 @@ class IndexSettings(Section):
     """If several rows of `table` have the same key: the one with the greatest value in this column is the document."""
     newest_among: str | None = Field(default=None, min_length=1)
     """The condition, in SQL, for the rows of which `newest` takes one. Only to this row `where` is applied."""
-    joins: Annotated[dict[str, JoinSettings], Table] = Field(default={})
+    joins: dict[str, JoinSettings] = Field(default={})
     """Tables of which each row of the document has at most one row; `NAME.column` is a column of such a row."""
     parts: list[PartSettings] = Field(default=[])
     """Tables of which many rows may belong to a document, such as comments: each row is a part of its text."""
@@ -155,17 +151,17 @@ class IndexSettings(Section):
     """What a document is called: a column, or a template. It is embedded with each chunk, and heads each hit."""
     link: str | None = Field(default=None, min_length=1)
     """The address of a document, a template such as `https://desk.example.org/t/{id}`."""
-    text: str | list[str] | None = Field(default=None, validate_default=True)
+    text: str | list[str] | None = None
     """The text to embed: columns joined by new lines, or a template such as "{summary}\\n{description}"."""
-    format: Annotated[dict[str, Format], Table] = Field(default={})
+    format: dict[str, Format] = Field(default={})
     """How the text of a column is written, if it is not plain: `html`, `markdown`, `bbcode`, `json` or `auto`."""
     payload: list[str] = Field(default=[])
     """Columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
     """Columns that are named like secrets and are none, so that `plan` does not warn of them."""
-    payload_indexes: Annotated[dict[str, PayloadKind], Table] = Field(default={})
+    payload_indexes: dict[str, PayloadKind] = Field(default={})
     """Payload columns that searches filter by, with the kind of their values."""
-    required_filter: Annotated[dict[str, Any], Table] = Field(default={})
+    required_filter: dict[str, Any] = Field(default={})
     """A filter that applies to every search of this index, whatever the caller passes; it is written like a filter."""
     access: str | None = Field(default=None, min_length=1)
     """Who may see a document: the column with its group or groups, or a SELECT that gives pairs of key and group."""
@@ -179,19 +175,19 @@ class IndexSettings(Section):
     """The tables whose rows the documents show, beside those of `table`: a watch then follows these, too."""
     full_compare_days: Number = Field(default=7.0, ge=0)
     """The days after which a source that skips unchanged documents reads all of them again."""
-    root: Path | None = Field(default=None, validate_default=True)
+    root: Path | None = None
     """The folder whose files are indexed; required for kind code."""
     include: list[str] = Field(default=[])
     """Patterns of the files to index, relative to root (kind code). Empty means all files of a known language."""
     exclude: list[str] = Field(default=[])
     """Patterns of files and folders to leave out, in addition to those of .gitignore (kind code)."""
-    languages: Annotated[dict[str, CodeLanguage], Table] = Field(default={})
+    languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
     """The language of files by the end of their names, where it is not the usual one: `{".h" = "cpp"}` (kind code)."""
     max_file_bytes: PositiveInt = 1_000_000
     """The size in bytes above which a file is skipped (kind code)."""
     file_timeout: Number = Field(default=10.0, gt=0)
     """The time limit for parsing one file, in seconds (kind code)."""
-    options: Annotated[dict[str, Any], Table] = Field(default={})
+    options: dict[str, Any] = Field(default={})
     """The options that are passed to a custom source, or to the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)
     """The name of a plug-in that splits documents into chunks, in place of the built-in way."""
@@ -208,33 +204,18 @@ class IndexSettings(Section):
     """
     language_column: str | None = Field(default=None, min_length=1)
     """The column that says which of several languages a document is in: a code such as `de` or `de_AT`, or a name."""
-    context: Annotated[ContextSettings | None, OptionalTable] = None
+    context: ContextSettings | None = None
     """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
-    gate: Annotated[GateSettings | None, OptionalTable] = None
+    gate: GateSettings | None = None
     """What a rebuilt collection must still find before it goes live. By default that is not asked."""
-
-    @field_validator("key", "text", "root")
-    @classmethod
-    def _check_required(cls, value: Any, info: ValidationInfo) -> Any:
-        needs = CODE if info.field_name == "root" else SQL
-        if (
-            value is None
-            and info.data.get("kind") == needs
-            and not (info.field_name == "text" and (info.data.get("title") or info.data.get("parts")))
-        ):
-            raise PydanticCustomError("missing", "Field required")
-        return value
 
     @field_validator("language", mode="before")
     @classmethod
-    def _read_languages(cls, value: Any) -> Any:
+    def _check_language(cls, value: Any) -> Any:
         """Return several languages as one text, as the environment has them."""
-        return ", ".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
-
-    @field_validator("language")
-    @classmethod
-    def _check_language(cls, value: str) -> str:
-        names = split_languages(value)
+        if not isinstance(value, str | list):
+            return value
+        names = split_languages(value if isinstance(value, str) else ",".join(map(str, value)))
         known = LANGUAGES if len(names) > 1 else (*LANGUAGES, NO_LANGUAGE)
         for name in names or ("",):
             if name not in known:
@@ -242,16 +223,6 @@ class IndexSettings(Section):
                     f"{name!r} is not a known language; use {NO_LANGUAGE} or one or several of {', '.join(LANGUAGES)}"
                 )
         return ", ".join(names)
-
-    @field_validator("languages")
-    @classmethod
-    def _check_suffixes(cls, value: dict[str, str]) -> dict[str, str]:
-        for suffix in value:
-            if not re.fullmatch(r"\.[^./A-Z]+", suffix):
-                raise ValueError(
-                    f'languages: {suffix!r} is not the end of a file\'s name; write it as ".h", in lower case'
-                )
-        return value
 
     @model_validator(mode="after")
     def _check_consistency(self) -> IndexSettings:
@@ -270,30 +241,29 @@ class IndexSettings(Section):
     def _check_kind(self) -> None:
         """Refuse keys that belong to another kind."""
         own_kind = self.kind if self.kind in (SQL, CODE) else ""
-        for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (CUSTOM_KEYS, "")):
-            wrong = sorted(name for name in keys & self.model_fields_set if self._differs(name))
-            if wrong and kind != own_kind and not (keys == CUSTOM_KEYS and self.chunker):
-                key = {"db_schema": "schema"}.get(wrong[0], wrong[0])
+        fields = type(self).model_fields
+        given = {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
+        for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (set() if self.chunker else {"options"}, "")):
+            if kind != own_kind and (wrong := sorted(keys & given)):
+                key = fields[wrong[0]].alias or wrong[0]
                 owner = f"kind {kind!r}" if kind else "the kind of a custom source"
                 raise ValueError(f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one of them")
+        if self.kind == CODE and self.root is None:
+            raise ValueError("root is missing: name the folder with the files")
         if self.kind == CODE and self.chunk_overlap and "chunk_overlap" in self.model_fields_set:
             raise ValueError("chunk_overlap cannot be used with kind 'code', whose chunks do not overlap; remove it")
-
-    def _differs(self, name: str) -> bool:
-        """Return whether a given value differs from the default."""
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     def _check_columns(self) -> None:
         if (self.table is None) == (self.query is None):
             raise ValueError("needs either table or query")
-        if self.query is not None and self.db_schema is not None:
-            raise ValueError("schema belongs to table; with a query, name the schema inside the query")
+        for key, value in (("schema", self.db_schema), ("where", self.where), ("newest", self.newest)):
+            if self.query is not None and value is not None:
+                raise ValueError(f"{key} belongs to table; with a query, write it inside the query")
         if not self.key or not (self.text or self.title or self.parts):
             raise ValueError("key and text must name at least one column each")
         self._check_declaration()
         if RESERVED in self.payload:
             raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
-
         for number, entry in enumerate(self.depends_on):
             if entry in self.depends_on[:number]:
                 raise ValueError(f"depends_on has table {entry.table!r} with column {entry.column!r} twice; remove one")
@@ -311,9 +281,6 @@ class IndexSettings(Section):
                 f"language_column chooses among several languages, but language is {self.language!r}; "
                 f"list all languages of column {self.language_column!r} there"
             )
-        for key in ("where", "newest"):
-            if getattr(self, key) is not None and self.query is not None:
-                raise ValueError(f"{key} belongs to table; with a query, write the condition inside the query")
         if self.newest_among is not None and self.newest is None:
             raise ValueError("newest_among says which rows newest takes one of; set newest, or use where")
         if self.db_schema is not None:

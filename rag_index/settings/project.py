@@ -23,6 +23,7 @@ from rag_index.settings.sections import (
     StoreSettings,
     WatchSettings,
 )
+from rag_index.settings.values import tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,20 +33,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "rag-index.toml"
 MAX_PROJECT_LENGTH = 60
-SECTIONS: dict[str, type[BaseModel]] = {
-    "source": SourceSettings,
-    "embedder": EmbedderSettings,
-    "store": StoreSettings,
-    "ledger": LedgerSettings,
-    "parallel": ParallelSettings,
-    "run": RunSettings,
-    "retrieve": RetrieveSettings,
-    "serve": ServeSettings,
-    "watch": WatchSettings,
-}
-"""The tables of the file, except `[[indexes]]`."""
-
-
+TOP_KEYS = ("project", "data")
+"""The keys at the top of the file, which belong to no section."""
 LOCAL_WEIGHT, OTHER_WEIGHT = 0.7, 0.9
 """The weight of meaning: a trained model knows more than the local embedder's token vectors (docs/performance.md)."""
 
@@ -150,6 +139,10 @@ class Settings(BaseModel):
     def aliases(self) -> list[str]:
         """The aliases of all indexes."""
         return [self.alias(index.name) for index in self.indexes]
+
+
+SECTIONS = tables_of(Settings)
+"""The tables of the file, except `[[indexes]]`."""
 
 
 def project_name(folder: str) -> str:

@@ -22,7 +22,6 @@ from rag_index.settings.values import (
     PositiveInt,
     Section,
     Share,
-    Table,
     Whole,
 )
 
@@ -172,7 +171,7 @@ class EmbedderSettings(Section):
     """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
-    options: Annotated[dict[str, Any], Table] = Field(default={})
+    options: dict[str, Any] = Field(default={})
     """The options that are passed to a plug-in."""
 
     _tables: Path = PrivateAttr(default=Path(".rag-index/tables"))
@@ -252,7 +251,7 @@ class StoreSettings(Section):
     """The number of older collections of an index that a rebuild keeps for a rollback."""
     hnsw: Literal["auto", "never"] = "auto"
     """Whether a run builds the search index of large embedded collections. `rag-index optimize` always does."""
-    server: Annotated[ServerSettings, Table] = ServerSettings()
+    server: ServerSettings = ServerSettings()
     """The collections of a server: `[store.server]`."""
 
     def secret_api_key(self) -> str | None:
@@ -301,16 +300,12 @@ class ParallelSettings(Section):
     """The file of the key of that certificate."""
 
     @model_validator(mode="after")
-    def _check_shard_bounds(self) -> ParallelSettings:
+    def _check_consistency(self) -> ParallelSettings:
         if self.min_shard_documents > self.max_shard_documents:
             raise ValueError(
                 f"min_shard_documents {self.min_shard_documents} is more than max_shard_documents "
                 f"{self.max_shard_documents}; lower it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_tls(self) -> ParallelSettings:
         files = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if (self.address or "").startswith("tls://") and None in files:
             raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import re
-from contextlib import suppress
+import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from rag_index.database.urls import database_url
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a model by their keys in the file."""
+    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
+
+
+def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
+    """Return the models of those keys of a model that are tables with keys of their own.
+
+    `list` stands for the keys that are lists of such tables, `dict` for those that give each of them a name.
+    """
+    return {
+        key: kind
+        for key, field in keys_of(model).items()
+        if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None) is collection
+        for kind in (field.annotation, *typing.get_args(field.annotation))
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    }
 
 
 class Section(BaseModel):
@@ -44,20 +65,6 @@ def _check_scheduler_address(value: str) -> str:
     return value
 
 
-def _parse_optional_table(value: Any) -> Any:
-    return None if value is None else _parse_table(value)
-
-
-def _parse_table(value: Any) -> Any:
-    """Return the table, which the environment gives as JSON."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = json.loads(value)
-    if not isinstance(value, dict | BaseModel):
-        raise ValueError('should be a table such as {column = "value"}, or {"column": "value"} in the environment')
-    return value
-
-
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 DaskAddress = Annotated[str, AfterValidator(_check_scheduler_address)]
@@ -66,7 +73,3 @@ Whole = Annotated[int, BeforeValidator(_reject_bool)]
 PositiveInt = Annotated[int, BeforeValidator(_reject_bool), Field(gt=0)]
 Number = Annotated[float, BeforeValidator(_reject_bool), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Table = BeforeValidator(_parse_table)
-"""The annotation of a table within a table."""
-OptionalTable = BeforeValidator(_parse_optional_table)
-"""The annotation of a table within a table that may be missing."""

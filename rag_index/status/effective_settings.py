@@ -24,8 +24,7 @@ from rag_index.machine.resources import (
 )
 from rag_index.reports.outcome import count_of
 from rag_index.settings import SECTIONS, Settings, origins
-from rag_index.settings.environment import keys_of, tables_of
-from rag_index.settings.values import Section
+from rag_index.settings.values import Section, keys_of, tables_of
 from rag_index.sources import open_source
 from rag_index.stores import live_aliases
 

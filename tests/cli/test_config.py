@@ -8,7 +8,7 @@ import pytest
 
 from rag_index.machine.resources import Machine, choose_worker_count
 from rag_index.settings import SECTIONS, IndexSettings
-from rag_index.settings.environment import tables_of
+from rag_index.settings.values import tables_of
 from rag_index.status import effective_settings
 from tests.project import Project
 

@@ -14,9 +14,10 @@ from pydantic import BaseModel, SecretStr
 from rag_index import cli
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
-from rag_index.settings.environment import Overlay, keys_of
+from rag_index.settings.environment import overlay
 from rag_index.settings.parts import JoinSettings, PartSettings
 from rag_index.settings.sections import KNOWN_PREFIXES, ContextSettings, GateSettings, ServerSettings
+from rag_index.settings.values import keys_of
 from rag_index.status.effective_settings import settings_schema
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 
@@ -84,9 +85,9 @@ def test_the_top_of_the_settings_file_is_documented():
 def test_variables_that_are_named_are_read(variable):
     if variable == "RAG_INDEX_CONFIG":
         return  # tests/settings/test_settings.py
-    overlay = Overlay({variable: "[]" if variable == "RAG_INDEX_INDEXES" else "1"}, SECTIONS)
-    overlay.merge({"indexes": [{"name": "comments"}, {"name": "work-logs"}]})
-    assert variable in overlay.origin.values()
+    environment = {variable: "[]" if variable == "RAG_INDEX_INDEXES" else "1"}
+    _, origin = overlay(environment, {"indexes": [{"name": "comments"}, {"name": "work-logs"}]})
+    assert variable in origin.values()
 
 
 @pytest.mark.parametrize(("name", "text"), TOML, ids=[f"{name}-{number}" for number, (name, _) in enumerate(TOML)])

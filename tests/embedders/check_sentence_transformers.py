@@ -6,16 +6,12 @@ It prints OK.
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import pickle
-import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -68,7 +64,6 @@ def check_reranker(model: str) -> None:
     reranker.close()
     assert "nothing-here" in raised(RerankerError, lambda: ModelReranker(f"{model}/nothing-here", "cpu"))
     assert "set [embedder] device" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
-    check_search(model, folder, made)
     two = tempfile.mkdtemp()
     CrossEncoder(model, num_labels=2, device="cpu").save_pretrained(two)
     assert "gives 2 numbers" in raised(RerankerError, lambda: ModelReranker(two, "cpu"))
@@ -93,52 +88,6 @@ def check_late_interaction(model: str) -> None:
     assert ModelReranker(folder, "cpu").score("the printer is broken", TEXTS) == scores
     assert "set [embedder] device" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
     assert "nothing-here" in raised(RerankerError, lambda: ModelReranker(f"{model}/nothing-here", "cpu"))
-
-
-def check_search(model: str, reranker: str, made: Any) -> None:
-    """Check that the command loads the reranker of the settings, and orders hits by its numbers."""
-    folder = Path(tempfile.mkdtemp())
-    with sqlite3.connect(folder / "source.db") as db:
-        db.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
-        db.executemany("INSERT INTO note (body) VALUES (?)", [(text,) for text in TEXTS])
-    settings_file = folder / "rag-index.toml"
-    settings_file.write_text(
-        f'''
-        [source]
-        url = "sqlite:///source.db"
-        [embedder]
-        kind = "sentence-transformers"
-        model = "{model}"
-        device = "cpu"
-        [retrieve]
-        reranker = "{reranker}"
-        rerank_top = 20
-        timeout = 120
-        index_timeout = 60
-        [[indexes]]
-        name = "notes"
-        table = "note"
-        key = "id"
-        text = "body"
-        '''
-    )
-    program = [sys.executable, "-c", "from rag_index.cli import main; main()", "--config", str(settings_file)]
-    subprocess.run([*program, "index", "notes"], check=True, stdout=subprocess.DEVNULL)
-    query = "the printer on floor 7"
-    search = [*program, "search", query, "--limit", "30", "--explain", "--json"]
-    found = json.loads(subprocess.run(search, check=True, capture_output=True).stdout)
-    plain = json.loads(subprocess.run([*search, "--no-rerank"], check=True, capture_output=True).stdout)
-    assert found["reranked"] is True, found.get("rerank_error")
-    best, rest = found["hits"][:20], found["hits"][20:]
-    numbers = [hit["rerank_score"] for hit in best]
-    expected = made.predict([(query, hit["text"]) for hit in best], show_progress_bar=False)
-    assert np.abs(np.array(numbers) - expected).max() < 1e-4
-    assert numbers == sorted(numbers, reverse=True)
-    assert not any("rerank_score" in hit for hit in rest)
-    before = [hit["document_id"] for hit in plain["hits"]]
-    assert {hit["document_id"] for hit in best} == set(before[:20])
-    assert [hit["document_id"] for hit in best] != before[:20]
-    assert [hit["document_id"] for hit in rest] == before[20:]
 
 
 def main(model: str) -> None:

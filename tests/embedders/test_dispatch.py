@@ -10,7 +10,6 @@ import random
 
 import pytest
 
-from rag_index.embedders.dispatch import make_batches
 from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, ModelChanged, RateLimited, TextRefused
 from rag_index.hosts.endpoint import Endpoint
 from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
@@ -238,17 +237,3 @@ def test_three_real_servers_share_the_work_and_survive_faults(make_embedder):
         third.listen()
         assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert embedder.stats.retries > 0
-
-
-def test_batches_are_bounded_and_hold_every_text_once():
-    texts = ["x" * (number * 37 % 400 + 1) for number in range(500)] + ["y" * 5000]
-    batches = make_batches(texts, max_texts=20, max_chars=1000)
-    assert sorted(row for batch in batches for row in batch.rows) == list(range(501))
-    for batch in batches:
-        assert batch.chars == sum(len(texts[row]) for row in batch.rows)
-        assert len(batch.rows) == 1 or (len(batch.rows) <= 20 and batch.chars <= 1000)
-
-
-def test_few_texts_are_shared_between_hosts():
-    assert [len(batch.rows) for batch in make_batches(["x"] * 64, max_texts=64, max_chars=9999, hosts=4)] == [16] * 4
-    assert [len(batch.rows) for batch in make_batches(["x"] * 9, max_texts=64, max_chars=9999, hosts=4)] == [8, 1]

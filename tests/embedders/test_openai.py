@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -63,11 +65,6 @@ def test_vectors_belong_to_their_texts_whatever_their_order_is(server, make):
     right([query.future.result(30) for query in queries])
 
 
-def test_vectors_that_are_not_numbered_are_asked_for_one_by_one(server, make):
-    server.fault("unnumbered", marker="text 3")
-    right(make(server).embed_documents(TEXTS))
-
-
 def test_a_text_that_is_too_long_fails_alone(server, make):
     server.max_chars = 60
     entries = make(server).embed_documents([*TEXTS, "long " * 20])
@@ -85,12 +82,11 @@ def test_the_servers_own_limit_of_texts_is_learnt(server, make):
     assert max(len(request.texts) for request in server.embeds()) == 4
 
 
-@pytest.mark.parametrize("fault", [("status", {"code": 503}), ("reset", {}), ("half", {}), ("html", {}), ("null", {})])
-def test_a_passing_fault_costs_no_text(server, make, fault):
-    kind, options = fault
+@pytest.mark.parametrize("kind", ["html", "null", "nan", "unnumbered"])
+def test_a_passing_fault_costs_no_text(server, make, kind):
     embedder = make(server, wait_for_recovery=30.0)
-    embedder.embed_query("warm up")
-    server.fault(kind, times=2, **options)
+    embedder.embed_documents(["warm up"])
+    server.fault(kind, times=2, marker="text 3")
     right(embedder.embed_documents(TEXTS))
 
 
@@ -180,5 +176,5 @@ def test_another_model_of_the_same_name_is_noticed(server, make, monkeypatch):
 def test_identities_are_read_from_metadata(server, make):
     identity = make(server).identity()
     assert EmbedderIdentity.from_metadata({"kind": "openai", "unknown": 1}) is None
-    assert identity.kind == "openai"
-    assert "~" in str(identity)
+    assert EmbedderIdentity.from_metadata(asdict(identity)) == identity
+    assert (identity.kind, "~" in str(identity)) == ("openai", True)

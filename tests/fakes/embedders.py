@@ -28,10 +28,9 @@ def make_embedder():
     made = []
 
     def make(*servers, home=0, workers=1, expected=None, clock=None, **settings):
-        given = {"timeout": 30.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
-        hosts = [server.url for server in servers]
+        given = {"model": servers[0].model, "timeout": 30.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
         embedder = ServerEmbedder(
-            EmbedderSettings(kind="ollama", model=servers[0].model, hosts=hosts, **given),
+            EmbedderSettings(kind="ollama", hosts=[server.url for server in servers], **given),
             home=home,
             workers=workers,
             expected=expected,

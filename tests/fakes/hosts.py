@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.embedders.dispatch import Dispatch, make_batches
+from rag_index.embedders.dispatch import Dispatch
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from rag_index.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
 from rag_index.hosts.pool import Clock, Pool, RequestStats
+from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import vector_of
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ class FakeHosts:
         self.stats = RequestStats()
         self._model = KnownModel("fake-embed")
         self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
-        self._batch_texts, self._patience = batch_texts, patience
+        self._settings = EmbedderSettings(kind="ollama", model="fake-embed", batch_texts=batch_texts)
+        self._patience = patience
 
     def __enter__(self) -> FakeHosts:
         return self
@@ -181,11 +183,10 @@ class FakeHosts:
 
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
-        batches = make_batches(texts, max_texts=self._batch_texts, max_chars=16_000, hosts=len(self.pool.own))
         dispatch = Dispatch(
-            self.pool, self._model, self.stats, self._clock, texts=texts, batches=batches, patience=self._patience
+            self.pool, self._model, self.stats, self._clock, settings=self._settings, prefix="", patience=self._patience
         )
-        return self.loop.run_until_complete(dispatch.run())
+        return self.loop.run_until_complete(dispatch.run(texts))
 
     def seconds_to_embed(self, texts: Sequence[str]) -> float:
         """How long (in virtual time) such a call takes; every text must get its own vector."""

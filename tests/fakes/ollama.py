@@ -9,7 +9,6 @@ It listens on real sockets and keeps connections open. Each vector depends only 
     status          an error status: code, words=…, headers={…}, html=False
     hang            no answer for seconds=… (by default until the server stops)
     reset           a connection that is reset in the middle of the answer
-    crash           a reset of all connections, as if the server's process died
     kill_client     SIGKILL for the process that sent the request
     half            half of the answer, then the end of the connection
     drip            the answer, one byte per `seconds` (0.1 by default)
@@ -341,12 +340,6 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         if fault.kind == "kill_client":
             _kill(self.client_address[1])
-            self.close_connection = True
-            return True
-        if fault.kind == "crash":
-            with self.fake._lock:
-                for connection in self.fake._connections:
-                    _break(connection)
             self.close_connection = True
             return True
         if fault.kind == "html":

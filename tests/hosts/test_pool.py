@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.errors import EmbedderUnavailable, RateLimited
 from rag_index.hosts.ollama_client import OllamaEndpoint
-from rag_index.hosts.pool import Clock, Pace, Pool
+from rag_index.hosts.pool import Clock, Pool
 from rag_index.settings import EmbedderSettings
 
 DOWN = EmbedderUnavailable("down")
@@ -69,7 +69,7 @@ def test_a_host_rests_after_three_failures_for_longer_and_longer():
         pauses.append(round(host.not_before - now.at, 3))
         now.at = host.not_before
         assert host.admitted_at is None
-    assert pauses == [0.1, 0.2, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert host.down
     assert pool.all_resting(now.at)
     host.admit(now.at)
@@ -138,7 +138,7 @@ def test_a_slow_host_is_passed_over_for_the_last_batches_only():
     fast, slow = pool.hosts
     for host, pace in ((fast, 0.001), (slow, 0.1)):
         host.admit(now.at)
-        host.pace.learn(100, 100 * pace)
+        host.record_success(4000, 4000 * pace)
     fast.in_flight = 2
     assert pool.pick(now.at, chars=100, waiting=1_000_000) is slow
     assert pool.pick(now.at, chars=100, waiting=200) is None
@@ -165,19 +165,3 @@ def test_a_host_that_only_embedded_a_short_text_does_not_count_as_slow():
         other.record_success(16_000, 9.0)  # now it is
     assert pool.pick(now.at, chars=16_000, waiting=16_000) is None
     assert pool.pick(now.at, chars=20, waiting=16_000) is not None, "a cheap batch may still go there"
-
-
-def test_a_pace_separates_the_cost_of_a_request_from_that_of_a_character():
-    pace = Pace()
-    assert pace.seconds(10) is None
-    pace.learn(100, 0.3)
-    assert pace.seconds(100) == pytest.approx(0.3)
-    assert pace.seconds(200) == pytest.approx(0.6), "with one size known, the whole cost counts as the characters'"
-    assert pace.seconds(10_000) is None, "too far from what was seen"
-    for chars in (100, 1000, 8000, 200, 16_000, 4000):
-        pace.learn(chars, 0.2 + chars * 1e-4)
-    assert pace.seconds(50) == pytest.approx(0.205, rel=0.2)
-    assert pace.seconds(12_000) == pytest.approx(1.4, rel=0.05)
-    for chars in (100, 1000, 8000, 200, 16_000, 4000) * 3:
-        pace.learn(chars, 2 * (0.2 + chars * 1e-4))
-    assert pace.seconds(12_000) == pytest.approx(2.8, rel=0.05), "a host that became slower is noticed"

@@ -45,7 +45,7 @@ def test_identity(embedder, ollama_model, tmp_path):
     weights = write_embedding_gguf(tmp_path / "again.gguf").read_bytes()
     assert identity.digest == hashlib.sha256(weights).hexdigest()
     assert (identity.kind, identity.model, identity.dimension) == ("ollama", ollama_model, 64)
-    assert embedder.context_length == 2048
+    assert embedder._loop.run(embedder._endpoints[0].details()).context_length == 2048
 
 
 def test_a_text_has_the_same_vector_alone_and_in_a_batch(embedder):

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -25,8 +26,14 @@ def project(tmp_path) -> Project:
     return project
 
 
-def test_after_a_run_an_answer_says_when_it_was_complete(project):
+@contextmanager
+def served(project):
     with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        yield client
+
+
+def test_after_a_run_an_answer_says_when_it_was_complete(project):
+    with served(project) as client:
         (found,) = client.get("/indexes").json()["indexes"]
         assert found["documents"] == 12
         assert found["chunks"] >= 12
@@ -50,8 +57,8 @@ with open_run(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another
 
 def test_a_run_that_was_killed_is_not_told_to_be_running(project):
     def told() -> str:
-        with Live(project.settings) as live:
-            return httpx.get(f"{live.url}/indexes", timeout=60).json()["indexes"][0]["as_of"]["last_run"]
+        with served(project) as client:
+            return client.get("/indexes").json()["indexes"][0]["as_of"]["last_run"]
 
     command = [sys.executable, "-c", RUN, str(project.config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
@@ -65,7 +72,7 @@ def test_a_run_that_was_killed_is_not_told_to_be_running(project):
 def test_a_search_does_not_depend_on_the_ledger(project):
     ledger = project.folder / ".rag-index" / "ledger.db"
     ledger.write_bytes(b"this is no database" * 100)
-    with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+    with served(project) as client:
         answer = client.post("/search", json={"query": "printer"})
         assert answer.status_code == 200
         assert set(answer.json()["as_of"]["notes"].values()) == {None, ""}
@@ -123,7 +130,7 @@ def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
     """As where [store] or [ledger] of the service's settings were not changed with those of the runs."""
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
         ledger.execute("UPDATE rag_index_collections SET name = 'test_notes__9'")
-    with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+    with served(project) as client:
         for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1"),
                        client.get("/readyz")):  # fmt: skip
             assert answer.status_code == 503, answer.text

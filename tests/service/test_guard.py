@@ -72,12 +72,10 @@ def test_without_a_valid_token_nothing_is_told(anonymous, path, header):
     assert "printer" not in answer.text
 
 
-def test_probes_need_no_token(anonymous):
-    for path in ("/healthz", "/readyz", "/openapi.json"):
+def test_every_answer_has_security_headers_and_probes_and_the_page_need_no_token(bo, anonymous):
+    for path in ("/healthz", "/readyz", "/openapi.json", "/", "/static/page.js"):
         assert anonymous.get(path).status_code == 200
-
-
-def test_every_answer_has_security_headers(bo, anonymous):
+    assert anonymous.get("/static/page.js").headers["cache-control"] == "no-cache"
     for answer in (bo.get("/indexes"), anonymous.get("/indexes"), bo.get("/nothing"), bo.post("/search", json={})):
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "unsafe" not in answer.headers["content-security-policy"]
@@ -168,6 +166,8 @@ def test_too_many_requests_are_told_when_to_come_back(desk):
         assert httpx.get(f"{live.url}/openapi.json").status_code == 200, "another program on this machine"
         proxied = [client.get("/openapi.json", headers={"X-Forwarded-For": f"1.1.1.1, 8.8.8.{n}"}) for n in range(8)]
         assert [answer.status_code for answer in proxied] == [200] * 8
+        forged = [[("X-Forwarded-For", f"1.1.1.{n}"), ("X-Forwarded-For", "9.9.9.9")] for n in range(8)]
+        assert 429 in [client.get("/openapi.json", headers=headers).status_code for headers in forged]
 
 
 def test_a_request_that_takes_too_long_is_ended(served: Desk, qdrant):
@@ -202,7 +202,7 @@ def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
         eventually(lambda: 'status="499"' in client.get("/metrics").text, "the request is counted")
 
 
-def test_the_log_has_nothing_of_a_query(client, caplog):
+def test_the_log_has_nothing_of_a_query_unless_it_is_asked_to(client, desk, caplog):
     with caplog.at_level(logging.DEBUG):
         client.get("/search", params={"query": "my secret illness"})
         client.post("/search", json={"query": "my secret illness", "filter": {"author": "secretperson"}})
@@ -213,9 +213,6 @@ def test_the_log_has_nothing_of_a_query(client, caplog):
     assert "GET /search 200" in text
     assert "POST /search 200" in text
     assert "secret" not in text
-
-
-def test_the_log_names_queries_if_it_is_asked_to(desk, caplog):
     settings = load_settings(desk.config, serve={"log_queries": True})
     with caplog.at_level(logging.INFO), Live(settings) as live:
         httpx.get(f"{live.url}/search", params={"query": "printer offline"}, timeout=30)

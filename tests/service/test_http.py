@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import httpx
@@ -66,33 +65,23 @@ def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tm
         ):
             assert words in problem(client.post("/facets", json=body), 400)["detail"]
         assert "fields" in str(problem(client.post("/facets", json={"fields": []}), 422))
-
-
-def test_an_index_whose_values_cannot_be_counted_says_why_and_the_others_answer(tmp_path):
-    desk = Desk(tmp_path / "desk").fill()
-    keyword = 'payload_indexes = {priority = "keyword"}'
-    desk.write(comments=keyword)
+    desk.write(comments=keyword, solutions=keyword)
     with Live(desk.settings) as live, httpx.Client(base_url=live.url) as client:
-        found = client.post("/facets", json={}).json()
+        found = client.post("/facets", json={"indexes": ["solutions"]}).json()
         assert found["fields"] == {}
-        assert "run `rag-index index comments`" in found["errors"]["comments"]
+        assert "run `rag-index index solutions`" in found["errors"]["solutions"]
 
 
-def test_nonsense_is_told_that_nothing_fits_and_what_is_unlikely_can_be_left_out(client):
+def test_what_hardly_fits_or_was_mistyped_is_said(client):
     nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
     assert nonsense["nothing_fits"] is True
     assert [hit["relevance"] < 0.2 for hit in nonsense["hits"]] == [True, True]
     least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_score": 0.5}).json()
     assert (least["hits"], least["nothing_fits"]) == ([], True)
-    assert "min_score" in str(problem(client.get("/search", params={"query": "x", "min_score": 2}), 422))
     texts = client.post("/search", json={"query": "printer", "limit": 50, "collapse": "text"}).json()["hits"]
     assert len({hit["text"] for hit in texts}) == len(texts)
-
-
-def test_a_typing_error_is_corrected_and_the_answer_says_so(client):
     found = client.get("/search", params={"query": "Prinetr offline after update", "limit": 2})
     assert found.json()["corrected"] == {"Prinetr": "Printer"}
-    assert ids(found) == [("titles", "t-1"), ("comments", "1")]
 
 
 def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far_it_is(client):
@@ -100,7 +89,6 @@ def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far
         answer = client.post("/search", json={"query": "printer", "timeout": 0.3, **demand})
         assert "nothing is known of how far it is; a complete run tells" in problem(answer, 504)["detail"]
         assert problem(client.get("/search", params={"query": "printer", "timeout": 0.3, **demand}), 504)
-    assert "max_age" in problem(client.get("/search", params={"query": "printer", "max_age": "soon"}), 400)["detail"]
 
 
 def test_an_answer_says_what_it_is_true_of_and_explains_on_demand(client):
@@ -138,12 +126,12 @@ def test_probes_and_metrics(client):
         ({}, 422, "query: Field required"),
         ({"query": "x", "limt": 3}, 422, "limt: Extra inputs"),
         ({"query": "x", "limit": 0}, 422, "limit"),
-        ({"query": "x", "timeout": -1}, 422, "timeout"),
         ({"query": "x" * 10_001}, 422, "query"),
         ({"query": "x", "dense_weight": 2}, 422, "dense_weight"),
+        ({"query": "x", "min_score": 2}, 422, "min_score"),
+        ({"query": "x", "max_age": "soon"}, 400, "max_age"),
         ({"query": "x", "collapse": "colour"}, 400, "there is no field 'colour' to collapse by"),
         ({"query": "x", "rerank": True}, 400, "there is no reranker"),
-        ({"query": "x", "rerank": "maybe"}, 422, "rerank"),
         ({"query": "x", "filter": {"priority": {"like": "h"}}}, 400, "'like' is not known"),
     ],
 )
@@ -191,8 +179,6 @@ def test_another_method_is_405_and_says_which(client):
 
 
 def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
-    import httpx
-
     with Live(Desk(tmp_path / "desk").settings) as live, httpx.Client(base_url=live.url) as client:
         answer = client.get("/search", params={"query": "x"})
         assert "rag-index index-all" in problem(answer, 503)["detail"]
@@ -227,17 +213,8 @@ def test_a_caller_may_leave_the_reranker_out(desk):
             assert answer.json()["reranked"] is True
         arguments = {"name": "search", "arguments": {"query": "printer", "rerank": False}}
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments}
-        told = client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"})
-        assert told.status_code == 200
-        for agent, page in zip(_told_hits(told.text), plain["hits"], strict=True):
-            assert agent == page["document_id"]
-
-
-def _told_hits(told):
-    """Return the ids of the hits of an agent's search, which come as an event."""
-    line = next(line for line in told.splitlines() if "jsonrpc" in line)
-    text = json.loads(line.removeprefix("data: "))["result"]["content"][0]["text"]
-    return re.findall(r"^\d+\. \[\w+/([^],]+)", text, re.MULTILINE)
+        told = client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"}).text
+        assert re.findall(r"\\n?\d+\. \[\w+/([^],]+)", told) == [hit["document_id"] for hit in plain["hits"]]
 
 
 def test_a_part_of_a_document_is_asked_for(tmp_path_factory):

@@ -194,12 +194,9 @@ def test_a_proxy_names_groups_from_its_own_address_alone():
     for broken in ([], [(b"x-groups", b"\xff")], [*header, (b"X-Groups", b"board")], [(b"x-group", b"staff")]):
         assert sign_on.proxied("10.0.0.7", broken) is None
     assert SignOn(ServeSettings()).proxied("10.0.0.7", [(b"", b"staff")]) is None
-
-
-def test_behind_a_proxy_only_its_names_are_answered():
-    """A page of another origin cannot have a token, but write a header to a name that it points at this machine."""
     serve = ServeSettings(proxy=["127.0.0.1"], proxy_groups="X-Groups")
     require_tokens(ServeSettings(host="0.0.0.0", proxy=["10.0.0.7"], proxy_groups="X-Groups"), TokenRegister(serve))
+    # a page of another origin cannot have a token, but write a header to a name that it points at this machine
     assert "evil.example.com" not in allowed_hosts(serve, TokenRegister(serve))
 
 

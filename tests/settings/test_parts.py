@@ -45,45 +45,23 @@ table = "person"
 on = "author_id"
 """
 MISTAKES = {
-    'on = "customer_id"\n': ("", "[indexes.joins.customer]: on is missing"),
+    'on = "customer_id"\n': ("", "index tickets: joins.customer.on is missing"),
     'on = "about_id"': ('on = ["a", "b"]', "on names 2 columns, but the key has 1 (id); name one for each"),
-    'on = "about_id"\n': (
-        "on = 3\n",
-        'parts, entry 1: on should be the name of a column, or a table such as {user_id = "',
-    ),
-    'table = "person"': (
-        'tabel = "person"',
-        "unknown key 'tabel' in index tickets, parts, entry 1, join author, did you",
-    ),
-    'order_by = "created_at desc"': (
-        "order_by = 4",
-        "order_by should be the name of a column, or a list of names, not 4",
-    ),
-    'format = {description = "html"}': (
-        'format = {descr = "html"}',
-        "which is no column of the text (subject, descript",
-    ),
-    '{description = "html"}': (
-        '{description = "htm"}',
-        "should be 'plain', 'html', 'markdown', 'bbcode', 'json' or 'auto'",
-    ),
+    'on = "about_id"\n': ("on = 3\n", "index tickets: parts[0].on should be a valid string, or should be a valid li"),
+    'table = "person"': ('tabel = "person"', "'tabel' in index tickets: parts[0].joins.author, did you mean 'table'"),
+    'format = {description = "html"}': ('format = {descr = "html"}', "which is no column of the text (subject, descr"),
     "https://desk.example.org/t/{id}": ("https://desk.example.org", 'names no column; write it as "https://…/{id}"'),
+    "https://desk.example.org/t/": ("javascript:", "should begin with https://, http://, /"),
     'title = "subject"': ('title = "{subject"', "title '{subject' is not a template"),
     'where = "confidential = 0"': ('newest_among = "a"', "set newest, or use where"),
-    "[indexes.joins.customer]": (
-        '[indexes.joins."my customer"]',
-        "'my customer' should contain only letters, digits and _",
-    ),
-    '{code = "customer.region"}\n': (
-        '{code = "other.region"}\n[indexes.joins.other]\ntable = "o"\non = "o"\n',
-        "'other' does n",
-    ),
+    "[indexes.joins.customer]": ('[indexes.joins."my customer"]', "'my customer' should contain only letters, digits"),
+    '{code = "customer.region"}': ('{code = "x.a"}\n[indexes.joins.x]\ntable = "o"\non = "o"', "'x' does not come bef"),
     "[indexes.joins.region]": ("[indexes.joins.remark]", "two parts, joins or payload columns are named 'remark'"),
-    'table = "ticket"': (
-        'query = "SELECT 1"',
-        "where belongs to table; with a query, write the condition inside the query",
-    ),
-    'text = ["body"]': ("", "text is missing: a part has table, on"),
+    "[indexes.joins.region]\n": ("[indexes.joins.state]\n", "payload column 'state' has the name of a join"),
+    'table = "ticket"': ('query = "SELECT 1"', "where belongs to table; with a query, write it inside the query"),
+    'text = ["body"]': ("", "index tickets: parts[0].text is missing"),
+    'on = "author_id"\n': ('on = {"t\'t:{id}" = "x"}\n', "should be a column of the table, or a column after a text"),
+    'on = "about_id"\nwhere': ('on = "about_id"\ninline = true\nlink = "/r/{id}"\nwhere', "cannot be used with inline"),
     '"remark.author.name" =': ('"remark.authors" =', "payload has no such column"),
 }
 

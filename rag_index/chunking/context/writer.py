@@ -245,7 +245,7 @@ class ContextRequests(HostCalls[ContextRequest]):
                 question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
             )
         except RequestTimedOut:
-            host.record_timeout(started, self._clock.now())
+            host.slow_down(started, self._clock.now())
             raise
 
     def _options(self, request: ContextRequest) -> dict[str, float]:
