@@ -61,7 +61,7 @@ class Reference:
     referred: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class DatabaseTable:
     """A table with a sample of its rows."""
 
@@ -81,6 +81,10 @@ class DatabaseTable:
     def full_name(self) -> str:
         """Return the name with its schema, if there is one."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
+        """Return the sampled values of some columns, a tuple for each row."""
+        return list(zip(*[self.columns[name].values for name in names], strict=True))
 
 
 @dataclass(slots=True)

@@ -24,6 +24,8 @@ Role = Literal[
     "other",
 ]  # fmt: skip
 """What a column is for: `short` are names and titles, `choice` is one of few values, `code` has no words."""
+NEARLY_ALL, MOST, FEW = 0.9, 0.6, 0.3
+"""Shares of rows or values from which on, or up to which, a rule holds."""
 MIN_PROSE_CHARS = 20
 """The minimum average length of texts that are not named as such."""
 MAX_TITLE_CHARS = 160
@@ -85,6 +87,7 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(spaced.lower().split()) or (name.lower(),)
 
 
+@lru_cache(maxsize=10_000)
 def singular(word: str) -> str:
     """Return the singular of an English noun, near enough to compare two."""
     if word.endswith("ies") and len(word) > 4:
@@ -99,14 +102,8 @@ def looks_secret(value: object) -> bool:
     if not isinstance(value, str):
         return False
     text = value.strip()
-    if holds_secret(text):
-        return True
-    return (
-        _RANDOM.fullmatch(text) is not None
-        and not _ADDRESS.fullmatch(text)
-        and not _UUID.fullmatch(text)
-        and _is_random(text)
-    )
+    is_named = _ADDRESS.fullmatch(text) or _UUID.fullmatch(text)
+    return holds_secret(text) or (_RANDOM.fullmatch(text) is not None and not is_named and _is_random(text))
 
 
 def holds_secret(text: str) -> bool:
@@ -191,12 +188,9 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "internal"
     if made.last_word == "by" and named & {"created", "modified", "updated"}:
         return "personal"
-    looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
-    return (
-        "personal"
-        if looks or (named & PERSONAL and made.length < 100 and not is_key and made.last_word != "status")
-        else None
-    )
+    looks = max(_share(made.texts, _EMAIL), _share(made.texts, _IP)) > FEW
+    is_named = named & PERSONAL and made.length < 100 and not is_key and made.last_word != "status"
+    return "personal" if looks or is_named else None
 
 
 def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -> Role | None:
@@ -208,14 +202,9 @@ def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -
     return "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
 
 
-def _mostly_begin(values: Sequence[object], pattern: re.Pattern[str]) -> bool:
-    """Return whether most values are texts that begin as a pattern says."""
-    return sum(isinstance(one, str) and pattern.match(one) is not None for one in values) * 2 > len(values)
-
-
-def _are_by_language(values: Sequence[object]) -> bool:
-    """Return whether values are JSON with a text in one or several languages."""
-    return sum(isinstance(one, str) and _LANGUAGES.match(one) is not None for one in values) > 0.9 * len(values)
+def _beginning(values: Sequence[object], pattern: re.Pattern[str]) -> float:
+    """Return the share of values that are texts which begin as a pattern says."""
+    return sum(isinstance(one, str) and pattern.match(one) is not None for one in values) / max(1, len(values))
 
 
 def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
@@ -230,9 +219,9 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
-    if _mostly_begin(values, _DUMP) or _mostly_begin(values, _MAIL):
+    if max(_beginning(values, _DUMP), _beginning(values, _MAIL)) > 0.5:
         return "other"
-    if made.form == "json" and not _are_by_language(values):
+    if made.form == "json" and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
         digests = sum(bool(_DIGEST.search(text)) for text in texts)  # the place of a remark in a commit
         if 2 * digests > len(texts) or made.name.startswith("_"):
             return "other"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slugify import slugify
 
-from rag_index.sources.columns import words
+from rag_index.sources.columns import MOST, words
 from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, free_name
 from rag_index.sources.relations import LANGUAGES, VERSIONS, noun
 from rag_index.sources.roles import (
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.relations import Relation
-    from rag_index.sources.subjects import Subject, Subjects
+    from rag_index.sources.subjects import Subject
 
 MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
 MIN_DESCRIBED = 4
-MIN_DESCRIBED_SHARE = 0.6
-"""How many values of a column are names of tables, and which share of them, if its rows describe tables."""
+"""How many values of a column are names of tables if its rows describe tables."""
 COPIES = ("revision", "version")
 """Words of tables that hold what the rows of another one were, too."""
 MIN_COPIED_CHARS = 60
@@ -46,10 +45,6 @@ MIN_COPIED_CHARS = 60
 MIN_COPIED = 3
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
-
-
-MIN_INDEXED_SHARE = 0.6
-"""The share from which on a table with a longer name holds copies, whatever it is called: an index for searches."""
 
 
 @dataclass(slots=True)
@@ -72,7 +67,7 @@ def propose(
     out = [table.full_name for table in catalog.tables if _matches(table.full_name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies])
-    made = _Proposer(subjects, include, add).run()
+    made = _Proposer(TableRoles(catalog, subjects), include, add).run()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     return made
@@ -109,43 +104,36 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
 
 
 def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[DatabaseTable, DatabaseTable]]:
-    """Yield tables with the table whose texts they have: that they are called after, refer to, or index."""
-    texts = {table: _long_texts(table) for table in tables}
+    """Yield tables with the table whose texts they have, that they refer to, or whose name is shorter than theirs."""
+    texts = {table: [*filter(None, map(_long_texts, table.columns.values()))] for table in tables}
     holders: dict[str, list[DatabaseTable]] = {}
     for table in tables:
         for text in set().union(*texts[table]):
             holders.setdefault(text, []).append(table)
     for table in tables:
-        shares: dict[DatabaseTable, float] = {}
+        found: dict[DatabaseTable, None] = {}
         for own in texts[table]:
             common = Counter(other for text in own for other in holders[text] if other is not table)
-            for other, count in common.items():
-                if count >= MIN_COPIED:
-                    shares[other] = max(shares.get(other, 0.0), count / len(own))
-        for other in sorted(shares, key=lambda other: not {*noun(other.name)} < {*noun(table.name)}):
-            if shares[other] >= MIN_COPIED_SHARE and _is_copy(table, other, shares[other]):
-                yield table, other
+            enough = max(MIN_COPIED, MIN_COPIED_SHARE * len(own))
+            found |= {other: None for other, count in common.items() if count >= enough and _is_copy(table, other)}
+        for other in sorted(found, key=lambda other: not {*noun(other.name)} < {*noun(table.name)}):
+            yield table, other
 
 
-def _long_texts(table: DatabaseTable) -> list[set[str]]:
-    """Return the beginnings of long texts, without markup, by column."""
-    texts = [
-        {str(letters(value))[:MIN_COPIED_CHARS] for value in one.filled}
-        for one in table.columns.values()
-        if one.kind == "text"
-    ]
-    long = [{text for text in found if len(text) >= MIN_COPIED_CHARS} for found in texts]
-    return [found for found in long if len(found) >= MIN_COPIED]
+def _long_texts(column: Column) -> set[str]:
+    """Return the beginnings of long texts, without markup, if there are several."""
+    texts = {str(letters(value))[:MIN_COPIED_CHARS] for value in column.filled if column.kind == "text"}
+    long = {text for text in texts if len(text) >= MIN_COPIED_CHARS}
+    return long if len(long) >= MIN_COPIED else set()
 
 
-def _is_copy(table: DatabaseTable, other: DatabaseTable, share: float) -> bool:
-    """Return whether a table with a share of the texts of another one holds copies of them."""
+def _is_copy(table: DatabaseTable, other: DatabaseTable) -> bool:
+    """Return whether a table with many texts of another one holds copies of them."""
     if _is_by_language(table) and not _is_by_language(other):  # translations, and the original
         return False
     called = noun(other.name)
     refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
-    longer = len(noun(table.name)) > len(called)
-    return {*called} < {*noun(table.name)} or refers or (longer and share >= MIN_INDEXED_SHARE)
+    return refers or len(noun(table.name)) > len(called)
 
 
 def _is_by_language(table: DatabaseTable) -> bool:
@@ -153,142 +141,121 @@ def _is_by_language(table: DatabaseTable) -> bool:
     return any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
 
 
-def _describes_tables(subjects: Subjects) -> dict[str, str]:
-    """Return the tables with a row for each table of the database, and those of its fields, with why."""
-    nouns = {noun(table.name) for table in subjects.catalog.tables}
-    own = [one for one in subjects.all if any(_name_tables(column, nouns) for column in one.table.columns.values())]
-    fields = [
+def _describes_tables(subjects: Sequence[Subject]) -> list[Subject]:
+    """Return the tables with a row for each table of the database, and those of its fields."""
+    nouns = {noun(table.name) for table in subjects}
+    own = [one for one in subjects if any(_name_tables(column, nouns) for column in one.columns.values())]
+    return [
         one
-        for one in subjects.all
-        for relation in one.relations
-        if (parent := subjects.of(relation.parent)) in own and parent.noun == one.noun[: len(parent.noun)]
+        for one in subjects
+        if one in own
+        or any(two.parent in own and two.parent.noun == one.noun[: len(two.parent.noun)] for two in one.relations)
     ]
-    return {one.table.full_name: "describes the tables of the application" for one in [*own, *fields]}
 
 
 def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
     """Return whether a column has the names of tables, each once."""
     values = [value for value in column.filled if isinstance(value, str)]
     named = sum(noun(value) in nouns for value in values)
-    return len(values) == len({*values}) and named >= max(MIN_DESCRIBED, MIN_DESCRIBED_SHARE * len(values))
+    return len(values) == len({*values}) and named >= max(MIN_DESCRIBED, MOST * len(values))
 
 
 class _Proposer:
     """Makes a proposal, step by step."""
 
-    def __init__(self, subjects: Subjects, include: Sequence[str], add: Sequence[str]) -> None:
-        self._subjects = subjects
+    def __init__(self, roles: TableRoles, include: Sequence[str], add: Sequence[str]) -> None:
+        self._roles = roles
         self._include = include
         self._add = add
         self._made = Proposal()
-        self._roles = TableRoles(subjects)
         self._donors: dict[Subject, str] = {}
         """Why a table is used by another one's documents."""
 
     def run(self) -> Proposal:
         """Return the proposal."""
-        described = _describes_tables(self._subjects)
-        for subject in self._subjects.all:
+        described = _describes_tables(self._roles.subjects)
+        for subject in self._roles.subjects:
             self._note_left_out_columns(subject)
-            reason = subject.refusal() or described.get(subject.table.full_name, "")
-            reason = reason or ("belongs to what few persons may see" if self._is_for_few(subject) else "")
+            reason = subject.refusal() or ("describes the tables of the application" if subject in described else "")
+            if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
+                reason = reason or "belongs to what few persons may see"  # the messages of a conversation
             if reason and not self._is_added(subject):
-                self._made.left_out[subject.table.full_name] = reason
-        usable = [one for one in self._subjects.all if not self._is_left_out(one)]
+                self._leave_out(subject, reason)
+        usable = self._kept(self._roles.subjects)
         self._find_donors(usable)
         self._find_roots(usable)
         self._find_parts(usable)
         self._leave_out_old_versions(usable)
-        usable = [one for one in usable if not self._is_left_out(one)]
+        usable = self._kept(usable)
         self._cut_circles()
-        proposed = {subject: index for subject in usable if (index := self._index_if_document(subject)) is not None}
+        proposed = {one: index for one in usable if (index := self._index_if_document(one)) is not None}
         for subject in self._without_document(usable, proposed):
             del self._roles.parts[subject]
             if (index := self._index_if_document(subject)) is not None:
-                self._made.left_out.pop(subject.table.full_name, None)
+                self._made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
         self._choose([proposed[subject] for subject in usable if subject in proposed])
         return self._made
 
-    def _is_for_few(self, subject: Subject) -> bool:
-        """Return whether rows are parts of what few persons may see, such as the messages of a conversation."""
-        above = [self._subjects.of(one.parent) for one in subject.relations if not one.type_column]
-        return any(one.is_private and {*one.noun} & {*subject.noun} for one in above)
+    def _leave_out(self, subject: Subject, reason: str) -> None:
+        self._made.left_out[subject.full_name] = reason
+
+    def _kept(self, subjects: Sequence[Subject]) -> list[Subject]:
+        return [one for one in subjects if one.full_name not in self._made.left_out]
+
+    def _is_added(self, subject: Subject) -> bool:
+        return _matches(subject.full_name, self._add)
+
+    def _note_left_out_columns(self, subject: Subject) -> None:
+        places = {"secret": self._made.secrets, "personal": self._made.personal, "internal": self._made.personal}
+        for role, place in places.items():
+            names = [one.name for one in subject.profiles.values() if one.role == role]
+            if names and subject.rows:
+                place.setdefault(subject.full_name, []).extend(names)
 
     def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
         """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
         parts = self._roles.parts
-        shown = {one.table for one in usable if one in proposed}
-        shown |= {relation.parent for relation in self._roles.root.values()}
+        shown = {one for one in usable if one in proposed} | {one.parent for one in self._roles.root.values()}
         for _ in range(MAX_DEPTH):  # a part of a part is shown, too
-            shown |= {one.table for one in parts if any(relation.parent in shown for relation in parts[one])}
-        return [one for one in parts if one.table not in shown]
-
-    def _is_added(self, subject: Subject) -> bool:
-        return _matches(subject.table.full_name, self._add)
-
-    def _is_left_out(self, subject: Subject) -> bool:
-        return subject.table.full_name in self._made.left_out
-
-    def _note_left_out_columns(self, subject: Subject) -> None:
-        for role, place in (
-            ("secret", self._made.secrets),
-            ("personal", self._made.personal),
-            ("internal", self._made.personal),
-        ):
-            names = [p.name for p in subject.profiles.values() if p.role == role]
-            if names and subject.table.rows:
-                place.setdefault(subject.table.full_name, []).extend(names)
+            shown |= {one for one in parts if any(relation.parent in shown for relation in parts[one])}
+        return [one for one in parts if one not in shown]
 
     def _find_donors(self, usable: Sequence[Subject]) -> None:
         """Find the tables that hold the text of another one's rows, such as the newest revision of a page."""
         for subject in usable:
-            for way in text_parents(subject, self._subjects):
-                for relation in way:
-                    donor = self._subjects.of(relation.parent)
-                    self._donors.setdefault(donor, f"holds the text of {subject.table.full_name}")
-            for pointer, own, way in pointed_texts(subject, self._subjects)[:1]:
-                for table in (pointer.parent, own.child, *[relation.parent for relation in way]):
-                    self._donors[self._subjects.of(table)] = f"holds the text of {subject.table.full_name}"
+            reason = f"holds the text of {subject.full_name}"
+            for relation in [one for way in text_parents(subject) for one in way]:
+                self._donors.setdefault(relation.parent, reason)
+            for pointer, own, way in pointed_texts(subject)[:1]:
+                self._donors |= dict.fromkeys([pointer.parent, own.child, *[one.parent for one in way]], reason)
 
     def _find_roots(self, usable: Sequence[Subject]) -> None:
         """Find the tables of translations, and of versions that nothing points at: each row is a document."""
-        by_language = {
-            self._subjects.of(one.parent): own for own in usable for one in own.relations if own.is_by_language(one)
-        }
+        by_language = {one.parent: own for own in usable for one in own.relations if own.is_by_language(one)}
         for subject in usable:
-            if subject in self._donors or not subject.has_text:
-                continue
-            for relation in subject.relations:
-                root = self._subjects.of(relation.parent)
-                if (
-                    relation.type_column
-                    or relation.prefix
-                    or root is subject
-                    or self._is_left_out(root)
-                    or root.is_people
-                    or not (root.is_translated or subject.noun[-1] in VERSIONS)
-                ):
+            for relation in subject.own_relations if subject.has_text and subject not in self._donors else ():
+                root = relation.parent
+                if relation.prefix or root is subject or root.is_people or not self._kept([root]):
                     continue
                 if by_language.get(root, subject) is not subject:  # a part in each language
                     continue
-                named = root in by_language or set(root.noun) & set(subject.noun)
+                named = root in by_language or {*root.noun} & {*subject.noun}
                 translates = subject.locale and root.is_translated and (subject.prose or root in by_language)
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
                 if named and (translates or (versions and not self._has_current_text(root))):
                     self._roles.root[subject] = relation
             if (own := self._roles.root.get(subject)) is not None:
-                self._donors[self._subjects.of(own.parent)] = f"is in the documents of {subject.table.full_name}"
+                self._donors[own.parent] = f"is in the documents of {subject.full_name}"
 
     def _find_parts(self, usable: Sequence[Subject]) -> None:
         """Find the tables whose rows are parts of another one's, and have text in enough of them."""
         for subject in usable:
             if subject in self._roles.root or subject in self._donors or self._is_added(subject):
                 continue
-            found = part_relation(subject, self._subjects)
-            relations = [one for one in found if not self._is_left_out(self._subjects.of(one.parent))]
+            relations = [one for one in part_relation(subject) if self._kept([one.parent])]
             own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
-            if relations and (own or donors_of_part(subject, self._subjects)):
+            if relations and (own or donors_of_part(subject)):
                 self._roles.parts[subject] = relations
         for _ in range(MAX_DEPTH):
             for subject in usable:
@@ -309,24 +276,20 @@ class _Proposer:
         typed = [one for one in subject.relations if one.type_column]
         if typed and all(child in self._roles.parts and not child.has_text for child, _ in parts):
             return typed
-        common = any(relation.columns == list(child.table.key) for child, relation in parts)
-        for one in subject.relations:
-            parent = self._subjects.of(one.parent)
+        common = any(relation.extends for _, relation in parts)
+        for one in subject.own_relations:
+            parent = one.parent
             named_after = parent.has_text and {*parent.noun} <= {*subject.noun[:-1]}
             holder = common and parent is not subject and any(above.type_column for above in parent.relations)
-            if (named_after or holder) and not (one.type_column or one.is_pointer or parent.is_people):
+            if (named_after or holder) and not (one.is_pointer or parent.is_people):
                 return [one]
         return []
 
     def _has_current_text(self, root: Subject) -> bool:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""
-        if donors_of_part(root, self._subjects):
-            return True
-        others = [self._subjects.of(relation.child) for relation in root.children]
-        return any(
-            one.has_prose and one.noun[-1] in PARTS.union(VERSIONS) and one.noun[-1] not in OLD_VERSIONS
-            for one in others
-        )
+        current = {*PARTS, *VERSIONS} - OLD_VERSIONS
+        others = [one.child for one in root.children]
+        return bool(donors_of_part(root)) or any(one.has_prose and one.noun[-1] in current for one in others)
 
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
         """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
@@ -334,45 +297,40 @@ class _Proposer:
             used = subject in self._roles.root or subject in self._donors or self._is_added(subject)
             used = used or (subject.has_remarks and subject in self._roles.parts)
             if subject.noun[-1] in OLD_VERSIONS and not used:
-                self._made.left_out[subject.table.full_name] = "holds older versions of rows"
+                self._leave_out(subject, "holds older versions of rows")
                 self._roles.parts.pop(subject, None)
 
     def _cut_circles(self) -> None:
         """Make a document of a table that is a part of its own parts."""
         parts = self._roles.parts
         for subject in list(parts):
-            seen, at = {subject}, self._subjects.of(parts[subject][0].parent)
+            seen, at = {subject}, parts[subject][0].parent
             while at in parts and at not in seen:
                 seen.add(at)
-                at = self._subjects.of(parts[at][0].parent)
+                at = parts[at][0].parent
             if at in seen:
                 del parts[subject]
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""
-        name, added = subject.table.full_name, self._is_added(subject)
-        if self._include and not _matches(name, self._include) and not added:
-            self._made.left_out[name] = "is not included"
+        added, parts = self._is_added(subject), self._roles.parts.get(subject, ())
+        if self._include and not _matches(subject.full_name, self._include) and not added:
+            reason = "is not included"
         elif subject in self._donors and not added:
-            self._made.left_out[name] = self._donors[subject]
-        elif subject in self._roles.parts:
-            parents = ", ".join(relation.parent.full_name for relation in self._roles.parts[subject])
-            self._made.left_out[name] = f"is a part of {parents}"
-        elif not subject.table.key:
-            self._made.left_out[name] = (
-                "has no primary key: write its [[indexes]] by hand, with unique columns as `key`"
-            )
+            reason = self._donors[subject]
+        elif parts:
+            reason = f"is a part of {', '.join(relation.parent.full_name for relation in parts)}"
+        elif not subject.key:
+            reason = "has no primary key: write its [[indexes]] by hand, with unique columns as `key`"
         else:
             index = IndexMaker(subject, self._roles).made()
             if index is not None and (index.score >= 1 or added):
                 return index
-            self._made.left_out[name] = self._why_no_document(subject)
+            names = "has names alone, to which others refer" if subject.children else "has names alone"
+            nothing = "has no text of its own" if subject.relations else "has no text"
+            reason = names if subject.has_text else nothing
+        self._leave_out(subject, reason)
         return None
-
-    def _why_no_document(self, subject: Subject) -> str:
-        if subject.has_text:
-            return "has names alone, to which others refer" if subject.children else "has names alone"
-        return "has no text" if not subject.relations else "has no text of its own"
 
     def _choose(self, proposed: list[ProposedIndex]) -> None:
         """Keep the best, and give them names."""
@@ -381,14 +339,12 @@ class _Proposer:
             table = one.tables[0]
             if number < MAX_INDEXES or _matches(table, self._add):
                 one.name = _index_name(one.name, names)
+                names.add(one.name)
                 self._made.indexes.append(one)
             else:
                 self._made.left_out[table] = f"comes after the first {MAX_INDEXES}: --add {table} adds it"
 
 
-def _index_name(wanted: str, names: set[str]) -> str:
-    """Return a name for an index that is not in `names`, to which it is added."""
+def _index_name(wanted: str, taken: set[str]) -> str:
     plain = re.sub(r"__+", "_", slugify(wanted, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)).strip("-_")
-    name = free_name(plain or "index", names, "-")
-    names.add(name)
-    return name
+    return free_name(plain or "index", taken, "-")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rag_index.sources.columns import singular, words
+from rag_index.sources.columns import FEW, singular, words
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.columns import ColumnProfile
-    from rag_index.sources.relations import Relation
+    from rag_index.sources.subjects import Subject
 
 HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
 SHOWN_FLAGS = known_words("visibility", "shown_flags")
@@ -63,8 +64,6 @@ NEVER = "2090"
 """The year from which on a time stands for none."""
 MIN_SECONDS = 500_000_000
 """The least number of seconds since 1970 that is taken for a time: 1985."""
-MAX_GROUPED = 0.2
-"""The share of rows up to which those that name a group are for that group alone."""
 MAX_STATES = 12
 MAX_CODES = 8
 MAX_TYPES = 20
@@ -73,15 +72,12 @@ CODED = ("type", "kind", "class", "status", "state")
 STATUS = "status"
 MIN_FLAGGED = 3
 """The number of tables with a `status` of 0 or 1 that make it a flag."""
-PREFERRED = frozenset(["preferred", "default", "main", "primary"])
-"""Words of columns that say which of several names is shown."""
 UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
 NO_FLAGS = known_words("visibility", "no_flags")
 AUDIENCE = known_words("visibility", "audience")
 STATES = known_words("visibility", "states")
-STATES_FOR_FEW = known_words("visibility", "states_for_few")
 PUBLISHED_VALUES = known_words("visibility", "published_values")
 MODERATED_VALUES = known_words("visibility", "moderated_values")
 MODERATION = known_words("visibility", "moderation")
@@ -95,12 +91,6 @@ FOR_FEW = re.compile(r".*(?:internal|private|whisper|direct_?message).*", re.IGN
 """Types of what a few people may see."""
 MESSENGER = ("O", "P", "D")
 """The types of channels that all people, only some, or two can read: open, private, direct."""
-INTERNAL_NAMES = re.compile(
-    r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"
-    r"administrators?|trash ?can|trash|recycle bin|papierkorb|hidden)\b.*",
-    re.IGNORECASE,
-)
-"""Names of forums, spaces and projects that are not for everybody."""
 OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}
 YES = known_words("visibility", "yes")
 NO = known_words("visibility", "no")
@@ -113,110 +103,66 @@ class Condition:
     column: str
     sql: str
     reason: str
-    shows: Callable[[Any], object]
+    shows: Callable[[Any], object] = field(default=lambda value: True)
     """Whether a row with this value of the column may be shown."""
 
 
-def find_conditions(
-    table: DatabaseTable,
-    profiles: Mapping[str, ColumnProfile],
-    catalog: DatabaseCatalog,
-    types: Iterable[str] = (),
-    *,
-    named: Container[str] = (),
-    status_is_flag: bool = False,
-) -> list[Condition]:
-    """Return the conditions for the rows that may be shown.
+@dataclass(frozen=True)
+class _Look:
+    """A column that may say which rows are shown."""
 
-    `types` are columns that say of which table a row is that another column names: they say nothing of this row.
-    `named` are columns that name rows of other tables.
+    table: Subject
+    column: Column
+    profile: ColumnProfile
+    sql: str
+    seconds_now: str
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        return words(self.column.name)
+
+    @property
+    def called(self) -> str:
+        return "_".join(self.words)
+
+    def condition(self, sql: str, reason: str, shows: Callable[[Any], object]) -> Condition:
+        return Condition(self.column.name, sql, f"{self.column.name} {reason}", shows)
+
+
+def find_conditions(
+    table: Subject, nouns: Container[str], catalog: DatabaseCatalog, *, status_is_flag: bool
+) -> list[Condition]:
+    """Return the conditions for the rows that may be shown, as their own columns say.
+
+    `nouns` are the last words of all tables: `comments_enabled` and `comments_hidden` say nothing of the row.
     """
     found: list[Condition] = []
-    others = {singular(words(one.name)[-1]) for one in catalog.tables if one is not table}
+    types = {relation.type_column for relation in table.relations}
     for column in table.columns.values():
-        if _switches(table, column) or any(word != singular(word) in others for word in words(column.name)):
-            continue  # `comments_enabled` and `comments_hidden` say nothing of the row
-        profile, name = profiles[column.name], catalog.quoted(column.name)
-        made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
-        made = made or (_status_flag(column, name) if status_is_flag else None) or _archived(table, column, name)
-        made = made or (None if column.name in named else _out(table, column, name)) or _told(table, column, name)
-        if column.name not in types:
-            looks = (look(column, profile, name) for look in LOOKS)
-            made = made or _flag(table, column, profile, name) or next(filter(None, looks), None)
-        if column.name not in types and (made := made or _type(table, profile, name)) is not None:
-            found.append(made)
+        look = _Look(table, column, table.profiles[column.name], catalog.quoted(column.name), catalog.seconds_now)
+        if column.name in types or _switches(look) or any(word != singular(word) in nouns for word in look.words):
+            continue
+        rules = [rule for rule in RULES if rule is not _status_flag or status_is_flag]
+        rules = [rule for rule in rules if rule is not _out or column.name not in table.named_columns]
+        found += filter(None, [next(filter(None, (rule(look) for rule in rules)), None)])
     return found
 
 
-def _switches(table: DatabaseTable, column: Column) -> bool:
+def _switches(look: _Look) -> bool:
     """Return whether a flag says what can be done with a row: with `comments_enabled`, posts are shown or not."""
-    named = {*words(column.name)}
-    return "enabled" in named and not named <= {"enabled", "is", *map(singular, words(table.name))}
+    return "enabled" in look.words and not {*look.words} <= {"enabled", "is", *map(singular, words(look.table.name))}
 
 
-def has_status_flags(tables: Iterable[DatabaseTable], accounts: Container[str]) -> bool:
-    """Return whether `status` is 0 or 1 in all tables that have it, and 1 in most rows with `accounts` of people.
+def has_status_flags(tables: Iterable[Subject]) -> bool:
+    """Return whether `status` is 0 or 1 in all tables that have it, and 1 in most rows with accounts of people.
 
     Such an application writes 1 for what is active, everywhere. In a single table, 1 may as well stand for done.
     """
-    having = [table for table in tables if _has_status(table)]
+    having = [table for table in tables if STATUS in table.columns and table.columns[STATUS].kind == "number"]
+    having = [table for table in having if table.columns[STATUS].filled]
     flags = [table for table in having if {*table.columns[STATUS].filled} <= {0, 1}]
-    people = [table.columns[STATUS].filled for table in flags if table.full_name in accounts]
+    people = [table.columns[STATUS].filled for table in flags if table.has_password]
     return len(flags) == len(having) >= MIN_FLAGGED and any(2 * sum(values) > len(values) for values in people)
-
-
-def _has_status(table: DatabaseTable) -> bool:
-    return STATUS in table.columns and table.columns[STATUS].kind == "number" and bool(table.columns[STATUS].filled)
-
-
-def _status_flag(column: Column, name: str) -> Condition | None:
-    """Return the condition of a `status` that is 1 for what is active, in the tables where most rows are."""
-    if column.name != STATUS or column.kind != "number" or 2 * sum(column.filled) < len(column.values):
-        return None
-    reason = "status is 0 or 1 in all tables, and 1 for active accounts"
-    return Condition(column.name, f"{name} = 1", reason, lambda value: value == 1)
-
-
-def _archived(table: DatabaseTable, column: Column, name: str) -> Condition | None:
-    """Return the condition of a time such as `archived_at` beside `published_at`: what was archived is not out."""
-    named, others = words(column.name), (words(other) for other in table.columns)
-    out = any(other[0] in PUBLISHED_TIMES and other[1:] == named[1:] for other in others)
-    if named[0] not in UNPUBLISHED_TIMES or not out or column.kind != "time" or not column.nullable:
-        return None
-    reason = f"{column.name} is set for what is out no more"
-    return Condition(column.name, f"{name} IS NULL", reason, lambda at: at is None)
-
-
-def _told(table: DatabaseTable, column: Column, name: str) -> Condition | None:
-    """Return the condition of a flag such as `notify` of a history: what nobody was told is a note for few."""
-    history = singular(words(table.name)[-1]) == "history"
-    if not history or not {*words(column.name)} & NOTIFIED or not {0, 1} >= {*column.filled} > set():
-        return None
-    flag = "true" if column.kind == "bool" else "1"
-    return Condition(column.name, f"{name} = {flag}", f"{column.name} is set for what people were told", bool)
-
-
-def _out(table: DatabaseTable, column: Column, name: str) -> Condition | None:
-    """Return the condition of a code of which one value is that of most rows, and the others hide some.
-
-    That is a number such as `status` of what has an address or answers questions, and the sensitivity of a row.
-    """
-    ends = {words(other)[-1] for other in table.columns}
-    counts, last = Counter(column.filled), words(column.name)[-1]
-    state = last in ("status", "state") and {*map(type, counts)} == {int}
-    state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
-    if (
-        not (state or last in SENSITIVITY or words(column.name) == ("view", "state"))
-        or not 1 < len(counts) <= MAX_STATES
-        or column.kind not in ("number", "text")
-    ):
-        return None
-    ((most, rows),) = counts.most_common(1)
-    if rows < MIN_OUT * len(column.values):
-        return None
-    reason = f"{column.name} is {most} in most rows, which are taken for what is out"
-    sql = f"{name} = {most if column.kind == 'number' else _listed([str(most)])}"
-    return Condition(column.name, sql, reason, lambda value: value == most)
 
 
 def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:
@@ -243,144 +189,111 @@ def joined(conditions: Sequence[Condition]) -> str:
     return " AND ".join(one.sql for one in conditions)
 
 
-def internal_rows(table: DatabaseTable, title: str, quoted: Callable[[str], str]) -> Condition | None:
-    """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
-    if len(table.key) != 1:
+def listed(values: Iterable[str]) -> str:
+    """Return texts as they stand in a list of SQL."""
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+def literal(column: Column, wanted: frozenset[str]) -> str:
+    """Return how a column writes yes or no."""
+    if column.kind == "bool":
+        return "true" if wanted is YES else "false"
+    number = "1" if wanted is YES else "0"
+    if column.kind == "number":
+        return number
+    found = next((str(value) for value in column.filled if str(value).lower() in wanted), None)
+    return f"'{found or OPPOSITES.get(str(column.filled[0]).lower(), number)}'"
+
+
+def _span(look: _Look) -> Condition | None:
+    """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
+    column, called, others = look.column, look.called, ["_".join(words(name)) for name in look.table.columns]
+    ends, starts = bool(ENDS.fullmatch(called)), bool(STARTS.fullmatch(called))
+    weak_end, weak_start = STOPS.fullmatch(called), BEGINS.fullmatch(called)
+    if weak_end or weak_start:
+        begins = [one for one, name in zip(look.table.columns.values(), others, strict=True) if BEGINS.fullmatch(name)]
+        told = column.kind == "number" or bool(column.filled)  # an empty `end` may be one of anything
+        if told and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
+            ends = ends or bool(weak_end)
+            starts = starts or (bool(weak_start) and (column.kind == "number" or any(map(STOPS.fullmatch, others))))
+    if column.kind not in ("number", "time") or not (ends or starts):
         return None
-    key = table.key[0]
-    rows = zip(table.columns[key].values, table.columns[title].values, strict=True)
-    hidden = {key: str(name) for key, name in rows if isinstance(name, str) and INTERNAL_NAMES.fullmatch(name)}
-    if not hidden or len(hidden) == len(table.columns[title].values):
+    times = [value for value in column.filled if value != 0]
+    if column.kind == "number":
+        wrong = 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times)
+    else:
+        wrong = len(times) == len(column.values) and not any(str(at) >= NEVER for at in times)
+    if wrong:
         return None
-    texts = any(isinstance(key, str) for key in hidden)
-    keys = _listed(map(str, hidden)) if texts else ", ".join(map(str, hidden))
-    reason = f"named {', '.join(hidden.values())}"
-    return Condition(key, f"{quoted(key)} NOT IN ({keys})", reason, lambda value: value not in hidden)
+    open_, now = (
+        (f"COALESCE({look.sql}, 0) = 0", look.seconds_now)
+        if column.kind == "number"
+        else (f"{look.sql} IS NULL", "CURRENT_TIMESTAMP")
+    )
+    sql = f"({open_} OR {look.sql} {'>' if ends else '<='} {now})"
+    return look.condition(sql, f"says {'until' if ends else 'from'} when a row holds", lambda at: True)
 
 
-def hidden_states(relation: Relation, catalog: DatabaseCatalog) -> Condition | None:
-    """Return the condition that leaves out rows whose state is called `Deleted` or `Pending` in another table."""
-    ((column, key),) = relation.pairs
-    parent = relation.parent
-    texts = [one for one in parent.columns.values() if one.kind == "text"]
-    called = {
-        own: {str(value).lower() for value in values if value}
-        for own, *values in zip(parent.columns[key].values, *[one.values for one in texts], strict=True)
-    }
-    moderated = any(names & {*PUBLISHED_VALUES, "approved"} for names in called.values())
-    few = {*STATES_FOR_FEW, *(MODERATION - {"approved", "accepted"} if moderated else ())}
-    hidden = sorted(own for own, names in called.items() if names & few)
-    if not hidden or len(hidden) == len(called) or parent.columns[key].kind != "number":
+def _status_flag(look: _Look) -> Condition | None:
+    """Return the condition of a `status` that is 1 for what is active, in the tables where most rows are."""
+    column = look.column
+    if column.name != STATUS or column.kind != "number" or 2 * sum(column.filled) < len(column.values):
         return None
-    name = catalog.quoted(column)
-    said = ", ".join(sorted({word for own in hidden for word in called[own] & few}))
-    sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, hidden))}))"
-    return Condition(column, sql, f"{column} names what is {said}", lambda value: value not in hidden)
-
-
-def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
-    """Return the condition that leaves out rows of a tree, such as pages, of which one above is hidden."""
-    ((column, key),) = relation.pairs
-    above, own = catalog.quoted(column), catalog.quoted(key)
-    table = _placed(relation.parent, catalog)
-    hidden = f"SELECT {own} FROM {table} WHERE ({joined(conditions)}) IS NOT TRUE"
-    below = f"SELECT one.{own} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
-    sql = f"{own} NOT IN (WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows)"
-    return Condition(key, sql, f"a row is hidden with the one that {column} names", lambda value: True)
-
-
-def hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
-    """Return the condition that leaves out rows which a row of another table says to be hidden, one for each."""
-    ((column, key),) = relation.pairs
-    child, named = relation.child, catalog.quoted(column)
-    table = _placed(child, catalog)
-    typed = f"{catalog.quoted(relation.type_column)} = {relation.type_literal} AND " if relation.type_column else ""
-    hidden = f"SELECT {named} FROM {table} WHERE {typed}{named} IS NOT NULL AND ({joined(conditions)}) IS NOT TRUE"
-    said = "; ".join(one.reason for one in conditions)
-    return Condition(
-        key, f"{catalog.quoted(key)} NOT IN ({hidden})", f"in {child.full_name}, {said}", lambda value: True
+    return look.condition(
+        f"{look.sql} = 1", "is 0 or 1 in all tables, and 1 for active accounts", lambda value: value == 1
     )
 
 
-def hidden_with(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
-    """Return the condition that leaves out rows of a hidden row of the table that their type names."""
-    ((column, key),) = relation.pairs
-    quoted, kind = catalog.quoted, f"{catalog.quoted(relation.type_column)} = {relation.type_literal}"
-    hidden = f"SELECT {quoted(key)} FROM {_placed(relation.parent, catalog)} WHERE ({joined(conditions)}) IS NOT TRUE"
-    sql = f"({kind} AND {quoted(column)} IN ({hidden})) IS NOT TRUE"
-    return Condition(column, sql, f"a row is hidden with that of {relation.parent.full_name}", lambda value: True)
+def _archived(look: _Look) -> Condition | None:
+    """Return the condition of a time such as `archived_at` beside `published_at`: what was archived is not out."""
+    others = map(words, look.table.columns)
+    out = any(other[0] in PUBLISHED_TIMES and other[1:] == look.words[1:] for other in others)
+    if look.words[0] not in UNPUBLISHED_TIMES or not out or look.column.kind != "time" or not look.column.nullable:
+        return None
+    return look.condition(f"{look.sql} IS NULL", "is set for what is out no more", lambda at: at is None)
 
 
-def hidden_by_label(
-    own: Relation, other: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog
-) -> Condition:
-    """Return the condition that leaves out rows that are linked with a row for few, such as a restricted tag."""
-    ((column, key),), ((named, label),) = own.pairs, other.pairs
-    quoted, link, labels = catalog.quoted, _placed(own.child, catalog), _placed(other.parent, catalog)
-    few = f"SELECT {quoted(label)} FROM {labels} WHERE ({joined(conditions)}) IS NOT TRUE"
-    hidden = f"SELECT {quoted(column)} FROM {link} WHERE {quoted(column)} IS NOT NULL AND {quoted(named)} IN ({few})"
-    said = "; ".join(one.reason for one in conditions)
-    reason = f"in {other.parent.full_name}, which {own.child.full_name} links, {said}"
-    return Condition(key, f"{quoted(key)} NOT IN ({hidden})", reason, lambda value: True)
+def _out(look: _Look) -> Condition | None:
+    """Return the condition of a code of which one value is that of most rows, and the others hide some.
+
+    That is a number such as `status` of what has an address or answers questions, and the sensitivity of a row.
+    """
+    ends = {words(other)[-1] for other in look.table.columns}
+    counts = Counter(look.column.filled)
+    state = look.words[-1] in ("status", "state") and {*map(type, counts)} == {int}
+    state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
+    if (
+        not (state or look.words[-1] in SENSITIVITY or look.words == ("view", "state"))
+        or not 1 < len(counts) <= MAX_STATES
+        or look.column.kind not in ("number", "text")
+    ):
+        return None
+    ((most, rows),) = counts.most_common(1)
+    if rows < MIN_OUT * len(look.column.values):
+        return None
+    sql = f"{look.sql} = {most if look.column.kind == 'number' else listed([str(most)])}"
+    return look.condition(sql, f"is {most} in most rows, which are taken for what is out", lambda value: value == most)
 
 
-def _placed(table: DatabaseTable, catalog: DatabaseCatalog) -> str:
-    """Return a table as it stands in SQL."""
-    return ".".join(map(catalog.quoted, filter(None, [table.schema, table.name])))
+def _told(look: _Look) -> Condition | None:
+    """Return the condition of a flag such as `notify` of a history: what nobody was told is a note for few."""
+    history = look.table.noun[-1] == "history"
+    if not history or not {*look.words} & NOTIFIED or not {0, 1} >= {*look.column.filled} > set():
+        return None
+    flag = "true" if look.column.kind == "bool" else "1"
+    return look.condition(f"{look.sql} = {flag}", "is set for what people were told", bool)
 
 
-def restricted_by(relation: Relation, path: str, catalog: DatabaseCatalog) -> Condition:
-    """Return the condition that leaves out rows that another table restricts, and those below them by their `path`."""
-    ((column, key),) = relation.pairs
-    quoted = catalog.quoted
-    own, restricting = _placed(relation.parent, catalog), _placed(relation.child, catalog)
-    typed = f"{quoted(relation.type_column)} = {relation.type_literal} AND " if relation.type_column else ""
-    hidden = f"SELECT {quoted(column)} FROM {restricting} WHERE {typed}{quoted(column)} IS NOT NULL"
-    if path:
-        at, named = quoted(path), quoted(key)
-        hidden = (
-            f"SELECT one.{named} FROM {own} AS one JOIN {own} AS above ON SUBSTR(one.{at}, 1, LENGTH(above.{at})) = "
-            f"above.{at} WHERE above.{named} IN ({hidden})"
-        )
-    reason = f"{relation.child.full_name} says who may see a row{' and those below it' if path else ''}"
-    return Condition(key, f"{quoted(key)} NOT IN ({hidden})", reason, lambda value: True)
-
-
-def first_of_each(
-    relation: Relation, conditions: Sequence[Condition], profiles: Mapping[str, ColumnProfile], catalog: DatabaseCatalog
-) -> str:
-    """Return in SQL which of the names of a row is shown: a preferred one in the most frequent language."""
-    child, quoted = relation.child, catalog.quoted
-    table = _placed(child, catalog)
-    shown = [one.sql for one in conditions]
-    for name, one in profiles.items():
-        column = child.columns[name]
-        if one.role == "locale":
-            shown.append(f"{quoted(name)} = {_listed(one.choices[:1])}")
-        elif one.role == "flag" and PREFERRED & set(words(name)):
-            shown.append(f"{quoted(name)} = {_literal(column.kind, column.filled, YES)}")
-    where = f" WHERE {' AND '.join(shown)}" if shown else ""
-    key = quoted(child.key[0])
-    return f"{key} IN (SELECT MIN({key}) FROM {table}{where} GROUP BY {quoted(relation.columns[0])})"
-
-
-def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]) -> Condition:
-    """Return the condition that leaves out replies: they are parts of what they answer."""
-    nothing = {"number": "0", "text": "''"}.get(table.columns[column].kind)
-    sql = f"COALESCE({quoted(column)}, {nothing}) = {nothing}" if nothing else f"{quoted(column)} IS NULL"
-    return Condition(column, sql, f"{column} is set for replies, which are parts", lambda value: not value)
-
-
-def _flag(table: DatabaseTable, column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _flag(look: _Look) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
-    flags = HIDDEN_FLAGS | SHOWN_FLAGS
-    named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in words(column.name)}  # `ispublic`
+    column, flags = look.column, HIDDEN_FLAGS | SHOWN_FLAGS
+    named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
     values = {str(value).lower() for value in column.filled}
     if not values or named & PLACES:  # a page that is in no menu may be seen
         return None
-    if named <= {"is", "public"} and any("private" in words(other) for other in table.columns):  # has a public address
-        return None
-    if named <= {"is", "active"} and singular(words(table.name)[-1]) in TASKS:  # it is closed
+    if named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns):
+        return None  # has a public address
+    if named <= {"is", "active"} and look.table.noun[-1] in TASKS:  # it is closed
         return None
     if named == {"activity"} and values <= {"0", "1"}:
         named = {"active"}
@@ -390,207 +303,164 @@ def _flag(table: DatabaseTable, column: Column, profile: ColumnProfile, name: st
         named = {"public"}
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
     if not hides | shows and column.kind == "bool":
-        shows = named & {"status", "state"} & set(words(column.name)[-1:])
+        shows = named & {"status", "state"} & {look.words[-1]}
     small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
     two_sided = values <= YES | NO or (bool(hides) and small and "0" in values)
     if (
         not hides | shows
         or (named & {"state", "status"} and not two_sided)
-        or not (two_sided or (shows and small) or (shows and "1" in values and profile.role == "choice"))
+        or not (two_sided or (shows and small) or (shows and "1" in values and look.profile.role == "choice"))
         or (named & NO_FLAGS and column.kind != "bool")
     ):
         return None
-    wanted = _literal(column.kind, column.filled, YES if shows else NO)
-    shown = name if not column.nullable or shows else f"COALESCE({name}, {wanted})"
+    wanted = literal(column, YES if shows else NO)
     accepted = {wanted.strip("'").lower(), *({"true": "1", "false": "0"}.get(wanted, ()))}
-    return Condition(
-        column.name,
-        f"{shown} = {wanted}",
-        f"{column.name} says who may see a row",
+    return look.condition(
+        f"{look.sql} = {wanted}" if not column.nullable or shows else f"COALESCE({look.sql}, {wanted}) = {wanted}",
+        "says who may see a row",
         lambda value: str(value).lower() in accepted or (value is None and not shows),
     )
 
 
-def _literal(kind: str, values: Sequence[Any], wanted: frozenset[str]) -> str:
-    """Return how a column writes yes or no."""
-    if kind == "bool":
-        return "true" if wanted is YES else "false"
-    number = "1" if wanted is YES else "0"
-    if kind == "number":
-        return number
-    found = next((str(value) for value in values if str(value).lower() in wanted), None)
-    return f"'{found or OPPOSITES.get(str(values[0]).lower(), number)}'"
+def _submitted(look: _Look) -> Condition | None:
+    """Return the condition of a `docstatus`, 0 for a draft and 2 for what was cancelled, if any row was submitted."""
+    if look.column.name != "docstatus" or 1 not in look.column.filled:
+        return None
+    return look.condition(f"{look.sql} = 1", "is 1 for what is neither a draft nor cancelled", lambda value: value == 1)
 
 
-def _level(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _level(look: _Look) -> Condition | None:
     """Return the condition of a column such as `visibility_level`, of which the least value is for the owner alone."""
-    if words(column.name)[-2:] != ("visibility", "level") or column.kind != "number":
+    if look.words[-2:] != ("visibility", "level") or look.column.kind != "number":
         return None
-    least = min(column.filled, default=0)
-    reason = f"{column.name} is the least for the fewest"
-    return Condition(column.name, f"{name} > {least}", reason, lambda value: (value or 0) > least)
+    least = min(look.column.filled, default=0)
+    return look.condition(f"{look.sql} > {least}", "is the least for the fewest", lambda value: (value or 0) > least)
 
 
-def _alone(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _alone(look: _Look) -> Condition | None:
     """Return the condition of a column with the workspace of a draft, or the reader of a private reply."""
-    if not ALONE.fullmatch("_".join(words(column.name))) or column.kind != "number":
+    if not ALONE.fullmatch(look.called) or look.column.kind != "number":
         return None
-    return Condition(
-        column.name, f"{name} = 0", f"{column.name} is set for what is not for all", lambda value: not value
+    return look.condition(f"{look.sql} = 0", "is set for what is not for all", lambda value: not value)
+
+
+def _deleted(look: _Look) -> Condition | None:
+    """Return the condition of a column such as `deleted_at`."""
+    named, kind = {*look.words}, look.column.kind
+    if not named & DELETED or not (kind == "time" or named & {"at", "on", "time", "date", "timestamp"}):
+        return None
+    if not look.column.nullable and kind == "time":
+        return None
+    sql = f"COALESCE({look.sql}, 0) = 0" if kind == "number" else f"{look.sql} IS NULL"
+    return look.condition(
+        sql, "is set for deleted rows", lambda value: not value if kind == "number" else value is None
     )
 
 
-def _deleted(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
-    """Return the condition of a column such as `deleted_at`."""
-    named = set(words(column.name))
-    if not named & DELETED or not (column.kind == "time" or named & {"at", "on", "time", "date", "timestamp"}):
-        return None
-    if not column.nullable and column.kind == "time":
-        return None
-    reason = f"{column.name} is set for deleted rows"
-    if column.kind == "number":
-        return Condition(column.name, f"COALESCE({name}, 0) = 0", reason, lambda value: not value)
-    return Condition(column.name, f"{name} IS NULL", reason, lambda value: value is None)
-
-
-def _published(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _published(look: _Look) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    available = "_".join(words(column.name)) in AVAILABLE
-    if not (available or {*words(column.name)} & PUBLISHED_TIMES) or profile.role != "time" or not column.filled:
+    column, available = look.column, look.called in AVAILABLE
+    if not (available or {*look.words} & PUBLISHED_TIMES) or look.profile.role != "time" or not column.filled:
         return None
     now = datetime.now(UTC).isoformat(" ")
     if column.kind == "time" and any(str(at) > now for at in column.filled):
-        reason = f"{column.name} is later{'' if available else ', or empty,'} for what is not out"
-        sql = f"({name} IS NULL OR {name} <= CURRENT_TIMESTAMP)" if available else f"{name} <= CURRENT_TIMESTAMP"
-        return Condition(column.name, sql, reason, lambda at: str(at) <= now if at else available)
-    if profile.filled == 1 or available:
+        sql = (
+            f"({look.sql} IS NULL OR {look.sql} <= CURRENT_TIMESTAMP)"
+            if available
+            else f"{look.sql} <= CURRENT_TIMESTAMP"
+        )
+        reason = f"is later{'' if available else ', or empty,'} for what is not out"
+        return look.condition(sql, reason, lambda at: str(at) <= now if at else available)
+    if look.profile.filled == 1 or available:
         return None
-    return Condition(
-        column.name, f"{name} IS NOT NULL", f"{column.name} is empty for drafts", lambda at: at is not None
-    )
+    return look.condition(f"{look.sql} IS NOT NULL", "is empty for drafts", lambda at: at is not None)
 
 
-def _span(table: DatabaseTable, column: Column, name: str, seconds_now: str) -> Condition | None:
-    """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
-    called, times = "_".join(words(column.name)), [value for value in column.filled if value != 0]
-    ends, starts = bool(ENDS.fullmatch(called)), bool(STARTS.fullmatch(called))
-    begins = [one for one in table.columns.values() if BEGINS.fullmatch("_".join(words(one.name)))]
-    weak = bool(times) or column.kind == "number"  # an empty `end` may be one of anything
-    if weak and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
-        stops = any(STOPS.fullmatch("_".join(words(name))) for name in table.columns)
-        ends = ends or bool(STOPS.fullmatch(called))
-        starts = starts or ((stops or column.kind == "number") and bool(BEGINS.fullmatch(called)))
-    if column.kind == "number" and (ends or starts):
-        if 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times):
-            return None
-        open_, now = f"COALESCE({name}, 0) = 0", seconds_now
-    elif column.kind == "time" and (ends or starts):
-        if len(times) == len(column.values) and not any(str(at) >= NEVER for at in times):
-            return None
-        open_, now = f"{name} IS NULL", "CURRENT_TIMESTAMP"
-    else:
+def _state(look: _Look) -> Condition | None:
+    """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
+    if not {*look.words} & (STATES | SHOWN_FLAGS) or look.profile.role != "choice":
         return None
-    what = f"{column.name} says {'until' if ends else 'from'} when a row holds"
-    return Condition(column.name, f"({open_} OR {name} {'>' if ends else '<='} {now})", what, lambda at: True)
-
-
-def _audience(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
-    """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for."""
-    if "_".join(words(column.name)) not in AUDIENCE or not column.filled:
+    values = look.profile.choices
+    few = OFFICES if SEEN_BY & {*look.words} else frozenset(["private"])
+    hidden = [value for value in values if value.lower() in HIDDEN_VALUES or few & {*words(value)[-1:]}]
+    shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
+    if not shown and (hidden or {value.lower() for value in values} <= MODERATION):
+        shown = [value for value in values if value.lower() in MODERATED_VALUES]
+    reason = f"is one of {', '.join(values)}"
+    if shown:
+        return look.condition(f"{look.sql} IN ({listed(shown)})", reason, lambda value: value in shown)
+    if not hidden:
         return None
-    grouped = [value for value in column.filled if str(value) != "0"]
-    are_numbers = all(re.fullmatch(r"-?\d+(?:,-?\d+)*", str(value)) for value in grouped)
-    if not are_numbers or len(grouped) > MAX_GROUPED * len(column.values):
-        return None
-    sql = f"COALESCE({name}, 0) = 0" if column.kind == "number" else f"COALESCE({name}, '0') IN ('', '0')"
-    return Condition(column.name, sql, f"{column.name} names who may see a row", lambda value: value not in grouped)
+    sql = f"{look.sql} NOT IN ({listed(hidden)})"
+    sql = f"({look.sql} IS NULL OR {sql})" if look.profile.filled < 1 else sql
+    return look.condition(sql, reason, lambda value: value not in hidden)
 
 
-def _number(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _number(look: _Look) -> Condition | None:
     """Return the condition of a state by number, of which 9 after a gap, and what is negative, were put away."""
-    values = {value for value in column.filled if isinstance(value, int)}
-    is_state = column.kind == "number" and words(column.name)[-1] in ("status", "state")
+    values = {value for value in look.column.filled if isinstance(value, int)}
+    is_state = look.column.kind == "number" and look.words[-1] in ("status", "state")
     if not is_state or not 1 < len(values) <= MAX_STATES:
         return None
     away = sorted(value for value in values if value < 0 or (value in PUT_AWAY and value - 1 not in values))
-    shown = sum(value not in away for value in column.filled)
-    if not away or 2 * shown < len(column.filled):
+    shown = sum(value not in away for value in look.column.filled)
+    if not away or 2 * shown < len(look.column.filled):
         return None
-    sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, away))}))"
-    reason = f"{column.name} is one of {', '.join(map(str, sorted(values)))}"
-    return Condition(column.name, sql, reason, lambda value: value not in away)
+    sql = f"({look.sql} IS NULL OR {look.sql} NOT IN ({', '.join(map(str, away))}))"
+    return look.condition(sql, f"is one of {', '.join(map(str, sorted(values)))}", lambda value: value not in away)
 
 
-def _state(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
-    """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
-    if not set(words(column.name)) & (STATES | SHOWN_FLAGS) or profile.role != "choice":
+def _audience(look: _Look) -> Condition | None:
+    """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for."""
+    column, grouped = look.column, [value for value in look.column.filled if str(value) != "0"]
+    if look.called not in AUDIENCE or not column.filled or len(grouped) > FEW * len(column.values):
         return None
-    values = profile.choices
-    few = OFFICES if SEEN_BY & {*words(column.name)} else frozenset(["private"])
-    hidden = [value for value in values if value.lower() in HIDDEN_VALUES or few & {*words(value)[-1:]}]
-    shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
-    moderated = {value.lower() for value in values} <= MODERATION
-    if not shown and (hidden or moderated):
-        shown = [value for value in values if value.lower() in MODERATED_VALUES]
-    reason = f"{column.name} is one of {', '.join(values)}"
-    if shown:
-        return Condition(column.name, f"{name} IN ({_listed(shown)})", reason, lambda value: value in shown)
-    if not hidden:
+    if not all(re.fullmatch(r"-?\d+(?:,-?\d+)*", str(value)) for value in grouped):
         return None
-    sql = f"{name} NOT IN ({_listed(hidden)})"
-    sql = f"({name} IS NULL OR {sql})" if profile.filled < 1 else sql
-    return Condition(column.name, sql, reason, lambda value: value not in hidden)
+    sql = f"COALESCE({look.sql}, 0) = 0" if column.kind == "number" else f"COALESCE({look.sql}, '0') IN ('', '0')"
+    return look.condition(sql, "names who may see a row", lambda value: value not in grouped)
 
 
-def _password(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+def _password(look: _Look) -> Condition | None:
     """Return the condition of a password that only few rows have: people have to know it to read these."""
-    is_password = profile.role == "secret" and set(words(column.name)) & {"password", "passwd", "pass"}
-    if not is_password or profile.filled > 0.2 or column.kind != "text":
+    is_password = look.profile.role == "secret" and {*look.words} & {"password", "passwd", "pass"}
+    if not is_password or look.profile.filled > 0.2 or look.column.kind != "text":
         return None
-    reason = f"rows with a {column.name} are for those who know it"
-    return Condition(column.name, f"COALESCE({name}, '') = ''", reason, lambda value: not value)
+    name = look.column.name
+    sql, reason = f"COALESCE({look.sql}, '') = ''", f"rows with a {name} are for those who know it"
+    return Condition(name, sql, reason, lambda value: not value)
 
 
-def _submitted(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
-    """Return the condition of a `docstatus`, 0 for a draft and 2 for what was cancelled, if any row was submitted."""
-    if column.name != "docstatus" or 1 not in column.filled:
-        return None
-    reason = "docstatus is 1 for what is neither a draft nor cancelled"
-    return Condition(column.name, f"{name} = 1", reason, lambda value: value == 1)
-
-
-LOOKS = (_submitted, _level, _alone, _deleted, _published, _state, _number, _audience, _password)
-
-
-def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+def _type(look: _Look) -> Condition | None:
     """Return the condition of a column such as `post_type`, if some types are nothing that people read."""
-    last = words(profile.name)[-1]
-    if profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
+    last = look.words[-1]
+    if look.profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
         return None
-    choices = profile.choices or tuple(dict.fromkeys(map(str, table.columns[profile.name].filled)))
+    choices = look.profile.choices or tuple(dict.fromkeys(map(str, look.column.filled)))
     if last == "code":
         choices = choices if any(map(FOR_FEW.fullmatch, choices)) else ()
     good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
     if {*MESSENGER} <= {*choices}:
         good = ["O"]
-    good = [value for value in good if _has_text(table, profile.name, value)]
+    good = [value for value in good if _has_text(look, value)]
     good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
         return None
-    reason = f"{profile.name} is also {', '.join(value for value in choices if value not in good)}"
-    return Condition(profile.name, f"{name} IN ({_listed(good)})", reason, lambda value: value in good)
+    reason = f"is also {', '.join(value for value in choices if value not in good)}"
+    return look.condition(f"{look.sql} IN ({listed(good)})", reason, lambda value: value in good)
 
 
-def _has_text(table: DatabaseTable, column: str, value: str) -> bool:
+def _has_text(look: _Look, value: str) -> bool:
     """Return whether rows with this value have a text of some words."""
-    kinds = table.columns[column].values
+    others = [one.name for one in look.table.columns.values() if one.kind == "text" and one is not look.column]
+    rows = look.table.rows_of(look.column.name, *others)
     return any(
-        kind == value and isinstance(text, str) and len(text.split()) > 1
-        for other in table.columns.values()
-        if other.kind == "text" and other.name != column
-        for kind, text in zip(kinds, other.values, strict=True)
+        isinstance(text, str) and len(text.split()) > 1 for kind, *texts in rows if kind == value for text in texts
     )
 
 
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+RULES = (
+    _span, _status_flag, _archived, _out, _told, _flag, _submitted, _level, _alone, _deleted, _published, _state,
+    _number, _audience, _password, _type,
+)  # fmt: skip
+"""What may be known of a column, the surest first."""
