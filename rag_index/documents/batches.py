@@ -8,7 +8,7 @@ see (`keys.document_id`). The columns of one object always have the same length 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -183,6 +183,15 @@ class ShardStats:
     """Symbols of source code, by kind."""
     peak_memory: int = 0
     """The largest resident size of the worker's process so far, in bytes."""
+
+    def plus(self, other: ShardStats) -> ShardStats:
+        """Return the work of both; `worker` is the other's."""
+        sums: dict[str, Any] = {"worker": other.worker, "peak_memory": max(self.peak_memory, other.peak_memory)}
+        for name in {one.name for one in fields(self)} - sums.keys():
+            mine, more = getattr(self, name), getattr(other, name)
+            both = isinstance(mine, dict)
+            sums[name] = {key: mine.get(key, 0) + more.get(key, 0) for key in mine | more} if both else mine + more
+        return ShardStats(**sums)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,8 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 def new_database(out: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection to an empty SQLite database that becomes `out` if the block ends without an error.
 
-    Until then, and for good after an error, `out` stays as it was. Missing folders are created.
-
-    Raises:
-        SourceError: the file cannot be written.
+    Until then, and for good after an error, `out` stays as it was. Missing folders are created. Raises SourceError if
+    the file cannot be written.
     """
     try:
         if out.is_dir():
@@ -50,26 +48,15 @@ def new_database(out: Path) -> Iterator[sqlite3.Connection]:
 
 _TEMPLATE = """\
 # {title}
-# Only [source] and [[indexes]] must be given. A value can also come from the environment, which wins:
-# RAG_INDEX_PARALLEL__WORKERS=4.
+# All other keys have defaults: `rag-index config` prints them.
 
 [source]
 url = {url}  # read, never written; relative to this file
-
-# Vectors are made inside the process unless an Ollama server is named:
-# [embedder]
-# kind = "ollama"
-# model = "nomic-embed-text"
-# hosts = ["http://127.0.0.1:11434"]
-
-# Points are kept in .rag-index/qdrant unless a Qdrant server is named:
-# [store]
-# url = "http://127.0.0.1:6333"
 """
 
 
 def settings_file(title: str, database: str, indexes: Iterable[Mapping[str, str | Sequence[str]]]) -> str:
-    """Return a commented rag-index.toml for the SQLite file `database`, whose path may be relative to it.
+    """Return a rag-index.toml for the SQLite file `database`, whose path may be relative to it.
 
     `indexes` has the keys of each `[[indexes]]`.
     """

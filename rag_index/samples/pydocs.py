@@ -78,15 +78,6 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Definition = _Function | ast.ClassDef
 
 
-@dataclass(frozen=True, slots=True)
-class SourceModule:
-    """The entries of one source file, and the names that it re-exports from modules that may be written in C."""
-
-    entries: list[Entry]
-    reexports: list[tuple[str, frozenset[str] | None]]
-    """Modules with the names that are imported from them and re-exported; None stands for all public names."""
-
-
 def standard_library() -> Path:
     """Return the folder of the running interpreter's standard library."""
     return Path(sysconfig.get_path("stdlib"))
@@ -111,19 +102,18 @@ def _module_files(name: str, place: Path) -> Iterator[tuple[str, Path]]:
         yield name, place.with_suffix(".py")
 
 
-def read_module(name: str, path: Path) -> SourceModule | None:
-    """Parse one source file; return None if it cannot be read or is not valid in this version of Python."""
+def read_module(name: str, path: Path) -> list[Entry]:
+    """Parse one source file; it has no entries if it cannot be read or is not valid in this version of Python."""
     tree = _parse(path)
     if tree is None:
-        return None
+        return []
     kind = "package" if path.name == "__init__.py" else "module"
     parent = name.rpartition(".")[0] or None
     entries = list(_entries_of("module", name, ast.get_docstring(tree), module=parent, kind=kind))
-    statements = list(_statements(tree.body))
-    for statement in statements:
+    for statement in _statements(tree.body):
         if isinstance(statement, _Definition) and is_public(statement.name):
             entries.extend(_definition(statement, name, name))
-    return SourceModule(entries, list(_reexports(statements)))
+    return entries
 
 
 def read_topics() -> Iterator[Entry]:
@@ -196,36 +186,12 @@ def _function_kind(node: _Function, table: str) -> str:
     return f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table
 
 
-def _reexports(statements: list[ast.stmt]) -> Iterator[tuple[str, frozenset[str] | None]]:
-    """Yield modules with the names that are re-exported from them: all by a star, or those that __all__ lists."""
-    published = _names_in_all(statements)
-    for statement in statements:
-        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
-            names = {alias.name for alias in statement.names if alias.asname in (None, alias.name)}
-            if "*" in names:
-                yield statement.module, None
-            elif names & published:
-                yield statement.module, frozenset(names & published)
-
-
-def _names_in_all(statements: list[ast.stmt]) -> set[str]:
-    """Return the names that the statements put into __all__."""
-    names: set[str] = set()
-    for statement in statements:
-        if isinstance(statement, ast.Assign | ast.AugAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
-                constants = (node.value for node in ast.walk(statement.value) if isinstance(node, ast.Constant))
-                names.update(value for value in constants if isinstance(value, str))
-    return names
-
-
 _LEFT_OUT_COMPILED = frozenset({"readline"})
 """Loading readline can write to the terminal."""
 
-_INNER = frozenset({"nt", "posix"})
+_INNER = ("nt", "posix")
 """Modules with public names that only implement `os`."""
-
+_IMPORT = re.compile(r"^[ \t]*from (nt|posix|_\w+) import (\*?)", re.M)
 _METHODS = {
     types.MethodDescriptorType: "method",
     types.ClassMethodDescriptorType: "class method",
@@ -251,10 +217,12 @@ def module_entries(name: str) -> Iterator[Entry]:
     yield from _members(module, name, name, None)
 
 
-def inner_entries(inner: str, public: str, names: frozenset[str] | None) -> Iterator[Entry]:
-    """Yield what `public` re-exports from `inner` (`names`, or all for None), if `inner` is a C module behind it."""
-    if inner in _INNER or inner.startswith("_"):
+def reexported_entries(public: str, path: Path) -> Iterator[Entry]:
+    """Yield what a source file re-exports from modules in C: all by a star, or names that it has in quotes too."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for inner, star in dict.fromkeys(_IMPORT.findall(text)):
         module = _load(inner)
+        names = None if star else {name for name in dir(module) if re.search(rf"""["']{name}["']""", text)}
         if module is not None:
             yield from _members(module, inner, public, names)
 
@@ -287,7 +255,7 @@ def _is_compiled(name: str) -> bool:
     return folder.is_relative_to(standard_library()) or folder == Path(sys.base_prefix) / "DLLs"
 
 
-def _members(module: types.ModuleType, inner: str, public: str, names: frozenset[str] | None) -> Iterator[Entry]:
+def _members(module: types.ModuleType, inner: str, public: str, names: set[str] | None) -> Iterator[Entry]:
     """Yield functions and classes under their own names, so those that a program replaced in sys are still found."""
     owners = {inner, module.__name__, public, None}
     for _, value in sorted(vars(module).items()):
@@ -337,10 +305,8 @@ def write(out: Path) -> dict[str, int]:
     """Write the SQLite database `out`, replacing what was there, and return the number of rows by table.
 
     The same interpreter gives the same rows each time. Modules with source are parsed, not imported; nothing is
-    printed. A name that is defined twice (branches by platform) gets one row, with its first docstring.
-
-    Raises:
-        SourceError: the file cannot be written.
+    printed. A name that is defined twice (branches by platform) gets one row, with its first docstring. Raises
+    SourceError if the file cannot be written.
     """
     counts = dict.fromkeys(TABLES, 0)
     with new_database(out) as connection:
@@ -357,7 +323,7 @@ def write(out: Path) -> dict[str, int]:
 
 
 def scaffold(database: str) -> str:
-    """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
+    """Return a rag-index.toml with an index for each table of the SQLite file `database`."""
     plural = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
     columns = {"key": "name", "text": ("summary", "body"), "payload": ("name", "module", "signature", "summary")}
     wanted = [{"name": name, "table": table, **columns} for table, name in plural.items()]
@@ -366,16 +332,11 @@ def scaffold(database: str) -> str:
 
 def _entries() -> Iterator[Entry]:
     """Yield all entries, source files first: if a name is defined in Python and in C, the one in Python counts."""
-    reexports: list[tuple[str, str, frozenset[str] | None]] = []
-    names: list[str] = []
-    for name, path in source_files():
-        names.append(name)
-        module = read_module(name, path)
-        if module:
-            yield from module.entries
-            reexports.extend((inner, name, published) for inner, published in module.reexports)
-    for inner, public, published in reexports:
-        yield from inner_entries(inner, public, published)
-    for name in compiled_modules(names):
+    sources = dict(source_files())
+    for name, path in sources.items():
+        yield from read_module(name, path)
+    for name, path in sources.items():
+        yield from reexported_entries(name, path)
+    for name in compiled_modules(sources):
         yield from module_entries(name)
     yield from read_topics()

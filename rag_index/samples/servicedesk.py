@@ -342,8 +342,7 @@ class _Ticket:
 def table_sizes(documents: int) -> dict[str, int]:
     """Return the numbers of documents by table: at least one each, exactly `documents` in total, as in `FULL_SIZE`.
 
-    Raises:
-        SettingsError: fewer than five documents.
+    Raises SettingsError for fewer than five documents.
     """
     if documents < len(TABLES):
         raise SettingsError(
@@ -358,11 +357,8 @@ def table_sizes(documents: int) -> dict[str, int]:
 def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int]:
     """Write the SQLite database `out`, replacing what was there, and return the number of rows by table.
 
-    Rows are made one by one, so memory does not grow with `documents`.
-
-    Raises:
-        SettingsError: fewer than five documents.
-        SourceError: the file cannot be written.
+    Rows are made one by one, so memory does not grow with `documents`. Raises SettingsError for fewer than five
+    documents, and SourceError if the file cannot be written.
     """
     sizes = table_sizes(documents)
     with new_database(out) as connection:
@@ -379,7 +375,7 @@ def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int
 
 
 def scaffold(database: str) -> str:
-    """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
+    """Return a rag-index.toml with an index for each table of the SQLite file `database`."""
     wanted = [
         {"name": f"{table}s", "table": table, "key": "id", "text": texts, "payload": _COLUMNS}
         for table, texts in TABLES.items()

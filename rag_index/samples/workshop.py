@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rag_index.samples import new_database
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 COPIES = 12
@@ -76,8 +77,7 @@ CREATE TABLE account (id INTEGER PRIMARY KEY, login TEXT, email TEXT, password_h
 def write(out: Path) -> dict[str, int]:
     """Write the workshop as an SQLite database, the same each time, and return the number of rows by table.
 
-    Raises:
-        SourceError: the file cannot be written.
+    Raises SourceError if the file cannot be written.
     """
     below = random.Random("workshop").random  # noqa: S311 - made-up texts, no secrets
     repairs: list[_Row] = []
@@ -95,12 +95,9 @@ def write(out: Path) -> dict[str, int]:
     logins = [(number, name.split()[0].lower()) for number, name in enumerate(_NAMES, 1)]
     customers = [(n, name, f"{login}@example.org") for (n, login), name in zip(logins, _NAMES, strict=True)]
     accounts = [(n, login, f"{login}@example.org", f"$2b$12$example{n}") for n, login in logins[:3]]
-    tables: dict[str, list[_Row]] = {
-        "customer": list(customers),
-        "repair": repairs,
-        "remark": remarks,
-        "account": list(accounts),
-    }
+    tables: dict[str, Sequence[_Row]] = {
+        "customer": customers, "repair": repairs, "remark": remarks, "account": accounts,
+    }  # fmt: skip
     with new_database(out) as connection:
         connection.executescript(_TABLES)
         for table, rows in tables.items():

@@ -58,6 +58,15 @@ class SourceDatabase:
             source.close()
 
 
+def pages(source, rows=1000):
+    """Yield all pages of a source; between two of them a test may change something."""
+    page = source.page(None, rows)
+    while page.cursor is not None:
+        yield page
+        page = source.page(page.cursor, rows)
+    yield page
+
+
 @contextmanager
 def open_database(kind, request, tmp_path):
     """Yield an empty database of a kind; `request` gives the servers."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import document_id
 from rag_index.sources.buckets import BucketDigest, add_rows
+from tests.sources.databases import pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +53,7 @@ def scan(source, state: State, *, rows: int = 50, between: Callable[[], object] 
     found: dict[int, BucketDigest] = {}
     seen: dict[str, tuple[int, bytes, bytes]] = {}
     unread: dict[int, int] = {}
-    cursor: Any = None
-    while True:
-        page = source.page(cursor, rows)
+    for page in pages(source, rows):
         unread.update(page.unread_buckets)
         documents = page.documents
         for key, *hashes in zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True):
@@ -64,9 +63,6 @@ def scan(source, state: State, *, rows: int = 50, between: Callable[[], object] 
             seen[failure.key] = (page.digests[failure.key].bucket, b"", failure.reason.encode())
         assert page.digests.keys() == {*documents.keys, *(failure.key for failure in page.unreadable)}
         add_rows(found, page.digests.values())
-        cursor = page.cursor
-        if cursor is None:
-            break
     state.read = set(map(document_id, seen))
     kept = {key: row for key, row in state.documents.items() if row[0] in unread}
     assert len(kept) == sum(unread.values()), "the rows of a bucket that is the same are those that were read once"

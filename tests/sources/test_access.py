@@ -10,6 +10,7 @@ from rag_index.documents.access import groups_in
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings import IndexSettings
 from rag_index.sources.changed import ChangedSource
+from tests.sources.databases import pages
 
 PAIRS = "SELECT note_id, name FROM acl"
 
@@ -28,13 +29,7 @@ def groups(page):
 def everything(source, rows=3):
     """Return the groups of all documents, page by page."""
     source.check()
-    found, cursor = {}, None
-    while True:
-        page = source.page(cursor, rows)
-        found |= groups(page)
-        cursor = page.cursor
-        if cursor is None:
-            return found
+    return {key: found for page in pages(source, rows) for key, found in groups(page).items()}
 
 
 def test_a_column_gives_groups_and_is_no_payload(db):
@@ -100,8 +95,9 @@ def test_a_number_is_no_text_so_a_document_has_no_groups_of_another(sqlite):
         "INSERT INTO note VALUES (7, 'number'), ('7', 'text'), (X'37', 'bytes')",
         "INSERT INTO pairs VALUES (7, 'numbers'), (7.0, 'floats'), ('7', 'texts'), (X'37', 'raw')",
     )
-    found = everything(sqlite.source(access="SELECT id, name FROM pairs"), 1)
-    assert found == {"7": ["floats", "numbers"], '"7"': ["texts"], '{"bytes":"37"}': ["raw"]}
+    for rows in (1, 10):  # by one query for each, and by one for all of them
+        found = everything(sqlite.source(access="SELECT id, name FROM pairs"), rows)
+        assert found == {"7": ["floats", "numbers"], '"7"': ["texts"], '{"bytes":"37"}': ["raw"]}
 
 
 def test_a_document_that_cannot_be_read_tells_its_groups(db):
@@ -149,15 +145,12 @@ class State:
 def night(source, state):
     """Scan as a run does; return the groups of what was read and the state of the next scan."""
     source.use_scan_state(state)
-    read, stamps, cursor = {}, dict(state.stamps), None
-    while True:
-        page = source.page(cursor, 40)
+    read, stamps = {}, dict(state.stamps)
+    for page in pages(source, 40):
         read |= groups(page)
         stamps |= page.stamps
         assert set(page.stamps) == set(groups(page))
-        cursor = page.cursor
-        if cursor is None:
-            return read, State(state.following, stamps)
+    return read, State(state.following, stamps)
 
 
 @pytest.mark.parametrize("access", ["acl", PAIRS])

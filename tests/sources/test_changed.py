@@ -9,7 +9,7 @@ import pytest
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.changed import ChangedSource
-from tests.sources.databases import open_database
+from tests.sources.databases import open_database, pages
 
 KINDS = {"timestamptz": "postgresql", "timestamp": "postgresql", "date": "postgresql", "datetime": "mariadb",
          "text": "sqlite"}  # fmt: skip
@@ -44,13 +44,11 @@ def table(request, tmp_path):
 
 def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
     """Return the keys that were read, and those that stayed unread."""
-    documents, unread, cursor = [], [], None
-    while True:
-        page = source.page(cursor, rows)
+    documents, unread = [], []
+    for page in pages(source, rows):
         documents += page.documents.keys
         unread += page.unread
-        if (cursor := page.cursor) is None:
-            return documents, unread
+    return documents, unread
 
 
 def since(table: Table, watermark: str, must_read=lambda keys: False) -> tuple[list[str], list[str]]:

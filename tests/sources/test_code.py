@@ -15,6 +15,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.code import CodeSource, decode_text
+from tests.sources.databases import pages
 
 OLD = time.time() - 1000
 SOMEBODY = 65_534
@@ -66,15 +67,11 @@ def read(opened: CodeSource, rows: int = 1000) -> tuple[list[str], dict[str, str
     paths: list[str] = []
     reasons: dict[str, str] = {}
     unread: list[str] = []
-    cursor = None
-    while True:
-        page = opened.page(cursor, rows)
+    for page in pages(opened, rows):
         paths += map(document_id, page.documents.keys)
         reasons |= {document_id(f.key): f"{f.kind}: {f.reason}" for f in page.unreadable}
         unread += map(document_id, page.unread)
-        cursor = page.cursor
-        if cursor is None:
-            return paths, reasons, unread
+    return paths, reasons, unread
 
 
 def paths_of(root: Path, **keys: object) -> set[str]:

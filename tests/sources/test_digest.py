@@ -9,10 +9,13 @@ from contextlib import closing
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
+from rag_index.sources.buckets import time_watermark
+from rag_index.sources.changed import ChangedSource
 from rag_index.sources.digest import DigestSource
 from tests.sources.digests import State, everything, rescan, scan
 
@@ -73,6 +76,7 @@ KEYS = {
     "times": ("TIMESTAMP", TIMES.map(lambda at: at.replace(microsecond=0))),
 }
 INDEX = {"payload": ["one", "two"]}
+PART = {"table": "part", "on": "note_id", "text": "body"}
 QUERY = {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}
 
 
@@ -152,14 +156,15 @@ ALIKE = [
 
 @pytest.mark.parametrize(("database", "kind", "values"), ALIKE, indirect=["database"])
 def test_values_that_look_alike_differ(database, kind, values):
-    """Each is put into the column after several others: every one of these changes is found."""
+    """Each takes the place of each other one: every one of these changes is found, in a bucket of its own."""
     create(database, one=kind).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(100)])
-    state = State()
-    for value in [*values, *values[-2::-1], *values[2::2], *values[1::2]]:
-        mark = f"?::{kind}" if database.kind == "postgresql" else "?"
-        put(database, f"UPDATE note SET one = {mark} WHERE id = 7", value)
-        assert rescan(database, state, **INDEX), value
-        assert not rescan(database, state, **INDEX), value
+    keys = [500 * number for number in range(1, len(values) + 1)]
+    database.run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(key,) for key in keys])
+    state, mark = State(), f"?::{kind}" if database.kind == "postgresql" else "?"
+    for turn in range(len(values)):
+        turned = zip([*values[turn:], *values[:turn]], keys, strict=True)
+        database.run(f"UPDATE note SET one = {mark} WHERE id = ?", rows=list(turned))
+        assert rescan(database, state, **INDEX) == (set(map(str, keys)) if turn else state.read), turn
 
 
 @pytest.mark.parametrize("more", [{}, QUERY], ids=["table", "query"])
@@ -220,14 +225,19 @@ def test_only_the_ranges_of_keys_with_changes_are_read(many):
     assert not rescan(many, state)
 
 
-def test_bytes_that_are_no_text_are_seen_as_they_are_read(many):
+@pytest.mark.parametrize(
+    ("index", "row"),
+    [({}, "note SET body = {} WHERE id"), ({"parts": [PART]}, "part SET body = {} WHERE note_id")],
+    ids=["row", "part"],
+)
+def test_bytes_that_are_no_text_are_seen_as_they_are_read(many, index, row):
     state = State()
-    many.run("UPDATE note SET body = CAST(x'ff41' AS TEXT) WHERE id = 7")
-    rescan(many, state)
-    assert not rescan(many, state)
-    many.run("UPDATE note SET body = CAST(x'ff42' AS TEXT) WHERE id = 7")
-    assert 0 < len(rescan(many, state)) < 200
-    assert not rescan(many, state)
+    many.run("CREATE TABLE part (note_id INTEGER, body TEXT)", "INSERT INTO part VALUES (5, 'five'), (7, 'seven')")
+    for text, most in (("ff41", 5000), ("ff42", 200)):
+        value = f"CAST(x'{text}' AS TEXT)"
+        many.run(f"UPDATE {row.format(value)} = 7")
+        assert 0 < len(rescan(many, state, **index)) <= most
+        assert not rescan(many, state, **index)
 
 
 def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_next_scan(many):
@@ -244,6 +254,17 @@ def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_nex
     assert 0 < len(rescan(many, state)) < 200, "the bucket that was read is known as it was read"
     assert {key: row[1:] for key, row in state.documents.items()} == everything(many)
     assert not rescan(many, state)
+
+
+def test_the_time_that_a_watch_begins_with_is_of_before_the_rows_were_looked_at(sqlite):
+    sqlite.notes(3).run("ALTER TABLE note ADD COLUMN at TEXT", "UPDATE note SET at = date('now', '-9 days')")
+    source, state = sqlite.digests(changed_since="at"), State()
+    before = sqlite.source(ChangedSource, changed_since="at").watermark()
+    event.listen(
+        source._engine, "before_cursor_execute", lambda *_: sqlite.run("UPDATE note SET at = date('now', '-2 days')")
+    )
+    scan(source, state)
+    assert time_watermark(state.last_watermark) == before
 
 
 def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, monkeypatch):

@@ -13,9 +13,10 @@ from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.documents.layout import TextLayout
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources import pages
+from rag_index.sources import pages as pages_module
 from rag_index.sources import parts as parts_module
 from rag_index.sources.changed import ChangedSource
+from tests.sources.databases import pages
 from tests.sources.digests import State, rescan
 
 TABLES = """
@@ -71,13 +72,11 @@ def desk(database):
 def read(source, rows=1000):
     """Return what each document consists of by its id: title, own text, parts and payload."""
     source.check()
-    found, cursor, pages_read = {}, None, 0
-    while pages_read == 0 or cursor is not None:
-        page, pages_read = source.page(cursor, rows), pages_read + 1
+    found = {}
+    for page in pages(source, rows):
         assert not page.unreadable, page.unreadable
         assert len(page.documents) <= rows
         found |= documents(page)
-        cursor = page.cursor
     return found
 
 
@@ -194,7 +193,7 @@ def test_one_query_for_each_table_of_parts_and_page(desk):
 
 def test_a_page_has_fewer_documents_if_their_parts_are_long(desk, monkeypatch):
     monkeypatch.setattr(parts_module, "PAGE_CHARS", 30)
-    monkeypatch.setattr(pages, "PAGE_CHARS", 30)
+    monkeypatch.setattr(pages_module, "PAGE_CHARS", 30)
     rows = [(100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026") for number in range(60)]
     desk.run("INSERT INTO remark VALUES (?, ?, ?, ?, ?, ?, ?)", rows=rows)
     source = desk.source(**TICKETS)

@@ -7,6 +7,7 @@ import pytest
 from rag_index.errors import SourceError
 from rag_index.sources.scaffold import READ_FACTOR, Sample, read_sample
 from tests.project import Project
+from tests.sources.databases import pages
 
 
 def read(project, size) -> Sample:
@@ -38,12 +39,7 @@ def test_the_sample_of_a_small_source_is_all_of_it_except_empty_texts(tmp_path):
 
 def test_pages_of_a_sample_come_to_an_end(tmp_path):
     sample = read(Project(tmp_path / "p").fill(12), 100)
-    pages, cursor = [], None
-    while not pages or cursor is not None:
-        page = sample.page(cursor, 5)
-        pages.append(len(page.documents))
-        cursor = page.cursor
-    assert pages == [5, 5, 2]
+    assert [len(page.documents) for page in pages(sample, 5)] == [5, 5, 2]
 
 
 def test_a_source_without_texts_has_no_sample(tmp_path):

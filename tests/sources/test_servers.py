@@ -14,7 +14,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.ledger import Ledger
 from rag_index.sources.engine import limit_on_server, limited, open_read_only
-from tests.sources.databases import SourceDatabase, open_database
+from tests.sources.databases import SourceDatabase, open_database, pages
 
 QUERY = {"query": "SELECT * FROM note"}
 
@@ -34,14 +34,11 @@ def mariadb_desk(request, tmp_path):
 
 def read(source, rows=1000, between=lambda: None):
     source.check()
-    documents, cursor = {}, None
-    while True:
-        page = source.page(cursor, rows)
+    documents = {}
+    for page in pages(source, rows):
         documents |= dict(zip(page.documents.keys, page.documents.texts, strict=True))
         between()
-        if page.cursor is None:
-            return documents
-        cursor = page.cursor
+    return documents
 
 
 def payloads(source):

@@ -22,7 +22,7 @@ from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceU
 from rag_index.settings import IndexSettings
 from rag_index.sources.engine import open_read_only
 from rag_index.sources.sql import SqlSource
-from tests.sources.databases import SourceDatabase
+from tests.sources.databases import SourceDatabase, pages
 
 QUERY = "SELECT id, body FROM note"
 
@@ -30,17 +30,14 @@ QUERY = "SELECT id, body FROM note"
 def read(source, rows=1000, between=lambda page: None):
     """Return all texts by key, read page by page; `between` is called after each page."""
     source.check()
-    documents, cursor = {}, None
-    while True:
-        page = source.page(cursor, rows)
+    documents = {}
+    for page in pages(source, rows):
         assert len(page.documents) + len(page.unreadable) <= rows
         for key, text in zip(page.documents.keys, page.documents.texts, strict=True):
             assert key not in documents
             documents[key] = text
         between(page)
-        if page.cursor is None:
-            return documents
-        cursor = page.cursor
+    return documents
 
 
 # Every document once
@@ -353,14 +350,14 @@ def test_a_locked_database_is_waited_for_and_then_a_transient_error(sqlite):
     writer.execute("BEGIN EXCLUSIVE")
     with pytest.raises(SourceUnavailable, match="locked"):
         sqlite.source(url=sqlite.url.set(query={"timeout": "0.1"})).page(None, 10)
-    pages = []
-    reader = threading.Thread(target=lambda: pages.append(source.page(None, 10)))
+    found = []
+    reader = threading.Thread(target=lambda: found.append(source.page(None, 10)))
     reader.start()
     reader.join(0.3)
     assert reader.is_alive(), "it does not wait for the lock"
     writer.rollback()
     reader.join()
-    assert len(pages[0].documents) == 3
+    assert len(found[0].documents) == 3
     writer.close()
 
 

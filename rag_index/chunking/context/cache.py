@@ -1,7 +1,7 @@
 """A cache of the contexts that were written before: a database table that processes share and fill as answers arrive.
 
 Deleting it costs time and nothing else. If it cannot be read or written, contexts are requested from the model all the
-same, and one warning says so. A row has the day of its last use, so that old rows can be pruned (`prune_contexts`).
+same, and one warning says so. Rows that nobody needs are pruned some time after they were written (`prune_contexts`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ contexts = sa.Table(
     sa.Column("recipe", sa.Text, primary_key=True),
     sa.Column("context", sa.Text, nullable=False),
     sa.Column("made_at", sa.Float, nullable=False),
-    sa.Column("used_day", sa.Integer, nullable=False),
+    sa.Column("used_day", sa.Integer, nullable=False),  # written, or found to be needed when old rows were pruned
     sqlite_with_rowid=False,
 )
 
@@ -68,22 +68,17 @@ class ContextCache:
         self._unusable = False
 
     def known(self, documents: Collection[bytes]) -> dict[bytes, dict[bytes, str]]:
-        """Return the contexts of each document's chunks, by the hash of the chunk, and note that they are used.
+        """Return the contexts of each document's chunks, by the hash of the chunk."""
+        c = contexts.c
+        statement = sa.select(c.chunk, c.context).where(c.document == sa.bindparam("wanted"), c.recipe == self._recipe)
 
-        That is noted once a day, so that reading seldom writes.
-        """
-        c, today = contexts.c, _day_of(self._clock())
-        statement = sa.select(c.chunk, c.context, c.used_day).where(
-            c.document == sa.bindparam("wanted"), c.recipe == self._recipe
-        )
+        def read(connection: Connection) -> dict[bytes, dict[bytes, str]]:
+            return {
+                one: {bytes(chunk): text for chunk, text in connection.execute(statement, {"wanted": one})}
+                for one in documents
+            }
 
-        def read(connection: Connection) -> dict[bytes, list[Any]]:
-            return {one: list(connection.execute(statement, {"wanted": one})) for one in documents}
-
-        nothing: dict[bytes, list[Any]] = {}
-        found = self._in_transaction(read, nothing)
-        self._note_use([one for one, rows in found.items() if any(day < today for *_, day in rows)], today)
-        return {one: {bytes(chunk): text for chunk, text, _ in found.get(one, ())} for one in documents}
+        return self._in_transaction(read, {one: {} for one in documents})
 
     def put(self, document: bytes, chunk: bytes, context: str) -> None:
         """Write a context at once, unless there is one for this chunk already."""
@@ -101,15 +96,6 @@ class ContextCache:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
-
-    def _note_use(self, documents: list[bytes], today: int) -> None:
-        c = contexts.c
-        statement = contexts.update().where(
-            c.document == sa.bindparam("used"), c.recipe == self._recipe, c.used_day < today
-        )
-        if documents:
-            rows = [{"used": one} for one in documents]
-            self._in_transaction(lambda connection: connection.execute(statement.values(used_day=today), rows), None)
 
     def _in_transaction(self, work: Callable[[Connection], T], default: T) -> T:
         """Return the result of the work, or `default` if the database cannot be used or could not be used before."""
@@ -171,12 +157,12 @@ def prune_contexts(
     *,
     clock: Callable[[], float] = time.time,
 ) -> int:
-    """Delete the contexts that were not used since the time `before` and that no indexed document needs.
+    """Delete the contexts that were written before a time and that no indexed document needs.
 
     `indexed` yields recipes with text hashes of documents; it is called if something may have to be deleted. What it
     raises is raised here, before anything is deleted. Return how many contexts are deleted; a fault of the database is
-    logged and left to the next run. Contexts that are needed count as used today, so that they are not looked at again
-    for some time.
+    logged and left to the next run. Contexts that are needed count as written today, so that they are not looked at
+    again for some time.
     """
     c = contexts.c
     old = c.used_day < _day_of(before)

@@ -13,7 +13,6 @@ from rag_index.chunking.context.cache import ContextCache, cache_url, contexts
 from rag_index.documents.canonical import hash_text
 
 DOCUMENT, ANOTHER, ONE, TWO = map(hash_text, ("document", "another", "one", "two"))
-DAY = 86_400.0
 
 
 def known(cache):
@@ -79,35 +78,3 @@ def test_a_database_that_cannot_be_used_is_warned_about_once_without_its_passwor
     assert caplog.text.count("contexts are not kept for the next run") == 1
     assert "127.0.0.1:9/none" in caplog.text
     assert "s3cret" not in caplog.text
-
-
-def days(url):
-    engine = sa.create_engine(url)
-    with engine.connect() as connection:
-        c = contexts.c
-        found = {bytes(row[0]): row[1] for row in connection.execute(sa.select(c.document, c.used_day))}
-    engine.dispose()
-    return found
-
-
-def test_a_read_notes_the_day_once(url):
-    now = [1_000 * DAY]
-    cache = ContextCache(url, "recipe", clock=lambda: now[0])
-    writes = []
-    cache.put(DOCUMENT, ONE, "first")
-    cache.put(ANOTHER, ONE, "second")
-    sa.event.listen(
-        cache._engine, "before_cursor_execute", lambda *a: writes.append(a[2]) if "UPDATE" in a[2] else None
-    )
-    now[0] += 0.9 * DAY
-    known(cache)
-    assert writes == [], "the same day"
-    now[0] += DAY
-    for _ in range(3):
-        known(cache)
-    assert len(writes) == 1
-    assert days(url) == {DOCUMENT: 1_001, ANOTHER: 1_000}
-    now[0] -= 10 * DAY
-    known(cache)
-    assert days(url)[DOCUMENT] == 1_001, "a clock that was set back makes nothing older"
-    cache.close()

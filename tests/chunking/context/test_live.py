@@ -21,7 +21,7 @@ SENTENCE = "This passage is one in a text about printers."
 @pytest.fixture(scope="module")
 def saying(ollama_server, tmp_path_factory):
     """The name of a model that answers every question with SENTENCE."""
-    path = write_generating_gguf(tmp_path_factory.mktemp("models") / "says.gguf", says=SENTENCE)
+    path = write_generating_gguf(tmp_path_factory.mktemp("models") / "says.gguf", SENTENCE)
     return ollama_server.create("tiny-says", path)
 
 

@@ -1,4 +1,4 @@
-"""The pruning of the cache of contexts: what is neither used nor needed goes, and no more."""
+"""The pruning of the cache of contexts: what is old and not needed goes, and no more."""
 
 from __future__ import annotations
 
@@ -26,14 +26,11 @@ class Cache:
             cache.put(hash_text(text), hash_text(str(number)), text)
         cache.close()
 
-    def read(self, text: str, *, day: float, recipe: str = "recipe") -> int:
-        cache = self._open(recipe, day)
+    def has(self, text: str, *, recipe: str = "recipe") -> bool:
+        cache = self._open(recipe, 0)
         found = cache.known([hash_text(text)])[hash_text(text)]
         cache.close()
-        return len(found)
-
-    def has(self, text: str, *, recipe: str = "recipe") -> bool:
-        return self.read(text, day=0, recipe=recipe) > 0
+        return bool(found)
 
     def prune(self, *indexed: tuple[str, list[str]], before: float, today: float = 1_000.0) -> int:
         pages = [(recipe, list(map(hash_text, texts))) for recipe, texts in indexed]
@@ -48,29 +45,20 @@ def cache(url):
     return Cache(url)
 
 
-def test_contexts_that_nobody_used_go_and_those_that_were_used_or_are_indexed_stay(cache):
-    for text in ("unused", "read since", "indexed"):
+def test_old_contexts_go_unless_they_are_indexed(cache):
+    for text in ("unneeded", "indexed"):
         cache.put(text, day=800, chunks=3)
     cache.put("indexed", day=800, recipe="earlier")
     cache.put("new", day=999)
-    assert cache.read("read since", day=950) == 3
-    assert count_contexts(cache.url) == 11
+    assert count_contexts(cache.url) == 8
     indexed = ("recipe", ["indexed", "without a context"])
     assert cache.prune(indexed, before=910) == 4
-    assert count_contexts(cache.url) == 7
-    assert [cache.has(text) for text in ("unused", "read since", "indexed", "new")] == [False, True, True, True]
+    assert count_contexts(cache.url) == 4
+    assert [cache.has(text) for text in ("unneeded", "indexed", "new")] == [False, True, True]
     assert not cache.has("indexed", recipe="earlier"), "of a prompt or a model that no collection has"
-    assert cache.prune(before=940) == 0, "what was needed counts as used today"
-    assert cache.prune(indexed, before=1_001, today=1_091) == 4
+    assert cache.prune(before=940) == 0, "what was needed counts as written today"
+    assert cache.prune(indexed, before=1_001, today=1_091) == 1
     assert cache.prune(before=1_092) == 3, "it is no longer indexed"
-
-
-def test_a_clock_that_was_set_back_makes_no_context_older(cache):
-    cache.put("text", day=990, chunks=2)
-    cache.put("text", day=900, chunks=3)  # only the third is new, as that of an earlier day
-    assert cache.read("text", day=950) == 3
-    assert cache.prune(before=960) == 1
-    assert cache.read("text", day=990) == 2
 
 
 def test_the_ledger_is_read_only_if_something_is_old(cache):
