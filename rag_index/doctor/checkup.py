@@ -43,7 +43,7 @@ from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Channels, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
-from rag_index.stores import REST_REMEDY, open_store, server_collections
+from rag_index.stores import REST_REMEDY, on_server, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -300,7 +300,7 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         others = unwanted_indexes(settings, resources.ledger, resources.store.aliases())
         diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
         messages = []
-        server = server_collections(resources.store)
+        server = on_server(resources.store)
         if server is not None and (reason := server.fallback()):
             messages.append(f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}")
         if error := resources.embedder_error:

@@ -133,7 +133,7 @@ class StoreReader(StoreNames, Protocol):
     """
 
     embedded: bool
-    """True if only one process at a time can write to the store, so that workers cannot."""
+    """True if only one process at a time can write a collection, so that workers cannot."""
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
@@ -282,34 +282,9 @@ class Store(StoreReader, Protocol):
         """Point the alias at this collection in one step: a reader sees the old or the new one."""
 
 
-class ServerCollections(Protocol):
-    """What a store on a server can do besides: its collections have settings, and it builds search indexes itself."""
-
-    def configure(self, name: str) -> str:
-        """Give a collection what `[store.server]` says; return what a person should know of it, "" if nothing.
-
-        That is what only a rebuild changes, and what makes searches miss some of the nearest points.
-        """
-
-    def pause_indexing(self, name: str) -> None:
-        """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
-
-        What was set before is noted in the metadata (`metadata.BULK`), so that another process can restore it.
-        """
-
-    def resume_indexing(self, name: str) -> None:
-        """Undo `pause_indexing`, whoever called it. It does nothing where nobody has."""
-
-    def count_indexed(self, name: str) -> int:
-        """Return about how many points of a collection or alias the search index has."""
-
-    def fallback(self) -> str:
-        """Return why the server is not asked over gRPC although that is wanted; otherwise ""."""
-
-
-def server_collections(store: StoreReader) -> ServerCollections | None:
-    """Return the store as one on a server, None if it is embedded."""
-    return None if store.embedded else cast("ServerCollections", store)
+def on_server(store: StoreReader) -> ServerStore | None:
+    """Return the store as one on a server, whose collections have settings, and None if it is embedded."""
+    return None if store.embedded else cast("ServerStore", store)
 
 
 class _Lent:

@@ -282,7 +282,7 @@ class _IndexMove:
         if live is None:
             raise StoreMismatch(f"{name} is not known to the ledger; run `rag-index doctor` to find out why")
         if not moved_to:
-            verify_counts(self._ledger, self._old, live, written=False)
+            verify_counts(self._ledger, self._old, live)
         ids = {key: values.get("store_id") or values.get(MOVED_ID) for key, values in metadata.items()}
         kept = [c for c in self._ledger.collections(self._alias) if c.state == "ready" and c.id != live.id]
         return [*(c for c in kept if ids.get(c.name) == c.store_id), live]

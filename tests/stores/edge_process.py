@@ -29,6 +29,7 @@ from pathlib import Path
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.edge_process import WIDE, points
+{before}
 store = EdgeStore(Path(sys.argv[1]))
 """
 
@@ -36,8 +37,8 @@ store = EdgeStore(Path(sys.argv[1]))
 class Process:
     """Another Python process that has the store open; `says` waits for its next line."""
 
-    def __init__(self, path: Path, code: str) -> None:
-        arguments = [sys.executable, "-c", PROCESS + code, str(path)]
+    def __init__(self, path: Path, code: str, before: str = "") -> None:
+        arguments = [sys.executable, "-c", PROCESS.format(before=before) + code, str(path)]
         self.popen = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self.popen.pid
 
@@ -59,9 +60,9 @@ class Process:
 
 
 @contextmanager
-def writer(path: Path, code: str) -> Iterator[Process]:
-    """Yield a process that runs this code with `store`, and kill it at the end."""
-    process = Process(path, code)
+def writer(path: Path, code: str, before: str = "") -> Iterator[Process]:
+    """Yield a process that runs this code with `store`, and `before` without; kill it at the end."""
+    process = Process(path, code, before)
     try:
         yield process
     finally:

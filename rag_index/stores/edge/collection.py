@@ -207,6 +207,7 @@ class EdgeCollection(CollectionReader):
                 self._move_to_copy()
             require_space(self._folder.parent, self._min_free + 2 * allocated_bytes(self._folder))
             build_index(self._folder, self.name, inherit=self._writer_lock.descriptor)
+            self._let_readers_in()
 
     def move_from_readers(self) -> None:
         """Move to a copy if a reader has a view. Before anything is read, that spares a batch to load a shard twice."""
@@ -244,7 +245,7 @@ class EdgeCollection(CollectionReader):
 
     def _release(self) -> None:
         self._in_place.release()
-        self._writer_lock.release(remove=self.name not in self._catalog)
+        self._writer_lock.release()
 
     def _write(self, operations: Sequence[tuple[e.UpdateOperation, int]], space: int = 0) -> None:
         for operation, points in operations:
@@ -299,8 +300,7 @@ class EdgeCollection(CollectionReader):
         """Put the copy in the folder's place."""
         old = self._catalog.entry(self.name).folder
         self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
-        if old != self._folder.name:
-            self._discard(self._catalog.folder(old))
+        self._discard(self._catalog.folder(old))
 
     def _flush(self) -> None:
         if self._shard is not None:

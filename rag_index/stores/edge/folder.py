@@ -32,12 +32,13 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self.descriptor = -1
+        """That of the file while this object holds the lock. A child process that inherits it keeps the file locked."""
 
     @property
     def held(self) -> bool:
         """Whether this object holds the lock."""
-        return self._descriptor is not None
+        return self.descriptor >= 0
 
     def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
         """Return whether the lock was free within `wait` seconds. Raises OSError if there is no such file."""
@@ -52,15 +53,15 @@ class FileLock:
         except BaseException:
             os.close(descriptor)
             raise
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         return True
 
     def release(self) -> None:
         """Release the lock, which a forked child may have inherited. A second call does nothing."""
-        if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self.held:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 @contextmanager
@@ -76,46 +77,24 @@ def locked(store: Path) -> Iterator[None]:
             lock.release()
 
 
-class WriterLock:
+class WriterLock(FileLock):
     """The lock of the one process that writes a collection, held until `release` or the end of the process.
 
     Its file names the process. Locking waits up to `wait` seconds, then raises StoreBusy with that name.
     """
 
     def __init__(self, store: Path, name: str, *, wait: float = 0.0) -> None:
-        self._file = writer_file(store, name)
-        deadline = time.monotonic() + wait
+        file = writer_file(store, name)
+        super().__init__(file)
         with folder_errors(store):
-            while (descriptor := self._try()) is None:
-                if time.monotonic() >= deadline:
-                    raise StoreBusy(
-                        f"collection {name} of the store at {store} is open in {writer(store, name)}: "
-                        "wait for it (--wait SECONDS) or use a Qdrant server"
-                    )
-                time.sleep(POLL)
-        self.descriptor = descriptor
-        """A child process that inherits it keeps the collection locked while it runs."""
+            file.touch(0o600)
+            if not self.take(wait=wait):
+                raise StoreBusy(
+                    f"collection {name} of the store at {store} is open in {writer(store, name)}: "
+                    "wait for it (--wait SECONDS) or use a Qdrant server"
+                )
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _own_name(), 0)
-
-    def release(self, *, remove: bool = False) -> None:
-        """Release the lock, and remove its file if nobody needs it any more. A second call does nothing."""
-        if self.descriptor >= 0:
-            if remove:
-                self._file.unlink(missing_ok=True)
-            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-    def _try(self) -> int | None:
-        """Return the descriptor of the file if it can be locked."""
-        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with suppress(FileNotFoundError):
-            if _lock(descriptor, fcntl.LOCK_EX) and os.path.samestat(os.fstat(descriptor), self._file.stat()):
-                return descriptor
-        os.close(descriptor)  # another process has it, or has removed it
-        return None
+            file.write_bytes(_own_name())
 
 
 def writer_file(store: Path, name: str) -> Path:

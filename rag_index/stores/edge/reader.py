@@ -12,14 +12,14 @@ import threading
 import time
 import uuid
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog, CatalogEntry
 from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
-from rag_index.stores.edge.folder import POLL, FileLock, engine_errors, locked, writer
+from rag_index.stores.edge.folder import POLL, FileLock, engine_errors, folder_errors, locked, writer
 from rag_index.stores.edge.processes import SearchProcesses
 from rag_index.stores.edge.shard_files import UNFLUSHED, UNWRITTEN, link_shard, read_mark
 from rag_index.stores.edge.store import EdgeStore
@@ -112,8 +112,10 @@ class EdgeReader(EdgeReads[CollectionReader]):
         """Lend the view of a collection or alias for the time of the block: the newest, if it is there in time."""
         name = self.known().resolve(name)
         entry = self._catalog.entry(name)
+        with folder_errors(self._path):
+            commits = read_mark(self._catalog.folder(entry.folder)).number
         if name not in self._views and (self._catalog.folder(entry.newest) / UNWRITTEN).exists():
-            self._seen.commits = 0
+            self._seen.commits = commits
             yield UnwrittenCollection(name, self._path, entry.dimension, sparse=entry.sparse)
             return
         with self._mutex:
@@ -131,6 +133,8 @@ class EdgeReader(EdgeReads[CollectionReader]):
             if lent is None:
                 raise StoreError(f"collection {name} was dropped")
             lent.users += 1
+            if lent.shows(entry):  # nobody writes its points, but the last commit's mark may come after them
+                lent.commits = max(lent.commits, commits)
             self._seen.commits = lent.commits
         try:
             yield lent.collection
@@ -188,15 +192,12 @@ class EdgeReader(EdgeReads[CollectionReader]):
         with ExitStack() as stack, engine_errors(name, folder):
             stack.callback(view.close)
             try:
-                for _ in range(2):
-                    if not shared.take(shared=True):
-                        return None
-                    if not (folder / UNFLUSHED).exists():
-                        break
+                if not shared.take(shared=True):
+                    return None
+                if (folder / UNFLUSHED).exists():
                     shared.release()
-                    EdgeStore(self._path).close()  # the writer was killed
-                else:
-                    raise StoreError(f"{folder}, whose writer was killed, cannot be loaded: run `rag-index rebuild`")
+                    self._complete(name, folder)
+                    return None
                 with locked(self._path):
                     path.mkdir(mode=0o700)
                     own.take()
@@ -211,6 +212,12 @@ class EdgeReader(EdgeReads[CollectionReader]):
             view.collection.load()
             stack.pop_all()
             return view
+
+    def _complete(self, name: str, folder: Path) -> None:
+        """Complete what a killed writer wrote, unless another process does. Raises StoreError for a damaged shard."""
+        with suppress(StoreBusy), closing(EdgeStore(self._path)) as store:
+            if (folder / UNFLUSHED).exists():  # not even opening the store has done it
+                store.complete(name)
 
     def _is_newest(self, name: str, view: View) -> bool:
         self._catalog.refresh()

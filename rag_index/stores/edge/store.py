@@ -76,7 +76,7 @@ class EdgeStore(EdgeReads[EdgeCollection]):
                         create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
                         self._catalog.add(name, dimension, metadata, sparse=sparse)
                 finally:
-                    lock.release(remove=name not in self._catalog)
+                    lock.release()
             found = self._catalog.entry(name)
             if found.dimension != dimension:
                 raise StoreMismatch(
@@ -109,6 +109,7 @@ class EdgeStore(EdgeReads[EdgeCollection]):
     set_commit_mark = of_collection(EdgeCollection.set_commit_mark)
     flush = of_collection(EdgeCollection.flush)
     optimize = of_collection(EdgeCollection.optimize)
+    complete = of_collection(EdgeCollection.complete)
 
     def seen_commits(self, name: str) -> int | None:
         return None
@@ -190,7 +191,7 @@ class EdgeStore(EdgeReads[EdgeCollection]):
             if entry is None or folder.name != entry.folder:
                 self._discard(folder)
         finally:
-            lock.release(remove=entry is None)
+            lock.release()
 
     def _discard(self, folder: Path) -> None:
         """Delete a shard folder. It is renamed first, so that half a folder is never taken for a collection."""

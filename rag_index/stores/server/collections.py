@@ -277,12 +277,17 @@ class Collections(Requests):
             self._ask(lambda client: client.create_payload_index(name, path, field_schema=kind, wait=True))
 
     def pause_indexing(self, name: str) -> None:
+        """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
+
+        What was set before is noted in the metadata (`BULK`), so that another process can restore it.
+        """
         info = self._info(name)
         if BULK not in (info.config.metadata or {}):
             before = info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD
             self._set_threshold(name, 0, metadata={BULK: before})
 
     def resume_indexing(self, name: str) -> None:
+        """Undo `pause_indexing`, whoever called it. It does nothing where nobody has."""
         if (before := self.metadata(name).get(BULK)) is not None:
             self._set_threshold(name, int(before), metadata={BULK: None})
 
@@ -302,6 +307,7 @@ class Collections(Requests):
         return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
 
     def count_indexed(self, name: str) -> int:
+        """Return about how many points of a collection or alias the search index has."""
         return self._indexed_points(name, self._info(name), exact=False)
 
     def _indexed_points(self, name: str, info: models.CollectionInfo, *, exact: bool = True) -> int:

@@ -309,6 +309,7 @@ class ServerStore(Collections, Reads, Writes):
         return self._remake, ()
 
     def fallback(self) -> str:
+        """Return why the server is not asked over gRPC although that is wanted; otherwise ""."""
         return self._link.fallback()
 
     def flush(self, name: str) -> None:
