@@ -43,14 +43,11 @@ if TYPE_CHECKING:
     from rag_index.sources import Source, SourcePage
 
 CONDITION_VALUES = 100
-"""Values of one condition that the store is asked for."""
 FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
-"""The size of the first batch of an index, and of the smallest."""
 BATCH_SECONDS = 2.0
 """How long a batch should read and embed: later changes and other runs wait for it. What it costs besides, such as the
 copy of a large collection, gets no smaller with fewer documents."""
 MAX_GROWTH = 4
-"""How many times as large as the one before a batch may be."""
 IDENTITY_SECONDS = 30.0
 """How long the identity of an embedder is believed; a server may get another model at any time."""
 
@@ -264,7 +261,6 @@ class BatchIndexer(_Kept):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, wait=0.0)  # what waits is kept in the inbox
         self._sizes: dict[str, int] = {}
-        """How many documents of each index fit into a batch."""
 
     def index(self, name: str) -> Applied:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.

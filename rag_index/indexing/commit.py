@@ -42,7 +42,6 @@ NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
 BATCH_POINTS = 1000
 AT_A_TIME = 500
-"""Documents whose points are read and written together."""
 
 logger = logging.getLogger("rag_index.indexing")
 

@@ -35,7 +35,6 @@ class Loss:
     deletions: Counts
     before: Counts
     largest: int
-    """The most documents that it had in the last `DAYS`."""
 
     def sentence(self, share: float) -> str:
         """Return what would be lost if that is more than `share`; "" if it is not.

@@ -47,7 +47,6 @@ class PageDiff:
     newly_empty: list[tuple[str, bytes, bytes, int]]
     """Ledger rows for those of the empty documents that have no points and that the ledger does not know as empty."""
     given_up: int
-    """Documents that failed too often with this text."""
     recovered: list[str]
     """Unchanged and empty documents that are listed as failed, and are again as the ledger has them."""
 
@@ -207,12 +206,13 @@ class LedgerScanState:
         self._ledger, self._cid, self._retry = ledger, collection_id, retry
         self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
         before = ledger.scan_state(collection_id)
+        self._is_outdated = before is not None and before.settings != self._settings
         self._full_at = ledger.clock()
         self.watermark: str | None = None
         """The watermark that the last complete scan set; None if everything has to be read."""
         self.last_watermark: str | None = None
         """The last watermark, even if everything has to be read; None if the settings of the index changed."""
-        if before is not None and before.settings == self._settings and not full:
+        if before is not None and not (self._is_outdated or full):
             self.last_watermark = before.watermark
             if self._full_at - before.full_at < index.full_compare_days * DAY:
                 self.watermark, self._full_at = before.watermark, before.full_at
@@ -257,6 +257,8 @@ class LedgerScanState:
 
     def note(self, page: SourcePage) -> None:
         """Keep the stamps and the digests of a page that was read."""
+        if self._is_outdated and not self._any_pages:
+            self._ledger.forget_scan(self._cid)  # what is written now would stay unread under the settings before
         if self._digests and not self._any_pages and self._has_other_buckets():
             self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
         self._any_pages = True

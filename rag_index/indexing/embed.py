@@ -80,14 +80,11 @@ class EmbedJob:
     chunker: Chunker
     embedder: EmbedderSettings
     identity: EmbedderIdentity
-    """What the model has to be."""
     bm25: Bm25Model | None = None
     """How the sparse vectors are made; None if the index has none."""
     workers: int = 1
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Vectors that need not be made, by text as it is embedded."""
     timeout: float | None = None
-    """Seconds after which a process that is still at this shard is ended."""
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
         """Embed it: see `embed_shard`."""

@@ -42,15 +42,12 @@ MUCH = 0.1
 """An ordinary run that writes a greater share of the documents asks the golden queries, before and after."""
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
 NOT_ASKED = "the gate was not asked (--allow-loss)"
-OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebuild", ": rebuild the index")
-"""How errors of searches tell a person to rebuild, which is what this run does already."""
 
 
-def verify_counts(ledger: Ledger, store: Store, collection: Collection, *, written: bool = True) -> tuple[int, int]:
+def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
     """Return the number of documents and points, after checking that the store holds what the ledger says.
 
-    Points of pending documents may be there or not. `written` says that this run has written to the collection.
-    Raises StoreMismatch if it does not.
+    Points of pending documents may be there or not. Raises StoreMismatch if it does not.
     """
     totals, name = ledger.totals(collection.id), collection.name
     stored = store.count(name)
@@ -58,14 +55,10 @@ def verify_counts(ledger: Ledger, store: Store, collection: Collection, *, writt
         stored -= store.count(name, keys=ledger.pending_keys(collection.id))
     if stored == totals.points:
         return totals.documents, stored
-    where = f"after the run {name}" if written else f"collection {name}"
-    remedy = (
-        "another program writes to it? `rag-index doctor` shows the difference"
-        if written
-        else "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, `rag-index rebuild` "
-        "rebuilds the index"
+    raise StoreMismatch(
+        f"{name} holds {stored:,} points, the ledger explains {totals.points:,}: does another program write to it? "
+        "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it"
     )
-    raise StoreMismatch(f"{where} holds {stored:,} points, the ledger explains {totals.points:,}: {remedy}")
 
 
 def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> str:
@@ -185,7 +178,7 @@ class GoldenWatch:
             with run.stopwatch.stage("gate"):
                 return ask(run.settings, run.index, self._queries, run.store, [self._collection.name])[0]
         except RagIndexError as error:
-            run.outcome.say(f"golden queries were not asked: {_cause(error)}")
+            run.outcome.say(f"golden queries were not asked: {error}")
             self._documents = 0  # and they are not asked again
             return None
 
@@ -210,14 +203,6 @@ def calibrate(run: IndexRun, collection: Collection) -> None:
             run.store.set_metadata(collection.name, {CALIBRATION: {UNLEARNED: documents}})
         if lesson.channels is not None:
             run.ledger.update_collection(collection.id, channels=lesson.channels.encode())
-
-
-def _cause(error: RagIndexError) -> str:
-    """Return what went wrong, without a remedy for somebody who only searches."""
-    cause = str(error)
-    for remedy in OTHER_REMEDIES:
-        cause = cause.partition(remedy)[0]
-    return cause
 
 
 def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool) -> bool:
@@ -265,7 +250,7 @@ def _ask_gate(run: IndexRun, gate: GateSettings, live: str | None, rebuilt: Coll
     except RagIndexError as error:
         return (
             f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
-            f"({_cause(error)}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
+            f"({error}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
         )
     verdict = outcome.gate = judge(gate, queries, before, after, gone)
     if not verdict.passed:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 PAGE_POINTS = 1000
 MAX_EXAMPLES = 5
-"""Keys that a result names."""
 LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
 
 _metadata = sa.MetaData()
@@ -76,7 +75,6 @@ class PointTally(NamedTuple):
     altered: int = 0
     """Points whose payload or hashes are not the ledger's."""
     wordless: int = 0
-    """Points that lack the sparse vector of their words."""
 
 
 NO_POINTS = PointTally()

@@ -33,7 +33,7 @@ from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
-from rag_index.stores import REST_REMEDY, server_collections
+from rag_index.stores import REST_REMEDY, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -63,12 +63,11 @@ class Scan:
         target = Target(ledger, store, run.alias, self.identity, chunker, bm25=bm25_model(index), index=index.name)
         bulk = settings.store.server.bulk and not store.embedded
         self.first = bulk and not single and not live
-        """Whether no collection is live, so that the new one has nothing to be compared with."""
         self.rebuild = self.first or (run.options.full and (live or bool(ledger.collections(run.alias))))
         """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
         self.collection = target.beside(allow_loss=run.options.allow_loss) if self.rebuild else target.current()
         if not (self.rebuild or self._was_restored()):
-            verify_counts(ledger, store, self.collection, written=False)
+            verify_counts(ledger, store, self.collection)
         self.epoch = 0 if store.embedded else self._raise_epoch()
         """Written into a server's collection: a server refuses workers of an earlier run by it."""
         self._configure()
@@ -101,7 +100,6 @@ class Scan:
         self._any_failures = ledger.count_failures(self.collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._suspects: set[str] = set()
-        """Documents that must not be embedded in this process: see `indexing.embed`."""
         self._chars = 0
         """Characters of all documents that have to be embedded, as far as the source was read."""
         self._excluded: list[Failure] = []
@@ -140,7 +138,7 @@ class Scan:
     def _configure(self) -> None:
         """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
         run = self.run
-        if (server := server_collections(run.store)) is None:
+        if (server := on_server(run.store)) is None:
             return
         run.outcome.say(server.configure(self.collection.name))
         if reason := server.fallback():
@@ -203,8 +201,7 @@ class Scan:
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
-        all_new = not known and run.progress.total >= outcome.documents
-        self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
+        self.sharder.expect(max(0, run.progress.total - outcome.documents))
         yield from self.sharder.add(to_embed)
 
     def _record_page(self, page: SourcePage) -> int:
@@ -260,16 +257,15 @@ class Scan:
         unread = max(0, run.progress.total - seen)
         new = self.rebuild or not self.guard.any_documents
         chars = self._chars * (1 + unread / seen) if seen else unread * MEAN_CHARS * new
-        return max(0.0, chars - run.metrics.chars) / self.sharder.chars_per_second
+        return max(0.0, chars - run.metrics.work.chars) / self.sharder.chars_per_second
 
     def is_suspect(self, shard: Shard) -> bool:
         """Return whether a document of the shard may kill the process that embeds it: see `indexing.embed`."""
         return not self._suspects.isdisjoint(shard.documents.keys)
 
     def label(self, number: int) -> str:
-        """Return the name of a shard for people: "comments 31 of 140", or without the total while that is unknown."""
-        total = self.sharder.total
-        return f"{self.run.index.name} {number}" + (f" of {total}" if total is not None and total >= number else "")
+        """Return the name of a shard for people, such as "comments 31"."""
+        return f"{self.run.index.name} {number}"
 
     def mark_pending(self, shard: Shard) -> None:
         """Mark a shard's documents in the ledger as about to be written."""
@@ -378,7 +374,7 @@ class Scan:
             if (rate := self.sharder.measured) is not None:
                 run.ledger.update_collection(self.collection.id, chars_per_second=rate)
             if self.rebuild:
-                if self.bulk and (server := server_collections(run.store)) is not None:
+                if self.bulk and (server := on_server(run.store)) is not None:
                     server.resume_indexing(name)
                     run.progress.say("waiting for the server to build the search index")
                     run.store.optimize(name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
 from rag_index.settings.index import PAYLOAD_KINDS
-from rag_index.stores import BULK, NAME, server_collections
+from rag_index.stores import BULK, NAME, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rag_index.stores import Store
 
 SAMPLE = 100
-"""Payloads that are looked at."""
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 logger = logging.getLogger("rag_index.indexing")
@@ -131,7 +130,7 @@ def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: 
     publishes it at the end. Return whether it has to wait for the search index then. One that holds points and has its
     search index keeps it, such as after an error: turning it off would wait for what the server is building.
     """
-    server = server_collections(store)
+    server = on_server(store)
     if server is None:
         return False
     there = store.collections()
@@ -145,7 +144,7 @@ def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: 
 
 def end_bulk(store: Store, collection: str, index: str) -> None:
     """Turn the search index of a collection on again, however the run ended. A fault is left to the next run."""
-    if (server := server_collections(store)) is not None:
+    if (server := on_server(store)) is not None:
         try:
             server.resume_indexing(collection)
         except StoreError as error:

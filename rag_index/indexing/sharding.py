@@ -27,12 +27,10 @@ MEASURABLE_CHARS = 10_000
 """A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a model; it may be faster
 than was assumed, but cannot show that the embedder is slower."""
 MEAN_CHARS = 400.0
-"""The assumed length of a document before any was seen."""
 FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 10_000.0}
 """Characters per second that a worker is assumed to embed before anything was measured; others are like `ollama`."""
 
 FIRST_RATE_OF_CONTEXTS = 1_000.0
-"""The same where a model writes contexts."""
 MAX_CHARS_WITH_CONTEXTS = 100_000
 
 
@@ -79,18 +77,12 @@ class Sharder:
         self._waiting = DocumentBatch.empty()
         self._chars = 0
         self._number = 0
-        self._new: int | None = None
-        """How many documents will follow, where all of them have to be embedded."""
         self._coming: float | None = None
-        """How many characters will follow at most."""
         self._mean = MEAN_CHARS
-        self.total: int | None = None
-        """How many shards there will be, where that is known."""
 
-    def expect(self, documents: int, *, all_new: bool = False) -> None:
-        """Take note that at most `documents` will follow those of the next `add`; all of them if they are `all_new`."""
+    def expect(self, documents: int) -> None:
+        """Take note that at most `documents` will follow those of the next `add`."""
         self._coming = documents * self._mean
-        self._new = documents if all_new else None
 
     @property
     def measured(self) -> float | None:
@@ -112,8 +104,6 @@ class Sharder:
         given = float(sum(map(len, batch.texts)))
         if len(batch):
             self._mean = given / len(batch)
-        if self._documents and self._new is not None:
-            self.total = self._number - -(len(self._waiting) + len(batch) + self._new) // self._documents
         target, first = self._target(given), 0
         for row, text in enumerate(batch.texts):
             self._chars += len(text)
@@ -127,11 +117,9 @@ class Sharder:
         """Yield what is left, divided among all workers if that is worth it, the smallest shards last."""
         self.expect(0)
         waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
-        shards = list(self.add(waiting))
+        yield from self.add(waiting)
         if len(self._waiting):
-            shards.append(self._next_shard(DocumentBatch.empty()))
-        self.total = self._number
-        yield from shards
+            yield self._next_shard(DocumentBatch.empty())
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""

@@ -31,7 +31,6 @@ Ask = Callable[[str, Callable[[], Any], int], Any]
 """Asks a service, given its name, the question, and how often it is asked again at least; returns the answer."""
 FIRST_ROWS = 2000
 ROW_CHARS = 500
-"""What a row takes beside its text, as characters."""
 logger = logging.getLogger("rag_index.indexing")
 
 

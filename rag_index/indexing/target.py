@@ -98,7 +98,6 @@ class Target:
     chunker: Chunker
     bm25: Bm25Model | None = None
     index: str = ""
-    """For messages: what a person types."""
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.

@@ -35,7 +35,6 @@ class LedgerConnection:
         self.clock = clock
         self._lock = threading.RLock()
         self._writer: int | None = None
-        """The thread whose transaction is open."""
         self.engine = _engine(url)
         self._insert = insert_for(self.engine.dialect)
         self._is_sqlite = self.engine.dialect.name == "sqlite"

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.records import FailedDocument, Known, Totals
 from rag_index.ledger.scan import ScanRows, seen, texts
-from rag_index.ledger.tables import EMPTY, PENDING, documents, failed_documents, file_hashes
+from rag_index.ledger.tables import PENDING, documents, failed_documents, file_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -22,7 +22,6 @@ COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pendi
 """What is written of a document; `added_at` only when it is new."""
 FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
 QUERY_HASHES = 500
-"""Hashes per SELECT."""
 _ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
 
 
@@ -100,10 +99,6 @@ class DocumentRows(ScanRows):
         cases = ((done & (d.chunks > 0), 1), (done, d.chunks), (~done, 1))
         sums = [sa.func.coalesce(sa.func.sum(sa.case(case, else_=0)), 0) for case in cases]
         return Totals(*map(int, self._select(sa.select(*sums).where(d.collection_id == collection_id))[0]))
-
-    def count_empty(self, collection_id: int) -> int:
-        """Count the documents of a collection that have no text, and so no points."""
-        return self._count(documents, self._is_in_index(collection_id), EMPTY)
 
     def sample(self, collection_id: int, count: int) -> list[str]:
         """Return the keys of `count` random documents that have points."""

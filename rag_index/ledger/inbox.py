@@ -48,9 +48,7 @@ p, s = positions.c, milestones.c
 MAX_MILESTONES = 1000
 """Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
 CHANNEL = "rag_index_positions"
-"""The channel on which PostgreSQL tells that a position has moved."""
 LOOK_SECONDS = 0.02
-"""Between two looks at whether the file of a ledger in SQLite has changed."""
 
 
 class PositionRows(LedgerConnection):

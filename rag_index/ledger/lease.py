@@ -28,7 +28,6 @@ RENEW_SECONDS = 10.0
 BATCH_SECONDS = 300.0
 """How long a run waits for a batch of a watch, which gives the lease back when it ends."""
 BATCH_POLL = 0.02
-"""Seconds between two looks of a waiting run for the lease, which a watch leaves free for longer between batches."""
 
 
 class IndexLease:

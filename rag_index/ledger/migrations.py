@@ -88,12 +88,10 @@ MIGRATIONS = {
         INSERT INTO rag_index_sizes SELECT collection_id, day, '', documents FROM rag_index_sizes_11;
         DROP TABLE rag_index_sizes_11""",
 }
-"""The statements that upgrade to each version after the first."""
 WORDS = {
     "sqlite": {"number": "FLOAT", "binary": "BLOB", "without_rowid": "WITHOUT ROWID"},
     "postgresql": {"number": "DOUBLE PRECISION", "binary": "BYTEA", "without_rowid": ""},
 }
-"""What each database calls types and options in these statements."""
 
 
 def migrate(connection: Connection, *, redacted_url: str) -> None:

@@ -109,7 +109,6 @@ class WatchRecord:
     since: float
     """Since when the watch has followed the index without a gap."""
     last_number: int
-    """The number of the last arrival in the inbox."""
     full_number: int | None
     """A complete scan that begins at this number or later is needed, since nobody knows what changed; or None."""
     state: str
@@ -118,7 +117,6 @@ class WatchRecord:
     caught_up_at: float | None
     """When every change that was known was last in the index."""
     applied_at: float | None
-    """When a batch last ended."""
     blind: str
     """What the watch cannot see of this index; "" if it has to see every change."""
     compared: str
@@ -126,7 +124,6 @@ class WatchRecord:
     unkept: int
     """How many documents the last scan found changed beyond `inbox.MAX_KEPT`."""
     looked_up: int
-    """The number of the last arrival of a look-up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,6 @@ class Prunable(NamedTuple):
     runs: int
     failed: int
     changes: int
-    """Documents and look-ups that wait."""
     watches: int
     buckets: int
 

@@ -156,6 +156,10 @@ class ScanRows(LedgerConnection):
         values = {"watermark": watermark, "settings": settings, "full_at": full_at}
         self._put_row(scan_states, {"collection_id": collection_id}, values)
 
+    def forget_scan(self, collection_id: int) -> None:
+        """Delete the state that a complete scan of a collection left, so that the next one reads everything."""
+        self._write(scan_states.delete().where(scan_states.c.collection_id == collection_id))
+
     # Buckets
 
     def digests(self, collection_id: int) -> dict[int, str]:
@@ -165,10 +169,6 @@ class ScanRows(LedgerConnection):
     def forget_digests(self, collection_id: int) -> None:
         """Delete all digests of a collection, so that the next scan reads everything."""
         self._write(buckets.delete().where(b.collection_id == collection_id))
-
-    def count_buckets(self, collection_id: int) -> int:
-        """Count the buckets of a collection that have a digest."""
-        return self._count(buckets, b.collection_id == collection_id)
 
     def unfinished_buckets(self, collection_id: int, *, max_tries: int | None) -> set[int]:
         """Return the buckets with documents that are pending, or failed and have to be tried again.

@@ -141,35 +141,22 @@ def watched_outages(
         progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
         return progress.outages
 
-    def over(service: str) -> None:
-        logger.info("%s answers, or is not asked any more", service)
-
-    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look, over=over):
+    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look):
         yield
 
 
 @contextmanager
-def said_outages(
-    say: Callable[[str], object],
-    *,
-    look: Callable[[], Sequence[Outage]] = outages,
-    over: Callable[[str], object] = lambda service: None,
-) -> Iterator[None]:
-    """Say who does not answer, once an outage, for the time of the block, and when it is over.
-
-    A thread looks once a second.
-    """
+def said_outages(say: Callable[[str], object], *, look: Callable[[], Sequence[Outage]] = outages) -> Iterator[None]:
+    """Say who does not answer, once an outage, for the time of the block. A thread looks once a second."""
     ended = threading.Event()
 
     def watch() -> None:
-        known: dict[str, Outage] = {}
+        known: set[str] = set()
         while not ended.wait(INTERVAL_SECONDS):
             now = {outage.service: outage for outage in look()}
-            for service in now.keys() - known.keys():
+            for service in now.keys() - known:
                 say(now[service].sentence())
-            for service in known.keys() - now.keys():
-                over(service)
-            known = now
+            known = set(now)
 
     context = copy_context()  # displays talk to Prefect, which finds the run in the context
     threading.Thread(target=context.run, args=(watch,), daemon=True, name="outages").start()

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.batches import ShardStats
 from rag_index.reports.outcome import BY, count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rag_index.documents.batches import ShardStats
     from rag_index.settings import EmbedderSettings, ParallelSettings
 
 STAGES = (
@@ -26,10 +26,6 @@ STAGES = (
 `wait` the waiting for them. `embed` is embedding in the flow's own process. `gate` is what it asks
 collections: golden queries, and what their scores mean. `other` is what no stage is named for.
 """
-SUMMED = (
-    "sent_bytes", "embed_seconds", "texts", "repeated", "reused", "requests", "retries", "splits", "rate_limited",
-    "chars", "chunk_seconds", "contexts_made", "contexts_cached", "contexts_missing",
-)  # fmt: skip
 FLOAT_BYTES = 4
 
 # Shares from which the advice names a cause
@@ -38,7 +34,6 @@ MAX_RATE_LIMITED = 0.05  # of the requests, answered by asking for a pause
 MAX_RETRIED = 0.1  # of the requests, repeated
 MAX_SPLIT = 0.1  # of the requests, for parts of batches that were refused
 LARGE_SHARE = 0.5  # of the time, one stage
-MAX_UNEVEN = 0.25  # of the workers' time, idle time beside the busiest of them
 SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
 HIGH_LOAD = 1.5
@@ -51,52 +46,28 @@ MAX_WORSE = 20
 
 @dataclass(slots=True)
 class RunMetrics:
-    """The metrics of one run of one index, in wall seconds. `stages` divides up the time of the flow's process.
-
-    `ShardStats` says what the fields that `SUMMED` names are.
-    """
+    """The metrics of one run of one index, in wall seconds. `stages` divides up the time of the flow's process."""
 
     documents: int = 0
     seconds: float = 0.0
     workers: int = 1
     stages: dict[str, float] = field(default_factory=dict)
-    worker_seconds: float = 0.0
-    """Seconds that the workers spent on chunking and embedding, summed over workers."""
+    work: ShardStats = field(default_factory=ShardStats)
+    """The sum over all shards, that is, over all workers."""
     idle_seconds: float = 0.0
     """Seconds from the first shard to the end in which workers had nothing to do, summed over workers."""
-    embed_seconds: float = 0.0
-    chunk_seconds: float = 0.0
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
     shards: int = 0
     shard_documents: int = 0
     chunks: int = 0
-    texts: int = 0
-    repeated: int = 0
-    reused: int = 0
-    requests: int = 0
-    retries: int = 0
-    splits: int = 0
-    rate_limited: int = 0
-    chars: int = 0
     read_bytes: int = 0
-    """Bytes of text and payload that were read from the source."""
-    sent_bytes: int = 0
     vector_bytes: int = 0
-    contexts_made: int = 0
-    contexts_cached: int = 0
-    contexts_missing: int = 0
     by_worker: dict[str, float] = field(default_factory=dict)
     """Busy seconds of each worker, which is named by host name and process id."""
-    by_host: dict[str, float] = field(default_factory=dict)
-    """Seconds in which a request was running, by host of the embedder, summed over workers."""
     load: float | None = None
-    """Load average of the flow's machine over the last minute of the run."""
     processors: int = 1
-    symbols: dict[str, int] = field(default_factory=dict)
-    peak_memory: int = 0
-    """The largest resident size of any worker's process, in bytes."""
 
     @property
     def speed_up(self) -> float:
@@ -105,12 +76,12 @@ class RunMetrics:
         It is computed from the workers' busy seconds, and 0 if nothing had to be embedded.
         """
         elapsed = self.seconds - (self.first_shard_after or 0.0)
-        return self.worker_seconds / elapsed if elapsed > 0 and self.shards else 0.0
+        return self.work.seconds / elapsed if elapsed > 0 and self.shards else 0.0
 
     @property
     def utilisation(self) -> float:
         """The share (0 to 1) of the time from the first shard to the end in which the workers were busy."""
-        return min(1.0, self.worker_seconds / self._available) if self._available > 0 and self.shards else 0.0
+        return min(1.0, self.work.seconds / self._available) if self._available > 0 and self.shards else 0.0
 
     @property
     def _available(self) -> float:
@@ -121,13 +92,14 @@ class RunMetrics:
         stopwatch.count_rest("other")
         self.seconds = seconds
         self.stages = {name: stopwatch.seconds[name] for name in STAGES if name in stopwatch.seconds}
-        self.idle_seconds = max(0.0, self._available - self.worker_seconds) if self.shards else 0.0
+        self.idle_seconds = max(0.0, self._available - self.work.seconds) if self.shards else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return all metrics, utilisation and speed-up included, with seconds rounded to milliseconds."""
-        values = asdict(self)
-        values["utilisation"] = self.utilisation
-        values["speed_up"] = self.speed_up
+        values, work = asdict(self), asdict(self.work)
+        del values["work"], work["worker"]
+        values |= {"worker_seconds": work.pop("seconds"), "by_host": work.pop("host_seconds")}
+        values |= {**work, "utilisation": self.utilisation, "speed_up": self.speed_up}
         return {name: _rounded_floats(value) for name, value in values.items()}
 
     def add(
@@ -139,15 +111,8 @@ class RunMetrics:
         self.vector_bytes += chunks * dimension * FLOAT_BYTES
         self.chunks += chunks
         self.write_seconds += write_seconds
-        self.worker_seconds += stats.seconds
-        for name in SUMMED:
-            setattr(self, name, getattr(self, name) + getattr(stats, name))
-        self.peak_memory = max(self.peak_memory, stats.peak_memory)
+        self.work = self.work.plus(stats)
         self.by_worker[stats.worker] = self.by_worker.get(stats.worker, 0.0) + stats.seconds
-        for host, seconds in stats.host_seconds.items():
-            self.by_host[host] = self.by_host.get(host, 0.0) + seconds
-        for kind, count in stats.symbols.items():
-            self.symbols[kind] = self.symbols.get(kind, 0) + count
 
 
 class Stopwatch:
@@ -199,29 +164,30 @@ def advice(
     """
     if not metrics.shards:
         return "nothing had to be embedded"
-    asked, busy = f"of {metrics.requests} requests", f"workers busy {metrics.utilisation:.0%}"
-    if metrics.rate_limited > metrics.requests * MAX_RATE_LIMITED:
-        return f"{metrics.rate_limited} {asked} were told to wait: lower requests_in_flight or the number of workers"
-    if metrics.retries > metrics.requests * MAX_RETRIED:
-        return f"{metrics.retries} {asked} had to be repeated: check the embedder's log"
-    if metrics.splits > metrics.requests * MAX_SPLIT:
+    work = metrics.work
+    asked, busy = f"of {work.requests} requests", f"workers busy {metrics.utilisation:.0%}"
+    if work.rate_limited > work.requests * MAX_RATE_LIMITED:
+        return f"{work.rate_limited} {asked} were told to wait: lower requests_in_flight or the number of workers"
+    if work.retries > work.requests * MAX_RETRIED:
+        return f"{work.retries} {asked} had to be repeated: check the embedder's log"
+    if work.splits > work.requests * MAX_SPLIT:
         return (
-            f"{metrics.splits} {asked} were for parts of batches that were refused because of a text: a smaller "
+            f"{work.splits} {asked} were for parts of batches that were refused because of a text: a smaller "
             "chunk_chars avoids texts that are too long, `rag-index failed` lists texts that were not embedded"
         )
-    if metrics.contexts_made and metrics.chunk_seconds > LARGE_SHARE * metrics.worker_seconds:
+    if work.contexts_made and work.chunk_seconds > LARGE_SHARE * work.seconds:
         return (
-            f"writing contexts took {metrics.chunk_seconds / metrics.worker_seconds:.0%} of the workers' time: "
+            f"writing contexts took {work.chunk_seconds / work.seconds:.0%} of the workers' time: "
             "a smaller model, more hosts, or more slots (OLLAMA_NUM_PARALLEL) with a higher concurrency would help"
         )
     written = metrics.write_seconds - metrics.stages.get("upsert", 0.0)  # by workers
-    if metrics.utilisation < MIN_BUSY and written > max(metrics.worker_seconds, SMALL_RUN):
+    if metrics.utilisation < MIN_BUSY and written > max(work.seconds, SMALL_RUN):
         return (
             f"{busy}, because they waited for the store: writing took {written:.0f} s, embedding "
-            f"{metrics.worker_seconds:.0f} s; {_FASTER_QDRANT}"
+            f"{work.seconds:.0f} s; {_FASTER_QDRANT}"
         )
     flow_waited = metrics.stages.get("wait", 0.0) > LARGE_SHARE * metrics.seconds
-    if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN and not _is_uneven(metrics)):
+    if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN):
         return f"{busy}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
         return f"{busy}: the run was too small for a cluster to matter"
@@ -231,15 +197,9 @@ def advice(
 _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
 
 
-def _is_uneven(metrics: RunMetrics) -> bool:
-    """Return whether one worker had so much more to do that the others were idle for long."""
-    busiest = max(metrics.by_worker.values(), default=0.0)
-    return metrics.workers * busiest - metrics.worker_seconds > MAX_UNEVEN * metrics.worker_seconds
-
-
 def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    chunking = 1 - metrics.embed_seconds / max(metrics.worker_seconds, 1e-9)
-    if metrics.embed_seconds and chunking > LARGE_SHARE:
+    chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
+    if metrics.work.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.kind == "sentence-transformers":
         return ": the model is the bottleneck; a GPU (device), or more processors and workers, would help"
@@ -274,14 +234,10 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
 
 
 def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings, *, on_server: bool) -> str:
-    """Return advice for a run whose workers waited for a stage of the flow's process, or for each other."""
+    """Return advice for a run whose workers waited for a stage of the flow's process."""
     shares = {name: seconds / max(metrics.seconds, 1e-9) for name, seconds in metrics.stages.items()}
     setting = f"parallel.{'shard_seconds' if parallel.shard_documents == 'auto' else 'shard_documents'}"
-    if (waited := shares.pop("wait", 0.0)) > LARGE_SHARE:
-        return (
-            f"and the flow waited {waited:.0%} of the time for some of them while others had nothing left to do: "
-            f"smaller shards ({setting}) would help"
-        )
+    shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
     share = f"{shares[longest]:.0%}"
     server = _FASTER_QDRANT if on_server else "a Qdrant server accepts vectors directly from the workers"

@@ -16,7 +16,6 @@ State = Literal["completed", "partial", "failed", "continued"]
 COUNTS = (
     "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
 )  # fmt: skip
-"""Numbers of documents, in the order of a sentence."""
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 FIRST_IDS = 10
 SLOW_SECONDS = 60.0
@@ -24,7 +23,6 @@ SLOW_SECONDS = 60.0
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 SEARCH, MEANING, WORDS = "search", "meaning", "words"
-"""The ways of searching that a gate compares."""
 BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
 NAMED = 3
 EPSILON = 1e-9
@@ -228,7 +226,6 @@ class IndexOutcome:
     contexts_made: int = 0
     contexts_cached: int = 0
     contexts_missing: int = 0
-    """Chunks that are indexed without the context they should have."""
     seconds: float = 0.0
     state: State = "completed"
     message: str = ""

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from rag_index.reports.displays import Display
 
 FLOW = "flow"
-"""The name of the flow's own process. Workers have their addresses."""
 RECENT_SECONDS = 30.0
-MIN_OVERDUE = 2.0
-"""Seconds without a document that are never called overdue: results come in shards."""
 MIN_MEASURED = 2.0
 MAX_ETA = 1000
 """A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
@@ -116,32 +113,19 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Documents per second in the recent past. It falls if no document is finished for long."""
-        (first, before), (last, done) = self._recent[0], self._recent[-1]
-        now = self._clock()
-        end = now if now - last > RECENT_SECONDS else last
-        return (done - before) / (end - first) if end > first else 0.0
+        """Documents per second in the recent past. It falls while no document is finished."""
+        (first, before), now = self._recent[0], self._clock()
+        return (self.done - before) / (now - first) if now > first else 0.0
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the recent rate; None if that is unknown, documents are overdue or a service is away."""
+        """Seconds left at the recent rate; None if that is unknown, or a service is away."""
         measured = self._recent[-1][0] - self._recent[0][0]
-        if not self.rate or self.total < self.done or self.overdue is not None or self.outages:
+        if not self.rate or self.total < self.done or self.outages:
             return None
         left = (self.total - self.done) / self.rate
         known = measured >= MIN_MEASURED and left <= MAX_ETA * (self._clock() - self._started)
         return left if known else None
-
-    @property
-    def overdue(self) -> float | None:
-        """Seconds since the last document was finished, if all others should have been finished since; else None.
-
-        The rate that was measured before says nothing then: whatever is still under way takes longer.
-        """
-        (first, before), (last, done) = self._recent[0], self._recent[-1]
-        waited, left = self._clock() - last, self.total - self.done
-        late = left > 0 and done > before and waited > max(MIN_OVERDUE, left * (last - first) / (done - before))
-        return waited if late else None
 
     def sentence(self) -> str:
         """Return documents done, rates, time left, busy workers and failures as one line."""
@@ -177,15 +161,11 @@ class Progress:
         return "; ".join(outage.sentence() for outage in self.outages) or self.note
 
     def _left(self) -> str:
-        if self.outages:
-            return ""
-        if self.overdue is not None:
-            return f"nothing new for {_duration(self.overdue)}"
         return f"{_duration(self.eta)} left" if self.eta is not None and self.done < self.total else ""
 
     def _rate(self) -> str:
-        """Return the recent and the average rate; "" if nothing was finished recently, or all should be finished."""
-        if not self.rate or self.overdue is not None or self.outages:
+        """Return the recent and the average rate; "" if nothing was finished recently."""
+        if not self.rate or self.outages:
             return ""
         now = f"{self.rate:,.0f}/s"
         mean = f"{self.done / (self._clock() - self._started):,.0f}/s"

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 
 import pytest
 
 from rag_index.indexing import publish
+from rag_index.indexing.scan import Scan
+from rag_index.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch):
     """Leave out the 200 searches at the end of a first run; `tests.retrieve.test_calibration` has them."""
     monkeypatch.setattr(publish, "MIN_DOCUMENTS", sys.maxsize)
+
+
+@pytest.fixture(autouse=True)
+def suspects_here(monkeypatch):
+    """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
+    monkeypatch.setattr(Scan, "is_suspect", lambda scan, shard: False)
+
+
+@pytest.fixture
+def ledger(project):
+    """The ledger of the test's project."""
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -9,11 +10,14 @@ from unittest import mock
 
 from rag_index.embedders import open_embedder
 from rag_index.indexing import run as run_module
+from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
+from tests.project import run_here
 
 if TYPE_CHECKING:
+    from rag_index.indexing.changed import Applied
     from rag_index.reports.outcome import IndexOutcome
     from tests.project import Project
 
@@ -66,6 +70,26 @@ def run_plain(
         return run.finish()
 
 
+def batch(project: Project) -> Applied:
+    """Index what waits in the inbox, as a process of its own does."""
+    with closing(BatchIndexer(project.settings)) as indexer:
+        return indexer.index("notes")
+
+
+def counts(outcome: IndexOutcome) -> dict:
+    """Return what a completed run did with its documents: the numbers that are not 0."""
+    assert outcome.state == "completed", outcome
+    names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")
+    found = {name: number for name in names if (number := getattr(outcome, name))}
+    assert outcome.documents == sum(found.values()) - outcome.deleted
+    return found
+
+
+def printed(project: Project, *arguments: str) -> dict:
+    """Run a command in this process, and return the document that --json prints."""
+    return json.loads(run_here(project.config, *arguments, "--json")[0])
+
+
 def read(run):
     """Yield the pages of the source."""
     cursor = None
@@ -79,3 +103,8 @@ def read(run):
 
 class Died(BaseException):
     """The death of the process."""
+
+
+def die(*_, **__):
+    """Die in place of a call."""
+    raise Died

@@ -19,8 +19,8 @@ from rag_index.status.plan import plan_runs
 from rag_index.status.status import failed
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
-from tests.indexing.plain import run_plain
-from tests.project import SETTINGS, Project
+from tests.indexing.plain import printed, run_plain
+from tests.project import SETTINGS, Project, run_here
 from tests.twin import STORE, back_up, restore, twin
 
 COLUMN = 'access = "acl"\n'
@@ -126,18 +126,20 @@ def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     project.execute("DELETE FROM note WHERE id = 5")
     run_plain(project)
     now = groups(project)
-    back = project.json("rollback", "notes")
+    back = printed(project, "rollback", "notes")
     assert (back["live"], back["returned"]) == ("test_notes__1", 1)
     assert groups(project) == now | {"5": []}
     assert (now["10"], now["4"]) == (["board"], [])
     again = run_plain(project)
     assert (again.unchanged, again.deleted, again.payload_only) == (COUNT - 1, 1, 0)
     assert groups(project) == now
-    assert "no longer had" not in project.cli("rollback", "notes").stdout, "the newer one has nothing that is gone"
+    assert "no longer had" not in run_here(project.config, "rollback", "notes")[0], (
+        "the newer one has nothing that is gone"
+    )
     grant(project, 11, "board")
     run_plain(project)
     project.write_settings(SETTINGS.format(extra=""))
-    project.json("rollback", "notes")
+    printed(project, "rollback", "notes")
     assert groups(project)["11"] == ["board"], "whatever the settings say now"
 
 
@@ -156,7 +158,7 @@ def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(pr
         store.upsert(old.name, PointBatch([point_id("notes", "77", 0)], vectors, [{**left.payload, "_rag": ours}]))
         grant(project, 10, "board")
     run_plain(project)
-    project.json("rollback", "notes")
+    printed(project, "rollback", "notes")
     found = groups(project)
     assert (found["10"], "77" in found, len(project.texts()["10"])) == (["board"], False, 1)
 
@@ -165,10 +167,9 @@ def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
     run_plain(project, full=True)
     with closing(open_store(project.settings.store)) as store:
         store.set_commit_mark("test_notes__1", CommitMark())
-    refused = project.cli("rollback", "notes")
-    assert refused.returncode == 1
-    assert "put back to an older copy, so it may show what nobody may see: `rag-index rebuild notes`" in refused.stderr
-    assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
+    refused = run_here(project.config, "rollback", "notes", code=1)[1]
+    assert "put back to an older copy, so it may show what nobody may see: `rag-index rebuild notes`" in refused
+    assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"
 
 
 def test_an_index_gets_access_later_and_loses_it_again(tmp_path):

@@ -17,7 +17,7 @@ from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.status.status import failed
 from rag_index.stores import open_store
-from tests.indexing.plain import Died, Nights, run_plain
+from tests.indexing.plain import Died, Nights, batch, die, run_plain
 from tests.project import Project
 from tests.waiting import when
 
@@ -31,20 +31,8 @@ def project(tmp_path) -> Project:
     return project
 
 
-@pytest.fixture
-def ledger(project):
-    with closing(Ledger(project.settings.ledger_url)) as opened:
-        yield opened
-
-
 def put(ledger, *ids):
     ledger.put_changes([(ALIAS, one, time.time()) for one in ids])
-
-
-def batch(project):
-    """Index what waits by a process of its own, as it were."""
-    with closing(BatchIndexer(project.settings)) as indexer:
-        return indexer.index("notes")
 
 
 def waiting(ledger):
@@ -73,9 +61,6 @@ def test_a_death_at_any_step_loses_nothing(project, ledger, step):
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
     project.execute("DELETE FROM note WHERE id = 8")
     put(ledger, "5", "8")
-
-    def die(*args, **kwargs):
-        raise Died
 
     with mock.patch.object(Ledger, step, die), pytest.raises(Died):
         batch(project)

@@ -15,7 +15,7 @@ from rag_index.indexing.commit import Committer
 from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
-from tests.indexing.plain import Died, run_plain
+from tests.indexing.plain import Died, die, run_plain
 from tests.ledger.conftest import add
 from tests.project import Project
 
@@ -84,13 +84,9 @@ def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_
     for name in ("kept.py", "excluded.py"):
         (project.folder / "src" / name).write_text("def f():\n    return 1\n")
     with monkeypatch.context() as patch:
-        patch.setattr(Committer, "commit", _die)
+        patch.setattr(Committer, "commit", die)
         with pytest.raises(Died):
             run_plain(project)
     (project.folder / "src" / "excluded.py").write_bytes(b"now = 'binary'\0")
     run_plain(project, allow_deletes=True)
     assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {encode_key(["kept.py"])}
-
-
-def _die(*_: object) -> None:
-    raise Died

@@ -16,7 +16,8 @@ from rag_index.ledger.lease import IndexLease
 from rag_index.stores import open_names
 from rag_index.transfer.move import move, target_settings
 from tests.fakes.qdrant import FakeQdrant
-from tests.project import Project
+from tests.indexing.plain import printed
+from tests.project import Project, run_here
 
 OLD = '[[indexes]]\nname = "old"\ntable = "secrets"\nkey = "id"\ntext = "body"\n'
 TEXT = "the launch code of the rocket is Xylophone"
@@ -54,9 +55,9 @@ def rows_of(project: Project, alias: str) -> int:
 def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, kind):
     with FakeQdrant() as server:
         project = with_leftovers(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{server.url}"')
-        assert project.json("status")["unwanted"] == {"old": SAID}
-        assert project.cli("status").stdout.splitlines()[-1] == f"old: {SAID}"
-        assert {"index": "old", "message": SAID} in project.json("doctor")["advice"]
+        assert printed(project, "status")["unwanted"] == {"old": SAID}
+        assert run_here(project.config, "status")[0].splitlines()[-1] == f"old: {SAID}"
+        assert {"index": "old", "message": SAID} in printed(project, "doctor")["advice"]
         kept = project.folder / ".rag-index"
         assert bool(files_with_text(kept / "qdrant")) == (kind == "embedded"), "otherwise this tests nothing"
         assert files_with_text(kept)
@@ -66,14 +67,17 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
         assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\nDelete all of it?" in asked.stderr
         assert rows_of(project, "test_old") == 63
 
-        assert project.json("drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]
+        assert printed(project, "drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]
         with open_names(project.settings.store) as names:
             assert list(names.collections()) == ["test_notes__1"]
             assert names.aliases() == {"test_notes": "test_notes__1"}
         assert files_with_text(kept) == []
         assert rows_of(project, "test_old") == 0
-        assert project.json("doctor")["findings"] == []
-        assert "nothing is kept of an index 'old'; the indexes are notes" in project.cli("drop", "old").stderr
+        assert printed(project, "doctor")["findings"] == []
+        assert (
+            "nothing is kept of an index 'old'; the indexes are notes"
+            in run_here(project.config, "drop", "old", code=2)[1]
+        )
 
 
 def test_an_index_that_the_settings_have_is_indexed_again_by_the_next_run(tmp_path):
@@ -86,7 +90,10 @@ def test_an_index_that_the_settings_have_is_indexed_again_by_the_next_run(tmp_pa
         assert "so its next run indexes everything again" in project.cli("drop", "notes").stderr
     assert project.texts() == before
     drop_index(project.settings, "notes")
-    assert "nothing is kept of an index 'note', did you mean 'notes'?" in project.cli("drop", "note").stderr
+    assert (
+        "nothing is kept of an index 'note', did you mean 'notes'?"
+        in run_here(project.config, "drop", "note", code=2)[1]
+    )
     assert (project.run().indexes[0].new, project.texts()) == (20, before)
 
 
@@ -97,7 +104,7 @@ def test_a_project_whose_name_begins_alike_is_not_named(tmp_path):
         other.write_settings(other.config.read_text().replace('project = "test"', 'project = "test_other"'))
         project = Project(tmp_path / "project", extra=extra).fill(5)
         assert (other.run().state, project.run().state) == ("completed", "completed")
-        assert project.json("status")["unwanted"] == {}
+        assert printed(project, "status")["unwanted"] == {}
 
 
 def test_what_was_moved_is_dropped_where_it_was_and_the_ledger_stays(tmp_path):
@@ -105,12 +112,12 @@ def test_what_was_moved_is_dropped_where_it_was_and_the_ledger_stays(tmp_path):
     project.run()
     before = project.texts()
     move(project.settings, target_settings(project.settings, str(tmp_path / "new")))
-    ended = project.cli("drop", "notes", "--yes")
+    said = run_here(project.config, "drop", "notes", "--yes")[0]
     place = (tmp_path / "new").resolve()
-    assert f"notes: deleted test_notes__1 (a copy of what was moved to {place})." in ended.stdout
+    assert f"notes: deleted test_notes__1 (a copy of what was moved to {place})." in said
     with open_names(project.settings.store) as names:
         assert names.collections() == {}
     project.write_settings(
         project.config.read_text().replace("[[indexes]]", f"[store]\npath = {json.dumps(str(place))}\n[[indexes]]")
     )
-    assert (project.texts(), project.json("doctor")["findings"]) == (before, [])
+    assert (project.texts(), printed(project, "doctor")["findings"]) == (before, [])

@@ -9,12 +9,11 @@ import pytest
 
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SourceUnavailable
-from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.sources.sql import SqlSource
 from tests.fakes.qdrant import FakeQdrant
-from tests.indexing.plain import run_plain
+from tests.indexing.plain import batch, run_plain
 from tests.project import Project
 
 SETTINGS = """\
@@ -50,17 +49,6 @@ def desk(folder, sections=""):
 @pytest.fixture
 def project(tmp_path):
     return desk(tmp_path / "desk")
-
-
-@pytest.fixture
-def ledger(project):
-    with closing(Ledger(project.settings.ledger_url)) as opened:
-        yield opened
-
-
-def batch(project):
-    with closing(BatchIndexer(project.settings)) as indexer:
-        return indexer.index("notes")
 
 
 def follow(project, ledger):

@@ -10,12 +10,12 @@ import pytest
 
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import SourceError
-from rag_index.indexing.changed import BatchIndexer, index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.access import ALL_GROUPS
 from rag_index.status.plan import plan_runs
-from tests.indexing.plain import Died, Nights, run_plain
+from tests.indexing.plain import Died, Nights, batch, run_plain
 from tests.project import Project
 
 SETTINGS = """\
@@ -159,9 +159,7 @@ def test_a_watch_reads_the_documents_again_that_show_a_changed_row(project):
     with closing(Ledger(settings.ledger_url)) as ledger:  # as a feed does: see tests/changes/test_parts.py
         ledger.put_look_ups([(settings.alias("notes"), "customer_id", "1", 1.0)])
         ledger.put_changes([(settings.alias("notes"), "2", 1.0)])
-    indexer = BatchIndexer(settings)
-    outcome = indexer.index("notes").outcome
-    indexer.close()
+    outcome = batch(project).outcome
     assert (outcome.state, outcome.payload_only, outcome.changed) == ("completed", 1, 1)
     assert project.texts()["2"][1] == "Restart the switch."
     assert run_plain(project).unchanged == 2
@@ -235,8 +233,7 @@ def test_a_batch_of_a_watch_overwrites_no_documents_that_lost_their_parts(projec
         for allowed in (False, True):
             if allowed:
                 project.execute("INSERT OR IGNORE INTO remark SELECT * FROM kept")
-            with closing(BatchIndexer(settings)) as indexer:
-                applied = indexer.index("notes")
+            applied = batch(project)
             assert ledger.count_waiting(settings.alias("notes")) == (0 if allowed else 51)
             assert (applied.error is None) == allowed
             assert project.texts() == before

@@ -13,7 +13,7 @@ from rag_index.doctor import examine, repair
 from rag_index.documents.commits import CommitMark
 from rag_index.errors import StoreRestored, StoreUnavailable
 from rag_index.indexing import steps
-from rag_index.indexing.changed import BatchIndexer, index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.indexing.reconcile import Scratch
 from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
@@ -21,8 +21,8 @@ from rag_index.status.status import status
 from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.qdrant import FakeQdrant
-from tests.indexing.plain import Died, run_plain
-from tests.project import Project
+from tests.indexing.plain import Died, batch, die, run_plain
+from tests.project import Project, run_here
 from tests.twin import LEDGER, POINTS, STORE, back_up, restore, twin
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
@@ -101,7 +101,7 @@ def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(projec
     project.execute(f"UPDATE note SET {column} = 'another' WHERE id = 5")
     with monkeypatch.context() as patch:
         if died:
-            patch.setattr(EdgeStore, "flush", _die)
+            patch.setattr(EdgeStore, "flush", die)
         with pytest.raises(Died) if died else nullcontext():
             run_plain(project)
     project.execute(f"UPDATE note SET {column} = ? WHERE id = 5", *old)
@@ -118,7 +118,7 @@ def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_a
     restore(project, kept, LEDGER)
     project.execute("DELETE FROM note WHERE id = 31")
     with monkeypatch.context() as patch:
-        patch.setattr("rag_index.indexing.scan.make_searchable", _die)
+        patch.setattr("rag_index.indexing.scan.make_searchable", die)
         with pytest.raises(Died):
             run_plain(project)
     assert {"31", "32"} <= project.texts().keys()
@@ -143,7 +143,7 @@ def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
     said = status(stale.settings).indexes[0].restored
     assert "the store was " + OLDER in said
     assert "`rag-index index notes` compares every point" in said
-    assert f"notes: {said}\n" in stale.cli("status").stdout
+    assert f"notes: {said}\n" in run_here(stale.config, "status")[0]
     assert plan_runs(stale.settings, stale.settings.indexes)[0].message == said
     assert "restored" in examine(stale.settings).kinds("notes")
     repaired = repair(stale.settings, None, lambda names, rebuild: run_plain(stale))
@@ -161,9 +161,9 @@ def test_a_run_that_commits_between_two_looks_is_no_difference(project):
 def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale):
     refused = index_documents(stale.settings, "notes", ["5"])
     assert (refused.state, OLDER in refused.message) == ("failed", True)
-    with closing(Ledger(stale.settings.ledger_url)) as ledger, closing(BatchIndexer(stale.settings)) as indexer:
+    with closing(Ledger(stale.settings.ledger_url)) as ledger:
         ledger.put_changes([("test_notes", "5", 0.0)])
-        assert isinstance(indexer.index("notes").error, StoreRestored)
+        assert isinstance(batch(stale).error, StoreRestored)
         record = ledger.watch("test_notes")
         assert (record.full_number is not None, ledger.count_waiting("test_notes")) == (True, 1)
     assert OLDER in run_plain(stale).message
@@ -172,15 +172,11 @@ def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale):
 
 def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Scratch, "mark_wrong_as_pending", _die)
+        patch.setattr(Scratch, "mark_wrong_as_pending", die)
         with pytest.raises(Died):
             run_plain(stale)
     assert OLDER in run_plain(stale).message
     assert_right(stale)
-
-
-def _die(*_):
-    raise Died
 
 
 def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(project, monkeypatch):

@@ -44,18 +44,6 @@ def sizes(made, count, chars):
     return [len(shard.documents) for shard in made.add(page_of(["x" * chars] * count))]
 
 
-def test_the_number_of_shards_is_known_as_soon_as_it_can_be():
-    made = sharder(documents=20)
-    made.expect(30, all_new=True)  # a first run: everything that follows has to be embedded
-    assert [shard.number for shard in made.add(page_of(["text"] * 50))] == [1, 2]
-    assert made.total == 4
-    made = sharder(documents=20)
-    made.expect(30)
-    assert len(list(made.add(page_of(["text"] * 50)))) == 2
-    assert made.total is None, "nobody knows how many of the others have changed"
-    assert (len(list(made.rest())), made.total) == (1, 3)
-
-
 pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
 
 

@@ -219,7 +219,7 @@ UNDONE = {"second", "digest", "other buckets"}
 """Scenes of which the next run also finds the source as it was before the change."""
 
 
-@pytest.mark.parametrize("every", [24, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [24, pytest.param(4, marks=pytest.mark.long)])
 @pytest.mark.parametrize("scene", SCENES)
 def test_death_at_any_write_and_in_the_middle(folder, embedder, scene, every):
     deaths(folder, embedder, scene, every=every)

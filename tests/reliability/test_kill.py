@@ -7,9 +7,11 @@ ids, the payloads, the vectors and the ledger's rows must equal those of a proje
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
+import signal
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -200,9 +202,9 @@ class Trial:
     def kill(self, victim: Victim, server) -> None:
         target, pause = self.case.target, 0.3 + 2 * self.case.delay
         if target == "flow":
-            victim.kill_flow()
+            victim.process.kill()
         elif target == "group":
-            victim.kill_group()
+            os.killpg(victim.process.pid, signal.SIGKILL)
         elif target == "worker":
             if not (workers := victim.workers()):
                 raise TooLate
@@ -221,8 +223,7 @@ class Trial:
     def check_end(self, victim: Victim) -> None:
         target, folder = self.case.target, self.project.folder / ".rag-index"
         code = victim.process.wait(END_SECONDS)
-        gone = victim.seconds_until_gone(GONE_SECONDS)
-        assert gone is not None, [" ".join(one.cmdline()) for one in victim.processes()]
+        eventually(victim.gone, lambda: [" ".join(one.cmdline()) for one in victim.processes()], seconds=GONE_SECONDS)
         assert code == 0 or target not in SURVIVED, victim.output
         if code and target.startswith("prefect"):
             assert (code, "Prefect server" in victim.output.strip().splitlines()[-1]) == (1, True), victim.output

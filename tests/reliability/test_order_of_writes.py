@@ -63,6 +63,9 @@ class Watch:
     def before_set_commit_mark(self, collection: str, mark) -> None:
         assert collection not in self._unflushed, "a commit is marked before its points are durable"
 
+    def before_record_commit(self, collection_id: int, mark) -> None:
+        assert self._store.commit_mark(self.name(collection_id)) == mark, "the ledger commits before the store"
+
     def before_record(self, collection_id: int, rows) -> None:
         name = self.name(collection_id)
         for key, text_hash, payload_hash, chunks in rows:

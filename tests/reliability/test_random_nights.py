@@ -12,8 +12,9 @@ import pytest
 
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
 from rag_index.indexing import delete_guard
-from rag_index.indexing.changed import BatchIndexer, index_documents
+from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
+from tests.indexing.plain import batch
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import (
     Death,
@@ -84,9 +85,8 @@ class Nights:
         if self.random.random() < 0.5:
             with closing(Ledger(settings.ledger_url)) as ledger:
                 ledger.put_changes([(settings.alias("notes"), one, time.time()) for one in some])
-            with closing(BatchIndexer(settings)) as indexer:
-                applied = indexer.index("notes")
-                assert applied.error is None or isinstance(applied.error, StoreRestored | StoreMismatch), applied
+            applied = batch(self.project)
+            assert applied.error is None or isinstance(applied.error, StoreRestored | StoreMismatch), applied
             return
         for one in some:
             with suppress(SettingsError):  # neither source nor index may have it

@@ -47,7 +47,7 @@ def test_a_copy_of_some_moments_is_noticed(folder, embedder, parts):
     ],
 )
 def test_a_copy_of_many_moments_is_noticed(folder, embedder, scene, parts, undone):
-    copies(folder, embedder, scene, PARTS[parts], every=4, undone=undone)
+    copies(folder, embedder, scene, PARTS[parts], every=8, undone=undone)
 
 
 def copies(folder, embedder, scene: str, parts, *, every: int, undone: bool = False) -> None:

@@ -158,14 +158,14 @@ def test_a_row_that_is_inserted_between_the_two_steps_of_a_page_hides_no_other(t
     add_change_times(project)
     assert project.run().state == "completed"
     project.execute("UPDATE note SET body = 'new' WHERE id < 60")
-    original = ChangedSource._changed
+    original = ChangedSource._end
 
     def between(self, *arguments):
-        project.execute("INSERT INTO note (id, title, body) VALUES (0, 'between', 'the steps')")
+        project.execute("INSERT OR IGNORE INTO note (id, title, body) VALUES (0, 'between', 'the steps')")
         return original(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChangedSource, "_changed", between)
+        patch.setattr(ChangedSource, "_end", between)
         report = project.run().indexes[0]
     assert report.deleted == 0, "row 60 existed all the time"
     assert project.run().state == "completed"

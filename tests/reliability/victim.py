@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -40,17 +39,12 @@ def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
     """Return the ledger's documents through a read-only connection; none if the ledger does not exist yet."""
     file = file or project.folder / ".rag-index" / "ledger.db"
     try:
-        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as db:
+            found = db.execute(
+                "SELECT key, text_hash, payload_hash, chunks, pending FROM rag_index_documents"
+            ).fetchall()
     except sqlite3.OperationalError:
         return {}
-    try:
-        found = connection.execute(
-            "SELECT key, text_hash, payload_hash, chunks, pending FROM rag_index_documents"
-        ).fetchall()
-    except sqlite3.OperationalError:
-        return {}
-    finally:
-        connection.close()
     rows = {row[0]: Row(*row[1:]) for row in found}
     assert len(rows) == len(found), "documents of one collection"
     return rows
@@ -157,28 +151,16 @@ class Victim:
         """Return the temporary Prefect server."""
         return self._children("rag_index.orchestration.api_server")
 
-    def kill_flow(self) -> None:
-        self.process.kill()
-
-    def kill_group(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-
     def kill_tree(self) -> None:
         for process in self._children(""):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.kill()
 
-    def seconds_until_gone(self, limit: float) -> float | None:
-        """Return how long it takes until no process of the run is left; None if some remain after `limit` seconds."""
-        started = time.monotonic()
-        while True:
-            self.process.poll()  # a dead child of ours is a zombie until we ask
-            if not self.processes():
-                return time.monotonic() - started
-            if time.monotonic() - started > limit:
-                return None
-            time.sleep(0.05)
+    def gone(self) -> bool:
+        """Return whether no process of the run is left."""
+        self.process.poll()  # a dead child of ours is a zombie until we ask
+        return not self.processes()
 
     def _children(self, sign: str) -> list[psutil.Process]:
         try:

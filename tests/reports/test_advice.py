@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rag_index.documents.batches import ShardStats
 from rag_index.reports.metrics import RunMetrics, advice
 from rag_index.settings import EmbedderSettings, ParallelSettings
 
@@ -15,32 +16,21 @@ def ollama(*hosts: str, **more) -> EmbedderSettings:
     return EmbedderSettings(kind="ollama", model="m", hosts=list(hosts or ["http://127.0.0.1:11434"]), **more)
 
 
-def busy(**values) -> RunMetrics:
+def busy(*, took=100.0, load=2.1, write_seconds=0.0, **work) -> RunMetrics:
     """Return metrics of a run on a quiet machine whose workers were busy nearly all the time."""
-    given = {"worker_seconds": 195.0, "embed_seconds": 190.0, "shards": 9, "load": 2.1, "processors": 2, **values}
-    metrics = RunMetrics(documents=1000, seconds=100.0, workers=2, first_shard_after=0.0, **given)
+    metrics = RunMetrics(1000, took, workers=2, first_shard_after=0.0, shards=9, load=load, processors=2)
+    metrics.work, metrics.write_seconds = (
+        ShardStats(**{"seconds": 195.0, "embed_seconds": 190.0, **work}),
+        write_seconds,
+    )
     metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
     return metrics
 
 
-def idle(**stages: float) -> RunMetrics:
+def idle(values: dict | None = None, **stages: float) -> RunMetrics:
     """Return metrics of a run whose workers were busy for a third of the time."""
-    metrics = busy(worker_seconds=60.0, embed_seconds=55.0, by_worker={"a:1": 31.0, "a:2": 29.0})
+    metrics = busy(**{"seconds": 60.0, "embed_seconds": 55.0, **(values or {})})
     metrics.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
-    return metrics
-
-
-def waiting(*, write_seconds: float, upsert: float = 0.0) -> RunMetrics:
-    """Return metrics as `idle` does: the workers write, except for what the flow's process does (`upsert`)."""
-    metrics = idle(wait=60.0 * (not upsert), upsert=upsert)
-    metrics.write_seconds = write_seconds
-    return metrics
-
-
-def uneven(**stages: float) -> RunMetrics:
-    """Return metrics as `idle` does, but with one worker that did nearly all the work."""
-    metrics = idle(**stages)
-    metrics.by_worker = {"a:1": 55.0, "a:2": 5.0}
     return metrics
 
 
@@ -69,10 +59,14 @@ def uneven(**stages: float) -> RunMetrics:
         (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
         (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards"),
         (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
-        (waiting(write_seconds=110.0), LOCAL, "workers busy 30%, because they waited for the store: writing took"),
-        (waiting(write_seconds=40.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
-        (waiting(write_seconds=110.0, upsert=100.0), LOCAL, "writing took 100%: a Qdrant server"),
-        (uneven(wait=60.0), LOCAL, "waited 60% of the time for some of them while others had nothing left"),
+        (
+            idle({"write_seconds": 110.0}, wait=60.0),
+            LOCAL,
+            "workers busy 30%, because they waited for the store: writing took",
+        ),
+        (idle({"write_seconds": 40.0}, wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (idle({"write_seconds": 110.0}, upsert=100.0, wait=0.0), LOCAL, "writing took 100%: a Qdrant server"),
+        (idle({"took": 5.0, "seconds": 1.0}), LOCAL, "too small for a cluster"),
     ],
 )
 def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
@@ -82,16 +76,9 @@ def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expec
 @pytest.mark.parametrize(("given", "setting"), [({}, "shard_seconds"), ({"shard_documents": 9}, "shard_documents")])
 def test_the_advice_names_the_setting_that_decides_how_large_shards_are(given, setting):
     parallel = ParallelSettings(**given)
-    assert f"smaller shards (parallel.{setting})" in advice(uneven(wait=60.0), LOCAL, parallel)
     assert f"larger shards (parallel.{setting})" in advice(idle(submit=60.0), LOCAL, parallel)
 
 
 def test_a_server_is_not_recommended_to_a_run_that_writes_to_one():
     said = advice(idle(upsert=60.0), LOCAL, ParallelSettings(), on_server=True)
     assert "writing took 60%: a faster disk or more processors for Qdrant" in said
-
-
-def test_a_small_run_gives_no_advice():
-    metrics = idle(upsert=2.0)
-    metrics.seconds, metrics.worker_seconds = 5.0, 1.0
-    assert "too small for a cluster" in advice(metrics, LOCAL, ParallelSettings())

@@ -14,15 +14,22 @@ def test_metrics_add_up_over_shards_and_workers():
     for worker in ("a:1", "a:2", "a:1"):
         stats = ShardStats(seconds=4.0, texts=3, chars=10, requests=1, worker=worker, host_seconds={"http://h": 3.0})
         metrics.add(stats, documents=4, chunks=5, dimension=8)
-    assert (metrics.shards, metrics.chunks, metrics.texts, metrics.chars, metrics.requests) == (3, 15, 9, 30, 3)
+    assert (metrics.shards, metrics.chunks, metrics.work.texts, metrics.work.chars, metrics.work.requests) == (
+        3,
+        15,
+        9,
+        30,
+        3,
+    )
     assert metrics.by_worker == {"a:1": 8.0, "a:2": 4.0}
-    assert metrics.by_host == {"http://h": 9.0}
+    assert metrics.work.host_seconds == {"http://h": 9.0}
     assert (metrics.shard_documents, metrics.vector_bytes) == (12, 3 * 5 * 8 * 4)
     assert metrics.utilisation == pytest.approx(12 / 16)
 
 
 def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twice():
-    clock = Clock(now=0)
+    clock = Clock()
+    clock.now = 0
     watch = Stopwatch(clock)
     clock.now = 3
     with watch.stage("diff"):
@@ -35,7 +42,7 @@ def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twic
     with watch.stage("wait"):
         clock.now = 18
     clock.now = 22
-    metrics = RunMetrics(workers=2, first_shard_after=8.0, shards=1, worker_seconds=18.0)
+    metrics = RunMetrics(workers=2, first_shard_after=8.0, shards=1, work=ShardStats(seconds=18.0))
     metrics.end(22.0, watch)
     assert list(metrics.stages.items()) == [("start", 3), ("fetch", 2), ("diff", 2), ("wait", 10), ("other", 5)]
     assert metrics.idle_seconds == pytest.approx(2 * 14 - 18)

@@ -179,23 +179,6 @@ def test_the_bar_shows_failures_and_the_time_left_and_leaves_the_terminal_its_cu
     assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l") >= 0
 
 
-def test_documents_that_are_overdue_have_no_time_left(progress, clock):
-    """The last shard hangs: "0 s left" would be said for as long as it does."""
-    clock.now += 10
-    progress.advance(500)
-    clock.now += 9
-    assert progress.eta == 10, "a shard may still be under way"
-    progress.advance(490)
-    progress.under_way(1, 2)
-    clock.now += 42
-    assert progress.eta is None
-    assert progress.sentence() == "notes: 990 of 1,000 documents, nothing new for 42 s, 1 of 2 workers busy"
-    clock.now += 400
-    assert "nothing new for 7 min" in progress.sentence()
-    progress.advance(10)
-    assert "nothing new" not in progress.sentence()
-
-
 # A service that does not answer
 
 
