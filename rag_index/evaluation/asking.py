@@ -14,11 +14,11 @@ from rag_index.stores import lend
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from rag_index.retrieve.candidates import Candidates
+    from rag_index.retrieve.question import Asked
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
 
-    Answer = Candidates | RagIndexError
+    Answer = Asked | RagIndexError
     """What a query finds, or why no index answers it."""
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def ask_collections(
     limit: int,
     *,
     texts: bool = False,
-) -> list[list[Candidates]]:
+) -> list[list[Asked]]:
     """Return what each of these collections of an index has for each query. The store stays open.
 
     Raises what a search raises.
@@ -71,7 +71,7 @@ def ask_collections(
     copies = [index.model_copy(update={"name": name}) for name in named]
     searched = _patient(settings, len(queries)).model_copy(update={"indexes": copies})
 
-    async def ask() -> list[list[Candidates]]:
+    async def ask() -> list[list[Asked]]:
         async with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
             found = [await _collect(retriever, queries, [name], limit, texts=texts) for name in named]
         for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
+from rag_index.evaluation.golden import possible_keys
 from rag_index.evaluation.measures import measure
 from rag_index.evaluation.report import DENSE, FUSED, HYBRID, SPARSE, Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import SEED, Estimate, estimate
 from rag_index.ledger import Ledger
+from rag_index.retrieve.fusion import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.measures import Metric
     from rag_index.evaluation.report import Document
-    from rag_index.retrieve.candidates import Candidates
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.retrieve.question import Asked
+    from rag_index.settings import Settings
 
     Wanted = Mapping[str, Mapping[Document, int]]
     """The grade of each document that a query should find, by the text of the query."""
@@ -136,12 +137,12 @@ class _Judged:
     name: str
     indexes: tuple[str, ...]
     queries: list[str]
-    found: list[Candidates]
+    found: list[Asked]
     relevant: list[Mapping[Document, int]]
 
     def ranked(self, dense_weight: float | None = None) -> list[list[Document]]:
         """Return the documents that each query finds with this weight of meaning (default: as searches), best first."""
-        return [one.ranked(dense_weight, self.indexes) for one in self.found]
+        return [ranked(one, dense_weight, self.indexes) for one in self.found]
 
     def measured(self, metric: Metric, ranked: Sequence[Sequence[Document]]) -> NDArray[np.float64]:
         """Return the measure of each query."""
@@ -150,7 +151,7 @@ class _Judged:
     @property
     def hybrid(self) -> bool:
         """Whether some index of the scope is searched by words too."""
-        return any(self.found[0].hybrid[index] for index in self.indexes)
+        return any(self.found[0].answers[index].hybrid for index in self.indexes)
 
 
 def evaluate(
@@ -207,7 +208,7 @@ def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -
     for (query, documents), found in zip(wanted.items(), answers, strict=True):
         for scope in scopes:
             relevant = {document: grade for document, grade in documents.items() if document[0] in scope.indexes}
-            if relevant and not isinstance(found, RagIndexError) and found.hybrid.keys() >= set(scope.indexes):
+            if relevant and not isinstance(found, RagIndexError) and found.answers.keys() >= set(scope.indexes):
                 scope.queries.append(query)
                 scope.found.append(found)
                 scope.relevant.append(relevant)
@@ -277,7 +278,7 @@ def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> t
     for relevant, answer in zip(wanted.values(), answers, strict=True):
         if not isinstance(answer, RagIndexError):
             found.update(answer.documents())
-            names = answer.collections
+            names = {one.index: one.live.collection for one in answer.answered}
             searched.update({document: names[document[0]] for document in relevant if document[0] in names})
     unseen = {document: collection for document, collection in searched.items() if document not in found}
     url = settings.ledger_url
@@ -285,24 +286,16 @@ def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> t
         return ()
     try:
         with closing(Ledger(url)) as ledger:
-            return tuple(
-                document
-                for document, name in unseen.items()
-                if _is_missing(ledger, settings.index(document[0]), name, document[1])
-            )
+            return tuple(one for one, name in unseen.items() if _is_missing(ledger, settings, name, one))
     except RagIndexError:
         return ()  # the measures stand without it
 
 
-def _is_missing(ledger: Ledger, index: IndexSettings, name: str, document_id: str) -> bool:
-    collection = ledger.collection(name)
+def _is_missing(ledger: Ledger, settings: Settings, name: str, document: Document) -> bool:
+    collection, (index, document_id) = ledger.collection(name), document
     if collection is None:
         return False
-    try:
-        keys: Sequence[str] = possible_keys(key_parts(document_id, index.key_columns or ["id"]))
-    except SettingsError:
-        return True  # no document of this index can have such an id
-    known = ledger.known(collection.id, keys)
+    known = ledger.known(collection.id, possible_keys(settings.index(index), document_id))
     return not any(one.chunks for one in known.values())
 
 
@@ -310,10 +303,9 @@ def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]
     """Return a sentence for each index that left queries unanswered: how many, and the most common reason."""
     reasons: dict[str, Counter[str]] = {index: Counter() for index in indexes}
     for one in answers:
-        for index, reason in (
-            dict.fromkeys(indexes, str(one)) if isinstance(one, RagIndexError) else one.errors
-        ).items():
-            reasons[index][reason] += 1
+        failed = dict.fromkeys(indexes, one) if isinstance(one, RagIndexError) else one.errors
+        for index, reason in failed.items():
+            reasons[index][str(reason)] += 1
     return {
         index: f"{found.total():,} of {len(answers):,} queries: {found.most_common(1)[0][0]}"
         for index, found in reasons.items()

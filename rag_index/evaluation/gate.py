@@ -14,18 +14,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import SettingsError
 from rag_index.evaluation.asking import ask_collections
-from rag_index.evaluation.golden import read_golden
+from rag_index.evaluation.golden import possible_keys, read_golden
 from rag_index.evaluation.measures import Metric, measure, parse_metric
 from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries
 from rag_index.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
+from rag_index.retrieve.fusion import ranked
 
 if TYPE_CHECKING:
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.ledger import Ledger
-    from rag_index.retrieve.candidates import Candidates
+    from rag_index.retrieve.question import Asked
     from rag_index.settings import GateSettings, IndexSettings, Settings
     from rag_index.stores import Store
 
@@ -60,12 +60,7 @@ def gone_documents(
     ledger: Ledger, index: IndexSettings, collection_id: int, queries: Sequence[GoldenQuery]
 ) -> tuple[str, ...]:
     """Return the relevant documents, by id, that the source does not have, as far as a collection's scan has seen."""
-    possible: dict[str, list[str]] = {}
-    for document_id in sorted({one for query in queries for one in query.relevant}):
-        try:
-            possible[document_id] = list(possible_keys(key_parts(document_id, index.key_columns or ["id"])))
-        except SettingsError:
-            possible[document_id] = []  # no document of this index can have such an id
+    possible = {one: possible_keys(index, one) for one in sorted({one for query in queries for one in query.relevant})}
     every = [key for keys in possible.values() for key in keys]
     there = ledger.known(collection_id, every).keys() | ledger.failures(collection_id, every).keys()
     return tuple(document_id for document_id, keys in possible.items() if there.isdisjoint(keys))
@@ -86,10 +81,10 @@ def ask(
     return list(map(_answers, ask_collections(settings, index, store, collections, texts, limit)))
 
 
-def _answers(found: Sequence[Candidates]) -> Answers:
+def _answers(found: Sequence[Asked]) -> Answers:
     """Return the documents that each query finds, by each way of searching that there is."""
-    ways = WAYS if all(all(one.hybrid.values()) for one in found) else {SEARCH: None}
-    return {way: [tuple(name for _, name in one.ranked(weight)) for one in found] for way, weight in ways.items()}
+    ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
+    return {way: [tuple(name for _, name in ranked(one, weight)) for one in found] for way, weight in ways.items()}
 
 
 def judge(

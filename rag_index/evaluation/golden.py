@@ -16,10 +16,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rag_index.database.files import replace_file
 from rag_index.errors import SettingsError
+from rag_index.retrieve.results import possible_document_keys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from rag_index.settings import IndexSettings
 
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
 MAX_SHOWN = 60
@@ -81,6 +84,14 @@ def read_golden(path: Path, queries: Path | None = None) -> list[GoldenQuery]:
     if not merged:
         raise SettingsError(f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}")
     return list(merged.values())
+
+
+def possible_keys(index: IndexSettings, document_id: str) -> list[str]:
+    """Return the typed keys that an id in a golden file may stand for; none if no document of the index can have it."""
+    try:
+        return possible_document_keys(index, document_id)
+    except SettingsError:
+        return []
 
 
 def without_documents(queries: Iterable[GoldenQuery], documents: Collection[str]) -> list[GoldenQuery]:

@@ -21,7 +21,8 @@ from rag_index.embedders.bm25 import bm25_model
 from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.significance import chance_of_loss
 from rag_index.ledger import Channels
-from rag_index.retrieve.calibration import Calibration
+from rag_index.retrieve.calibration import Calibration, with_relevance
+from rag_index.retrieve.fusion import ranked, reordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,15 +75,15 @@ def ask_own_texts(
     features: list[tuple[float, float]] = []
     ranks: list[list[float]] = []
     for document_id, found in zip(texts, answers, strict=False):
-        ranks.append([_reciprocal_rank(found.ranked(weight), document_id) for weight in weights])
-        if best := [hit for hit in found.hits() if hit.document_id == document_id]:
+        ranks.append([_reciprocal_rank(ranked(found, weight), document_id) for weight in weights])
+        if best := [hit for hit in with_relevance(reordered(found), found) if hit.document_id == document_id]:
             features.append((best[0].cosine, best[0].words))
     channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
     if len(features) < QUERIES // 8:
         return Lesson(None, channels)
     fits = [True] * len(features)
     for found in answers[len(texts) :]:
-        features += [(hit.cosine, hit.words) for hit in found.hits()[:1]]
+        features += [(hit.cosine, hit.words) for hit in with_relevance(reordered(found)[:1], found)]
     fits += [False] * (len(features) - len(fits))
     return Lesson(None if all(fits) else Calibration.learn(features, fits), channels)
 

@@ -88,14 +88,10 @@ class ModelReranker:
         kind: Any = getattr(sentence_transformers, "MultiVectorEncoder" if self._late else "CrossEncoder")
         try:
             self._model = kind(folder, device=None if device == "auto" else device)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RuntimeError, AssertionError) as exc:
             raise RerankerError(
-                f"no reranker can be loaded from {name!r} ({_one_line(exc)}): set reranker to the folder or name of one"
-            ) from exc
-        except (RuntimeError, AssertionError) as exc:  # this machine does not have the device
-            raise RerankerError(
-                f"{name} cannot be loaded on {device!r} ({_one_line(exc)}): "
-                "set [embedder] device to one that this machine has"
+                f"no reranker can be loaded from {name!r} on {device!r} ({_one_line(exc)}): set reranker to the folder "
+                "or name of one, and [embedder] device to one that this machine has"
             ) from exc
         if not self._late and (labels := self._model.config.num_labels) != 1:
             raise RerankerError(f"{name} gives {labels} numbers for a text, and not one: set reranker to another model")

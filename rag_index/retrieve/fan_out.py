@@ -107,11 +107,11 @@ class FanOut:
         wanted = [one for one in indexes or names if self._access.is_open(one, question.groups)]
         if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        asked = Asked(question, wanted)
+        asked = Asked(question, fusion, wanted)
         for index in problems.keys() & wanted:
             asked.fail(index, StoreMismatch(problems[index]))
         await self._ask(asked, [index for index in wanted if index not in problems], names)
-        await self._read_best(asked, fusion)
+        await self._read_best(asked)
         failed = [name for name, error in asked.errors.items() if name not in problems and _may_have_changed(error)]
         if failed:
             with suppress(RagIndexError):
@@ -120,7 +120,7 @@ class FanOut:
             for index in failed:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
-            await self._read_best(asked, fusion)
+            await self._read_best(asked)
         await asyncio.to_thread(add_soft_match, asked)
         return asked
 
@@ -130,13 +130,13 @@ class FanOut:
         It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
         """
         names = await self._names(deadline)
-        deadline.at += self._wait
 
         def read(store: StoreReader) -> T:
             live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
             return call(store, live)
 
-        return await deadline.wait_for(result_of(self._submit(index, self._with_store, read)))
+        limit = Deadline(deadline.seconds, deadline.at + self._wait)
+        return await limit.wait_for(result_of(self._submit(index, self._with_store, read)))
 
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
@@ -267,7 +267,7 @@ class FanOut:
             answer.points, answer.commits, answer.seconds = result
             answer.whole = question.payloads or all(point.payload for point in answer.points)
 
-    async def _read_best(self, asked: Asked, fusion: str) -> None:
+    async def _read_best(self, asked: Asked) -> None:
         """Read the payloads of the best candidates, and ask for more where these belong to too few documents.
 
         The answers are left with the best alone, unless all came with their payloads.
@@ -282,7 +282,8 @@ class FanOut:
         asked.scoring = scorings(asked.answered, question)
         while True:
             answered = asked.answered
-            best, whole = best_candidates(answered, question, fusion, asked.scoring), all(one.whole for one in answered)
+            best = best_candidates(answered, question, asked.fusion, asked.scoring)
+            whole = all(one.whole for one in answered)
             missing |= {index: [point.id for point in points if not point.payload] for index, points in best.items()}
             unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
             if unread:
@@ -292,7 +293,7 @@ class FanOut:
                 continue
             short = [
                 answer
-                for group in comparable_groups(answered, fusion)
+                for group in comparable_groups(answered, asked.fusion)
                 if whole or sum(count_documents(best[one.index]) for one in group) < question.limit
                 for answer in group
                 if _has_more(answer, question)

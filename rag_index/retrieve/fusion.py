@@ -23,7 +23,7 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
@@ -183,6 +183,33 @@ def order_answers(
     ]
     documents.sort(key=lambda one: -one[0])
     return [_hit(index, rank, found, fused) for fused, index, rank, found in documents[: question.limit]], by_score
+
+
+def reordered(asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None) -> list[SearchHit]:
+    """Return the hits of a search of these indexes (default: all) with this weight of meaning, best first.
+
+    The answers must be those of `Retriever.candidates`. Without a `dense_weight` it is a search that leaves the weight
+    to the settings. Raises as `compares_scores`.
+    """
+    question = asked.question
+    if dense_weight is not None:
+        question = replace(question, dense_weight=dense_weight, name=False)
+    chosen = [
+        replace(answer, hybrid=answer.hybrid and question.dense_weight < 1)
+        for answer in asked.answered
+        if indexes is None or answer.index in indexes
+    ]
+    scoring = scorings(chosen, question)
+    best = best_candidates(chosen, question, asked.fusion, scoring)
+    chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
+    return order_answers(chosen, question, asked.fusion, scoring)[0]
+
+
+def ranked(
+    asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None
+) -> list[tuple[str, str]]:
+    """Return index and document id of each hit that `reordered` returns."""
+    return [(hit.index, hit.document_id) for hit in reordered(asked, dense_weight, indexes)]
 
 
 def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[Scored]]:

@@ -45,7 +45,7 @@ class StageMetrics:
         return zip(QUANTILES, (self.p50_ms, self.p95_ms, self.p99_ms), strict=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MetricsSnapshot(Collector):
     """The measurements of a Retriever so far.
 

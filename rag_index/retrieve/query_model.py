@@ -60,6 +60,7 @@ class QueryVectors:
         self._queries: TTLCache[tuple[str, bytes], LiveQuery] = TTLCache(
             settings.retrieve.cache_size, settings.retrieve.cache_seconds
         )
+        self._awaited: set[LiveQuery] = set()
         self._closed = False
 
     def loaded(self, live: LiveCollection) -> bool:
@@ -80,16 +81,22 @@ class QueryVectors:
                 if self._queries.maxsize:
                     self._queries[key] = query
             query.waiters += 1
+            self._awaited.add(query)
         self._metrics.count_vector(made=query is not known)
         if query is not known:
             model.submit(query)
         try:
             return await asyncio.shield(asyncio.wrap_future(query.future))
+        except asyncio.CancelledError:
+            if self._closed and query.future.cancelled():
+                raise EmbedderUnavailable(CLOSED) from None
+            raise
         finally:
             with self._lock:
                 query.waiters -= 1
                 if not query.waiters:
                     query.future.cancel()
+                    self._awaited.discard(query)
 
     def close_all_but(self, fingerprints: Collection[str]) -> None:
         """Close the embedders of all other models: no live collection holds their vectors any more."""
@@ -99,8 +106,11 @@ class QueryVectors:
             model.close()
 
     def close(self) -> None:
-        """Close all embedders."""
-        self._closed = True
+        """Close all embedders. Whoever waits for a vector gets EmbedderUnavailable."""
+        with self._lock:
+            self._closed = True
+            for query in self._awaited:
+                query.future.cancel()
         self.close_all_but(())
 
     def _model(self, fingerprint: str) -> QueryModel:

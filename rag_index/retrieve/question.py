@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder, is_compound_name
 from rag_index.errors import SettingsError
@@ -34,6 +35,8 @@ CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_READ = 50
 """Candidates read at least, and compared by soft match."""
+KEPT = ("key", "document_id", "chunk")
+"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -115,6 +118,8 @@ class Asked:
     """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an error."""
 
     question: Question
+    fusion: str
+    """How the hits of several indexes are put in one order."""
     indexes: list[str]
     answers: dict[str, IndexAnswer] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -134,6 +139,22 @@ class Asked:
         """Take an error for the answer of an index."""
         self.errors[index] = error
         self.answers.pop(index, None)
+
+    def documents(self) -> set[tuple[str, str]]:
+        """Return the documents (index, document id) that the candidates are chunks of."""
+        return {
+            (answer.index, str(point.payload[RESERVED_KEY].get("document_id", point.id)))
+            for answer in self.answered
+            for point in answer.points
+        }
+
+    def drop_texts(self) -> None:
+        """Keep of the candidates' payloads only what says which chunk each is."""
+        for answer in self.answered:
+            for number, point in enumerate(answer.points):
+                ours = point.payload.get(RESERVED_KEY, {})
+                place = {name: ours[name] for name in KEPT if name in ours}
+                answer.points[number] = replace(point, payload={RESERVED_KEY: place})
 
 
 def make_question(

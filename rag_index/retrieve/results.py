@@ -271,7 +271,7 @@ def read_document(
     Chunks are read by the ids of their points, as many as the first one says, which needs no search. Raises
     SettingsError if the id cannot be one of this index, because its key has several columns, and what the store raises.
     """
-    keys = _keys(index, document_id)
+    keys = possible_document_keys(index, document_id)
     firsts = {
         key: point
         for point in store.retrieve(collection, [point_id(index.name, key, 0) for key in keys])
@@ -286,8 +286,8 @@ def read_document(
     return None
 
 
-def _keys(index: IndexSettings, document_id: str) -> list[str]:
-    """Return the typed keys that the id may stand for."""
+def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
+    """Return the typed keys that an id may stand for. Raises as `read_document`."""
     try:
         document_id.encode()
     except UnicodeEncodeError:

@@ -15,7 +15,6 @@ from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
 from rag_index.retrieve.as_of import Demand, Known, Positions
 from rag_index.retrieve.calibration import BY_TEXT, FITS, collapsed, with_relevance
-from rag_index.retrieve.candidates import Candidates
 from rag_index.retrieve.concurrency import CLOSED, Deadline
 from rag_index.retrieve.fan_out import FanOut
 from rag_index.retrieve.filters import check_field, check_fields, conditions_of
@@ -176,7 +175,7 @@ class Retriever:
         wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse else 0)
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
         asked, as_of = await self._demanded(question, names, fusion, Demand.of(self._settings, after, max_age))
-        result = await self._result(asked, fusion, reranking, min_score or 0, began)
+        result = await self._result(asked, reranking, min_score or 0, began)
         hits = collapsed(result.hits, collapse) if collapse else result.hits
         return replace(result, hits=tuple(hits[:limit]), as_of=as_of)
 
@@ -188,17 +187,21 @@ class Retriever:
         limit: int = 10,
         groups: Groups = None,
         texts: bool = False,
-    ) -> Candidates:
+    ) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
 
-        They have `texts` if asked for. Raises as `search`. It counts as no search in the metrics.
+        `rag_index.retrieve.fusion.reordered` does so. The candidates have `texts` if asked for. Raises as `search`. It
+        counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, indexes=indexes, limit=limit, groups=groups)
         asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, "auto", {})
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
-        return Candidates.of(asked, self._settings.retrieve.fusion, texts=texts)
+        asked.fusion = self._settings.retrieve.fusion
+        if not texts:
+            asked.drop_texts()
+        return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
         """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
@@ -386,7 +389,7 @@ class Retriever:
     async def _ask(self, question: Question, names: list[str] | None, fusion: Fusion, known: Known) -> Asked:
         """Ask the indexes that are open to the caller, and count their answers. Raises as `search`, if none answers."""
         if not (wanted := self._open_to(question, names)):
-            return Asked(question, [])
+            return Asked(question, fusion, [])
         try:
             asked = await self._fan_out.ask(question, names, fusion, known.problems)
         except RagIndexError:
@@ -398,12 +401,10 @@ class Retriever:
             raise failure_of(asked)
         return asked
 
-    async def _result(
-        self, asked: Asked, fusion: Fusion, reranking: Reranking | None, min_score: float, began: float
-    ) -> SearchResult:
+    async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float, began: float) -> SearchResult:
         """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
         question, answered, fusing = asked.question, asked.answered, time.perf_counter()
-        hits, by_score = order_answers(answered, question, fusion, asked.scoring)
+        hits, by_score = order_answers(answered, question, asked.fusion, asked.scoring)
         judged = with_relevance(hits, asked)
         hits, failure = [hit for hit in judged if hit.relevance >= min_score], ""
         stages = {"embed": asked.embed_seconds, "fuse": time.perf_counter() - fusing}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.embedders.adapted import settings_for, write_table
-from rag_index.embedders.local import load_table
+from rag_index.embedders.adapted import settings_for
 from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
@@ -123,31 +121,17 @@ def test_a_watch_embeds_with_the_table_of_what_is_live_now(project):
             assert f"text {number}" in project.texts()["2"][0]
 
 
-def test_a_table_that_loses_golden_queries_is_not_published_and_runs_go_on(project):
-    golden = [{"query": f"the {one}", "relevant": [f"{1000 + i}"]} for i, one in enumerate(OFFICIAL)]
-    (project.folder / "golden.jsonl").write_text("\n".join(map(json.dumps, golden)))
-    project.write_settings(project.config.read_text() + '[indexes.gate]\nqueries = "golden.jsonl"\n')
-    _, plain = load_table()
-    write_table(project.settings.embedder.tables, np.ones_like(plain))
-    report = project.run(full=True)
-    assert report.indexes[0].state == "partial"
-    assert "golden" in report.indexes[0].message
-    assert live(project) == "wordllama"
-    assert project.run().exit_code == 0
-
-
 def test_a_table_is_kept_while_a_collection_uses_it_and_one_that_cannot_be_used_is_told_with_the_remedy(project):
     assert project.run(full=True).exit_code == 0
     [table] = tables(project)
     content = table.read_bytes()
     table.unlink()
-    for damage in ("missing", "damaged"):
-        for command in (["search", "falcon"], ["index", "notes"]):
-            ended = project.cli(*command)
-            assert ended.returncode == 1
-            line = ended.stderr.splitlines()[-1]
-            assert f"{table.name} is {damage}: put the file back" in line
-            assert "rag-index adapt --undo" in line
+    for damage, command in (("missing", ["search", "falcon"]), ("damaged", ["index", "notes"])):
+        ended = project.cli(*command)
+        assert ended.returncode == 1
+        line = ended.stderr.splitlines()[-1]
+        assert f"{table.name} is {damage}: put the file back" in line
+        assert "rag-index adapt --undo" in line
         table.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     table.write_bytes(content)
     for undone, kept in ((True, [table]), (False, [table]), (False, [])):  # a rollback needs it the second time

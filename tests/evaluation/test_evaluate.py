@@ -44,7 +44,7 @@ def searched(retriever, indexes, weight):
 def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all_and_a_better_weight_is_found(codes_desk):
     done: list[int] = []
     settings = codes_desk.settings
-    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 0.95})})
+    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
     options = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
     evaluation = evaluate(settings, GOLDEN, BOTH, options, done.append)
     assert done == list(range(1, 29))
@@ -56,7 +56,7 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all_and_a_be
     ]
     with codes_desk.retriever() as retriever:
         for name, indexes in {"comments": ["comments"], "all": BOTH}.items():
-            for way, weight in {"dense": 1.0, "sparse": 0.0, "hybrid": 0.95}.items():
+            for way, weight in {"dense": 1.0, "sparse": 0.0, "hybrid": 1.0}.items():
                 expected = searched(retriever, indexes, weight)
                 assert {metric: means(found[name])[way, metric] for metric in expected} == pytest.approx(expected)
     assert means(found["all"])["sparse", "recall@5"] > means(found["all"])["dense", "recall@5"] + 0.3

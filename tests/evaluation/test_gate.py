@@ -72,16 +72,6 @@ def test_few_queries_let_a_small_loss_through_and_say_how_many_would_not():
     assert not verdict_on(*changed(5, queries=20)).passed
 
 
-def test_what_gets_worse_never_passes_where_less_was_refused():
-    """Neither more lost answers, nor fewer gained ones, nor queries that did not change turn a refusal into a pass."""
-    for queries in (100, 249, 600):
-        refused = [[not verdict_on(*changed(w, b, queries)).passed for w in range(0, 50, 12)] for b in range(0, 50, 24)]
-        assert all(line == sorted(line) for line in refused), "more worse"
-        assert all(column == sorted(column, reverse=True) for column in map(list, zip(*refused, strict=True)))
-        assert not verdict_on(*changed(30, 12, queries)).passed
-    assert [verdict_on(*changed(42, 30, queries)).passed for queries in (249, 250, 251)] == [True] * 3
-
-
 def test_a_rank_that_falls_counts_before_the_answer_is_lost():
     """Six answers of 150 are lost and two gained, which may be chance. That twenty others fell to rank 3 is not."""
     before, after = changed(6, 2, queries=150)
@@ -137,45 +127,33 @@ def project(tmp_path) -> Project:
     return Project(tmp_path / "project")
 
 
-def queries_of(project: Project, content: str | None, table: str = 'queries = "golden.jsonl"'):
+def queries_of(project: Project, content: str | None, metric: str = "recall@10"):
     if content is not None:
         (project.folder / "golden.jsonl").write_text(content)
-    project.write_settings(f"{project.config.read_text()}[indexes.gate]\n{table}\n")
-    settings = project.settings
-    return check_gate(settings, settings.index("notes"))
+    gate = f'[indexes.gate]\nqueries = "golden.jsonl"\nmetric = "{metric}"\n'
+    project.write_settings(project.config.read_text() + gate)
+    return check_gate(project.settings, project.settings.index("notes"))
 
 
 LINE = '{"query": "printer", "relevant": ["1"]}\n'
+OTHER = '{"query": "vpn", "relevant": ["2"], "index": "solutions"}\n'
 
 
 def test_the_queries_of_an_index_are_its_own_and_those_of_no_index(project):
-    other = '{"query": "vpn", "relevant": ["2"], "index": "solutions"}\n'
     own = '{"query": "disk", "relevant": ["3"], "index": "notes"}\n'
-    assert [one.query for one in queries_of(project, LINE + other + own)] == ["printer", "disk"]
-
-
-NAMED = 'queries = "golden.jsonl"'
+    assert [one.query for one in queries_of(project, LINE + OTHER + own)] == ["printer", "disk"]
 
 
 @pytest.mark.parametrize(
-    ("content", "table", "message"),
+    ("content", "metric", "message"),
     [
-        (None, NAMED, r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read"),
-        ("{", NAMED, r"golden.jsonl, line 1: .*Invalid JSON"),
-        (
-            LINE.replace("}", ', "index": "solutions"}'),
-            NAMED,
-            "no query for this index; leave out their index",
-        ),
-        (LINE, f'{NAMED}\nmetric = "taste@10"', "metric 'taste@10' is n.* one of recall@k"),
-        (LINE, f'{NAMED}\nmetric = "recall"', "metric should be a measure and a number of hits"),
-        (LINE, f"{NAMED}\nmax_loss = 2", "max_loss should be less than or equal to 1, not 2"),
-        (LINE, "max_loss = 0.1", "queries is missing: name a golden file"),
-        (LINE, f"{NAMED}\nmax_los = 1", "did you mean 'max_loss'"),
+        (None, "recall@10", r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read"),
+        ("{", "recall@10", r"golden.jsonl, line 1: .*Invalid JSON"),
+        (OTHER, "recall@10", "no query for this index; leave out their index"),
+        (LINE, "taste@10", "metric 'taste@10' is n.* one of recall@k"),
     ],
-    ids=["missing", "broken", "another index's", "metric", "no number of hits", "share", "required", "typo"],
 )
-def test_what_a_gate_cannot_use_is_one_line_with_the_remedy(project, content, table, message):
+def test_what_a_gate_cannot_use_is_one_line_with_the_remedy(project, content, metric, message):
     with pytest.raises(SettingsError, match=message) as raised:
-        queries_of(project, content, table)
+        queries_of(project, content, metric)
     assert "\n" not in str(raised.value)

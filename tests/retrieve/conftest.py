@@ -18,6 +18,8 @@ from tests.retrieve.desk import Desk
 MODEL = "nomic-embed-text"
 SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30"
 """Each test's retriever gives the embedded store up for the next."""
+PATIENT = "[retrieve]\nindex_timeout = 30"
+"""On a busy machine it takes seconds to open a store."""
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
 
 
@@ -63,7 +65,7 @@ def ollama() -> Iterator[FakeOllama]:
 @pytest.fixture
 def ollama_desk(ollama: FakeOllama, tmp_path: Path, ollama_template: Path) -> Desk:
     """A filled embedded desk whose vectors come from an Ollama server."""
-    return Desk(tmp_path / "ollama_desk", extra=ollama.settings, template=ollama_template).fill()
+    return Desk(tmp_path / "ollama_desk", extra=f"{ollama.settings}\n{PATIENT}", template=ollama_template).fill()
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def served(qdrant: FakeQdrant, tmp_path: Path) -> Desk:
 
 @pytest.fixture
 def embedded(tmp_path: Path, template: Path) -> Desk:
-    return Desk(tmp_path / "desk", template=template).fill()
+    return Desk(tmp_path / "desk", extra=f"{PATIENT}\ntimeout = 60", template=template).fill()
 
 
 def _desk(kind: str, folder: Path, template: Path) -> Iterator[Desk]:

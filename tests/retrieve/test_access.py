@@ -18,7 +18,16 @@ from rag_index.stores import MOVED_ID, MOVED_TO, open_store
 from tests.retrieve.conftest import KINDS
 from tests.retrieve.conftest import _desk as make_desks
 from tests.retrieve.desk import Desk, found
-from tests.retrieve.secret_documents import GROUPS, SECRETS, WORDS, check_told, guard, random_filter, random_groups
+from tests.retrieve.secret_documents import (
+    ACCESS,
+    GROUPS,
+    SECRETS,
+    WORDS,
+    check_told,
+    guard,
+    random_filter,
+    random_groups,
+)
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -48,17 +57,21 @@ def retriever(guarded: Desk) -> Iterator[Retriever]:
 
 async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
     """Do something as a caller of these groups; return all that the caller is told."""
-    secret = chance.choice(SECRETS)
+    secret, kind = chance.choice(SECRETS), chance.random()
+    indexes, chosen = chance.choice([None, [secret.index], CLOSED]), random_filter(chance, secret)
     try:
-        if chance.random() < 0.3:
+        if kind < 0.1:
+            facets = await retriever.facets(["author"], indexes=indexes, limit=1000, filter=chosen, groups=groups)
+            return json.dumps(facets.to_json())
+        if kind < 0.3:
             document = await retriever.document(secret.index, str(secret.number), groups=groups)
             assert [chunk.chunk for chunk in document.chunks] == list(range(len(document.chunks)))
             return json.dumps(asdict(document), ensure_ascii=False)
         result = await retriever.search(
             chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3)), f"{secret.mark} printer"]),
-            indexes=chance.choice([None, [secret.index], CLOSED]),
+            indexes=indexes,
             limit=chance.choice([1, 5, 100, 1000]),
-            filter=random_filter(chance, secret),
+            filter=chosen,
             groups=groups,
             dense_weight=chance.choice([None, 0.0, 0.5, 1.0]),
             fusion=chance.choice([None, "rank"]),
@@ -110,6 +123,14 @@ def test_settings_that_do_not_know_of_groups_open_nothing(guarded: Desk) -> None
         assert ({index for index, _ in found(result)}, set(result.errors)) == ({"titles"}, {"comments", "solutions"})
 
 
+def test_documents_without_groups_yet_are_seen_by_nobody_once_the_settings_name_access(embedded: Desk) -> None:
+    embedded.write(comments=ACCESS)
+    with embedded.retriever() as retriever:
+        asked = {"query": "printer", "indexes": ["comments"]}
+        assert retriever.search_sync(**asked, groups=GROUPS).hits == ()
+        assert len(retriever.search_sync(**asked, groups=ALL_GROUPS).hits) == 3
+
+
 def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(empty: Desk) -> None:
     def error(index: str) -> str:
         try:
@@ -138,25 +159,17 @@ def test_everything_that_is_for_a_caller_is_found_by_meaning_and_by_words(retrie
         assert all("_rag" not in hit.payload and "acl" not in hit.payload for hit in result.hits)
 
 
-def test_callers_who_ask_the_same_at_the_same_time_share_no_answer(retriever: Retriever) -> None:
-    async def together() -> list[Any]:
-        groups = [*([group] for group in GROUPS), None]
-        return await asyncio.gather(*(retriever.search("printer network", limit=1000, groups=one) for one in groups))
-
-    *answers, nobody = asyncio.run(together())
-    for group, answer in zip(GROUPS, answers, strict=True):
-        assert set(found(answer)) == {(one.index, str(one.number)) for one in SECRETS if one.is_for([group])}
-    assert {hit.index for hit in nobody.hits} == {"titles"}
-
-
 def test_without_groups_a_closed_index_is_as_if_it_were_not_there(empty: Desk) -> None:
     guarded = guard(empty)
     with guarded.retriever() as retriever:
         result = retriever.search_sync("printer", indexes=CLOSED)
         assert (result.hits, result.errors, result.collections) == ((), {}, {})
+        assert retriever.search_sync("printer", indexes=CLOSED, groups=["", ""]).collections == {}
         assert retriever.metrics().indexes == {}
         both = retriever.search_sync("printer", indexes=["titles", "comments"])
         assert (set(both.collections), set(both.timings_ms)) == ({"titles"}, {"embed", "titles", "fuse", "total"})
+        counted = asyncio.run(retriever.facets(["author"], limit=1000))
+        assert (len(counted.fields["author"]), counted.errors) == (40, {})
         with pytest.raises(DocumentNotFound) as there:
             asyncio.run(retriever.document("comments", "1"))
         with pytest.raises(DocumentNotFound) as missing:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rag_index import Retriever
-from rag_index.retrieve.fusion import NAME_WEIGHT
+from rag_index.retrieve.fusion import NAME_WEIGHT, ranked
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.retrieve.desk import Desk, found
@@ -33,28 +33,12 @@ def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> N
         for query in ("printer offline", "backup of the mail server", "license", "nothing of the kind"):
             for indexes in (None, ["titles"], ["titles", "comments"]):
                 candidates = retriever._background.run(retriever.candidates(query, indexes=indexes, limit=10))
+                kept = [point.payload["_rag"] for answer in candidates.answered for point in answer.points]
+                assert not any("text" in one for one in kept)
                 for weight in (1.0, 0.99, 0.4, 0.05, 0.0):
                     searched = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
-                    assert candidates.ranked(weight, indexes) == found(searched), (query, indexes, weight)
+                    assert ranked(candidates, weight, indexes) == found(searched), (query, indexes, weight)
                     assert len(searched.hits) == 10
-
-
-def test_with_the_whole_weight_on_meaning_an_index_without_words_can_be_compared(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, names=("comments", "titles"), more={"comments": 'search = "dense"'})
-    desk.fill({"comments": texts(3), "titles": texts(7)})
-    with desk.retriever() as retriever:
-        candidates = retriever._background.run(retriever.candidates("printer offline"))
-        assert candidates.hybrid == {"comments": False, "titles": True}
-        assert candidates.collections == {name: desk.collection(name) for name in ("comments", "titles")}
-        assert candidates.errors == {}
-        assert not any(
-            "text" in point.payload["_rag"] for answer in candidates.asked.answered for point in answer.points
-        )
-        for weight in (1.0, 0.4):
-            searched = retriever.search_sync("printer offline", dense_weight=weight)
-            assert searched.fusion == ("score" if weight == 1 else "rank")
-            assert candidates.ranked(weight) == found(searched)
-            assert set(found(searched)) <= candidates.documents()
 
 
 @pytest.mark.parametrize("chosen", [None, 0.7])
@@ -76,4 +60,4 @@ def test_a_name_in_source_code_has_the_weight_of_a_search_unless_somebody_chose_
         for given, applied in ((None, chosen or NAME_WEIGHT), (1.0, 1.0), (0.7, 0.7), (0.0, 0.0)):
             searched = retriever.search_sync("read_printer", dense_weight=given)
             assert searched.dense_weight == applied
-            assert candidates.ranked(given) == found(searched)
+            assert ranked(candidates, given) == found(searched)

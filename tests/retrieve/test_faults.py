@@ -125,37 +125,22 @@ def test_what_the_store_has_in_place_of_a_collection(ollama_desk, ollama):
                 store.drop(f"desk_{name}__1")
             ollama.restart(digest="d2" * 32)
             ollama_desk.fill_in(store)
-        result = retriever.search_sync("mailbox")
+        result = retriever.search_sync("mailbox", timeout=60)
         assert (documents(result), result.errors) == (ALL, {})
     with closing(open_store(store_settings, wait=30)) as store:
         store.create("desk_titles__2", 4, store.metadata("desk_titles__1"))
         store.point_alias("desk_titles", "desk_titles__2")
         store.set_metadata("desk_solutions__1", {"embedder_identity": None})
     with ollama_desk.retriever() as retriever:
-        result = retriever.search_sync("printer")
+        result = retriever.search_sync("printer", timeout=60)
         assert {index for index, _ in found(result)} == {"comments"}
-        assert "holds 4-d vectors and the query's shape is (8,)" in result.errors["titles"]
+        assert "has no vectors of the query's shape (8,)" in result.errors["titles"]
         assert result.errors["solutions"] == (
             "desk_solutions__1 does not say what made its vectors: run `rag-index rebuild solutions`"
         )
 
 
 # The model
-
-
-def test_equal_queries_at_once_are_embedded_once_and_then_cached(ollama_desk, ollama):
-    async def main():
-        async with ollama_desk.retriever() as retriever:
-            await retriever.warm_up()
-            ollama.clear()
-            ollama.seconds_per_text = 0.2
-            results = await asyncio.gather(*(retriever.search("printer", timeout=60) for _ in range(20)))
-            return results, await retriever.search("printer", timeout=60), retriever.metrics()
-
-    results, again, metrics = asyncio.run(main())
-    assert len(ollama.embeds()) == 1
-    assert all(result.hits == again.hits for result in results)
-    assert metrics.vectors_asked - metrics.vectors_made == 20
 
 
 def test_a_slow_or_wrong_embedder_fails_searches_in_time_until_it_is_well(ollama_desk, ollama):
@@ -165,7 +150,7 @@ def test_a_slow_or_wrong_embedder_fails_searches_in_time_until_it_is_well(ollama
 
     with ollama_desk.retriever() as retriever:
         retriever.search_sync("warm")
-        ollama.seconds_per_text = 60
+        ollama.seconds_per_text = 4  # the next query waits for the host
         fail("comments: timed out after 1 s while the query was embedded", SearchFailed, timeout=1)
         ollama.seconds_per_text = 0
         for fault in ("dimension", "nan"):
@@ -193,7 +178,7 @@ def test_closing_ends_searches_that_wait_for_a_host_that_hangs(ollama_desk, olla
         await retriever.aclose()
         return await asyncio.gather(*searches, return_exceptions=True)
 
-    assert all(isinstance(error, RagIndexError) for error in asyncio.run(main()))
+    assert all("the retriever is closed" in str(error) for error in asyncio.run(main()))
     own = [one for one in threading.enumerate() if one.name == "rag-index-embedder" and one not in before]
     assert eventually(lambda: not any(one.is_alive() for one in own))
 
@@ -221,14 +206,12 @@ def test_loading_the_model_does_not_count_for_the_time_limit_and_one_that_fails_
 # Several models
 
 
-def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_settings_name_them_no_longer(empty, ollama):
+def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_settings_name_them_no_longer(served, ollama):
     """Comments and solutions come from the model in the process, titles from an Ollama server's, as settings say."""
-    empty.fill({name: DESK[name] for name in ("comments", "solutions")})
-    extra = empty.extra
-    empty.write(extra=f"{extra}\n{ollama.settings}")
-    empty.fill({"titles": DESK["titles"]})
+    served.write(extra=ollama.settings)
+    served.fill({"titles": DESK["titles"]}, number=2)
     query = "Printer offline after update"
-    with empty.retriever() as retriever:
+    with served.retriever() as retriever:
         ollama.clear()
         result = retriever.search_sync(query, limit=20)
         assert (documents(result), result.errors, result.fusion) == (ALL, {}, "rank")
@@ -243,11 +226,11 @@ def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_setti
         result = retriever.search_sync("mailbox")
         assert (without_titles(result), result.fusion) == (True, "score")
         assert ollama.url in result.errors["titles"]
-    empty.write(extra=f"{extra}\n[embedder]\nhosts = ['http://127.0.0.1:9']\n")
-    with empty.retriever() as retriever:
+    served.write(extra="[embedder]\nhosts = ['http://127.0.0.1:9']\n")
+    with served.retriever() as retriever:
         result = retriever.search_sync("printer")
         assert without_titles(result), "the Ollama server is not named any more"
-        assert "__1 holds vectors of 8-d nomic-embed-text" in result.errors["titles"]
+        assert "__2 holds vectors of 8-d nomic-embed-text" in result.errors["titles"]
         assert "settings say wordllama: rebuild the index with `rag-index rebuild NAME`" in result.errors["titles"]
 
 
@@ -258,6 +241,6 @@ def test_a_rebuild_with_another_model_is_followed(ollama_desk, ollama):
         ollama.restart(digest="d2" * 32, dimension=12)
         eventually(lambda: not any((ollama_desk.settings.store.path / "readers").iterdir()))
         ollama_desk.fill(number=2)
-        result = retriever.search_sync("printer")
+        result = retriever.search_sync("printer", timeout=60)
         assert (documents(result), result.errors) == (ALL, {})
         assert set(result.collections.values()) == {f"desk_{name}__2" for name in DESK}

@@ -171,6 +171,15 @@ def test_required_fields_have_payload_indexes():
         assert index(required_filter={"priority": value}).indexed_fields == indexed
 
 
+def test_source_code_has_the_fields_of_its_definitions_and_an_installed_source_any():
+    """Neither has a `payload` in the settings."""
+    code, own = IndexSettings(name="files", kind="code", root="."), IndexSettings(name="files", kind="mails")
+    check_fields(conditions_of(["language=python", "lines"]), [code])
+    check_fields(conditions_of({"author": "ann", "tags.level": {"gte": 1}}), [own])
+    with pytest.raises(SettingsError, match="index files has: docstring, kind, language"):
+        check_fields(conditions_of({"author": "ann"}), [code])
+
+
 def test_our_own_part_of_a_payload_is_no_field_even_if_nobody_knows_the_fields():
     own = IndexSettings(name="own", kind="own")
     for field in ("_rag", "_rag.groups", "_rag.text_hash"):

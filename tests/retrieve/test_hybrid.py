@@ -58,22 +58,6 @@ def test_an_unspaced_phrase_finds_its_text_in_an_english_index(tmp_path: Path) -
         assert retriever.search_sync("离线的打印机").hits[0].matched == ("离线", "打印", "印机")
 
 
-def test_with_the_whole_weight_on_meaning_the_order_is_that_of_a_dense_index(tmp_path: Path) -> None:
-    results = []
-    for name, search in (("hybrid", {}), ("dense", dict.fromkeys(CODES, 'search = "dense"'))):
-        desk = Desk(tmp_path / name, names=tuple(CODES), more=search).fill(CODES)
-        with desk.retriever() as retriever:
-            results += [retriever.search_sync("a report on error E-4107", limit=30, dense_weight=1)]
-            if search:
-                results += [retriever.search_sync("a report on error E-4107", limit=30)]
-    for result in results:
-        assert found(result) == found(results[0])
-        assert [(hit.score, hit.cosine, hit.bm25) for hit in result.hits] == [
-            pytest.approx((hit.score, hit.cosine, 0.0), abs=1e-6) for hit in results[0].hits
-        ]
-        assert result.dense_weight == 1.0
-
-
 def test_an_index_without_words_takes_turns_with_one_that_has_them(empty: Desk) -> None:
     empty.write(titles='search = "dense"')
     empty.fill(CODES)

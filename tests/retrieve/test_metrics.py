@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,22 +42,11 @@ def test_nothing_is_lost_between_threads():
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
-    found = metrics.snapshot()
-    assert found.stages["embed"].count == found.indexes["a"].count == found.errors["b"] == found.vectors_asked == 4000
+    found = metrics.snapshot().to_json()
+    assert found["embed"]["count"] == found["indexes"]["a"]["count"] == found["errors"]["b"] == 4000
+    assert (found["total"]["mean_ms"], found["query_vectors"]) == (2.0, {"asked": 4000, "made": 0})
     metrics.reset()
     assert metrics.snapshot().stages["embed"].count == 0
-
-
-def test_json_has_all_metrics():
-    metrics = filled([0.001, 0.003])
-    metrics.add_answers({"a": 0.002, "b": None})
-    metrics.count_vector(made=True)
-    found = json.loads(json.dumps(metrics.snapshot().to_json()))
-    assert set(found) == {"embed", "fuse", "total", "indexes", "errors", "query_vectors"}
-    p50 = pytest.approx(1, rel=0.01)
-    assert found["total"] == {"count": 2, "mean_ms": 2.0, "p50_ms": p50, "p95_ms": 3, "p99_ms": 3}
-    assert found["indexes"]["a"]["count"] == 1
-    assert (found["errors"], found["query_vectors"]) == ({"b": 1}, {"asked": 1, "made": 1})
 
 
 def test_prometheus_text_is_that_of_the_documentation():

@@ -76,23 +76,24 @@ def test_the_payloads_of_the_best_are_read_and_of_the_next_for_those_that_are_de
     assert all(int(document) % 2 for _, document in after)
 
 
-def test_a_document_that_is_taken_from_the_caller_meanwhile_is_not_shown(empty: Desk) -> None:
+def test_a_document_that_is_taken_from_the_caller_or_the_filter_meanwhile_is_not_shown(empty: Desk) -> None:
     empty.more = {"titles": 'access = "acl"'}
     empty.write()
     access = access_part(("staff",))
     empty.fill({"titles": [(n, f"Printer {n} is offline", {"number": n, "_rag": access}) for n in range(60)]})
 
-    def take(store: Store, name: str) -> None:
-        payloads = {point.id: point.payload for point in store.scroll(name)}
-        board = access_part(("board",))
-        changed = {one: {**p, "_rag": {**p["_rag"], **board}} for one, p in payloads.items() if p["number"] % 2}
-        store.update_payloads(name, list(changed.items()))
-
+    board, name = access_part(("board",)), empty.settings.alias("titles")
     with closing(open_store(empty.settings.store, wait=30)) as store:
-        for happen, odd in ((lambda *_: None, True), (take, False)):
-            with retriever_of(empty, Halved(store, happen)) as retriever:
-                hits = retriever.search_sync("offline", groups=["staff"]).hits
-                assert any(hit.payload["number"] % 2 for hit in hits) is odd
+        payloads = {point.id: point.payload for point in store.scroll(name)}
+        odd = {one: payload for one, payload in payloads.items() if payload["number"] % 2}
+        taken = {one: {**payload, "_rag": {**payload["_rag"], **board}} for one, payload in odd.items()}
+        renumbered = {one: {**payload, "number": 101} for one, payload in odd.items()}
+        for changed in ({}, renumbered, taken):
+            store.update_payloads(name, list(payloads.items()))
+            halved = Halved(store, lambda store, name, changed=changed: store.update_payloads(name, [*changed.items()]))
+            with retriever_of(empty, halved) as retriever:
+                hits = retriever.search_sync("offline", groups=["staff"], filter={"number": {"lt": 60}}).hits
+                assert any(hit.payload["number"] % 2 for hit in hits) is not bool(changed)
                 assert len(hits) == 10
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.errors import EmbedderUnavailable, TextRefused
+from rag_index.errors import FingerprintChanged, TextRefused
 from rag_index.retrieve.live import LiveCollection
 from rag_index.retrieve.metrics import Metrics
 from rag_index.retrieve.query_model import MAX_QUERIES, QueryVectors
@@ -165,16 +164,15 @@ def test_a_bad_query_fails_alone(opened, local, live, kind):
         assert np.array_equal(vector, local.embed_query(text))
 
 
-def test_several_event_loops_share_a_model_until_it_is_closed(opened, local, live):
-    model = Gated(local)
+def test_a_model_that_did_not_make_the_collection_embeds_no_query(opened, local, live):
+    class Other(Gated):
+        def identity(self):
+            return replace(self.inner.identity(), model="another")
+
+    model = Other(local)
     model.gate.set()
-    vectors = opened(model)
-
-    async def ask(seed):
-        return [np.array_equal(await vectors.get(live, text), local.embed_query(text)) for text in TEXTS[seed:]]
-
-    with ThreadPoolExecutor(8) as threads:
-        assert all(map(all, threads.map(lambda seed: asyncio.run(ask(seed)), range(8))))
-    vectors.close()
-    with pytest.raises(EmbedderUnavailable, match="closed"):
-        asyncio.run(vectors.get(live, "printer"))
+    with pytest.raises(
+        FingerprintChanged, match=r"notes__1 holds vectors of 256-d wordllama.*, settings say .*another"
+    ):
+        asyncio.run(opened(model).get(live, "printer"))
+    assert model.arrays == []

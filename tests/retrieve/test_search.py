@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 
 from rag_index import Retriever
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.retrieve import SearchFailed
-from rag_index.stores import Condition, lend, open_store
+from rag_index.stores import Condition
 from tests.retrieve.desk import DESK, Desk, found
 
 pytestmark = [
@@ -82,13 +81,6 @@ FILTERS = [
 def test_filters(retriever):
     searched = {str(given): documents(retriever.search_sync("printer", filter=given, limit=50)) for given, _ in FILTERS}
     assert searched == {str(given): expected for given, expected in FILTERS}
-
-
-def test_filters_are_the_same_with_payload_indexes(empty):
-    kinds = 'payload_indexes = {priority = "keyword", number = "float", created_at = "datetime", author = "keyword"}'
-    empty.write(**dict.fromkeys(DESK, kinds))
-    with empty.fill().retriever() as retriever:
-        test_filters(retriever)
 
 
 def test_a_wrong_argument_is_refused_before_anything_is_searched(retriever):
@@ -175,11 +167,13 @@ def test_searches_in_a_running_event_loop_and_in_several_at_once(retriever):
     async def handler():
         return found(retriever.search_sync("printer")), found(await retriever.search("printer"))
 
+    before = threading.enumerate()
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda _: asyncio.run(handler()), range(8)))
         searches = threads.map(lambda _: found(retriever.search_sync("printer")), range(8))
         assert {tuple(one) for pair in answers for one in pair} == set(map(tuple, searches))
-    assert len([one for one in threading.enumerate() if one.name == "rag-index-search"]) == 1
+    started = [one for one in threading.enumerate() if one.name == "rag-index-search" and one not in before]
+    assert len(started) <= 1
 
 
 def test_a_cancelled_search_leaves_nothing_behind(retriever):
@@ -239,17 +233,3 @@ def test_a_required_filter_that_is_not_valid_opens_nothing(tmp_path):
     desk.write(comments='required_filter = { owner = "a" }')
     with pytest.raises(SettingsError, match=r"index comments: required_filter names 'owner', but payload has no such"):
         desk.retriever()
-
-
-def test_a_collection_can_be_named_that_is_not_live(empty):
-    """The store is lent: the retriever leaves it open."""
-    rows = {"titles": [("t-1", "Printer offline after update")]}
-    empty.fill(rows).fill({"titles": [("t-2", "Printer on fire")]}, number=2, go_live=False)
-    alias = empty.settings.alias("titles")
-    with closing(open_store(empty.settings.store, wait=30)) as store:
-        named = {"titles": f"{alias}__2"}
-        with Retriever(empty.settings, open_store=lambda: lend(store), collections=named) as retriever:
-            result = retriever.search_sync("printer", indexes=["titles"])
-        assert (found(result), result.collections) == ([("titles", "t-2")], named)
-        assert store.aliases()[alias] == f"{alias}__1"
-    empty.drop("titles", 2)

@@ -9,6 +9,7 @@ import pytest
 from rag_index.documents.access import access_part
 from rag_index.errors import StoreError
 from rag_index.retrieve import ALL_GROUPS, fan_out
+from rag_index.retrieve.fusion import ranked
 from rag_index.retrieve.spelling import spellings
 from tests.retrieve.desk import Desk, found
 
@@ -46,7 +47,7 @@ def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) 
         right = retriever.search_sync("python web framework").hits
         assert [hit.score for hit in retriever.search_sync("pyhton web framwork").hits] == [hit.score for hit in right]
         candidates = retriever._background.run(retriever.candidates("kubernetis"))
-        assert candidates.ranked(0.0)[0] == ("solutions", "41")
+        assert ranked(candidates, 0.0)[0] == ("solutions", "41")
 
 
 def test_what_is_no_typing_error_is_searched_as_it_is(tmp_path: Path) -> None:
