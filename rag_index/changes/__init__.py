@@ -53,7 +53,8 @@ class Received:
     reads the rows that `changed_since` would leave unread."""
     through: Mapping[str, Position] = field(default_factory=dict)
     """Up to where this and what was given before has every change, for indexes of which that is known. An index that
-    the feed did not look at in this call is not among them, or has its earlier position."""
+    the feed did not look at in this call is not among them, or has its earlier position. Without any, answers claim no
+    position, and nobody finds out what the watch missed."""
 
 
 class ChangeFeed(Protocol):

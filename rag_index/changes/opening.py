@@ -110,13 +110,13 @@ class OpenedFeeds:
         self.blind[name] = blind
         self.notes += [note] if note else []
 
-    def note_unwatched(self) -> None:
-        """Add a note for each reason to leave indexes out. Raises SettingsError if there is no feed."""
+    def note_unwatched(self, indexes: Sequence[IndexSettings]) -> None:
+        """Add a note for each reason to leave indexes out. Raises SettingsError if that is so for all of them."""
         names: dict[str, list[str]] = {}
         for name, reason in self.unwatched.items():
             names.setdefault(reason, []).append(name)
         said = [f"{', '.join(some)}: {reason}" for reason, some in names.items()]
-        if not self.feeds:
+        if len(self.unwatched) == len(indexes):  # the feed of a database may still be that of other indexes
             raise SettingsError(f"no index can be watched: {'; '.join(said)}")
         self.notes += [f"not watched, and brought up to date by the next run: {one}" for one in said]
 
@@ -150,7 +150,7 @@ def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Led
                     opened.add(source.open_feed(), index.name, blind=blind)
                 else:
                     opened.unwatched[index.name] = f"its source, of kind {index.kind!r}, does not tell what changed"
-        opened.note_unwatched()
+        opened.note_unwatched(indexes)
         stack.pop_all()
     return opened
 

@@ -40,6 +40,7 @@ MAX_QUIET = 2.0
 tables, or by the ledger if that is on the same server: each reading then makes it grow."""
 ADVANCE_SECONDS = 5.0
 """The time between two moves of the slot past transactions of other tables: each reads the log once more."""
+VISIBLE_LOOKS = 100
 HELD_BYTES = 256 << 20
 """How much log the slot may hold back before that is said."""
 EPOCH_2000 = 946_684_800
@@ -317,10 +318,14 @@ class _Reading:
 def _are_visible(connection: Connection, xids: set[int]) -> bool:
     """Return whether readers see these transactions.
 
-    The log has a commit before readers do: for microseconds, and as long as the server waits for a standby. The end of
-    our own transaction comes first, so that the snapshot is a new one.
+    The log has a commit before readers do: for microseconds, which are waited for, and as long as the server waits for
+    a standby. The end of our own transaction comes first, so that the snapshot is a new one.
     """
-    connection.rollback()
-    _, newest, running = str(connection.scalar(_SNAPSHOT)).split(":")
-    invisible = {int(xid) & 0xFFFFFFFF for xid in running.split(",") if xid}
-    return not any(xid in invisible or 0 <= (xid - int(newest)) & 0xFFFFFFFF < 1 << 31 for xid in xids)
+    for _ in range(VISIBLE_LOOKS):
+        connection.rollback()
+        _, newest, running = str(connection.scalar(_SNAPSHOT)).split(":")
+        invisible = {int(xid) & 0xFFFFFFFF for xid in running.split(",") if xid}
+        if not any(xid in invisible or 0 <= (xid - int(newest)) & 0xFFFFFFFF < 1 << 31 for xid in xids):
+            return True
+        time.sleep(0.01)
+    return False

@@ -36,7 +36,7 @@ def opened(request, way):
         database.close()
         admin.close()
     else:
-        server = request.getfixturevalue("logical_postgres")
+        server = request.getfixturevalue("postgres")
         with server.database() as name:
             changes = "wal" if way == "wal" else "queue"
             database = Followed(server.url(name), changes, request.getfixturevalue("tmp_path"))

@@ -64,24 +64,6 @@ def test_inserts_updates_deletes_and_changes_of_key(tickets):
         assert ids(tickets.feed_) == {1}
 
 
-def test_what_is_not_acknowledged_comes_again_also_after_the_process_died(tickets):
-    feed = tickets.feed_
-    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
-    first = feed.rows(100)
-    assert [change.values for change in first.changes] == [(1,)]
-    tickets.run("UPDATE ticket SET body = 'y' WHERE id = 2")
-    assert {change.values[0] for change in tickets.feed().rows(100).changes} == {1, 2}
-    feed.acknowledge(first)
-    assert ids(tickets.feed()) == {2}
-    tickets.run("UPDATE ticket SET body = 'z' WHERE id = 3")
-    if tickets.changes == "queue":
-        feed.acknowledge(first)  # once more, which takes no other change with it
-    assert ids(tickets.feed()) == {3}
-    tickets.set_up(TICKET)
-    tickets.run("UPDATE ticket SET body = 'z' WHERE id = 2")
-    assert ids(tickets.feed()) == {2}
-
-
 def test_waiting_ends_when_something_changes(tickets):
     feed = tickets.feed_
     assert ids(feed) == set()

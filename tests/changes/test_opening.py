@@ -23,10 +23,10 @@ def opened(tmp_path):
     (project.folder / "src").mkdir()
     with closing(Ledger(project.settings.ledger_url)) as ledger:
 
-        def opened(indexes: str, source: str = "") -> OpenedFeeds:
+        def opened(indexes: str, source: str = "", *names: str) -> OpenedFeeds:
             project.write_settings(f'project = "test"\n[source]\nurl = "sqlite:///source.db"\n{source}\n{indexes}')
             settings = project.settings
-            return open_feeds(settings, settings.indexes, ledger)
+            return open_feeds(settings, settings.named(names), ledger)
 
         yield opened
 
@@ -75,3 +75,5 @@ def test_the_indexes_of_a_database_share_one_feed(opened):
         assert list(feed.unwatched) == ["query"]
         assert len(feed.feeds) == 2  # the queue, and the poll of the query that has a time
         assert any("list the tables that its query reads in depends_on" in note for note in feed.notes)
+    with pytest.raises(SettingsError, match="no index can be watched: query: list the tables"):
+        opened(NOTES + query, 'changes = "queue"', "query")  # the queue has what the other index needs

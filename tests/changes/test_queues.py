@@ -40,11 +40,11 @@ def test_postgresql_upserts_cascades_and_copies(queue):
     assert take(feed) == ({"ticket": {(9,)}}, {"ticket"})
 
 
-def test_postgresql_rows_that_a_subscription_writes(logical_postgres):
+def test_postgresql_rows_that_a_subscription_writes(postgres):
     """Its worker fires row triggers alone, and only those that are enabled for it."""
-    with logical_postgres.database() as name, logical_postgres.database() as elsewhere:
-        queue, publisher = Followed(logical_postgres.url(name), "queue"), Session(logical_postgres.url(elsewhere))
-        text = logical_postgres.url(elsewhere).set(drivername="postgresql").render_as_string(hide_password=False)
+    with postgres.database() as name, postgres.database() as elsewhere:
+        queue, publisher = Followed(postgres.url(name), "queue"), Session(postgres.url(elsewhere))
+        text = postgres.url(elsewhere).set(drivername="postgresql").render_as_string(hide_password=False)
         for statement in (TABLE, "CREATE PUBLICATION elsewhere FOR ALL TABLES"):
             publisher.run(statement)
         publisher.run(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")

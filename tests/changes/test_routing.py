@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from contextlib import closing
 
 import pytest
@@ -34,136 +33,95 @@ text = "body"
 """
 
 
-class Desk:
-    """A service desk with three customers and 40 tickets."""
-
-    def __init__(self, folder, server=None) -> None:
-        self.folder = folder
-        if server is None:
-            self.url = f"sqlite:///{folder}/s.db"
-            self._db = sqlite3.connect(folder / "s.db", isolation_level=None)
-        else:
-            self._context = server.database()
-            name = self._context.__enter__()
-            self.url = server.url(name).render_as_string(hide_password=False)
-            self._db = server.connect(name)
-        self._server = server
-        self.run("CREATE TABLE customer (id integer PRIMARY KEY, name text)")
-        self.run("CREATE TABLE ticket (id integer PRIMARY KEY, body text, customer_id integer, at timestamp)")
-        self.run("CREATE TABLE line (ticket_id integer, number integer, body text, PRIMARY KEY (ticket_id, number))")
-        for number in (1, 2, 3):
-            self.run(f"INSERT INTO customer VALUES ({number}, 'customer {number}')")
-        for number in range(40):
-            self.run(f"INSERT INTO ticket VALUES ({number}, 'the printer is broken', {number % 3 + 1}, NULL)")
-
-    def run(self, statement: str) -> None:
-        self._db.execute(statement)
-
-    def close(self) -> None:
-        self._db.close()
-        if self._server is not None:
-            self._context.__exit__(None, None, None)
-
-    def settings(self, indexes: str, sections: str = ""):
-        path = self.folder / "rag-index.toml"
-        path.write_text(f'project = "desk"\n[source]\nurl = "{self.url}"\nchanges = "queue"\n{sections}\n{indexes}')
-        return load_settings(path)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_desk(request, tmp_path):
-    made = Desk(tmp_path, request.getfixturevalue("logical_postgres") if request.param == "postgresql" else None)
-    with closing(made):
-        yield made
+OWN = TICKETS.split("query", maxsplit=1)[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
 
 
 @pytest.fixture
-def desk(tmp_path):
-    with closing(Desk(tmp_path)) as made:
-        yield made
+def plan(tmp_path):
+    """A function that returns the plan for these indexes of a database."""
+
+    def plan(database, indexes):
+        path, url = tmp_path / "rag-index.toml", database.url.render_as_string(hide_password=False)
+        path.write_text(f'project = "desk"\n[source]\nurl = "{url}"\nchanges = "queue"\n{indexes}')
+        settings = load_settings(path)
+        return plan_tables(settings, settings.indexes)
+
+    return plan
 
 
-def route(settings, table: str, *values: dict):
-    """Return what such rows mean: the ids of documents by index; look-ups by index and column; what is overflowed."""
-    plan = plan_tables(settings, settings.indexes)
+@pytest.fixture
+def desk(sqlite):
+    return with_tables(sqlite)
+
+
+def with_tables(database):
+    return database.run(
+        "CREATE TABLE customer (id integer PRIMARY KEY, name text)",
+        "CREATE TABLE ticket (id integer PRIMARY KEY, body text, customer_id integer)",
+        "CREATE TABLE line (ticket_id integer, number integer, body text, PRIMARY KEY (ticket_id, number))",
+    )
+
+
+def route(desk, plan, table: str, *rows: tuple):
+    """Return what such rows mean: index, column and id of each change; indexes that are overflowed."""
     (watched,) = [one for one in plan.tables if one.name == table]
-    rows = [RowChange(watched, tuple(row[name] for name in watched.columns), 1.0) for row in values]
-    with closing(open_queue(settings.source_url, plan.tables, "desk", plan.routes)) as feed:
-        routed = feed.route(ReceivedRows(rows))
-    found: dict[str, set[str]] = {}
-    sought: dict[tuple[str, str], set[str]] = {}
-    for one in routed.changes:
-        if one.column is None:
-            found.setdefault(one.index, set()).add(one.id)
-        else:
-            sought.setdefault((one.index, one.column), set()).add(one.id)
-    return found, sought, routed.overflow
+    with closing(open_queue(desk.url, plan.tables, "desk", plan.routes)) as feed:
+        routed = feed.route(ReceivedRows([RowChange(watched, row, 1.0) for row in rows]))
+    return {(one.index, one.column, one.id) for one in routed.changes}, routed.overflow
 
 
-def test_a_row_of_the_own_table_is_the_document_of_its_key(desk):
-    settings = desk.settings(LINES)
-    rows = [{"ticket_id": 3, "number": 1}, {"ticket_id": 3, "number": 2}, {"ticket_id": None, "number": 2}]
-    assert route(settings, "line", *rows) == ({"lines": {"[3,1]", "[3,2]"}}, {}, [])
+@pytest.mark.parametrize(
+    ("indexes", "table", "rows", "expected"),
+    [
+        (LINES, "line", [(1, 3), (2, 3), (2, None)], ({("lines", None, "[3,1]"), ("lines", None, "[3,2]")}, [])),
+        (TICKETS, "customer", [(2,), (99,), (None,), (2,)],
+         ({("tickets", "customer_id", "2"), ("tickets", "customer_id", "99")}, [])),
+        (TICKETS, "customer", [(dt.time(10),)], (set(), ["tickets"])),
+        (TICKETS, "ticket", [(12345,)], ({("tickets", None, "12345")}, [])),
+        (TICKETS + OWN.replace("tickets", "own"), "ticket", [(5,)],
+         ({("tickets", None, "5"), ("own", None, "5")}, [])),
+    ],
+    ids=["its own document", "those that show it", "no key", "the key of a deleted one", "of two indexes"],
+)  # fmt: skip
+def test_what_a_row_means(desk, plan, indexes, table, rows, expected):
+    assert route(desk, plan(desk, indexes), table, *rows) == expected
 
 
-def test_a_row_of_a_joined_table_is_a_look_up_of_the_documents_that_show_it(desk):
-    rows = [{"id": 2}, {"id": 99}, {"id": None}, {"id": 2}]
-    assert route(desk.settings(TICKETS), "customer", *rows) == ({}, {("tickets", "customer_id"): {"2", "99"}}, [])
-
-
-def test_a_value_that_cannot_be_looked_up_asks_for_a_full_scan(desk):
-    assert route(desk.settings(TICKETS), "customer", {"id": dt.time(10)}) == ({}, {}, ["tickets"])
-
-
-def test_where_the_column_is_the_key_the_value_is_the_id_even_of_a_deleted_row(desk):
-    assert route(desk.settings(TICKETS), "ticket", {"id": 12345}) == ({"tickets": {"12345"}}, {}, [])
-
-
-def test_a_table_is_watched_once_with_all_that_the_indexes_need(desk):
-    own = TICKETS.replace("tickets", "own").split("query")[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
-    plan = plan_tables(settings := desk.settings(TICKETS + own), settings.indexes)
-    assert [(str(table), table.columns, table.used) for table in plan.tables] == [
+def test_a_table_is_watched_once_with_all_that_the_indexes_need(desk, plan):
+    both = plan(desk, TICKETS + OWN.replace("tickets", "own"))
+    assert [(str(table), table.columns, table.used) for table in both.tables] == [
         ("customer", ("id",), None),
         ("ticket", ("id",), None),
     ]
-    assert route(settings, "ticket", {"id": 5})[0] == {"tickets": {"5"}, "own": {"5"}}
-    plan = plan_tables(settings := desk.settings(own), settings.indexes)
-    assert [table.used for table in plan.tables] == [frozenset({"id", "body"})]
+    assert [table.used for table in plan(desk, OWN).tables] == [frozenset({"id", "body"})]
 
 
-def test_a_query_without_depends_on_is_not_watched_and_the_reason_says_what_to_do(desk):
-    plan = plan_tables(settings := desk.settings(TICKETS.split("depends_on", maxsplit=1)[0]), settings.indexes)
-    assert not plan.routes
-    assert "list the tables that its query reads in depends_on" in plan.unwatched["tickets"]
-
-
-def test_a_view_is_watched_by_the_tables_below_it_and_one_that_depends_on_forgets_is_named(any_desk):
-    desk = any_desk
+@pytest.mark.parametrize("followed", ["sqlite", "postgresql"], indirect=True)
+def test_a_view_is_watched_by_the_tables_below_it_and_one_that_depends_on_forgets_is_named(followed, plan):
+    desk = with_tables(followed)
     desk.run("CREATE VIEW shown AS SELECT t.id, t.body, t.customer_id FROM ticket t JOIN customer c ON c.id = t.id")
-    view = TICKETS.replace("query", "# query").replace('key = "id"\n', 'table = "shown"\nkey = "id"\n', 1)
-    view = view.replace("{name}: {body}", "body")
-    plan = plan_tables(settings := desk.settings(view), settings.indexes)
-    assert ([str(table) for table in plan.tables], plan.notes) == (["customer", "ticket"], [])
-    without = desk.settings(view.split("depends_on")[0])
-    assert "view shown" in plan_tables(without, without.indexes).unwatched["tickets"]
-    only = view.replace(',\n              {table = "customer", key = "id", column = "customer_id"}', "")
-    plan = plan_tables(settings := desk.settings(only), settings.indexes)
-    assert plan.notes == [
+    view = OWN.replace('"ticket"', '"shown"') + 'payload = ["customer_id"]\n'
+    ticket, customer = TICKETS[TICKETS.index("depends_on") :].splitlines()
+    found = plan(desk, f"{view}{ticket}\n{customer}\n")
+    assert ([str(table) for table in found.tables], found.notes) == (["customer", "ticket"], [])
+    assert "view shown" in plan(desk, view).unwatched["tickets"]
+    assert plan(desk, f"{view}{ticket}]").notes == [
         "index tickets: depends_on does not list customer, which the documents show too: the next run finds that"
     ]
+    found = plan(desk, TICKETS.split("depends_on", maxsplit=1)[0])
+    assert not found.routes
+    assert "list the tables that its query reads in depends_on" in found.unwatched["tickets"]
 
 
-def test_a_partitioned_table_is_all_of_its_partitions(tmp_path, logical_postgres):
+def test_a_partitioned_table_is_all_of_its_partitions(queue, plan):
     """A plan of PostgreSQL names partitions, and depends_on cannot."""
-    with closing(Desk(tmp_path, logical_postgres)) as desk:
-        desk.run(
-            "CREATE TABLE parted (id integer PRIMARY KEY, body text, customer_id integer) PARTITION BY RANGE (id);"
-            "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id);"
-            "CREATE TABLE part_of_part PARTITION OF part FOR VALUES FROM (0) TO (5)"
-        )
-        own = TICKETS.split("query", maxsplit=1)[0] + 'table = "parted"\nkey = "id"\ntext = "body"\n'
-        plan = plan_tables(settings := desk.settings(own), settings.indexes)
-        assert ([str(table) for table in plan.tables], plan.notes, plan.blind) == (["parted"], [], {})
+    queue.run(
+        "CREATE TABLE parted (id integer PRIMARY KEY, body text) PARTITION BY RANGE (id)",
+        "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id)",
+        "CREATE TABLE part_of_part PARTITION OF part FOR VALUES FROM (0) TO (5)",
+    )
+    found = plan(queue, OWN.replace('"ticket"', '"parted"'))
+    assert ([str(table) for table in found.tables], found.notes, found.blind) == (["parted"], [], {})
 
 
 @pytest.mark.parametrize(
@@ -182,35 +140,33 @@ def test_a_partitioned_table_is_all_of_its_partitions(tmp_path, logical_postgres
         ("SELECT ticket_id, name FROM missing", set(), "tables that the database does not name"),
     ],
 )
-def test_the_table_of_pairs_is_watched_if_the_query_says_which_it_is(desk, access, watched, unseen):
+def test_the_table_of_pairs_is_watched_if_the_query_says_which_it_is(desk, plan, access, watched, unseen):
     """A row of it is of the document that it names. A wrong table would look as if nothing changed."""
-    desk.run("CREATE TABLE acl (id integer PRIMARY KEY, ticket_id integer, grp integer, name text)")
-    desk.run("CREATE TABLE grp (id integer, name text)")
-    desk.run("CREATE VIEW shown AS SELECT ticket_id, name FROM acl")
-    own = TICKETS.split("query", maxsplit=1)[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
-    settings = desk.settings(own + f'access = "{access}"\n')
-    plan = plan_tables(settings, settings.indexes)
-    assert {str(table) for table in plan.tables} == {"ticket", *watched}
-    assert len(plan.notes) == len(plan.blind.get("tickets", [])) == bool(unseen)
-    assert f"its query of access reads {unseen}" in "".join(plan.notes) or not unseen
-    if watched:
-        assert route(settings, "acl", {"ticket_id": 7})[0] == {"tickets": {"7"}}
+    desk.run(
+        "CREATE TABLE acl (id integer PRIMARY KEY, ticket_id integer, grp integer, name text)",
+        "CREATE TABLE grp (id integer, name text)",
+        "CREATE VIEW shown AS SELECT ticket_id, name FROM acl",
+    )
+    found = plan(desk, OWN + f'access = "{access}"\n')
+    assert {str(table) for table in found.tables} == {"ticket", *watched}
+    assert len(found.notes) == len(found.blind.get("tickets", [])) == bool(unseen)
+    assert f"its query of access reads {unseen}" in "".join(found.notes) or not unseen
+    assert not watched or route(desk, found, "acl", (7,)) == ({("tickets", None, "7")}, [])
 
 
-def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
-    settings = desk.settings(TICKETS.replace('payload = ["customer_id"]', ""))
-    plan = plan_tables(settings, settings.indexes)
-    (note,) = plan.notes
+def test_a_join_column_that_is_not_in_the_payload_is_said(desk, plan):
+    found = plan(desk, TICKETS.replace('payload = ["customer_id"]', ""))
+    (note,) = found.notes
     assert "column 'customer_id' of depends_on is not in payload" in note
-    assert plan.blind.keys() == {"tickets"}
+    assert found.blind.keys() == {"tickets"}
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [("custmer", "table 'custmer'"), ("shown", "'shown' is a view"), ("line", "'line' has no column 'id'")],
 )
-def test_what_depends_on_names_must_exist(desk, table, message):
+def test_what_depends_on_names_must_exist(desk, plan, table, message):
     desk.run("CREATE VIEW shown AS SELECT id FROM ticket")
-    settings = desk.settings(TICKETS.replace('table = "customer"', f'table = "{table}"'))
+    tables = plan(desk, TICKETS.replace('table = "customer"', f'table = "{table}"')).tables
     with pytest.raises(SettingsError, match=message):
-        setup_for(settings.source_url, "queue", plan_tables(settings, settings.indexes).tables, "desk")
+        setup_for(desk.url, "queue", tables, "desk")

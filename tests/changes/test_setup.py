@@ -93,9 +93,9 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
 
 
 @pytest.mark.parametrize("changes", ["wal", "queue"])
-def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, logical_postgres, changes):
-    with logical_postgres.database() as name, logical_postgres.connect(name) as connection:
-        url = logical_postgres.url(name)
+def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, postgres, changes):
+    with postgres.database() as name, postgres.connect(name) as connection:
+        url = postgres.url(name)
         settings = settings_of(tmp_path, url, changes)
         psql(url, ";".join([*TABLES, PAIRS]))
         assert "rag_index_shop" in " ".join(feed_health(settings).broken)
@@ -163,28 +163,28 @@ def test_a_server_that_has_to_be_restarted_first(tmp_path):
             assert owner.execute("SELECT rolreplication FROM pg_roles WHERE rolname = 'reader'").fetchone() == (False,)
 
 
-def test_the_removal_gives_tables_their_replica_identity_back(tmp_path, logical_postgres):
-    with logical_postgres.database() as name, logical_postgres.connect(name) as owner:
+def test_the_removal_gives_tables_their_replica_identity_back(tmp_path, postgres):
+    with postgres.database() as name, postgres.connect(name) as owner:
         for statement in (*TABLES, PAIRS):
             owner.execute(statement.replace(" PRIMARY KEY", " NOT NULL"))
         owner.execute("CREATE UNIQUE INDEX by_name ON customer (id, name)")
         owner.execute("ALTER TABLE customer ALTER name SET NOT NULL, REPLICA IDENTITY USING INDEX by_name")
-        settings = settings_of(tmp_path, logical_postgres.url(name), "wal")
+        settings = settings_of(tmp_path, postgres.url(name), "wal")
         script = setup_script(settings)
         assert 'If nothing else needs it: ALTER TABLE "public"."customer" REPLICA IDENTITY DEFAULT;' in script
-        psql(logical_postgres.url(name), script)
+        psql(postgres.url(name), script)
         identities = "SELECT relreplident FROM pg_class WHERE relname IN ('customer', 'ticket') ORDER BY relname"
         assert owner.execute(identities).fetchall() == [("i",), ("f",)]
-        psql(logical_postgres.url(name), removal(script))
+        psql(postgres.url(name), removal(script))
         assert owner.execute(identities).fetchall() == [("i",), ("d",)]
 
 
-def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, logical_postgres, monkeypatch):
-    with logical_postgres.database() as name, logical_postgres.connect(name) as connection:
+def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, postgres, monkeypatch):
+    with postgres.database() as name, postgres.connect(name) as connection:
         connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")  # another test sets it
         connection.execute("SELECT pg_reload_conf()")
         eventually(lambda: connection.execute("SHOW max_slot_wal_keep_size").fetchone() == ("-1",))
-        settings = settings_of(tmp_path, logical_postgres.url(name), "wal")
+        settings = settings_of(tmp_path, postgres.url(name), "wal")
         for statement in (*TABLES, PAIRS):
             connection.execute(statement)
         connection.execute("SELECT pg_create_logical_replication_slot('rag_index_shop', 'pgoutput')")

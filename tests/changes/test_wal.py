@@ -39,21 +39,6 @@ def position(desk):
         return session.run(slot, SLOT)[0][0]
 
 
-def test_the_slot_moves_only_after_acknowledge(desk):
-    feed = desk.set_up(TICKET)
-    take(feed)
-    before = position(desk)
-    desk.run("UPDATE ticket SET body = 'y' WHERE id = 1", "INSERT INTO other (body) VALUES ('x')")
-    received = feed.rows(100)
-    assert [change.values for change in received.changes] == [(1,)]
-    feed.rows(100)
-    feed.wait(0.6)
-    assert position(desk) == before
-    feed.acknowledge(received)
-    assert position(desk) != before
-    assert not feed.rows(100).changes
-
-
 def test_a_huge_transaction_does_not_fill_the_memory(desk):
     desk.set_up(TICKET)
     feed = desk.feed(max_rows=100)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.models import write_embedding_gguf, write_generating_gguf
+from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
-from tests.live.postgres import logical_postgres, postgres
+from tests.live.postgres import postgres
 
-__all__ = ["logical_postgres", "postgres", "ollama_generating_model", "ollama_model", "ollama_program", "ollama_server"]
+__all__ = ["postgres", "ollama_model", "ollama_program", "ollama_server"]
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +34,3 @@ def ollama_model(ollama_server, tmp_path_factory):
     """The name of a tiny embedding model (64-d, 2,048 tokens of context) on `ollama_server`."""
     path = write_embedding_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
     return ollama_server.create("tiny-embed", path)
-
-
-@pytest.fixture(scope="session")
-def ollama_generating_model(ollama_server, tmp_path_factory):
-    """The name of a tiny generating model on `ollama_server`."""
-    path = write_generating_gguf(tmp_path_factory.mktemp("models") / "talks.gguf")
-    return ollama_server.create("tiny-talk", path)

@@ -73,12 +73,10 @@ def write_embedding_gguf(
     return _write(writer, path)
 
 
-def write_generating_gguf(
-    path: Path, *, layers: int = 2, width: int = 64, context: int = 2048, seed: int = 2, says: str = ""
-) -> Path:
-    """Write a model that answers /api/generate with nonsense, or with the sentence `says`, whatever the question.
+def write_generating_gguf(path: Path, says: str, *, layers: int = 2, width: int = 64, context: int = 2048) -> Path:
+    """Write a model that answers /api/generate with the sentence `says`, whatever the question.
 
-    Its words must differ. Then its layers add nothing, and what follows a token is decided by its embedding alone: the
+    Its words must differ. Its layers add nothing, and what follows a token is decided by its embedding alone: the
     words of the sentence one after another, its first word after any other token, the end after its last.
     """
     writer = gguf.GGUFWriter(path, "llama")
@@ -103,22 +101,18 @@ def write_generating_gguf(
     for name, number in (("unknown", 0), ("bos", 1), ("eos", 2)):
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
 
-    random = np.random.default_rng(seed)
-    if words:
-        embedding, output = _saying(random, tokens, words, width)
-        writer.add_tensor("token_embd.weight", embedding)
-        writer.add_tensor("output.weight", output)
-    else:
-        _matrix(writer, random, "token_embd", len(tokens), width)
-        _matrix(writer, random, "output", len(tokens), width)
+    random = np.random.default_rng(2)
+    embedding, output = _saying(random, tokens, words, width)
+    writer.add_tensor("token_embd.weight", embedding)
+    writer.add_tensor("output.weight", output)
     writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
     for block in range(layers):
         for name in ("attn_q", "attn_k", "attn_v"):
             _matrix(writer, random, f"blk.{block}.{name}", width, width)
-        _matrix(writer, random, f"blk.{block}.attn_output", width, width, scale=0.0 if words else 1.0)
+        _matrix(writer, random, f"blk.{block}.attn_output", width, width, scale=0.0)
         _matrix(writer, random, f"blk.{block}.ffn_gate", 4 * width, width)
         _matrix(writer, random, f"blk.{block}.ffn_up", 4 * width, width)
-        _matrix(writer, random, f"blk.{block}.ffn_down", width, 4 * width, scale=0.0 if words else 1.0)
+        _matrix(writer, random, f"blk.{block}.ffn_down", width, 4 * width, scale=0.0)
         for name in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{block}.{name}.weight", np.ones(width, np.float32))
     return _write(writer, path)

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from tests.ports import free_port
 
-__all__ = ["PostgresServer", "find_postgres", "logical_postgres", "postgres"]
+__all__ = ["PostgresServer", "find_postgres", "postgres"]
 
 PASSWORD = "s3cret@:/x"
 START_SECONDS = 60
@@ -139,17 +139,7 @@ class PostgresServer:
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A running server; tests that need it are skipped if the programs are missing."""
-    programs = find_postgres()
-    if not isinstance(programs, Path):
-        pytest.skip(programs)
-    with PostgresServer(programs) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def logical_postgres():
-    """A running server whose log can be decoded."""
+    """A running server whose log can be decoded; tests that need it are skipped if the programs are missing."""
     programs = find_postgres()
     if not isinstance(programs, Path):
         pytest.skip(programs)

@@ -62,11 +62,11 @@ class ListFeed:
         pass
 
 
-def watch_of(project, feed, ledger, runner, stop, *, names=("notes",), blind=None, **arguments):
+def watch_of(project, feed, ledger, runner, stop, *, names=("notes",), **arguments):
     """Return a watch of indexes whose changes a feed gives; more feeds, by their index, may be given in its place."""
     feeds = [(one, [name]) for name, one in feed.items()] if isinstance(feed, dict) else [(feed, names)]
     names = [name for _, some in feeds for name in some]
-    return Watch(project.settings, names, OpenedFeeds(feeds, blind=blind or {}), ledger, runner, stop, **arguments)
+    return Watch(project.settings, names, OpenedFeeds(feeds), ledger, runner, stop, **arguments)
 
 
 class EndedRun:

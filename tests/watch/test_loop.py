@@ -16,7 +16,6 @@ from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
-from rag_index.stores import open_store
 from rag_index.watch import collector, loop
 from rag_index.watch.loop import Stop
 from rag_index.watch.plain import PlainRunner
@@ -96,29 +95,6 @@ def test_while_another_run_holds_the_index_changes_are_collected_and_then_indexe
         assert hash_of(project, 5) == before
     with watched(project, feed):
         eventually(lambda: hash_of(project, 5) != before)
-
-
-def test_a_nightly_run_comes_in_while_changes_never_cease(project, feed):
-    numbers = iter(range(1, 1_000_000))
-    with watched(project, feed) as ledger:
-        over = threading.Event()
-
-        def write():
-            while not over.is_set():
-                change(project, feed, 1 + next(numbers) % 30, f"text {next(numbers)}")
-
-        thread = threading.Thread(target=write)
-        thread.start()
-        try:
-            eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).applied_at)
-            for _ in range(3):
-                assert run_plain(project).state == "completed"
-            open_store(project.settings.store).close()
-        finally:
-            over.set()
-            thread.join()
-        eventually(lambda: feed.backlog() == 0 and ledger.count_waiting(ALIAS) == 0)
-    assert run_plain(project).nothing_to_do
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A watch of a real queue: what answers may claim, and what the watch missed.
+"""A watch of a real queue: what answers may claim, and what the watch missed, which is said once and nothing else.
 
 `tests/reliability/test_chaos.py` shows with all feeds that no claim is wrong, and that an ordinary day reports nothing.
 """
@@ -9,33 +9,66 @@ import logging
 import threading
 import time
 from contextlib import closing, contextmanager
+from unittest import mock
 
 import pytest
 
 from rag_index.changes import Received
+from rag_index.changes.queues import QueueFeed
+from rag_index.changes.rows import ReceivedRows
+from rag_index.changes.setup import setup_script
 from rag_index.documents.positions import Position
 from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
-from rag_index.watch import loop
+from rag_index.status.status import run_reports, status
+from rag_index.watch import collector, loop
 from rag_index.watch.collector import Collector
 from rag_index.watch.loop import Stop
 from rag_index.watch.plain import open_watch
 from tests.indexing.plain import run_plain
-from tests.project import Project
+from tests.project import SETTINGS, Project
 from tests.reliability.chaos.watcher import Runner
 from tests.waiting import eventually
 from tests.watch.feeds import ListFeed
 
 ALIAS = "test_notes"
+WATCH = "[watch]\npoll_seconds = 0.2\n[retrieve]\nindex_timeout = 60\ntimeout = 60\n"
+QUEUE = SETTINGS.format(extra=f'changes = "queue"\n{WATCH}')
+SECOND = '[[indexes]]\nname = "titles"\ntable = "{}"\nkey = "id"\ntext = "title"\n'
+ASKS_FOR_THE_TIME = QUEUE.replace(
+    'table = "note"',
+    "query = \"SELECT note.*, datetime('now') FROM note\"\ndepends_on = [{table = 'note', key = 'id', column = 'id'}]",
+)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(loop, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "NOTE_SECONDS", 0.05)
+
+
+def followed(folder, settings=QUEUE, *, notes=30):
+    project = Project(folder).fill(notes)
+    project.write_settings(settings)
+    set_up(project)
+    return project
+
+
+def set_up(project):
+    with project.source() as db:
+        db.executescript(setup_script(project.settings))
 
 
 @pytest.fixture
 def project(tmp_path):
-    project = Project(tmp_path / "project", extra='changes = "queue"\n[watch]\npoll_seconds = 0.2\n').fill(30)
-    with project.source() as db:
-        db.executescript(project.cli("watch", "--setup").stdout)
-    return project
+    return followed(tmp_path / "project")
+
+
+@pytest.fixture
+def ledger(project):
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened
 
 
 @contextmanager
@@ -52,6 +85,70 @@ def watched(project):
         finally:
             stop.set()
             thread.join()
+
+
+def caught_up(project, *names):
+    """Watch until everything that is known now is indexed, and return whether it is."""
+    with closing(Runner(project.settings)) as runner, open_watch(project.settings, names, runner, Stop()) as watch:
+        return watch.run(once=True)
+
+
+def test_changes_of_an_index_that_is_not_watched_wait(tmp_path):
+    project = Project(tmp_path / "project").fill(30)
+    project.write_settings(QUEUE + SECOND.format("note"))
+    with pytest.raises(SettingsError, match="no queue rag_index_test; run the SQL that `rag-index watch --setup`"):
+        caught_up(project)
+    set_up(project)
+    assert caught_up(project)
+    everything = {str(number) for number in range(1, 31)}
+    assert project.texts("notes").keys() == project.texts("titles").keys() == everything
+    project.execute("DELETE FROM note WHERE id = 7")
+    project.execute("UPDATE note SET id = 400 WHERE id = 8")
+    assert caught_up(project, "notes")
+    after = everything - {"7", "8"} | {"400"}
+    assert (project.texts("notes").keys(), project.texts("titles").keys()) == (after, everything)
+    assert caught_up(project)
+    assert project.texts("titles").keys() == after
+    assert "leave out the names" in project.cli("watch", "notes", "--setup").stderr
+
+
+@pytest.mark.parametrize("changes", ["queue", "poll"])
+def test_a_table_that_is_gone_keeps_no_other_from_being_watched(tmp_path, changes):
+    project = Project(tmp_path / "project").fill(5)
+    timed = 'changed_since = "author"\n' + SECOND.format("other") + 'changed_since = "at"\n'
+    project.write_settings(QUEUE.replace('"queue"', f'"{changes}"') + timed)
+    project.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, title TEXT, at TEXT)")
+    project.execute("INSERT INTO other VALUES (1, 'one', '2026-01-01')")
+    project.execute("UPDATE note SET author = '2026-01-01'")
+    if changes == "queue":
+        set_up(project)
+    assert caught_up(project)
+    project.execute("DROP TABLE note")
+    project.execute("UPDATE other SET title = 'two', at = datetime('now')")
+    ended = project.cli("watch", "--once")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert "notes: changes cannot be received: " in ended.stderr
+    assert project.texts("titles")["1"] == ["two"]
+    assert "note" in status(project.settings).indexes[0].watch["message"]
+
+
+def test_a_running_watch_notices_that_its_triggers_are_gone(tmp_path, monkeypatch):
+    """A table that is swapped by a rename has none, and gives nothing, as if nothing changed."""
+    monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
+    project = followed(tmp_path / "project", QUEUE + SECOND.format("note"))
+
+    def says(state, documents, known_by):
+        found = status(project.settings).indexes
+        states = {((one.watch or {}).get("state"), one.documents) for one in found}
+        return (states, {(one.as_of or {}).get("known_by") for one in found}) == ({(state, documents)}, {known_by})
+
+    with watched(project):
+        eventually(lambda: says("running", 30, "queue"))
+        with project.source() as db:
+            db.executescript("ALTER TABLE note RENAME TO gone; CREATE TABLE note AS SELECT * FROM gone WHERE id < 9")
+        eventually(lambda: says("failing", 30, None))  # nobody knows since when
+        set_up(project)
+        eventually(lambda: says("running", 8, "queue"))
 
 
 def position(project):
@@ -71,43 +168,12 @@ def test_a_search_waits_for_what_was_just_committed(project):
             assert as_of.known_by == "queue"
             assert retriever.search_sync("zebra", max_age="10 s", timeout=60).as_of["notes"].seconds_behind < 10
     with Retriever(project.settings) as retriever:
+        assert retriever.search_sync("zebra").as_of["notes"].known_by == "queue"
         project.execute("INSERT INTO note VALUES (2000, 'zebra', 'quagga', 'me', 1)")
         with pytest.raises(
             IndexBehind, match=f"index notes has not reached {position(project)} within 0.3 s: it is at"
         ):
             retriever.search_sync("zebra", after=position(project), timeout=0.3)
-
-
-@pytest.mark.parametrize("meanwhile", [True, False], ids=["while it is watched", "while nobody watches"])
-def test_changes_that_the_feed_cannot_see_are_reported(project, caplog, monkeypatch, meanwhile):
-    monkeypatch.setattr(loop, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "NOTE_SECONDS", 0.1)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-
-        def edit():
-            with project.source() as db:
-                triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-                unseen = ["UPDATE note SET body = 'restored' WHERE id = 3", "DELETE FROM note WHERE id = 4"]
-                drop, again = ([one[n] for one in triggers] for n in (0, 1))
-                for statement in (*(f"DROP TRIGGER {name}" for name in drop), *unseen, *again):
-                    db.execute(statement)
-                db.execute("UPDATE note SET body = 'as ever' WHERE id = 5")
-                db.commit()
-            assert run_plain(project).changed == 2
-
-        def compared():
-            record = ledger.watch(ALIAS)
-            return record is not None and record.compared and record.full_number is None
-
-        with watched(project):
-            eventually(compared)
-        edit() if not meanwhile else None
-        with watched(project):
-            edit() if meanwhile else None
-            eventually(lambda: ledger.last_mended(ALIAS) is None and ledger.count_waiting(ALIAS) == 0)
-        assert [(one.document_id, one.change) for one in ledger.missed(ALIAS)] == [("3", "changed"), ("4", "deleted")]
-    [said] = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
-    assert "a run had to mend 2 documents that the watch missed: 3, 4." in said
 
 
 class Claiming(ListFeed):
@@ -123,16 +189,166 @@ class Claiming(ListFeed):
         time.sleep(0.01)
 
 
-def test_an_index_whose_changes_are_not_seen_claims_nothing_also_after_a_complete_run(project):
+def test_an_index_whose_changes_are_not_seen_claims_nothing_also_after_a_complete_run(project, ledger):
     run_plain(project)
     feed, ended = Claiming(), threading.Event()
     feed.problems = {"notes": SettingsError("table note has no triggers")}
+    collecting = Collector(project.settings, ledger, feed, ["notes"], arrived=threading.Event(), ended=ended)
+    collecting.start()
+    run_plain(project)
+    asked = feed.asked
+    eventually(lambda: feed.asked > asked + 3)
+    assert ledger.reached()[ALIAS].how == "run"
+    ended.set()
+    collecting.join()
+
+
+def unseen(project, *statements):
+    """Change what the feed never gives, as a restore does that switches the triggers off."""
+    with project.source() as db:
+        triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for statement in (
+            *(f"DROP TRIGGER {name}" for name, _ in triggers),
+            *statements,
+            *(sql for _, sql in triggers),
+        ):
+            db.execute(statement)
+
+
+def compare(project, ledger):
+    """Let a complete run begin under the watch."""
+    with watched(project):
+        eventually(lambda: (one := ledger.watch(ALIAS)) and one.compared and one.full_number is None)
+
+
+def begun(ledger):
+    return ledger.watch(ALIAS).state == "running"
+
+
+def judged(ledger):
+    return ledger.last_mended(ALIAS) is None
+
+
+def looked(ledger):
+    before = ledger.watch(ALIAS).caught_up_at
+    return eventually(lambda: ledger.watch(ALIAS).caught_up_at != before)
+
+
+def all_is_indexed(project, ledger):
+    with project.source() as db:
+        [queued] = db.execute("SELECT count(*) FROM rag_index_test").fetchone()
+    return queued == ledger.count_waiting(ALIAS) == 0
+
+
+@pytest.fixture
+def reports(caplog):
+    """The errors or hints of watches about what they missed."""
+    caplog.set_level(logging.INFO, logger="rag_index.watch")
+    return lambda level=logging.ERROR: [
+        one.getMessage() for one in caplog.records if one.levelno == level and "the watch missed" in one.getMessage()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "meanwhile"), [(QUEUE, True), (QUEUE, False), (ASKS_FOR_THE_TIME, True)],
+    ids=["while it is watched", "while nobody watches", "where that is expected"],
+)  # fmt: skip
+def test_changes_that_the_feed_cannot_see_are_reported_until_the_next_run(tmp_path, reports, settings, meanwhile):
+    project, expected = followed(tmp_path / "project", settings), settings != QUEUE
+
+    def edit():
+        unseen(
+            project, "UPDATE note SET body = 'restored' WHERE id = 3", "DELETE FROM note WHERE id = 4",
+            "INSERT INTO note VALUES (77, 'new', 'one', 'a', 1)",
+        )  # fmt: skip
+        project.execute("UPDATE note SET body = 'as ever' WHERE id = 5")
+        outcome = run_plain(project)
+        assert (outcome.new, outcome.changed, outcome.deleted) == (1, 2, 1)
+
     with closing(Ledger(project.settings.ledger_url)) as ledger:
-        collector = Collector(project.settings, ledger, feed, ["notes"], arrived=threading.Event(), ended=ended)
-        collector.start()
+        compare(project, ledger)
+        edit() if not meanwhile else None
+        with watched(project):
+            eventually(lambda: begun(ledger))
+            edit() if meanwhile else None
+            eventually(lambda: judged(ledger) and all_is_indexed(project, ledger))
+        with watched(project):
+            looked(ledger)  # and says nothing more
+        missed = {one.document_id: one.change for one in ledger.missed(ALIAS)}
+        assert missed == {"3": "changed", "4": "deleted", "77": "new"}
+        [said] = reports(logging.INFO if expected else logging.ERROR)
+        assert "index notes: a run had to mend 3 documents that the watch missed: 3, 4, 77. " in said
+        assert ("That is expected: its query asks for the time" in said) == expected
+        assert expected or "The index is right again" in said
+        told = status(project.settings).indexes[0].watch["missed"]
+        assert (told["documents"], told["expected"], told["message"]) == (3, expected, said)
+        [run] = run_reports(project.settings, project.settings.indexes)
+        assert run["missed"]["ids"] == ["3", "4", "77"]
         run_plain(project)
-        asked = feed.asked
-        eventually(lambda: feed.asked > asked + 3)
-        assert ledger.reached()[ALIAS].how == "run"
-        ended.set()
-        collector.join()
+        assert (ledger.missed(ALIAS), status(project.settings).indexes[0].watch["missed"]) == ([], None)
+
+
+def test_nothing_is_judged_before_the_feed_has_given_all_nor_while_a_run_writes(project, ledger, reports):
+    compare(project, ledger)
+    holds, rows, see = threading.Event(), QueueFeed.rows, Ledger.see
+
+    def later(feed, limit):
+        return ReceivedRows([]) if holds.is_set() else rows(feed, limit)
+
+    def found(self, *args, **kwargs):
+        ledger.note_mended(ALIAS, "this run", 0, [("9", "changed")])
+        looked(ledger)
+        assert not judged(ledger)
+        return see(self, *args, **kwargs)
+
+    with mock.patch.object(QueueFeed, "rows", later), watched(project):
+        eventually(lambda: begun(ledger))
+        holds.set()
+        project.execute("UPDATE note SET body = 'mended' WHERE id = 5")
+        run_plain(project)
+        for _ in range(5):  # one look asks the feed, and the next would judge
+            looked(ledger)
+        assert not judged(ledger)
+        holds.clear()
+        eventually(lambda: judged(ledger))
+        assert reports() == []
+        with mock.patch.object(Ledger, "see", found):
+            run_plain(project)
+        eventually(lambda: judged(ledger))
+    assert "the watch missed: 9." in reports()[0]
+
+
+def test_other_settings_failures_and_a_rebuild_are_no_fault(project, ledger):
+    compare(project, ledger)
+    project.write_settings(QUEUE.replace('payload = ["author", "priority"]', 'payload = ["author"]'))
+    assert (run_plain(project).payload_only, judged(ledger)) == (30, True)
+    with ledger.transaction() as connection:  # a document that failed with the text that the source has
+        connection.exec_driver_sql(
+            "INSERT INTO rag_index_failed_documents (collection_id, key, text_hash, reason, tries, first_at, last_at) "
+            "SELECT collection_id, key, text_hash, 'too long', 1, 1, 1 FROM rag_index_documents WHERE key = '8'"
+        )
+        connection.exec_driver_sql("UPDATE rag_index_documents SET text_hash = x'00' WHERE key = '8'")
+    assert (run_plain(project).changed, judged(ledger)) == (1, True)
+    for full in (True, False):  # the rebuilt collection is compared as any
+        unseen(project, f"UPDATE note SET body = 'mended {full}' WHERE id = 5")
+        run_plain(project, full=full)
+        assert judged(ledger) == full
+
+
+def test_what_the_delete_guard_holds_back_is_no_fault(tmp_path, reports):
+    """Batches and runs find it again and again, and a document that is newer than the last run is not held back."""
+    project = followed(tmp_path / "large", notes=300)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        compare(project, ledger)
+        with watched(project):
+            project.fill(1, first=301)
+            project.execute("DELETE FROM note WHERE id <= 150")
+            eventually(lambda: all_is_indexed(project, ledger))
+        assert (run_plain(project).held_back, judged(ledger)) == (150, True)
+        project.execute("DELETE FROM note WHERE id = 301")
+        ledger.put_changes([(ALIAS, str(number), 1.0) for number in [*range(1, 151), 301]])
+        run_plain(project)
+        assert (ledger.count_waiting(ALIAS), judged(ledger)) == (0, True)
+        assert run_plain(project, allow_deletes=True).deleted >= 150
+        assert judged(ledger)
+    assert reports() == []

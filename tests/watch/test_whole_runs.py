@@ -39,53 +39,44 @@ def project(tmp_path) -> Project:
 
 
 class FailingRunner:
-    """A runner whose ordinary runs fail, and that notes when each was tried."""
+    """A runner whose ordinary runs fail until `over` is set, and that notes when each was tried."""
 
-    def __init__(self, clock, error, *, tries: int) -> None:
-        self.clock, self.error, self.left = clock, error, tries
+    def __init__(self, clock, error) -> None:
+        self.clock, self.error, self.over = clock, error, threading.Event()
         self.tried: list[float] = []
 
     def begin_run(self, name):
         self.tried.append(self.clock())
-        self.left -= 1
-        if self.left and isinstance(self.error, IndexLocked):
+        if self.over.is_set():
+            return EndedRun(Applied(IndexOutcome(name)))
+        if isinstance(self.error, IndexLocked):
             raise self.error
-        return EndedRun(Applied(None, self.error) if self.left else Applied(IndexOutcome(name)))
-
-    def close(self):
-        pass
+        return EndedRun(Applied(None, self.error))
 
 
-@pytest.fixture
-def seconds(monkeypatch):
-    """A clock that goes on by a second with each look at it, and a loop that looks all the time."""
+@pytest.mark.parametrize(
+    ("error", "state", "message", "wanted"),
+    [
+        (TransientError("no answer"), "backing off", r"no answer; the next try is at \d\d:\d\d:\d\d UTC",
+         [15, 30, 60, 120, 240, 480, 900, 900]),
+        (IndexLocked("written by another run"), "waiting", "written by another run", [1, 1, 1, 1]),
+    ],
+)  # fmt: skip
+def test_a_run_that_fails_is_tried_again_later_and_later_and_one_that_waits_soon(
+    project, monkeypatch, error, state, message, wanted
+):
+    """By a clock that goes on by a second with each look at it, and a loop that looks all the time."""
     monkeypatch.setattr(loop, "NOTE_SECONDS", 0.001)
-    return count(1_000.0).__next__
-
-
-def test_a_run_that_fails_is_tried_again_later_and_later_and_status_says_when(project, seconds):
-    feed = ListFeed()
+    seconds, feed = count(1_000.0).__next__, ListFeed()
     feed.overflow = ["notes"]
-    runner = FailingRunner(seconds, TransientError("the embedder does not answer"), tries=9)
-    said = r"the embedder does not answer; the next try is at \d\d:\d\d:\d\d UTC"
+    runner = FailingRunner(seconds, error)
     with watched(project, feed, runner=runner, clock=seconds) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
-        found = status(project.settings).indexes[0].watch
-        assert (found["state"], bool(re.fullmatch(said, found["message"]))) == ("backing off", True)
-        eventually(lambda: not runner.left)
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == state)
+        assert re.fullmatch(message, status(project.settings).indexes[0].watch["message"])
+        eventually(lambda: len(runner.tried) > len(wanted))
+        runner.over.set()
     pauses = [later - sooner for sooner, later in zip(runner.tried, runner.tried[1:], strict=False)]
-    wanted = [15, 30, 60, 120, 240, 480, 900, 900]
-    assert all(least <= pause < least + 15 for least, pause in zip(wanted, pauses, strict=True)), pauses
-
-
-def test_a_run_that_another_keeps_waiting_is_tried_every_second(project, seconds):
-    feed = ListFeed()
-    feed.overflow = ["notes"]
-    runner = FailingRunner(seconds, IndexLocked("index notes is being written by another run"), tries=5)
-    with watched(project, feed, runner=runner, clock=seconds) as ledger:
-        eventually(lambda: not runner.left)
-        assert "the next try" not in ledger.watch(ALIAS).message
-    assert max(later - sooner for sooner, later in zip(runner.tried, runner.tried[1:], strict=False)) < 10
+    assert all(least <= pause < least + 15 for least, pause in zip(wanted, pauses, strict=False)), pauses
 
 
 @pytest.mark.parametrize("when", ["before the watch", pytest.param("between two batches", marks=pytest.mark.long)])
