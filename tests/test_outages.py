@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 import pytest
 
 from rag_index.outages import Calls
 
 
+@dataclass
 class Clock:
     """A clock that a test sets."""
 
-    def __init__(self):
-        self.now = 100.0
+    now: float = 100.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 

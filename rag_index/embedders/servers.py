@@ -113,7 +113,7 @@ class ServerEmbedder:
 
     def take_queries(self, queries: Sequence[Query]) -> None:
         """Start embedding queries, together with others that wait, as `TakesQueries` says."""
-        self._loop.call_soon(self._queries.add, queries)
+        self._loop.call_soon(self._queries.add, tuple(queries))  # the caller may change the list meanwhile
 
     def close(self) -> None:
         """Close the connections and end the thread, after the queries under way."""

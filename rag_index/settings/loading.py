@@ -74,7 +74,8 @@ def _suggestion(key: str, keys: Collection[str]) -> str:
 def _value(error: Mapping[str, Any], key: str) -> str:
     """Return the value for the end of a message, unless it may be a secret."""
     value = f"{error['input']!r:.80}"
-    if key in ("url", "api_key") or ("://" in value and "@" in value) or isinstance(error["input"], dict | BaseModel):
+    secret = key in ("url", "api_key", "tokens") or ("://" in value and "@" in value) or error["type"] == "model_type"
+    if secret or isinstance(error["input"], dict | BaseModel):
         return ""
     return f", not {value}" if " should " in f" {error['msg']}" else f" (it is {value})"
 

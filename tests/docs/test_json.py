@@ -25,6 +25,7 @@ from rag_index.evaluation.report import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import Estimate
 from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.search_index import make_searchable
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport
@@ -106,6 +107,7 @@ def index_one_document(project: Project) -> None:
     ledger, store = Ledger(settings.ledger_url), open_store(settings.store)
     try:
         made = Target(ledger, store, settings.alias("notes"), embedder.identity(), chunker, bm25=bm25).current()
+        make_searchable(store, made.name, embedder.identity(), index.indexed_fields)
         for batch in batches(shard):
             store.upsert(made.name, batch)
         store.flush(made.name)

@@ -75,15 +75,6 @@ def test_a_faster_host_takes_more(make_hosts):
     assert fast > 3 * slow > 0
 
 
-def test_the_last_batches_are_not_left_with_a_slow_host(make_hosts):
-    hosts = make_hosts(2, seconds_per_text=[0.0002, 0.1], batch_texts=8)
-    hosts.seconds_to_embed(TEXTS)  # learns the paces
-    _, before = hosts.texts_by_host()
-    hosts.seconds_to_embed(TEXTS)
-    _, after = hosts.texts_by_host()
-    assert after - before <= 16
-
-
 # Hosts that are down, hang, or ask for a pause
 
 

@@ -175,13 +175,6 @@ def test_an_answer_that_drips_times_out_too(server, make_embedder):
         embedder.embed_documents(["one"])
 
 
-@pytest.mark.parametrize("kind", ["reset", "hang"])
-def test_a_fault_that_persists_ends_the_call_in_bounded_time(server, make_embedder, kind):
-    server.fault(kind)
-    with pytest.raises(EmbedderUnavailable, match=server.url):
-        make_embedder(server, timeout=0.2).embed_documents(TEXTS)
-
-
 def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make_embedder):
     embedder = make_embedder(server, wait_for_recovery=0.5)
     server.stop_listening()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -14,23 +13,12 @@ from rag_index.service.server import listen
 from tests.waiting import GENEROUS, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from fastapi import FastAPI
+    from collections.abc import Callable
 
     from rag_index.rerankers import Reranker
     from rag_index.settings import Settings
 
-__all__ = ["Live", "in_process"]
-
-
-@asynccontextmanager
-async def in_process(settings: Settings) -> AsyncIterator[FastAPI]:
-    """The application without a socket, for tests that ask ten thousand questions."""
-    async with Retriever(settings) as retriever:
-        app = make_app(settings, retriever)
-        async with app.router.lifespan_context(app):
-            yield app
+__all__ = ["Live"]
 
 
 class Live:

@@ -18,14 +18,12 @@ from rag_index.settings import load_settings
 from tests.fakes.qdrant import FakeQdrant
 from tests.retrieve.desk import Desk
 from tests.retrieve.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
-from tests.service.live import Live, in_process
+from tests.service.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.settings import Settings
 
-IN_PROCESS = "http://127.0.0.1"
 CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]
 TOKENS = [f"rag_{number}{'x' * 42}" for number in range(len(CALLERS))]
 
@@ -35,19 +33,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A service over documents for groups, with a token for each caller."""
     with FakeQdrant() as qdrant:
         desk = guard(Desk(tmp_path_factory.mktemp("desk"), f'[store]\nurl = "{qdrant.url}"'))
-        with Live(with_tokens(desk)) as live:
+        lines = [token_line(f"caller{n}", TOKENS[n], groups) for n, groups in enumerate(CALLERS)]
+        with Live(load_settings(desk.config, serve={"tokens": lines, "rate_limit": 0})) as live:
             yield live
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The settings of the same with an embedded store."""
-    return with_tokens(guard(Desk(tmp_path_factory.mktemp("desk"))))
-
-
-def with_tokens(desk: Desk) -> Settings:
-    lines = [token_line(f"caller{n}", TOKENS[n], groups) for n, groups in enumerate(CALLERS)]
-    return load_settings(desk.config, serve={"tokens": lines, "rate_limit": 0})
 
 
 def search(chance: random.Random) -> dict[str, Any]:
@@ -90,13 +78,13 @@ async def check_http(client: httpx.AsyncClient, number: int, seed: int) -> int:
     return seen
 
 
-async def check_mcp(url: str, number: int, seed: int, transport: httpx2.AsyncBaseTransport | None = None) -> int:
+async def check_mcp(url: str, number: int, seed: int) -> int:
     """Call tools `number` times and return how many documents agents were told of."""
     chance = random.Random(seed)
     seen = 0
     for token, groups in zip(TOKENS, CALLERS, strict=True):
         async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60, transport=transport) as http,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
             Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
         ):
             for _ in range(number // len(CALLERS)):
@@ -109,21 +97,11 @@ async def check_mcp(url: str, number: int, seed: int, transport: httpx2.AsyncBas
 
 
 def test_random_callers_over_http(live: Live) -> None:
-    assert asyncio.run(check_http(httpx.AsyncClient(base_url=live.url, timeout=60), 60, seed=3)) > 60
+    assert asyncio.run(check_http(httpx.AsyncClient(base_url=live.url, timeout=60), 100, seed=3)) > 90
 
 
 def test_random_agents(live: Live) -> None:
     assert asyncio.run(check_mcp(live.url, 30, seed=4)) > 20
-
-
-@pytest.mark.long
-def test_ten_thousand_random_callers_over_http(embedded: Settings) -> None:
-    async def main() -> int:
-        async with in_process(embedded) as app:
-            client = httpx.AsyncClient(base_url=IN_PROCESS, timeout=60, transport=httpx.ASGITransport(app))
-            return await check_http(client, 10_000, seed=5)
-
-    assert asyncio.run(main()) > 10_000
 
 
 def test_a_document_that_is_not_for_a_caller_is_not_there(live: Live) -> None:

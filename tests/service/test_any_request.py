@@ -71,28 +71,14 @@ PARAMETERS = st.dictionaries(
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
 
 
-def rounds():
-    """Return the numbers of examples: some each time, and thousands in the long tests."""
-    many = pytest.param(1500, marks=pytest.mark.long)
-    return pytest.mark.parametrize("examples", [40, many], ids=["some", "thousands"])
+@settings(max_examples=40)
+@given(body=BODIES)
+def test_any_search_is_answered(client, body):
+    content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
+    check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
 
 
-@rounds()
-def test_any_search_is_answered(client, examples):
-    @settings(max_examples=examples)
-    @given(body=BODIES)
-    def ask(body):
-        content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
-        check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
-
-    ask()
-
-
-@rounds()
-def test_any_address_is_answered(client, examples):
-    @settings(max_examples=examples)
-    @given(method=METHODS, path=PATHS, parameters=PARAMETERS)
-    def ask(method, path, parameters):
-        check(client.request(method, path, params=parameters))
-
-    ask()
+@settings(max_examples=40)
+@given(method=METHODS, path=PATHS, parameters=PARAMETERS)
+def test_any_address_is_answered(client, method, path, parameters):
+    check(client.request(method, path, params=parameters))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
@@ -155,7 +156,7 @@ def test_a_large_body_in_parts_of_unknown_number_is_refused(bo):
 
 def test_too_many_requests_are_told_when_to_come_back(desk):
     settings = load_settings(desk.config, serve={"rate_limit": 2.0})
-    with Live(settings) as live, httpx.Client(base_url=live.url) as client:
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         answers = [client.get("/openapi.json") for _ in range(8)]
         assert [answer.status_code for answer in answers[:4]] == [200] * 4
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -172,15 +173,28 @@ def test_too_many_requests_are_told_when_to_come_back(desk):
 
 def test_a_request_that_takes_too_long_is_ended(served: Desk, qdrant):
     settings = load_settings(served.config, serve={"timeout": 0.4})
-    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         eventually(lambda: client.get("/search", params=ASKED).status_code == 200, "the model is loaded")
         qdrant.break_next("/points/query", times=None, hang=3)
         assert "0.4 s" in problem(client.get("/search", params=ASKED), 504)["detail"]
         assert client.get("/healthz").status_code == 200
 
 
+def test_a_busy_service_says_so_at_once(served, qdrant):
+    settings = load_settings(served.config, serve={"max_requests": 2})
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client, ThreadPoolExecutor() as threads:
+        assert client.get("/search", params=ASKED).status_code == 200
+        fault = qdrant.break_next("/points/query", times=None, hang=2)
+        for _ in range(2):
+            threads.submit(client.get, "/search", params={"query": "mailbox"})
+        eventually(lambda: fault.met >= 2, "both search")
+        answer = client.get("/search", params=ASKED)
+        assert "busy" in problem(answer, 503)["detail"]
+        assert answer.headers["retry-after"]
+
+
 def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
-    with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+    with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         assert client.get("/search", params=ASKED).status_code == 200
         cancelled = threading.Event()
         search = live.retriever.search
@@ -235,7 +249,7 @@ def test_an_unexpected_error_is_a_problem_and_tells_nothing(desk, caplog):
 def test_one_token_does_not_use_up_the_rate_of_another(desk):
     tokens = [token_line("bo", TOKEN, []), token_line("kim", OTHER, [])]
     settings = load_settings(desk.config, serve={"rate_limit": 1.0, "tokens": tokens})
-    with Live(settings) as live, httpx.Client(base_url=live.url) as client:
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         statuses = [client.get("/indexes", headers={"Authorization": f"Bearer {TOKEN}"}).status_code for _ in range(5)]
         assert 429 in statuses
         assert client.get("/indexes", headers={"Authorization": f"Bearer {OTHER}"}).status_code == 200

@@ -282,3 +282,16 @@ def test_an_agent_that_hangs_up_cancels_its_search(tmp_path, version):
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/mcp", json=asked, timeout=0.5)
             assert ended.get(timeout=60) is asyncio.CancelledError
+
+
+def test_what_an_agent_should_know_is_printed_from_the_settings(desk, capsys):
+    printed = {}
+    for kind in ("skill", "agents"):
+        with pytest.raises(SystemExit):
+            cli.main(["--config", str(desk.config), "mcp", "--print", kind])
+        printed[kind] = capsys.readouterr().out
+    head, _, body = printed["skill"].removeprefix("---\n").partition("---\n\n")
+    assert dict(line.split(": ", 1) for line in head.splitlines()).keys() == {"name", "description"}
+    assert "comments, solutions, titles" in head
+    assert "- `titles` (english): `priority`, `author`" in body
+    assert printed["agents"] == f"#{body}", "as a section of a page that has a title"

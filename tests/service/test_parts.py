@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 
 import httpx
 import pytest
 
-from rag_index.retrieve import Retriever
 from rag_index.service.models import Caller, DocumentModel, SearchAnswerModel
 from rag_index.service.search_service import SearchService
 from rag_index.service.tools import AgentTools
@@ -24,15 +22,15 @@ PART = {"name": "remark", "id": "10", "link": "/r/10"}
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("parts") / "project")
-    project.write_settings(SETTINGS.format(digest="").replace('access = "team"\n', ""))
+    project.write_settings(SETTINGS.replace('access = "team"\n', ""))
     with sqlite3.connect(project.folder / "source.db") as db:
         db.executescript(TABLES)
     assert run_plain(project).state == "completed"
     return project.settings
 
 
-def test_programs_get_title_link_and_part(settings):
-    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+def test_programs_and_agents_get_title_link_and_part(settings):
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         found = client.post("/search", json={"query": "toner cartridge", "filter": {"remark.author": "kim"}}).json()
         SearchAnswerModel.model_validate(found)
         first = found["hits"][0]
@@ -44,17 +42,10 @@ def test_programs_get_title_link_and_part(settings):
         assert document["chunks"][1]["payload"] == {"remark": {"author": "kim"}}
         fields = client.get("/indexes").json()["indexes"][0]["fields"]
         assert {field["name"] for field in fields} == {"customer.name", "remark.author"}
-
-
-def test_agents_read_title_link_and_part(settings):
-    async def call():
-        async with Retriever(settings) as retriever:
-            tools = AgentTools(SearchService(settings, retriever))
-            given = {"query": "toner cartridge", "filter": {"customer.name": "Acme"}, "limit": 1}
-            search = await tools.call("search", given, Caller())
-            return search, await tools.call("get_document", {"index": "notes", "document_id": "1"}, Caller())
-
-    search, document = asyncio.run(call())
+        tools = AgentTools(SearchService(settings, live.retriever))
+        given = {"query": "toner cartridge", "filter": {"customer.name": "Acme"}, "limit": 1}
+        calls = [("search", given), ("get_document", {"index": "notes", "document_id": "1"})]
+        search, document = (live.retriever._background.run(tools.call(*call, Caller())) for call in calls)
     first, text, *_ = search.splitlines()
     assert first.startswith("1. [notes/1")
     assert "] Printer offline </r/10>, remark 10, chunk 1 of 0 to 2, score " in first

@@ -209,7 +209,10 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, keys, issuer):
     serve = settings(
         issuer.url, tokens=[token_line("bo", token, ["board"])], proxy=["127.0.0.1"], proxy_groups="X-Groups"
     )
-    with Live(desk.settings.model_copy(update={"serve": serve})) as live, httpx.Client(base_url=live.url) as client:
+    with (
+        Live(desk.settings.model_copy(update={"serve": serve})) as live,
+        httpx.Client(base_url=live.url, timeout=60) as client,
+    ):
 
         def seen(**headers) -> list[str] | int:
             answer = client.get("/search", params={"query": "printer"}, headers=headers)
@@ -225,6 +228,9 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, keys, issuer):
         assert seen(Authorization=f"Bearer {signed(exp=1)}") == 401
         assert seen() == 401
         issuer.status = 500
-    with Live(desk.settings.model_copy(update={"serve": serve})) as live, httpx.Client(base_url=live.url) as client:
+    with (
+        Live(desk.settings.model_copy(update={"serve": serve})) as live,
+        httpx.Client(base_url=live.url, timeout=60) as client,
+    ):
         assert seen(Authorization=f"Bearer {signed()}") == 503, "its keys cannot be read"
         assert seen(Authorization=f"Bearer {token}") == ["2"]

@@ -13,14 +13,7 @@ from rag_index.service.models import Caller
 from rag_index.service.server import listen, url_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
 from rag_index.settings import ServeSettings
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.test_outages import Clock
 
 
 def register(tmp_path=None, *lines: str, **settings) -> TokenRegister:
