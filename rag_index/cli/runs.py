@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,13 +20,12 @@ from rag_index.cli import (
     show,
     wait_option,
 )
-from rag_index.errors import RagIndexError, SettingsError
 from rag_index.reports.outcome import RunReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import Settings
 
 full_option = click.option("--full", is_flag=True, help="Build new collections, like the command rebuild.")
 required_names = click.argument("names", type=IndexName(), nargs=-1, required=True, metavar="NAME…")
@@ -55,7 +53,6 @@ def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wai
     """Run the flow over these indexes (None: all), print the report and return the exit code."""
     parallel = {key: options[key] for key in ("workers", "shard_documents", "serial")}
     settings = context.settings(wait=wait, **parallel)
-    _check(settings, settings.named(names), gates=bool(options.get("full")) and not options["allow_loss"])
     return print_report(_launch(context, settings, names, wait=wait, **options), as_json=as_json)
 
 
@@ -129,31 +126,6 @@ def flow_loader(name: str) -> Callable[[], Any]:
 
 
 load_index_all = flow_loader("index_all")
-
-
-def _check(settings: Settings, indexes: list[IndexSettings], *, gates: bool) -> None:
-    """Check the sources, and the gates if the run asks them, before anything starts.
-
-    Raises the SettingsError of the first index if every index has one; all else is left to the run.
-    """
-    from rag_index.evaluation.gate import check_gate
-    from rag_index.sources import open_source
-
-    errors = []
-    for one in indexes:
-        try:
-            if gates:
-                check_gate(settings, one)
-            with closing(open_source(settings, one)) as source:
-                source.check()
-        except SettingsError as error:
-            errors.append(error)
-        except RagIndexError:
-            return
-        else:
-            return
-    if errors:
-        raise errors[0]
 
 
 @command()

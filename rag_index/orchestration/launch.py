@@ -184,32 +184,17 @@ def make_folder(folder: Path) -> None:
 
 
 def names_api(home: Path) -> bool:
-    """Return whether the environment or a file of Prefect's settings may name an API. Prefect is not imported for it.
+    """Return whether the environment or a profile of Prefect names an API. Prefect is not imported for it.
 
     `home` is the folder of Prefect where the environment names none.
     """
     if "PREFECT_API_URL" in os.environ:
         return True
     home = Path(os.environ.get("PREFECT_HOME") or home)
-    profiles = _toml(Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml"))
+    try:
+        file = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # Prefect will say so
+        return False
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    tables = [_toml(Path("prefect.toml")), _toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {})]
-    return (
-        "PREFECT_API_URL" in profiles.get("profiles", {}).get(active, {})
-        or any("url" in table.get("api", {}) for table in tables)
-        or "PREFECT_API_URL" in _text(Path(".env"))
-    )
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError:  # Prefect will say so
-        return {}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return "PREFECT_API_URL" in profiles.get("profiles", {}).get(active, {})

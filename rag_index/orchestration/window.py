@@ -150,7 +150,10 @@ class Window(Generic[Item, Result]):
         The caller needs time for each result, so it gets at most one here: workers must not run out of items.
         """
         yield from self._results(self._size - 1)
-        self._start(item)
+        wrapped = self._submit(item).wrapped_future
+        self._in_flight[wrapped] = item
+        self._watcher.in_flight(len(self._in_flight))
+        wrapped.add_done_callback(self._done.put)
         if not self._done.empty():
             yield from self._next()
 
@@ -159,32 +162,12 @@ class Window(Generic[Item, Result]):
         yield from self._results(0)
 
     def run_alone(self, item: Item) -> Result:
-        """Submit an item with nothing beside it, and return its result.
-
-        Raises:
-            ProcessDied: the workers died under it again.
-            RagIndexError: the task ended with it.
-        """
-        self._start(item)
-        while (wrapped := self._wait()) is None:
-            pass
-        self._end(wrapped)
-        try:
-            result: Result = _result(wrapped)
-        except KilledWorker as error:
-            raise ProcessDied(f"workers died under a shard: {error}") from error
-        return result
-
-    def _start(self, item: Item) -> None:
-        wrapped = self._submit(item).wrapped_future
-        self._in_flight[wrapped] = item
-        self._watcher.in_flight(len(self._in_flight))
-        wrapped.add_done_callback(self._done.put)
-
-    def _end(self, wrapped: Any) -> Item:
-        item = self._in_flight.pop(wrapped)
-        self._watcher.in_flight(len(self._in_flight))
-        return item
+        """Submit an item with nothing beside it, and return its result. Raises ProcessDied if the workers die again."""
+        self.died = []
+        results = [*self.put(item), *self.drain()]
+        if self.died:
+            raise ProcessDied("workers died under a shard")
+        return results[0]
 
     def _results(self, limit: int) -> Iterator[Result]:
         """Yield results until at most `limit` items are in flight, or all of them once one has failed."""
@@ -198,11 +181,12 @@ class Window(Generic[Item, Result]):
         wrapped = self._wait()
         if wrapped is None:
             return
-        item = self._end(wrapped)
+        item = self._in_flight.pop(wrapped)
+        self._watcher.in_flight(len(self._in_flight))
         try:
             result: Result = _result(wrapped)
         except KilledWorker as error:
-            get_run_logger().warning("workers died under a shard, which will be run alone later: %s", error)
+            get_run_logger().warning("workers died under a shard, whose documents are tried apart: %s", error)
             self.died.append(item)
         except RagIndexError as error:
             self._error = self._error or error

@@ -250,16 +250,16 @@ class Bench:
         points, metrics = stored_vectors(scan.run.store, scan.collection.name), scan.run.metrics
         stages = {
             "fetch": self.sample.seconds,
-            "chunk": max(0.0, metrics.worker_seconds - metrics.embed_seconds),
-            "embed": metrics.embed_seconds,
+            "chunk": max(0.0, metrics.work.seconds - metrics.work.embed_seconds),
+            "embed": metrics.work.embed_seconds,
             "upsert": metrics.write_seconds,
         }
-        memory = {"flow": psutil.Process().memory_info().rss, "worker": metrics.peak_memory}
+        memory = {"flow": psutil.Process().memory_info().rss, "worker": metrics.work.peak_memory}
         counts = (metrics.workers, self.report.documents, len(points.ids))
         one = Measured(name, *counts, seconds, stages, memory)
         if self._serial is None:
             self._serial = points
-            self._chars_per_second = metrics.chars / max(1e-9, metrics.embed_seconds)
+            self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
         else:
             one.parity = parity(self._serial, points)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)

@@ -95,7 +95,7 @@ class Space:
         several = max(1, min(self.max_workers, max(2, self.max_hosts)))
         share = max(1, self.processors // self.max_hosts)
         threads = (1, share, None) if self.kind == "ollama" else (None,)
-        levers = product((16, 64), threads, (self.max_hosts, 1), ((several, 1), (1, 1), (several, 4), (1, 4)))
+        levers = product((16, 4, 64), threads, (self.max_hosts, 1), ((several, 1), (1, 1), (several, 4), (1, 4)))
         found = [
             self.candidate(workers, texts, hosts=hosts, requests_in_flight=in_flight, num_thread=num_thread)
             for texts, num_thread, hosts, (workers, in_flight) in levers

@@ -126,6 +126,9 @@ class PrefectServer:
     def get(self, path: str) -> Any:
         return self._request("GET", path)
 
+    def put(self, path: str, **body: Any) -> None:
+        self._request("PUT", path, json=body)
+
     def patch(self, path: str, **body: Any) -> None:
         self._request("PATCH", path, json=body)
 

@@ -62,8 +62,7 @@ def hurry(deployed, made, name) -> None:
     (found,) = [one for one in made if one["name"] == f"rag-index: {name}"]
     body = {key: found[key] for key in ("name", "description", "enabled", "trigger", "actions")}
     body["trigger"]["within"] = 10
-    answer = deployed.client.put(f"/automations/{found['id']}", json=body)
-    assert answer.is_success, answer.text
+    deployed.put(f"/automations/{found['id']}", **body)
 
 
 def calls_about(calls, state) -> list[dict]:

@@ -33,13 +33,6 @@ def blocks() -> list[tuple[str, list[str]]]:
     return [(kind, text.strip().splitlines()) for kind, text in found]
 
 
-def test_images_and_links_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
-        assert target.startswith("https://") or (ROOT / "docs" / target).exists(), target
-    used = set(re.findall(r"images/([\w-]+\.png)", PAGE))
-    assert used <= {path.name for path in (ROOT / "docs" / "images").glob("*.png")}
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
@@ -65,7 +58,7 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
             elif kind == "worker":
                 eventually(lambda log=log: "Worker" in log.read_text() and "started" in log.read_text(), log.read_text)
             else:
-                assert running.wait(timeout=240) == 0, log.read_text()
+                assert running.wait(timeout=600) == 0, log.read_text()
                 exported += "".join(f"{line}\n" for line in commands if line.startswith("export "))
             shown[commands[-1]] = log.read_text()
         ran = shown["prefect deployment run doctor/doctor --watch"]

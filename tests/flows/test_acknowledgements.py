@@ -35,37 +35,19 @@ def held(qdrant):
     return qdrant.break_next(UPSERT, times=None, together=1_000_000)
 
 
-@pytest.fixture
-def victim(prefect_server, project, held):
-    """A run of one worker, when so many shards wait for the server that it has to embed no more."""
+def test_a_worker_embeds_while_the_server_has_not_acknowledged_and_its_death_loses_nothing(
+    prefect_server, project, held
+):
+    """It embeds a second and a third shard, and no fourth; nothing is committed before the answer."""
     with Victim(project, "--workers", "1", "--shard-documents", str(SHARD)) as victim:
         eventually(lambda: held.met >= IN_FLIGHT or victim.ended)
         assert held.met >= IN_FLIGHT, victim.output
-        yield victim
-
-
-def test_a_worker_embeds_while_the_server_has_not_acknowledged_and_its_death_loses_nothing(project, held, victim):
-    """It embeds a second and a third shard, and no fourth; nothing is committed before the answer."""
-    rows = ledger_rows(project)
-    assert len(rows) == IN_FLIGHT * SHARD, "a window of shards is begun, and no more"
-    assert all(row.pending for row in rows.values()), "documents are committed whose points are not acknowledged"
-    [worker] = victim.workers()
-    worker.kill()
-    held.crowded.set()
-    assert victim.process.wait() == 0, victim.output
+        rows = ledger_rows(project)
+        assert len(rows) == IN_FLIGHT * SHARD, "a window of shards is begun, and no more"
+        assert all(row.pending for row in rows.values()), "documents are committed whose points are not acknowledged"
+        [worker] = victim.workers()
+        worker.kill()
+        held.crowded.set()
+        assert victim.process.wait() == 0, victim.output
     assert len(project.texts()) == len(ledger_rows(project)) == 100
     assert not any(row.pending for row in ledger_rows(project).values())
-
-
-def test_a_run_that_is_killed_before_the_acknowledgement_loses_nothing(project, held, victim):
-    rows = ledger_rows(project)
-    victim.kill_tree()
-    held.crowded.set()
-    assert rows
-    assert all(row.pending for row in rows.values())
-    project.execute("DELETE FROM note WHERE id <= 5")
-    project.execute("UPDATE note SET body = 'changed meanwhile' WHERE id BETWEEN 6 AND 15")
-    assert project.run().state == "completed"
-    texts = project.texts()
-    assert sorted(map(int, texts)) == list(range(6, 101))
-    assert texts["6"] == ["Note 6\nchanged meanwhile"]

@@ -82,7 +82,7 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     (payload,) = [p for p in code.payloads("many/m7.py") if p.get("name") == "retry_7"][:1]
     ours = payload.pop("_rag")
     assert payload == {
-        "path": "many/m7.py", "language": "python", "lines": [8, 17], "kind": "function", "name": "retry_7",
+        "path": "many/m7.py", "language": "python", "lines": [6, 15], "kind": "function", "name": "retry_7",
         "qualified_name": "retry_7", "signature": "def retry_7(call, *, times: int = LIMIT) -> None",
         "docstring": "Try a call again.",
     }  # fmt: skip
@@ -90,7 +90,7 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
     metrics = code.project.json("report")["runs"][0]["metrics"]
-    assert (metrics["symbols"]["method"] > 60, metrics["peak_memory"] > 10_000_000) == (True, True)
+    assert (metrics["symbols"]["method"] > 40, metrics["peak_memory"] > 10_000_000) == (True, True)
     assert sum(metrics["by_worker"].values()) == pytest.approx(metrics["worker_seconds"], abs=0.01)
     assert 0 < metrics["speed_up"] <= len(metrics["by_worker"]), "no worker is busy for longer than the run takes"
     printed = code.project.cli("report").stdout
@@ -103,13 +103,13 @@ def test_only_the_changed_part_of_a_file_is_embedded_and_nothing_of_one_that_mov
     whole = len(code.payloads("python/sample.py"))
     assert whole > 3
     before = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
-    changed = "# A new line above all.\n" + SAMPLES["python"].replace("return a, b", "return b, a")
+    changed = "# A new line above all.\n" + SAMPLES["python"].replace("return 1", "return 2")
     code.write("python/sample.py", changed)
     assert code.index() == {"changed": 1, "unchanged": 9, "chunks": 2, "state": "completed"}
     payloads = code.payloads("python/sample.py")
     assert "".join(p["_rag"]["text"] for p in payloads) == changed
     retry = next(p for p in payloads if p.get("name") == "retry")
-    assert retry["lines"] == [9, 18], "its lines moved, its vector did not"
+    assert retry["lines"] == [7, 16], "its lines moved, its vector did not"
     after = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
     assert after[retry["_rag"]["text"]] == before[retry["_rag"]["text"]]
     (code.root / "go" / "sample.go").rename(code.root / "go" / "renamed.go")
@@ -119,23 +119,16 @@ def test_only_the_changed_part_of_a_file_is_embedded_and_nothing_of_one_that_mov
     assert code.payloads("go/sample.go") == []
 
 
-@pytest.mark.long
-def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path, prefect_server):
-    with FakeOllama() as fake:
-        code = Code(tmp_path / "project", fake.settings)
-        code.project.write_settings(code.project.config.read_text() + "file_timeout = 0.5\n")
-        for number in range(20):
-            code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
-        code.write("kills.py", "def f(): 'KILLS'\n")
-        code.write("binary.py", "x = '\0'\n")
-        code.write("slow.py", "x = [" * 30_000 + "def f(: {\n" * 30_000)
-        (code.root / "out.py").symlink_to("/etc/passwd")
-        fake.fault("kill_client", marker="KILLS")
-        ended = code.index(workers=2, shard_documents=5)
-        assert ended == {"new": 20, "failed": 3, "skipped": 1, "chunks": 20, "state": "partial"}
-        failed = code.failed()
-    assert failed.keys() == {"kills.py", "binary.py", "slow.py", "out.py"}
-    assert "worker process dies" in failed["kills.py"]
+def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path):
+    code = Code(tmp_path / "project")
+    code.project.write_settings(code.project.config.read_text() + "file_timeout = 0.5\n")
+    code.write("good.py", "def f(): return 1\n")
+    code.write("binary.py", "x = '\0'\n")
+    code.write("slow.py", "x = [" * 30_000 + "def f(: {\n" * 30_000)
+    (code.root / "out.py").symlink_to("/etc/passwd")
+    assert code.index() == {"new": 1, "failed": 2, "skipped": 1, "chunks": 1, "state": "partial"}
+    failed = code.failed()
+    assert failed.keys() == {"binary.py", "slow.py", "out.py"}
     assert failed["binary.py"] == "skipped: it is binary: it holds NUL bytes"
     assert "could not be parsed in 0.5 s" in failed["slow.py"]
     assert "leaves the root" in failed["out.py"]
@@ -157,21 +150,24 @@ def test_a_file_that_is_skipped_now_loses_its_points_and_stays_listed(code):
 def test_search_shows_the_place_and_the_signature(code):
     code.index()
     printed = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
-    assert "code: rust/sample.rs:4\n       pub struct Queue<T>\n" in printed
-    assert "code: go/sample.go:5\n       type Queue struct\n" in printed
+    assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in printed
+    assert "code: go/sample.go:3\n       type Queue struct\n" in printed
 
 
 @pytest.mark.long
-def test_a_worker_that_hangs_is_killed_and_its_file_is_found(tmp_path, prefect_server):
+def test_files_that_kill_or_hang_their_worker_are_found_and_the_rest_is_indexed(tmp_path, prefect_server):
     with FakeOllama() as fake:
         code = Code(tmp_path / "project", fake.settings + "[parallel]\nprocess_timeout = 5\n")
         for number in range(8):
             code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
         code.write("hangs.py", "def f(): 'HANGS'\n")
+        code.write("kills.py", "def f(): 'KILLS'\n")
         fake.fault("hang", marker="HANGS")
+        fake.fault("kill_client", marker="KILLS")
         ended = code.index(workers=1, shard_documents=3)
-        assert (ended["new"], ended["failed"], ended["state"]) == (8, 1, "partial")
-        assert code.failed().keys() == {"hangs.py"}
+    assert (ended["new"], ended["failed"], ended["state"]) == (8, 2, "partial")
+    assert code.failed().keys() == {"hangs.py", "kills.py"}
+    assert all("worker process dies" in reason for reason in code.failed().values())
 
 
 @pytest.mark.long

@@ -65,7 +65,7 @@ def test_prefect_shows_states_and_names(run):
     state = runs["index notes"].state
     assert (state.type.value, state.name) == ("FAILED", "Failed"), "a deployment's page lists no state of another name"
     assert state.message.startswith("partially indexed: 1 index: 50 documents indexed, 1 failed")
-    assert {f"embed notes {number} of 3" for number in (1, 2, 3)} | {"upsert notes 1 of 3", "delete gone"} <= tasks
+    assert {f"embed notes {number}" for number in (1, 2, 3)} | {"upsert notes 1", "delete gone"} <= tasks
 
 
 def test_prefect_shows_artifacts(run):

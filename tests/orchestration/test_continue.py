@@ -139,28 +139,14 @@ def test_a_shard_that_workers_could_have_had_ends_a_child_and_not_the_run(tmp_pa
     assert "dies on this document" in reason
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "named"),
-    [
-        ("prefect.toml", '[api]\nurl = "http://127.0.0.1:1/api"\n', True),
-        ("prefect.toml", "not toml", False),
-        ("pyproject.toml", '[tool.prefect.api]\nurl = "http://127.0.0.1:1/api"\n', True),
-        (".env", "PREFECT_API_URL=http://127.0.0.1:1/api\n", True),
-        ("home/profiles.toml", 'active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n', True),
-        ("home/profiles.toml", 'active = "b"\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n', False),
-        (None, "", False),
-    ],
-)
-def test_whoever_names_a_prefect_server_sees_the_runs_there(tmp_path, monkeypatch, file, text, named):
+@pytest.mark.parametrize(("active", "named"), [('"a"', True), ('"b"', False), ("not toml", False)])
+def test_whoever_names_a_prefect_server_in_a_profile_sees_the_runs_there(tmp_path, monkeypatch, active, named):
     for name in os.environ.keys() - without_api().keys():
         monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "home").mkdir()
-    if file:
-        (tmp_path / file).write_text(text)
-    assert names_api(tmp_path / "home") is named
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    assert names_api(tmp_path / "home")
+    assert not names_api(tmp_path)
+    profile = f'active = {active}\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n'
+    (tmp_path / "profiles.toml").write_text(profile)
+    assert names_api(tmp_path) is named
 
 
 @pytest.mark.long

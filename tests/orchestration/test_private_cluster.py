@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import dask
@@ -128,22 +129,22 @@ def test_shards_that_are_done_leave_the_memory(client):
         assert late - early < SHARDS * SHARD_BYTES / 4
 
 
-def test_nothing_is_imported_from_a_shared_temporary_folder(tmp_path):
-    planted = tmp_path / "dask-scratch-space"
-    planted.mkdir()
-    (planted / "planted_by_another_user.py").write_text("")
-    planted.chmod(0o777)
-    program = tmp_path / "run.py"
-    program.write_text(IN_SHARED_TMP)
-    before = set(tmp_path.iterdir())
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "not found\nnot found\n"), ended.stderr
-    assert [path for path in Path(tmp_path).iterdir() if path not in before] == []
+def test_nothing_is_imported_from_a_shared_temporary_folder():
+    with tempfile.TemporaryDirectory() as name:  # shorter than those of pytest: addresses of sockets are in it
+        place = Path(name)
+        (place / "dask-scratch-space").mkdir()
+        (place / "dask-scratch-space" / "planted_by_another_user.py").write_text("")
+        (place / "dask-scratch-space").chmod(0o777)
+        (place / "run.py").write_text(IN_SHARED_TMP)
+        before, environment = set(place.iterdir()), {**os.environ, "TMPDIR": name}
+        command = [sys.executable, place / "run.py"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stdout) == (0, "not found\nnot found\n"), ended.stderr
+        assert set(place.iterdir()) == before
 
 
 def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told_apart():
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
         settings = ParallelSettings(address=f"tcp://127.0.0.1:{free_port()}")
         with pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
             count_workers(settings)

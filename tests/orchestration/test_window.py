@@ -119,9 +119,9 @@ def test_an_item_whose_workers_die_is_kept_aside_and_run_alone(cluster):
     cluster.finish(2)
     with disable_run_logger():
         assert list(window.drain()) == [-2]
-    assert window.died == [1]
-    cluster.ends_alone = cluster.finish
-    assert window.run_alone(1) == -1
-    cluster.ends_alone = cluster.kill
-    with pytest.raises(ProcessDied):
-        window.run_alone(1)
+        assert window.died == [1]
+        cluster.ends_alone = cluster.finish
+        assert window.run_alone(1) == -1
+        cluster.ends_alone = cluster.kill
+        with pytest.raises(ProcessDied):
+            window.run_alone(1)

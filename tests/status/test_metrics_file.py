@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from rag_index.documents.batches import ShardStats
 from rag_index.errors import SettingsError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import load_settings
@@ -18,7 +19,7 @@ from tests.project import Project
 def run_of(project: Project):
     """Record a run with an outcome in the ledger."""
     with open_run(project.settings, "notes", RunOptions(), run_id="1") as run:
-        run.metrics.by_host = {'http://a"b\\c': 1.5}
+        run.metrics.work = ShardStats(host_seconds={'http://a"b\\c': 1.5})
         run.outcome.new = 7
         run.finish()
 

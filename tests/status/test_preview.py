@@ -13,7 +13,7 @@ from tests.project import Project
 @pytest.fixture
 def project(tmp_path):
     project = Project(tmp_path / "project")
-    project.write_settings(SETTINGS.format(digest=""))
+    project.write_settings(SETTINGS)
     with sqlite3.connect(project.folder / "source.db") as db:
         db.executescript(TABLES)
         db.execute("UPDATE remark SET body = 'red' || char(27) || '[31m' WHERE id = 11")

@@ -69,7 +69,7 @@ def test_a_column_beside_the_text_is_asked_of_the_live_index(project):
 @pytest.mark.parametrize(
     ("settings", "column", "message"),
     [
-        (SETTINGS, "titel", "title"),
+        (SETTINGS, "titel", "table 'note' cannot be read: no such column: note.titel"),
         (SETTINGS, "priority", "index notes: column 'priority' holds int (1), not text; name another"),
         (BODY_ALONE, "body", "the text of index notes is the column 'body' alone, and nothing is left to be found"),
         (SETTINGS.replace('["title", "body"]', '"{{title}}: {{body}}"'), "author", ""),

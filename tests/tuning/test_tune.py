@@ -118,7 +118,7 @@ def test_workers_of_the_local_embedder(tmp_path):
     assert outcome.knee.rate > 0
     assert {key for _, key in outcome.changes} <= {"workers"}
     assert outcome.serial.candidate.workers == 1
-    assert len(probes) == sum(len(one.rates) for one in outcome.trials)
+    assert {candidate for candidate, *_ in probes} == {one.candidate for one in outcome.trials}
 
 
 def test_an_unreachable_embedder_and_a_source_without_texts_are_errors(tmp_path, fakes):
