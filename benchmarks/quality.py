@@ -37,11 +37,12 @@ from benchmarks.searches.project import program
 from benchmarks.searches.texts import SETS, known_texts
 from rag_index import Retriever
 from rag_index.retrieve import soft_match, spelling
+from rag_index.retrieve.fusion import ranked
 from rag_index.settings import load_settings
 
 if TYPE_CHECKING:
     from benchmarks.searches.texts import KnownText
-    from rag_index.retrieve.candidates import Candidates
+    from rag_index.retrieve.question import Asked
 
 warnings.filterwarnings("ignore", category=SyntaxWarning)
 
@@ -117,25 +118,24 @@ async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) ->
     async with Retriever(settings, **options) as retriever:
         for text in asked:
             found = await retriever.candidates(text.query, texts=True)
-            some = {one.index: replace(one, points=one.points[:CANDIDATES]) for one in found.asked.answered}
+            some = {one.index: replace(one, points=one.points[:CANDIDATES]) for one in found.answered}
             soft_match._table().text.cache_clear()
             began = time.thread_time()
-            soft_match.add_soft_match(replace(found.asked, answers=some))
+            soft_match.add_soft_match(replace(found, answers=some))
             milliseconds.append(1000 * (time.thread_time() - began))
-            corrected += bool(found.asked.question.corrected)
-            ways = (found.ranked(1.0), found.ranked(0.0), without_soft_match(found, weight), found.ranked(weight))
+            corrected += bool(found.question.corrected)
+            ways = (ranked(found, 1.0), ranked(found, 0.0), without_soft_match(found, weight), ranked(found, weight))
             place = ("texts", text.name)
             rows.append([1 / (1 + way.index(place)) if place in way else 0.0 for way in ways])
     return np.array(rows), corrected, milliseconds
 
 
-def without_soft_match(found: Candidates, weight: float) -> list[tuple[str, str]]:
+def without_soft_match(found: Asked, weight: float) -> list[tuple[str, str]]:
     """Return the best documents by meaning and words alone."""
     answers = {
-        one.index: replace(one, points=[replace(point, soft=0.0) for point in one.points])
-        for one in found.asked.answered
+        one.index: replace(one, points=[replace(point, soft=0.0) for point in one.points]) for one in found.answered
     }
-    return replace(found, asked=replace(found.asked, answers=answers)).ranked(weight)
+    return ranked(replace(found, answers=answers), weight)
 
 
 def main() -> None:
