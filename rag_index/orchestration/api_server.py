@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 USER = "rag-index"
 START_SECONDS = 300.0
 """A server takes 3 to 5 s of processor time to start, which can be minutes on a busy machine."""
+END_SECONDS = 30.0
+"""The server deletes old runs as it ends, which takes a second, and longer on a busy machine."""
 PAUSE_SECONDS = 2.0
 
 
@@ -198,6 +200,8 @@ class ApiServer:
     def __init__(self) -> None:
         self.password = f"{USER}:{secrets.token_urlsafe(32)}"
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        # uvicorn does not set this for a socket that it is given, and without it each answer waits 40 ms for the client
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         environment = {
             **os.environ,

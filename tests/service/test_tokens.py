@@ -117,6 +117,13 @@ def test_an_address_in_use_or_of_another_machine_is_named():
         assert url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+def test_an_answer_does_not_wait_for_its_caller_to_acknowledge_the_first_packet():
+    with closing(listen("127.0.0.1", 0)) as listening, closing(socket.create_connection(listening.getsockname())):
+        connection, _ = listening.accept()
+        with closing(connection):
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_rate_limit_allows_a_burst_and_then_the_rate():
     clock = Clock()
     limit = RateLimit(10, clock=clock)
