@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -43,6 +44,8 @@ class Measured:
 
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    cpu: float = 0.0
+    """Seconds of processor time of the process that searches, in all."""
 
     def p95(self) -> float:
         return 1000 * float(np.percentile(self.seconds, 95))
@@ -66,6 +69,7 @@ def main() -> None:
         line(f"{name}: errors", str(len(measured.errors)), *measured.errors[:3])
         line(f"{name}: searches per second", f"{len(measured.seconds) / arguments.seconds:.0f}")
         line(f"{name}: a search", *percentiles(measured.seconds))
+        line(f"{name}: processor time of a search", f"{1000 * measured.cpu / len(measured.seconds):.1f} ms")
     line("service: the search alone, as /metrics has it", *told)
     line("p95 of the service beyond that of the Retriever", f"{service.p95() - retriever.p95():.1f} ms")
     line("service: private memory after a sixth, half, all", *(f"{samples[i]:.0f} MB" for i in (1, 5, -1)))
@@ -101,8 +105,10 @@ async def _of_retriever(config: Path, queries: list[str], arguments: argparse.Na
 
         for number in range(WARM_SEARCHES):
             await ask(f"warm up {number}")
-        until = time.monotonic() + arguments.seconds
-        return await _all([_call(ask, n, queries, arguments.pause, until) for n in range(arguments.callers)])
+        until, before = time.monotonic() + arguments.seconds, time.process_time()
+        found = await _all([_call(ask, n, queries, arguments.pause, until) for n in range(arguments.callers)])
+        found.cpu = time.process_time() - before
+        return found
 
 
 def _of_service(
@@ -144,7 +150,9 @@ async def _ask_service(
 
     connections = [await _Connection.open(port) for _ in range(arguments.callers)]
     calls = [_call(one.search, n, queries, arguments.pause, until) for n, one in enumerate(connections)]
+    before = sum(psutil.Process(pid).cpu_times()[:2])
     measured = await _all([*calls, watch()])
+    measured.cpu = sum(psutil.Process(pid).cpu_times()[:2]) - before
     last = await _Connection.open(port)  # the service has closed the first meanwhile
     _, text = await last.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     found = re.findall(r'rag_index_search_seconds\{quantile="([\d.]+)",stage="total"\} (\S+)', text.decode())
