@@ -34,6 +34,8 @@ WRITERS = frozenset(["owner", "author", "creator", "assignee", "reporter", "edit
 """Words of columns that name a person, whatever the table of persons is called."""
 NUMBERS = known_words("relations", "numbers")
 PARENTS = known_words("relations", "parents")
+MIN_NAMED = 0.75
+"""The share of values that are keys of the table that the column is called after: the others name rows that are gone."""
 TABLE_WORDS = ("table", "tbl")
 """Words of names that say nothing but that this is a table."""
 PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")
@@ -213,6 +215,7 @@ class _Finder:
         """Return the table whose key a column holds, if its name says which and its values agree."""
         values = [value for value in column.filled if str(value) not in ("0", "-1")]
         named = set(words(column.name))
+        named = {word for word in named if not _is_prefixed(table, singular(word))} or named
         if not values or (named & NUMBERS and not named & KEY_WORDS - {"no", "nr", "number", "code"}):
             return None
         if named & POINTERS and not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
@@ -220,7 +223,7 @@ class _Finder:
         fits: list[tuple[float, Subject, str]] = []
         for parent in self._candidates(table, column):
             key = _matching_key(parent, column)
-            if key and (share := self._catalog.share_found(values, parent, key)) >= NEARLY_ALL:
+            if key and (share := self._catalog.share_found(values, parent, key)) >= MIN_NAMED:
                 fits.append((share, parent, key))
         if fits:
             _, parent, key = max(fits, key=lambda fit: fit[0])
