@@ -277,13 +277,17 @@ class IndexMaker:
         return bool(hiding) and not relation.parent.is_people and self._is_contained(relation)
 
     def _is_contained(self, relation: Relation) -> bool:
-        """Return whether all rows name one of the other table, which contains several rows, or those of several."""
+        """Return whether all rows name one of the other table, whose rows they are of, as an answer's translation is.
+
+        Or that contains several rows, or rows of several tables.
+        """
         values = [row[relation.columns[0]] for row in relation.child.shown_rows()]
         filled = [value for value in values if value is not None and value != ""]
         named = sum(value not in NOTHING for value in filled)
         every = named >= 0.98 * max(1, len(values)) and named == len(filled)
         hub = len({one.child for one in relation.parent.children if not one.type_column}) >= MIN_CHILDREN
-        return every and (hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
+        owned = {*relation.parent.noun} <= {*relation.child.noun[:-1]}
+        return every and (owned or hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
 
     def _add_hiding(self, relation: Relation) -> None:
         """Join what hides rows by two steps, such as the project of the wiki of a page."""
