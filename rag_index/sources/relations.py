@@ -175,7 +175,8 @@ class _Finder:
         self._catalog = catalog
         self._by_noun: dict[tuple[str, ...], list[Subject]] = {}
         for table in tables:
-            for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
+            ends = [table.noun[start:] for start in range(len(table.noun))]
+            for called in dict.fromkeys([*ends, noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
 
     def relations_of(self, table: Subject) -> list[Relation]:
@@ -282,8 +283,9 @@ class _Finder:
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
         for start in range(len(bare) - 1):
             found += by_noun.get(tuple(bare[start:]), [])
-        if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1):
-            for word in reversed(bare):  # `data_type` is no `badge_type`
+        of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`, and no datum
+        if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
+            for word in reversed(bare):
                 found += by_noun.get((word,), []) if len(bare) == 1 or word not in TYPE_WORDS else []
         found += self._by_generic_words(table, column, bare)
         if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category

@@ -157,7 +157,7 @@ def _contains(own: Relation, other: Relation) -> bool:
 def part_relation(subject: Subject) -> list[Relation]:
     """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
     has_text = subject.prose or (subject.title and not subject.is_label) or donors_of_part(subject)
-    if subject.version or not has_text:
+    if subject.version or not has_text or _holds_threads(subject):
         return []
     usable = [
         one
@@ -173,6 +173,12 @@ def part_relation(subject: Subject) -> list[Relation]:
         return typed if not subject.is_whole or _of_all(subject, typed) else []
     fits = [(rank, one) for one in usable if (rank := _rank(subject, one.parent, one))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
+
+
+def _holds_threads(subject: Subject) -> bool:
+    """Return whether rows are threads of messages with a title, or contain such: no part of a course or a forum."""
+    threads = [subject, *(one.child for one in subject.children if one.is_plain)]
+    return any(thread.title and any(_is_pair(thread, one.child) for one in thread.children) for thread in threads)
 
 
 def _is_pair(parent: Subject, child: Subject) -> bool:

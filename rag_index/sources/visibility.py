@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rag_index.sources.columns import FEW, singular, words
+from rag_index.sources.columns import FEW, NEARLY_ALL, singular, words
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ OFFICES = frozenset(
     ["admin", "administrator", "manager", "moderator", "staff", "internal", "private", "owner", "agents"]
 )
 """Words of columns that say who sees a row, and of their values for few."""
+SAID = frozenset(["post", "comment", "message", "note", "reply", "remark"])
+"""Nouns of tables with what people say to each other."""
 MIN_OUT = 0.66
 """The share of rows that are out from which on the states of the others, by number, are those of drafts."""
 NEVER = "2090"
@@ -256,20 +258,22 @@ def _archived(look: _Look) -> Condition | None:
 def _out(look: _Look) -> Condition | None:
     """Return the condition of a code of which one value is that of most rows, and the others hide some.
 
-    That is a number such as `status` of what has an address or answers questions, and the sensitivity of a row.
+    That is a number such as `status` of what has an address or answers questions, the type of what nearly all messages
+    are (others are whispers, or say what happened), and the sensitivity of a row.
     """
     ends = {words(other)[-1] for other in look.table.columns}
     counts = Counter(look.column.filled)
     state = look.words[-1] in ("status", "state") and {*map(type, counts)} == {int}
     state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
+    said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in SAID
     if (
-        not (state or look.words[-1] in SENSITIVITY or look.words == ("view", "state"))
+        not (state or said or look.words[-1] in SENSITIVITY or look.words == ("view", "state"))
         or not 1 < len(counts) <= MAX_STATES
         or look.column.kind not in ("number", "text")
     ):
         return None
     ((most, rows),) = counts.most_common(1)
-    if rows < MIN_OUT * len(look.column.values):
+    if rows < (NEARLY_ALL if said else MIN_OUT) * len(look.column.values):
         return None
     sql = f"{look.sql} = {most if look.column.kind == 'number' else listed([str(most)])}"
     return look.condition(sql, f"is {most} in most rows, which are taken for what is out", lambda value: value == most)
