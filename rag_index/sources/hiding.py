@@ -25,8 +25,8 @@ PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|artic
 GROUPS = frozenset(["group", "role", "usergroup"])
 """What tables of groups of persons are called."""
 STATES_FOR_FEW = known_words("visibility", "states_for_few")
-PLACED = frozenset(["visible", "visibility", "hidden", "published", "public", "state"])
-"""Words of columns that say of a row of another table whether people see it. That a link was deleted says nothing."""
+PLACED = frozenset(["visible", "visibility", "hidden", "published", "public", "state", "deleted"])
+"""Words of columns that say of a row of another table whether people see it."""
 MIN_KINDS = 3
 """Tables with one more row each for the rows of another one from which on these are of different kinds."""
 FOR_FEW = frozenset(["restricted", "private", "internal", "confidential", "secret", "classified", "sealed"])

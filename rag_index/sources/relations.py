@@ -34,6 +34,8 @@ WRITERS = frozenset(["owner", "author", "creator", "assignee", "reporter", "edit
 """Words of columns that name a person, whatever the table of persons is called."""
 NUMBERS = known_words("relations", "numbers")
 PARENTS = known_words("relations", "parents")
+MIN_TYPES, MAX_TYPES = 2, 100
+"""How many values of a column name tables, if it says of which table a row is and is not called so."""
 MIN_NAMED = 0.75
 """The share of values that are keys of the table that the column is called after: the others name rows that are gone."""
 TABLE_WORDS = ("table", "tbl")
@@ -163,8 +165,10 @@ def _ids_beside(table: Subject, type_column: str) -> list[str]:
     others = [name for name in table.columns if name != type_column]
     exact = [name for name in others if list(noun(name)[:-1]) == stem and words(name)[-1] in keys]
     bare = [name for name in others if list(noun(name)) == stem]
-    loose = [name for name in table.columns if {"id"} & set(words(name)) and set(stem) & set(words(name))]
-    return list(dict.fromkeys([*exact, *bare, *loose]))
+    loose = [name for name in others if {"id"} & set(words(name)) and set(stem) & set(words(name))]
+    begun = [name for name in others if words(name)[-1] in keys and last.startswith(words(name)[0])]  # `formdir`
+    any_ = [name for name in others if _is_any_id(name)] if not stem else []  # `model` and `res_id`
+    return [name for name in dict.fromkeys([*exact, *bare, *loose, *begun, *any_]) if (name,) != table.key]
 
 
 class _Finder:
@@ -311,11 +315,13 @@ class _Finder:
         """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
         found: list[Relation] = []
         for column in table.columns.values():
-            named = words(column.name)
-            if not (named[-1] in TYPE_WORDS or named[-1].endswith("type")) or column.kind != "text":
+            last = words(column.name)[-1]
+            least = 1 if last in TYPE_WORDS or last.endswith("type") else MIN_TYPES
+            if column.kind != "text" or not least <= len({*column.filled}) <= MAX_TYPES:
                 continue
             for other in _ids_beside(table, column.name):
-                if typed := self._typed(table, column.name, other, lambda value: [str(value)]):
+                typed = self._typed(table, column.name, other, lambda value: [str(value)])
+                if len(typed) >= least:
                     found += typed
                     break
         return found

@@ -51,8 +51,10 @@ SLUGS = frozenset(["slug", "alias", "permalink"])
 """Words of columns with the name of a row in an address: it is published."""
 NOTIFIED = frozenset(["notify", "notified"])
 """Words of columns that say of an entry of a history whether people were told."""
-SENSITIVITY = ("sensitivity", "confidentiality", "access", "viewlevel")
-"""Last words of columns that say of a row that it is for few, if it differs from most."""
+SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "access", "viewlevel", "visibility")
+"""Last words of columns, but for those of keys, that say of a row that it is for few, if it differs from most."""
+SHARED = frozenset(["public", "shared", "workspace", "team", "everyone"])
+"""Values beside `private` that say of a category, say, that it means who may see a row."""
 SEEN_BY = frozenset(["visibility", "access", "audience", "privacy"])
 OFFICES = frozenset(
     ["admin", "administrator", "manager", "moderator", "staff", "internal", "private", "owner", "agents"]
@@ -145,7 +147,8 @@ def find_conditions(
         if column.name in types or _switches(look) or any(word != singular(word) in nouns for word in look.words):
             continue
         rules = [rule for rule in RULES if rule is not _status_flag or status_is_flag]
-        rules = [rule for rule in rules if rule is not _out or column.name not in table.named_columns]
+        if column.name in table.named_columns and not _says_how_secret(look):
+            rules = [rule for rule in rules if rule is not _out]
         found += filter(None, [next(filter(None, (rule(look) for rule in rules)), None)])
     return found
 
@@ -267,7 +270,7 @@ def _out(look: _Look) -> Condition | None:
     state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
     said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in SAID
     if (
-        not (state or said or look.words[-1] in SENSITIVITY or look.words == ("view", "state"))
+        not (state or said or _says_how_secret(look) or look.words == ("view", "state"))
         or not 1 < len(counts) <= MAX_STATES
         or look.column.kind not in ("number", "text")
     ):
@@ -277,6 +280,13 @@ def _out(look: _Look) -> Condition | None:
         return None
     sql = f"{look.sql} = {most if look.column.kind == 'number' else listed([str(most)])}"
     return look.condition(sql, f"is {most} in most rows, which are taken for what is out", lambda value: value == most)
+
+
+def _says_how_secret(look: _Look) -> bool:
+    """Return whether a column says for how many a row is, by a code or by a row of a table of levels."""
+    named = [word for word in look.words if word not in ("id", "level")] or [""]
+    by_level = look.words[-2:] == ("visibility", "level")  # `_level` knows more
+    return named[-1] in SENSITIVITY and not by_level and not {*look.column.filled} <= {0, 1}
 
 
 def _told(look: _Look) -> Condition | None:
@@ -382,9 +392,10 @@ def _published(look: _Look) -> Condition | None:
 
 def _state(look: _Look) -> Condition | None:
     """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
-    if not {*look.words} & (STATES | SHOWN_FLAGS) or look.profile.role != "choice":
-        return None
     values = look.profile.choices
+    shares = "private" in values and SHARED & {*values}
+    if not ({*look.words} & (STATES | SHOWN_FLAGS) or shares) or look.profile.role != "choice":
+        return None
     few = OFFICES if SEEN_BY & {*look.words} else frozenset(["private"])
     hidden = [value for value in values if value.lower() in HIDDEN_VALUES or few & {*words(value)[-1:]}]
     shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
