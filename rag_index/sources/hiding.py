@@ -232,7 +232,7 @@ def _labelled(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]
         plain = [one for one in link.relations if one.is_plain and not one.prefix]
         for other in plain if own in plain and link.is_link and len(link.profiles) <= MAX_LINKED else ():
             few = [one for one in other.parent.conditions if FOR_FEW & {*words(one.column)}]
-            if few and other.parent not in known:
+            if few and other.parent not in known and not other.parent.has_prose:  # no confidential issue, which is one
                 labels = _hidden_rows(other.parent, other.pairs[0][1], few, catalog)
                 hidden = f"{_named_rows(own, catalog)} AND {catalog.quoted(other.columns[0])} IN ({labels})"
                 reason = f"in {other.parent.full_name}, which {link.full_name} links, {_reasons(few)}"
@@ -243,6 +243,7 @@ def _internal(subject: Subject, catalog: DatabaseCatalog) -> list[Condition]:
     """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
     title = str(subject.title)
     few = title in subject.columns and len(subject.key) == 1 and 0 < subject.rows <= MAX_LABELS
+    few = few and (subject.noun[-1] in CONTAINERS or not subject.has_prose)  # an article may be about what is internal
     if not few or not subject.children or subject.is_people:
         return []
     rows = subject.rows_of(subject.key[0], title)

@@ -229,9 +229,9 @@ class _Finder:
         for parent in self._candidates(table, column):
             key = _matching_key(parent, column)
             if key and (share := self._catalog.share_found(values, parent, key)) >= MIN_NAMED:
-                fits.append((share, parent, key))
+                fits.append((min(share, NEARLY_ALL), parent, key))
         if fits:
-            _, parent, key = max(fits, key=lambda fit: fit[0])
+            _, parent, key = max(fits, key=lambda fit: fit[0])  # of equal ones the likeliest by its name
             return Relation(table, parent, ((column.name, key),))
         if named - KEY_WORDS <= GENERIC and named & (GENERIC | {"id"}):
             return self._by_values(table, column, values)
@@ -290,7 +290,7 @@ class _Finder:
         of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`, and no datum
         if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
             for word in reversed(bare):
-                found += by_noun.get((word,), []) if len(bare) == 1 or word not in TYPE_WORDS else []
+                found += sorted(by_noun.get((word,), []), key=lambda parent: len(noun(parent.name)))
         found += self._by_generic_words(table, column, bare)
         if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category
             found += [one for called, some in by_noun.items() if called[-1].startswith(bare[-1]) for one in some]

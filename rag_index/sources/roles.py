@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rag_index.sources.columns import MOST, NEARLY_ALL, words
 from rag_index.sources.hiding import first_of_each
 from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation, noun
+from rag_index.sources.visibility import TASKS
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def part_relation(subject: Subject) -> list[Relation]:
         and not _is_own_text(subject, one.parent, one)
     ]
     typed = [one for one in usable if one.type_column]
-    if typed and (subject.noun[-1] in PARTS or not subject.title):
+    if typed and (subject.noun[-1] in PARTS or subject.noun[-1] in PAIRS or not subject.title):
         return typed if not subject.is_whole or _of_all(subject, typed) else []
     fits = [(rank, one) for one in usable if (rank := _rank(subject, one.parent, one))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
@@ -210,6 +211,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
         return 0
     is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
     if is_whole and last not in PARTS and not pairs and is_own:
+        return 0
+    if is_whole and last in TASKS and not pairs and parent.noun[-1] not in TASKS:  # of a project
         return 0
     if is_whole and len(child.noun) == 1 and last in MAIN:  # what is sold, say, of a brand
         return 0

@@ -285,8 +285,9 @@ def _out(look: _Look) -> Condition | None:
 def _says_how_secret(look: _Look) -> bool:
     """Return whether a column says for how many a row is, by a code or by a row of a table of levels."""
     named = [word for word in look.words if word not in ("id", "level")] or [""]
-    by_level = look.words[-2:] == ("visibility", "level")  # `_level` knows more
-    return named[-1] in SENSITIVITY and not by_level and not {*look.column.filled} <= {0, 1}
+    if named[-1] == "visibility" and (look.column.kind != "number" or look.words[-1] == "level"):
+        return False  # `_state` and `_level` know more
+    return named[-1] in SENSITIVITY and not {*look.column.filled} <= {0, 1}
 
 
 def _told(look: _Look) -> Condition | None:
