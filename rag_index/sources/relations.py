@@ -167,7 +167,8 @@ def _ids_beside(table: Subject, type_column: str) -> list[str]:
     bare = [name for name in others if list(noun(name)) == stem]
     loose = [name for name in others if {"id"} & set(words(name)) and set(stem) & set(words(name))]
     begun = [name for name in others if words(name)[-1] in keys and last.startswith(words(name)[0])]  # `formdir`
-    any_ = [name for name in others if _is_any_id(name)] if not stem else []  # `model` and `res_id`
+    plain = not stem or stem == [last]
+    any_ = [name for name in others if _is_any_id(name)] if plain else []  # `model` and `res_id`
     return [name for name in dict.fromkeys([*exact, *bare, *loose, *begun, *any_]) if (name,) != table.key]
 
 
@@ -229,7 +230,7 @@ class _Finder:
         for parent in self._candidates(table, column):
             key = _matching_key(parent, column)
             if key and (share := self._catalog.share_found(values, parent, key)) >= MIN_NAMED:
-                fits.append((min(share, NEARLY_ALL), parent, key))
+                fits.append((share, parent, key))
         if fits:
             _, parent, key = max(fits, key=lambda fit: fit[0])  # of equal ones the likeliest by its name
             return Relation(table, parent, ((column.name, key),))
