@@ -37,7 +37,7 @@ PARENTS = known_words("relations", "parents")
 MIN_TYPES, MAX_TYPES = 2, 100
 """How many values of a column name tables, if it says of which table a row is and is not called so."""
 MIN_NAMED = 0.75
-"""The share of values that are keys of the table that the column is called after: the others name rows that are gone."""
+"""The share of values that are keys of the table after which a column is called: others name rows that are gone."""
 TABLE_WORDS = ("table", "tbl")
 """Words of names that say nothing but that this is a table."""
 PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")

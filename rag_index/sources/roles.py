@@ -212,9 +212,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
     if is_whole and last not in PARTS and not pairs and is_own:
         return 0
-    if is_whole and last in TASKS and not pairs and parent.noun[-1] not in TASKS:  # of a project
-        return 0
-    if is_whole and len(child.noun) == 1 and last in MAIN:  # what is sold, say, of a brand
+    of_project = last in TASKS and not pairs and parent.noun[-1] not in TASKS
+    if is_whole and (of_project or (len(child.noun) == 1 and last in MAIN)):  # what is sold, say, of a brand
         return 0
     if relation.extends and parent.has_text and not parent.is_people:
         return 5
