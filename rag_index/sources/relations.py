@@ -36,6 +36,8 @@ NUMBERS = known_words("relations", "numbers")
 PARENTS = known_words("relations", "parents")
 MIN_TYPES, MAX_TYPES = 2, 100
 """How many values of a column name tables, if it says of which table a row is and is not called so."""
+MIN_LETTERED = 5
+"""The rows from which on a letter may say which table is meant."""
 MIN_NAMED = 0.75
 """The share of values that are keys of the table after which a column is called: others name rows that are gone."""
 TABLE_WORDS = ("table", "tbl")
@@ -139,6 +141,12 @@ def _same_values(table: Subject, parent: Subject) -> bool:
     keys = set(zip(*[parent.columns[name].values for name in parent.key], strict=True))
     used = set(zip(*[table.columns[name].values for name in parent.key], strict=True))
     return len(keys & used) >= (NEARLY_ALL * len(used) if parent.rows <= SAMPLED_ROWS else 1)
+
+
+def _is_covered(parent: Subject, ids: Sequence[Any]) -> bool:
+    """Return whether nearly all rows of the parent are among those that ids name."""
+    keys = parent.columns[parent.key[0]].values
+    return len({*keys} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys))
 
 
 def _matching_key(parent: Subject, column: Column) -> str:
@@ -364,6 +372,9 @@ class _Finder:
         fits = [one for one in self._by_noun.get(named[-1:], ()) if one is not table and len(one.key) == 1]
         same = [one for one in fits if named in (one.noun, noun(one.name))]
         same = same or [one for one in fits if one.noun[-len(named) :] == named or one.noun[-1:] == named[-1:]]
+        if len(value) == 1 and value.isalpha():  # `T` of a ticket, whose keys are the ids
+            begun = [one for one in self.tables if one.noun[-1][0] == value.lower() and len(one.key) == 1]
+            same = [one for one in begun if one is not table and _is_covered(one, ids)]
         return next((one for one in same if self._catalog.share_found(ids, one, one.key[0]) >= NEARLY_ALL), None)
 
     def _is_id_of_any(self, table: Subject, name: str) -> bool:

@@ -1493,3 +1493,19 @@ def test_a_confidential_issue_does_not_hide_what_it_is_linked_with(propose):
         }
     )
     assert shown(propose, made, "changes") == keys(20)
+
+
+def test_the_thread_of_a_ticket_is_found_by_a_letter_and_notes_of_those_who_answer_are_left_out(propose):
+    of = {"object_id": lambda n: n if n <= 20 else n - 20, "object_type": lambda n: "T" if n <= 20 else "A"}
+    entry = {"thread_id": lambda n: (n - 1) // 3 + 1, "type": lambda n: "MRN"[n % 3]}
+    made = propose(
+        {
+            "ticket": many(20, "ticket_id", number=lambda n: f"{n:06}"),
+            "ticket__cdata": many(20, "ticket_id", subject="Ticket {n} of the mill"),
+            "thread": many(25, **of),
+            "thread_entry": many(75, **entry, body=TEXT),
+        }
+    )
+    texts = documents(propose, made, "ticket")
+    assert len(texts) == 20
+    assert ["1" in str(texts["1"]), f"{PROSE} 2" in str(texts["1"])] == [True, False]  # the second is a note
