@@ -52,7 +52,7 @@ NOTHING = ("", 0, "0", -1)
 def add_conditions(subjects: Sequence[Subject], catalog: DatabaseCatalog) -> None:
     """Add the conditions that rows of other tables make for those of each table."""
     for one in subjects:
-        one.conditions += [*[*_restricted(one, catalog)][:1], *_named_states(one, catalog)]
+        one.conditions += [*_restricted(one, catalog), *_named_states(one, catalog)]
     told = [[*_placed(one, catalog), *_of_kinds(one, catalog), *_labelled(one, catalog)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
         one.conditions += _internal(one, catalog)
@@ -127,6 +127,8 @@ def _restricted(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Conditio
         if len(relation.pairs) > 1 or not (plain or _permits_few(relation) or _is_for_groups(subject, relation)):
             continue
         key, hidden, path = relation.pairs[0][1], _named_rows(relation, catalog), _path_of(subject)
+        if path and not plain and _is_above_many(relation, path):
+            continue
         if path:
             own, at, named = _in_sql(subject, catalog), catalog.quoted(path), catalog.quoted(key)
             hidden = (
@@ -142,6 +144,13 @@ def _permits_few(relation: Relation) -> bool:
     if PERMITS.fullmatch("_".join(relation.child.noun)) is None:
         return False
     return len({*relation.named()} - {None, *NOTHING}) <= FEW * relation.parent.rows
+
+
+def _is_above_many(relation: Relation, path: str) -> bool:
+    """Return whether many rows are below those that permissions name, such as the home page, by a column with paths."""
+    named, rows = {*relation.named()}, relation.parent.rows_of(relation.pairs[0][1], path)
+    above = tuple(at for key, at in rows if key in named)
+    return sum(at.startswith(above) for _, at in rows) > FEW * len(rows)
 
 
 def _is_for_groups(subject: Subject, relation: Relation) -> bool:

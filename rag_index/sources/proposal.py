@@ -20,6 +20,7 @@ from rag_index.sources.roles import (
     PARTS,
     TableRoles,
     donors_of_part,
+    held_texts,
     part_relation,
     pointed_texts,
     text_parents,
@@ -233,6 +234,8 @@ class _Proposer:
             reason = f"holds the text of {subject.full_name}"
             for relation in [one for way in text_parents(subject) for one in way]:
                 self._donors.setdefault(relation.parent, reason)
+            for _, typed in held_texts(subject):
+                self._donors.setdefault(typed.parent, f"is in the documents of {subject.full_name}")
             for pointer, own, way in pointed_texts(subject)[:1]:
                 self._donors |= dict.fromkeys([pointer.parent, own.child, *[one.parent for one in way]], reason)
 

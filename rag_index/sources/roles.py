@@ -308,6 +308,27 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
     ]  # fmt: skip
 
 
+def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
+    """Return the texts that a table says to be in a row of this one, by type and id, such as the components of a page.
+
+    That are the relation of the links to this table, and the one from there to the text.
+    """
+    return [
+        (own, typed)
+        for own in subject.children
+        if own.is_plain and not subject.is_people
+        for typed in own.child.relations
+        if typed.type_column and typed.parent is not subject and _is_held(typed)
+    ]
+
+
+def _is_held(typed: Relation) -> bool:
+    """Return whether texts belong to one row of a table of links each, after which they are called, and to no other."""
+    held, named = typed.parent, [key for key in typed.named() if key is not None]
+    alone = not any(not one.parent.is_people for one in held.own_relations)
+    return held.has_text and alone and bool({*held.noun} & {*typed.child.noun}) and len(named) == len({*named}) > 0
+
+
 def _ways_to_text(own: Relation) -> list[list[Relation]]:
     """Return the ways from a row to a text, of one or two relations, but for its relation `own`."""
     firsts = [one for one in own.child.own_relations if one is not own]

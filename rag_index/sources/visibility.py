@@ -458,7 +458,7 @@ def _type(look: _Look) -> Condition | None:
     good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
     if {*MESSENGER} <= {*choices}:
         good = ["O"]
-    if {"M", "R", "N"} == {*choices} and look.table.noun[-1] == "entry":  # messages, responses, and notes of those who answer
+    if {"M", "R", "N"} == {*choices} and look.table.noun[-1] == "entry":  # messages, responses, notes for colleagues
         good = ["M", "R"]
     good = [value for value in good if _has_text(look, value)]
     good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
