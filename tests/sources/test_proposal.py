@@ -1509,3 +1509,31 @@ def test_the_thread_of_a_ticket_is_found_by_a_letter_and_notes_of_those_who_answ
     texts = documents(propose, made, "ticket")
     assert len(texts) == 20
     assert ["1" in str(texts["1"]), f"{PROSE} 2" in str(texts["1"])] == [True, False]  # the second is a note
+
+
+def test_components_of_an_article_are_in_it(propose):
+    link = {"entity_id": lambda n: (n + 1) // 2, "component_id": lambda n: (n + 1) // 2, "order": lambda n: n % 2}
+    kind = {"component_type": lambda n: "shared.step" if n % 2 else "shared.quote"}
+    made = propose(
+        {
+            "articles": many(12, title="Article {n} of the mill", published_at=DAY, kinds={"published_at": "DATETIME"}),
+            "components_shared_steps": many(12, instruction=TEXT),
+            "components_shared_quotes": many(12, words="Said by the miller, and it was number {n} of all"),
+            "articles_components": many(24, **link, **kind),
+        }
+    )
+    assert [one.tables[0] for one in made.indexes] == ["articles"]
+    text = documents(propose, made, "articles")["3"]
+    assert [f"{PROSE} 3" in text, "number 3 of" in text, "number 4 of" in text] == [True, True, False]
+
+
+def test_a_permission_for_the_page_above_all_hides_none(propose):
+    tree = {"path": lambda n: "0001" if n == 1 else f"0001{n:04}"}
+    made = propose(
+        {
+            "page": many(12, title="Page {n} of the mill", body=TEXT, **tree),
+            "grouppagepermission": many(3, page_id=1, group_id=itself),
+            "pageviewrestriction": many(1, page_id=7),
+        }
+    )
+    assert shown(propose, made, "page") == keys(12, ["7"])
