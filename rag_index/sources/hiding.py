@@ -150,7 +150,8 @@ def _is_above_many(relation: Relation, path: str) -> bool:
     """Return whether many rows are below those that permissions name, such as the home page, by a column with paths."""
     named, rows = {*relation.named()}, relation.parent.rows_of(relation.pairs[0][1], path)
     above = tuple(at for key, at in rows if key in named)
-    return sum(at.startswith(above) for _, at in rows) > FEW * len(rows)
+    below = sum(str(at).startswith(above) for _, at in rows)
+    return below > FEW * len(rows)
 
 
 def _is_for_groups(subject: Subject, relation: Relation) -> bool:
