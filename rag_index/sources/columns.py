@@ -59,7 +59,8 @@ _SECRET_VALUE = re.compile(
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
-_EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[a-z]{2,}")
+_EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
+"""An address, or an address after the name of its owner, as mails have it."""
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
 _ADDRESS = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|\S+/\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
@@ -188,7 +189,8 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "internal"
     if made.last_word == "by" and named & {"created", "modified", "updated"}:
         return "personal"
-    looks = max(_share(made.texts, _EMAIL), _share(made.texts, _IP)) > FEW
+    plain = [value for value in values if isinstance(value, str)]
+    looks = max(_share(plain, _EMAIL), _share(made.texts, _IP)) > FEW
     is_named = named & PERSONAL and made.length < 100 and not is_key and made.last_word != "status"
     return "personal" if looks or is_named else None
 

@@ -25,8 +25,8 @@ PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|artic
 GROUPS = frozenset(["group", "role", "usergroup"])
 """What tables of groups of persons are called."""
 STATES_FOR_FEW = known_words("visibility", "states_for_few")
-PLACED = frozenset(["visible", "visibility", "hidden", "published", "public", "state"])
-"""Words of columns that say of a row of another table whether people see it. That a link was deleted says nothing."""
+PLACED = frozenset(["visible", "visibility", "hidden", "published", "public", "state", "deleted"])
+"""Words of columns that say of a row of another table whether people see it."""
 MIN_KINDS = 3
 """Tables with one more row each for the rows of another one from which on these are of different kinds."""
 FOR_FEW = frozenset(["restricted", "private", "internal", "confidential", "secret", "classified", "sealed"])
@@ -52,7 +52,7 @@ NOTHING = ("", 0, "0", -1)
 def add_conditions(subjects: Sequence[Subject], catalog: DatabaseCatalog) -> None:
     """Add the conditions that rows of other tables make for those of each table."""
     for one in subjects:
-        one.conditions += [*[*_restricted(one, catalog)][:1], *_named_states(one, catalog)]
+        one.conditions += [*_restricted(one, catalog), *_named_states(one, catalog)]
     told = [[*_placed(one, catalog), *_of_kinds(one, catalog), *_labelled(one, catalog)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
         one.conditions += _internal(one, catalog)
@@ -127,6 +127,8 @@ def _restricted(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Conditio
         if len(relation.pairs) > 1 or not (plain or _permits_few(relation) or _is_for_groups(subject, relation)):
             continue
         key, hidden, path = relation.pairs[0][1], _named_rows(relation, catalog), _path_of(subject)
+        if path and not plain and _is_above_many(relation, path):
+            continue
         if path:
             own, at, named = _in_sql(subject, catalog), catalog.quoted(path), catalog.quoted(key)
             hidden = (
@@ -142,6 +144,14 @@ def _permits_few(relation: Relation) -> bool:
     if PERMITS.fullmatch("_".join(relation.child.noun)) is None:
         return False
     return len({*relation.named()} - {None, *NOTHING}) <= FEW * relation.parent.rows
+
+
+def _is_above_many(relation: Relation, path: str) -> bool:
+    """Return whether many rows are below those that permissions name, such as the home page, by a column with paths."""
+    named, rows = {*relation.named()}, relation.parent.rows_of(relation.pairs[0][1], path)
+    above = tuple(at for key, at in rows if key in named)
+    below = sum(str(at).startswith(above) for _, at in rows)
+    return below > FEW * len(rows)
 
 
 def _is_for_groups(subject: Subject, relation: Relation) -> bool:
@@ -232,7 +242,7 @@ def _labelled(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]
         plain = [one for one in link.relations if one.is_plain and not one.prefix]
         for other in plain if own in plain and link.is_link and len(link.profiles) <= MAX_LINKED else ():
             few = [one for one in other.parent.conditions if FOR_FEW & {*words(one.column)}]
-            if few and other.parent not in known:
+            if few and other.parent not in known and not other.parent.has_prose:  # no confidential issue, which is one
                 labels = _hidden_rows(other.parent, other.pairs[0][1], few, catalog)
                 hidden = f"{_named_rows(own, catalog)} AND {catalog.quoted(other.columns[0])} IN ({labels})"
                 reason = f"in {other.parent.full_name}, which {link.full_name} links, {_reasons(few)}"
@@ -243,6 +253,7 @@ def _internal(subject: Subject, catalog: DatabaseCatalog) -> list[Condition]:
     """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
     title = str(subject.title)
     few = title in subject.columns and len(subject.key) == 1 and 0 < subject.rows <= MAX_LABELS
+    few = few and (subject.noun[-1] in CONTAINERS or not subject.has_prose)  # an article may be about what is internal
     if not few or not subject.children or subject.is_people:
         return []
     rows = subject.rows_of(subject.key[0], title)

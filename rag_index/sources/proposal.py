@@ -20,6 +20,7 @@ from rag_index.sources.roles import (
     PARTS,
     TableRoles,
     donors_of_part,
+    held_texts,
     part_relation,
     pointed_texts,
     text_parents,
@@ -160,6 +161,12 @@ def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
     return len(values) == len({*values}) and named >= max(MIN_DESCRIBED, MOST * len(values))
 
 
+def _is_one_each(relations: Sequence[Relation]) -> bool:
+    """Return whether there is one row at most for each row of other tables, such as the thread of a ticket."""
+    named = [[key for key in relation.named() if key is not None] for relation in relations]
+    return all(len(keys) == len({*keys}) > 1 for keys in named)
+
+
 class _Proposer:
     """Makes a proposal, step by step."""
 
@@ -227,6 +234,8 @@ class _Proposer:
             reason = f"holds the text of {subject.full_name}"
             for relation in [one for way in text_parents(subject) for one in way]:
                 self._donors.setdefault(relation.parent, reason)
+            for _, typed in held_texts(subject):
+                self._donors.setdefault(typed.parent, f"is in the documents of {subject.full_name}")
             for pointer, own, way in pointed_texts(subject)[:1]:
                 self._donors |= dict.fromkeys([pointer.parent, own.child, *[one.parent for one in way]], reason)
 
@@ -271,9 +280,11 @@ class _Proposer:
         parts = self._roles.parts_of(subject)
         if subject in self._roles.parts or subject in self._donors or subject.has_text or not parts:
             return []
+        typed = [one for one in subject.relations if one.type_column]
+        if typed and _is_one_each(typed):
+            return typed
         if any(subject.noun[-1] in PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
             return []
-        typed = [one for one in subject.relations if one.type_column]
         if typed and all(child in self._roles.parts and not child.has_text for child, _ in parts):
             return typed
         common = any(relation.extends for _, relation in parts)

@@ -18,6 +18,7 @@ from rag_index.sources.roles import (
     MAX_LABEL_CHARS,
     OLD_VERSIONS,
     donors_of_part,
+    held_texts,
     pointed_texts,
     text_parents,
     wanted_texts,
@@ -277,13 +278,17 @@ class IndexMaker:
         return bool(hiding) and not relation.parent.is_people and self._is_contained(relation)
 
     def _is_contained(self, relation: Relation) -> bool:
-        """Return whether all rows name one of the other table, which contains several rows, or those of several."""
+        """Return whether all rows name one of the other table, whose rows they are of, as an answer's translation is.
+
+        Or that contains several rows, or rows of several tables.
+        """
         values = [row[relation.columns[0]] for row in relation.child.shown_rows()]
         filled = [value for value in values if value is not None and value != ""]
         named = sum(value not in NOTHING for value in filled)
         every = named >= 0.98 * max(1, len(values)) and named == len(filled)
         hub = len({one.child for one in relation.parent.children if not one.type_column}) >= MIN_CHILDREN
-        return every and (hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
+        owned = {*relation.parent.noun} <= {*relation.child.noun[:-1]}
+        return every and (owned or hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
 
     def _add_hiding(self, relation: Relation) -> None:
         """Join what hides rows by two steps, such as the project of the wiki of a page."""
@@ -313,7 +318,10 @@ class IndexMaker:
             for child, relation in roles.parts_of(self._root.parent):
                 if child is not subject and all(there in by_column for _, there in relation.pairs):
                     found.append(self._part(child, [relation], by_column))
-        found += [self._pointed_part(*one) for one in pointed_texts(subject)[:1]]
+        for pointer, own, way in pointed_texts(subject)[:1]:
+            versions = {there: here for here, there in pointer.pairs}
+            found.append(self._linked_part(own, {here: versions[there] for here, there in own.pairs}, way))
+        found += [self._linked_part(own, _on(own.pairs, self._key), [typed]) for own, typed in held_texts(subject)]
         labels = {(one[0].child, one[1].parent): one for one in links if one[1].parent is not subject}
         found += [self._label_part(*one) for one in labels.values()]
         self._prose += sum(40 for part in found if not part.get("inline"))
@@ -481,18 +489,20 @@ class IndexMaker:
         self._tables.append(label.full_name)
         return part
 
-    def _pointed_part(self, pointer: Relation, own: Relation, way: Sequence[Relation]) -> dict[str, Any]:
-        """Return the part with the text of the version that a row names, which a table of links leads to."""
-        part = self._part_head(own.child)
-        versions = {there: here for here, there in pointer.pairs}
-        part["on"] = {here: versions[there] for here, there in own.pairs}
+    def _linked_part(self, own: Relation, on: Any, way: Sequence[Relation]) -> dict[str, Any]:
+        """Return the part with texts that a table of links leads to."""
+        part = self._part_head(own.child) | {"on": on}
+        self._restrict(part, way[0])
         joins = self._join_way(part, way, [_identifier(one.parent.name, "text") for one in way])
         donor, name = way[-1].parent, [*joins][-1]
         part["key"] = _one_or_all(own.child.key)
-        part["text"] = [f"{name}.{column}" for column in donor.prose]
-        self._texts += [text for column in donor.prose for text in donor.profiles[column].texts[:20]]
+        columns = [*donor.title_columns, *donor.prose]
+        if order := self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]):
+            part["order_by"] = _one_or_all(order)
+        part["text"] = [f"{name}.{column}" for column in columns]
+        self._texts += [text for column in columns for text in donor.profiles[column].texts[:20]]
         self._tables += [relation.parent.full_name for relation in way]
-        forms = _forms(donor, donor.prose, name)
+        forms = _forms(donor, columns, name)
         return part | ({"format": forms} if forms else {})
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:

@@ -34,6 +34,12 @@ WRITERS = frozenset(["owner", "author", "creator", "assignee", "reporter", "edit
 """Words of columns that name a person, whatever the table of persons is called."""
 NUMBERS = known_words("relations", "numbers")
 PARENTS = known_words("relations", "parents")
+MIN_TYPES, MAX_TYPES = 2, 100
+"""How many values of a column name tables, if it says of which table a row is and is not called so."""
+MIN_LETTERED = 5
+"""The rows from which on a letter may say which table is meant."""
+MIN_NAMED = 0.75
+"""The share of values that are keys of the table after which a column is called: others name rows that are gone."""
 TABLE_WORDS = ("table", "tbl")
 """Words of names that say nothing but that this is a table."""
 PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")
@@ -137,6 +143,12 @@ def _same_values(table: Subject, parent: Subject) -> bool:
     return len(keys & used) >= (NEARLY_ALL * len(used) if parent.rows <= SAMPLED_ROWS else 1)
 
 
+def _is_covered(parent: Subject, ids: Sequence[Any]) -> bool:
+    """Return whether nearly all rows of the parent are among those that ids name."""
+    keys = parent.columns[parent.key[0]].values
+    return len({*keys} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys))
+
+
 def _matching_key(parent: Subject, column: Column) -> str:
     """Return the column of the parent that may hold the same values: its key."""
     return parent.key[0] if len(parent.key) == 1 and parent.columns[parent.key[0]].kind == column.kind else ""
@@ -161,8 +173,11 @@ def _ids_beside(table: Subject, type_column: str) -> list[str]:
     others = [name for name in table.columns if name != type_column]
     exact = [name for name in others if list(noun(name)[:-1]) == stem and words(name)[-1] in keys]
     bare = [name for name in others if list(noun(name)) == stem]
-    loose = [name for name in table.columns if {"id"} & set(words(name)) and set(stem) & set(words(name))]
-    return list(dict.fromkeys([*exact, *bare, *loose]))
+    loose = [name for name in others if {"id"} & set(words(name)) and set(stem) & set(words(name))]
+    begun = [name for name in others if words(name)[-1] in keys and last.startswith(words(name)[0])]  # `formdir`
+    plain = not stem or stem == [last]
+    any_ = [name for name in others if _is_any_id(name)] if plain else []  # `model` and `res_id`
+    return [name for name in dict.fromkeys([*exact, *bare, *loose, *begun, *any_]) if (name,) != table.key]
 
 
 class _Finder:
@@ -173,7 +188,8 @@ class _Finder:
         self._catalog = catalog
         self._by_noun: dict[tuple[str, ...], list[Subject]] = {}
         for table in tables:
-            for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
+            ends = [table.noun[start:] for start in range(len(table.noun))]
+            for called in dict.fromkeys([*ends, noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
 
     def relations_of(self, table: Subject) -> list[Relation]:
@@ -213,6 +229,7 @@ class _Finder:
         """Return the table whose key a column holds, if its name says which and its values agree."""
         values = [value for value in column.filled if str(value) not in ("0", "-1")]
         named = set(words(column.name))
+        named = {word for word in named if not _is_prefixed(table, singular(word))} or named
         if not values or (named & NUMBERS and not named & KEY_WORDS - {"no", "nr", "number", "code"}):
             return None
         if named & POINTERS and not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
@@ -220,10 +237,10 @@ class _Finder:
         fits: list[tuple[float, Subject, str]] = []
         for parent in self._candidates(table, column):
             key = _matching_key(parent, column)
-            if key and (share := self._catalog.share_found(values, parent, key)) >= NEARLY_ALL:
+            if key and (share := self._catalog.share_found(values, parent, key)) >= MIN_NAMED:
                 fits.append((share, parent, key))
         if fits:
-            _, parent, key = max(fits, key=lambda fit: fit[0])
+            _, parent, key = max(fits, key=lambda fit: fit[0])  # of equal ones the likeliest by its name
             return Relation(table, parent, ((column.name, key),))
         if named - KEY_WORDS <= GENERIC and named & (GENERIC | {"id"}):
             return self._by_values(table, column, values)
@@ -279,9 +296,10 @@ class _Finder:
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
         for start in range(len(bare) - 1):
             found += by_noun.get(tuple(bare[start:]), [])
-        if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1):
-            for word in reversed(bare):  # `data_type` is no `badge_type`
-                found += by_noun.get((word,), []) if len(bare) == 1 or word not in TYPE_WORDS else []
+        of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`, and no datum
+        if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
+            for word in reversed(bare):
+                found += sorted(by_noun.get((word,), []), key=lambda parent: len(noun(parent.name)))
         found += self._by_generic_words(table, column, bare)
         if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category
             found += [one for called, some in by_noun.items() if called[-1].startswith(bare[-1]) for one in some]
@@ -306,11 +324,13 @@ class _Finder:
         """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
         found: list[Relation] = []
         for column in table.columns.values():
-            named = words(column.name)
-            if not (named[-1] in TYPE_WORDS or named[-1].endswith("type")) or column.kind != "text":
+            last = words(column.name)[-1]
+            least = 1 if last in TYPE_WORDS or last.endswith("type") else MIN_TYPES
+            if column.kind != "text" or not least <= len({*column.filled}) <= MAX_TYPES:
                 continue
             for other in _ids_beside(table, column.name):
-                if typed := self._typed(table, column.name, other, lambda value: [str(value)]):
+                typed = self._typed(table, column.name, other, lambda value: [str(value)])
+                if len(typed) >= least:
                     found += typed
                     break
         return found
@@ -352,6 +372,9 @@ class _Finder:
         fits = [one for one in self._by_noun.get(named[-1:], ()) if one is not table and len(one.key) == 1]
         same = [one for one in fits if named in (one.noun, noun(one.name))]
         same = same or [one for one in fits if one.noun[-len(named) :] == named or one.noun[-1:] == named[-1:]]
+        if len(value) == 1 and value.isalpha():  # `T` of a ticket, whose keys are the ids
+            begun = [one for one in self.tables if one.noun[-1][0] == value.lower() and len(one.key) == 1]
+            same = [one for one in begun if one is not table and _is_covered(one, ids)]
         return next((one for one in same if self._catalog.share_found(ids, one, one.key[0]) >= NEARLY_ALL), None)
 
     def _is_id_of_any(self, table: Subject, name: str) -> bool:

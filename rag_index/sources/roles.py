@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rag_index.sources.columns import MOST, NEARLY_ALL, words
 from rag_index.sources.hiding import first_of_each
 from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation, noun
+from rag_index.sources.visibility import TASKS
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _contains(own: Relation, other: Relation) -> bool:
 def part_relation(subject: Subject) -> list[Relation]:
     """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
     has_text = subject.prose or (subject.title and not subject.is_label) or donors_of_part(subject)
-    if subject.version or not has_text:
+    if subject.version or not has_text or _holds_threads(subject):
         return []
     usable = [
         one
@@ -169,10 +170,16 @@ def part_relation(subject: Subject) -> list[Relation]:
         and not _is_own_text(subject, one.parent, one)
     ]
     typed = [one for one in usable if one.type_column]
-    if typed and (subject.noun[-1] in PARTS or not subject.title):
+    if typed and (subject.noun[-1] in PARTS or subject.noun[-1] in PAIRS or not subject.title):
         return typed if not subject.is_whole or _of_all(subject, typed) else []
     fits = [(rank, one) for one in usable if (rank := _rank(subject, one.parent, one))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
+
+
+def _holds_threads(subject: Subject) -> bool:
+    """Return whether rows are threads of messages with a title, or contain such: no part of a course or a forum."""
+    threads = [subject, *(one.child for one in subject.children if one.is_plain)]
+    return any(thread.title and any(_is_pair(thread, one.child) for one in thread.children) for thread in threads)
 
 
 def _is_pair(parent: Subject, child: Subject) -> bool:
@@ -205,7 +212,8 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
     if is_whole and last not in PARTS and not pairs and is_own:
         return 0
-    if is_whole and len(child.noun) == 1 and last in MAIN:  # what is sold, say, of a brand
+    of_project = last in TASKS and not pairs and parent.noun[-1] not in TASKS
+    if is_whole and (of_project or (len(child.noun) == 1 and last in MAIN)):  # what is sold, say, of a brand
         return 0
     if relation.extends and parent.has_text and not parent.is_people:
         return 5
@@ -298,6 +306,27 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
         and {key for _, key in own.pairs} == {key for _, key in pointer.pairs}
         for way in _ways_to_text(own)
     ]  # fmt: skip
+
+
+def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
+    """Return the texts that a table says to be in a row of this one, by type and id, such as the components of a page.
+
+    That are the relation of the links to this table, and the one from there to the text.
+    """
+    return [
+        (own, typed)
+        for own in subject.children
+        if own.is_plain and not subject.is_people
+        for typed in own.child.relations
+        if typed.type_column and typed.parent is not subject and _is_held(typed)
+    ]
+
+
+def _is_held(typed: Relation) -> bool:
+    """Return whether texts belong to one row of a table of links each, after which they are called, and to no other."""
+    held, named = typed.parent, [key for key in typed.named() if key is not None]
+    alone = not any(not one.parent.is_people for one in held.own_relations)
+    return held.has_text and alone and bool({*held.noun} & {*typed.child.noun}) and len(named) == len({*named}) > 0
 
 
 def _ways_to_text(own: Relation) -> list[list[Relation]]:

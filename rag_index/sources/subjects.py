@@ -56,6 +56,8 @@ MAX_PAIR_COLUMNS = 6
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
 READ = frozenset(["read", "unread", "seen", "unseen", "muted"])
 """Words of columns that say how far a person has read a conversation."""
+CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id)?|(?:to|recipient|receiver)_id", re.I)
+"""Names of columns that say which person wrote to which."""
 COMPLAINTS = ("report", "flag", "complaint")
 MESSAGES = frozenset(["post", "comment", "message", "topic"])
 """Nouns of tables of which somebody may complain to moderators."""
@@ -292,7 +294,8 @@ class Subject(DatabaseTable):
     def is_private(self) -> bool:
         """Return whether rows are for few persons, by the name of their table."""
         nouns = set(self.noun)
-        messages = bool(nouns & {"private", "direct"}) and bool(nouns & {"message", "msg"})
+        is_message = bool(nouns & {"message", "msg"})
+        messages = is_message and bool(nouns & {"private", "direct"} or any(map(CORRESPONDENT.fullmatch, self.columns)))
         return self._is_dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
 
     @property

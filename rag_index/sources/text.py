@@ -80,6 +80,7 @@ _TAG = re.compile(
 )
 _BLOCK = re.compile(r"<(?:p|div|br|li|tr|h[1-6]|pre|blockquote|table)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
+_STORED_MARKS = re.compile(r"\s*&(?:lt|#60|#x3c);(?=.*?&(?:lt|#60|#x3c);/)", re.IGNORECASE | re.DOTALL)
 _SHORTCODE = re.compile(r"\[/?(?:[a-z]+_[a-z_]+|audio|caption|embed|gallery|playlist|video)\b[^\]\n]*\]")
 _SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
@@ -155,7 +156,7 @@ def html_text(text: str) -> str:
     if "<" not in text:
         if "&" not in text:
             return text
-        if text.lstrip().startswith("&lt;") and "&lt;/" in text:  # some programs store the marks as entities, too
+        if _STORED_MARKS.match(text):  # some programs store the marks as entities, too
             text = html.unescape(text)
     text = _SHORTCODE.sub("", text)
     if not _BLOCK.search(text):  # some programs write line breaks where others write tags

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rag_index.sources.columns import FEW, singular, words
+from rag_index.sources.columns import FEW, NEARLY_ALL, singular, words
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -51,13 +51,17 @@ SLUGS = frozenset(["slug", "alias", "permalink"])
 """Words of columns with the name of a row in an address: it is published."""
 NOTIFIED = frozenset(["notify", "notified"])
 """Words of columns that say of an entry of a history whether people were told."""
-SENSITIVITY = ("sensitivity", "confidentiality", "access", "viewlevel")
-"""Last words of columns that say of a row that it is for few, if it differs from most."""
+SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "access", "viewlevel", "visibility")
+"""Last words of columns, but for those of keys, that say of a row that it is for few, if it differs from most."""
+SHARED = frozenset(["public", "shared", "workspace", "team", "everyone"])
+"""Values beside `private` that say of a category, say, that it means who may see a row."""
 SEEN_BY = frozenset(["visibility", "access", "audience", "privacy"])
 OFFICES = frozenset(
     ["admin", "administrator", "manager", "moderator", "staff", "internal", "private", "owner", "agents"]
 )
 """Words of columns that say who sees a row, and of their values for few."""
+SAID = frozenset(["post", "comment", "message", "note", "reply", "remark"])
+"""Nouns of tables with what people say to each other."""
 MIN_OUT = 0.66
 """The share of rows that are out from which on the states of the others, by number, are those of drafts."""
 NEVER = "2090"
@@ -143,7 +147,8 @@ def find_conditions(
         if column.name in types or _switches(look) or any(word != singular(word) in nouns for word in look.words):
             continue
         rules = [rule for rule in RULES if rule is not _status_flag or status_is_flag]
-        rules = [rule for rule in rules if rule is not _out or column.name not in table.named_columns]
+        if column.name in table.named_columns and not _says_how_secret(look):
+            rules = [rule for rule in rules if rule is not _out]
         found += filter(None, [next(filter(None, (rule(look) for rule in rules)), None)])
     return found
 
@@ -256,23 +261,33 @@ def _archived(look: _Look) -> Condition | None:
 def _out(look: _Look) -> Condition | None:
     """Return the condition of a code of which one value is that of most rows, and the others hide some.
 
-    That is a number such as `status` of what has an address or answers questions, and the sensitivity of a row.
+    That is a number such as `status` of what has an address or answers questions, the type of what nearly all messages
+    are (others are whispers, or say what happened), and the sensitivity of a row.
     """
     ends = {words(other)[-1] for other in look.table.columns}
     counts = Counter(look.column.filled)
     state = look.words[-1] in ("status", "state") and {*map(type, counts)} == {int}
     state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
+    said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in SAID
     if (
-        not (state or look.words[-1] in SENSITIVITY or look.words == ("view", "state"))
+        not (state or said or _says_how_secret(look) or look.words == ("view", "state"))
         or not 1 < len(counts) <= MAX_STATES
         or look.column.kind not in ("number", "text")
     ):
         return None
     ((most, rows),) = counts.most_common(1)
-    if rows < MIN_OUT * len(look.column.values):
+    if rows < (NEARLY_ALL if said else MIN_OUT) * len(look.column.values):
         return None
     sql = f"{look.sql} = {most if look.column.kind == 'number' else listed([str(most)])}"
     return look.condition(sql, f"is {most} in most rows, which are taken for what is out", lambda value: value == most)
+
+
+def _says_how_secret(look: _Look) -> bool:
+    """Return whether a column says for how many a row is, by a code or by a row of a table of levels."""
+    named = [word for word in look.words if word not in ("id", "level")] or [""]
+    if named[-1] == "visibility" and (look.column.kind != "number" or look.words[-1] == "level"):
+        return False  # `_state` and `_level` know more
+    return named[-1] in SENSITIVITY and not {*look.column.filled} <= {0, 1}
 
 
 def _told(look: _Look) -> Condition | None:
@@ -378,9 +393,10 @@ def _published(look: _Look) -> Condition | None:
 
 def _state(look: _Look) -> Condition | None:
     """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
-    if not {*look.words} & (STATES | SHOWN_FLAGS) or look.profile.role != "choice":
-        return None
     values = look.profile.choices
+    shares = "private" in values and SHARED & {*values}
+    if not ({*look.words} & (STATES | SHOWN_FLAGS) or shares) or look.profile.role != "choice":
+        return None
     few = OFFICES if SEEN_BY & {*look.words} else frozenset(["private"])
     hidden = [value for value in values if value.lower() in HIDDEN_VALUES or few & {*words(value)[-1:]}]
     shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
@@ -442,6 +458,8 @@ def _type(look: _Look) -> Condition | None:
     good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
     if {*MESSENGER} <= {*choices}:
         good = ["O"]
+    if {"M", "R", "N"} == {*choices} and look.table.noun[-1] == "entry":  # messages, responses, notes for colleagues
+        good = ["M", "R"]
     good = [value for value in good if _has_text(look, value)]
     good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:

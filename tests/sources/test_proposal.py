@@ -509,16 +509,18 @@ def test_objects_that_a_program_wrote_as_yaml_are_no_text_and_front_matter_is(pr
 
 
 @pytest.mark.parametrize(
-    ("tasks", "is_part"), [(40, False), (8, True)], ids=["many for each project", "few for each project"]
+    ("kind", "count", "is_part"),
+    [("stage", 40, False), ("stage", 8, True), ("task", 8, False)],
+    ids=["many for each project", "few for each project", "tasks, however few"],
 )
-def test_rows_with_titles_and_texts_are_documents_if_what_contains_them_contains_many(propose, tasks, is_part):
+def test_rows_with_titles_and_texts_are_documents_if_what_contains_them_contains_many(propose, kind, count, is_part):
     made = propose(
         {
             "project_project": many(4, name="Mill {n}", description=PROSE),
-            "project_task": many(tasks, project_id=cycle(4), name="Task no. {n} of it", description=TEXT),
+            f"project_{kind}": many(count, project_id=cycle(4), name="Work no. {n} of it", description=TEXT),
         }
     )
-    assert ("project_task" in made.left_out) is is_part
+    assert (f"project_{kind}" in made.left_out) is is_part
 
 
 def test_orders_called_by_a_code_are_no_parts_of_a_customer(propose):
@@ -1363,3 +1365,175 @@ def test_a_main_table_called_content_is_no_text_of_others(propose):
         }
     )
     assert [one.tables[0] for one in made.indexes] == ["app_content"]
+
+
+def test_a_word_with_which_all_columns_begin_says_nothing_of_one(propose):
+    remarks = many(40, "rev_id", rev_page=cycle(20), rev_body=TEXT)
+    made = propose({"pages": pages(count=20), "remarks": remarks})
+    assert parts(made, "pages") == ["remarks"]  # `rev` elsewhere stands for a number of a version
+
+
+@pytest.mark.parametrize(("gone", "related"), [(6, True), (20, False)])
+def test_a_few_rows_that_name_what_is_gone_are_no_doubt(propose, gone, related):
+    remarks = many(40, page_id=lambda n: n % 20 + 1 if n > gone else 900 + n, body=TEXT)
+    assert (parts(propose({"pages": pages(count=20), "remarks": remarks}), "pages") == ["remarks"]) is related
+
+
+def test_what_has_one_row_for_each_row_of_another_is_hidden_with_it(propose):
+    made = propose(
+        {
+            "help_answers": many(
+                12, published_at=lambda n: DAY if n < 12 else None, kinds={"published_at": "DATETIME"}
+            ),
+            "help_answer_translations": many(12, title="Answer {n} of the mill", body=TEXT, answer_id=itself),
+        }
+    )
+    (only,) = made.indexes
+    assert shown(propose, made, only.tables[0]) == keys(12, ["12"])
+
+
+def test_names_with_addresses_are_personal(propose):
+    sender = "Bakers of the mill <baker{n}@mill.example>"
+    made = propose(
+        {
+            "tickets": many(12, title="Ticket {n} of it"),
+            "articles": many(12, ticket_id=itself, **{"from": sender}, body=TEXT),
+        }
+    )
+    assert index(made, "tickets")["parts"][0]["text"] == ["body"]
+    assert made.personal["articles"] == ["from"]
+
+
+def test_discussions_are_documents_though_they_belong_to_a_forum_of_a_course(propose):
+    made = propose(
+        {
+            "course": many(5, fullname="Course {n} of milling", summary=TEXT),
+            "forum": many(6, course=cycle(5), name="Announcements", intro=TEXT),
+            "forum_discussions": many(30, course=cycle(5), forum=cycle(6), name="Question {n} on it"),
+            "forum_posts": many(60, discussion=cycle(30), message=TEXT),
+        }
+    )
+    assert parts(made, "forum_discussions") == ["forum_posts"]
+    assert parts(made, "course") == []
+    assert index(made, "course")["title"] == "fullname"
+
+
+def test_messages_with_a_recipient_are_correspondence(propose):
+    made = propose({"messages": many(20, useridfrom=cycle(5), useridto=cycle(4), body=TEXT), "pages": pages()})
+    assert "between persons" in made.left_out["messages"]
+
+
+def test_posts_of_a_kind_that_few_have_are_not_for_all(propose):
+    kinds = many(40, topic_id=cycle(20), body=TEXT, post_type=lambda n: 4 if n == 7 else 1)
+    made = propose({"topics": many(20, title="Topic {n} of the mill"), "posts": kinds})
+    assert PROSE + " 7" not in "".join(map(str, documents(propose, made, "topics").values()))
+
+
+def test_a_column_called_after_two_words_names_no_row_of_the_first_alone(propose):
+    made = propose(
+        {
+            "ticket_article_types": names("mail", "web", "phone"),
+            "tickets": many(20, title="Ticket {n} of it", create_article_type_id=cycle(3)),
+            "ticket_articles": many(40, ticket_id=cycle(20), subject="Words {n} on it", body=TEXT, type_id=cycle(3)),
+        }
+    )
+    assert parts(made, "tickets") == ["ticket_articles"]
+
+
+def test_model_and_res_id_name_a_row_of_any_table(propose):
+    message = {"model": lambda n: "crm.lead" if n % 2 else "project.task", "res_id": cycle(20)}
+    made = propose(
+        {
+            "project_task": many(20, name="Task {n} of the mill", description=TEXT, type="task"),
+            "crm_lead": many(20, name="Lead {n} of the mill", description=TEXT),
+            "mail_message": many(40, **message, record_name="It {n}", body=TEXT),
+        }
+    )
+    assert [parts(made, name) for name in ("project_task", "crm_lead")] == [["mail_message"]] * 2
+
+
+def test_a_column_without_the_word_type_says_of_which_table_a_row_is_if_several_values_do(propose):
+    beside = {"area": lambda n: "page" if n % 2 else "book", "item_id": cycle(20)}
+    made = propose(
+        {
+            "pages": pages(count=20),
+            "books": pages(count=20),
+            "remarks": many(40, **beside, body=TEXT),
+        }
+    )
+    assert [parts(made, name) for name in ("pages", "books")] == [["remarks"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("column", "most", "other"),
+    [("confidentiality_level_id", 1, 3), ("visibility", 0, 2), ("category", "workspace", "private")],
+)
+def test_rows_that_are_for_fewer_than_most_are_left_out(propose, column, most, other):
+    made = propose(
+        {
+            "confidentiality_levels": names("standard", "restricted", "wall"),
+            "matters": many(20, title="Matter {n} of it", body=TEXT, **{column: lambda n: other if n == 5 else most}),
+        }
+    )
+    assert shown(propose, made, "matters") == keys(20, ["5"])
+
+
+def test_an_article_about_what_is_internal_is_not_hidden(propose):
+    titles = {"title": lambda n: "Print confidential documents" if n == 3 else f"Article {n} of it"}
+    made = propose({"articles": many(12, **titles, body=TEXT), "remarks": many(12, article_id=itself, body=TEXT)})
+    assert shown(propose, made, "articles") == keys(12)
+
+
+def test_a_confidential_issue_does_not_hide_what_it_is_linked_with(propose):
+    made = propose(
+        {
+            "issues": many(20, title="Issue {n} of it", description=TEXT, confidential=lambda n: int(n == 5)),
+            "changes": many(20, title="Change {n} of it", description=TEXT),
+            "changes_closing_issues": many(20, issue_id=itself, change_id=itself),
+        }
+    )
+    assert shown(propose, made, "changes") == keys(20)
+
+
+def test_the_thread_of_a_ticket_is_found_by_a_letter_and_notes_of_those_who_answer_are_left_out(propose):
+    of = {"object_id": lambda n: n if n <= 20 else n - 20, "object_type": lambda n: "T" if n <= 20 else "A"}
+    entry = {"thread_id": lambda n: (n - 1) // 3 + 1, "type": lambda n: "MRN"[n % 3]}
+    made = propose(
+        {
+            "ticket": many(20, "ticket_id", number=lambda n: f"{n:06}"),
+            "ticket__cdata": many(20, "ticket_id", subject="Ticket {n} of the mill"),
+            "thread": many(25, **of),
+            "thread_entry": many(75, **entry, body=TEXT),
+        }
+    )
+    texts = documents(propose, made, "ticket")
+    assert len(texts) == 20
+    assert ["1" in str(texts["1"]), f"{PROSE} 2" in str(texts["1"])] == [True, False]  # the second is a note
+
+
+def test_components_of_an_article_are_in_it(propose):
+    link = {"entity_id": lambda n: (n + 1) // 2, "component_id": lambda n: (n + 1) // 2, "order": lambda n: n % 2}
+    kind = {"component_type": lambda n: "shared.step" if n % 2 else "shared.quote"}
+    made = propose(
+        {
+            "articles": many(12, title="Article {n} of the mill", published_at=DAY, kinds={"published_at": "DATETIME"}),
+            "components_shared_steps": many(12, instruction=TEXT),
+            "components_shared_quotes": many(12, words="Said by the miller, and it was number {n} of all"),
+            "articles_components": many(24, **link, **kind),
+        }
+    )
+    assert [one.tables[0] for one in made.indexes] == ["articles"]
+    text = documents(propose, made, "articles")["3"]
+    assert [f"{PROSE} 3" in text, "number 3 of" in text, "number 4 of" in text] == [True, True, False]
+
+
+def test_a_permission_for_the_page_above_all_hides_none(propose):
+    tree = {"path": lambda n: "0001" if n == 1 else f"0001{n:04}"}
+    made = propose(
+        {
+            "page": many(12, title="Page {n} of the mill", body=TEXT, **tree),
+            "grouppagepermission": many(3, page_id=1, group_id=itself),
+            "pageviewrestriction": many(1, page_id=7),
+        }
+    )
+    assert shown(propose, made, "page") == keys(12, ["7"])

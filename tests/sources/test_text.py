@@ -33,6 +33,7 @@ def test_html_is_read_with_entities_tables_lists_and_code_and_without_scripts():
     assert read_text(HTML, "html") == READ
     assert read_text(HTML, "auto") == READ
     assert read_text('&lt;p class="x"&gt;a &#38;lt; b&lt;/p&gt;', "html") == "a < b"
+    assert read_text("\n&#60;p&#62;a &#38;lt; b&#60;/p&#62;", "html") == "a < b"
     assert read_text("1 &lt; 2 &amp; 3", "html") == "1 < 2 & 3"
     assert read_text("one line\nand <i>another</i>\n\n[gallery ids=1]new", "html") == "one line\nand another\n\nnew"
     assert read_text("R&uuml;cken", "auto") == "Rücken"
