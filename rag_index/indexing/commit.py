@@ -261,7 +261,7 @@ class Committer:
                 self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
 
     def delete_lost(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
-        """Delete what the ledger has as gone, and the points of what it has as emptied; yield the size of each batch.
+        """Delete what the ledger has as gone, and the points of what it has as emptied; yield how many had points.
 
         `note` is told which documents of a batch are gone before anything of it is deleted. Raises as the store and the
         ledger do; what was deleted by then is committed.
@@ -280,7 +280,7 @@ class Committer:
                 self.ledger.forget(cid, gone)
                 self.ledger.record(cid, emptied)
             self.ledger.forget_lost(keys)
-            yield len(keys)
+            yield sum(row.chunks > 0 or row.pending for row in known.values())
 
 
 def _is_of_row(ours: Mapping[str, Any], row: Known) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection, Engine
+
+SHARED_BYTES = 64 << 10
+"""What SQLite writes beside its file before anything else, for the processes that have it open."""
 
 
 class LedgerConnection:
@@ -173,10 +177,15 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
     set_pragmas(connection, pragmas)
 
 
+def _no_room(url: URL) -> bool:
+    """Return whether the disk of a SQLite file has no room for the files beside it, which SQLite calls an I/O error."""
+    return is_file(url) and shutil.disk_usage(Path(str(url.database)).parent).free < SHARED_BYTES
+
+
 def _map_error(error: exc.SQLAlchemyError, url: URL) -> Exception:
     origin, name = first_line(error, url), redacted_url(url)
     lowered = origin.lower()
-    if "full" in lowered:
+    if "full" in lowered or ("disk i/o error" in lowered and _no_room(url)):
         return LedgerError(f"ledger {name}: the disk is full ({origin}). Nothing is lost: make room and run again")
     if "readonly" in lowered or "read-only" in lowered:
         return LedgerError(f"ledger {name} cannot be written ({origin}); correct its permissions")

@@ -18,7 +18,7 @@ from rag_index.settings.parts import split_name
 from rag_index.sources.checks import first_rows
 from rag_index.sources.pages import PAGE_CHARS, stream_rows, with_any_text
 from rag_index.sources.rows import Composer, DocumentParts, LinkComposer, PartText, PayloadMaker
-from rag_index.sources.statement import VALUES, equals_any
+from rag_index.sources.statement import VALUES, equals_any, equals_any_row
 from rag_index.sources.tables import looked_up, part_from
 from rag_index.sources.text import NotText
 
@@ -177,7 +177,8 @@ class PartsReader:
             some = values[first : first + size]
             if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
                 some = [[str(value) if type(value) is int else value for value in one] for one in some]
-            yield statement.where(equals_any(columns, some))
+            as_rows = len(columns) > 1 and connection.dialect.name == "postgresql"
+            yield statement.where((equals_any_row if as_rows else equals_any)(columns, some))
 
 
 def owners_of(

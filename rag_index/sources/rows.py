@@ -172,7 +172,8 @@ class RowReader:
         self._width = len(index.key_columns)
         names = [*index.key_columns, *read_columns(index)]
         self.positions = {name: number for number, name in reversed(list(enumerate(names)))}
-        """Where in a row a column is."""
+        """Where in a row a column is, for the first time if it is text and payload."""
+        self._columns = len(names)
         plain_title = index.title if index.title in index.title_columns else None
         self._body = Composer(index.text, index.format, strict=True, without=plain_title)
         self._title = Composer(index.title, index.format)
@@ -197,7 +198,7 @@ class RowReader:
         of each row, for an index with parts. Raises SourceError if a value cannot be a key.
         """
         parts = parts or [NO_PARTS] * len(rows)
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(self.positions)
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._columns
         keys = encode_keys(columns[: self._width])
         failures: dict[int, str] = {}
         texts = self._texts(self._body, columns, len(rows), failures)

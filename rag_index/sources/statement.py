@@ -57,6 +57,18 @@ def equals_any(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequen
     return sa.tuple_(*columns, types=[Untyped()] * len(columns)).in_(list(map(tuple, values)))
 
 
+def equals_any_row(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
+    """Return the condition of `equals_any` for thousands of values of several columns in PostgreSQL.
+
+    It would compare each row with each value of a list, and has no stack for many. Rows of values are joined instead.
+    The first row has no values: it gives the others the types of the columns.
+    """
+    types = [sa.select(column).correlate(None).where(sa.false()).scalar_subquery() for column in columns]
+    names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
+    rows = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
+    return sa.tuple_(*columns).in_(sa.select(rows))
+
+
 class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
     """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key.
 

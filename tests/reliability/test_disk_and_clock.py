@@ -15,7 +15,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.engine import make_url
 
+from rag_index.errors import LedgerError
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from tests.project import Project
@@ -99,6 +101,17 @@ def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_serve
         assert report.state == "completed", report.sentence()
         assert report.indexes[0].unchanged >= 150
         assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
+
+
+@pytest.mark.mount
+def test_a_ledger_that_is_opened_on_a_full_disk_says_so(tmp_path):
+    project = Project(tmp_path / "p")
+    with Disk(project, 4) as disk:
+        url = make_url(f"sqlite:///{disk.path}/ledger.db")
+        Ledger(url).close()
+        disk.fill()
+        with pytest.raises(LedgerError, match="the disk is full"):
+            Ledger(url)
 
 
 @pytest.mark.long

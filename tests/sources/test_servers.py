@@ -239,6 +239,22 @@ def test_pages_of_composite_keys_use_the_index(desk):
     assert re.search(r"Index Cond: .*ROW\(a, b\) > ROW", plan), plan
 
 
+def test_parts_of_many_documents_with_a_composite_key(desk):
+    """PostgreSQL compares each row with each pair of a list, and has no stack for ten thousand of them."""
+    desk.run(
+        "CREATE TABLE note (a integer, b bigint, body text, PRIMARY KEY (a, b))",
+        "CREATE TABLE remark (a integer, b bigint, body text)",
+        "INSERT INTO note SELECT 1, i, 'note ' || i FROM generate_series(1, 10000) i",
+        "INSERT INTO remark SELECT 1, i, 'remark ' || i FROM generate_series(1, 10000) i WHERE i % 5000 = 0",
+    )
+    part = {"table": "remark", "on": ["a", "b"], "text": "body", "inline": True}
+    texts = read(desk.source(key=["a", "b"], parts=[part], text="body"), 10_000).values()
+    assert len(texts) == 10_000
+    assert [text for text in texts if "remark" in text] == [
+        f"note {number}\n\nremark {number}" for number in (5000, 10000)
+    ]
+
+
 def test_nothing_can_be_written(desk):
     desk.notes(2)
     engine = open_read_only(desk.url)

@@ -56,10 +56,13 @@ def test_pages_of_any_size_give_every_document_once_in_order(database, given):
 
 
 def test_an_empty_table_is_one_empty_page(database):
-    source = database.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)").source()
-    page = source.page(None, 10)
-    assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (0, None, [], 0)
-    assert len(source.documents(["1"]).documents) == 0
+    """Also if texts are in the payload, too."""
+    database.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
+    for more in {}, {"payload": ["id", "body"]}, {"title": "body", "payload": ["id", "body"]}:
+        source = database.source(**more)
+        page = source.page(None, 10)
+        assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (0, None, [], 0)
+        assert len(source.documents(["1"]).documents) == 0
 
 
 def test_pages_have_texts_hashes_and_payloads(database):

@@ -14,6 +14,7 @@ from rag_index.ledger import Ledger
 from rag_index.settings import ContextSettings, EmbedderSettings
 from rag_index.sources import open_source
 from rag_index.status.plan import CostCounter
+from rag_index.status.status import status
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import PROGRAM
@@ -100,6 +101,7 @@ def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
     assert project.run().indexes[0].state == "partial"
     (plan,) = project.json("plan")["indexes"]
     assert counts(plan) == {"documents": 6, "unchanged": 3, "failed": 1, "skipped": 2}
+    assert status(project.settings).indexes[0].failed == 1
     assert "failed  skipped\n" in project.cli("plan").stdout
     sentence = project.json("config", "--explain")["machine"][-1]["sentence"]
     assert sentence.startswith("6 in the source, 3 indexed; ")
