@@ -6,8 +6,11 @@ import { isCode, payload, place } from "./hits.js";
 import { fill } from "./marks.js";
 import { age } from "./time.js";
 
+let wanted = null; // the hit that was opened last: an answer to another comes too late
+
 // Show the document of a hit, with the chunk that was found in view.
 export async function openDocument(hit) {
+  wanted = hit;
   const dialog = byId("document");
   const body = dialog.querySelector(".body");
   byId("document-title").textContent = `${hit.index}: ${place(hit)}`;
@@ -15,9 +18,10 @@ export async function openDocument(hit) {
   if (!dialog.open) dialog.showModal();
   body.focus();
   try {
-    show(body, await readDocument(hit.index, hit.document_id), hit);
+    const found = await readDocument(hit.index, hit.document_id);
+    if (hit === wanted) show(body, found, hit);
   } catch (error) {
-    body.replaceChildren(make("p", { className: "wrong", role: "alert" }, error.message));
+    if (hit === wanted) body.replaceChildren(make("p", { className: "wrong", role: "alert" }, error.message));
   }
 }
 
