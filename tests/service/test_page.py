@@ -284,6 +284,16 @@ def test_an_answer_that_comes_late_does_not_take_the_place_of_another_document(p
     assert "too late" not in page.words()
 
 
+def test_of_a_long_document_the_chunks_around_the_one_that_was_found_are_shown(page):
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    page.wait_for("documents in")
+    part = {"payload": {}, "chunks": [{"chunk": n, "text": f"text {n}"} for n in (3, 4)], "total_chunks": 20_000}
+    page.evaluate(f"window.fetch = async url => (window.asked = String(url), new Response({json.dumps(part)!r}))")
+    page.evaluate("document.querySelector('.open').click()")
+    page.wait_for("The document is long: these are chunks 3 to 4 of 20,000.", "text 3")
+    assert page.evaluate("window.asked").endswith("&around=0&max_chars=100000")
+
+
 def test_what_hardly_fits_can_be_left_out(page):
     page.evaluate("location.hash = 'q=zzqqxx+wwvvuu'")
     page.wait_for("Nothing fits. The nearest: ")
