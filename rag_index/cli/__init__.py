@@ -62,6 +62,8 @@ COMMANDS = {
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 NO_NUMBER = "-"
 _NUMBER = re.compile(r"[\d,.]+%?|-")
+_COMMANDS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters that are no white space, changes of the direction of writing, and halves of characters."""
 
 
 @dataclass(slots=True)
@@ -179,12 +181,17 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         numeric = all(map(_NUMBER.fullmatch, cells)) and set(cells) != {NO_NUMBER}
         columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in (head, *cells)])
     for row in zip(*columns, strict=True):
-        click.echo("  ".join(row).rstrip())
+        click.echo(printable("  ".join(row).rstrip()))
+
+
+def printable(text: str) -> str:
+    """Return a text of the source with a mark for each character that a terminal might take for a command."""
+    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def one_line(text: str, chars: int) -> str:
-    """Return a text on one line, of at most so many characters."""
-    line = " ".join(text.split())
+    """Return a text of the source on one line, of at most so many characters."""
+    line = " ".join(printable(text).split())
     return line if len(line) <= chars else f"{line[: chars - 1]}…"
 
 

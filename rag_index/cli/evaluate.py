@@ -91,6 +91,7 @@ def evaluate(
     """Measure how well searches find what they should: by meaning, by words and by both, side by side."""
     from rag_index.evaluation.evaluate import EvaluationOptions
     from rag_index.evaluation.measures import parse_metric
+    from rag_index.orchestration.signals import terminable
     from rag_index.reports.plots import require_plots
 
     asked = _check(_Given(**given), tune_fusion=tune_fusion, write=write)
@@ -102,7 +103,8 @@ def evaluate(
     names = [index.name for index in settings.named(indexes)]
     if plot:
         require_plots(plot)
-    evaluation = _evaluate(settings, names, asked, options)
+    with terminable():
+        evaluation = _evaluate(settings, names, asked, options)
     if plot:
         from rag_index.evaluation.report import draw
 

@@ -16,6 +16,7 @@ from rag_index.cli import (
     one_line,
     print_json,
     print_table,
+    printable,
     repeated,
     wait_option,
 )
@@ -124,7 +125,7 @@ def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot 
     if result.nothing_fits and result.hits:
         click.echo("Nothing fits. The nearest documents are:")
     for hit in result.hits:
-        click.echo(f"{hit.score:.3f}  {click.style(f'{hit.index}: {_place(hit)}', bold=True)}")
+        click.echo(f"{hit.score:.3f}  {click.style(printable(f'{hit.index}: {_place(hit)}'), bold=True)}")
         if explain:
             click.echo(f"       {_explanation(hit, result.fusion)}")
         if link := hit.part.get("link") or hit.link:

@@ -18,6 +18,7 @@ from rag_index.cli import (
     names_argument,
     print_json,
     print_table,
+    printable,
     show,
 )
 from rag_index.machine.garbage import collect_seldom
@@ -191,22 +192,17 @@ def _show_documents(settings: Settings, indexes: Sequence[IndexSettings], count:
 def document_lines(document: ShownDocument) -> Iterator[str]:
     """Yield a document as it would be embedded."""
     title = f"{' '.join(document.title.split())} " if document.title else ""
-    yield click.style(f"{document.index}: {title}({document.document_id})", bold=True)
+    yield click.style(printable(f"{document.index}: {title}({document.document_id})"), bold=True)
     if document.link:
         yield f"  {document.link}"
     if document.payload:
         yield f"  payload: {json.dumps(document.payload, ensure_ascii=False)}"
     for number, chunk in enumerate(document.chunks[:MAX_SHOWN]):
         yield f"  --- {chunk.part or f'chunk {number}'}"
-        yield textwrap.indent("".join(map(_printable, chunk.text)), "  ")
+        yield textwrap.indent(printable(chunk.text), "  ")
     if len(document.chunks) > MAX_SHOWN:
         yield f"  --- and {len(document.chunks) - MAX_SHOWN:,} more chunks"
     yield ""
-
-
-def _printable(character: str) -> str:
-    """Return a character, or a mark for one that a terminal might take for a command."""
-    return character if character.isprintable() or character.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def _print_plans(plans: list[RunPlan]) -> None:

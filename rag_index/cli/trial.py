@@ -43,12 +43,13 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
     Nothing is left behind, unless --write says so.
     """
+    from rag_index.orchestration.signals import terminable
     from rag_index.settings import FILE_NAME
 
     here = Path.cwd()
     if write and (here / FILE_NAME).exists():
         raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
-    with _folder(here if write else None) as folder:
+    with terminable(), _folder(here if write else None) as folder:
         made, settings = _propose(context, url, folder, port)
         click.echo(
             f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …"

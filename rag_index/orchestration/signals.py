@@ -64,9 +64,9 @@ def _has_sigterm(numbers: socket.socket, also: int) -> bool:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, by KeyboardInterrupt, so that workers and server are stopped.
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves nothing behind.
 
-    It is raised again at the end of the block if it was lost.
+    It is raised again at the end of the block if it was lost. A signal that is ignored on purpose (nohup) stays so.
     """
     came = False
 
@@ -75,9 +75,8 @@ def terminable() -> Iterator[None]:
         came = True
         signal.default_int_handler(number, frame)
 
-    numbers = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored on purpose
-        numbers.append(signal.SIGINT)
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in ends if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield

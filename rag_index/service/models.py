@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
@@ -14,6 +14,9 @@ from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.retrieve.results import MAX_FACET_VALUES
 from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
@@ -39,6 +42,20 @@ def _check_unicode(value: Any) -> Any:
     except UnicodeEncodeError:
         raise ValueError("has text that is not valid Unicode") from None
     return value
+
+
+def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the field and the message of each error of pydantic; the field is "" if it is of several.
+
+    Each type that a value may have makes an error, named after the field: that type is left out, and None, which is the
+    value that is not given.
+    """
+    found = []
+    for error in errors:
+        if error["type"] != "none_required":
+            parts = [part for place, part in enumerate(error["loc"]) if not place or isinstance(part, int)]
+            found.append((".".join(map(str, parts)), error["msg"].removeprefix("Value error, ")))
+    return found
 
 
 FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(_check_unicode)]

@@ -20,9 +20,10 @@ from rag_index.errors import (
     SettingsError,
     UnknownIndex,
 )
+from rag_index.service.models import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -91,7 +92,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:
-        errors = [_validation_error(one) for one in error.errors() if one["type"] != "none_required"]
+        errors = _validation_errors(error.errors())
         detail = "; ".join(f"{one['field']}: {one['detail']}" if one["field"] else one["detail"] for one in errors)
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, code="InvalidRequest", errors=errors)
 
@@ -109,12 +110,12 @@ def _methods(request: Request) -> list[str]:
     return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
-def _validation_error(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the field and the message. The value is left out: it may be long, or not be JSON."""
-    if found["type"] == "json_invalid":
-        return {"field": "", "detail": f"the body is not JSON: {found['ctx']['error']} at character {found['loc'][1]}"}
-    if found["loc"] == ("body",):
-        return {"field": "", "detail": 'the body has to be a JSON object, such as {"query": "printer"}'}
-    # The first part says whether it is body, query or path; pydantic adds the kind of a value that may be left out.
-    field = ".".join(str(part) for part in found["loc"][1:] if not str(part).startswith("constrained-"))
-    return {"field": field.encode("utf-8", "replace").decode(), "detail": str(found["msg"])}
+def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the fields and the messages. Values are left out: they may be long, or not be JSON."""
+    if found[0]["type"] == "json_invalid":
+        reason = f"{found[0]['ctx']['error']} at character {found[0]['loc'][1]}"
+        return [{"field": "", "detail": f"the body is not JSON: {reason}"}]
+    if found[0]["loc"] == ("body",):
+        return [{"field": "", "detail": 'the body has to be a JSON object, such as {"query": "printer"}'}]
+    named = faults({**one, "loc": one["loc"][1:]} for one in found)  # the first part says whether it is body or query
+    return [{"field": field.encode("utf-8", "replace").decode(), "detail": detail} for field, detail in named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -108,7 +109,7 @@ class SearchService:
         document has no such chunk or `find` no word, and other RagIndexError.
         """
         found = await self._retriever.document(index, document_id, groups=caller.groups)
-        return _part(found, wanted, self.settings.index(index))
+        return await asyncio.to_thread(_part, found, wanted, self.settings.index(index))  # long ones take seconds
 
     async def facets(self, caller: Caller, wanted: FacetsBody) -> Facets:
         """Return how many documents have each value of some fields. Raises what `Retriever.facets` raises."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments
+from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments, faults
 from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
 
 if TYPE_CHECKING:
@@ -257,16 +257,16 @@ def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
     try:
         return model.model_validate(dict(arguments))
     except ValidationError as exc:
-        raise SettingsError("; ".join(_fault(model, error) for error in exc.errors(include_url=False))) from None
+        found = [_fault(model.tool, *fault) for fault in faults(exc.errors(include_url=False))]
+        raise SettingsError("; ".join(found)) from None
 
 
-def _fault(model: type[_Arguments], error: Any) -> str:
-    if not error["loc"]:
-        return f"{model.tool}: {error['ctx']['error']}"
-    name = ".".join(map(str, error["loc"]))
-    if error["type"] == "missing":
-        return f"{model.tool} needs the argument {name!r}"
-    return f"the argument {name!r} of {model.tool}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+def _fault(tool: str, argument: str, message: str) -> str:
+    if not argument:
+        return f"{tool}: {message}"
+    if message == "Field required":
+        return f"{tool} needs the argument {argument!r}"
+    return f"the argument {argument!r} of {tool}: {message[:1].lower()}{message[1:]}"
 
 
 def descriptions_of(settings: Settings, *, reranker: bool) -> list[ToolDescription]:

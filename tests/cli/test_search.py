@@ -71,6 +71,14 @@ def test_what_is_corrected_folded_or_does_not_fit_is_said(desk):
     assert "has not reached 2099-01-01T00:00:00Z within 0.2 s" in found.stderr
 
 
+def test_texts_and_keys_give_the_terminal_no_commands(tmp_path):
+    text = "printer \x1b[2J\x9b31m \u202egone می\u200cخواهم"
+    desk = Desk(tmp_path).fill({"titles": [("key\x1b]0;title\x07", text, {})]})
+    said = run(desk, "search", "printer", "--explain").stdout
+    assert "titles: key\ufffd]0;title\ufffd" in said
+    assert "printer \ufffd[2J\ufffd31m \ufffdgone می\u200cخواهم" in said
+
+
 def test_filters(desk):
     assert set(hits(desk, "search", "printer", "--filter", "priority=high", "--filter", "number<=1")) == {
         ("comments", "1"), ("solutions", "1"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import httpx
+import pytest
 import sqlalchemy as sa
 
 from tests.project import PROGRAM
@@ -55,4 +56,13 @@ def test_what_was_tried_can_be_kept(tmp_path):
     assert process.wait(120) == 0, (tmp_path / "output").read_text()
     assert (here / "rag-index.toml").is_file()
     assert (here / ".rag-index").is_dir()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGHUP, "Search at")])
+def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_path, number, said):
+    process, temporary, _ = start(tmp_path)
+    eventually(lambda: list(temporary.iterdir()) and said in (tmp_path / "output").read_text(), "it has got that far")
+    process.send_signal(number)
+    assert process.wait(30) == 130
     assert list(temporary.iterdir()) == []

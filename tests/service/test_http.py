@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from rag_index.service import search_service
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
+from tests.waiting import GENEROUS
 
 PROBLEM = "application/problem+json"
 
@@ -126,6 +130,9 @@ def test_probes_and_metrics(client):
         ({}, 422, "query: Field required"),
         ({"query": "x", "limt": 3}, 422, "limt: Extra inputs"),
         ({"query": "x", "limit": 0}, 422, "limit"),
+        ({"query": "x", "indexes": "titles"}, 422, "indexes: Input should be a valid list"),
+        ({"query": "x", "indexes": ["titles", 5]}, 422, "indexes.1: Input should be a valid string"),
+        ({"query": "x", "filter": 5}, 422, "filter: Input should be a valid dictionary; filter: Input"),
         ({"query": "x" * 10_001}, 422, "query"),
         ({"query": "x", "dense_weight": 2}, 422, "dense_weight"),
         ({"query": "x", "min_score": 2}, 422, "min_score"),
@@ -246,3 +253,22 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         problem(client.get("/documents/solutions/a/b", params={"find": "x", "around": 1}), 422)
         problem(client.get("/documents/solutions/a/b", params={"first_chunk": 99}), 400)
         problem(client.get("/documents/solutions/a/b", params={"max_chars": 0}), 422)
+
+
+def test_looking_for_words_in_a_long_document_holds_up_nobody(live, client, monkeypatch):
+    found, begun, answered = search_service._find, threading.Event(), threading.Event()
+
+    def find(*given):
+        begun.set()
+        assert answered.wait(GENEROUS)
+        return found(*given)
+
+    monkeypatch.setattr(search_service, "_find", find)
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=live.url, timeout=5) as other:
+        reading = pool.submit(client.get, "/documents/comments/1", params={"find": "printer"})
+        assert begun.wait(GENEROUS)
+        try:
+            assert other.get("/healthz").status_code == 200
+        finally:
+            answered.set()
+        assert reading.result().json()["chunks"][0]["matched"] == ["printer"]

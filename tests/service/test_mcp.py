@@ -150,6 +150,8 @@ MISTAKES = [
     ("search", {"query": "x", "indexes": []}, "`indexes` names no index"),
     ("search", {"query": "x", "filter": {"author": {"not": ["a"] * 1001}}}, "at most 30 conditions with 1,000 values"),
     ("search", {"query": "x" * 10_001}, "the argument 'query' of search: string should have at most 10000"),
+    ("search", {"query": "x", "indexes": "titles"}, "the argument 'indexes' of search: input should be a valid list"),
+    ("search", {"query": "x", "filter": "priority=high"}, "the argument 'filter' of search: input should be a"),
     ("search", {"query": "x", "top_k": 3}, "search has no argument 'top_k'; it takes query, indexes, limit, min_sco"),
     ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
     ("search", {"query": "x", "max_age": "a while"}, "max_age = 'a while': give seconds, or a text such as"),

@@ -249,6 +249,51 @@ def test_hits_stay_if_values_cannot_be_counted(page):
     assert page.evaluate("document.querySelector('#problem').hidden && document.querySelector('#facets').hidden")
 
 
+def test_a_long_value_does_not_widen_the_page(page):
+    counted = json.dumps({"fields": {"priority": [{"value": value, "documents": 1} for value in ("x" * 300, "low")]}})
+    page.evaluate(f"""(plain => {{ window.fetch = async (url, given) =>
+        String(url).includes('facets') ? new Response({counted!r}) : plain(url, given); }})(window.fetch)""")
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    page.wait_for("x" * 300)
+    with page.screen(340, 800):
+        assert page.evaluate("document.documentElement.scrollWidth") == 340
+
+
+def test_a_shortened_text_has_the_word_and_a_day_that_no_month_has_stays_text(page):
+    page.evaluate("import('/static/marks.js').then(async marks => {"
+                  "window.parts = {...marks, ...await import('/static/time.js')}})")  # fmt: skip
+    eventually(lambda: page.evaluate("Boolean(window.parts)"))
+    assert "needle" in page.evaluate("parts.excerpt(`${'a/'.repeat(500)}needle/${'b/'.repeat(500)} end`, ['needle'])")
+    shown = ["2026-02-28", "2026-02-30", "2026-02-30 10:00:00", "2026-13-01", "no day"]
+    assert page.evaluate(f"{shown}.map(text => parts.time(text) !== null)") == [True, False, False, False, False]
+
+
+def test_an_answer_that_comes_late_does_not_take_the_place_of_another_document(page):
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    page.wait_for("documents in")
+    page.evaluate("""(plain => { window.fetch = () => new Promise(answer => {
+        window.fetch = plain;
+        window.late = () => answer(new Response('{"payload": {}, "chunks": [{"chunk": 0, "text": "too late"}]}'));
+    }); })(window.fetch)""")
+    page.evaluate("document.querySelectorAll('.open')[0].click()")
+    page.press("Escape")
+    page.evaluate("document.querySelectorAll('.open')[1].click()")
+    page.wait_for("comments: 1 Close author ann")
+    page.evaluate("late(); setTimeout(() => { window.over = true }, 300)")
+    eventually(lambda: page.evaluate("window.over === true"))
+    assert "too late" not in page.words()
+
+
+def test_of_a_long_document_the_chunks_around_the_one_that_was_found_are_shown(page):
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    page.wait_for("documents in")
+    part = {"payload": {}, "chunks": [{"chunk": n, "text": f"text {n}"} for n in (3, 4)], "total_chunks": 20_000}
+    page.evaluate(f"window.fetch = async url => (window.asked = String(url), new Response({json.dumps(part)!r}))")
+    page.evaluate("document.querySelector('.open').click()")
+    page.wait_for("The document is long: these are chunks 3 to 4 of 20,000.", "text 3")
+    assert page.evaluate("window.asked").endswith("&around=0&max_chars=100000")
+
+
 def test_what_hardly_fits_can_be_left_out(page):
     page.evaluate("location.hash = 'q=zzqqxx+wwvvuu'")
     page.wait_for("Nothing fits. The nearest: ")

@@ -1,6 +1,7 @@
 // Requests to the service that this page comes from, with the token of this tab if one was given.
 
 const KEY = "rag-index-token";
+const MOST_CHARS = 100_000;
 
 export class Problem extends Error {
   constructor(message, status) {
@@ -39,5 +40,7 @@ export const search = (asked, signal) =>
 
 export const facets = (asked, signal) => request("facets", { method: "POST", body: JSON.stringify(asked), signal });
 
-// A browser takes ".." in a path for the folder above, also if it is encoded.
-export const readDocument = (index, id) => request(`documents/${encodeURIComponent(index)}?id=${encodeURIComponent(id)}`);
+// Return a document, or of a long one the chunks around one, as many as a browser shows at once. The id is no part of the
+// path, where a browser takes ".." for the folder above, also if it is encoded.
+export const readDocument = (index, id, around) =>
+  request(`documents/${encodeURIComponent(index)}?${new URLSearchParams({ id, around, max_chars: MOST_CHARS })}`);

@@ -70,7 +70,8 @@ export function excerpt(text, words, length = 360) {
   if (text.length <= length) return text.replace(/^\s*\n|\s+$/g, "");
   const first = places(text, words)[0]?.[0] ?? 0;
   let start = first < length * 0.7 ? 0 : first - Math.floor(length / 3);
-  if (start > 0) start = text.indexOf(" ", start) + 1 || start;
+  const space = text.indexOf(" ", start);
+  if (start > 0 && space >= 0 && space < first) start = space + 1;
   let end = Math.min(text.length, start + length);
   if (end < text.length) end = Math.max(text.lastIndexOf(" ", end), start + Math.floor(length / 2));
   return `${start > 0 ? "… " : ""}${text.slice(start, end).replace(/^\s*\n|\s+$/g, "")}${end < text.length ? " …" : ""}`;
