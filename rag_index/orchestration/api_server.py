@@ -273,6 +273,7 @@ def _serve(descriptor: int) -> None:
             server.run()
         if server.started:
             asyncio.run(_prune())
+            os._exit(0)  # Python would take seconds to free what Prefect has loaded, and the command waits for that
 
 
 async def _prune() -> None:

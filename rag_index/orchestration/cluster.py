@@ -149,7 +149,9 @@ def _forked() -> bool:
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # or it would import from the folder in which the run was started
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", "tasks.embed"])
     resource_tracker.ensure_running()  # first, because it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C ends the run, and the run its workers
+    # Ctrl-C, or Prefect's SIGTERM to the whole group, ends the run, and the run its workers. If these ended by
+    # themselves, Dask would start them again, and the end of the run would wait for that without end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
     finally:

@@ -72,6 +72,20 @@ def test_runs_that_ended_long_ago_are_deleted_as_the_server_ends(tmp_path, monke
     assert serve() == ["new", "running"]
 
 
+@pytest.mark.long
+def test_nobody_waits_while_a_server_that_ends_frees_what_it_has_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", without_api())
+    quiet(tmp_path)
+    before = os.times()
+    with ApiServer() as server:
+        server.wait()
+        start = psutil.Process(server._process.pid).cpu_times()
+    after = os.times()
+    took = after.children_user + after.children_system - before.children_user - before.children_system
+    assert server._process.returncode == 0
+    assert took < 1.1 * (start.user + start.system)  # of processor time; to free it takes a fifth of the start
+
+
 def test_a_server_that_ends_is_named_with_its_code():
     with ApiServer() as server:
         server.end()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dask
 import httpx
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.core import connect
@@ -97,6 +98,16 @@ def test_a_worker_that_dies_twice_is_started_again_and_takes_none_either(client)
         eventually(lambda pid=first: client.submit(os.getpid, pure=False).result() != pid, "it is started again")
     for address in addresses(client):
         assert not answers("tcp://" + address.partition("://")[2]), address
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_sigterm_to_all_processes_of_a_run_leaves_its_end_to_the_run(client):
+    worker = client.submit(os.getpid, pure=False).result()
+    for process in (worker, psutil.Process(worker).ppid()):  # the second one starts workers
+        os.kill(process, signal.SIGTERM)
+    assert client.submit(os.getpid, pure=False).result() == worker
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: client.submit(os.getpid, pure=False).result() != worker, "another one can be started")
 
 
 def test_its_pages_tell_nothing(client):
