@@ -232,7 +232,7 @@ class _Finder:
         named = {word for word in named if not _is_prefixed(table, singular(word))} or named
         if not values or (named & NUMBERS and not named & KEY_WORDS - {"no", "nr", "number", "code"}):
             return None
-        if named & POINTERS and not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
+        if not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
             return None
         fits: list[tuple[float, Subject, str]] = []
         for parent in self._candidates(table, column):
@@ -298,7 +298,9 @@ class _Finder:
             found += by_noun.get(tuple(bare[start:]), [])
         of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`, and no datum
         if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
-            for word in reversed(bare):
+            plural = {singular(word) for word in words(column.name) if word != singular(word)}
+            counted = set() if has_key_word else plural  # `topic_posts_approved` says how many
+            for word in reversed([word for word in bare if word not in counted]):
                 found += sorted(by_noun.get((word,), []), key=lambda parent: len(noun(parent.name)))
         found += self._by_generic_words(table, column, bare)
         if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category

@@ -1537,3 +1537,14 @@ def test_a_permission_for_the_page_above_all_hides_none(propose):
         }
     )
     assert shown(propose, made, "page") == keys(12, ["7"])
+
+
+def test_numbers_of_posts_and_flags_of_them_name_no_post(propose):
+    numbers = {"topic_posts_approved": cycle(9), "reported_post_bbcode": 1}
+    made = propose(
+        {
+            "topics": many(20, topic_title="Topic {n} of the mill", **numbers),
+            "posts": many(60, topic_id=cycle(20), post_subject="Words {n} on it", post_text=TEXT),
+        }
+    )
+    assert parts(made, "topics") == ["posts"]
