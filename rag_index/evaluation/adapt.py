@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_index.chunking.text import TextLayout
 from rag_index.documents.canonical import hash_text
-from rag_index.documents.layout import TextLayout
 from rag_index.embedders.adapted import forget_newest, remove_unused, write_table
 from rag_index.embedders.local import load_table
 from rag_index.errors import SettingsError

@@ -32,7 +32,7 @@ from rag_index.ledger.runs import RunRows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark
 
 __all__ = [
     "Channels",

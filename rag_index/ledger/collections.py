@@ -14,7 +14,7 @@ from rag_index.ledger.tables import collections, metadata
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark
     from rag_index.settings import Settings
 
 

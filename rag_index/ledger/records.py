@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from rag_index.documents.commits import CommitMark
-
-if TYPE_CHECKING:
-    from rag_index.documents.batches import FailureKind
+from rag_index.documents.batches import CommitMark, FailureKind
 
 BETTER_CHANCE = 0.025
 """Half of 5%, because the better of the two was chosen by the same queries."""

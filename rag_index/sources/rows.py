@@ -8,21 +8,19 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from rag_index.chunking.text import shortened
+from rag_index.chunking.text import BETWEEN, NO_LAYOUT, TextLayout, TextPart, shortened
 from rag_index.documents.access import access_part
-from rag_index.documents.batches import RESERVED_KEY, DocumentBatch, Failure
+from rag_index.documents.batches import LINK, RESERVED_KEY, TITLE, DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
 from rag_index.documents.keys import encode_keys
 from rag_index.documents.languages import language_of
-from rag_index.documents.layout import BETWEEN, LINK, NO_LAYOUT, TITLE, TextLayout, TextPart
-from rag_index.settings.parts import read_template, split_name, template_columns
+from rag_index.settings.parts import JoinSettings, read_template, split_name, template_columns
 from rag_index.sources.text import NotText, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.settings import IndexSettings
-    from rag_index.settings.parts import JoinSettings
 
 
 MAX_INLINE = 80

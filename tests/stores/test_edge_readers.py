@@ -13,7 +13,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.documents.commits import CommitMark
+from rag_index.documents.batches import CommitMark
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores import Condition, VectorQuery

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark
 
 VERSION = 2
 

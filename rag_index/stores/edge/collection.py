@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
 from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, key_filters
-from rag_index.stores.edge.folder import FileLock, engine_errors, folder_errors, require_space
+from rag_index.stores.edge.folder import FileLock, WriterLock, engine_errors, folder_errors, require_space
 from rag_index.stores.edge.shard_files import (
     UNFLUSHED,
     UNWRITTEN,
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import PointBatch
-    from rag_index.documents.commits import CommitMark
     from rag_index.stores.edge.catalog import Catalog
-    from rag_index.stores.edge.folder import WriterLock
 
 BUILD_INDEX = """\
 import sys

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.database.files import replace_file
-from rag_index.documents.commits import CommitMark
+from rag_index.documents.batches import CommitMark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
