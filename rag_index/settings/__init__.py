@@ -21,25 +21,8 @@ from rag_index.settings.sections import (
 )
 
 __all__ = [
-    "CONFIG_VARIABLE",
-    "ContextSettings",
-    "EmbedderSettings",
-    "ENV_PREFIX",
-    "FILE_NAME",
-    "find_config",
-    "GateSettings",
-    "IndexSettings",
-    "LedgerSettings",
-    "load_settings",
-    "origins",
-    "ParallelSettings",
-    "RetrieveSettings",
-    "run_settings",
-    "RunSettings",
-    "SECTIONS",
-    "ServerSettings",
-    "ServeSettings",
-    "Settings",
-    "SourceSettings",
-    "StoreSettings",
-]
+    "CONFIG_VARIABLE", "ContextSettings", "EmbedderSettings", "ENV_PREFIX", "FILE_NAME", "find_config",
+    "GateSettings", "IndexSettings", "LedgerSettings", "load_settings", "origins", "ParallelSettings",
+    "RetrieveSettings", "run_settings", "RunSettings", "SECTIONS", "ServerSettings", "ServeSettings", "Settings",
+    "SourceSettings", "StoreSettings",
+]  # fmt: skip

@@ -20,15 +20,9 @@ if TYPE_CHECKING:
     from rag_index.sources.buckets import RowDigest
 
 __all__ = [
-    "ScanState",
-    "SingleDocumentSource",
-    "Source",
-    "SourcePage",
-    "has_digests",
-    "open_source",
-    "page_of",
+    "ScanState", "SingleDocumentSource", "Source", "SourcePage", "has_digests", "open_source", "page_of",
     "scan_settings",
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
