@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from rag_index.changes.opening import feed_health
 from rag_index.chunking import open_chunker
-from rag_index.database.urls import is_file
+from rag_index.database.drivers import is_file
 from rag_index.doctor.collection_state import CollectionState
 from rag_index.doctor.findings import Advice, Diagnosis, count_phrase, finding, kept_history, trash_bytes
 from rag_index.doctor.settings_advice import settings_advice

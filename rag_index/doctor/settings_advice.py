@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from rag_index.database.urls import is_file
+from rag_index.database.drivers import is_file
 from rag_index.doctor.findings import Advice
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SettingsError

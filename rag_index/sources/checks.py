@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.database.urls import is_transient
+from rag_index.database.drivers import is_transient
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import with_any_text
 from rag_index.sources.tables import own_columns, query_from, source_tables

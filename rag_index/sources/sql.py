@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.database.urls import redacted_url
+from rag_index.database.drivers import redacted_url
 from rag_index.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.outages import asking

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.errors import RagIndexError
 from rag_index.indexing.sharding import MEAN_CHARS, first_rate
 from rag_index.ledger import Ledger

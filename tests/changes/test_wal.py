@@ -11,7 +11,7 @@ from rag_index.changes.postgres import SlotState
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
 from rag_index.ledger.records import parse_position
