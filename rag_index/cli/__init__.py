@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.errors import RagIndexError
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

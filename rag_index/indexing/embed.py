@@ -37,8 +37,8 @@ from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
+from rag_index.machine import end_process_after
 from rag_index.machine.resources import peak_memory
-from rag_index.machine.watchdog import end_process_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
