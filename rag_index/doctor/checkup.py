@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.changes.opening import feed_health
-from rag_index.chunking import open_chunker
+from rag_index.chunking import Chunker, open_chunker
 from rag_index.database.drivers import is_file
 from rag_index.doctor.collection_state import CollectionState
-from rag_index.doctor.findings import Advice, Diagnosis, count_phrase, finding, kept_history, trash_bytes
+from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, finding, kept_history, trash_bytes
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
-from rag_index.embedders import identify
-from rag_index.embedders.adapted import settings_for
+from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.embedders.local import settings_for
 from rag_index.errors import (
     EmbedderError,
     EmbedderUnavailable,
@@ -40,21 +40,15 @@ from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Channels, Ledger, unwanted_indexes
+from rag_index.ledger import Channels, Collection, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
-from rag_index.sources import open_source
-from rag_index.stores import REST_REMEDY, on_server, open_store
+from rag_index.sources import Source, open_source
+from rag_index.stores import REST_REMEDY, Store, on_server, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.chunking import Chunker
-    from rag_index.doctor.findings import Finding
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Source
-    from rag_index.stores import Store
 
 MAX_PAGE_ROWS = 5000
 BETTER_WEIGHT = (

@@ -15,8 +15,8 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, Chunked
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.embedders.local import settings_for
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
 from rag_index.indexing.diff import LedgerScanState, diff
