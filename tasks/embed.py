@@ -19,7 +19,7 @@ from rag_index.machine import collect_seldom
 from rag_index.orchestration.retries import RETRIED, Opaque
 from rag_index.orchestration.window import Monitor, Window, shards_per_worker
 from rag_index.orchestration.worker import begin_next, process_embedder, process_store, time_limit
-from rag_index.reports.displays import captured_logs
+from rag_index.reports.progress import captured_logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

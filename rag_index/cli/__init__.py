@@ -163,7 +163,7 @@ def command(name: str | None = None, *, quiet: bool = False) -> Callable[[Callab
 def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        from rag_index.reports.displays import said_outages
+        from rag_index.reports.progress import said_outages
 
         with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
             return function(*arguments, **options)

@@ -28,10 +28,9 @@ from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
-from rag_index.reports.displays import watched_outages
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, State, count_of
-from rag_index.reports.progress import Progress
+from rag_index.reports.progress import Progress, watched_outages
 from rag_index.sources import Source, open_source
 from rag_index.stores import Store, open_store
 

@@ -17,8 +17,8 @@ from rag_index.indexing.steps import Here
 from rag_index.machine import collect_seldom
 from rag_index.machine.resources import cpu_count
 from rag_index.orchestration.signals import terminable
-from rag_index.reports.displays import captured_logs, open_display
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
+from rag_index.reports.progress import captured_logs, open_display
 from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
