@@ -1,4 +1,4 @@
-"""Progress of a run: one state per index, in words and figures, and how it is shown: a live bar in a terminal, else lines."""
+"""Progress of a run: one state per index, in words and figures, shown as a bar in a terminal and as lines elsewhere."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ that they look like.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,13 +16,11 @@ from sqlalchemy import exc
 from rag_index.sources.text import NotText, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from sqlalchemy.engine import Connection, CursorResult
     from sqlalchemy.sql.selectable import Select
 
-    Repair = Callable[[Sequence[Any]], tuple[Any, ...]]
-    """Returns a row with valid texts."""
+Repair = Callable[[Sequence[Any]], tuple[Any, ...]]
+"""Returns a row with valid texts."""
 T = TypeVar("T")
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
