@@ -15,8 +15,17 @@ import sqlalchemy as sa
 from rag_index.documents.canonical import plain_decimal
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.settings.parts import PartSettings, split_name
-from rag_index.sources.pages import PAGE_CHARS, Repair, stream_rows, with_any_text
-from rag_index.sources.rows import Composer, DocumentParts, LinkComposer, PartText, PayloadMaker
+from rag_index.sources.pages import (
+    PAGE_CHARS,
+    Composer,
+    DocumentParts,
+    LinkComposer,
+    PartText,
+    PayloadMaker,
+    Repair,
+    stream_rows,
+    with_any_text,
+)
 from rag_index.sources.tables import VALUES, equals_any, first_rows, looked_up, part_from
 from rag_index.sources.text import NotText
 

@@ -22,9 +22,17 @@ from rag_index.outages import asking
 from rag_index.sources import ScanState, SourcePage
 from rag_index.sources.access import AccessReader
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
-from rag_index.sources.pages import STREAMED, PageReader, read_page, stream_rows, with_any_text
+from rag_index.sources.pages import (
+    STREAMED,
+    DocumentParts,
+    PageReader,
+    RowReader,
+    read_columns,
+    read_page,
+    stream_rows,
+    with_any_text,
+)
 from rag_index.sources.parts import PartsReader, owners_of
-from rag_index.sources.rows import DocumentParts, RowReader, read_columns
 from rag_index.sources.tables import (
     OF_PART,
     VALUES,
