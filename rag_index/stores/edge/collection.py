@@ -17,13 +17,17 @@ from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
 from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, key_filters
-from rag_index.stores.edge.folder import FileLock, WriterLock, engine_errors, folder_errors, require_space
-from rag_index.stores.edge.shard_files import (
+from rag_index.stores.edge.folder import (
     UNFLUSHED,
     UNWRITTEN,
+    FileLock,
+    WriterLock,
     allocated_bytes,
     copy_shard,
+    engine_errors,
+    folder_errors,
     note_writing,
+    require_space,
     write_mark,
 )
 from rag_index.stores.points import check_ids, engine_ids, parts, require_payloads, require_present, unit_vectors
