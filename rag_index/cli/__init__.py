@@ -57,7 +57,7 @@ COMMANDS = {
     "config": "settings",
     "benchmark": "tune",
     "tune": "tune",
-    "automations": "automations",
+    "automations": "runs",
 }
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 NO_NUMBER = "-"
