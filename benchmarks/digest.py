@@ -30,7 +30,7 @@ import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.diff import LedgerScanState
 from rag_index.ledger import Ledger

@@ -41,7 +41,7 @@ from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here, read_pages
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.orchestration.api_server import light_clients
 from rag_index.reports.metrics import Stopwatch

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.stores import VectorQuery
+from rag_index.stores.edge.folder import allocated_bytes
 from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.shard_files import allocated_bytes
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:

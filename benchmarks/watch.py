@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.watching.places import Command, Deployed
 from rag_index.documents.canonical import hash_text
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
 from rag_index.settings.sections import WatchSettings

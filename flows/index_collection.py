@@ -9,7 +9,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import run_cluster
 from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state

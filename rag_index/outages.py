@@ -5,7 +5,7 @@
 
 Entering and leaving the block costs microseconds. A block that takes longer than its patience is an outage until it
 ends; after an error, five seconds are enough. The flow's process and each worker look at their own calls once a second
-(`reports.displays`, `orchestration.window`), so a caller that is blocked in a library is seen too.
+(`reports.progress`, `orchestration.window`), so a caller that is blocked in a library is seen too.
 """
 
 from __future__ import annotations

@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.logging import get_run_logger
 
-from rag_index.documents.batches import EmbeddedShard
+from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
 from rag_index.documents.keys import document_id
 from rag_index.errors import NoWorkers
 from rag_index.indexing.commit import write_shard
-from rag_index.indexing.embed import ChildEmbedder, embed_in_child, quarantine
-from rag_index.machine.garbage import collect_seldom
-from rag_index.orchestration.retries import RETRIED, Opaque
+from rag_index.indexing.embed import ChildEmbedder, EmbedJob, embed_in_child, quarantine
+from rag_index.machine import collect_seldom
+from rag_index.orchestration.task_policy import RETRIED, Opaque
 from rag_index.orchestration.window import Monitor, Window, shards_per_worker
 from rag_index.orchestration.worker import begin_next, process_embedder, process_store, time_limit
-from rag_index.reports.displays import captured_logs
+from rag_index.reports.progress import captured_logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rag_index.documents.batches import Shard, WrittenShard
-    from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
     from rag_index.settings import StoreSettings
     from rag_index.stores import Store

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.documents.positions import Position
     from rag_index.errors import RagIndexError
+    from rag_index.ledger.records import Position
 
 __all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
 

@@ -21,15 +21,14 @@ import psutil
 from rag_index.changes import DocumentChange, Received
 from rag_index.chunking.code.languages import MISSING
 from rag_index.documents.keys import document_id
-from rag_index.documents.positions import Position
-from rag_index.errors import SettingsError
+from rag_index.errors import RagIndexError, SettingsError
+from rag_index.ledger.records import Position
 from rag_index.sources.code import CodeSource
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
 from rag_index.documents.keys import document_id
-from rag_index.documents.positions import Position
+from rag_index.ledger.records import Collection, Position
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
 from rag_index.sources.changed import ChangedSource
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
-    from rag_index.ledger.records import Collection
     from rag_index.settings import IndexSettings, Settings
 
 QUICK_OVERLAP = 60.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-    from rag_index.documents.positions import Position
+    from rag_index.ledger.records import Position
 
 SETUP = "run the SQL that `rag-index watch --setup` prints"
 MAX_NAME = 60

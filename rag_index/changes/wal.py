@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from rag_index.changes.postgres import Publication, SlotState, TextReader, lsn, lsn_number, table_in_catalogue
-from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed
-from rag_index.documents.positions import Position
+from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
 from rag_index.errors import SettingsError, SourceError
+from rag_index.ledger.records import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from rag_index.changes import Received
-    from rag_index.changes.rows import WatchedTable
     from rag_index.ledger import Ledger
 
 WHAT = "the write-ahead log of the source"

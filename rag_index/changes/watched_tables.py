@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from rag_index.changes.rows import RowRoute, WatchedTable, connected
 from rag_index.settings.index import SQL
 from rag_index.sources.changed import tables_read
-from rag_index.sources.statement import single_select
-from rag_index.sources.tables import documents_from, part_from, source_tables, table_routes, used_columns
+from rag_index.sources.tables import documents_from, part_from, single_select, source_tables, table_routes, used_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.errors import RagIndexError
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ COMMANDS = {
     "config": "settings",
     "benchmark": "tune",
     "tune": "tune",
-    "automations": "automations",
+    "automations": "runs",
 }
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 NO_NUMBER = "-"
@@ -165,7 +165,7 @@ def command(name: str | None = None, *, quiet: bool = False) -> Callable[[Callab
 def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        from rag_index.reports.displays import said_outages
+        from rag_index.reports.progress import said_outages
 
         with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
             return function(*arguments, **options)

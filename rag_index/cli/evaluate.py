@@ -207,7 +207,7 @@ def _counter(total: int) -> Callable[[int], None]:
 
 def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:
     """Write the weight if it is better. Return the environment variables that override it, or None if not written."""
-    from rag_index.tuning.settings_file import overriding_variables, write_keys
+    from rag_index.tuning import overriding_variables, write_keys
 
     if not weight.worthwhile:
         return None

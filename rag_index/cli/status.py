@@ -21,7 +21,7 @@ from rag_index.cli import (
     printable,
     show,
 )
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

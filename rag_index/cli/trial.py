@@ -76,7 +76,7 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 
 def _propose(context: Context, url: str, folder: Path, port: int) -> tuple[Scaffold, Settings]:
     """Write the settings file and return what it has, with the whole URL of the database."""
-    from rag_index.database.urls import database_url
+    from rag_index.database.drivers import database_url
     from rag_index.settings import FILE_NAME, load_settings
     from rag_index.sources.scaffold import scaffold
 

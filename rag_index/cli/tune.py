@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 @json_option
 def tune(context: Context, budget: float, write: bool, local_servers: bool, as_json: bool) -> None:
     """Find the fastest settings for this embedder and machine, with your own documents."""
+    from rag_index.tuning import overriding_variables, write_keys
     from rag_index.tuning.probe import SKIPPED
-    from rag_index.tuning.settings_file import overriding_variables, write_keys
     from rag_index.tuning.tune import tune
 
     settings = context.settings()

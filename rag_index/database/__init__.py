@@ -1,1 +1,1 @@
-"""What the source, the ledger and the caches share about SQLAlchemy: URLs, pragmas, upserts, deferred interrupts."""
+"""What source, ledger and caches share: databases by their drivers, and files that are replaced as a whole."""

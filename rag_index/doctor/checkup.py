@@ -1,29 +1,33 @@
 """A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings.
 
+Settings that are valid but likely to hurt, as far as this machine can tell, are told as advice.
+
 Ledger, store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import uuid
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import sqlalchemy as sa
 
 from rag_index.changes.opening import feed_health
-from rag_index.chunking import open_chunker
-from rag_index.database.urls import is_file
+from rag_index.chunking import Chunker, open_chunker
+from rag_index.database.drivers import is_file
 from rag_index.doctor.collection_state import CollectionState
-from rag_index.doctor.findings import Advice, Diagnosis, count_phrase, finding, kept_history, trash_bytes
-from rag_index.doctor.settings_advice import settings_advice
+from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, finding, kept_history, trash_bytes
 from rag_index.documents.keys import document_id
-from rag_index.embedders import identify
-from rag_index.embedders.adapted import settings_for
+from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.embedders.local import settings_for
 from rag_index.errors import (
     EmbedderError,
     EmbedderUnavailable,
@@ -35,26 +39,22 @@ from rag_index.errors import (
     StoreError,
     StoreRefused,
 )
-from rag_index.evaluation.gate import check_gate
+from rag_index.evaluation.gate import WAYS, check_gate
+from rag_index.evaluation.significance import LEVEL, needed_queries
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Channels, Ledger, unwanted_indexes
+from rag_index.ledger import Channels, Collection, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
-from rag_index.sources import open_source
-from rag_index.stores import REST_REMEDY, on_server, open_store
+from rag_index.machine.resources import cpu_count
+from rag_index.sources import Source, open_source
+from rag_index.stores import REST_REMEDY, Store, on_server, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.chunking import Chunker
-    from rag_index.doctor.findings import Finding
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Source
-    from rag_index.stores import Store
 
 MAX_PAGE_ROWS = 5000
 BETTER_WEIGHT = (
@@ -62,6 +62,10 @@ BETTER_WEIGHT = (
     "queries, and `rag-index adapt` or another embedder may know these texts better"
 )
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
+CHARS_PER_TOKEN = 4
+"""That of English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
+MANY_FAILED = 0.5
 
 
 def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> str:
@@ -351,3 +355,94 @@ def ledger_damage(settings: Settings) -> Finding | None:
     file = str(url.database)
     message = f"the ledger {file} is damaged: {' '.join(damage.split())}"
     return finding(None, "damaged_ledger", message, [file]) if damage != "ok" else None
+
+
+def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
+    """Yield advice that names the key to change."""
+    for message in _of_all(settings):
+        yield Advice(None, message)
+    length = _context_length(settings) if settings.embedder.kind == "ollama" else None
+    for index in indexes:
+        for message in _of_index(settings, index, length):
+            yield Advice(index.name, message)
+
+
+def _of_all(settings: Settings) -> Iterator[str]:
+    embedder, run, store = settings.embedder, settings.run, settings.store
+    local, workers = embedder.local_hosts, settings.parallel.workers
+    if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
+        yield (
+            f"{len(local)} Ollama servers on this machine choose their own number of threads and slow each other down; "
+            f"set [embedder] num_thread, for example to {max(1, cpu_count() // len(local))}"
+        )
+    if embedder.kind == "local" and isinstance(workers, int) and workers > cpu_count():
+        yield f"[parallel] workers = {workers}, but this machine has {cpu_count()} processors; set fewer"
+    if run.tolerate_failed > MANY_FAILED:
+        yield f"tolerate_failed = {run.tolerate_failed:g}: a run counts as completed even if most documents fail"
+    if run.delete_guard >= 1:
+        yield "delete_guard = 1: if a table is emptied by mistake, its index is emptied too"
+    if store.keep_previous == 0:
+        yield "keep_previous = 0: after a rebuild there is nothing to roll back to"
+    paths = {"[store] path": store.path} if store.url is None else {}
+    if is_file(settings.ledger_url):
+        paths["[ledger] url"] = Path(str(settings.ledger_url.database))
+    for key, path in paths.items():
+        if (kind := _filesystem(path)).startswith(NETWORK):
+            yield f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk"
+
+
+def _of_index(settings: Settings, index: IndexSettings, length: int | None) -> Iterator[str]:
+    """Yield advice about an index. Chunks longer than the model's context are refused, halved and sent again."""
+    if settings.source.digest and index.access_query is not None:
+        yield "access is a query, so [source] digest has no effect here: the rights are not in the rows"
+    elif settings.source.digest and index.changed_since is not None:
+        yield "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
+    yield from _small_gate(settings, index)
+    tokens = index.chunk_chars // CHARS_PER_TOKEN
+    if length and tokens > length:
+        model, most = settings.embedder.model, length * CHARS_PER_TOKEN * 3 // 4
+        yield (
+            f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, but {model} accepts only {length}, so chunks "
+            f"are refused and halved; set chunk_chars to {most} or less"
+        )
+
+
+def _small_gate(settings: Settings, index: IndexSettings) -> Iterator[str]:
+    """Yield advice about a gate with too few queries to tell the loss that it should stop from chance."""
+    try:
+        queries = len(check_gate(settings, index))
+    except SettingsError:
+        return  # a finding
+    if index.gate is not None:
+        level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
+        needed = needed_queries(2 * index.gate.max_loss, level=level)
+        if needed is not None and queries < needed:
+            yield (
+                f"the golden queries of the gate number {queries:,}: stopping a loss of "
+                f"twice max_loss ({2 * index.gate.max_loss:g}) 9 times in 10 takes {needed:,}, and more where other "
+                "answers change; add queries"
+            )
+
+
+def _filesystem(path: Path) -> str:
+    """Return the type of the filesystem that holds a path, or "" if it is not known."""
+    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    real = path.absolute().resolve()
+    return next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")
+
+
+def _context_length(settings: Settings) -> int | None:
+    """Return the context length of the model in tokens, or None if the first host does not tell."""
+    from rag_index.hosts.ollama_client import OllamaEndpoint
+
+    async def ask() -> int | None:
+        endpoint = OllamaEndpoint(settings.embedder.hosts[0], settings.embedder)
+        try:
+            return (await endpoint.details()).context_length
+        finally:
+            await endpoint.close()
+
+    try:
+        return asyncio.run(ask())
+    except RagIndexError:
+        return None  # the check-up itself says that the embedder does not answer

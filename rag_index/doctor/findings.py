@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.context.cache import cache_url, count_contexts
-from rag_index.database.urls import is_file
+from rag_index.database.drivers import is_file
 from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 

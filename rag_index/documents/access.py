@@ -10,17 +10,13 @@ import decimal
 import json
 import re
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import LINK, RESERVED_KEY, TITLE
 from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes, plain_decimal
-from rag_index.documents.layout import LINK, TITLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 GROUPS = "groups"
 """The key of the groups in our own part of a payload. A document of an index without `access` does not have it."""

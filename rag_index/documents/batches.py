@@ -1,4 +1,4 @@
-"""The data passed between stages, in columns: batches of documents, shards, embedded shards, points.
+"""The data passed between stages, in columns: batches of documents, shards, embedded shards, points; and commits.
 
 An index name and a key identify a document. The key has two forms. `key` is the typed form (JSON, so that `1` differs
 from `"1"`; see `keys.encode_key`), which hashes, point ids and the ledger use. The document id is the form that people
@@ -26,7 +26,8 @@ Those of a document may have `groups` (see `documents.access`), `title` and `lin
 words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
 document, and `part`, which says what part of the document it is of.
 """
-
+TITLE, LINK, PART = "title", "link", "part"
+"""The keys of these in our own part of a payload."""
 FailureKind = Literal["failed", "skipped", "incomplete"]
 """`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
 but lacks something, such as contexts."""
@@ -42,7 +43,7 @@ class DocumentBatch:
     text_hashes: list[bytes]
     payload_hashes: list[bytes]
     layouts: list[bytes] = field(default_factory=list)
-    """How each text is divided (`documents.layout`), which its hash covers; empty if no text is."""
+    """How each text is divided (`chunking.text.TextLayout`), which its hash covers; empty if no text is."""
 
     @classmethod
     def empty(cls) -> DocumentBatch:
@@ -273,3 +274,23 @@ class WrittenShard:
     failures: list[Failure]
     stats: ShardStats
     write_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CommitMark:
+    """The last commit of a collection, as the ledger has it or as the store keeps it with the points.
+
+    `at` (ISO, UTC) tells apart two commits of the same number, one of which was undone by restoring a backup.
+    """
+
+    number: int = 0
+    at: str = ""
+
+    @classmethod
+    def parse(cls, stored: Any) -> CommitMark:
+        """Return the mark that a store keeps as JSON; no commit if it is none."""
+        values = stored if isinstance(stored, dict) else {}
+        return cls(int(values.get("number") or 0), str(values.get("at") or ""))
+
+    def __str__(self) -> str:
+        return f"commit {self.number:,} ({self.at[:19].replace('T', ' ')} UTC)" if self.number else "no commit"

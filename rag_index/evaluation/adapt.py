@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_index.chunking.text import TextLayout
 from rag_index.documents.canonical import hash_text
-from rag_index.documents.layout import TextLayout
-from rag_index.embedders.adapted import forget_newest, remove_unused, write_table
-from rag_index.embedders.local import load_table
+from rag_index.embedders.local import forget_newest, load_table, remove_unused, write_table
 from rag_index.errors import SettingsError
 from rag_index.evaluation.significance import Estimate, estimate
 from rag_index.ledger import Ledger

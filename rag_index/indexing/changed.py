@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
-from rag_index.embedders import open_embedder
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, StoreBusy, StoreRestored
 from rag_index.indexing.publish import verify_counts
-from rag_index.indexing.run import Opened, RunOptions, open_run
+from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
 from rag_index.indexing.steps import Here
-from rag_index.ledger import Ledger
+from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import BATCH, SINGLE
-from rag_index.machine.garbage import collect_seldom
-from rag_index.sources import SingleDocumentSource, open_source
+from rag_index.machine import collect_seldom
+from rag_index.sources import SingleDocumentSource, Source, SourcePage, open_source
 from rag_index.sources.sql import SqlSource
 from rag_index.sources.tables import look_up_columns
 from rag_index.stores import Condition
@@ -34,13 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.chunking import Chunker
-    from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
-    from rag_index.ledger import WaitingChange, WaitingLookUp
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import EmbedderSettings, Settings
-    from rag_index.sources import Source, SourcePage
 
 CONDITION_VALUES = 100
 FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.access import (
@@ -20,20 +20,16 @@ from rag_index.documents.access import (
     stored_groups,
     with_groups,
 )
-from rag_index.documents.batches import RESERVED_KEY, PointBatch, WrittenShard
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, DocumentBatch, EmbeddedShard, PointBatch, WrittenShard
 from rag_index.documents.canonical import decode_payload, hash_bytes
-from rag_index.documents.commits import CommitMark
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
-from rag_index.indexing.retries import with_retries
-from rag_index.ledger import Known
+from rag_index.indexing.step_retries import with_retries
+from rag_index.ledger import Collection, Known, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-    from rag_index.documents.batches import DocumentBatch, EmbeddedShard
-    from rag_index.ledger import Collection, Ledger
     from rag_index.sources import SourcePage
     from rag_index.stores import Store
 

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from rag_index.chunking.text import TextLayout
 from rag_index.documents.batches import (
     RESERVED_KEY,
     ChunkedDocument,
+    DocumentBatch,
     EmbeddedShard,
     Failure,
     Shard,
@@ -32,12 +34,11 @@ from rag_index.documents.batches import (
 )
 from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id, point_id
-from rag_index.documents.layout import TextLayout
-from rag_index.embedders import open_embedder
-from rag_index.embedders.bm25 import Bm25Encoder, definitions, key_words, names_of
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
+from rag_index.machine import end_process_after
 from rag_index.machine.resources import peak_memory
-from rag_index.machine.watchdog import end_process_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,10 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.chunking import Chunker
-    from rag_index.documents.batches import DocumentBatch
     from rag_index.documents.vectors import SparseVectors
-    from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.embedders.bm25 import Bm25Model
     from rag_index.indexing.scan import Scan
     from rag_index.ledger import Collection, Ledger
     from rag_index.reports.metrics import Stopwatch

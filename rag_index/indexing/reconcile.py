@@ -14,22 +14,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Integer, LargeBinary, Text
 
-from rag_index.database.sqlite import insert_for
+from rag_index.database.drivers import insert_for
 from rag_index.documents.access import document_payload
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import next_mark
 from rag_index.ledger.tables import documents, failed_documents, filled, optional, primary, temporary
-from rag_index.stores import BM25
+from rag_index.stores import BM25, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection, Known, Ledger
-    from rag_index.stores import Store
 
 PAGE_POINTS = 1000
 MAX_EXAMPLES = 5

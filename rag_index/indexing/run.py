@@ -14,40 +14,33 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking import open_chunker
-from rag_index.embedders.adapted import settings_for
+from rag_index.chunking import Chunker, open_chunker
+from rag_index.embedders.local import settings_for
 from rag_index.errors import RagIndexError, SourceUnavailable
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
 from rag_index.indexing.pruning import prune
-from rag_index.indexing.retries import current_checks
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.search_index import end_bulk
-from rag_index.indexing.steps import read_pages
-from rag_index.ledger import Ledger
+from rag_index.indexing.step_retries import current_checks
+from rag_index.indexing.steps import Steps, read_pages
+from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
-from rag_index.reports.displays import watched_outages
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
-from rag_index.reports.outcome import IndexOutcome, count_of
-from rag_index.reports.progress import Progress
-from rag_index.sources import open_source
-from rag_index.stores import open_store
+from rag_index.reports.outcome import IndexOutcome, State, count_of
+from rag_index.reports.progress import Progress, watched_outages
+from rag_index.sources import Source, open_source
+from rag_index.stores import Store, open_store
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Iterator, Sequence
 
-    from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.indexing.steps import Steps
-    from rag_index.ledger import Collection
-    from rag_index.reports.outcome import State
     from rag_index.settings import EmbedderSettings, IndexSettings, Settings
-    from rag_index.sources import Source
-    from rag_index.stores import Store
 
 
 class Continued(Exception):

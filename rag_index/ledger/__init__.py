@@ -6,9 +6,11 @@ marked pending before it is written. A row that is not pending is exactly what t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger.collections import CollectionRows, unwanted_indexes
+import sqlalchemy as sa
+
+from rag_index.errors import LedgerError
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
@@ -21,44 +23,77 @@ from rag_index.ledger.records import (
     MissedDocument,
     Reached,
     RunRecord,
-    ScanRecord,
     Totals,
     WaitingChange,
     WaitingLookUp,
     WatchRecord,
 )
 from rag_index.ledger.runs import RunRows
+from rag_index.ledger.tables import collections, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark
+    from rag_index.settings import Settings
 
 __all__ = [
-    "Channels",
-    "Collection",
-    "Counts",
-    "FailedDocument",
-    "Known",
-    "Ledger",
-    "MissedDocument",
-    "Reached",
-    "RunRecord",
-    "ScanRecord",
-    "Totals",
-    "WaitingChange",
-    "WaitingLookUp",
-    "WatchRecord",
-    "reconciled_by",
-    "unwanted_indexes",
-]
+    "Channels", "Collection", "Counts", "FailedDocument", "Known", "Ledger", "MissedDocument", "Reached", "RunRecord",
+    "ScanRecord", "Totals", "WaitingChange", "WaitingLookUp", "WatchRecord", "reconciled_by", "unwanted_indexes",
+]  # fmt: skip
 
 
-class Ledger(CollectionRows, DocumentRows, DeletionRows, RunRows, InboxRows):
+class Ledger(DocumentRows, DeletionRows, RunRows, InboxRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
     """
+
+    def collection(self, name: str) -> Collection | None:
+        """Return the collection of this name."""
+        found = self._first(sa.select(collections).where(collections.c.name == name))
+        return Collection(**found._mapping) if found else None
+
+    def collections(self, alias: str | None = None) -> list[Collection]:
+        """Return all collections of an alias, or of all aliases, oldest first."""
+        statement = sa.select(collections).order_by(collections.c.id)
+        statement = statement if alias is None else statement.where(collections.c.alias == alias)
+        return [Collection(**row._mapping) for row in self._select(statement)]
+
+    def add_collection(self, **values: Any) -> Collection:
+        """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
+        self._write(collections.insert().values(created_at=self.clock(), **values))
+        added = self.collection(values["name"])
+        if added is None:
+            raise LedgerError(
+                f"ledger {self.redacted_url} lost collection {values['name']}: check that its disk has room"
+            )
+        return added
+
+    def update_collection(self, collection_id: int, **values: Any) -> None:
+        """Change columns of a collection."""
+        self._write(collections.update().where(collections.c.id == collection_id).values(**values))
+
+    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
+        """Record the last commit of a collection, with the rows that it commits."""
+        self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)
+
+    def drop_collection(self, collection_id: int) -> None:
+        """Delete a collection with everything that belongs to it."""
+        with self.transaction():
+            for table in metadata.sorted_tables:
+                if "collection_id" in table.c:
+                    self._write(table.delete().where(table.c.collection_id == collection_id))
+            self._write(collections.delete().where(collections.c.id == collection_id))
+
+    def forget_index(self, alias: str) -> None:
+        """Delete everything about an index but its lease, by which late writes of dead runs are told apart."""
+        with self.transaction():
+            for collection in self.collections(alias):
+                self.drop_collection(collection.id)
+            for table in metadata.sorted_tables:
+                if "alias" in table.c:
+                    self._write(table.delete().where(table.c.alias == alias))
 
     def find_restored(
         self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
@@ -81,3 +116,20 @@ class Ledger(CollectionRows, DocumentRows, DeletionRows, RunRows, InboxRows):
 def reconciled_by(index: str) -> str:
     """Return what to do if store and ledger are at different commits."""
     return f"`rag-index index {index}` compares every point, and indexes again what differs"
+
+
+def unwanted_indexes(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
+    """Return a sentence about each index that is kept although the settings no longer have it, by its name.
+
+    `live` are the aliases of the store. What another ledger knows, of a project with a similar name, does not count.
+    """
+    prefix, wanted = settings.alias(""), {settings.alias(index.name) for index in settings.indexes}
+    found = {}
+    for alias, name in sorted(live.items()):
+        index = alias.removeprefix(prefix)
+        if alias in wanted or index == alias or (known := ledger.collection(name)) is None or known.alias != alias:
+            continue
+        found[index] = (
+            f"{settings.path.name} has no such index, but {name} keeps its texts: `rag-index drop {index}` deletes them"
+        )
+    return found

@@ -14,12 +14,20 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.sql.operators import custom_op
 
+from rag_index.database.drivers import (
+    connect_options,
+    first_line,
+    insert_for,
+    interrupts_deferred,
+    is_file,
+    is_transient,
+    missing_driver,
+    redacted_url,
+    set_pragmas,
+)
 from rag_index.database.files import private_file
-from rag_index.database.sqlite import insert_for, interrupts_deferred, set_pragmas
-from rag_index.database.urls import connect_options, first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
-from rag_index.ledger.migrations import migrate
-from rag_index.ledger.tables import documents
+from rag_index.ledger.tables import documents, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

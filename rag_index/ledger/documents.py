@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.records import FailedDocument, Known, Totals
+from rag_index.ledger.records import Collection, FailedDocument, Known, Totals
 from rag_index.ledger.scan import ScanRows, seen, texts
 from rag_index.ledger.tables import PENDING, documents, failed_documents, file_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from rag_index.documents.batches import Failure, FailureKind
-    from rag_index.documents.commits import CommitMark
-    from rag_index.ledger.records import Collection
+    from rag_index.documents.batches import CommitMark, Failure, FailureKind
 
 d, f = documents.c, failed_documents.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_at")

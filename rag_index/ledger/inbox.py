@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.records import MissedDocument, Reached, WaitingChange, WaitingLookUp, WatchRecord
+from rag_index.ledger.records import MissedDocument, Position, Reached, WaitingChange, WaitingLookUp, WatchRecord
 from rag_index.ledger.tables import (
     HELD,
     collections,
@@ -35,7 +35,6 @@ from rag_index.ledger.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.documents.positions import Position
 
 i, u, m, w = inbox.c, look_ups.c, mended.c, watches.c
 WAITING = (inbox, look_ups)

@@ -5,17 +5,20 @@ Times are seconds since 1970, and None is never.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from rag_index.documents.commits import CommitMark
-
-if TYPE_CHECKING:
-    from rag_index.documents.batches import FailureKind
+from rag_index.documents.batches import CommitMark, FailureKind
 
 BETTER_CHANCE = 0.025
 """Half of 5%, because the better of the two was chosen by the same queries."""
+PositionKind = Literal["log position", "number", "time"]
+"""A place in PostgreSQL's log (`0/16B3748`), a number of a queue (`4711`), or a time (ISO 8601)."""
+PAGE, SEGMENT = 8192, 1 << 20
+"""The size of a page of PostgreSQL's log, and of its smallest segment, whose first page has a longer header."""
+HEADER, LONG_HEADER = 24, 40
 
 
 class Known(NamedTuple):
@@ -72,6 +75,38 @@ class WaitingLookUp(NamedTuple):
     """The time of the earliest change that waits, by the clock of the source."""
     first_number: int
     """The number of the first arrival that is not indexed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a source was seen: every change that was committed before `at`, or up to `text`, is known.
+
+    A text can be compared with others (`parse_position`), and a time with the moment at which the source was looked at.
+    """
+
+    at: float
+    """In seconds since 1970, by the clock of whoever looked, before the look."""
+    text: str = ""
+    """The place in the log or the number; "" where the source has neither."""
+    how: str = "run"
+    """How it is known: `wal`, `queue`, `poll`, `files` or `run`."""
+
+
+def parse_position(text: str) -> tuple[PositionKind, float]:
+    """Return what kind of position a text is, and a number that grows with it. Raises ValueError."""
+    given = text.strip()
+    high, slash, low = given.partition("/")
+    if slash:
+        number = int(high, 16) << 32 | int(low, 16)
+        # at the start of a page, the server names the place after the header, before anything is written there
+        header = LONG_HEADER if number % SEGMENT == LONG_HEADER else HEADER
+        return "log position", number - header if number % PAGE == header else number
+    if given.isascii() and given.isdigit():
+        return "number", int(given)
+    time = dt.datetime.fromisoformat(given)
+    if time.tzinfo is None:
+        raise ValueError("a time needs its zone")
+    return "time", time.timestamp()
 
 
 class Reached(NamedTuple):

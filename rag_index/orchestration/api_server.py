@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import private_folder, replace_file
 from rag_index.errors import TransientError
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import other_writer, private_folder
 from rag_index.errors import SettingsError, TransientError
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 from rag_index.orchestration.api_server import ApiServer, prefect_api
 from rag_index.orchestration.signals import terminable
 

@@ -11,24 +11,22 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import RagIndexError
-from rag_index.indexing.retries import current_checks, shared_checks
-from rag_index.indexing.run import Continued, open_run
+from rag_index.indexing.run import Continued, RunOptions, open_run
+from rag_index.indexing.step_retries import current_checks, shared_checks
 from rag_index.indexing.steps import Here
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 from rag_index.machine.resources import cpu_count
 from rag_index.orchestration.signals import terminable
-from rag_index.reports.displays import captured_logs, open_display
-from rag_index.reports.outcome import RunReport, failed_to_start
+from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
+from rag_index.reports.progress import captured_logs, open_display
 from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.documents.batches import Shard, WrittenShard
-    from rag_index.indexing.run import RunOptions
     from rag_index.indexing.scan import Scan
     from rag_index.orchestration.launch import FlowStart
-    from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import IndexSettings, Settings
 
 START_SECONDS = 10.0

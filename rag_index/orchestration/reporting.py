@@ -41,9 +41,9 @@ from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.orchestration.api_server import impatient, is_deployed, wait_for_api
-from rag_index.reports.displays import open_display
 from rag_index.reports.metrics import report_lines
 from rag_index.reports.outcome import IndexOutcome, RunReport, count_of
+from rag_index.reports.progress import Progress, open_display
 from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
     from rag_index.errors import IndexLocked
     from rag_index.indexing.run import IndexRun
-    from rag_index.reports.progress import Progress
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
 

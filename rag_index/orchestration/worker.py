@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from distributed import secede
 from distributed.threadpoolexecutor import thread_state
 
 from rag_index.documents.batches import DocumentBatch, Shard
-from rag_index.embedders import open_embedder
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.indexing.embed import EmbedJob
-from rag_index.machine.watchdog import end_process_after
+from rag_index.machine import end_process_after
 from rag_index.orchestration.cluster import current_worker, flow_client, worker_name
 from rag_index.orchestration.window import forward
-from rag_index.stores import open_store
+from rag_index.stores import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
-    from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.indexing.scan import Scan
     from rag_index.settings import EmbedderSettings, StoreSettings
-    from rag_index.stores import Store
 
 START_SECONDS = 120
 

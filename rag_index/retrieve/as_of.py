@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.positions import parse_position
 from rag_index.errors import IndexBehind, RagIndexError, SettingsError, StoreError
 from rag_index.ledger import Ledger, Reached, Totals
 from rag_index.ledger.lease import run_state
+from rag_index.ledger.records import PositionKind, parse_position
 from rag_index.retrieve.concurrency import CLOSED
 from rag_index.settings.index import SQL
 from rag_index.stores import commit_marks, live_aliases
@@ -31,7 +31,6 @@ from rag_index.stores import commit_marks, live_aliases
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from rag_index.documents.positions import Kind
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
 
@@ -118,7 +117,7 @@ class Demand:
 
     settings: Settings
     after: str
-    kind: Kind | None
+    kind: PositionKind | None
     number: float
     max_age: float | None
 
@@ -127,7 +126,7 @@ class Demand:
         """Return what the options of a search demand, None if nothing. Raises SettingsError."""
         if after is None and max_age is None:
             return None
-        kind: Kind | None = None
+        kind: PositionKind | None = None
         number = 0.0
         if after is not None:
             with suppress(ValueError):

@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.layout import LINK, PART, TITLE
+from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import WEIGHT
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.question import Asked, IndexAnswer, Question
 
     Scored = tuple[float, StoredPoint]

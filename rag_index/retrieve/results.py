@@ -8,20 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.documents.keys import key_parts, point_id, possible_keys
-from rag_index.documents.layout import LINK, PART, TITLE
 from rag_index.errors import RagIndexError, SettingsError, StoreError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
 from rag_index.settings.index import CHUNK_FIELD, CODE
-from rag_index.stores import Condition
+from rag_index.stores import Condition, StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.settings import IndexSettings
-    from rag_index.stores import StoreReader
 
 MAX_FACET_VALUES = 100
 """Values of a field that each index is asked for: those of several indexes are added up."""

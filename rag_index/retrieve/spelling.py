@@ -17,8 +17,7 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.layout import TITLE
+from rag_index.documents.batches import RESERVED_KEY, TITLE
 from rag_index.embedders.bm25 import Bm25Encoder, names_of, split_identifiers
 from rag_index.retrieve.soft_match import count_tokens
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rag_index.settings.environment import CONFIG_VARIABLE, ENV_PREFIX
 from rag_index.settings.index import IndexSettings
-from rag_index.settings.loading import find_config, load_settings, origins, run_settings
+from rag_index.settings.loading import CONFIG_VARIABLE, ENV_PREFIX, find_config, load_settings, origins, run_settings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings
 from rag_index.settings.sections import (
     ContextSettings,
@@ -21,25 +20,8 @@ from rag_index.settings.sections import (
 )
 
 __all__ = [
-    "CONFIG_VARIABLE",
-    "ContextSettings",
-    "EmbedderSettings",
-    "ENV_PREFIX",
-    "FILE_NAME",
-    "find_config",
-    "GateSettings",
-    "IndexSettings",
-    "LedgerSettings",
-    "load_settings",
-    "origins",
-    "ParallelSettings",
-    "RetrieveSettings",
-    "run_settings",
-    "RunSettings",
-    "SECTIONS",
-    "ServerSettings",
-    "ServeSettings",
-    "Settings",
-    "SourceSettings",
-    "StoreSettings",
-]
+    "CONFIG_VARIABLE", "ContextSettings", "EmbedderSettings", "ENV_PREFIX", "FILE_NAME", "find_config",
+    "GateSettings", "IndexSettings", "LedgerSettings", "load_settings", "origins", "ParallelSettings",
+    "RetrieveSettings", "run_settings", "RunSettings", "SECTIONS", "ServerSettings", "ServeSettings", "Settings",
+    "SourceSettings", "StoreSettings",
+]  # fmt: skip

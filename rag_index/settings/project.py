@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.settings.index import SQL, IndexSettings
 from rag_index.settings.sections import (

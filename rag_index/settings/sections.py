@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.settings.plugins import EMBEDDERS, installed
 from rag_index.settings.values import (
     Auto,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

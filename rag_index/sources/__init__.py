@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rag_index.database.urls import redacted_url
+from rag_index.database.drivers import redacted_url
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
@@ -20,15 +20,9 @@ if TYPE_CHECKING:
     from rag_index.sources.buckets import RowDigest
 
 __all__ = [
-    "ScanState",
-    "SingleDocumentSource",
-    "Source",
-    "SourcePage",
-    "has_digests",
-    "open_source",
-    "page_of",
+    "ScanState", "SingleDocumentSource", "Source", "SourcePage", "has_digests", "open_source", "page_of",
     "scan_settings",
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

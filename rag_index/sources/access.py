@@ -10,10 +10,9 @@ import sqlalchemy as sa
 
 from rag_index.documents.access import groups_of
 from rag_index.errors import SettingsError
-from rag_index.sources.checks import first_rows
 from rag_index.sources.pages import stream_rows
 from rag_index.sources.parts import comparable_key
-from rag_index.sources.statement import equals_any, single_select
+from rag_index.sources.tables import equals_any, first_rows, single_select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import JSON, Boolean, Enum, NullType, String
 
-from rag_index.database.urls import first_line, is_transient
+from rag_index.database.drivers import first_line, is_transient
 from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
 from rag_index.sources.pages import invalid_text

@@ -31,7 +31,7 @@ from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
 from rag_index.sources.sql import TIMEOUT, SqlSource
-from rag_index.sources.statement import single_select, untyped
+from rag_index.sources.tables import single_select, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

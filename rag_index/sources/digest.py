@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import BIT
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.keys import encode_keys
 from rag_index.errors import SettingsError
-from rag_index.sources import SourcePage
+from rag_index.sources import ScanState, SourcePage
 from rag_index.sources.buckets import (
     NO_ROWS,
     BucketDigest,
@@ -37,7 +37,7 @@ from rag_index.sources.buckets import (
     values_digest,
 )
 from rag_index.sources.changed import ChangedSource
-from rag_index.sources.pages import stream_rows, with_any_text
+from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any_text
 from rag_index.sources.sql import TIMEOUT, SqlSource
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources import ScanState
-    from rag_index.sources.pages import Repair
     from rag_index.sources.parts import PartRows
-    from rag_index.sources.rows import DocumentParts
 
 BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
 """The databases whose buckets have digests, and the one that they are like."""

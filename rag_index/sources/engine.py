@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from rag_index.database.urls import connect_options, first_line, is_file, is_transient, missing_driver, redacted_url
+from rag_index.database.drivers import connect_options, first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
 if TYPE_CHECKING:

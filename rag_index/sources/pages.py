@@ -1,4 +1,6 @@
-"""Rows of a result, read as a stream or until they are a page: no table of long texts is held whole.
+"""Pages of a source: rows of a result, read until they are a page or as a stream, and the documents that rows become.
+
+No table of long texts is held whole. A document has a key, a text, a payload, a title, a link, and parts.
 
 SQLite takes any bytes for a text. Where they are not UTF-8, the query is run again, and they are read in the charset
 that they look like.
@@ -6,22 +8,34 @@ that they look like.
 
 from __future__ import annotations
 
+import json
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import exc
 
+from rag_index.chunking.text import BETWEEN, NO_LAYOUT, TextLayout, TextPart, shortened
+from rag_index.documents.access import access_part
+from rag_index.documents.batches import LINK, RESERVED_KEY, TITLE, DocumentBatch, Failure
+from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
+from rag_index.documents.keys import encode_keys
+from rag_index.documents.languages import language_of
+from rag_index.settings.parts import JoinSettings, read_template, split_name, template_columns
 from rag_index.sources.text import NotText, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from sqlalchemy.engine import Connection, CursorResult
     from sqlalchemy.sql.selectable import Select
 
-    Repair = Callable[[Sequence[Any]], tuple[Any, ...]]
-    """Returns a row with valid texts."""
+    from rag_index.settings import IndexSettings
+
+Repair = Callable[[Sequence[Any]], tuple[Any, ...]]
+"""Returns a row with valid texts."""
 T = TypeVar("T")
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
@@ -32,6 +46,10 @@ FETCH_ROWS = 100
 
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
+MAX_INLINE = 80
+"""Inline parts of more characters stand in lines of their own."""
+HEADING_CHARS = 100
+"""How much of the first text of a document with parts is its title, if it has none."""
 
 
 class PageReader:
@@ -125,3 +143,280 @@ def _replace_invalid(value: Any) -> Any:
         with suppress(NotText):
             return read_text(raw)
         return raw
+
+
+def read_columns(index: IndexSettings) -> list[str]:
+    """Return the columns of a document that are read after its key, in the order in which rows have them."""
+    known = [*index.text_columns, *index.payload]
+    link = template_columns(index.link, "link")
+    on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
+    more = dict.fromkeys([*index.title_columns, *link, *on, *filter(None, [index.language_column])])
+    return [*known, *[name for name in more if name not in known and name not in index.key_columns]]
+
+
+class Composer:
+    """Makes a text of the values of columns, as a setting says: one column, a list of columns, or a template."""
+
+    def __init__(
+        self,
+        text: str | Sequence[str] | None,
+        formats: Mapping[str, str] | None = None,
+        *,
+        strict: bool = False,
+        without: str | None = None,
+    ) -> None:
+        """Make a text as a setting says; a list leaves out the column `without`.
+
+        If `strict`, a value of a column without a format has to be text.
+        """
+        template = read_template(text)
+        self.columns = [name for name in template_columns(text) if template is not None or name != without]
+        self._formats = [None if formats is None else formats.get(name) for name in self.columns]
+        self._any_format = any(self._formats)
+        self._strict = strict
+        self._template = template
+        self.is_plain = template is None and len(self.columns) == 1 and not self._any_format
+        """Whether a text is the value of one column as it is."""
+
+    def compose(self, values: Sequence[Any]) -> str:
+        """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
+        if self._any_format:
+            parts = [self._part(number, value) for number, value in enumerate(values)]
+        else:
+            parts = [v if type(v) is str else self._part(number, v) for number, v in enumerate(values)]
+        if self._template is None:
+            return clean("\n".join(part for part in parts if part))
+        if not any(part and not part.isspace() for part in parts):
+            return ""
+        found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
+        return clean("".join(literal + found[name] if name else literal for literal, name in self._template))
+
+    def _part(self, number: int, value: Any) -> str:
+        form = self._formats[number]
+        if form is None:
+            if type(value) is str:
+                return value
+            if value is None:
+                return ""
+            if isinstance(value, dict | list):
+                return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+            if self._strict:
+                raise NotText(
+                    f"column {self.columns[number]!r} holds {type(value).__name__} ({value!r:.40}), not text; "
+                    "cast it in a query, or give it a format"
+                )
+        try:
+            return read_text(value, form or "plain")
+        except NotText as error:
+            raise NotText(f"column {self.columns[number]!r} {error}") from error
+
+
+class LinkComposer:
+    """Makes addresses of the values of columns."""
+
+    def __init__(self, link: str | None) -> None:
+        self.columns = template_columns(link, "link")
+        self._template = read_template(link, "link") or []
+
+    def compose(self, values: Mapping[str, Any]) -> str:
+        """Return the address for these values by column; "" if there is none, or a value is missing."""
+        found = [(literal, name, values[name] if name else "") for literal, name in self._template]
+        if any(value is None for _, _, value in found):
+            return ""
+        return "".join(literal + quote(str(value), safe="") for literal, _, value in found)
+
+
+class PayloadMaker:
+    """Puts the values of payload columns in their places: those of a join below its name."""
+
+    def __init__(self, names: Sequence[str], joins: Mapping[str, JoinSettings]) -> None:
+        self._places = [split_name(name, joins) for name in names]
+
+    def payload(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return the payload of one row."""
+        payload: dict[str, Any] = {}
+        for (join, column), value in zip(self._places, values, strict=True):
+            (payload if join is None else payload.setdefault(join, {}))[column] = value
+        return payload
+
+    def columns(self, columns: Sequence[Sequence[Any]]) -> tuple[list[str], list[Sequence[Any]]]:
+        """Return the names and the columns of payloads, from the columns that were read."""
+        found: dict[str, Sequence[Any]] = {}
+        of_joins: dict[str, dict[str, Sequence[Any]]] = {}
+        for (join, column), values in zip(self._places, columns, strict=True):
+            (found if join is None else of_joins.setdefault(join, {}))[column] = values
+        for join, inner in of_joins.items():
+            found[join] = [dict(zip(inner, values, strict=True)) for values in zip(*inner.values(), strict=True)]
+        return list(found), list(found.values())
+
+
+class PartText(NamedTuple):
+    """A part that is chunked by itself."""
+
+    text: str
+    name: str
+    id: str
+    link: str
+    payload: dict[str, Any]
+
+
+@dataclass(slots=True)
+class DocumentParts:
+    """All parts of one document, in order."""
+
+    parts: list[PartText] = field(default_factory=list)
+    inline: dict[str, list[str]] = field(default_factory=dict)
+    """The texts that stand in that of the document, by what stands before them."""
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The values of payload columns of inline parts, by the name of the part and of the column."""
+    failure: str = ""
+    """Why a part of the document cannot be read; the first one that cannot."""
+    digest: tuple[int, int] = (0, 0)
+    """The sums of both halves of the digests of the rows."""
+
+
+NO_PARTS = DocumentParts()
+
+
+class RowReader:
+    """Converts rows of (key columns, `read_columns`, …) as the settings of an index say."""
+
+    def __init__(self, index: IndexSettings) -> None:
+        self._index = index
+        self._width = len(index.key_columns)
+        names = [*index.key_columns, *read_columns(index)]
+        self.positions = {name: number for number, name in reversed(list(enumerate(names)))}
+        """Where in a row a column is, for the first time if it is text and payload."""
+        self._columns = len(names)
+        plain_title = index.title if index.title in index.title_columns else None
+        self._body = Composer(index.text, index.format, strict=True, without=plain_title)
+        self._title = Composer(index.title, index.format)
+        own = [name for name in index.text_columns if "." not in name]
+        self._heads = index.title is None and any(not part.inline for part in index.parts)
+        self._says_what = any(index.format.get(name) != "json" for name in own)
+        self._link = LinkComposer(index.link)
+        self._payload = PayloadMaker(index.payload, index.joins)
+        self._payload_start = self._width + len(index.text_columns)
+        self._end = self._payload_start + len(index.payload)
+        self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
+
+    def read(
+        self,
+        rows: Sequence[Sequence[Any]],
+        groups: Sequence[Sequence[str]] | None = None,
+        parts: Sequence[DocumentParts] | None = None,
+    ) -> tuple[DocumentBatch, list[Failure]]:
+        """Return the documents of these rows, in order, and the failures of those whose text is not text.
+
+        `groups` are those of each row, for an index with `access`: they become a part of the payload. `parts` are those
+        of each row, for an index with parts. Raises SourceError if a value cannot be a key.
+        """
+        parts = parts or [NO_PARTS] * len(rows)
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._columns
+        keys = encode_keys(columns[: self._width])
+        failures: dict[int, str] = {}
+        texts = self._texts(self._body, columns, len(rows), failures)
+        titles = self._texts(self._title, columns, len(rows), failures)
+        if self._title.columns:
+            titles = [" ".join(title.split()) for title in titles]
+        elif self._heads:
+            titles = [_heading(text if self._says_what else "", one) for text, one in zip(texts, parts, strict=True)]
+        payloads = self._payloads(columns, groups or [None] * len(rows), titles, self._links(rows), parts)
+        layouts: list[bytes] = []
+        if self._divided:
+            divided = [_divide(*one) for one in zip(texts, titles, parts, self._languages(rows), strict=True)]
+            texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
+        # the hash of a text covers how it is divided
+        hashed = [f"{text}\0{layout.decode()}" if layout else text for text, layout in zip_longest(texts, layouts)]
+        hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
+        batch = DocumentBatch(keys, texts, payloads, *hashes, layouts)
+        if not failures:
+            return batch, []
+        unreadable = [Failure(keys[number], reason) for number, reason in sorted(failures.items())]
+        return batch.take([number for number in range(len(rows)) if number not in failures]), unreadable
+
+    def _texts(
+        self, composer: Composer, columns: Sequence[Sequence[Any]], rows: int, failures: dict[int, str]
+    ) -> list[str]:
+        """Return the text of each row, and note those that have none. The usual case, one column of texts, is fast."""
+        if not composer.columns:
+            return [""] * rows
+        found = [columns[self.positions[name]] for name in composer.columns]
+        if composer.is_plain and set(map(type, found[0])) <= {str, type(None)}:
+            return [clean(value) if value else "" for value in found[0]]
+        texts = []
+        for number, values in enumerate(zip(*found, strict=True)):
+            try:
+                texts.append(composer.compose(values))
+            except NotText as error:
+                failures.setdefault(number, str(error))
+                texts.append("")
+        return texts
+
+    def _languages(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+        place = self.positions.get(self._index.language_column or "")
+        return [language_of(row[place]) or "" if place is not None else "" for row in rows]
+
+    def _links(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+        places = [(name, self.positions[name]) for name in self._link.columns]
+        return [self._link.compose({name: row[place] for name, place in places}) if places else "" for row in rows]
+
+    def _payloads(
+        self,
+        columns: Sequence[Sequence[Any]],
+        groups: Sequence[Sequence[str] | None],
+        titles: Sequence[str],
+        links: Sequence[str],
+        parts: Sequence[DocumentParts],
+    ) -> list[bytes]:
+        names, values = self._payload.columns(columns[self._payload_start : self._end])
+        for part in self._index.parts:
+            if part.inline and part.payload:
+                names.append(part.label)
+                values.append([one.fields.get(part.label) for one in parts])
+        index = self._index
+        if self._heads or any(one is not None for one in (index.access, index.title, index.link)):
+            names.append(RESERVED_KEY)
+            values.append([_our_part(*one) for one in zip(groups, titles, links, strict=True)])
+        return encode_payloads(names, values, len(parts))
+
+
+def clean(text: str) -> str:
+    """Replace NUL characters, at which tokenizers written in C end a text; return "" for white space alone."""
+    if "\0" in text:
+        text = text.replace("\0", " ")
+    return text if not text.isspace() else ""
+
+
+def _our_part(groups: Sequence[str] | None, title: str, link: str) -> dict[str, Any]:
+    shown = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
+    return shown if groups is None else {**access_part(groups), **shown}
+
+
+def _heading(body: str, parts: DocumentParts) -> str:
+    first = " ".join((body or parts.parts[0].text).split()) if parts.parts else ""
+    return shortened(first, HEADING_CHARS)
+
+
+def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple[str, bytes]:
+    """Return the whole text of a document, and its layout: its own text, inline parts, and then the other parts."""
+    own = BETWEEN.join(filter(None, [body, *[_inline(name, texts) for name, texts in parts.inline.items()]]))
+    if not own and not parts.parts:
+        own = title
+    pieces, found, position = [own] if own else [], [], len(own)
+    for part in parts.parts:
+        start = position + (len(BETWEEN) if pieces else 0)
+        position = start + len(part.text)
+        pieces.append(part.text)
+        found.append(TextPart(start, position, part.name, part.id, part.link, part.payload))
+    if not title and not found and not parts.failure and not (language and own):
+        return own, NO_LAYOUT
+    return BETWEEN.join(pieces), TextLayout(title, len(own), found, parts.failure, language).encode()
+
+
+def _inline(name: str, texts: Sequence[str]) -> str:
+    """Return texts in one line after their name, if they are short, and otherwise each in lines of its own."""
+    long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
+    joined = ("\n" if long else ", ").join(texts)
+    heading = f"{name}:\n" if long else f"{name}: "
+    return heading + joined if name else joined

@@ -14,12 +14,19 @@ import sqlalchemy as sa
 
 from rag_index.documents.canonical import plain_decimal
 from rag_index.documents.keys import document_id, encode_key
-from rag_index.settings.parts import split_name
-from rag_index.sources.checks import first_rows
-from rag_index.sources.pages import PAGE_CHARS, stream_rows, with_any_text
-from rag_index.sources.rows import Composer, DocumentParts, LinkComposer, PartText, PayloadMaker
-from rag_index.sources.statement import VALUES, equals_any, equals_any_row
-from rag_index.sources.tables import looked_up, part_from
+from rag_index.settings.parts import PartSettings, split_name
+from rag_index.sources.pages import (
+    PAGE_CHARS,
+    Composer,
+    DocumentParts,
+    LinkComposer,
+    PartText,
+    PayloadMaker,
+    Repair,
+    stream_rows,
+    with_any_text,
+)
+from rag_index.sources.tables import VALUES, equals_any, equals_any_row, first_rows, looked_up, part_from
 from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:
@@ -29,8 +36,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.settings.parts import PartSettings
-    from rag_index.sources.pages import Repair
 
 MAX_PARAMETERS = 30_000
 """The values that one query compares with: databases limit them."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 from sqlalchemy.engine import make_url
 
-from rag_index.database.urls import database_url, is_file, is_secret, redacted_url
+from rag_index.database.drivers import database_url, is_file, is_secret, redacted_url
 from rag_index.documents.batches import DocumentBatch
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings.loading import load_settings

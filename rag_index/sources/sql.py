@@ -15,19 +15,34 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.database.urls import redacted_url
+from rag_index.database.drivers import redacted_url
 from rag_index.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.outages import asking
-from rag_index.sources import SourcePage
+from rag_index.sources import ScanState, SourcePage
 from rag_index.sources.access import AccessReader
-from rag_index.sources.checks import check_columns, first_rows
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
-from rag_index.sources.pages import STREAMED, PageReader, read_page, stream_rows, with_any_text
+from rag_index.sources.pages import (
+    STREAMED,
+    DocumentParts,
+    PageReader,
+    RowReader,
+    read_columns,
+    read_page,
+    stream_rows,
+    with_any_text,
+)
 from rag_index.sources.parts import PartsReader, owners_of
-from rag_index.sources.rows import RowReader, read_columns
-from rag_index.sources.statement import VALUES, equals_any, untyped
-from rag_index.sources.tables import OF_PART, documents_from, looked_up
+from rag_index.sources.tables import (
+    OF_PART,
+    VALUES,
+    check_columns,
+    documents_from,
+    equals_any,
+    first_rows,
+    looked_up,
+    untyped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,8 +51,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources import ScanState
-    from rag_index.sources.rows import DocumentParts
 
 TIMEOUT = 600.0
 """Seconds that a query may take, unless the settings say otherwise."""

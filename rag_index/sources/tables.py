@@ -4,26 +4,33 @@ Whatever an index declares becomes a subquery with the columns that it names, so
 checks know of one kind of source. Each table with a condition stands in a subquery of its own, in which the condition
 can name columns as they are. All of it can be flattened by a database: there is no aggregate, no order and no limit.
 
-A column of a join is named `NAME.column` in the result.
+A column of a join is named `NAME.column` in the result. `check_columns` checks that all of it exists and can be read.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType, UserDefinedType
 
-from rag_index.settings.parts import split_name, split_prefix
-from rag_index.sources.statement import number_after, single_select
+from rag_index.database.drivers import is_transient
+from rag_index.errors import SettingsError
+from rag_index.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
+from rag_index.sources.pages import Repair, with_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.settings.parts import JoinSettings, PartSettings
 
 OF_PART = ": "
 """What stands between the name of a part and one of its columns, where documents are looked up by the latter."""
@@ -31,6 +38,12 @@ ROWS = "_rows"
 """The rows of the table itself beside those that are joined, none of which has such a name."""
 Needed = dict[str | None, tuple[str, ...]]
 """The columns that are needed of the table itself (None) and of each join."""
+CHECKED_ROWS = 5
+"""Rows whose texts are looked at: one value that is no text costs its document alone."""
+VALUES = 500
+"""Values that one statement compares with: databases limit the parameters of a statement."""
+_END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
+"""Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +280,134 @@ def _on(joins: Mapping[str, JoinSettings]) -> list[str]:
 
 def _unique(names: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(filter(None, names)))
+
+
+def check_columns(connection: Connection, index: IndexSettings) -> None:
+    """Check that the query and all tables of an index have the columns that the settings name, and texts are texts.
+
+    Raises SettingsError if one does not.
+    """
+    if index.query is not None:
+        every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query_from(index))
+        names, rows = first_rows(connection, index, every, "the query")
+        for name in own_columns(index):
+            if name not in names:
+                there = ", ".join(names)
+                raise SettingsError(f"index {index.name}: there is no column {name!r} in the query; it has {there}")
+        _check_texts(index, names, rows, "the query")
+    for table in source_tables(index):
+        place = f"table {table.table!r}{f' ({table.place})' if table.place else ''}"
+        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in table.columns]
+        statement = sa.select(sa.table(table.table, *columns, schema=table.schema))
+        names, rows = first_rows(connection, index, statement, place)
+        if not table.place:
+            _check_texts(index, names, rows, place)
+
+
+def first_rows(
+    connection: Connection, index: IndexSettings, statement: Select[Any], what: str, limit: int = CHECKED_ROWS
+) -> tuple[list[str], Sequence[Sequence[Any]]]:
+    """Return the names of the columns of a statement that the settings decide, and its first rows.
+
+    Raises SettingsError if it cannot be run, and says `what` it is.
+    """
+
+    def read(repair: Repair | None) -> tuple[list[str], Sequence[Sequence[Any]]]:
+        with connection.execute(statement.limit(limit)) as result:
+            names, rows = list(result.keys()), result.fetchall()
+        return names, rows if repair is None else list(map(repair, rows))
+
+    try:
+        return with_any_text(connection, read)
+    except exc.DBAPIError as error:
+        if is_transient(error):
+            raise
+        reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+        raise SettingsError(f"index {index.name}: {what} cannot be read: {reason}") from error
+
+
+def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Sequence[Any]], place: str) -> None:
+    for name in index.text_columns:
+        if name not in names or name in index.format:
+            continue
+        values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
+        if values and not any(isinstance(value, str | dict | list) for value in values):
+            raise SettingsError(
+                f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__} ({values[0]!r:.40}), "
+                "not text; cast it in a query, or give it a format"
+            )
+
+
+def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
+    """Return the query without semicolons and comments at its end, ready to be put in parentheses.
+
+    There the database refuses several statements. A colon in it stays a colon and never begins a parameter. `what`
+    names it in a message. Raises SettingsError if the query is empty.
+    """
+    end = _END.search(query)
+    text = query[: end.start() if end else None].strip()
+    if not text:
+        raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
+    newline = "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""  # ends what may be a comment
+    return sa.text(text.replace(":", "\\:") + newline)
+
+
+def untyped(value: Any) -> sa.ColumnElement[Any]:
+    """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
+    return sa.literal(value, NullType())
+
+
+class Untyped(UserDefinedType[Any]):
+    """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the column."""
+
+    cache_ok = True
+
+
+def equals_any(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
+    """Return the condition for rows that have one of these values (a value for each column) in the columns.
+
+    However many there are, SQLAlchemy compiles the statement once.
+    """
+    if len(columns) == 1:
+        plain = [value for [value] in values]
+        return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
+    return sa.tuple_(*columns, types=[Untyped()] * len(columns)).in_(list(map(tuple, values)))
+
+
+def equals_any_row(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
+    """Return the condition of `equals_any` for thousands of values of several columns in PostgreSQL.
+
+    It would compare each row with each value of a list, and has no stack for many. Rows of values are joined instead.
+    The first row has no values: it gives the others the types of the columns.
+    """
+    types = [sa.select(column).correlate(None).where(sa.false()).scalar_subquery() for column in columns]
+    names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
+    rows = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
+    return sa.tuple_(*columns).in_(sa.select(rows))
+
+
+class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
+    """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key.
+
+    Rows with that key are found by their index, as they would not be if the text were put before each key.
+    """
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+    def __init__(self, prefix: str, column: sa.ColumnElement[Any]) -> None:
+        """`prefix` is one of `settings.parts.PREFIX`, so it can stand in SQL as it is."""
+        super().__init__(sa.literal_column(f"'{prefix}'"), column)
+        self.length = len(prefix)
+
+
+@compiles(number_after)
+def _compile_number_after(element: number_after, compiler: Any, **options: Any) -> str:
+    prefix, column = element.clauses
+    if compiler.dialect.name == "sqlite":  # to which no text is equal to bytes
+        column = sa.cast(column, sa.Text)
+    number: Any = sa.func.substr(column, sa.literal_column(str(element.length + 1)))
+    if compiler.dialect.name == "postgresql":  # where a text that is no number is an error
+        number = sa.func.substring(number, sa.literal_column("'^[0-9]{1,18}'"))
+    starts = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(element.length))) == prefix
+    return str(compiler.process(sa.case((starts, sa.cast(number, sa.BigInteger))), **options))

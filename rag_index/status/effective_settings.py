@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.errors import RagIndexError
 from rag_index.indexing.sharding import MEAN_CHARS, first_rate
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import (
     RESERVED_MEMORY,
+    Machine,
     choose_worker_count,
     detect_machine,
     estimate_worker_memory,
     memory_per_worker,
 )
 from rag_index.reports.outcome import count_of
-from rag_index.settings import SECTIONS, Settings, origins
+from rag_index.settings import SECTIONS, EmbedderSettings, ParallelSettings, Settings, origins
 from rag_index.settings.values import Section, keys_of, tables_of
 from rag_index.sources import open_source
 from rag_index.stores import live_aliases
@@ -31,9 +32,7 @@ from rag_index.stores import live_aliases
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rag_index.machine.resources import Machine
-    from rag_index.settings import EmbedderSettings, ParallelSettings
-    from rag_index.settings.environment import Place
+    from rag_index.settings.loading import Place
 
 COMMAND = "this command"
 DEFAULT = "default"

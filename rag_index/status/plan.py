@@ -9,23 +9,22 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking import open_chunker
+from rag_index.chunking import Chunker, open_chunker
 from rag_index.documents.access import document_part
-from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument
+from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch, Failure
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
-from rag_index.documents.layout import LINK, PART, TITLE
-from rag_index.embedders import identify
-from rag_index.embedders.adapted import settings_for
+from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.embedders.local import settings_for
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
 from rag_index.indexing.diff import LedgerScanState, diff
 from rag_index.indexing.target import check_fits, live_collection, recognised
-from rag_index.ledger import Ledger
+from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.outcome import count_of
-from rag_index.sources import has_digests, open_source
+from rag_index.sources import Source, SourcePage, has_digests, open_source
 from rag_index.sources.columns import holds_secret, looks_secret
 from rag_index.sources.sql import not_unique
 from rag_index.stores import commit_marks, open_names
@@ -33,12 +32,7 @@ from rag_index.stores import commit_marks, open_names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.chunking import Chunker
-    from rag_index.documents.batches import DocumentBatch, Failure
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Source, SourcePage
 
 SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import PointBatch, StoredPoint
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark, PointBatch, StoredPoint
     from rag_index.documents.vectors import SparseVector
     from rag_index.settings import StoreSettings
     from rag_index.stores.server.store import ServerStore

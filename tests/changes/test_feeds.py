@@ -7,8 +7,8 @@ import time
 import pytest
 
 from rag_index.changes.rows import WatchedTable
-from rag_index.documents.positions import Position, parse_position
 from rag_index.errors import SourceUnavailable
+from rag_index.ledger.records import Position, parse_position
 from tests.changes.databases import problems, take
 from tests.waiting import eventually
 

@@ -10,8 +10,8 @@ import pytest
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
-from rag_index.documents.positions import parse_position
 from rag_index.errors import SettingsError, SourceUnavailable
+from rag_index.ledger.records import parse_position
 from tests.changes.databases import PROJECT, Followed, Session, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 

@@ -11,10 +11,10 @@ from rag_index.changes.postgres import SlotState
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
-from rag_index.database.urls import database_url
-from rag_index.documents.positions import parse_position
+from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
+from rag_index.ledger.records import parse_position
 from rag_index.sources.engine import open_read_only
 from tests.changes.databases import PROJECT, problems, take, waiting_for_a_standby
 

@@ -75,7 +75,7 @@ def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(in
     assert rooms == {
         "cli", "database", "documents", "errors", "ledger", "machine", "reports", "settings", "status", "stores",
     }  # fmt: skip
-    assert {name for name in modules if name.startswith("rag_index.documents.")} == {"rag_index.documents.commits"}
+    assert {name for name in modules if name.startswith("rag_index.documents.")} == {"rag_index.documents.batches"}
 
 
 @pytest.mark.long

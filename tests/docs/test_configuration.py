@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 from rag_index import cli
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
-from rag_index.settings.environment import overlay
+from rag_index.settings.loading import overlay
 from rag_index.settings.parts import JoinSettings, PartSettings
 from rag_index.settings.sections import KNOWN_PREFIXES, ContextSettings, GateSettings, ServerSettings
 from rag_index.settings.values import keys_of

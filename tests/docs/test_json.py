@@ -29,7 +29,7 @@ from rag_index.indexing.search_index import make_searchable
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport
-from rag_index.sources.rows import RowReader
+from rag_index.sources.pages import RowReader
 from rag_index.stores import open_store
 from rag_index.transfer.export import json_line
 from tests.docs.pages import page

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.chunking.context.cache import ContextCache, cache_url
-from rag_index.doctor import examine, settings_advice
+from rag_index.doctor import checkup, examine
 from rag_index.doctor.findings import kept_history, trash_bytes
 from rag_index.documents.batches import Failure
 from rag_index.errors import IndexLocked, UnknownIndex
@@ -102,10 +102,10 @@ def test_advice_about_settings(project, monkeypatch):
         file = project.folder / "other.toml"
         file.write_text(project.config.read_text().replace("[source]", f"[source]\n{source}") + more)
         settings = load_settings(file)
-        return [one.message for one in settings_advice.settings_advice(settings, settings.indexes)]
+        return [one.message for one in checkup.settings_advice(settings, settings.indexes)]
 
-    monkeypatch.setattr(settings_advice, "_filesystem", lambda path: "nfs4")
-    monkeypatch.setattr(settings_advice, "_context_length", lambda settings: 40)
+    monkeypatch.setattr(checkup, "_filesystem", lambda path: "nfs4")
+    monkeypatch.setattr(checkup, "_context_length", lambda settings: 40)
     hosts = '["http://127.0.0.1:1", "http://localhost:2", "http://elsewhere:3"]'
     found = messages(
         "[run]\ntolerate_failed = 0.6\ndelete_guard = 1\n[store]\nkeep_previous = 0\n"

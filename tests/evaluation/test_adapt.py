@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.embedders.adapted import settings_for
+from rag_index.embedders.local import settings_for
 from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever

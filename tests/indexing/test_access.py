@@ -9,8 +9,7 @@ import pytest
 
 from rag_index.doctor import examine
 from rag_index.documents.access import stored_groups
-from rag_index.documents.batches import PointBatch
-from rag_index.documents.commits import CommitMark
+from rag_index.documents.batches import CommitMark, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.indexing import delete_guard, diff
 from rag_index.indexing.changed import index_documents

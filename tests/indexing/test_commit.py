@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key, point_id

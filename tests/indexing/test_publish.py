@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch

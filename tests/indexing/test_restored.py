@@ -10,7 +10,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.doctor import examine, repair
-from rag_index.documents.commits import CommitMark
+from rag_index.documents.batches import CommitMark
 from rag_index.errors import StoreRestored, StoreUnavailable
 from rag_index.indexing import steps
 from rag_index.indexing.changed import index_documents

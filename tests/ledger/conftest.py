@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.ledger import Collection, Ledger
 from tests.live.postgres import postgres
 

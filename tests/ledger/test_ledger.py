@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from rag_index.database.sqlite import interrupts_deferred
+from rag_index.database.drivers import interrupts_deferred
 from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key

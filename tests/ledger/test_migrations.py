@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.errors import LedgerError
 from rag_index.ledger import Ledger
-from rag_index.ledger.migrations import MIGRATIONS, WORDS
+from rag_index.ledger.tables import MIGRATIONS, WORDS
 
 if TYPE_CHECKING:
     from pathlib import Path

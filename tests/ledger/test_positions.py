@@ -7,10 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.documents.batches import Failure
-from rag_index.documents.commits import CommitMark
-from rag_index.documents.positions import Position, parse_position
+from rag_index.documents.batches import CommitMark, Failure
 from rag_index.ledger import Ledger
+from rag_index.ledger.records import Position, parse_position
 from tests.ledger.conftest import add
 
 ALIAS = "p_notes"

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine import collect_seldom
 
 
 class Node:

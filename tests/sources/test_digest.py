@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
 from rag_index.sources.buckets import time_watermark

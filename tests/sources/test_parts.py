@@ -8,10 +8,9 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text import TextChunker, TextLayout
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
-from rag_index.documents.layout import TextLayout
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources import pages as pages_module
 from rag_index.sources import parts as parts_module

@@ -8,7 +8,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.urls import redacted_url
+from rag_index.database.drivers import redacted_url
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
-from rag_index.documents.commits import CommitMark
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.settings.index import PAYLOAD_KINDS, PayloadKind
 from rag_index.stores import Condition, VectorQuery

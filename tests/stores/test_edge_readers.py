@@ -13,7 +13,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.documents.commits import CommitMark
+from rag_index.documents.batches import CommitMark
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores import Condition, VectorQuery
@@ -21,8 +21,8 @@ from rag_index.stores.edge import reader as reader_module
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import EdgeCollection
 from rag_index.stores.edge.collection_reader import CollectionReader
+from rag_index.stores.edge.folder import MIN_LINKED, link_shard
 from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.shard_files import MIN_LINKED, link_shard
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
 from tests.stores.test_edge import clustered

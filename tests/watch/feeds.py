@@ -8,11 +8,11 @@ from contextlib import closing, contextmanager
 
 from rag_index.changes import DocumentChange, Received
 from rag_index.changes.opening import OpenedFeeds
-from rag_index.documents.positions import Position
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
+from rag_index.ledger.records import Position
 from rag_index.ledger.runs import lease_name
 from rag_index.watch.loop import Stop, Watch
 from rag_index.watch.plain import PlainRunner

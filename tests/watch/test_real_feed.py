@@ -17,9 +17,9 @@ from rag_index.changes import Received
 from rag_index.changes.queues import QueueFeed
 from rag_index.changes.rows import ReceivedRows
 from rag_index.changes.setup import setup_script
-from rag_index.documents.positions import Position
 from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
+from rag_index.ledger.records import Position
 from rag_index.retrieve import Retriever
 from rag_index.status.status import run_reports, status
 from rag_index.watch import collector, loop

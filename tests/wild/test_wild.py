@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.urls import database_url
+from rag_index.database.drivers import database_url
 from rag_index.settings import Settings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.catalog import read_catalog

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import sqlalchemy as sa
 
 from rag_index.changes.rows import PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, Setup, Step, object_name
-from rag_index.documents.positions import Position
 from rag_index.errors import SettingsError, SourceError
+from rag_index.ledger.records import Position
 from rag_index.sources.engine import open_writable
 
 if TYPE_CHECKING:

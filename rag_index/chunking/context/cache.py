@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from rag_index.database.drivers import connect_options, first_line, insert_for, is_file, redacted_url, set_pragmas
 from rag_index.database.files import private_file
-from rag_index.database.sqlite import insert_for, set_pragmas
-from rag_index.database.urls import connect_options, first_line, is_file, redacted_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

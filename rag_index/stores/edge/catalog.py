@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import replace_file
 from rag_index.errors import StoreError, StoreMismatch
-from rag_index.stores.edge.folder import folder_errors, locked
-from rag_index.stores.edge.shard_files import read_mark
+from rag_index.stores.edge.folder import folder_errors, locked, read_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark
 
 VERSION = 2
 

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
 from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, key_filters
-from rag_index.stores.edge.folder import FileLock, engine_errors, folder_errors, require_space
-from rag_index.stores.edge.shard_files import (
+from rag_index.stores.edge.folder import (
     UNFLUSHED,
     UNWRITTEN,
+    FileLock,
+    WriterLock,
     allocated_bytes,
     copy_shard,
+    engine_errors,
+    folder_errors,
     note_writing,
+    require_space,
     write_mark,
 )
 from rag_index.stores.points import check_ids, engine_ids, parts, require_payloads, require_present, unit_vectors
@@ -35,10 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import PointBatch
-    from rag_index.documents.commits import CommitMark
     from rag_index.stores.edge.catalog import Catalog
-    from rag_index.stores.edge.folder import WriterLock
 
 BUILD_INDEX = """\
 import sys

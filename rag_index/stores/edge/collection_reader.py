@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 import numpy as np
 import qdrant_edge as e
 
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
 from rag_index.errors import StoreError
-from rag_index.stores import NO_WORDS, SPARSE, WordCounts, WordPlaces
-from rag_index.stores.conditions import match_any, payload_filter, payload_path
+from rag_index.stores import NO_WORDS, SPARSE, Condition, VectorQuery, WordCounts, WordPlaces
+from rag_index.stores.conditions import Json, match_any, payload_filter, payload_path
 from rag_index.stores.edge.folder import engine_errors
 from rag_index.stores.points import (
     MAX_PLACES,
@@ -36,12 +36,8 @@ from rag_index.stores.points import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from rag_index.documents.commits import CommitMark
-    from rag_index.stores import Condition, VectorQuery
-    from rag_index.stores.conditions import Json
     from rag_index.stores.edge.catalog import Catalog
 
 BATCH_POINTS = 500

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,14 +19,23 @@ from typing import TYPE_CHECKING
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog, CatalogEntry
 from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
-from rag_index.stores.edge.folder import POLL, FileLock, engine_errors, folder_errors, locked, writer
+from rag_index.stores.edge.folder import (
+    POLL,
+    UNFLUSHED,
+    UNWRITTEN,
+    FileLock,
+    engine_errors,
+    folder_errors,
+    link_shard,
+    locked,
+    read_mark,
+    writer,
+)
 from rag_index.stores.edge.processes import SearchProcesses
-from rag_index.stores.edge.shard_files import UNFLUSHED, UNWRITTEN, link_shard, read_mark
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from concurrent.futures import Future
     from pathlib import Path
 
 WRITE_SECONDS = 10.0

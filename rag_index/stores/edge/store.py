@@ -23,8 +23,7 @@ from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.stores.edge.collection_reader import EdgeReads, of_collection
-from rag_index.stores.edge.folder import PATIENCE, FileLock, WriterLock, folder_errors, locked
-from rag_index.stores.edge.shard_files import UNFLUSHED
+from rag_index.stores.edge.folder import PATIENCE, UNFLUSHED, FileLock, WriterLock, folder_errors, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_client import models
 
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.commits import CommitMark
-from rag_index.stores import NO_WORDS, SPARSE, WordCounts, WordPlaces
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
+from rag_index.stores import NO_WORDS, SPARSE, Condition, VectorQuery, WordCounts, WordPlaces
 from rag_index.stores.conditions import match_any, payload_filter, payload_path
 from rag_index.stores.points import (
     MARK_ID,
@@ -24,14 +23,11 @@ from rag_index.stores.points import (
     unit_query,
     words_in,
 )
-from rag_index.stores.server.link import Requests, has_sparse
+from rag_index.stores.server.link import Limits, Requests, has_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rag_index.documents.batches import StoredPoint
-    from rag_index.stores import Condition, VectorQuery
-    from rag_index.stores.server.link import Limits
 
 MAX_IDS = 1000
 """Ids or keys per request."""

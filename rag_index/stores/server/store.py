@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as proto
-from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, json_to_value
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import SPARSE
@@ -38,10 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from qdrant_client import QdrantClient
 
-    from rag_index.documents.batches import PointBatch
-    from rag_index.documents.commits import CommitMark
     from rag_index.documents.vectors import SparseVectors
 
 BATCH_POINTS = 256

@@ -1,18 +1,25 @@
-"""Database URLs: files and drivers, redaction, and which errors of a database are transient."""
+"""Databases by their drivers: URLs and redaction, which errors are transient, pragmas and upserts, deferred signals."""
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import threading
+import time
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+    import sqlalchemy as sa
 
 DRIVERS: Mapping[str, tuple[str, str, str]] = {
     "postgresql": ("postgresql+psycopg", "psycopg", "postgresql"),
@@ -30,6 +37,9 @@ TERMINAL_WORDS = (
 """Words in errors without an SQLSTATE for which another try gives the same answer."""
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
+LOCKED_SECONDS = 30.0
+RETRY_SECONDS = 0.05
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def database_url(text: str, folder: Path) -> URL:
@@ -117,3 +127,59 @@ def first_line(error: Exception, url: URL) -> str:
     origin = getattr(error, "orig", None) or error
     lines = str(origin).strip().splitlines()
     return _without_secrets(lines[0].strip() if lines else type(origin).__name__, url)
+
+
+def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
+    """Set `busy_timeout` and then each pragma on a connection of the driver.
+
+    Two processes that switch a new file to `journal_mode=WAL` at once exclude each other, and SQLite does not wait
+    there, whatever `busy_timeout` says (its documentation of sqlite3_busy_handler). So this retries for half a minute.
+    Raises sqlite3.OperationalError if SQLite refuses a pragma, or the file is still locked after that time.
+    """
+    deadline = time.monotonic() + LOCKED_SECONDS
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={LOCKED_SECONDS * 1000:.0f}", *pragmas):
+        while True:
+            try:
+                cursor.execute(f"PRAGMA {pragma}")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+    cursor.close()
+
+
+def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
+    """Return the `insert` of PostgreSQL or SQLite; its statements have `on_conflict_do_update` and `…_nothing`."""
+    if dialect.name == "postgresql":  # importing a dialect takes 20 ms
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of milliseconds.
+
+    Only the main thread is ever interrupted; in other threads this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Any] = {}
+    try:
+        for number in SIGNALS:
+            if callable(handler := signal.getsignal(number)):
+                before[number] = handler
+                signal.signal(number, lambda *one: received.append(one))
+        yield
+    finally:
+        for replaced, handler in reversed(before.items()):  # SIGINT, whose handler raises, comes last
+            signal.signal(replaced, handler)
+        for received_number, frame in received:
+            before[received_number](received_number, frame)

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from rag_index.database import sqlite as pragmas
-from rag_index.database.sqlite import set_pragmas
+from rag_index.database import drivers
+from rag_index.database.drivers import set_pragmas
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_switch_to_a_write_ahead_log_waits_for_the_writer(tmp_path, other):
 
 
 def test_the_wait_ends_after_a_time_limit(tmp_path, other, monkeypatch):
-    monkeypatch.setattr(pragmas, "LOCKED_SECONDS", 0.2)
+    monkeypatch.setattr(drivers, "LOCKED_SECONDS", 0.2)
     connection = sqlite3.connect(tmp_path / "new.db")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         set_pragmas(connection, ("journal_mode=WAL",))
