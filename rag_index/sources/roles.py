@@ -47,7 +47,7 @@ LONG = frozenset(["note", "document", "report", "letter", "finding"])
 """Nouns of tables whose texts are documents, whatever they were written for."""
 MIN_OWN_CHARS = 150
 """The average length of these from which on they are."""
-MAX_LABEL_CHARS = 200
+MAX_LABEL_CHARS = 120
 """The average length of texts up to which what has a title may be a label, as a category with a description is."""
 MAX_DEPTH = 3
 """How many tables a part may be below another one."""
