@@ -69,7 +69,7 @@ def with_retries(
             left = tries_left(error, tries, retries=retries)
             if not left or (deadline is not None and time.monotonic() >= deadline):
                 raise
-            logger.warning("transient, trying again (%d tries left): %s", left, error)
+            logger.warning("transient, trying again (tries left: %d): %s", left, error)
         time.sleep(delay(tries - 1) * (1 + JITTER * random.random()))  # noqa: S311 - not for secrets
 
 

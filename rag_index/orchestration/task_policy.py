@@ -28,7 +28,7 @@ def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     transient = isinstance(error, TransientError)
     left = tries_left(error, run.run_count, retries=task.retries)
     if left:
-        get_run_logger().warning("transient, trying again (%d tries left): %s", left, error)
+        get_run_logger().warning("transient, trying again (tries left: %d): %s", left, error)
     else:
         kind = "transient, but tried too often" if transient else "terminal, not tried again"
         get_run_logger().error("%s: %s: %s", kind, type(error).__name__, error)
