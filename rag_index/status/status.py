@@ -97,7 +97,8 @@ def _index_status(
     if collection is None:
         return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch)
     totals = ledger.totals(collection.id)
-    failed, held = ledger.count_failures(collection.id, "failed"), ledger.count_held(collection.id)
+    failed = ledger.count_failures(collection.id) - ledger.count_failures(collection.id, "skipped")
+    held = ledger.count_held(collection.id)
     counts = (totals.documents, totals.points, indexed.get(collection.name), failed, held)
     reached, as_of = ledger.reached().get(alias), None
     if reached is not None and reached.collection == collection.name:
