@@ -11,8 +11,8 @@ from rag_index.embedders import identify
 from rag_index.indexing.steps import read_pages
 from rag_index.orchestration.cluster import Workers, given_workers, run_cluster
 from rag_index.orchestration.reporting import benchmark_state, flow_run_id
-from rag_index.orchestration.retries import Opaque
 from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.task_policy import Opaque
 from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings

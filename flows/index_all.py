@@ -9,7 +9,7 @@ from prefect import flow
 
 from flows.index_collection import index_collection
 from rag_index.errors import IndexLocked, RagIndexError
-from rag_index.indexing.retries import shared_checks
+from rag_index.indexing.step_retries import shared_checks
 from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (

@@ -12,7 +12,7 @@ from rag_index.reports.outcome import RunReport
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from rag_index.orchestration.retries import Opaque
+    from rag_index.orchestration.task_policy import Opaque
     from rag_index.orchestration.watch_runs import Batch
 
 

@@ -16,7 +16,7 @@ from rag_index.errors import NoWorkers
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import ChildEmbedder, EmbedJob, embed_in_child, quarantine
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.retries import RETRIED, Opaque
+from rag_index.orchestration.task_policy import RETRIED, Opaque
 from rag_index.orchestration.window import Monitor, Window, shards_per_worker
 from rag_index.orchestration.worker import begin_next, process_embedder, process_store, time_limit
 from rag_index.reports.progress import captured_logs

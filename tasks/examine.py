@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from rag_index.doctor.checkup import examine
-from rag_index.orchestration.retries import RETRIED
+from rag_index.orchestration.task_policy import RETRIED
 
 if TYPE_CHECKING:
     from rag_index.doctor.findings import Diagnosis

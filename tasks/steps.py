@@ -12,10 +12,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from rag_index.indexing.retries import RETRY_SECONDS, patience
+from rag_index.indexing.step_retries import RETRY_SECONDS, patience
 from rag_index.indexing.steps import begin_run
 from rag_index.orchestration.cluster import count_workers
-from rag_index.orchestration.retries import RETRIED, Opaque, transient_for
+from rag_index.orchestration.task_policy import RETRIED, Opaque, transient_for
 from tasks.embed import embed_mapped, upsert
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), and `automations`; the launch of flows."""
+"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), and `automations`."""
 
 from __future__ import annotations
 

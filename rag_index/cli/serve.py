@@ -58,7 +58,7 @@ def _print_token(name: str, groups: tuple[str, ...]) -> None:
 def mcp(context: Context, groups: Sequence[str], kind: str | None, wait: float | None) -> None:
     """Answer an agent over MCP on standard input and output, or print what it should know of these indexes."""
     if kind:
-        from rag_index.service.tools import skill
+        from rag_index.service.mcp_tools import skill
 
         click.echo(skill(context.settings(), front_matter=kind == "skill"), nl=False)
         return

@@ -14,7 +14,7 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.calls import ALONE_LIMIT, HostCalls, Request
+from rag_index.hosts.retries import ALONE_LIMIT, HostCalls, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

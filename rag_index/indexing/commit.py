@@ -24,7 +24,7 @@ from rag_index.documents.batches import RESERVED_KEY, CommitMark, DocumentBatch,
 from rag_index.documents.canonical import decode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
-from rag_index.indexing.retries import with_retries
+from rag_index.indexing.step_retries import with_retries
 from rag_index.ledger import Collection, Known, Ledger
 
 if TYPE_CHECKING:

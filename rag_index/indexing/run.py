@@ -20,9 +20,9 @@ from rag_index.errors import RagIndexError, SourceUnavailable
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts
 from rag_index.indexing.pruning import prune
-from rag_index.indexing.retries import current_checks
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.search_index import end_bulk
+from rag_index.indexing.step_retries import current_checks
 from rag_index.indexing.steps import Steps, read_pages
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease

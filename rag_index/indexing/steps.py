@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from rag_index.embedders import identify, open_embedder
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import ChildEmbedder, embed_in_child
-from rag_index.indexing.retries import RETRY_SECONDS, current_checks, patience, with_retries
+from rag_index.indexing.step_retries import RETRY_SECONDS, current_checks, patience, with_retries
 from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
 

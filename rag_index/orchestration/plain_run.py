@@ -11,8 +11,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import RagIndexError
-from rag_index.indexing.retries import current_checks, shared_checks
 from rag_index.indexing.run import Continued, RunOptions, open_run
+from rag_index.indexing.step_retries import current_checks, shared_checks
 from rag_index.indexing.steps import Here
 from rag_index.machine import collect_seldom
 from rag_index.machine.resources import cpu_count

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from rag_index.errors import TransientError
 from rag_index.indexing.changed import Applied
 from rag_index.orchestration.launch import UNREACHABLE
-from rag_index.orchestration.retries import Opaque
+from rag_index.orchestration.task_policy import Opaque
 from rag_index.reports.outcome import failed_to_start
 from rag_index.watch.loop import Stop, stopped_by_signals
 from rag_index.watch.plain import PlainRunner

@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 
 from rag_index.errors import ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.orchestration.cluster import current_worker, flow_client
-from rag_index.orchestration.retries import error_of
+from rag_index.orchestration.task_policy import error_of
 from rag_index.outages import Outage, outages
 from rag_index.reports.progress import LOGGERS, LogNotes
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.retrieve import Retriever
+from rag_index.service.mcp_tools import INSTRUCTIONS, AgentTools
 from rag_index.service.search_service import SearchService
-from rag_index.service.tools import INSTRUCTIONS, AgentTools
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, ModelMissing, SourceUnavailable, TransientError
-from rag_index.indexing.retries import ServiceChecks, current_checks, shared_checks
+from rag_index.indexing.step_retries import ServiceChecks, current_checks, shared_checks
 
 
 class Service:

@@ -20,8 +20,8 @@ from mcp.client.streamable_http import streamable_http_client
 from rag_index import cli
 from rag_index.retrieve import Retriever
 from rag_index.service import Caller, SearchService, mcp_server
+from rag_index.service.mcp_tools import AgentTools
 from rag_index.service.tokens import new_token, token_line
-from rag_index.service.tools import AgentTools
 from rag_index.settings import ServeSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import PROGRAM

@@ -16,11 +16,11 @@ from rag_index.chunking.context.cache import ContextCache
 from rag_index.chunking.context.prompt import passages, question
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import EmbedderError, RequestTimedOut, TextRefused, TextTooLong
-from rag_index.hosts.calls import HostCalls, Request
 from rag_index.hosts.endpoint import KnownModel, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.pool import Clock, Pool, RequestStats
+from rag_index.hosts.retries import HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 if TYPE_CHECKING:

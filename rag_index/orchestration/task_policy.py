@@ -1,4 +1,4 @@
-"""The retry policy of all tasks: transient errors are retried with jitter, terminal ones are not."""
+"""The policy of all tasks: transient errors are retried with jitter, terminal ones are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from rag_index.errors import TransientError
-from rag_index.indexing.retries import JITTER, MAX_RETRIES, tries_left
+from rag_index.indexing.step_retries import JITTER, MAX_RETRIES, tries_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable

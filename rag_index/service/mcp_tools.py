@@ -1,4 +1,4 @@
-"""The tools that agents call: search, get_document and list_indexes. What speaks a protocol comes on top of them."""
+"""The tools that agents call over MCP: search, get_document and list_indexes. `mcp_server` speaks the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call whose requests are distributed over the hosts of a pool: checks of hosts, waits for them, trials of texts."""
+"""Requests to the hosts of a pool, and what is done about those that fail: retries, rests of hosts, trials of texts."""
 
 from __future__ import annotations
 

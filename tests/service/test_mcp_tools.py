@@ -8,7 +8,7 @@ from dataclasses import asdict
 import jsonschema
 import pytest
 
-from rag_index.service import tools
+from rag_index.service import mcp_tools
 from rag_index.settings import Settings
 from rag_index.settings.index import PAYLOAD_KINDS
 
@@ -37,7 +37,7 @@ def accepts(schema: dict, arguments: object) -> bool:
 
 
 def search(*indexes: dict) -> dict:
-    return tools.search_input(settings(*indexes), reranker=False)
+    return mcp_tools.search_input(settings(*indexes), reranker=False)
 
 
 def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
@@ -53,7 +53,7 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
 
 
 def test_only_where_there_is_a_reranker_an_agent_may_leave_it_out():
-    reranked = tools.search_input(settings(COMMENTS), reranker=True)
+    reranked = mcp_tools.search_input(settings(COMMENTS), reranker=True)
     assert accepts(reranked, {"query": "printer", "rerank": False})
     assert "rerank" not in search(COMMENTS)["properties"]
 
@@ -118,7 +118,7 @@ def test_the_tools_take_little_of_what_an_agent_can_read(indexes):
         fields = {f"customer_field_{number}_{i}": kinds[i % len(kinds)] for i in range(share)}
         indexed = {field: kind for field, kind in fields.items() if kind}
         made.append({"name": f"index{number}", **SQL, "payload": list(fields), "payload_indexes": indexed})
-    described = tools.descriptions_of(settings(*made), reranker=True)
+    described = mcp_tools.descriptions_of(settings(*made), reranker=True)
     sent = json.dumps([asdict(tool) for tool in described], separators=(",", ":"))
     assert len(sent) < 8000
 
