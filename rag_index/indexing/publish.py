@@ -21,7 +21,7 @@ from rag_index.evaluation.nonsense import MIN_DOCUMENTS, ask_own_texts
 from rag_index.indexing.commit import carry_access
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.ledger import Channels
-from rag_index.settings.index import GROUPS_FIELD
+from rag_index.settings.payload_indexes import GROUPS_FIELD
 from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, VectorQuery
 
 if TYPE_CHECKING:

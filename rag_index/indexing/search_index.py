@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
-from rag_index.settings.index import PAYLOAD_KINDS
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.stores import BULK, NAME, on_server
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError, StoreError
-from rag_index.settings.index import PAYLOAD_KINDS
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.stores import Condition
 from rag_index.stores.conditions import BOUNDS, payload_filter
 

@@ -12,7 +12,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSch
 
 from rag_index.errors import SettingsError
 from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments
-from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
+from rag_index.settings.index import CODE, CODE_FIELDS
+from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS
+from rag_index.stores.conditions import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +36,6 @@ CLOSED = "it is for members of groups, and you have none"
 SKILL = Path(__file__).parent / "skill.md"
 MAX_DOTS = 2
 """The levels of a payload that are shown as fields: part, join and column."""
-ANY_KIND = KindOfValues(
-    frozenset(), {"type": ["string", "number", "boolean"]}, "text, numbers, or true and false", "numbers"
-)
-"""The values of a field that has no kind in the settings."""
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 FILTER = (
@@ -399,6 +397,6 @@ def _kind_schemas(filter_schema: Schema) -> Schema:
 def _comparison(value: Mapping[str, Any], *, ordered: bool) -> Schema:
     """Return the schema of what a field may be compared with: a value, several, or an object of comparisons."""
     several = {"type": "array", "items": value}
-    bounds = dict.fromkeys(("gte", "gt", "lte", "lt"), value) if ordered else {}
+    bounds = dict.fromkeys(BOUNDS, value) if ordered else {}
     words = {**bounds, "not": {"anyOf": [value, several]}, "exists": {"type": "boolean"}}
     return {"anyOf": [value, several, {"type": "object", "properties": words, "additionalProperties": False}]}

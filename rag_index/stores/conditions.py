@@ -75,7 +75,7 @@ def index_changes(
     `there` has the indexes that exist, by the path that the engine returns, and `kinds` returns the engine's kind for
     a name. Raises StoreError for an unknown kind.
     """
-    from rag_index.settings.index import PAYLOAD_KINDS  # here, since a process that searches should start at once
+    from rag_index.settings.payload_indexes import PAYLOAD_KINDS  # here: a process that searches should start at once
 
     existing = {unquoted(path): kind for path, kind in there.items()}
     for field, kind in fields.items():
