@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes import WatchableSource
+from rag_index.changes import ChangeFeed, WatchableSource
 from rag_index.changes.files import FileFeed
 from rag_index.changes.poll import PollFeed
 from rag_index.changes.postgres import SlotState
 from rag_index.changes.queues import open_queue, queue_kind
-from rag_index.changes.rows import connected, object_name
+from rag_index.changes.rows import RowFeed, connected, object_name
 from rag_index.changes.wal import WalFeed
-from rag_index.changes.watched_tables import plan_tables
+from rag_index.changes.watched_tables import TablePlan, plan_tables
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings.index import CODE, SQL
 from rag_index.settings.sections import CHANGES
@@ -24,9 +24,6 @@ from rag_index.sources import open_source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.changes import ChangeFeed
-    from rag_index.changes.rows import RowFeed
-    from rag_index.changes.watched_tables import TablePlan
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 

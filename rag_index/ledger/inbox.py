@@ -35,7 +35,6 @@ from rag_index.ledger.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
 i, u, m, w = inbox.c, look_ups.c, mended.c, watches.c
 WAITING = (inbox, look_ups)
 MAX_KEPT = 10_000

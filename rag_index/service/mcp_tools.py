@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments
+from rag_index.service.models import MAX_CHARS, Caller, DocumentQuery, IndexInfo, SearchArguments
 from rag_index.settings.index import CODE, CODE_FIELDS
 from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS
 from rag_index.stores.conditions import BOUNDS
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.retrieve import AsOf, SearchResult
-    from rag_index.service.models import Caller, IndexInfo
     from rag_index.service.search_service import DocumentPart, SearchService
     from rag_index.settings import IndexSettings, Settings
 

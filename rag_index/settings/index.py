@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path  # noqa: TC003 - pydantic looks it up
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from rag_index.settings.parts import (
     Format,
     JoinSettings,
     PartSettings,
+    Template,
     as_list,
     check_format,
     check_joins,
@@ -28,9 +29,6 @@ from rag_index.settings.sections import (
     GateSettings,  # noqa: TC001 - pydantic looks it up
 )
 from rag_index.settings.values import Number, PositiveInt, Section, Whole
-
-if TYPE_CHECKING:
-    from rag_index.settings.parts import Template
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""

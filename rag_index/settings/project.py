@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-
 FILE_NAME = "rag-index.toml"
 MAX_PROJECT_LENGTH = 60
 LOCAL_WEIGHT, OTHER_WEIGHT = 0.7, 0.9

@@ -28,7 +28,6 @@ from rag_index.stores.server.link import Limits, Requests, has_sparse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-
 MAX_IDS = 1000
 """Ids or keys per request."""
 
