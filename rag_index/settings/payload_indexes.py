@@ -5,11 +5,9 @@ Settings, stores and filters read them. So do HTTP, the tools of MCP and the pag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any, Literal
 
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 RESERVED = "_rag"
