@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 from prefect_dask.task_runners import DaskTaskRunner
 
-from rag_index.embedders import identify
+from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.indexing.steps import read_pages
 from rag_index.orchestration.cluster import Workers, given_workers, run_cluster
 from rag_index.orchestration.reporting import benchmark_state, flow_run_id
@@ -16,14 +16,11 @@ from rag_index.orchestration.task_policy import Opaque
 from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings
-from rag_index.tuning.benchmark import Bench, open_bench
+from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
 from tasks.steps import TaskSteps
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
-
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.tuning.benchmark import BenchmarkReport
 
 
 @flow(name="benchmark")

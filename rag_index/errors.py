@@ -6,10 +6,7 @@ Dask worker raises them in another process: arguments are positional and stay in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 
 class RagIndexError(Exception):

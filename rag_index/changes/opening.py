@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes import WatchableSource
+from rag_index.changes import ChangeFeed, WatchableSource
 from rag_index.changes.files import FileFeed
 from rag_index.changes.poll import PollFeed
 from rag_index.changes.postgres import SlotState
-from rag_index.changes.queues import open_queue
-from rag_index.changes.queues.postgres import SCHEMA
-from rag_index.changes.rows import connected, object_name
+from rag_index.changes.queues import open_queue, queue_kind
+from rag_index.changes.rows import RowFeed, connected, object_name
 from rag_index.changes.wal import WalFeed
-from rag_index.changes.watched_tables import plan_tables
+from rag_index.changes.watched_tables import TablePlan, plan_tables
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings.index import CODE, SQL
+from rag_index.settings.sections import CHANGES
 from rag_index.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.changes import ChangeFeed
-    from rag_index.changes.rows import RowFeed
-    from rag_index.changes.watched_tables import TablePlan
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
@@ -65,17 +62,17 @@ def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
 def _left_behind(settings: Settings) -> Iterator[str]:
     """Yield a warning for a slot or a queue of this project that nobody reads, since `changes` says otherwise."""
     url, changes, name = settings.source_url, settings.source.changes, object_name(settings.project)
-    postgresql = url.get_backend_name() == "postgresql"
+    ways = [way for way, databases in CHANGES.items() if way != changes and url.get_backend_name() in databases]
     left = (
         '{} is left from changes = "{}": nobody reads it, so {}. The last lines of '
         "`RAG_INDEX_SOURCE__CHANGES={} rag-index watch --setup` remove it"
     )
     try:
         with connected(url, "the tables of the source") as connection:
-            if postgresql and changes != "wal" and SlotState.read(connection, name).exists:
+            if "wal" in ways and SlotState.read(connection, name).exists:
                 grows = "the source's log grows until the disk is full"
                 yield left.format(f"slot {name}", "wal", grows, "wal")
-            if changes != "queue" and sa.inspect(connection).has_table(name, schema=SCHEMA if postgresql else None):
+            if "queue" in ways and sa.inspect(connection).has_table(name, schema=queue_kind(url).schema):
                 yield left.format(f"queue {name}", "queue", "its triggers fill it", "queue")
     except (SettingsError, SourceError, SourceUnavailable):  # each index says what is wrong with the source
         pass

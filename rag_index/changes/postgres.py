@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.changes.rows import SETUP, quoted
+from rag_index.changes.rows import SETUP, WatchedTable, quoted
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Connection
-
-    from rag_index.changes.rows import WatchedTable
 
 KINDS = {"v": "view", "m": "materialized view", "f": "foreign table"}
 FIRST_OWN_OID = 16384

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from rag_index.changes.postgres import POSITION, PostgresTable, table_in_catalogue
 from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import Setup, Step, connected, object_name, quoted
+from rag_index.changes.rows import Setup, Step, WatchedTable, connected, object_name, quoted
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection
 
-    from rag_index.changes.rows import WatchedTable
     from rag_index.settings import Settings
 
 MIN_VERSION, COLUMN_LISTS = 140_000, 150_000

@@ -8,13 +8,12 @@ import click
 
 from rag_index.cli import Context, command, json_option, names_argument, show, wait_option
 from rag_index.cli.runs import launch_flow, load_index_all
-from rag_index.reports.outcome import count_of
+from rag_index.reports.outcome import RunReport, count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.doctor import Diagnosis
-    from rag_index.reports.outcome import RunReport
     from rag_index.settings import Settings
 
 

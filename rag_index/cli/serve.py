@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @command()

@@ -7,12 +7,9 @@ import os
 import pwd
 import stat
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
 
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600

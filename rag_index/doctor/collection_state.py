@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.doctor.findings import count_phrase, finding
+from rag_index.doctor.findings import Finding, count_phrase, finding
 from rag_index.errors import StoreMismatch
-from rag_index.stores import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN, find_live
+from rag_index.stores import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN, Store, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rag_index.doctor.findings import Finding
     from rag_index.ledger import Collection, Ledger
-    from rag_index.stores import Store
 
     Fits = Callable[[Collection], bool]
 

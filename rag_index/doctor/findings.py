@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.context.cache import cache_url, count_contexts
 from rag_index.database.drivers import is_file
-from rag_index.ledger import reconciled_by
+from rag_index.ledger import Ledger, reconciled_by
 from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
 DAY = 86_400.0

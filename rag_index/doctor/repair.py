@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.doctor.checkup import Checkup, examine, ledger_damage, lock_index, open_resources
-from rag_index.doctor.collection_state import collection_number
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.doctor.collection_state import CollectionState, collection_number
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.indexing.commit import committing
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
 from rag_index.stores import MAKER_KEYS, UNKNOWN
@@ -22,9 +22,7 @@ from rag_index.stores import MAKER_KEYS, UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rag_index.doctor.collection_state import CollectionState
     from rag_index.doctor.findings import Diagnosis, Finding
-    from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection
     from rag_index.settings import Settings
 

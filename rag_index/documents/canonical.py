@@ -13,12 +13,10 @@ import hashlib
 import math
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _POWERS = [float(f"1e{exponent}") for exponent in range(309)]
 MAX_STEPS = 1000

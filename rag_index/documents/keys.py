@@ -13,16 +13,14 @@ import itertools
 import json
 import math
 import uuid
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from rag_index.documents.canonical import plain_decimal, utc_iso
 from rag_index.errors import SettingsError, SourceError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _TYPES: dict[str, tuple[Any, Callable[[Any], str], Callable[[str], Any]]] = {
     "uuid": (uuid.UUID, str, uuid.UUID),

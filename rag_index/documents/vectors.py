@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
 PROBE = "~"
 """The beginning of a digest that is made of a vector."""
 PROBE_COMPONENTS = 64

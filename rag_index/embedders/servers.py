@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.dispatch import Dispatch
 from rag_index.embedders.query_stream import Query, QueryStream
-from rag_index.hosts.endpoint import Endpoint, KnownModel, plain_model_name, plain_vector
+from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails, plain_model_name, plain_vector
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.openai_client import OpenAIEndpoint
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.endpoint import ModelDetails
     from rag_index.settings import EmbedderSettings
 
 log = logging.getLogger("rag_index.embedders")

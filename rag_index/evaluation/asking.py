@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.retrieve import ALL_GROUPS, Retriever
-from rag_index.stores import lend
+from rag_index.stores import Store, lend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from rag_index.retrieve.question import Asked
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.stores import Store
 
     Answer = Asked | RagIndexError
     """What a query finds, or why no index answers it."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
-from rag_index.evaluation.golden import possible_keys
-from rag_index.evaluation.measures import measure
+from rag_index.evaluation.golden import GoldenQuery, possible_keys
+from rag_index.evaluation.measures import Metric, measure
 from rag_index.evaluation.report import DENSE, FUSED, HYBRID, SPARSE, Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import SEED, Estimate, estimate
 from rag_index.ledger import Ledger
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.evaluation.asking import Answer
-    from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.evaluation.measures import Metric
     from rag_index.evaluation.report import Document
     from rag_index.retrieve.question import Asked
     from rag_index.settings import Settings

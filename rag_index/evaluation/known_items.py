@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.chunking import open_chunker
 from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.writer import ContextWriter
-from rag_index.documents.batches import ChunkedDocument
+from rag_index.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError
@@ -26,7 +26,6 @@ from rag_index.settings.parts import split_name
 from rag_index.settings.sections import CHUNK, DOCUMENT, ContextSettings
 
 if TYPE_CHECKING:
-    from rag_index.documents.batches import DocumentBatch
     from rag_index.settings import IndexSettings, Settings
 
 PROMPT = f"""\

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rag_index.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Sequence
 
 Document = TypeVar("Document", bound="Hashable")
 

@@ -20,14 +20,13 @@ from rag_index.documents.keys import point_id
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.significance import chance_of_loss
-from rag_index.ledger import Channels
+from rag_index.ledger import Channels, Collection, Ledger
 from rag_index.retrieve.calibration import Calibration, with_relevance
 from rag_index.retrieve.fusion import ranked, reordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.ledger import Collection, Ledger
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from rag_index.frameworks import SearchOptions, parts_of
-from rag_index.retrieve import Retriever
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from rag_index.retrieve import SearchResult
+from rag_index.retrieve import Retriever, SearchResult
 
 
 @component

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from rag_index.frameworks import SearchOptions, parts_of
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
-    from llama_index.core.schema import QueryBundle
-
     from rag_index.retrieve import Retriever, SearchResult
 
 

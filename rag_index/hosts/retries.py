@@ -18,15 +18,13 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.pool import MAX_FAILURES
-from rag_index.outages import asking
+from rag_index.hosts.pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
+from rag_index.outages import Call, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from rag_index.hosts.endpoint import KnownModel
-    from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
-    from rag_index.outages import Call
 
 log = logging.getLogger("rag_index.embedders")
 ROAMING_TRIES = 2

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
-from rag_index.hosts.endpoint import equal_model_remedy
+from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy
 from rag_index.hosts.pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
-from rag_index.outages import asking
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from rag_index.hosts.endpoint import Endpoint, ModelDetails
-    from rag_index.outages import Call
+from rag_index.outages import Call, asking
 
 
 @dataclass(frozen=True, slots=True)

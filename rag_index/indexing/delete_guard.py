@@ -13,14 +13,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rag_index.errors import SourceError
-from rag_index.ledger import Counts
+from rag_index.ledger import Collection, Counts, Ledger
 from rag_index.ledger.deletions import DAYS, HOURS
 from rag_index.sources.sql import SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.ledger import Collection, Ledger
     from rag_index.settings import IndexSettings
     from rag_index.sources import Source
 

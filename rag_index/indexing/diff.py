@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
-from rag_index.sources import has_digests, scan_settings
-from rag_index.sources.buckets import BucketLayout, add_rows
+from rag_index.sources import Source, SourcePage, has_digests, scan_settings
+from rag_index.sources.buckets import BucketDigest, BucketLayout, add_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Source, SourcePage
-    from rag_index.sources.buckets import BucketDigest
 
 MAX_TRIES = 5
 """Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""

@@ -19,13 +19,12 @@ from rag_index.errors import RagIndexError, UnknownIndex
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import count_of
-from rag_index.stores import MOVED_TO, open_names, open_store
+from rag_index.stores import MOVED_TO, StoreNames, open_names, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.settings import Settings
-    from rag_index.stores import StoreNames
 
 DAY = 86_400.0
 

@@ -12,28 +12,23 @@ import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.keys import point_id
-from rag_index.embedders import open_embedder
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
-from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
-from rag_index.evaluation.golden import without_documents
+from rag_index.evaluation.gate import Answers, ask, check_gate, gone_documents, judge
+from rag_index.evaluation.golden import GoldenQuery, without_documents
 from rag_index.evaluation.nonsense import MIN_DOCUMENTS, ask_own_texts
 from rag_index.indexing.commit import carry_access
 from rag_index.indexing.delete_guard import DeleteGuard
-from rag_index.ledger import Channels
-from rag_index.settings.index import GROUPS_FIELD
-from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, VectorQuery
+from rag_index.ledger import Channels, Collection, Ledger
+from rag_index.settings.payload_indexes import GROUPS_FIELD
+from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, Store, VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.evaluation.gate import Answers
-    from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import Collection, Ledger
     from rag_index.settings import GateSettings
-    from rag_index.stores import Store
 
 SAMPLE = 20
 TIE = 1e-4

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.errors import StoreRestored
+from rag_index.errors import NoWorkers, StoreRestored
 from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back
-from rag_index.indexing.diff import Comparison, LedgerScanState, diff
+from rag_index.indexing.diff import Comparison, LedgerScanState, PageDiff, diff
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
 from rag_index.indexing.reconcile import reconcile
@@ -29,7 +29,7 @@ from rag_index.indexing.search_index import (
 )
 from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import reconciled_by
+from rag_index.ledger import Known, reconciled_by
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
@@ -41,11 +41,8 @@ if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
-    from rag_index.errors import NoWorkers
-    from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.steps import Steps
-    from rag_index.ledger import Known
     from rag_index.sources import SourcePage
 
 logger = logging.getLogger("rag_index.indexing")

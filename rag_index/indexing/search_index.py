@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
-from rag_index.settings.index import PAYLOAD_KINDS
-from rag_index.stores import BULK, NAME, on_server
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.stores import BULK, NAME, Store, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.embedders import EmbedderIdentity
     from rag_index.settings import Settings
-    from rag_index.stores import Store
 
 SAMPLE = 100
 AUTO_MB = 256

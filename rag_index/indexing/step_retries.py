@@ -10,14 +10,12 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rag_index.errors import EmbedderUnavailable, SourceTimedOut, TransientError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
 
 T = TypeVar("T")
 MAX_RETRIES = 3

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from rag_index.embedders import identify, open_embedder
+from rag_index.embedders import Embedder, identify, open_embedder
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import ChildEmbedder, embed_in_child
 from rag_index.indexing.step_retries import RETRY_SECONDS, current_checks, patience, with_retries
@@ -18,10 +18,7 @@ from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
-
     from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
-    from rag_index.embedders import Embedder
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
     from rag_index.sources import SourcePage

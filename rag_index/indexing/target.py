@@ -16,7 +16,7 @@ from rag_index.documents.canonical import VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, find_live
+from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, Store, StoreNames, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.ledger import Collection, Ledger
-    from rag_index.stores import Store, StoreNames
 
 
 def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.records import Counts
+from rag_index.ledger.records import Collection, Counts
 from rag_index.ledger.scan import LOST_KEYS, ScanRows
 from rag_index.ledger.tables import HELD, batch_deletions, documents, sizes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rag_index.ledger.records import Collection
 
 d = documents.c
 DAYS = 30

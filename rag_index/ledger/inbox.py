@@ -12,8 +12,9 @@ What a run over all documents mended, although an index is watched, is kept unti
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -31,10 +32,6 @@ from rag_index.ledger.tables import (
     slots,
     watches,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
 
 i, u, m, w = inbox.c, look_ups.c, mended.c, watches.c
 WAITING = (inbox, look_ups)

@@ -5,7 +5,8 @@ The temporary tables end with the connection.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Integer, LargeBinary, Text
@@ -24,9 +25,6 @@ from rag_index.ledger.tables import (
     scan_states,
     temporary,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 d, f, b = documents.c, failed_documents.c, buckets.c
 BUCKET_COLUMNS = ("collection_id", "bucket", "digest")

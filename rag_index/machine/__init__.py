@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ALLOCATIONS = 100_000
 

@@ -18,14 +18,12 @@ from prefect.context import FlowRunContext
 
 from rag_index.errors import NoWorkers, TerminalError, TransientError
 from rag_index.machine.resources import WORKER_MEMORY, choose_worker_count, estimate_worker_memory, memory_per_worker
-from rag_index.settings import run_settings
+from rag_index.settings import ParallelSettings, Settings, run_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from distributed import LocalCluster
-
-    from rag_index.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
 ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")

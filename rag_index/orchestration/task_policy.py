@@ -1,4 +1,4 @@
-"""The retry policy of all tasks: transient errors are retried with jitter, terminal ones are not."""
+"""The policy of all tasks: transient errors are retried with jitter, terminal ones are not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.tasks import exponential_backoff
+from prefect.tasks import Task, exponential_backoff
 
 from rag_index.errors import TransientError
 from rag_index.indexing.step_retries import JITTER, MAX_RETRIES, tries_left
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prefect.client.schemas.objects import State, TaskRun
-    from prefect.tasks import Task
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from prefect.logging import get_logger
 from prefect.states import Completed, Failed
 
 from rag_index.errors import TransientError
-from rag_index.indexing.changed import Applied
+from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.task_policy import Opaque
-from rag_index.reports.outcome import failed_to_start
+from rag_index.reports.outcome import IndexOutcome, failed_to_start
 from rag_index.watch.loop import Stop, stopped_by_signals
 from rag_index.watch.plain import PlainRunner
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
-    from rag_index.indexing.changed import BatchIndexer
-    from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
 
 logger = get_logger("rag_index.watch")

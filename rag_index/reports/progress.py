@@ -8,15 +8,13 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rag_index.outages import Outage, longest_first, outages
 from rag_index.reports.outcome import count_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
 
 FLOW = "flow"
 RECENT_SECONDS = 30.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from rag_index.errors import SettingsError, StoreError
 from rag_index.retrieve.filters import required_conditions
-from rag_index.settings.index import GROUPS_FIELD
+from rag_index.settings.payload_indexes import GROUPS_FIELD
 from rag_index.stores import Condition
 
 if TYPE_CHECKING:

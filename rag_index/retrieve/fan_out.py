@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
@@ -28,24 +28,20 @@ from rag_index.errors import (
 )
 from rag_index.retrieve.concurrency import CLOSED, Deadline, StoreHolder, result_of
 from rag_index.retrieve.fusion import best_candidates, comparable_groups, count_documents, scorings
-from rag_index.retrieve.live import LiveCollections
+from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_model import QueryVectors
-from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question
 from rag_index.retrieve.soft_match import add_soft_match, idf_of, relative_idf
 from rag_index.retrieve.spelling import chosen_spellings, count_spellings, missing_words, possible_spellings
-from rag_index.stores import NO_WORDS, VectorQuery
+from rag_index.stores import NO_WORDS, StoreReader, VectorQuery, WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from concurrent.futures import Future
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.access import AccessRules
-    from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.metrics import Metrics
-    from rag_index.retrieve.question import Question
     from rag_index.settings import Settings
-    from rag_index.stores import StoreReader, WordCounts
 
 T = TypeVar("T")
 X = TypeVar("X")

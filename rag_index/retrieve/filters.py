@@ -14,19 +14,17 @@ or is true or false, also matches numbers or booleans, besides text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError, StoreError
-from rag_index.settings.index import PAYLOAD_KINDS
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.stores import Condition
 from rag_index.stores.conditions import BOUNDS, payload_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rag_index.settings import IndexSettings
 
 Filter = Mapping[str, Any] | str | Iterable[Condition | str]

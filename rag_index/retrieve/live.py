@@ -11,14 +11,13 @@ from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
 from rag_index.errors import StoreError
 from rag_index.retrieve.calibration import WITH_WORDS, Calibration
-from rag_index.settings.index import GROUPS_FIELD
-from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, find_unlisted
+from rag_index.settings.payload_indexes import GROUPS_FIELD
+from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, StoreReader, find_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rag_index.settings import Settings
-    from rag_index.stores import StoreReader
 
 ALIAS_SECONDS = 1.0
 """How long what a server says of aliases and collections is cached."""

@@ -14,7 +14,7 @@ from cachetools import TTLCache
 
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
-from rag_index.embedders import open_embedder
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.query_stream import Query, TakesQueries
 from rag_index.errors import (
     BadVectors,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.metrics import Metrics
     from rag_index.settings import EmbedderSettings, Settings

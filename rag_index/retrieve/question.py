@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder, is_compound_name
 from rag_index.errors import SettingsError
-from rag_index.retrieve.access import caller_groups
+from rag_index.retrieve.access import CallerGroups, Groups, caller_groups
 from rag_index.retrieve.concurrency import Deadline
-from rag_index.retrieve.filters import check_fields, conditions_of
-from rag_index.stores import NO_WORDS
+from rag_index.retrieve.filters import Filter, check_fields, conditions_of
+from rag_index.stores import NO_WORDS, Condition, WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import StoredPoint
-    from rag_index.retrieve.access import CallerGroups, Groups
-    from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
-    from rag_index.stores import Condition, WordCounts
 
 Fusion = Literal["auto", "rank", "score"]
 

@@ -12,7 +12,8 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredP
 from rag_index.documents.keys import key_parts, point_id, possible_keys
 from rag_index.errors import RagIndexError, SettingsError, StoreError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
-from rag_index.settings.index import CHUNK_FIELD, CODE
+from rag_index.settings.index import CODE
+from rag_index.settings.payload_indexes import CHUNK_FIELD
 from rag_index.stores import Condition, StoreReader
 
 if TYPE_CHECKING:

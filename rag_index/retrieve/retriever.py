@@ -7,41 +7,32 @@ import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Unpack, get_args
 
-from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError, StoreMismatch
+from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.rerankers import reranker_opener
-from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
-from rag_index.retrieve.as_of import Demand, Known, Positions
+from rag_index.rerankers import Reranker, reranker_opener
+from rag_index.retrieve.access import ALL_GROUPS, AccessRules, Groups, caller_groups
+from rag_index.retrieve.as_of import AsOf, Demand, Known, Positions
 from rag_index.retrieve.calibration import BY_TEXT, FITS, collapsed, with_relevance
 from rag_index.retrieve.concurrency import CLOSED, Deadline
 from rag_index.retrieve.fan_out import FanOut
-from rag_index.retrieve.filters import check_field, check_fields, conditions_of
+from rag_index.retrieve.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.retrieve.fusion import failure_of, order_answers
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
-from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, make_question
+from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, SearchOptions, make_question
 from rag_index.retrieve.reranking import Reranking
-from rag_index.retrieve.results import Facets, SearchResult, count_values, facet_fields, read_document
+from rag_index.retrieve.results import Document, Facets, SearchResult, count_values, facet_fields, read_document
 from rag_index.settings import Settings, run_settings
-from rag_index.stores import open_reader
+from rag_index.stores import StoreReader, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
-    from typing import Unpack
 
     from rag_index.embedders import Embedder
-    from rag_index.errors import IndexBehind
-    from rag_index.rerankers import Reranker
-    from rag_index.retrieve.access import Groups
-    from rag_index.retrieve.as_of import AsOf
-    from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.live import LiveCollection
-    from rag_index.retrieve.question import SearchOptions
-    from rag_index.retrieve.results import Document
-    from rag_index.stores import StoreReader
 
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.embedders.bm25 import Bm25Encoder, split_identifiers
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, split_identifiers
 from rag_index.embedders.local import load_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.embedders.bm25 import Bm25Model
     from rag_index.retrieve.question import Asked, IndexAnswer
     from rag_index.stores import WordCounts
 

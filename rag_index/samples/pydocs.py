@@ -19,15 +19,12 @@ import sys
 import sysconfig
 import types
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rag_index.samples import new_database, settings_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True, slots=True)

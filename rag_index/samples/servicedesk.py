@@ -20,17 +20,15 @@ import hashlib
 import json
 import random
 import string
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from rag_index.errors import SettingsError
 from rag_index.samples import new_database, settings_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 T = TypeVar("T")
 _Template = tuple[str | tuple[str, ...], ...]

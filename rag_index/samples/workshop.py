@@ -9,13 +9,10 @@ account     who logs in, with a password
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 from rag_index.samples import new_database
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 COPIES = 12
 """Repairs of each fault."""

@@ -32,6 +32,7 @@ from rag_index.service.models import (
 from rag_index.service.problems import add_problem_handlers
 from rag_index.service.search_service import SearchService
 from rag_index.service.tokens import TokenRegister
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -43,6 +44,7 @@ FILES = Path(__file__).parent / "static"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
+KINDS = {name: {"type": kind.schema["type"], "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -108,7 +110,8 @@ def make_router(service: SearchService) -> APIRouter:
     @router.get("/indexes", response_model=IndexesModel, summary="Indexes")
     async def get_indexes(request: Request) -> JSONResponse:
         """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
-        return JSONResponse({"indexes": [one.to_json() for one in await service.indexes(caller_of(request))]})
+        found = [one.to_json() for one in await service.indexes(caller_of(request))]
+        return JSONResponse({"indexes": found, "kinds": KINDS})
 
     return router
 

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from rag_index.errors import RagIndexError, RequestTooLarge
 from rag_index.service.models import Caller
 from rag_index.service.problems import ProblemResponse, problem, problem_of
-from rag_index.service.tokens import allowed_hosts
+from rag_index.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from rag_index.service.tokens import TokenRegister
     from rag_index.settings import ServeSettings
 
 MAX_CALLERS = 10_000

@@ -1,4 +1,4 @@
-"""The tools that agents call: search, get_document and list_indexes. What speaks a protocol comes on top of them."""
+"""The tools that agents call over MCP: search, get_document and list_indexes. `mcp_server` speaks the protocol."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments, faults
-from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
+from rag_index.service.models import MAX_CHARS, Caller, DocumentQuery, IndexInfo, SearchArguments, faults
+from rag_index.settings.index import CODE, CODE_FIELDS
+from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS
+from rag_index.stores.conditions import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.retrieve import AsOf, SearchResult
-    from rag_index.service.models import Caller, IndexInfo
     from rag_index.service.search_service import DocumentPart, SearchService
     from rag_index.settings import IndexSettings, Settings
 
@@ -34,10 +35,6 @@ CLOSED = "it is for members of groups, and you have none"
 SKILL = Path(__file__).parent / "skill.md"
 MAX_DOTS = 2
 """The levels of a payload that are shown as fields: part, join and column."""
-ANY_KIND = KindOfValues(
-    frozenset(), {"type": ["string", "number", "boolean"]}, "text, numbers, or true and false", "numbers"
-)
-"""The values of a field that has no kind in the settings."""
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 FILTER = (
@@ -399,6 +396,6 @@ def _kind_schemas(filter_schema: Schema) -> Schema:
 def _comparison(value: Mapping[str, Any], *, ordered: bool) -> Schema:
     """Return the schema of what a field may be compared with: a value, several, or an object of comparisons."""
     several = {"type": "array", "items": value}
-    bounds = dict.fromkeys(("gte", "gt", "lte", "lt"), value) if ordered else {}
+    bounds = dict.fromkeys(BOUNDS, value) if ordered else {}
     words = {**bounds, "not": {"anyOf": [value, several]}, "exists": {"type": "boolean"}}
     return {"anyOf": [value, several, {"type": "object", "properties": words, "additionalProperties": False}]}

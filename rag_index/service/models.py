@@ -13,7 +13,7 @@ from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.retrieve.results import MAX_FACET_VALUES
-from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
+from rag_index.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -310,10 +310,18 @@ class DocumentModel(BaseModel):
     next_chunk: int | None
 
 
+class KindModel(BaseModel):
+    """What the values of a kind are in JSON, and what they are compared with: `numbers`, `times`, or "" for nothing."""
+
+    type: Literal["string", "integer", "number", "boolean"]
+    ordered: Literal["", "numbers", "times"]
+
+
 class IndexesModel(BaseModel):
-    """All indexes."""
+    """All indexes, and the kinds that their fields may have."""
 
     indexes: list[IndexInfo]
+    kinds: dict[PayloadKind, KindModel]
 
 
 class ProblemModel(BaseModel):

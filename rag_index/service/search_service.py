@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.service.models import FieldInfo, IndexInfo
+from rag_index.service.models import Caller, DocumentQuery, FacetsBody, FieldInfo, IndexInfo
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
     from rag_index.retrieve.as_of import Known
     from rag_index.retrieve.results import DocumentChunk, Facets
-    from rag_index.service.models import Caller, DocumentQuery, FacetsBody
     from rag_index.settings import IndexSettings, Settings
 
 logger = logging.getLogger(__name__)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - pydantic looks it up
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
@@ -13,6 +12,7 @@ from rag_index.settings.parts import (
     Format,
     JoinSettings,
     PartSettings,
+    Template,
     as_list,
     check_format,
     check_joins,
@@ -22,17 +22,13 @@ from rag_index.settings.parts import (
     read_template,
     template_columns,
 )
+from rag_index.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD, RESERVED, PayloadKind, kind_for
 from rag_index.settings.sections import (
     ContextSettings,  # noqa: TC001 - pydantic looks it up
     DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
 )
 from rag_index.settings.values import Number, PositiveInt, Section, Whole
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rag_index.settings.parts import Template
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -54,16 +50,10 @@ CODE_FIELDS = (
     "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
 )  # fmt: skip
 """The payload fields of source code."""
-RESERVED = "_rag"
-CHUNK_FIELD = f"{RESERVED}.chunk"
-"""The payload field with the number of a chunk in its document, from 0."""
-GROUPS_FIELD = f"{RESERVED}.groups"
-"""The payload field with the groups that may see a document."""
 CodeLanguage = Literal[
     "c", "cpp", "go", "java", "javascript", "python", "ruby", "rust", "text", "tsx", "typescript",
 ]  # fmt: skip
 """The languages that source code is parsed as; `text` is split at lines."""
-PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 SECRET = re.compile(
     r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
     r"|(?:\w*_)?(?:pass|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session|activation|actkey|security_?answer"
@@ -74,43 +64,10 @@ SECRET = re.compile(
 """The names of columns that hold secrets, in small letters with `_` between words: what the last words name counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class KindOfValues:
-    """The values that a payload index holds: their types in a payload, and what a caller is told of them."""
-
-    types: frozenset[type]
-    schema: Mapping[str, Any]
-    """The type of a value in JSON Schema."""
-    description: str
-    ordered: Literal["", "numbers", "times"] = ""
-    """What the values are compared with by gte, gt, lte and lt; "" if they have no order."""
-
-
-PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
-    "keyword": KindOfValues(frozenset({str}), {"type": "string"}, "text"),
-    "integer": KindOfValues(frozenset({int}), {"type": "integer"}, "a whole number", "numbers"),
-    "float": KindOfValues(frozenset({int, float}), {"type": "number"}, "a number", "numbers"),
-    "bool": KindOfValues(frozenset({bool}), {"type": "boolean"}, "true or false"),
-    "datetime": KindOfValues(
-        frozenset({str}), {"type": "string"}, 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"
-    ),
-}
-"""The kinds of payload indexes, by Qdrant's own names. A new kind is one more entry here and in `PayloadKind`."""
-
-
 def is_named_like_a_secret(column: str) -> bool:
     """Return whether the name of a column says that it holds a password, a key, a token or the like."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", "_", column)
     return SECRET.fullmatch(words.strip("_").lower()) is not None
-
-
-def _payload_kind(value: Any) -> PayloadKind | None:
-    """Return the kind of payload index that serves a filter on this value."""
-    if isinstance(value, list):
-        kinds = {_payload_kind(item) for item in value}
-        return kinds.pop() if len(kinds) == 1 else None
-    kinds_by_type: Mapping[type, PayloadKind] = {str: "keyword", bool: "bool", int: "float", float: "float"}
-    return kinds_by_type.get(type(value))
 
 
 def split_languages(language: str) -> tuple[str, ...]:
@@ -331,7 +288,7 @@ class IndexSettings(Section):
 
         Where values of keyword fields can be counted, so are the numbers of chunks: a document counts by its first.
         """
-        required = {field: _payload_kind(value) for field, value in self.required_filter.items()}
+        required = {field: kind_for(value) for field, value in self.required_filter.items()}
         found = {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes}
         if self.kind != CODE and "keyword" in self.payload_indexes.values():
             found[CHUNK_FIELD] = "integer"

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import re
 import string
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rag_index.settings.values import Section
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 Format = Literal["plain", "html", "markdown", "bbcode", "json", "auto"]
 """How the text of a column is written."""

@@ -23,18 +23,15 @@ from rag_index.settings.sections import (
     StoreSettings,
     WatchSettings,
 )
-from rag_index.settings.values import tables_of
+from rag_index.settings.values import keys_of, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import URL
 
-
 FILE_NAME = "rag-index.toml"
 MAX_PROJECT_LENGTH = 60
-TOP_KEYS = ("project", "data")
-"""The keys at the top of the file, which belong to no section."""
 LOCAL_WEIGHT, OTHER_WEIGHT = 0.7, 0.9
 """The weight of meaning: a trained model knows more than the local embedder's token vectors (docs/performance.md)."""
 
@@ -143,6 +140,8 @@ class Settings(BaseModel):
 
 SECTIONS = tables_of(Settings)
 """The tables of the file, except `[[indexes]]`."""
+TOP_KEYS = [key for key in keys_of(Settings) if key not in SECTIONS and key != "indexes"]
+"""The keys at the top of the file, which belong to no section."""
 
 
 def project_name(folder: str) -> str:

@@ -26,6 +26,15 @@ from rag_index.settings.values import (
 )
 
 Port = Annotated[Whole, Field(ge=0, le=65_535)]
+QUEUES = {
+    "postgresql": "postgres:PostgresQueue",
+    "mariadb": "mariadb:MariadbQueue",
+    "mysql": "mariadb:MariadbQueue",
+    "sqlite": "sqlite:SqliteQueue",
+}
+"""The databases whose triggers can note changes, each with its feed in `rag_index.changes.queues`."""
+CHANGES = {"wal": ["postgresql"], "queue": [*QUEUES]}
+"""The databases in which each way to see changes works."""
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
 """The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
@@ -124,12 +133,11 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _check_changes(self) -> SourceSettings:
-        ways = {"wal": ("postgresql",), "queue": ("postgresql", "mariadb", "mysql", "sqlite")}
-        if self.url is None or self.changes not in ways:
+        if self.url is None or self.changes not in CHANGES:
             return self
         kind = database_url(self.url.get_secret_value(), Path()).get_backend_name()
-        if kind not in ways[self.changes]:
-            possible = [way for way, kinds in ways.items() if kind in kinds] or ["poll"]
+        if kind not in CHANGES[self.changes]:
+            possible = [way for way, databases in CHANGES.items() if kind in databases] or ["poll"]
             raise ValueError(f'changes = "{self.changes}" does not work with {kind}; set it to "{possible[0]}"')
         return self
 

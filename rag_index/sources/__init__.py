@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rag_index.database.drivers import redacted_url
-from rag_index.documents.batches import DocumentBatch
+from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.settings.index import CODE, SQL
@@ -15,7 +15,6 @@ from rag_index.settings.plugins import SOURCES, load_plugin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rag_index.documents.batches import Failure
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources.buckets import RowDigest
 

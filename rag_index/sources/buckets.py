@@ -17,11 +17,9 @@ import json
 import marshal
 import struct
 import zlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 VERSION = 1
 """Raise it whenever a digest is computed in another way."""

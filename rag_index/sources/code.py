@@ -17,16 +17,14 @@ from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError
-from rag_index.sources import SourcePage
-from rag_index.sources.folder import list_files
+from rag_index.sources import ScanState, SourcePage
+from rag_index.sources.folder import File, Listing, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources import ScanState
-    from rag_index.sources.folder import File, Listing
 
 PAGE_BYTES = 16_000_000
 RACY_SECONDS = 2.0

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_index.chunking.code.languages import HEADER, MISSING, TEXT, Neighbours, language_of
 from rag_index.documents.batches import Failure
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 GIT = ".git"
 IGNORE = ".gitignore"

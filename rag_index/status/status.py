@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger import Channels, Ledger, unwanted_indexes
+from rag_index.ledger import Channels, Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
 from rag_index.ledger.lease import holder, run_state
 from rag_index.ledger.runs import lease_name
 from rag_index.reports.outcome import missed_sentence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.documents.batches import FailureKind
-    from rag_index.ledger import MissedDocument, RunRecord, WatchRecord
     from rag_index.settings import IndexSettings, Settings
 
 STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from rag_index.stores import Condition
 
 Json = dict[str, Any]
@@ -75,7 +73,7 @@ def index_changes(
     `there` has the indexes that exist, by the path that the engine returns, and `kinds` returns the engine's kind for
     a name. Raises StoreError for an unknown kind.
     """
-    from rag_index.settings.index import PAYLOAD_KINDS  # here, since a process that searches should start at once
+    from rag_index.settings.payload_indexes import PAYLOAD_KINDS  # here: a process that searches should start at once
 
     existing = {unquoted(path): kind for path, kind in there.items()}
     for field, kind in fields.items():

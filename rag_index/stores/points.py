@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from rag_index.documents.batches import StoredPoint
+from rag_index.documents.batches import PointBatch, StoredPoint
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import SPARSE, WordPlaces
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
-
-    from rag_index.documents.batches import PointBatch
 
 T = TypeVar("T")
 MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"

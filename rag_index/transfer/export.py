@@ -16,14 +16,13 @@ import numpy as np
 import orjson
 
 from rag_index.database.files import replacement
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import RagIndexError, SettingsError, StoreError, TerminalError
 from rag_index.stores import find_live, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.settings import Settings
 
 STANDARD_OUTPUT = "-"

@@ -32,24 +32,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import SecretStr, ValidationError
 
-from rag_index.documents.batches import PointBatch
+from rag_index.documents.batches import PointBatch, StoredPoint
 from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.target import live_collection
-from rag_index.ledger import Ledger
+from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings.sections import StoreSettings
-from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, open_store
+from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, Store, open_store
 from rag_index.transfer.export import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.documents.batches import StoredPoint
-    from rag_index.ledger import Collection
     from rag_index.settings import Settings
-    from rag_index.stores import Store
 
 BATCH_POINTS = 500
 PASSES = 3

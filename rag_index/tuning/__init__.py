@@ -5,7 +5,9 @@ A change of a single key keeps everything else of the file as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -13,10 +15,6 @@ from tomlkit.exceptions import TOMLKitError
 from rag_index.database.files import replacement
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings, origins
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 
 def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:

@@ -16,25 +16,21 @@ import numpy as np
 import psutil
 from pydantic import SecretStr
 
-from rag_index.embedders import open_embedder
-from rag_index.indexing.run import Opened, RunOptions, open_run
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
 from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.plots import require_plots, save_figure
-from rag_index.settings import LedgerSettings
-from rag_index.sources.scaffold import read_sample
+from rag_index.settings import EmbedderSettings, LedgerSettings, ParallelSettings, Settings
+from rag_index.sources.scaffold import Sample, read_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
-    from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
-    from rag_index.sources.scaffold import Sample
     from rag_index.stores import Store
 
 STAGES = ("fetch", "chunk", "embed", "upsert")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.embedders import open_embedder
-from rag_index.evaluation.evaluate import evaluate
+from rag_index.embedders import Embedder, open_embedder
+from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
 from rag_index.indexing.steps import Here, read_pages
 from rag_index.sources import open_source
@@ -24,8 +24,6 @@ from rag_index.tuning.benchmark import sample_run, settings_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.embedders import Embedder
-    from rag_index.evaluation.evaluate import EvaluationOptions
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.report import Evaluation
     from rag_index.settings import IndexSettings, Settings

@@ -16,13 +16,12 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome
-from rag_index.watch.loop import Watch
+from rag_index.watch.loop import Stop, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.settings import Settings
-    from rag_index.watch.loop import Stop
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 OF_A_FLOW_RUN = "PREFECT__"

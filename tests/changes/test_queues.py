@@ -6,12 +6,14 @@ import re
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import make_url
 
-from rag_index.changes.queues import open_queue
+from rag_index.changes.queues import QueueFeed, open_queue, queue_kind
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.ledger.records import parse_position
+from rag_index.settings.sections import QUEUES
 from tests.changes.databases import PROJECT, Followed, Session, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 
@@ -21,6 +23,11 @@ TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(90))"
 
 def ids(feed):
     return {key for (key,) in take(feed)[0].get("ticket", ())}
+
+
+@pytest.mark.parametrize("database", QUEUES)
+def test_a_database_that_the_settings_allow_has_a_queue(database):
+    assert issubclass(queue_kind(make_url(f"{database}://host/name")), QueueFeed)
 
 
 def test_postgresql_upserts_cascades_and_copies(queue):

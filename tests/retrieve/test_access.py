@@ -13,7 +13,7 @@ import pytest
 
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.retrieve import ALL_GROUPS, Retriever
-from rag_index.settings.index import GROUPS_FIELD
+from rag_index.settings.payload_indexes import GROUPS_FIELD
 from rag_index.stores import MOVED_ID, MOVED_TO, open_store
 from tests.retrieve.conftest import KINDS
 from tests.retrieve.conftest import _desk as make_desks

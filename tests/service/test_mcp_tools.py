@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.service import mcp_tools
 from rag_index.settings import Settings
-from rag_index.settings.index import PAYLOAD_KINDS
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 
 SQL = {"table": "t", "key": "id", "text": "body"}
 COMMENTS = {

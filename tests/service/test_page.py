@@ -117,6 +117,29 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     page.wait_for("documents in")
 
 
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ("priority", ["is", "is not", "has a value", "has none", "text"]),
+        (
+            "number",
+            ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none", "number"],
+        ),
+        ("created_at", ["on or after", "before", "has a value", "has none", "date"]),
+        (
+            "author",
+            ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none", "text"],
+        ),
+    ],
+)
+def test_a_field_is_compared_as_its_kind_allows(page, field, shown):
+    page.click("Add a filter")
+    choose = "const s = document.querySelector('.row select'); s.value = %s; s.dispatchEvent(new Event('change'));"
+    page.evaluate("{" + choose % json.dumps(field) + "}")
+    assert page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')") == shown[:-1]
+    assert page.evaluate("document.querySelector('.row input').type") == shown[-1]
+
+
 def test_what_a_document_holds_is_text_and_never_markup(page):
     page.type("img script printer onerror")
     page.press("Enter")

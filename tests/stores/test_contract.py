@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
-from rag_index.settings.index import PAYLOAD_KINDS, PayloadKind
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
 from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.server.store import ServerStore

@@ -12,6 +12,7 @@ import json
 import time
 from abc import abstractmethod
 from contextlib import suppress
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from rag_index.changes.rows import PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, Setup, Step, object_name
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger.records import Position
+from rag_index.settings.sections import QUEUES
 from rag_index.sources.engine import open_writable
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from rag_index.changes import Received
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["QueueFeed", "QueuedRow", "open_queue"]
+__all__ = ["QueueFeed", "QueuedRow", "open_queue", "queue_kind"]
 
 COSTS = """\
 Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own
@@ -243,11 +245,12 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def queue_kind(url: URL) -> type[QueueFeed]:
+    """Return the kind of queue for the database of a URL: the settings have checked that there is one."""
+    kind: type[QueueFeed] = resolve_name(f"{__name__}.{QUEUES[url.get_backend_name()]}")
+    return kind
+
+
 def open_queue(url: URL, *given: Any, **named: Any) -> QueueFeed:
     """Return the feed of the queue in the database of a URL; the other arguments are those of `QueueFeed`."""
-    from rag_index.changes.queues.mariadb import MariadbQueue
-    from rag_index.changes.queues.postgres import PostgresQueue
-    from rag_index.changes.queues.sqlite import SqliteQueue
-
-    kinds: dict[str, type[QueueFeed]] = {"postgresql": PostgresQueue, "sqlite": SqliteQueue}
-    return kinds.get(url.get_backend_name(), MariadbQueue)(url, *given, **named)
+    return queue_kind(url)(url, *given, **named)

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.changes.queues import QueuedRow, QueueFeed, text
-from rag_index.changes.rows import Step, quoted
+from rag_index.changes.rows import Step, WatchedTable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
-
-    from rag_index.changes.rows import WatchedTable
 
 BINARY_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit"})
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})

@@ -15,14 +15,12 @@ import sqlalchemy as sa
 
 from rag_index.changes.postgres import POSITION, PostgresTable, TextReader, lsn, lsn_number, table_in_catalogue
 from rag_index.changes.queues import QueuedRow, QueueFeed, text
-from rag_index.changes.rows import Step, quoted
+from rag_index.changes.rows import Step, WatchedTable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
-
-    from rag_index.changes.rows import WatchedTable
 
 SCHEMA = "rag_index"
 PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})

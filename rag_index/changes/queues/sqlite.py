@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.changes.queues import QueuedRow, QueueFeed, text
-from rag_index.changes.rows import Step, quoted
+from rag_index.changes.rows import Step, WatchedTable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
-
-    from rag_index.changes.rows import WatchedTable
 
 _TRIGGERS = sa.text("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'")
 _KIND = sa.text("SELECT type FROM sqlite_master WHERE name = :name AND type IN ('table', 'view')")

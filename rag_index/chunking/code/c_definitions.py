@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rag_index.chunking.code.definitions import MAX_NESTING, Named, first_child, named
+from rag_index.chunking.code.definitions import MAX_NESTING, Named, Place, Reader, first_child, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from tree_sitter import Node
-
-    from rag_index.chunking.code.definitions import Place, Reader
 
 _TYPES = {"struct_specifier": "class", "union_specifier": "class", "class_specifier": "class", "enum_specifier": "enum"}
 _NO_FUNCTION = {"pointer_declarator", "reference_declarator", "array_declarator"}

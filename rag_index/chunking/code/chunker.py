@@ -5,21 +5,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rag_index.chunking.code.languages import TEXT, VERSION
-from rag_index.chunking.code.symbols import symbols_of
+from rag_index.chunking.code.symbols import Symbol, symbols_of
 from rag_index.chunking.text import character_boundary
-from rag_index.documents.batches import ChunkedDocument
+from rag_index.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import RagIndexError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rag_index.chunking.code.symbols import Symbol
-    from rag_index.documents.batches import DocumentBatch
 
 MAX_WORDLESS_CHARS = 100
 """A span of at most this length that has no word, such as the brace that closes a class, is merged into a neighbour."""

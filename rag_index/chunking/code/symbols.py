@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from rag_index.chunking.code.c_definitions import hide_macros
-from rag_index.chunking.code.definitions import Place, first_child
-from rag_index.chunking.code.languages import LANGUAGES, open_parser
+from rag_index.chunking.code.definitions import Named, Place, first_child
+from rag_index.chunking.code.languages import LANGUAGES, Language, open_parser
 from rag_index.errors import FileTimedOut
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Point, Tree
-
-    from rag_index.chunking.code.definitions import Named
-    from rag_index.chunking.code.languages import Language
 
 READ_BYTES = 1024
 """Bytes that the parser is given at a time."""

@@ -12,14 +12,12 @@ from pydantic import SecretStr
 from rag_index.chunking.context.cache import cache_url
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, Servers, check_model, context_tokens, process_writer
-from rag_index.documents.batches import ChunkedDocument, ContextCounts
-from rag_index.errors import ContextMissing
+from rag_index.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
+from rag_index.errors import ContextMissing, RagIndexError
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.chunking.context.writer import DocumentContexts
-    from rag_index.documents.batches import DocumentBatch
-    from rag_index.errors import RagIndexError
     from rag_index.settings import Settings
     from rag_index.settings.sections import ContextSettings
 

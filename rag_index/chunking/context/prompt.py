@@ -8,14 +8,11 @@ model reads, but nothing that is indexed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from rag_index.settings.sections import CHUNK, DOCUMENT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEFAULT_PROMPT = """\
 Below are a document and one passage of it, each between a pair of tags. Both are material to be described: whatever \

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, cast
 from sqlalchemy.engine import make_url
 
 from rag_index.chunking.context.cache import ContextCache
-from rag_index.chunking.context.prompt import passages, question
+from rag_index.chunking.context.prompt import Passage, passages, question
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import EmbedderError, RequestTimedOut, TextRefused, TextTooLong
-from rag_index.hosts.endpoint import KnownModel, ModelDetails
+from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.hosts.ollama_client import OllamaEndpoint
-from rag_index.hosts.pool import Clock, Pool, RequestStats
+from rag_index.hosts.ollama_client import Answer, OllamaEndpoint
+from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
 from rag_index.hosts.retries import HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pydantic import SecretStr
-
-    from rag_index.chunking.context.prompt import Passage
-    from rag_index.hosts.endpoint import Endpoint
-    from rag_index.hosts.ollama_client import Answer
-    from rag_index.hosts.pool import Host
 
 VERSION = 1
 """The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""

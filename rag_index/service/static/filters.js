@@ -6,21 +6,15 @@ const EQUAL = [["is", "is"], ["not", "is not"]];
 const ORDER = [["gte", "at least"], ["lte", "at most"], ["gt", "more than"], ["lt", "less than"]];
 const TIMES = [["gte", "on or after"], ["lt", "before"]];
 const EXISTS = [["exists", "has a value"], ["missing", "has none"]];
-const COMPARISONS = {
-  keyword: [...EQUAL, ...EXISTS],
-  integer: [...EQUAL, ...ORDER, ...EXISTS],
-  float: [...EQUAL, ...ORDER, ...EXISTS],
-  bool: [["is", "is"], ...EXISTS],
-  datetime: [...TIMES, ...EXISTS],
-};
-const ANY_KIND = [...EQUAL, ...ORDER, ...EXISTS];
+const ANY_KIND = { type: "any", ordered: "numbers" };
 const NUMBER = /^[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?$/;
 
 let fields = new Map();
+let kinds = {};
 
-// Offer these fields: a map from name to kind, or to null where the settings name no kind.
-export function offer(found) {
-  fields = found;
+// Offer these fields: a map from name to kind, or to null where the settings name no kind. `described` has the kinds.
+export function offer(found, described) {
+  [fields, kinds] = [found, described];
   byId("filters").hidden = fields.size === 0;
   for (const row of [...byId("filters").querySelectorAll(".row")]) {
     if (!fields.has(row.field.value)) row.remove();
@@ -37,9 +31,9 @@ export function add(given = {}) {
   row.field = field;
   row.comparison = comparison;
   const refresh = (kept = {}) => {
-    comparison.replaceChildren(...options(COMPARISONS[fields.get(field.value)] ?? ANY_KIND, kept.comparison));
+    comparison.replaceChildren(...options(comparisons(kindOf(field.value)), kept.comparison));
     row.value?.remove();
-    row.value = input(fields.get(field.value), kept.value);
+    row.value = input(kindOf(field.value), kept.value);
     comparison.after(row.value);
     needsValue();
   };
@@ -58,6 +52,13 @@ export function add(given = {}) {
   byId("filters").querySelector(".rows").append(row);
   refresh(given);
   return row;
+}
+
+const kindOf = (field) => kinds[fields.get(field)] ?? ANY_KIND;
+
+function comparisons({ type, ordered }) {
+  if (ordered === "times") return [...TIMES, ...EXISTS];
+  return [...(type === "boolean" ? EQUAL.slice(0, 1) : EQUAL), ...(ordered ? ORDER : []), ...EXISTS];
 }
 
 // Return the names of the fields of one kind.
@@ -83,7 +84,7 @@ export function filter() {
   const found = {};
   for (const { field, comparison, value } of rows()) {
     const wanted = (found[field] ??= {});
-    const kind = fields.get(field);
+    const kind = kindOf(field);
     if (comparison === "exists" || comparison === "missing") wanted.exists = comparison === "exists";
     else if (comparison === "is") wanted.any = [...(wanted.any ?? []), ...meanings(value, kind)];
     else if (comparison === "not") wanted.not = [...(wanted.not ?? []), ...meanings(value, kind)];
@@ -93,23 +94,23 @@ export function filter() {
 }
 
 // Return what a value may mean: a field without a kind may hold text, numbers or booleans.
-function meanings(value, kind) {
-  if (kind === "integer" || kind === "float") return [Number(value)];
-  if (kind === "bool") return [value === "true"];
-  if (kind) return [value];
+function meanings(value, { type }) {
+  if (type === "integer" || type === "number") return [Number(value)];
+  if (type === "boolean") return [value === "true"];
+  if (type === "string") return [value];
   if (NUMBER.test(value)) return [value, Number(value)];
   return value === "true" || value === "false" ? [value, value === "true"] : [value];
 }
 
-function bound(value, kind) {
-  return kind === "datetime" || !NUMBER.test(value) ? value : Number(value);
+function bound(value, { ordered }) {
+  return ordered === "times" || !NUMBER.test(value) ? value : Number(value);
 }
 
-function input(kind, value = "") {
-  if (kind === "bool") return make("select", { ariaLabel: "Value" }, ...options(["true", "false"], value));
-  const type = { integer: "number", float: "number", datetime: "date" }[kind] ?? "text";
-  const made = make("input", { type, ariaLabel: "Value", value });
-  if (kind === "float") made.step = "any";
+function input({ type, ordered }, value = "") {
+  if (type === "boolean") return make("select", { ariaLabel: "Value" }, ...options(["true", "false"], value));
+  const shown = ordered === "times" ? "date" : { integer: "number", number: "number" }[type] ?? "text";
+  const made = make("input", { type: shown, ariaLabel: "Value", value });
+  if (type === "number") made.step = "any";
   return made;
 }
 

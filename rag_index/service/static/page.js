@@ -12,6 +12,7 @@ const MOST = 100;
 const FACETS = 6;
 
 let indexes = [];
+let kinds = {}; // of the fields of indexes
 let closed = []; // the names of those that are for members of groups, and this caller is of none
 let total = 0; // of the settings; those without documents are neither offered nor asked
 let limit = FIRST;
@@ -20,7 +21,7 @@ let running = null;
 async function start() {
   byId("forget").hidden = !token.get();
   try {
-    indexes = (await listIndexes()).indexes;
+    ({ indexes, kinds } = await listIndexes());
   } catch (error) {
     return fail(error, start);
   }
@@ -75,7 +76,7 @@ function offerFields() {
     if (names.length && !names.includes(index.name)) continue;
     for (const field of index.fields ?? []) found.set(field.name, found.get(field.name) ?? field.kind ?? null);
   }
-  filters.offer(found);
+  filters.offer(found, kinds);
 }
 
 async function ask() {

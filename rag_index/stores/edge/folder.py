@@ -14,18 +14,15 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rag_index.database.files import replace_file
 from rag_index.documents.batches import CommitMark
 from rag_index.errors import RagIndexError, StoreBusy, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 POLL = 0.02
 COMMAND_CHARS = 120

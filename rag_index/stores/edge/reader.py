@@ -11,10 +11,11 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog, CatalogEntry
@@ -33,10 +34,6 @@ from rag_index.stores.edge.folder import (
 )
 from rag_index.stores.edge.processes import SearchProcesses
 from rag_index.stores.edge.store import EdgeStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 WRITE_SECONDS = 10.0
 """How long a writer may take from its first write to the flush, after which it lets readers in: a batch, at most."""

@@ -15,8 +15,10 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
@@ -24,10 +26,6 @@ from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.stores.edge.collection_reader import EdgeReads, of_collection
 from rag_index.stores.edge.folder import PATIENCE, UNFLUSHED, FileLock, WriterLock, folder_errors, locked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024

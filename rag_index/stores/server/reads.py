@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qdrant_client import models
 
@@ -24,10 +25,6 @@ from rag_index.stores.points import (
     words_in,
 )
 from rag_index.stores.server.link import Limits, Requests, has_sparse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
 
 MAX_IDS = 1000
 """Ids or keys per request."""
