@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ class DocumentBatch:
     text_hashes: list[bytes]
     payload_hashes: list[bytes]
     layouts: list[bytes] = field(default_factory=list)
-    """How each text is divided (`chunking.text.TextLayout`), which its hash covers; empty if no text is."""
+    """How each text is divided (`TextLayout`), which its hash covers; empty if no text is."""
 
     @classmethod
     def empty(cls) -> DocumentBatch:
@@ -63,6 +63,59 @@ class DocumentBatch:
 
     def _columns(self) -> tuple[list[Any], ...]:
         return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes, self.layouts
+
+
+class TextPart(NamedTuple):
+    """A part of a text, from `start` to `end`."""
+
+    start: int
+    end: int
+    name: str
+    """What such a part is called, such as "comment"."""
+    id: str
+    """The id of its row as people see it; "" if nothing names it."""
+    link: str
+    """The address of the part; "" if it has none of its own."""
+    payload: dict[str, Any]
+    """The fields of the part."""
+
+    def description(self) -> dict[str, str]:
+        """Return what a hit says of the part: its name, and its id and link if it has these."""
+        return {name: value for name, value in (("name", self.name), ("id", self.id), (LINK, self.link)) if value}
+
+
+@dataclass(frozen=True, slots=True)
+class TextLayout:
+    """The layout of one text: its title, where the document's own text ends, and its parts in order.
+
+    The parts of a document, such as the comments of a ticket, follow its own text. Whatever looks at texts needs not
+    know of them. Only a chunker does, and the hits: a chunk of a part says which part it is of.
+
+    `lacks` says in a sentence which parts cannot be read; "" if none. `language` is the name of the language that the
+    row says the text is in; "" if it says none.
+    """
+
+    title: str
+    end: int
+    parts: list[TextPart]
+    lacks: str = ""
+    language: str = ""
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> TextLayout:
+        """Return the layout that `encode` encoded."""
+        from rag_index.documents.canonical import decode_payload  # here: `status` needs no JSON of payloads
+
+        found = decode_payload(encoded)
+        parts = [TextPart(*part) for part in found["parts"]]
+        return cls(found["title"], found["end"], parts, found["lacks"], found.get("language", ""))
+
+    def encode(self) -> bytes:
+        """Return the layout as canonical JSON, the same for equal layouts."""
+        from rag_index.documents.canonical import encode_payload
+
+        fields = {"title": self.title, "end": self.end, "parts": list(map(list, self.parts)), "lacks": self.lacks}
+        return encode_payload(fields | ({"language": self.language} if self.language else {}))
 
 
 @dataclass(frozen=True, slots=True)

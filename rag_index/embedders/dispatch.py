@@ -7,13 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.documents.vectors import broken_reason
-from rag_index.errors import (
-    BadVectors,
-    EmbedderUnavailable,
-    RequestTooLong,
-    TextRefused,
-    TextTooLong,
-)
+from rag_index.errors import BadVectors, EmbedderUnavailable, RequestTooLong, TextRefused, TextTooLong
 from rag_index.hosts.retries import ALONE_LIMIT, HostCalls, Request
 
 if TYPE_CHECKING:

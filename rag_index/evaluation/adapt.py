@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.chunking.text import TextLayout
+from rag_index.documents.batches import DocumentBatch, TextLayout
 from rag_index.documents.canonical import hash_text
 from rag_index.embedders.local import forget_newest, load_table, remove_unused, write_table
 from rag_index.errors import SettingsError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-    from rag_index.documents.batches import DocumentBatch
     from rag_index.settings import Settings
 
     Tokens = NDArray[np.uint16]

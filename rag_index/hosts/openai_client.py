@@ -13,13 +13,7 @@ import orjson
 
 from rag_index.documents.vectors import probe_digest
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexError, RequestTooLong, TextRefused
-from rag_index.hosts.endpoint import (
-    TOO_LONG,
-    Endpoint,
-    ModelDetails,
-    plain_vector,
-    to_vectors,
-)
+from rag_index.hosts.endpoint import TOO_LONG, Endpoint, ModelDetails, plain_vector, to_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from rag_index.chunking.text import TextLayout
 from rag_index.documents.batches import (
     RESERVED_KEY,
     ChunkedDocument,
@@ -30,6 +29,7 @@ from rag_index.documents.batches import (
     Failure,
     Shard,
     ShardStats,
+    TextLayout,
     text_to_embed,
 )
 from rag_index.documents.canonical import byte_count, decode_payload

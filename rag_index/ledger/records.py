@@ -65,7 +65,7 @@ class WaitingChange(NamedTuple):
 
 
 class WaitingLookUp(NamedTuple):
-    """Documents to be looked up by a value that they have, or had, in a column (see `changes.LookUp`)."""
+    """Documents to be looked up by a value that they have, or had, in a column (see `changes.DocumentChange`)."""
 
     column: str
     value: str

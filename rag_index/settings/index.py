@@ -28,7 +28,7 @@ from rag_index.settings.sections import (
     DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
 )
-from rag_index.settings.values import Number, PositiveInt, Section, Whole
+from rag_index.settings.values import Int, Number, PositiveInt, Section
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -148,9 +148,9 @@ class IndexSettings(Section):
     """The options that are passed to a custom source, or to the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)
     """The name of a plug-in that splits documents into chunks, in place of the built-in way."""
-    chunk_chars: Whole = Field(default=1000, ge=20)
+    chunk_chars: Int = Field(default=1000, ge=20)
     """The maximum length of a chunk, in characters."""
-    chunk_overlap: Whole = Field(default=100, ge=0)
+    chunk_overlap: Int = Field(default=100, ge=0)
     """About how many characters a chunk repeats from the one before; at most half of `chunk_chars`."""
     search: Literal["hybrid", "dense"] = "hybrid"
     """How the index is searched: `hybrid` finds by meaning and by words, `dense` by meaning alone."""

@@ -13,19 +13,9 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_valida
 
 from rag_index.database.drivers import database_url
 from rag_index.settings.plugins import EMBEDDERS, installed
-from rag_index.settings.values import (
-    Auto,
-    DaskAddress,
-    DatabaseUrl,
-    HttpUrl,
-    Number,
-    PositiveInt,
-    Section,
-    Share,
-    Whole,
-)
+from rag_index.settings.values import Auto, DaskAddress, DatabaseUrl, HttpUrl, Int, Number, PositiveInt, Section, Share
 
-Port = Annotated[Whole, Field(ge=0, le=65_535)]
+Port = Annotated[Int, Field(ge=0, le=65_535)]
 QUEUES = {
     "postgresql": "postgres:PostgresQueue",
     "mariadb": "mariadb:MariadbQueue",
@@ -79,7 +69,7 @@ class ServerSettings(Section):
     """Whether the payloads are read from disk instead of memory."""
     hnsw_m: PositiveInt | None = None
     """The number of edges of a point in the search index."""
-    hnsw_ef_construct: Annotated[Whole, Field(ge=4)] | None = None
+    hnsw_ef_construct: Annotated[Int, Field(ge=4)] | None = None
     """The number of neighbours that are considered when a point is added to the search index."""
     quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
     """The compressed copy of the vectors that searches read first."""
@@ -255,7 +245,7 @@ class StoreSettings(Section):
     """The key of the server."""
     timeout: Number = Field(default=60.0, gt=0)
     """The time limit of one request to a server, in seconds."""
-    keep_previous: Whole = Field(default=1, ge=0)
+    keep_previous: Int = Field(default=1, ge=0)
     """The number of older collections of an index that a rebuild keeps for a rollback."""
     hnsw: Literal["auto", "never"] = "auto"
     """Whether a run builds the search index of large embedded collections. `rag-index optimize` always does."""
@@ -359,7 +349,7 @@ class ContextSettings(Section):
     """The Ollama servers. By default those of an `ollama` embedder, or else the one on this machine."""
     concurrency: PositiveInt = 10
     """The number of requests that a worker sends at once, one for each chunk."""
-    max_chars: Whole = Field(default=300, ge=20)
+    max_chars: Int = Field(default=300, ge=20)
     """The maximum length of a context, in characters."""
     prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
     """The prompt, with the placeholders {document} and {chunk}. By default the built-in one."""
@@ -367,7 +357,7 @@ class ContextSettings(Section):
     """The time limit of one request, in seconds."""
     required: bool = False
     """Whether a document fails, and is not indexed, if one of its chunks gets no context."""
-    num_ctx: Whole = Field(default=8192, ge=1024)
+    num_ctx: Int = Field(default=8192, ge=1024)
     """The context window in tokens, for request and answer. A model with a smaller window uses its own."""
     keep_alive: str = "30m"
     """How long a server keeps the model loaded after a request."""
@@ -402,7 +392,7 @@ class RetrieveSettings(Section):
     interaction of sentence-transformers (a folder, or a name on the model hub), or the name of a plug-in."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """The number of documents that the reranker reads."""
-    cache_size: Whole = Field(default=1000, ge=0)
+    cache_size: Int = Field(default=1000, ge=0)
     """The number of query vectors to cache; 0 switches the cache off."""
     cache_seconds: Number = Field(default=3600.0, gt=0)
     """How long a query vector stays in the cache, in seconds."""
@@ -460,9 +450,9 @@ class ServeSettings(Section):
     """The origins of other web pages that may ask from a browser."""
     timeout: Number = Field(default=30.0, gt=0)
     """The time limit of a request, in seconds."""
-    max_body_bytes: Whole = Field(default=100_000, gt=0)
+    max_body_bytes: Int = Field(default=100_000, gt=0)
     """The maximum size of a request's body."""
-    max_requests: Whole = Field(default=256, ge=1)
+    max_requests: Int = Field(default=256, ge=1)
     """The maximum number of requests that are answered at the same time; more are told to come back."""
     rate_limit: Number = Field(default=100.0, ge=0)
     """How many requests a second each token (without tokens: each address) may make on average; 0 means any number."""

@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from sqlalchemy import exc
 
-from rag_index.chunking.text import BETWEEN, NO_LAYOUT, TextLayout, TextPart, shortened
+from rag_index.chunking.text import shortened
 from rag_index.documents.access import access_part
-from rag_index.documents.batches import LINK, RESERVED_KEY, TITLE, DocumentBatch, Failure
+from rag_index.documents.batches import LINK, RESERVED_KEY, TITLE, DocumentBatch, Failure, TextLayout, TextPart
 from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
 from rag_index.documents.keys import encode_keys
 from rag_index.documents.languages import language_of
@@ -46,6 +46,10 @@ FETCH_ROWS = 100
 
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
+BETWEEN = "\n\n"
+"""What stands between the parts of a text."""
+NO_LAYOUT = b""
+"""The layout of a text that is not divided and has no title."""
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
 HEADING_CHARS = 100

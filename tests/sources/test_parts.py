@@ -8,7 +8,8 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from rag_index.chunking.text import TextChunker, TextLayout
+from rag_index.chunking.text import TextChunker
+from rag_index.documents.batches import TextLayout
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
