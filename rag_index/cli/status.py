@@ -89,8 +89,8 @@ def _remarks(one: IndexStatus) -> Iterator[str]:
     run, as_of, watch = one.last_run, one.as_of, one.watch
     if one.restored:
         yield f"{one.index}: {one.restored}"
-    last = run and run["state"] != "failed" and as_of and as_of["known_by"] == "run" and as_of["at"] >= run["started"]
-    if as_of and not last:  # which the table shows
+    ended = run if run and run["state"] != "failed" else None
+    if as_of and not (ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]):  # the table says it
         position = f" (position {as_of['position']})" if as_of["position"] else ""
         yield f"{one.index}: complete up to {as_of['at']}{position}, known by {as_of['known_by']}"
     if one.channels:

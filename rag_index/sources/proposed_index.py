@@ -278,9 +278,10 @@ class IndexMaker:
         return bool(hiding) and not relation.parent.is_people and self._is_contained(relation)
 
     def _is_contained(self, relation: Relation) -> bool:
-        """Return whether all rows name one of the other table, whose rows they are of, as an answer's translation is.
+        """Return whether all rows name one of the other table, and belong to it or are several in it.
 
-        Or that contains several rows, or rows of several tables.
+        A row belongs to it if its table is called after it, as an answer's translation is. A row that rows of several
+        tables name contains them, too.
         """
         values = [row[relation.columns[0]] for row in relation.child.shown_rows()]
         filled = [value for value in values if value is not None and value != ""]

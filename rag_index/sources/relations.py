@@ -188,8 +188,7 @@ class _Finder:
         self._catalog = catalog
         self._by_noun: dict[tuple[str, ...], list[Subject]] = {}
         for table in tables:
-            ends = [table.noun[start:] for start in range(len(table.noun))]
-            for called in dict.fromkeys([*ends, noun(table.name)]) if table.key else ():
+            for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
 
     def relations_of(self, table: Subject) -> list[Relation]:
@@ -296,7 +295,7 @@ class _Finder:
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
         for start in range(len(bare) - 1):
             found += by_noun.get(tuple(bare[start:]), [])
-        of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`, and no datum
+        of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`
         if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
             plural = {singular(word) for word in words(column.name) if word != singular(word)}
             counted = set() if has_key_word else plural  # `topic_posts_approved` says how many

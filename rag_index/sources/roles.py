@@ -309,9 +309,9 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
 
 
 def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
-    """Return the texts that a table says to be in a row of this one, by type and id, such as the components of a page.
+    """Return the texts that a table of links puts into rows of this one, by type and id: the components of a page.
 
-    That are the relation of the links to this table, and the one from there to the text.
+    Each is a pair: the relation of the links to this table, and the one from there to the text.
     """
     return [
         (own, typed)
@@ -323,9 +323,9 @@ def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
 
 
 def _is_held(typed: Relation) -> bool:
-    """Return whether texts belong to one row of a table of links each, after which they are called, and to no other."""
+    """Return whether each text has one link, shares a word with the table of links, and belongs to no other row."""
     held, named = typed.parent, [key for key in typed.named() if key is not None]
-    alone = not any(not one.parent.is_people for one in held.own_relations)
+    alone = all(one.parent.is_people for one in held.own_relations)
     return held.has_text and alone and bool({*held.noun} & {*typed.child.noun}) and len(named) == len({*named}) > 0
 
 

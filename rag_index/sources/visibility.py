@@ -95,6 +95,8 @@ FOR_FEW = re.compile(r".*(?:internal|private|whisper|direct_?message).*", re.IGN
 """Types of what a few people may see."""
 MESSENGER = ("O", "P", "D")
 """The types of channels that all people, only some, or two can read: open, private, direct."""
+CORRESPONDENCE, INTERNAL_NOTE = ("M", "R"), "N"
+"""The types of entries of a ticket: messages and responses, and notes among those who answer."""
 OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}
 YES = known_words("visibility", "yes")
 NO = known_words("visibility", "no")
@@ -458,8 +460,8 @@ def _type(look: _Look) -> Condition | None:
     good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
     if {*MESSENGER} <= {*choices}:
         good = ["O"]
-    if {"M", "R", "N"} == {*choices} and look.table.noun[-1] == "entry":  # messages, responses, notes for colleagues
-        good = ["M", "R"]
+    if {*CORRESPONDENCE, INTERNAL_NOTE} == {*choices} and look.table.noun[-1] == "entry":
+        good = [*CORRESPONDENCE]
     good = [value for value in good if _has_text(look, value)]
     good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:

@@ -1380,16 +1380,17 @@ def test_a_few_rows_that_name_what_is_gone_are_no_doubt(propose, gone, related):
 
 
 def test_what_has_one_row_for_each_row_of_another_is_hidden_with_it(propose):
+    called = {"title": "Answer {n} of the mill", "answer_id": itself, "content_id": itself}
     made = propose(
         {
             "help_answers": many(
                 12, published_at=lambda n: DAY if n < 12 else None, kinds={"published_at": "DATETIME"}
             ),
-            "help_answer_translations": many(12, title="Answer {n} of the mill", body=TEXT, answer_id=itself),
+            "help_answer_translations": many(12, **called),
+            "help_answer_translation_contents": many(12, body=TEXT),
         }
     )
-    (only,) = made.indexes
-    assert shown(propose, made, only.tables[0]) == keys(12, ["12"])
+    assert shown(propose, made, "help_answer_translations") == keys(12, ["12"])
 
 
 def test_names_with_addresses_are_personal(propose):
@@ -1438,6 +1439,7 @@ def test_a_column_called_after_two_words_names_no_row_of_the_first_alone(propose
         }
     )
     assert parts(made, "tickets") == ["ticket_articles"]
+    assert [one["table"] for one in index(made, "tickets")["joins"].values()] == ["ticket_article_types"]
 
 
 def test_model_and_res_id_name_a_row_of_any_table(propose):
@@ -1539,12 +1541,8 @@ def test_a_permission_for_the_page_above_all_hides_none(propose):
     assert shown(propose, made, "page") == keys(12, ["7"])
 
 
-def test_numbers_of_posts_and_flags_of_them_name_no_post(propose):
-    numbers = {"topic_posts_approved": cycle(9), "reported_post_bbcode": 1}
-    made = propose(
-        {
-            "topics": many(20, topic_title="Topic {n} of the mill", **numbers),
-            "posts": many(60, topic_id=cycle(20), post_subject="Words {n} on it", post_text=TEXT),
-        }
-    )
+def test_a_number_of_posts_names_no_post(propose):
+    topics = many(20, "topic_id", topic_title="Topic {n} of the mill", topic_posts_approved=cycle(9))
+    posts = many(60, topic_id=cycle(20), post_subject="Words {n} on it", post_text=TEXT)
+    made = propose({"topics": topics, "posts": posts})
     assert parts(made, "topics") == ["posts"]
