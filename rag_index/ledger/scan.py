@@ -78,8 +78,9 @@ class ScanRows(LedgerConnection):
         if buckets is None:
             rows = sa.select(self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
         else:
-            pairs = self._pairs_as_rows(keys, buckets).subquery()
-            rows = sa.select(pairs.c[0], pairs.c[1], sa.literal(page))
+            pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
+            key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
+            rows = sa.select(key, sa.cast(bucket, BigInteger), sa.literal(page))
         insert = self._insert(seen).from_select(["key", "bucket", "page"], rows.where(sa.true()))
         if self._write(insert.on_conflict_do_nothing()) == len(keys):
             return []
