@@ -163,12 +163,6 @@ def iso_time(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def watch_reports(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> list[dict[str, Any]]:
-    """Return the reports of those of these indexes that are, or were, watched."""
-    reports = (watch_report(settings, index, ledger) for index in indexes)
-    return [report for report in reports if report is not None]
-
-
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
     """Return how the watch of an index is; None if it was never watched.
 
