@@ -126,7 +126,11 @@ class FileFeed:
             pause = max(pause, self._settings.watch.poll_seconds)
         self._next, self._sweep = self._clock() + pause, self._clock() + SWEEP_SECONDS
         before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
-        gone = {key for key in before.keys() - stamps.keys() if not _is_below(document_id(key), kept)}
+        gone = before.keys() - stamps.keys()
+        if kept:  # folders that could not be read
+            gone = {
+                key for key in gone if kept.isdisjoint(f"{one.as_posix()}/" for one in Path(document_id(key)).parents)
+            }
         stamps |= {key: before[key] for key in before.keys() - stamps.keys() - gone}
         changed = [*gone, *(key for key, stamp in stamps.items() if before.get(key) != stamp)]
         if len(changed) > MAX_FILES:
@@ -161,8 +165,3 @@ class FileFeed:
             return {}
         known = dict.fromkeys(self._ledger.keys_under(collection.id, ""), "")
         return known | self._ledger.committed_stamps(collection.id, list(stamps))
-
-
-def _is_below(path: str, folders: set[str]) -> bool:
-    """Return whether a path is in one of these folders, at any depth."""
-    return bool(folders) and any(f"{parent.as_posix()}/" in folders for parent in Path(path).parents)

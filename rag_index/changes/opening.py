@@ -107,16 +107,6 @@ class OpenedFeeds:
         self.blind[name] = blind
         self.notes += [note] if note else []
 
-    def note_unwatched(self, indexes: Sequence[IndexSettings]) -> None:
-        """Add a note for each reason to leave indexes out. Raises SettingsError if that is so for all of them."""
-        names: dict[str, list[str]] = {}
-        for name, reason in self.unwatched.items():
-            names.setdefault(reason, []).append(name)
-        said = [f"{', '.join(some)}: {reason}" for reason, some in names.items()]
-        if len(self.unwatched) == len(indexes):  # the feed of a database may still be that of other indexes
-            raise SettingsError(f"no index can be watched: {'; '.join(said)}")
-        self.notes += [f"not watched, and brought up to date by the next run: {one}" for one in said]
-
     def close(self) -> None:
         """Close all feeds."""
         for feed, _ in self.feeds:
@@ -147,7 +137,13 @@ def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Led
                     opened.add(source.open_feed(), index.name, blind=blind)
                 else:
                     opened.unwatched[index.name] = f"its source, of kind {index.kind!r}, does not tell what changed"
-        opened.note_unwatched(indexes)
+        names: dict[str, list[str]] = {}
+        for name, reason in opened.unwatched.items():
+            names.setdefault(reason, []).append(name)
+        said = [f"{', '.join(some)}: {reason}" for reason, some in names.items()]
+        if len(opened.unwatched) == len(indexes):  # the feed of a database may still be that of other indexes
+            raise SettingsError(f"no index can be watched: {'; '.join(said)}")
+        opened.notes += [f"not watched, and brought up to date by the next run: {one}" for one in said]
         stack.pop_all()
     return opened
 

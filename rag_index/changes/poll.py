@@ -106,7 +106,11 @@ class PollFeed:
         if self._clock() < self._next_poll:
             return Received(())
         looked_at, name, burst = time.time(), self._index.name, self._settings.watch.burst_documents
-        since = self._given.since if self._given.since is not None else self._watermark_of_last_run()
+        since = self._given.since
+        if since is None and (collection := self._live_collection()) is not None:  # from where the last run has read
+            record = self._ledger.scan_state(collection.id)
+            if record is not None and record.settings == scan_settings(self._settings, self._index):
+                since = time_watermark(record.watermark)
         if since is None:  # a run has to read all of it
             return Received((), replace(self._given, since=self._source.watermark() or ""), overflow=(name,))
         after, found = self._poll(since)
@@ -146,8 +150,10 @@ class PollFeed:
             latest = _later(latest, changed_at)
             if given.times.get(key) == changed_at:
                 still[key] = changed_at
-            elif len(found) <= self._settings.watch.burst_documents and _is_later(changed_at, given.floor):
-                found[key] = changed_at
+            elif len(found) <= self._settings.watch.burst_documents:
+                at = changed_at if isinstance(changed_at, dt.date) else str(changed_at)
+                if given.floor is None or at > given.floor:
+                    found[key] = changed_at
         # what a thorough poll does not find any more is forgotten
         times = still | found if thorough else {**given.times, **found} if found else given.times
         next_thorough = self._clock() + THOROUGH_SECONDS if thorough else given.next_thorough
@@ -189,14 +195,6 @@ class PollFeed:
         live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
         return self._ledger.collection(live) if live else None
 
-    def _watermark_of_last_run(self) -> str | None:
-        """Return the watermark that the last complete run of this index left, None if there was none."""
-        collection = self._live_collection()
-        record = self._ledger.scan_state(collection.id) if collection is not None else None
-        if record is None or record.settings != scan_settings(self._settings, self._index):
-            return None
-        return time_watermark(record.watermark)
-
 
 def _later(latest: Any, changed_at: Any) -> Any:
     """Return the later of two times, unless it cannot be true."""
@@ -210,10 +208,6 @@ def _later(latest: Any, changed_at: Any) -> Any:
     if changed_at > limit:
         return latest
     return changed_at if latest is None or changed_at > latest else latest
-
-
-def _is_later(changed_at: Any, floor: Any) -> bool:
-    return floor is None or (changed_at if isinstance(changed_at, dt.date) else str(changed_at)) > floor
 
 
 def _seconds(changed_at: Any, now: float) -> float:

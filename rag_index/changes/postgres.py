@@ -50,9 +50,10 @@ _STATE = sa.text("""
            COALESCE(confirmed_flush_lsn, '0/0')::text, pg_current_wal_flush_lsn()::text
     FROM pg_replication_slots WHERE slot_name = :slot
 """)
-_TABLES = sa.text("""
-    SELECT t.schemaname, t.tablename, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot
-    FROM pg_publication p JOIN pg_publication_tables t USING (pubname) WHERE p.pubname = :name
+_PUBLISHED = sa.text("""
+    SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot
+    FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
+    WHERE p.pubname = :name AND t.schemaname = :schema AND t.tablename = :table
 """)
 
 
@@ -133,22 +134,17 @@ class TextReader:
         from psycopg.pq import Format
 
         driver: Any = connection.connection.driver_connection
-        bases = {}
+        self.width, types = len(types), list(types)
         if any(oid >= FIRST_OWN_OID for oid in types):
             bases = dict(map(tuple, connection.execute(_BASE_TYPES)))
-        self.width = len(types)
+            while bases.keys() & types:  # a domain may be one of another domain
+                types = [bases.get(oid, oid) for oid in types]
         self._transformer = Transformer(driver)
-        self._transformer.set_loader_types([_base(oid, bases) for oid in types], Format.TEXT)
+        self._transformer.set_loader_types(types, Format.TEXT)
 
     def values(self, texts: Sequence[bytes | None]) -> tuple[Any, ...]:
         """Return the values of one row."""
         return self._transformer.load_sequence(texts)
-
-
-def _base(oid: int, bases: dict[int, int]) -> int:
-    while oid in bases:
-        oid = bases[oid]
-    return oid
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,26 +189,20 @@ class SlotState:
         return position is not None and lsn_number(self.start) <= lsn_number(position) <= lsn_number(self.end)
 
 
-class Publication:
-    """What a publication has: the tables whose changes come into the log."""
-
-    def __init__(self, connection: Connection, name: str) -> None:
-        self._name = name
-        self._tables = {(schema, table): flags for schema, table, *flags in connection.execute(_TABLES, {"name": name})}
-
-    def require(self, table: PostgresTable) -> None:
-        """Raise SettingsError if some changes of a table, or the old values of its watched columns, are not there."""
-        whole, through_root = self._tables.get((table.schema, table.name), (False, False))
-        if not whole or (table.partitioned and not through_root):
-            raise SettingsError(
-                f"publication {self._name} is missing, or does not have all changes of table {table.watched}; {SETUP} "
-                "again"
-            )
-        if not table.has_identity:
-            raise SettingsError(
-                f"the log has no old values of {', '.join(table.watched.columns)} of table {table.watched}: its "
-                f"replica identity lacks them; {SETUP} again"
-            )
+def require_published(connection: Connection, publication: str, table: PostgresTable) -> None:
+    """Raise SettingsError if the log does not have all changes of a table and the old values of its watched columns."""
+    given = {"name": publication, "schema": table.schema, "table": table.name}
+    whole, through_root = connection.execute(_PUBLISHED, given).fetchone() or (False, False)
+    if not whole or (table.partitioned and not through_root):
+        raise SettingsError(
+            f"publication {publication} is missing, or does not have all changes of table {table.watched}; {SETUP} "
+            "again"
+        )
+    if not table.has_identity:
+        raise SettingsError(
+            f"the log has no old values of {', '.join(table.watched.columns)} of table {table.watched}: its "
+            f"replica identity lacks them; {SETUP} again"
+        )
 
 
 def lsn(number: int) -> str:

@@ -183,24 +183,21 @@ class RowFeed(ABC):
         """Return after this many seconds, or when there may be changes."""
         until = self.clock() + seconds
         while (left := until - self.clock()) > 0:
-            if self.clock() >= self._rest_until and self._finds():
-                return
+            if self.clock() >= self._rest_until:
+                try:
+                    if self._probe is None:
+                        self._probe = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+                    if self._look(self._probe):
+                        return
+                except exc.SQLAlchemyError:  # `rows` says so
+                    self._close_probe()
+                    return
             time.sleep(min(left, PROBE_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""
         self._close_probe()
         self._engine.dispose()
-
-    def _finds(self) -> bool:
-        """Return whether there may be changes; True if the database does not answer, so that `rows` says so."""
-        try:
-            if self._probe is None:
-                self._probe = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
-            return self._look(self._probe)
-        except exc.SQLAlchemyError:
-            self._close_probe()
-            return True
 
     def _close_probe(self) -> None:
         if self._probe is not None:

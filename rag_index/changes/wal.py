@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres import Publication, SlotState, TextReader, lsn, lsn_number, table_in_catalogue
+from rag_index.changes.postgres import SlotState, TextReader, lsn, lsn_number, require_published, table_in_catalogue
 from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger.records import Position
@@ -148,12 +148,11 @@ class WalFeed(RowFeed):
         """Find the tables, and return why changes of some of them are not in the log."""
         found: dict[tuple[str, str], list[WatchedTable]] = {}
         problems = {}
-        published = Publication(connection, self.name)
         for watched in self.tables:
             try:
                 table = table_in_catalogue(connection, watched)
                 found.setdefault((table.schema, table.name), []).append(watched)
-                published.require(table)
+                require_published(connection, self.name, table)
             except SettingsError as error:
                 problems[watched] = error
         self._tables = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
+from sqlalchemy.engine import make_url
 from sqlalchemy.sql.operators import custom_op
 
 from rag_index.database.drivers import (
@@ -27,33 +29,48 @@ from rag_index.database.drivers import (
 )
 from rag_index.database.files import private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
-from rag_index.ledger.tables import documents, migrate
+from rag_index.ledger.tables import documents, migrate, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sqlalchemy.engine import URL, Connection, Engine
 
 SHARED_BYTES = 64 << 10
 """What SQLite writes beside its file before anything else, for the processes that have it open."""
+IN_MEMORY = make_url("sqlite://")
 
 
 class LedgerConnection:
     """The transactions of one connection, and their statements."""
 
-    def __init__(self, url: URL, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: URL, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> None:
+        """Open a ledger, and create or upgrade it.
+
+        With `read_only`, none is created: an empty one in memory takes the place of one that is missing. So the URL may
+        be mistyped, and a ledger of this version may be on a read-only mount or belong to somebody else.
+        """
         self.redacted_url = redacted_url(url)
         self._url = url
         self.clock = clock
         self._lock = threading.RLock()
         self._writer: int | None = None
-        self.engine = _engine(url)
-        self._insert = insert_for(self.engine.dialect)
-        self._is_sqlite = self.engine.dialect.name == "sqlite"
-        with self._map_errors():
-            self._connection = self.engine.connect()
+        self._connect(_engine(url, read_only=read_only))
+        if read_only:
+            with self.transaction() as connection:
+                is_missing = version_of(connection) is None
+            if is_missing:
+                self.close()
+                self._connect(_engine(IN_MEMORY, read_only=True))
         with self.transaction() as connection:
             migrate(connection, redacted_url=self.redacted_url)
+
+    def _connect(self, engine: Engine) -> None:
+        self.engine = engine
+        self._insert = insert_for(engine.dialect)
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        with self._map_errors():
+            self._connection = engine.connect()
 
     def close(self) -> None:
         """Close the connection."""
@@ -139,11 +156,6 @@ class LedgerConnection:
     def _keys_as_rows(self, keys: Iterable[str]) -> sa.Select[Any]:
         return sa.select(self._elements(list(keys), "json_array_elements_text"))
 
-    def _pairs_as_rows(self, keys: Sequence[str], numbers: Sequence[int]) -> sa.Select[Any]:
-        pair = self._elements(list(zip(keys, numbers, strict=True)), "json_array_elements")
-        first, second = (pair.op("->>")(sa.literal_column(place)) for place in "01")
-        return sa.select(first, sa.cast(second, sa.BigInteger))
-
     def _elements(self, values: list[Any], postgresql: str) -> Any:
         """Return the column of a table of these values; `postgresql` is the function that makes it there."""
         given = sa.literal(json.dumps(values), sa.Text)
@@ -157,13 +169,34 @@ class LedgerConnection:
         try:
             yield
         except exc.SQLAlchemyError as error:
-            raise _map_error(error, self._url) from error
+            url, ledger, origin = self._url, f"ledger {self.redacted_url}", first_line(error, self._url)
+            said = origin.lower()
+            # where the disk has no room for the files beside SQLite's, SQLite calls that an I/O error
+            if "full" in said or (
+                "disk i/o error" in said
+                and is_file(url)
+                and shutil.disk_usage(Path(str(url.database)).parent).free < SHARED_BYTES
+            ):
+                message = f"{ledger}: the disk is full ({origin}). Nothing is lost: make room and run again"
+            elif "readonly" in said or "read-only" in said:
+                message = f"{ledger} cannot be written ({origin}); correct its permissions"
+            elif "malformed" in said or "not a database" in said:
+                message = f"{ledger} is damaged ({origin}); rebuild it with `rag-index doctor --repair`"
+            elif is_transient(error):
+                raise LedgerUnavailable(
+                    f"{ledger} does not answer: {origin}. Check that it runs and that the URL is right"
+                ) from error
+            else:
+                message = f"{ledger} refuses: {origin}"
+            raise LedgerError(message) from error
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, read_only: bool) -> Engine:
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise SettingsError(f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql")
-    if is_file(url):
+    if read_only:
+        url = _readable(url)
+    elif is_file(url):
         try:
             private_file(Path(str(url.database)))
         except OSError as error:
@@ -176,31 +209,20 @@ def _engine(url: URL) -> Engine:
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(f"ledger: {missing_driver(url, error)}") from error
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _sqlite_pragmas)
+        pragmas = ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384", "secure_delete=ON")
+        event.listen(engine, "connect", lambda connection, _: set_pragmas(connection, pragmas))
     return engine
 
 
-def _sqlite_pragmas(connection: Any, _record: object) -> None:
-    pragmas = ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384", "secure_delete=ON")
-    set_pragmas(connection, pragmas)
+def _readable(url: URL) -> URL:
+    """Return the URL by which a ledger is read as it is: of one in memory, if there is no file.
 
-
-def _no_room(url: URL) -> bool:
-    """Return whether the disk of a SQLite file has no room for the files beside it, which SQLite calls an I/O error."""
-    return is_file(url) and shutil.disk_usage(Path(str(url.database)).parent).free < SHARED_BYTES
-
-
-def _map_error(error: exc.SQLAlchemyError, url: URL) -> Exception:
-    origin, name = first_line(error, url), redacted_url(url)
-    lowered = origin.lower()
-    if "full" in lowered or ("disk i/o error" in lowered and _no_room(url)):
-        return LedgerError(f"ledger {name}: the disk is full ({origin}). Nothing is lost: make room and run again")
-    if "readonly" in lowered or "read-only" in lowered:
-        return LedgerError(f"ledger {name} cannot be written ({origin}); correct its permissions")
-    if "malformed" in lowered or "not a database" in lowered:
-        return LedgerError(f"ledger {name} is damaged ({origin}); rebuild it with `rag-index doctor --repair`")
-    if is_transient(error):
-        return LedgerUnavailable(
-            f"ledger {name} does not answer: {origin}. Check that it runs and that the URL is right"
-        )
-    return LedgerError(f"ledger {name} refuses: {origin}")
+    SQLite wants to write beside a file that it reads, unless a writer has the log open or the file does not change.
+    """
+    file = Path(str(url.database))
+    if not is_file(url) or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+        return url
+    if not file.exists():
+        return IN_MEMORY
+    mode = {"mode": "ro"} if Path(f"{file}-wal").exists() else {"immutable": "1"}
+    return url.set(database=file.absolute().as_uri(), query={**url.query, **mode, "uri": "true"})

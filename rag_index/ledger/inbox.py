@@ -242,16 +242,12 @@ class InboxRows(PositionRows):
             new, old = insert.excluded[name], table.c[name]
             renewed[name] = sa.case((new < old, new), else_=old)
         with self.transaction():
-            numbers = {alias: self._next_number(alias) for alias in {ids[0]: None for ids in earliest}}
-            given: dict[str, Any] = {"received_at": self.clock()}
-            rows = []
+            numbers = {alias: self._next_number(alias) for alias in dict.fromkeys(ids[0] for ids in earliest)}
+            now, rows = self.clock(), []
             for ids, at in earliest.items():
                 number = numbers[ids[0]]
-                given |= {
-                    "number": number,
-                    "changed_at": at,
-                    "first_number": number if first_number is None else first_number,
-                }
+                first = number if first_number is None else first_number
+                given = {"number": number, "changed_at": at, "received_at": now, "first_number": first}
                 rows.append((*ids, *(given[name] for name in names[len(ids) :])))
             if rows:
                 self._execute_many(insert.on_conflict_do_update(index_elements=keys, set_=renewed), names, rows)
@@ -333,11 +329,8 @@ class InboxRows(PositionRows):
         done = list(done)
         first = min((one.first_number for one in done), default=None)
         number: Any = sa.bindparam("done_number")
-        ours = (
-            (u.alias == alias)
-            & (u.column_name == sa.bindparam("done_column"))
-            & (u.value == sa.bindparam("done_value"))
-        )
+        same = (u.column_name == sa.bindparam("done_column")) & (u.value == sa.bindparam("done_value"))
+        ours = (u.alias == alias) & same
         rows = [{"done_column": one.column, "done_value": one.value, "done_number": one.number} for one in done]
         with self.transaction() as connection:
             self.put_changes(((alias, document_id, at) for document_id, at in found), first_number=first)

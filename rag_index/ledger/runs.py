@@ -90,7 +90,11 @@ class RunRows(LedgerConnection):
         The newest run of each index stays, and so does a run that holds a lease. The changes of an index that is gone
         would be lost to a collection that is still there. So its watch stays, and notes that everything has to be read.
         """
-        w, f = watches.c, failed_documents.c
+        w, f, r = watches.c, failed_documents.c, runs.c
+        other: Any = runs.alias()
+        newer = sa.exists().where(other.c.alias == r.alias, other.c.started_at > r.started_at, _is_whole(other.c.id))
+        holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
+        old = (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds
         with self.transaction():
             gone = self._gone(before, aliases)
             theirs = sa.select(collections.c.id).where(collections.c.alias.in_(gone))
@@ -101,7 +105,7 @@ class RunRows(LedgerConnection):
             self._write(mended.delete().where(mended.c.alias.in_(gone)))
             unknown = f.collection_id.not_in(sa.select(collections.c.id))
             return Prunable(
-                runs=self._write(runs.delete().where(_is_old(before))),
+                runs=self._write(runs.delete().where(old)),
                 failed=self._write(failed_documents.delete().where(unknown | f.collection_id.in_(theirs))),
                 changes=sum(self._write(table.delete().where(table.c.alias.in_(gone))) for table in (inbox, look_ups)),
                 watches=self._write(watches.delete().where(w.alias.in_(gone) & ~has_collection)),
@@ -124,11 +128,3 @@ class RunRows(LedgerConnection):
 
 def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     return ~run_id.startswith(SINGLE) & ~run_id.startswith(BATCH)
-
-
-def _is_old(before: float) -> sa.ColumnElement[bool]:
-    r = runs.c
-    other: Any = runs.alias()
-    newer = sa.exists().where(other.c.alias == r.alias, other.c.started_at > r.started_at, _is_whole(other.c.id))
-    holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
-    return (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds

@@ -78,8 +78,9 @@ class ScanRows(LedgerConnection):
         if buckets is None:
             rows = sa.select(self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
         else:
-            pairs = self._pairs_as_rows(keys, buckets).subquery()
-            rows = sa.select(pairs.c[0], pairs.c[1], sa.literal(page))
+            pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
+            key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
+            rows = sa.select(key, sa.cast(bucket, BigInteger), sa.literal(page))
         insert = self._insert(seen).from_select(["key", "bucket", "page"], rows.where(sa.true()))
         if self._write(insert.on_conflict_do_nothing()) == len(keys):
             return []
@@ -111,10 +112,7 @@ class ScanRows(LedgerConnection):
 
         Return how many of them have points.
         """
-        unseen = ~sa.exists().where(seen.c.key == d.key)
-        if self._any_unread:
-            unseen &= self._is_not_left_unread(d.bucket)
-        rows = sa.select(d.key).where(d.collection_id == collection_id, unseen)
+        rows = sa.select(d.key).where(d.collection_id == collection_id, self._is_unseen(d))
         with self.transaction():
             self._write(lost.delete().where(GONE))
             self._write(self._insert(lost).from_select(["key"], rows).on_conflict_do_nothing())
@@ -135,13 +133,14 @@ class ScanRows(LedgerConnection):
 
     def forget_unseen_failures(self, collection_id: int) -> None:
         """Delete the failures of documents that the source no longer has."""
-        unseen = ~sa.exists().where(seen.c.key == f.key)
-        if self._any_unread:
-            unseen &= self._is_not_left_unread(f.bucket)
-        self._write(failed_documents.delete().where(f.collection_id == collection_id, unseen))
+        self._write(failed_documents.delete().where(f.collection_id == collection_id, self._is_unseen(f)))
 
-    def _is_not_left_unread(self, bucket: sa.Column[Any]) -> sa.ColumnElement[bool]:
-        return sa.or_(bucket.is_(None), bucket.not_in(sa.select(unread.c.bucket)))
+    def _is_unseen(self, c: Any) -> sa.ColumnElement[bool]:
+        """Return the condition for a row of a table, by its columns, that the scan neither saw nor left unread."""
+        unseen = ~sa.exists().where(seen.c.key == c.key)
+        if self._any_unread:
+            unseen &= sa.or_(c.bucket.is_(None), c.bucket.not_in(sa.select(unread.c.bucket)))
+        return unseen
 
     def scan_state(self, collection_id: int) -> ScanRecord | None:
         """Return what the last complete scan of a collection left for the next one."""

@@ -264,10 +264,14 @@ def migrate(connection: Connection, *, redacted_url: str) -> None:
     `redacted_url` is for messages.
     """
     newest = max(MIGRATIONS)
-    version = _version(connection)
+    version = version_of(connection)
     if version is None or version < newest:
-        _exclude_others(connection)
-        version = _version(connection)
+        # One run at a time creates or upgrades the ledger; a second one then finds the tables. On SQLite this also
+        # begins the transaction, because Python does not begin one for statements that create tables. Without it, a
+        # migration that is killed would leave half of its changes.
+        exclude = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7041776)"}
+        connection.exec_driver_sql(exclude[connection.dialect.name])
+        version = version_of(connection)
     if version is None:
         metadata.create_all(connection)
         connection.execute(schema_version.insert().values(version=newest))
@@ -283,17 +287,8 @@ def migrate(connection: Connection, *, redacted_url: str) -> None:
         connection.execute(schema_version.update().values(version=number))
 
 
-def _version(connection: Connection) -> int | None:
+def version_of(connection: Connection) -> int | None:
+    """Return the version of the ledger; None if there is none."""
     if not sa.inspect(connection).has_table(schema_version.name):
         return None
     return int(connection.scalar(sa.select(sa.func.max(schema_version.c.version))) or 1)
-
-
-def _exclude_others(connection: Connection) -> None:
-    """Let one run at a time create or upgrade the ledger; a second one then finds the tables.
-
-    On SQLite this also begins the transaction, because Python does not begin one for statements that create tables.
-    Without it, a migration that is killed would leave half of its changes.
-    """
-    statement = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "SELECT pg_advisory_xact_lock(7041776)"
-    connection.exec_driver_sql(statement)

@@ -185,7 +185,7 @@ def _documents(settings: Settings) -> Iterator[Fact]:
             live = live_aliases(settings.store, settings.aliases).get(settings.alias(index.name), "")
             with closing(open_source(settings, index)) as source:
                 count = source.count()
-            with closing(Ledger(settings.ledger_url)) as ledger:
+            with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
                 collection = ledger.collection(live)
                 indexed = ledger.totals(collection.id).documents if collection else 0
         except RagIndexError as error:

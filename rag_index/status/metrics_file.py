@@ -19,7 +19,7 @@ from rag_index.database.files import replace_file
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import State
-from rag_index.status.status import STATES, run_reports, watch_reports
+from rag_index.status.status import STATES, run_reports, watch_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,29 +36,25 @@ LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host", "symbols"
 """Metrics with several values, and the label that tells these apart."""
 
 
-def write_metrics(settings: Settings) -> None:
+def try_to_write_metrics(settings: Settings) -> None:
     """Write the file that `[run] metrics_file` names, if it names one; the suffix decides the format.
 
-    Raises OSError if the file cannot be written.
+    If it cannot be written, or the ledger is down, that is only logged.
     """
     path = settings.run.metrics_file
     if path is None:
         return
-    runs = run_reports(settings, settings.indexes)
-    with closing(Ledger(settings.ledger_url)) as ledger:
-        watches = watch_reports(settings, settings.indexes, ledger)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".prom":
-        write_to_textfile(str(path), prometheus_registry(runs, watches))
-        return
-    content = {"runs": runs, **({"watches": watches} if watches else {})}
-    replace_file(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
-
-
-def try_to_write_metrics(settings: Settings) -> None:
-    """Write the file as `write_metrics` does. One that cannot be written, or a ledger that is down, is only logged."""
     try:
-        write_metrics(settings)
+        runs = run_reports(settings, settings.indexes)
+        with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
+            found = (watch_report(settings, index, ledger) for index in settings.indexes)
+            watches = [report for report in found if report is not None]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".prom":
+            write_to_textfile(str(path), prometheus_registry(runs, watches))
+        else:
+            content = {"runs": runs, **({"watches": watches} if watches else {})}
+            replace_file(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         logger.warning("[run] metrics_file %s cannot be written: %s", error.filename, error.strerror)
     except RagIndexError as error:
@@ -66,7 +62,7 @@ def try_to_write_metrics(settings: Settings) -> None:
 
 
 def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[str, Any]]) -> CollectorRegistry:
-    """Return a gauge for each metric, given what `run_reports` and `watch_reports` return.
+    """Return a gauge for each metric, given what `run_reports` and `watch_report` return.
 
     It has a sample for each index that has the metric. A run that has not ended has none.
     """

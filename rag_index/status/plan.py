@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import Chunker, open_chunker
 from rag_index.documents.access import document_part
-from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch, Failure
+from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.embedders import EmbedderIdentity, identify
@@ -195,8 +195,15 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
 
     Raises what a source, a ledger and a store raise, and what a run raises that has to be refused.
     """
-    plan = RunPlan(index.name, message=_secrets(index))
-    with closing(open_source(settings, index)) as source, closing(Ledger(settings.ledger_url)) as ledger:
+    plan = RunPlan(index.name)
+    if names := ", ".join(index.secret_columns):
+        plan.message = (
+            f"searches would show {names}, named like secrets: leave out what is one, and name the rest in not_secret"
+        )
+    with (
+        closing(open_source(settings, index)) as source,
+        closing(Ledger(settings.ledger_url, read_only=True)) as ledger,
+    ):
         source.check()
         with open_names(settings.store) as store:
             live = live_collection(ledger, store, settings.alias(index.name))
@@ -219,12 +226,6 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
             plan.add_message(f"{model} does not answer{compared}: {error}")
         _compare(plan, settings, index, source, ledger, live)
     return plan
-
-
-def _secrets(index: IndexSettings) -> str:
-    if not (names := ", ".join(index.secret_columns)):
-        return ""
-    return f"searches would show {names}, named like secrets: leave out what is one, and name the rest in not_secret"
 
 
 def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
@@ -281,7 +282,9 @@ def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) 
     keys = page.documents.keys
     changes = diff(page.documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
     skipped = [failure for failure in page.unreadable if failure.kind == "skipped"]
-    ledger.note_emptied([*changes.emptied, *_indexed(skipped, ledger, collection_id)])
+    known = ledger.known(collection_id, [failure.key for failure in skipped])
+    indexed = [(key, b"", b"") for key, row in known.items() if row.chunks or row.pending]
+    ledger.note_emptied([*changes.emptied, *indexed])
     plan.documents += len(keys) + len(page.unreadable)
     plan.new += changes.new
     plan.changed += len(changes.to_embed) - changes.new
@@ -291,12 +294,6 @@ def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) 
     plan.failed += changes.given_up + len(page.unreadable) - len(skipped)
     plan.skipped += len(skipped)
     return changes.to_embed
-
-
-def _indexed(skipped: Sequence[Failure], ledger: Ledger, collection_id: int) -> list[tuple[str, bytes, bytes]]:
-    """Return those of the skipped documents that are indexed, as rows for `note_emptied`."""
-    known = ledger.known(collection_id, [failure.key for failure in skipped])
-    return [(key, b"", b"") for key, row in known.items() if row.chunks or row.pending]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def status(settings: Settings) -> ProjectStatus:
     This reads only the ledger and the names in the store, and asks a server for its search indexes. So it answers while
     a run holds the embedded store.
     """
-    with closing(Ledger(settings.ledger_url)) as ledger:
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
         ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
         indexed = count_indexed(settings.store, ours.values())
@@ -81,7 +81,7 @@ def status(settings: Settings) -> ProjectStatus:
 
 def ledger_status(settings: Settings) -> ProjectStatus:
     """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
-    with closing(Ledger(settings.ledger_url)) as ledger:
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
         newest = {alias: names[-1] for alias, names in ready.items() if names}
         return ProjectStatus([_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {})
@@ -125,7 +125,7 @@ def run_reports(
     settings: Settings, indexes: Sequence[IndexSettings], run_id: str | None = None
 ) -> list[dict[str, Any]]:
     """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
-    with closing(Ledger(settings.ledger_url)) as ledger:
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         found = ((index.name, ledger.last_run(settings.alias(index.name), run_id)) for index in indexes)
         return [_run_report(name, run, ledger) for name, run in found if run]
 
@@ -161,12 +161,6 @@ def missed_report(name: str, documents: Sequence[MissedDocument], watch: WatchRe
 def iso_time(seconds: float) -> str:
     """Return a time (seconds since 1970) as ISO text in UTC."""
     return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def watch_reports(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> list[dict[str, Any]]:
-    """Return the reports of those of these indexes that are, or were, watched."""
-    reports = (watch_report(settings, index, ledger) for index in indexes)
-    return [report for report in reports if report is not None]
 
 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
@@ -216,7 +210,7 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
     """Return the documents listed as failed, incomplete or skipped in the live collections of these indexes."""
     from rag_index.documents.keys import document_id  # `status` prints reports, and does without
 
-    with closing(Ledger(settings.ledger_url)) as ledger:
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
         documents = []
         for index in indexes:

@@ -74,9 +74,8 @@ class Collector(threading.Thread):
                 try:
                     if time.monotonic() >= next_check:
                         self._check()
-                        next_check = time.monotonic() + (
-                            min(CHECK_SECONDS, MAX_PAUSE) if self._unseen else CHECK_SECONDS
-                        )
+                        until_next = min(CHECK_SECONDS, MAX_PAUSE) if self._unseen else CHECK_SECONDS
+                        next_check = time.monotonic() + until_next
                     more = self._collect()
                     self._failure, pause, self.drained = None, 0.0, self.drained or not more
                 except RagIndexError as error:

@@ -158,7 +158,11 @@ class Watch:
     def _end(self) -> None:
         for index in self._indexes:
             if index.state != "stopped":
-                self._note(index, "stopped", index.message if index.state in TROUBLED else "")
+                times = {}
+                with suppress(LedgerUnavailable):
+                    if index.state == "running" and self._has_all(index) and not self._is_behind(index):
+                        times = {"caught_up_at": self._ledger.clock()}
+                self._note(index, "stopped", index.message if index.state in TROUBLED else "", **times)
 
     def _raise_death(self) -> None:
         for index in self._indexes:
@@ -186,8 +190,10 @@ class Watch:
                 if self._stop.is_set():
                     break
                 idle = not self._step(index) and idle
-            if once and drained and idle and all(map(self._has_ended, self._indexes)):
-                break
+            if once and drained and idle:
+                left = [one for one in self._indexes if one.state not in TROUBLED and not one.error]
+                if not any(one.run for one in self._indexes) and not any(map(self._is_behind, left)):
+                    break
             if idle:
                 now = self._clock()
                 tries = [index.not_before - now for index in self._indexes if index.not_before > now]
@@ -196,9 +202,10 @@ class Watch:
             else:
                 self._stop.wait(GAP_SECONDS)
 
-    def _has_ended(self, index: _Index) -> bool:
-        """Return whether a watch that is to catch up once has nothing left to do for it, or nothing that it can do."""
-        return index.run is None and bool(index.state in TROUBLED or index.error or not self._is_behind(index))
+    @staticmethod
+    def _has_all(index: _Index) -> bool:
+        """Return whether all that the feed had to give is in the inbox, or was."""
+        return index.error is None and index.collector.died is None and index.collector.drained
 
     def _is_behind(self, index: _Index) -> bool:
         record = self._ledger.watch(index.alias)
@@ -210,7 +217,12 @@ class Watch:
             return False
         try:
             if index.run is not None:
-                return self._follow_run(index, index.run)
+                if (ended := index.run.applied()) is None:
+                    self._note(index, index.state, index.message)
+                    return False
+                index.run = None
+                self._note_applied(index, ended, whole=True)
+                return True
             record, waiting, error = self._judge(index), self._ledger.count_waiting(index.alias), index.error
             lost = error is None and record is not None and record.full_number is not None
             if (lost or waiting) and not self._ledger.collections(index.alias):
@@ -249,16 +261,12 @@ class Watch:
             since, number = index.asked
             if index.collector.looked_at.get(index.name, 0.0) > since:
                 if missed := self._ledger.unexplained(index.alias, number):
-                    self._say_missed(index, record, missed)
+                    level = logging.INFO if record.blind else logging.ERROR
+                    logger.log(level, "%s", missed_sentence(index.name, missed, record.blind, unkept=record.unkept))
+                    self._ledger.record_missed(index.alias, missed)  # after a death before this, it is said again
+                    self._changed()
                 index.asked = None
         return record
-
-    def _say_missed(self, index: _Index, record: WatchRecord, missed: list[str]) -> None:
-        """Say what was missed, and only then record it: after a death between the two, it is said again."""
-        level = logging.INFO if record.blind else logging.ERROR
-        logger.log(level, "%s", missed_sentence(index.name, missed, record.blind, unkept=record.unkept))
-        self._ledger.record_missed(index.alias, missed)
-        self._changed()
 
     def _begin_run(self, index: _Index, why: str) -> bool:
         """Begin an ordinary run, one at a time. Return whether that was tried."""
@@ -270,16 +278,6 @@ class Watch:
         logger.warning("%s: an ordinary run takes over: %s", index.name, why)
         return True
 
-    def _follow_run(self, index: _Index, run: OrdinaryRun) -> bool:
-        """Note how an ordinary run ended; return whether it has."""
-        applied = run.applied()
-        if applied is None:
-            self._note(index, index.state, index.message)
-            return False
-        index.run = None
-        self._note_applied(index, applied, whole=True)
-        return True
-
     def _note_idle(self, index: _Index, error: RagIndexError | None) -> None:
         state, message = "running", ""
         if error is not None:
@@ -287,7 +285,7 @@ class Watch:
             message = f"changes cannot be received: {error}"
         if message and message != index.message:
             logger.warning("%s: %s", index.name, message)
-        times = {"caught_up_at": self._ledger.clock()} if not message and index.collector.drained else {}
+        times = {"caught_up_at": self._ledger.clock()} if self._has_all(index) else {}
         self._note(index, state, message, **times)
 
     def _note_stopped(self, index: _Index, what: str) -> None:

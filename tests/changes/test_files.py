@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from rag_index.changes import Received
 from rag_index.changes import files as files_module
 from rag_index.changes.files import FileFeed, has_events
 from rag_index.indexing.changed import index_documents
@@ -50,19 +51,22 @@ class Folder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def changes(self) -> set[str]:
+    def receive(self, feed: FileFeed | None = None, *, acknowledge: bool = True) -> Received:
+        """Wait for changes, and return them."""
+        feed = feed or self.feed
+
+        def some() -> Received | None:
+            feed.wait(0.2)
+            received = feed.receive(1000)
+            if acknowledge:
+                feed.acknowledge(received)
+            return received if received.changes or received.overflow else None
+
+        return eventually(some)
+
+    def changes(self, feed: FileFeed | None = None, *, acknowledge: bool = True) -> set[str]:
         """Wait for changes, and return their ids."""
-        found: set[str] = set()
-
-        def some() -> bool:
-            self.feed.wait(0.2)
-            received = self.feed.receive(1000)
-            self.feed.acknowledge(received)
-            found.update(change.id for change in received.changes)
-            return bool(found or received.overflow)
-
-        eventually(some)
-        return found
+        return {change.id for change in self.receive(feed, acknowledge=acknowledge).changes}
 
     def settle(self) -> None:
         """Take what there is."""
@@ -127,16 +131,7 @@ def test_what_changed_before_the_watch_began_is_not_missed(folder):
 def test_without_an_acknowledgement_the_same_comes_again(folder):
     folder.settle()
     folder.write("a.py", "def g(): pass\n")
-    seen = []
-
-    def given() -> bool:
-        folder.feed.wait(0.2)
-        found = [change.id for change in folder.feed.receive(1000).changes]
-        seen.extend([found] if found else [])
-        return len(seen) == 2
-
-    eventually(given)
-    assert seen == [["a.py"], ["a.py"]]
+    assert [folder.changes(acknowledge=False) for _ in range(2)] == [{"a.py"}, {"a.py"}]
 
 
 def test_another_branch_with_thousands_of_files_is_left_to_a_run(folder, monkeypatch):
@@ -144,14 +139,7 @@ def test_another_branch_with_thousands_of_files_is_left_to_a_run(folder, monkeyp
     folder.settle()
     for number in range(30):
         folder.write(f"branch/m{number}.py")
-
-    def overflows() -> bool:
-        folder.feed.wait(0.2)
-        received = folder.feed.receive(1000)
-        folder.feed.acknowledge(received)
-        return received.overflow == ("notes",)
-
-    eventually(overflows)
+    eventually(lambda: folder.receive().overflow == ("notes",))
 
 
 def test_documents_in_a_folder_that_cannot_be_read_are_kept(folder, monkeypatch):
@@ -212,15 +200,7 @@ def test_without_events_the_folder_is_listed_again_and_again(folder, monkeypatch
         feed.acknowledge(feed.receive(1000))
         assert feed._events is None
         folder.write("a.py", "def g(): pass\n")
-        found: list[str] = []
-
-        def given() -> bool:
-            feed.wait(5)
-            found.extend(change.id for change in feed.receive(1000).changes)
-            return bool(found)
-
-        eventually(given)
-    assert found == ["a.py"]
+        assert folder.changes(feed) == {"a.py"}
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "cifs", "9p"])

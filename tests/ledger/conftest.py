@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,7 +12,10 @@ from rag_index.database.drivers import database_url
 from rag_index.ledger import Collection, Ledger
 from tests.live.postgres import postgres
 
-__all__ = ["add", "postgres"]
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+__all__ = ["add", "open_at_once", "postgres"]
 
 
 class Clock:
@@ -29,6 +34,25 @@ def add(ledger: Ledger, name: str = "p_notes__1") -> Collection:
         alias=name.partition("__")[0], name=name, store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
         dimension=2, state="ready",
     )  # fmt: skip
+
+
+def open_at_once(url: URL) -> list[Exception]:
+    """Open a ledger in four threads at the same time, and return what was raised."""
+    begin, errors = threading.Barrier(4), []
+
+    def open_ledger() -> None:
+        begin.wait()
+        try:
+            Ledger(url).close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_ledger) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
 
 
 @pytest.fixture

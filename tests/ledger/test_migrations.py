@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from rag_index.database.drivers import database_url
 from rag_index.errors import LedgerError
 from rag_index.ledger import Ledger
 from rag_index.ledger.tables import MIGRATIONS, WORDS
+from tests.ledger.conftest import open_at_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,21 +135,7 @@ def test_a_killed_migration_is_repeated_by_the_next_run(tmp_path, monkeypatch):
 
 def test_one_of_several_simultaneous_runs_migrates_the_ledger(tmp_path):
     url = earlier(tmp_path, 1)
-    begin, errors = threading.Barrier(4), []
-
-    def open_ledger():
-        begin.wait()
-        try:
-            Ledger(url).close()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=open_ledger) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    assert open_at_once(url) == []
     check_data(url, 1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
+from tests.live.postgres import server_user
 from tests.ports import free_port
 
 __all__ = ["MariadbServer", "find_mariadb", "mariadb"]
@@ -43,16 +43,11 @@ class MariadbServer:
 
     def __enter__(self):
         self._folder = Path(tempfile.mkdtemp(prefix="rag-index-mariadb-"))
-        names = {user.pw_name: user for user in pwd.getpwall()}
-        user = names.get("mysql") or names["nobody"]
-        root = os.geteuid() == 0
-        if root:
-            os.chown(self._folder, user.pw_uid, user.pw_gid)
-        self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if root else {}
+        user, self._as = server_user("mysql")
         data, temporary = self._folder / "data", self._folder / "tmp"
         temporary.mkdir()
-        if root:
-            os.chown(temporary, user.pw_uid, user.pw_gid)
+        for path in (self._folder, temporary):
+            os.chown(path, user.pw_uid, user.pw_gid)
         self.port = free_port()
         init = self._folder / "init.sql"
         init.write_text(

@@ -28,11 +28,7 @@ def find_ollama() -> Path | str:
         return Path(found)
     try:
         built = subprocess.run(
-            [ROOT / ".ci" / "build-ollama"],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=BUILD_SECONDS,
+            [ROOT / ".ci" / "build-ollama"], capture_output=True, check=False, text=True, timeout=BUILD_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return f"ollama is not installed, and building it failed: {exc}"

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from tests.ports import free_port
 
-__all__ = ["PostgresServer", "find_postgres", "postgres"]
+__all__ = ["PostgresServer", "find_postgres", "postgres", "server_user"]
 
 PASSWORD = "s3cret@:/x"
 START_SECONDS = 60
@@ -34,6 +34,15 @@ def find_postgres():
     return "there is no PostgreSQL (apt-get install postgresql)"
 
 
+def server_user(name):
+    """Return the user whose files a server has, and how `subprocess` starts it: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid()), {}
+    names = {user.pw_name: user for user in pwd.getpwall()}
+    user = names.get(name) or names["nobody"]
+    return user, {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
 class PostgresServer:
     """A server that runs until the `with` block ends. It refuses to run as root, so root starts it as another user."""
 
@@ -45,7 +54,7 @@ class PostgresServer:
 
     def __enter__(self):
         self._folder = Path(tempfile.mkdtemp(prefix="rag-index-postgres-"))
-        user = self._user()
+        user, self._as = server_user("postgres")
         try:
             (self._folder / "password").write_text(PASSWORD)
             for path in (self._folder, self._folder / "password"):
@@ -75,7 +84,7 @@ class PostgresServer:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), *options],
-                stdout=log, stderr=log, cwd="/", **self._as_user(),
+                stdout=log, stderr=log, cwd="/", **self._as,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -123,18 +132,8 @@ class PostgresServer:
             capture_output=True,
             cwd="/",
             timeout=120,
-            **self._as_user(),
+            **self._as,
         )
-
-    def _user(self):
-        if os.geteuid() != 0:
-            return pwd.getpwuid(os.geteuid())
-        names = {user.pw_name: user for user in pwd.getpwall()}
-        return names.get("postgres") or names["nobody"]
-
-    def _as_user(self):
-        user = self._user()
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from rag_index.documents.batches import ShardStats
 from rag_index.errors import SettingsError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import load_settings
-from rag_index.status.metrics_file import prometheus_registry, write_metrics
+from rag_index.status.metrics_file import prometheus_registry, try_to_write_metrics
 from tests.project import Project
 
 
@@ -26,11 +26,11 @@ def run_of(project: Project):
 
 def test_json_has_what_report_prints(tmp_path):
     project = Project(tmp_path / "project", extra='[run]\nmetrics_file = "out/metrics.json"')
-    write_metrics(project.settings)
+    try_to_write_metrics(project.settings)
     file = project.folder / "out" / "metrics.json"
     assert json.loads(file.read_text()) == {"runs": []}
     run_of(project)
-    write_metrics(project.settings)
+    try_to_write_metrics(project.settings)
     assert json.loads(file.read_text()) == project.json("report")
     assert json.loads(file.read_text())["runs"][0]["new"] == 7
     assert list(file.parent.iterdir()) == [file], "nothing is left beside it"
@@ -48,7 +48,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_prometheus_reads_the_file(tmp_path):
     project = Project(tmp_path / "project", extra='[run]\nmetrics_file = "out/m.prom"')
     run_of(project)
-    write_metrics(project.settings)
+    try_to_write_metrics(project.settings)
     file = project.folder / "out" / "m.prom"
     found = samples(file.read_text())
     index = ("index", "notes")

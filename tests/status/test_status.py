@@ -51,13 +51,13 @@ def test_what_the_ledger_knows_is_shown_of_a_server_that_is_down(project, qdrant
 
 def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant):
     qdrant.threshold = 10  # kilobytes: 10 vectors
-    assert project.fill(60).json("index", "notes", "--serial")
+    project.fill(60).run()
     for _ in range(5):  # the server works on it
-        [notes] = project.json("status")["indexes"]
-    assert notes["points"] - 10 <= notes["indexed"] <= notes["points"]
+        [notes] = status(project.settings).indexes
+    assert notes.points - 10 <= notes.indexed <= notes.points
     lines = project.cli("status").stdout.splitlines()
     assert lines[0].split()[:5] == ["index", "collection", "documents", "points", "indexed"]
-    assert lines[1].split()[4] == str(notes["indexed"])
+    assert lines[1].split()[4] == str(notes.indexed)
 
 
 def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(project, qdrant):
@@ -66,6 +66,6 @@ def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(
     assert "complete up to" not in project.cli("status").stdout, "the last run says it"
     project.fill(1, first=4)
     qdrant.break_next("PUT /collections/test_notes__1/points", times=None, status=400, error="the disk is full")
-    assert project.cli("index", "notes", "--serial").returncode == 1
+    assert project.run().exit_code == 1
     qdrant.faults.clear()
     assert f"notes: complete up to {before['as_of']['at']}, known by run" in project.cli("status").stdout.splitlines()

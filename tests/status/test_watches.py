@@ -11,7 +11,7 @@ import pytest
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import lease_name
-from rag_index.status.metrics_file import write_metrics
+from rag_index.status.metrics_file import try_to_write_metrics
 from rag_index.status.status import status
 from tests.project import Project
 
@@ -41,7 +41,7 @@ def test_what_waits_and_since_when_is_said(project, ledger):
         assert 100 <= found["seconds_behind"] < 300
         ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)
         assert 400 <= status(project.settings).indexes[0].watch["seconds_behind"] < 600
-        write_metrics(project.settings)
+        try_to_write_metrics(project.settings)
         assert json.loads((project.folder / "metrics.json").read_text())["watches"][0]["index"] == "notes"
         assert re.search("watch backing off, 4.. s behind: it is down", project.cli("status").stdout)
         ledger.update_watch(ALIAS, state="running", message="")
@@ -60,7 +60,7 @@ def test_prometheus_reads_it_and_what_the_watch_missed_unless_it_cannot_see_it(p
     ledger.put_changes([(ALIAS, "1", ledger.clock())])
     ledger.update_watch(ALIAS, applied_at=1000.0)
     with IndexLease(ledger, lease_name("test"), "watch"):
-        write_metrics(project.settings)
+        try_to_write_metrics(project.settings)
     text = (project.folder / "metrics.prom").read_text()
     assert 'rag_index_watch_state{index="notes",state="running"} 1.0' in text
     assert 'rag_index_watch_changes_waiting{index="notes"} 1.0' in text

@@ -139,14 +139,17 @@ def test_a_source_that_is_down_is_waited_for_and_said_and_keeps_no_other_from_be
         eventually(lambda: ledger.watch("test_titles").applied_at)
 
 
-def whole_runs(project, begun):
-    """Return a runner whose ordinary runs are noted, and do what a complete run does to the inbox."""
+def whole_runs(project, begun, **end):
+    """Return a runner whose ordinary runs are noted, and do what a complete run does to the inbox.
+
+    That of an index in `end` goes on until its event is set.
+    """
 
     def begin_run(name):
         begun.append(name)
         with closing(Ledger(project.settings.ledger_url)) as own:
-            own.clear_changes(ALIAS, own.watch(ALIAS).last_number)
-        return EndedRun(Applied(IndexOutcome(name)))
+            own.clear_changes(f"test_{name}", own.watch(f"test_{name}").last_number)
+        return EndedRun(Applied(IndexOutcome(name)), end.get(name))
 
     return mock.Mock(begin_run=begin_run, index_changes=mock.Mock(side_effect=AssertionError("a batch was begun")))
 
@@ -306,3 +309,6 @@ def test_what_arrives_wakes_the_watch_and_one_that_looks_seldom_ends_soon(projec
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
         change(project, feed, 5, "the pump is mended")
         eventually(lambda: ledger.watch(ALIAS).applied_at)
+        noted = eventually(lambda: (one := ledger.watch(ALIAS)).caught_up_at > one.applied_at and one.caught_up_at)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        assert ledger.watch(ALIAS).caught_up_at > noted, "also at its end, or `seconds_behind` begins too early"

@@ -74,10 +74,7 @@ def ledger(project):
 @contextmanager
 def watched(project):
     stop = Stop()
-    with (
-        closing(Runner(project.settings)) as runner,
-        open_watch(project.settings, None, runner, stop) as watch,
-    ):
+    with closing(Runner(project.settings)) as runner, open_watch(project.settings, None, runner, stop) as watch:
         thread = threading.Thread(target=watch.run)
         thread.start()
         try:

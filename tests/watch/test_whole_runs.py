@@ -26,7 +26,7 @@ from tests.project import Project
 from tests.twin import STORE, back_up, restore
 from tests.waiting import eventually
 from tests.watch.feeds import EndedRun, ListFeed, watched
-from tests.watch.test_loop import SECOND
+from tests.watch.test_loop import SECOND, whole_runs
 
 ALIAS = "test_notes"
 
@@ -146,13 +146,9 @@ def test_a_run_of_one_index_stops_no_other(tmp_path):
         retriever = stack.enter_context(Retriever(project.settings))
         eventually(lambda: "Pump" in [hit.text for hit in retriever.search_sync("pump", indexes=["titles"]).hits])
         assert ledger.watch(ALIAS).state == "catching up"
-    record = ledger_of(project)
-    assert (record.state, "was stopped with the watch" in record.message) == ("stopped", True)
-
-
-def ledger_of(project):
     with closing(Ledger(project.settings.ledger_url)) as ledger:
-        return ledger.watch(ALIAS)
+        record = ledger.watch(ALIAS)
+    assert (record.state, "was stopped with the watch" in record.message) == ("stopped", True)
 
 
 def test_the_runs_of_two_indexes_take_place_one_after_the_other(project):
@@ -161,16 +157,9 @@ def test_the_runs_of_two_indexes_take_place_one_after_the_other(project):
     project.run("titles")
     end = {"notes": threading.Event(), "titles": threading.Event()}
     begun: list[str] = []
-
-    def begin_run(name):
-        begun.append(name)
-        with closing(Ledger(project.settings.ledger_url)) as own:
-            own.clear_changes(f"test_{name}", own.watch(f"test_{name}").last_number)
-        return EndedRun(Applied(IndexOutcome(name)), end[name])
-
     feed = ListFeed()
     feed.overflow = ["notes", "titles"]
-    with watched(project, feed, runner=mock.Mock(begin_run=begin_run), names=("notes", "titles")) as ledger:
+    with watched(project, feed, runner=whole_runs(project, begun, **end), names=("notes", "titles")) as ledger:
         eventually(lambda: ledger.watch("test_titles") and ledger.watch("test_titles").state == "waiting")
         assert "an ordinary run of notes is under way" in ledger.watch("test_titles").message
         end["notes"].set()
