@@ -142,6 +142,16 @@ def test_leftovers_of_a_crash_are_removed(tmp_path):
         assert list((tmp_path / "trash").iterdir()) == []
 
 
+def test_a_drop_that_was_killed_before_the_folder_was_deleted_is_completed(tmp_path, monkeypatch):
+    fill(tmp_path, 10)
+    with closing(EdgeStore(tmp_path)) as store, monkeypatch.context() as killed:
+        killed.setattr(EdgeStore, "_discard", lambda self, folder: None)
+        store.drop("c")
+    assert (tmp_path / "collections" / "c").exists()
+    EdgeStore(tmp_path).close()
+    assert not (tmp_path / "collections" / "c").exists()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2, "collections": 3, "aliases": {}}'])
 def test_a_damaged_catalog_is_named(tmp_path, content):
     EdgeStore(tmp_path).close()
