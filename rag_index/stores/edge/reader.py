@@ -127,7 +127,7 @@ class EdgeReader(EdgeReads):
         with self._mutex:
             view = self._views.get(name)
             loading = None if view is not None and view.shows(entry) else self._start_loading(name)
-            for dropped in [one for one in self._views if one not in self._catalog]:
+            for dropped in self._views.keys() - self._catalog.names():
                 self._retire(self._views.pop(dropped))
         if loading is not None:
             older = view is not None and view.entry.made == entry.made

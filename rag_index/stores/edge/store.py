@@ -64,10 +64,10 @@ class EdgeStore(EdgeReads):
         if not NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:
-            if name not in self.known():
+            if name not in self.known().names():
                 lock = WriterLock(self._path, name, wait=self._wait)
                 try:
-                    if name not in self.known():  # else another process has made it meanwhile
+                    if name not in self.known().names():  # else another process has made it meanwhile
                         folder = self._catalog.folder(name)
                         self._discard(folder)
                         create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
@@ -85,7 +85,7 @@ class EdgeStore(EdgeReads):
 
     def drop(self, name: str) -> None:
         with self._mutex:
-            if name not in self.known():
+            if name not in self.known().names():
                 return
             collection = self._get(name)
             entry = self._catalog.entry(name)
