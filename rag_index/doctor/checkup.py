@@ -114,7 +114,7 @@ class Checkup:
         resources, fits = self.resources, None
         if resources.identity is not None:
             try:
-                fits = partial(self._fits, open_chunker(resources.settings, self.index))
+                fits = partial(self._fits, open_chunker(resources.settings, self.index), resources.identity)
             except (EmbedderUnavailable, EmbedderError) as error:
                 self.context_error = str(error)
         keep = resources.settings.store.keep_previous
@@ -122,17 +122,15 @@ class Checkup:
             self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits
         )
 
-    def _fits(self, chunker: Chunker, collection: Collection) -> bool:
+    def _fits(self, chunker: Chunker, identity: EmbedderIdentity, collection: Collection) -> bool:
         """Return whether the settings would make what a collection holds, with the collection's own table."""
         resources = self.resources
-        embedder = resources.settings.embedder
-        own = settings_for(embedder, collection.embedder)
-        try:
-            identity = resources.identity if own == embedder else identify(own)
-        except EmbedderError:
-            identity = None
-        if identity is None:
-            return False
+        own = settings_for(resources.settings.embedder, collection.embedder)
+        if own != resources.settings.embedder:
+            try:
+                identity = identify(own)
+            except EmbedderError:
+                return False
         places = (resources.ledger, resources.store, self.alias)
         return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
 

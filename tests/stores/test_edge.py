@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from rag_index.stores import VectorQuery
 from rag_index.stores.edge import store as edge_store
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import FileLock, WriterLock
+from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.edge_process import DIMENSION, fill, points, writer
 from tests.waiting import eventually, when
@@ -276,18 +278,24 @@ def clustered(tmp_path_factory):
     return path, vectors
 
 
-def test_the_search_index_finds_what_a_scan_finds(clustered, tmp_path):
+def test_the_search_index_is_built_beside_readers_and_finds_what_a_scan_finds(clustered, tmp_path):
     made, vectors = clustered
-    shutil.copytree(made, tmp_path / "store")
-    with closing(EdgeStore(tmp_path / "store")) as store:
-        store.optimize("c")
-        assert store.indexed("c")
-        assert store.count("c") == 3600
-        hits = 0
-        for query in vectors[:40] + 0.1:
-            exact = {point.id for point in store.search("c", VectorQuery(query, 10, exact=True))}
-            hits += len(exact & {point.id for point in store.search("c", VectorQuery(query, 10))})
-        assert hits / 400 >= 0.95
+    path = tmp_path / "store"
+    subprocess.run(["cp", "-a", "--sparse=always", made, path], check=True)
+    with closing(EdgeReader(path)) as reader:
+        assert not reader.indexed("c")
+        with closing(EdgeStore(path)) as store:
+            store.optimize("c")
+            hits = 0
+            for query in vectors[:40] + 0.1:
+                exact = {point.id for point in store.search("c", VectorQuery(query, 10, exact=True))}
+                hits += len(exact & {point.id for point in store.search("c", VectorQuery(query, 10))})
+            assert hits / 400 >= 0.95
+        (folder,) = (path / "collections").iterdir()
+        assert not (folder / "unflushed").exists(), "a reader would load it once to complete it, and then again"
+        assert eventually(lambda: reader.indexed("c"))
+        assert reader.count("c") == 3600
+    with closing(EdgeStore(path)) as store:
         new = points(range(5000, 5001), 768)
         store.upsert("c", new)
         assert store.search("c", VectorQuery(new.vectors[0], 1))[0].payload["n"] == 5000

@@ -167,17 +167,13 @@ def _upsert(
         request = upsert_request(name, ids, vectors, payloads, sparse)
         return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
     words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
-    structs = [
-        models.PointStruct.model_construct(id=point_id, vector=_rest_vector(row, *one), payload=payload)
-        for point_id, row, one, payload in zip(ids, vectors.tolist(), words, payloads, strict=True)
-    ]
+    structs = []
+    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
+        vector: dict[str, Any] = {"": row}
+        if indices:
+            vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
+        structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))
     return client.upsert(name, structs, wait=True)
-
-
-def _rest_vector(dense: list[float], indices: list[int], values: list[float]) -> dict[str, Any]:
-    """Return the vectors of a point by name. An empty sparse vector is left out."""
-    words = models.SparseVector.model_construct(indices=indices, values=values)
-    return {"": dense, SPARSE: words} if indices else {"": dense}
 
 
 def upsert_request(
