@@ -102,7 +102,13 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return _silent(url, str(exc.source) or type(exc.source).__name__)
         case grpc.RpcError():
             copyreg.pickle(type(exc), _as_text)
-            return _from_code(exc, url)
+            code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
+            message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
+            if code in SILENT_CODES and not disk_full(message):
+                return _silent(url, f"{code.name}: {message}")
+            if code == grpc.StatusCode.UNIMPLEMENTED:
+                return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
+            return _from_status(HTTP.get(code, 400), message, url, code.name)
         case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
             return _silent(url, str(exc))
         case ValueError():
@@ -122,16 +128,6 @@ def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
 
 def _silent(url: str, reason: str) -> StoreUnavailable:
     return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
-
-
-def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
-    code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
-    message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
-    if code in SILENT_CODES and not disk_full(message):
-        return _silent(url, f"{code.name}: {message}")
-    if code == grpc.StatusCode.UNIMPLEMENTED:
-        return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
-    return _from_status(HTTP.get(code, 400), message, url, code.name)
 
 
 def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexError:
