@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Channels, Collection, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.machine.resources import cpu_count
-from rag_index.sources import Source, open_source
+from rag_index.sources import open_source
 from rag_index.stores import REST_REMEDY, Store, on_server, open_store
 
 if TYPE_CHECKING:
@@ -66,70 +66,16 @@ NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs",
 CHARS_PER_TOKEN = 4
 """That of English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
 MANY_FAILED = 0.5
-
-
-def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> str:
-    """Record the source's documents, and those with text that the ledger has as empty; say what the next run does.
-
-    That is "" if it does nothing, and leaves documents out that were given up. Pages have `rows` documents. Raises what
-    a source raises.
-    """
-    source.check()
-    new = changed = 0
-    any_failures = ledger.count_failures(collection_id) > 0
-    cursor: Any = None
-    while True:
-        page = source.page(cursor, rows)
-        documents = page.documents
-        known = ledger.known(collection_id, documents.keys)
-        failed = ledger.failures(collection_id, documents.keys) if any_failures else {}
-        scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
-        scratch.add_not_empty(
-            key
-            for key, text, text_hash in zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
-            if text and (row := known.get(key)) and not (row.chunks or row.pending) and row.text_hash == text_hash
-        )
-        page_diff = diff(documents, known, failed)
-        new += page_diff.new
-        changed += len(page_diff.to_embed) - page_diff.new + len(page_diff.payload_only) + len(page_diff.emptied)
-        cursor = page.cursor
-        if cursor is None:
-            counts = ((new, "new"), (changed, "changed"), (scratch.count_gone(collection_id), "gone"))
-            return ", ".join(f"{count:,} {word}" for count, word in counts if count)
-
-
-def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iterator[Finding]:
-    """Yield the findings about a collection's points and documents, after both scans or after the store's alone."""
-    cid, name = collection.id, collection.name
-    lost = f"without a point in {name}, although the ledger has them as committed"
-    for kind, found, problem in (
-        ("missing_documents", scratch.wrong(cid, "missing"), lost),
-        (
-            "wrong_chunks",
-            scratch.wrong(cid, "miscounted"),
-            f"with another number of chunks in {name} than in the ledger",
-        ),
-        (
-            "wrong_payloads",
-            scratch.wrong(cid, "altered"),
-            f"whose payload in {name} does not match the ledger's hashes",
-        ),
-        (
-            "missing_words",
-            scratch.wrong(cid, "wordless"),
-            f"with a point in {name} that lacks the sparse vector of its words",
-        ),
-        ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
-        ("pending_documents", scratch.pending(cid), "still pending because a run ended while it wrote them"),
-    ):
-        if found.count:
-            examples = [*map(_display_key, found.keys)]
-            message = f"{count_phrase(found.count, 'document', examples)} {problem}"
-            yield finding(index, kind, message, examples, count=found.count)
-    if (orphans := scratch.orphans()).count:
-        examples = [*map(_display_key, orphans.keys)]
-        message = f"{count_phrase(orphans.count, 'point', examples)} in {name} that neither ledger nor source explains"
-        yield finding(index, "orphan_points", message, examples, count=orphans.count)
+PROBLEMS = {
+    "missing_documents": "without a point in {name}, although the ledger has them as committed",
+    "wrong_chunks": "with another number of chunks in {name} than in the ledger",
+    "wrong_payloads": "whose payload in {name} does not match the ledger's hashes",
+    "missing_words": "with a point in {name} that lacks the sparse vector of its words",
+    "unknown_documents": "in the source and in {name}, but not in the ledger",
+    "pending_documents": "still pending because a run ended while it wrote them",
+    "orphan_points": "in {name} that neither ledger nor source explains",
+}
+"""What is wrong with points and documents, by kind of finding."""
 
 
 def _display_key(key: str) -> str:
@@ -165,46 +111,46 @@ class Checkup:
 
     def state(self) -> CollectionState:
         """Return the state of the index's collections now."""
-        resources = self.resources
-        chunker = self._chunker() if resources.identity is not None else None
+        resources, fits = self.resources, None
+        if resources.identity is not None:
+            try:
+                fits = partial(self._fits, open_chunker(resources.settings, self.index), resources.identity)
+            except (EmbedderUnavailable, EmbedderError) as error:
+                self.context_error = str(error)
         keep = resources.settings.store.keep_previous
         return CollectionState.read(
-            self.index.name, self.alias, resources.ledger, resources.store, keep=keep,
-            fits=partial(self._fits, chunker) if chunker is not None else None,
-        )  # fmt: skip
+            self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits
+        )
 
-    def _fits(self, chunker: Chunker, collection: Collection) -> bool:
+    def _fits(self, chunker: Chunker, identity: EmbedderIdentity, collection: Collection) -> bool:
         """Return whether the settings would make what a collection holds, with the collection's own table."""
         resources = self.resources
-        embedder = resources.settings.embedder
-        own = settings_for(embedder, collection.embedder)
-        try:
-            identity = resources.identity if own == embedder else identify(own)
-        except EmbedderError:
-            identity = None
-        if identity is None:
-            return False
+        own = settings_for(resources.settings.embedder, collection.embedder)
+        if own != resources.settings.embedder:
+            try:
+                identity = identify(own)
+            except EmbedderError:
+                return False
         places = (resources.ledger, resources.store, self.alias)
         return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
-
-    def _chunker(self) -> Chunker | None:
-        """Return the chunker, or None if the model that writes contexts does not answer."""
-        try:
-            return open_chunker(self.resources.settings, self.index)
-        except (EmbedderUnavailable, EmbedderError) as error:
-            self.context_error = str(error)
-            return None
 
     def diagnose(self) -> Diagnosis:
         """Return all findings and advice. Raises transient errors, and what a ledger raises."""
         diagnosis = Diagnosis()
         state = self.state()
         diagnosis.findings += state.findings()
-        self.resources.scratch.clear()
+        ledger, scratch = self.resources.ledger, self.resources.scratch
+        scratch.clear()
         changes = self._scan_source(state.current, diagnosis)
-        if state.current is not None:
-            self._scan_store(state.current, diagnosis)
-            self._report_failed(state.current, diagnosis)
+        if (current := state.current) is not None:
+            self._scan_store(current, diagnosis)
+            if (failed := scratch.failed(current.id)).count:
+                failures = ledger.failures(current.id, failed.keys[:1]).values()
+                reason = "; ".join(f"reason of the first: {failure.reason}" for failure in failures)
+                examples = [*map(document_id, failed.keys)]
+                message = f"{count_phrase(failed.count, 'document', examples)} could not be indexed; {reason}"
+                found = finding(self.index.name, "failed_documents", message, examples, count=failed.count)
+                diagnosis.findings.append(found)
         try:
             check_gate(self.resources.settings, self.index)  # the next rebuild would refuse to start
         except SettingsError as error:
@@ -213,49 +159,76 @@ class Checkup:
         return diagnosis
 
     def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> str:
-        """Scan the source and return what the next run does, or "" if it cannot be read, which is a finding."""
-        settings, resources = self.resources.settings, self.resources
+        """Record the source's documents, and those with text that the ledger has as empty; say what the next run does.
+
+        That is "" if it does nothing, and leaves documents out that were given up. It is also "" if the source cannot
+        be read, which is a finding.
+        """
+        settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.resources.scratch
+        collection_id = current.id if current else -1
+        any_failures = ledger.count_failures(collection_id) > 0
+        new = changed = 0
+        cursor: Any = None
         self.source_read = False
         try:
             with closing(open_source(settings, self.index)) as source:
-                rows = min(settings.source.page_rows, MAX_PAGE_ROWS)
-                collection_id = current.id if current else -1
-                changes = scan_source(resources.scratch, resources.ledger, source, collection_id, rows)
+                source.check()
+                while not self.source_read:
+                    page = source.page(cursor, min(settings.source.page_rows, MAX_PAGE_ROWS))
+                    documents = page.documents
+                    known = ledger.known(collection_id, documents.keys)
+                    failed = ledger.failures(collection_id, documents.keys) if any_failures else {}
+                    scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
+                    texts = zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
+                    scratch.add_not_empty(
+                        key
+                        for key, text, text_hash in texts
+                        if text and (row := known.get(key)) and not (row.chunks or row.pending)
+                        if row.text_hash == text_hash
+                    )
+                    found = diff(documents, known, failed)
+                    new += found.new
+                    changed += len(found.to_embed) - found.new + len(found.payload_only) + len(found.emptied)
+                    cursor = page.cursor
+                    self.source_read = cursor is None
         except (LedgerError, LedgerUnavailable):
             raise
         except RagIndexError as error:
             diagnosis.findings.append(finding(self.index.name, "unreadable_source", str(error)))
             return ""
-        self.source_read = True
-        return changes
+        counts = ((new, "new"), (changed, "changed"), (scratch.count_gone(collection_id), "gone"))
+        return ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
     def _scan_store(self, current: Collection, diagnosis: Diagnosis) -> None:
-        """Scan the points of the live collection and add findings about them."""
-        resources, name = self.resources, self.index.name
+        """Scan the points of the live collection, and add findings about them and about documents."""
+        ledger, store, scratch = self.resources.ledger, self.resources.store, self.resources.scratch
+        index, name, cid = self.index.name, current.name, current.id
         try:
-            for tallies, orphans in compare_points(resources.ledger, resources.store, name, current):
-                resources.scratch.add_tallies(tallies)
-                resources.scratch.add_orphans(orphans)
+            for tallies, orphans in compare_points(ledger, store, index, current):
+                scratch.add_tallies(tallies)
+                scratch.add_orphans(orphans)
         except (StoreBusy, StoreRefused):  # the collection may be in order: nobody could look
             raise
         except StoreError as error:
-            diagnosis.findings.append(finding(name, "unreadable_collection", str(error), [current.name]))
+            diagnosis.findings.append(finding(index, "unreadable_collection", str(error), [name]))
             return
-        if difference := resources.ledger.different_commits(current, resources.store.commit_mark(current.name)):
-            diagnosis.findings.append(finding(name, "restored", difference, [current.name]))
-        diagnosis.findings += point_findings(name, resources.scratch, current)
-
-    def _report_failed(self, current: Collection, diagnosis: Diagnosis) -> None:
-        """Add a finding about the failed documents that the ledger lists."""
-        failed = self.resources.scratch.failed(current.id)
-        if failed.count:
-            failures = self.resources.ledger.failures(current.id, failed.keys[:1])
-            reason = "; ".join(f"reason of the first: {failure.reason}" for failure in failures.values())
-            examples = [*map(document_id, failed.keys)]
-            message = f"{count_phrase(failed.count, 'document', examples)} could not be indexed; {reason}"
-            diagnosis.findings.append(
-                finding(self.index.name, "failed_documents", message, examples, count=failed.count)
-            )
+        if difference := ledger.different_commits(current, store.commit_mark(name)):
+            diagnosis.findings.append(finding(index, "restored", difference, [name]))
+        found = {
+            "missing_documents": scratch.wrong(cid, "missing"),
+            "wrong_chunks": scratch.wrong(cid, "miscounted"),
+            "wrong_payloads": scratch.wrong(cid, "altered"),
+            "missing_words": scratch.wrong(cid, "wordless"),
+            "unknown_documents": scratch.unknown_documents(),
+            "pending_documents": scratch.pending(cid),
+            "orphan_points": scratch.orphans(),
+        }
+        for kind, wrong in found.items():
+            if wrong.count:
+                examples = [*map(_display_key, wrong.keys)]
+                noun = count_phrase(wrong.count, "point" if kind == "orphan_points" else "document", examples)
+                message = f"{noun} {PROBLEMS[kind].format(name=name)}"
+                diagnosis.findings.append(finding(index, kind, message, examples, count=wrong.count))
 
     def _advise(self, state: CollectionState, changes: str, diagnosis: Diagnosis) -> None:
         """Add advice about work that the next run would do, and about what was not compared."""
@@ -332,11 +305,9 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
         yield Resources(settings, ledger, store, Scratch(ledger), identity, unanswered)
 
 
-@contextmanager
-def lock_index(resources: Resources, index: IndexSettings) -> Iterator[IndexLease]:
-    """Hold an index's lock, so that no run writes it meanwhile. Raises IndexLocked."""
-    with IndexLease(resources.ledger, resources.settings.alias(index.name), f"doctor-{uuid.uuid4()}") as lease:
-        yield lease
+def lock_index(resources: Resources, index: IndexSettings) -> IndexLease:
+    """Return the lock of an index, which raises IndexLocked. While a block holds it, no run writes the index."""
+    return IndexLease(resources.ledger, resources.settings.alias(index.name), f"doctor-{uuid.uuid4()}")
 
 
 def ledger_damage(settings: Settings) -> Finding | None:
@@ -397,7 +368,17 @@ def _of_index(settings: Settings, index: IndexSettings, length: int | None) -> I
         yield "access is a query, so [source] digest has no effect here: the rights are not in the rows"
     elif settings.source.digest and index.changed_since is not None:
         yield "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
-    yield from _small_gate(settings, index)
+    if index.gate is not None:
+        with suppress(SettingsError):  # a finding
+            queries = len(check_gate(settings, index))
+            level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
+            needed = needed_queries(2 * index.gate.max_loss, level=level)
+            if needed is not None and queries < needed:  # too few to tell the loss that it should stop from chance
+                yield (
+                    f"the golden queries of the gate number {queries:,}: stopping a loss of "
+                    f"twice max_loss ({2 * index.gate.max_loss:g}) 9 times in 10 takes {needed:,}, and more where "
+                    "other answers change; add queries"
+                )
     tokens = index.chunk_chars // CHARS_PER_TOKEN
     if length and tokens > length:
         model, most = settings.embedder.model, length * CHARS_PER_TOKEN * 3 // 4
@@ -405,23 +386,6 @@ def _of_index(settings: Settings, index: IndexSettings, length: int | None) -> I
             f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, but {model} accepts only {length}, so chunks "
             f"are refused and halved; set chunk_chars to {most} or less"
         )
-
-
-def _small_gate(settings: Settings, index: IndexSettings) -> Iterator[str]:
-    """Yield advice about a gate with too few queries to tell the loss that it should stop from chance."""
-    try:
-        queries = len(check_gate(settings, index))
-    except SettingsError:
-        return  # a finding
-    if index.gate is not None:
-        level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
-        needed = needed_queries(2 * index.gate.max_loss, level=level)
-        if needed is not None and queries < needed:
-            yield (
-                f"the golden queries of the gate number {queries:,}: stopping a loss of "
-                f"twice max_loss ({2 * index.gate.max_loss:g}) 9 times in 10 takes {needed:,}, and more where other "
-                "answers change; add queries"
-            )
 
 
 def _filesystem(path: Path) -> str:

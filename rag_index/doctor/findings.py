@@ -117,10 +117,9 @@ class Diagnosis:
         return {finding.kind for finding in self.findings if finding.index == index}
 
 
-def count_phrase(count: int, noun: str, examples: Sequence[str] = ()) -> str:
+def count_phrase(count: int, noun: str, examples: Sequence[str]) -> str:
     """Return a count with its noun and examples, such as `3 documents (7, 10, 13)`."""
-    named = f" ({', '.join(examples)}{', …' if len(examples) < count else ''})" if examples else ""
-    return f"{count_of(count, noun)}{named}"
+    return f"{count_of(count, noun)} ({', '.join(examples)}{', …' if len(examples) < count else ''})"
 
 
 @dataclass(frozen=True, slots=True)

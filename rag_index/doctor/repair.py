@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from contextlib import suppress
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +31,13 @@ if TYPE_CHECKING:
 HASH_HEX = 32
 MAX_ROUNDS = 4
 """A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
-NEED_RUN = {
-    "restored",
-    "missing_documents",
-    "wrong_chunks",
-    "wrong_payloads",
-    "missing_words",
-    "unknown_documents",
-    "pending_documents",
-    "failed_documents",
-}
-NEED_REBUILD = {"unreadable_collection"}
+CORRECTED = {
+    "unknown_collection", "other_store", "lost_metadata", "missing_alias", "unfinished_publish", "metadata_differs",
+    "lost_collection", "unneeded_collection",
+}  # fmt: skip
+"""What is corrected without points or vectors, which makes another check-up worthwhile."""
+WRONG = {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}
+NEED_RUN = {*WRONG, "restored", "unknown_documents", "pending_documents", "failed_documents"}
 
 
 def _document_rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
@@ -79,7 +77,10 @@ def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[
     """The first finding of each kind."""
     if damage := ledger_damage(settings):
         found[damage.index, damage.kind] = damage
-        _rename_ledger_files(settings)
+        file, now = Path(str(settings.ledger_url.database)), dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+        for suffix in ("", "-wal", "-shm"):  # renamed with what SQLite keeps beside it: nothing is thrown away
+            with suppress(FileNotFoundError):
+                file.with_name(f"{file.name}{suffix}").rename(file.with_name(f"{file.name}.damaged-{now}{suffix}"))
     needed: dict[bool, list[str]] = {False: [], True: []}
     """Names of the indexes that need a run, or a rebuild, once everything else is corrected."""
     with open_resources(settings) as resources:
@@ -112,7 +113,9 @@ class _IndexRepair:
 
     def run(self) -> list[Finding]:
         """Correct what needs no vectors, and say what has to do the rest; return all findings on the way."""
-        self._fence_dead_runs()
+        if (state := self._checkup.state()).current is not None and not self._store.embedded:
+            # a server refuses what workers of a dead run still send: their epoch is lower
+            self._store.set_metadata(state.current.name, {"epoch": self._epoch})
         found: list[Finding] = []
         kinds: set[str] = set()
         for _ in range(MAX_ROUNDS):
@@ -122,125 +125,84 @@ class _IndexRepair:
             if not self._correct_records(self._checkup.state(), kinds):
                 break
         state = self._checkup.state()
-        if state.current is not None and kinds & NEED_REBUILD:
+        if state.current is not None and "unreadable_collection" in kinds:
             self._set_unknown(state.current, MAKER_KEYS)  # a rebuild must not read what cannot be read
         if state.current is not None and "restored" not in kinds:  # there the run itself compares
-            self._mark_pending(state.current, kinds)
+            self._ledger.forget_digests(state.current.id)
+            if kinds & WRONG:
+                self._scratch.mark_wrong_as_pending(state.current.id)
+            if "unknown_documents" in kinds:
+                self._scratch.add_unknown_as_pending(state.current.id)
             if "orphan_points" in kinds and self._checkup.source_read:
                 self._delete_orphans(state.current)
         lost = state.live is None and any(finding.kind == "lost_collection" for finding in found)
         if not self._checkup.source_read:
             return found
-        if kinds & NEED_REBUILD or ("other_fingerprint" in kinds and not state.is_rolled_back()):
+        if "unreadable_collection" in kinds or ("other_fingerprint" in kinds and not state.is_rolled_back()):
             self.rebuilds = True
         elif kinds & NEED_RUN or lost:
             self.rebuilds = False
         return found
 
-    def _fence_dead_runs(self) -> None:
-        """Raise the epoch, so that a server refuses what workers of a dead run still send, as each run does."""
-        current = self._checkup.state().current
-        if current is not None and not self._store.embedded:
-            self._store.set_metadata(current.name, {"epoch": self._epoch})
-
     def _correct_records(self, state: CollectionState, kinds: set[str]) -> bool:
         """Correct what needs neither points nor vectors; return whether that makes another check-up worthwhile."""
-        corrections: dict[str, Callable[[CollectionState], None]] = {
-            "unknown_collection": self._adopt_live,
-            "other_store": self._adopt_live,
-            "lost_metadata": self._restore_metadata,
-            "missing_alias": self._set_alias,
-            "unfinished_publish": self._mark_ready,
-            "metadata_differs": self._set_conflicts_unknown,
-            "lost_collection": self._drop_lost_rows,
-            "unneeded_collection": self._drop_unneeded_collections,
-        }
-        due = [correct for kind, correct in corrections.items() if kind in kinds]
-        for correct in due:
-            correct(state)
-        return bool(due)
-
-    def _adopt_live(self, state: CollectionState) -> None:
-        self._adopt(state, str(state.live))
-
-    def _adopt(self, state: CollectionState, live: str) -> None:
-        """Make ledger rows from the store: `live` and older collections as ready, newer ones as building."""
-        for name in dict.fromkeys([*state.unknown, live]):
-            newer = collection_number(name) > collection_number(live)
-            self._adopt_collection(name, state.alias, "building" if newer else "ready")
-
-    def _adopt_collection(self, name: str, alias: str, state: str) -> None:
-        """Add a collection of the store to the ledger, in place of what the ledger had under this name.
-
-        Rows are collected in temporary tables and written in one transaction, so nobody sees half of them. A collection
-        without an id gets one.
-        """
-        store, ledger = self._store, self._ledger
-        metadata, mark = store.metadata(name), store.commit_mark(name)
-        for page in pages(store.scroll(name)):
-            self._scratch.add_rebuilt(_document_rows(page, self._name))
-        if not metadata.get("store_id"):
-            metadata |= {"store_id": str(uuid.uuid4()), "alias": alias}
-            store.set_metadata(name, metadata)
-        made_by = {key: metadata.get(key) or UNKNOWN for key in ("embedder", *MAKER_KEYS)}
-        with ledger.transaction():
-            if (previous := ledger.collection(name)) is not None:
-                ledger.drop_collection(previous.id)
-            collection = ledger.add_collection(
-                alias=alias, name=name, store_id=metadata["store_id"], dimension=store.dimension(name), state=state,
-                **made_by,
-            )  # fmt: skip
-            ledger.record_commit(collection.id, mark)
-            self._scratch.write_rebuilt(collection.id)
-
-    def _set_alias(self, state: CollectionState) -> None:
-        """Point the missing alias at the candidate, which is adopted first if the ledger does not know it."""
-        if (candidate := state.candidate) is not None:
+        ledger, store, current = self._ledger, self._store, state.current
+        if kinds & {"unknown_collection", "other_store"}:
+            self._adopt(state, str(state.live))
+        if "lost_metadata" in kinds:
+            row = next(c for c in state.known if c.name == state.live)
+            values = {key: getattr(row, key) for key in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+            metadata = state.stored[row.name]
+            store.set_metadata(row.name, {key: value for key, value in values.items() if not metadata.get(key)})
+        if "missing_alias" in kinds and (candidate := state.candidate) is not None:
             if candidate in state.unknown:
                 self._adopt(state, candidate)
-            self._store.point_alias(state.alias, candidate)
-
-    def _restore_metadata(self, state: CollectionState) -> None:
-        """Write the ledger's values for what the store forgot about the live collection."""
-        row = next(c for c in state.known if c.name == state.live)
-        metadata = state.stored[row.name]
-        values = {key: getattr(row, key) for key in ("store_id", "alias", "embedder", *MAKER_KEYS)}
-        self._store.set_metadata(row.name, {k: v for k, v in values.items() if not metadata.get(k)})
-
-    def _mark_ready(self, state: CollectionState) -> None:
-        if state.current is not None:
-            self._ledger.update_collection(state.current.id, state="ready")
-
-    def _set_conflicts_unknown(self, state: CollectionState) -> None:
-        """Set the makers that ledger and store disagree on to unknown, so that a rebuild reuses no vector."""
-        if (current := state.current) is not None:
+            store.point_alias(state.alias, candidate)
+        if "unfinished_publish" in kinds and current is not None:
+            ledger.update_collection(current.id, state="ready")
+        if "metadata_differs" in kinds and current is not None:  # then a rebuild reuses no vector
             metadata = state.stored[current.name]
             self._set_unknown(current, [key for key in MAKER_KEYS if metadata.get(key) != getattr(current, key)])
+        if "lost_collection" in kinds:
+            for collection in filterfalse(state.is_stored, state.known):
+                ledger.drop_collection(collection.id)
+        if "unneeded_collection" in kinds:
+            for name in state.unneeded:
+                store.drop(name)
+                if (known := ledger.collection(name)) is not None:
+                    ledger.drop_collection(known.id)
+        return bool(kinds & CORRECTED)
+
+    def _adopt(self, state: CollectionState, live: str) -> None:
+        """Make ledger rows from the store: `live` and older collections as ready, newer ones as building.
+
+        They take the place of what the ledger had under these names. Rows are collected in temporary tables and written
+        in one transaction, so nobody sees half of them. A collection without an id gets one.
+        """
+        store, ledger = self._store, self._ledger
+        for name in dict.fromkeys([*state.unknown, live]):
+            metadata, mark = store.metadata(name), store.commit_mark(name)
+            for page in pages(store.scroll(name)):
+                self._scratch.add_rebuilt(_document_rows(page, self._name))
+            if not metadata.get("store_id"):
+                metadata |= {"store_id": str(uuid.uuid4()), "alias": state.alias}
+                store.set_metadata(name, metadata)
+            made_by = {key: metadata.get(key) or UNKNOWN for key in ("embedder", *MAKER_KEYS)}
+            newer = collection_number(name) > collection_number(live)
+            with ledger.transaction():
+                if (previous := ledger.collection(name)) is not None:
+                    ledger.drop_collection(previous.id)
+                collection = ledger.add_collection(
+                    alias=state.alias, name=name, store_id=metadata["store_id"], dimension=store.dimension(name),
+                    state="building" if newer else "ready", **made_by,
+                )  # fmt: skip
+                ledger.record_commit(collection.id, mark)
+                self._scratch.write_rebuilt(collection.id)
 
     def _set_unknown(self, collection: Collection, keys: Sequence[str]) -> None:
         """Set these maker keys to unknown in ledger and store."""
         self._ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
         self._store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
-
-    def _drop_lost_rows(self, state: CollectionState) -> None:
-        """Drop the ledger's rows of collections that the store lost, unfinished ones included."""
-        for collection in state.known:
-            if not state.is_stored(collection):
-                self._ledger.drop_collection(collection.id)
-
-    def _drop_unneeded_collections(self, state: CollectionState) -> None:
-        for name in state.unneeded:
-            self._store.drop(name)
-            if (row := self._ledger.collection(name)) is not None:
-                self._ledger.drop_collection(row.id)
-
-    def _mark_pending(self, current: Collection, kinds: set[str]) -> None:
-        """Mark the documents that a run has to write again."""
-        self._ledger.forget_digests(current.id)
-        if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}:
-            self._scratch.mark_wrong_as_pending(current.id)
-        if "unknown_documents" in kinds:
-            self._scratch.add_unknown_as_pending(current.id)
 
     def _delete_orphans(self, current: Collection) -> None:
         """Delete the points that neither ledger nor source explains."""
@@ -251,13 +213,3 @@ class _IndexRepair:
         self._store.flush(current.name)
         with committing(self._ledger, self._store, current):
             pass  # a copy of the store from before has other points
-
-
-def _rename_ledger_files(settings: Settings) -> None:
-    """Rename a damaged ledger's file and the files that SQLite keeps beside it, so that nothing is thrown away."""
-    now = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    file = Path(str(settings.ledger_url.database))
-    for suffix in ("", "-wal", "-shm"):
-        part = file.with_name(file.name + suffix)
-        if part.exists():
-            part.rename(file.with_name(f"{file.name}.damaged-{now}{suffix}"))

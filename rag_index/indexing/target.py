@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.canonical import VERSION
@@ -166,6 +166,7 @@ class Target:
                 f"or {RENAME}"
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+        made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         words = {BM25: self.bm25.to_metadata()} if self.bm25 else {}
         sparse = self.bm25 is not None
         self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)

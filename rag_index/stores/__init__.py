@@ -314,20 +314,18 @@ class LiveName(NamedTuple):
     readable: str
 
 
-def open_store(
-    settings: StoreSettings, *, wait: float = 0.0, patience: float | None = None, writes: bool = False
-) -> Store:
+def open_store(settings: StoreSettings, *, wait: float = 0.0, writes: bool = False) -> Store:
     """Open the store that the settings name.
 
     Each collection of the embedded one is locked when it is first used; `wait` is how long to wait for its holder. With
-    `writes`, each is made ready to be written by then. A request to a server with a passing fault is retried for
-    `patience` seconds (default: 30, and for as long as the server asks for pauses).
+    `writes`, each is made ready to be written by then. A request to a server with a passing fault is retried for 30
+    seconds, and for as long as the server asks for pauses.
     """
     if settings.url is None:
         from rag_index.stores.edge.store import EdgeStore
 
         return EdgeStore(settings.path, wait=wait, writes=writes)
-    return _open_server(settings, patience=patience)
+    return _open_server(settings)
 
 
 def open_reader(
@@ -336,8 +334,8 @@ def open_reader(
     """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
 
     `wait` is how long that process may take to let go of a collection. A request to a server may take `timeout`
-    seconds (default: as the settings say), `patience` is as for `open_store`. An embedded store with a `timeout` is
-    read in other processes, because nothing else can end a call.
+    seconds (default: as the settings say), and is retried for `patience` seconds (default: as for `open_store`). An
+    embedded store with a `timeout` is read in other processes, because nothing else can end a call.
     """
     if settings.url is None:
         from rag_index.stores.edge.reader import EdgeReader

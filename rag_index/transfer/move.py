@@ -245,24 +245,24 @@ class _IndexMove:
         """Copy all collections of the index, then hand over. The module describes the order."""
         with IndexLease(self._ledger, self._alias, f"move to {self._location}") as lease:
             collections = self._collections()
-            live = collections[-1]
-            counts: list[tuple[int, int]] = []
-            if not self._is_handed_over(collections):
+            live, counts = collections[-1], list[tuple[int, int]]()
+            old, new = self._old.collections(), self._new.collections()
+            done = self._alias in self._new.aliases() and all(
+                old[c.name].get(MOVED_TO) == self._location and new.get(c.name, {}).get("store_id") == c.store_id
+                for c in collections
+            )
+            if not done:  # else an earlier move was completed, and the new store may have changed since then
                 self._check_target(collections)
                 counts = [self._copy_collection(collection, lease) for collection in collections]
-                self._hand_over(collections)
+                for c in collections:
+                    moved = {"store_id": None, MOVED_ID: c.store_id, MOVED_TO: self._location}
+                    self._old.set_metadata(c.name, moved)
+                for c in collections:
+                    self._new.set_metadata(c.name, {"store_id": c.store_id, MOVED_ID: None})
+                self._new.point_alias(self._alias, live.name)
             documents, points = self._ledger.totals(live.id).documents, self._new.count(live.name)
             sent, rounded = (sum(column) for column in zip((0, 0), *counts, strict=True))
             return MovedIndex(self._index, [c.name for c in collections], documents, points, sent, rounded)
-
-    def _hand_over(self, collections: list[Collection]) -> None:
-        """Disown the old collections, then give the new ones their ids, then set the alias on the last one."""
-        for collection in collections:
-            moved = {"store_id": None, MOVED_ID: collection.store_id, MOVED_TO: self._location}
-            self._old.set_metadata(collection.name, moved)
-        for collection in collections:
-            self._new.set_metadata(collection.name, {"store_id": collection.store_id, MOVED_ID: None})
-        self._new.point_alias(self._alias, collections[-1].name)
 
     def _collections(self) -> list[Collection]:
         """Return the collections to move: those that ledger and old store both have, the live one last."""
@@ -283,14 +283,6 @@ class _IndexMove:
         ids = {key: values.get("store_id") or values.get(MOVED_ID) for key, values in metadata.items()}
         kept = [c for c in self._ledger.collections(self._alias) if c.state == "ready" and c.id != live.id]
         return [*(c for c in kept if ids.get(c.name) == c.store_id), live]
-
-    def _is_handed_over(self, collections: list[Collection]) -> bool:
-        """Return whether an earlier move was completed; the new store may have changed since then."""
-        old, new = self._old.collections(), self._new.collections()
-        return self._alias in self._new.aliases() and all(
-            old[c.name].get(MOVED_TO) == self._location and new.get(c.name, {}).get("store_id") == c.store_id
-            for c in collections
-        )
 
     def _check_target(self, collections: list[Collection]) -> None:
         """Raise StoreMismatch if the target has a collection of another project, or a newer one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from rag_index.doctor import examine, repair
 from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
 from rag_index.ledger import Ledger
 from rag_index.ledger.tables import documents
-from rag_index.stores import open_store
 from tests.project import Project
 from tests.twin import twin
 
@@ -42,14 +41,8 @@ def project(clean, tmp_path) -> Project:
     return twin(clean, tmp_path / "project")
 
 
-def store_of(project):
-    return closing(open_store(project.settings.store))
-
-
-@contextmanager
 def ledger_of(project):
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        yield ledger
+    return closing(Ledger(project.settings.ledger_url))
 
 
 def ledger_rows(project) -> dict[str, tuple[Any, ...]]:
@@ -99,7 +92,7 @@ RUN, REBUILD = [(("notes",), False)], [(("notes",), True)]
 
 
 def test_damaged_points_and_rows_are_repaired(project, points):
-    with store_of(project) as store:
+    with project.store() as store:
         before = {point.id: point.sparse for point in store.scroll(NAME, vectors=True)}
         store.delete_points(NAME, ids_of(points, 7, 8, 9))
         long = ids_of(points, 10)
@@ -138,12 +131,12 @@ def test_damaged_points_and_rows_are_repaired(project, points):
     repaired, runs = repair_all(project)
     assert (repaired.keys(), runs) == (examples.keys(), RUN)
     assert project.points() == points
-    with store_of(project) as store:
+    with project.store() as store:
         assert {point.id: point.sparse for point in store.scroll(NAME, vectors=True)} == before
 
 
 def lose_points(project, points):
-    with store_of(project) as store:
+    with project.store() as store:
         store.delete_points(NAME, list(points))
 
 
@@ -166,12 +159,12 @@ def lose_alias_and_ledger(project, points):
 
 
 def change_maker(project, points):
-    with store_of(project) as store:
+    with project.store() as store:
         store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
 
 
 def belong_to_another(project, points):
-    with store_of(project) as store:
+    with project.store() as store:
         store.set_metadata(NAME, {"store_id": "another"})
 
 
@@ -223,7 +216,7 @@ def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, 
 
 @pytest.mark.long
 def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
-    with store_of(project) as store:
+    with project.store() as store:
         store.delete_points(NAME, ids_of(points, 10)[:1])
         store.update_payloads(NAME, [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 33)])
         other = ids_of(points, 20)[0]  # a chunk of another version of its text
@@ -248,12 +241,12 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
 
 
 def test_lost_metadata_is_written_again(project, points):
-    with store_of(project) as store:
+    with project.store() as store:
         before = store.collections()[NAME]
         store.set_metadata(NAME, dict.fromkeys(before))
     assert found(project) == {"lost_metadata": 1}
     assert repair_all(project)[1] == []
-    with store_of(project) as store:
+    with project.store() as store:
         after = store.collections()[NAME]
     assert {key: before[key] for key in after} == after, "with the values that the ledger knows"
     assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking"}
@@ -268,14 +261,14 @@ def test_another_chunk_size_leads_to_a_rebuild_but_not_after_a_rollback(project)
     assert "rag-index rebuild notes" in finding.remedy
     assert repair_all(project)[1] == REBUILD
     assert all(len(payload[RESERVED_KEY]["text"]) <= 100 for payload, _ in project.points().values())
-    with store_of(project) as store:
+    with project.store() as store:
         store.point_alias("test_notes", NAME)
     [finding] = repair(project.settings, None, never).findings
     assert (finding.kind, "--repair leaves that to you" in finding.remedy) == ("other_fingerprint", True)
 
 
 def test_only_unneeded_collections_are_dropped(project, points):
-    with store_of(project) as store, ledger_of(project) as ledger:
+    with project.store() as store, ledger_of(project) as ledger:
         known = ledger.collection(NAME)
         values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "chunking")}
         for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, "building"), (6, None), (7, None)):
@@ -296,7 +289,7 @@ def test_only_unneeded_collections_are_dropped(project, points):
     }
     assert any("test_notes__4 is not finished" in advice.message for advice in diagnosis.advice)
     assert repair_all(project)[1] == []
-    with store_of(project) as store, ledger_of(project) as ledger:
+    with project.store() as store, ledger_of(project) as ledger:
         left = {NAME, "test_notes__3", "test_notes__4"}
         assert store.names() == {*left, "somebody_elses"}
         assert {c.name for c in ledger.collections("test_notes")} == left
@@ -329,7 +322,7 @@ def test_a_ledger_on_postgresql(tmp_path, postgres):
         project = Project(tmp_path / "project", extra=ledger).fill(DOCUMENTS)
         project.run()
         points, before = project.points(), ledger_rows(project)
-        with store_of(project) as store:
+        with project.store() as store:
             store.delete_points(NAME, [*ids_of(points, 7), ids_of(points, 10)[0]])
             store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
         with ledger_of(project) as database, database.transaction() as connection:
@@ -343,7 +336,7 @@ def test_a_ledger_on_postgresql(tmp_path, postgres):
 
 
 def test_doctor_command(project, points, prefect_server):
-    with store_of(project) as store:
+    with project.store() as store:
         store.delete_points(NAME, ids_of(points, 7))
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
     ended = project.cli("doctor")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import json
 import os
 import uuid
 from contextlib import closing
 
+import jwt
 import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.doctor import examine, repair
 from rag_index.errors import StoreRefused
 from rag_index.ledger import Ledger
-from rag_index.stores import open_store
 from rag_index.transfer.export import export
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
@@ -44,7 +40,7 @@ class Served(Project):
         if "QDRANT_API_KEY" not in os.environ:
             pytest.skip("needs a Qdrant server with keys: set QDRANT_API_KEY, and the server's service.jwt_rbac")
         master = os.environ["QDRANT_API_KEY"]
-        token = _token(master, {"access": [{"collection": name, "access": "r"} for name in names]})
+        token = jwt.encode({"access": [{"collection": name, "access": "r"} for name in names]}, master)
         self.write_settings(self.config.read_text().replace(f'"{master}"', f'"{token}"'))
 
     def rows(self) -> list[str]:
@@ -87,22 +83,12 @@ def _indexed(folder, name: str, url: str, key: str | None) -> Served:
     return project
 
 
-def _token(key: str, claims: dict[str, object]) -> str:
-    """Return a JSON web token as Qdrant's own page makes them."""
-
-    def part(value: bytes) -> bytes:
-        return base64.urlsafe_b64encode(value).rstrip(b"=")
-
-    text = b".".join(part(json.dumps(one).encode()) for one in ({"alg": "HS256", "typ": "JWT"}, claims))
-    return (text + b"." + part(hmac.new(key.encode(), text, hashlib.sha256).digest())).decode()
-
-
 def test_points_that_another_program_gave_a_number_are_deleted(project):
-    foreign = [models.PointStruct(id=i, vector=[1.0, *[0.0] * 255], payload={"n": i}) for i in (5, 2**40)]
+    foreign = [models.PointStruct(id=i, vector=[1.0, *[0.0] * 255], payload={"n": i}) for i in (0, 5, 2**64 - 1)]
     project.client.upsert(project.alias, foreign, wait=True)
     (found,) = examine(project.settings).findings
-    assert (found.kind, found.count) == ("orphan_points", 2)
-    with closing(open_store(project.settings.store)) as store:
+    assert (found.kind, found.count) == ("orphan_points", 3)
+    with project.store() as store:
         before = store.commit_mark(project.alias)
         left = repair(project.settings, None, project.never)
         assert before < store.commit_mark(project.alias), "a copy from before the repair has other points"
@@ -120,15 +106,10 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
     out = tmp_path / "points.jsonl"
     count = export(project.settings, "notes", str(out))
     assert len(out.read_text().splitlines()) == count > DOCUMENTS
-    found = project.json("search", "printer", "--limit", "150")
-    assert len(found["hits"]) == 150
     project.execute("DELETE FROM note WHERE id = 11")
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     report = project.run()
     assert (report.state, report.indexes[0].changed, report.indexes[0].deleted) == ("completed", 1, 1)
-    ended = project.cli("search", "printer", "--filter", "author=author 1")
-    assert ended.returncode == 1
-    assert "add author to payload_indexes of the index" in ended.stderr
 
 
 def test_a_read_that_is_refused_is_no_damage(project):
@@ -137,33 +118,20 @@ def test_a_read_that_is_refused_is_no_damage(project):
     project.client.update_collection(f"{project.alias}__1", strict_mode_config=strict)
     ended = project.cli("doctor")
     assert (ended.returncode, "unreadable" in ended.stdout) in {(0, False), (1, False)}, ended
-    with closing(open_store(project.settings.store)) as store, pytest.raises(StoreRefused, match=r"docs/servers\.md"):
+    with project.store() as store, pytest.raises(StoreRefused, match=r"docs/servers\.md"):
         store.count(f"{project.alias}__1")
     report = project.run()
     assert report.exit_code == 1
     assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message
 
 
-def test_what_a_person_set_on_the_collection_outlives_a_rebuild(project):
-    int8 = models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8))
-    project.client.update_collection(
-        f"{project.alias}__1",
-        hnsw_config=models.HnswConfigDiff(m=32),
-        vectors_config={"": models.VectorParamsDiff(on_disk=True)},
-        quantization_config=int8,
-    )
-    assert project.run(full=True).state == "completed"
-    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__2"
-    config = project.client.get_collection(f"{project.alias}__2").config
-    assert config.hnsw_config.m == 32
-    assert config.params.vectors.on_disk is True
-    assert config.quantization_config.scalar.type == models.ScalarType.INT8
-
-
 def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_left(project):
     text = project.config.read_text()
+    project.client.update_collection(f"{project.alias}__1", hnsw_config=models.HnswConfigDiff(m=32))
     project.write_settings(text.replace("chunk_chars = 200", "chunk_chars = 300"))
     assert project.run(full=True).state == "completed"
+    rebuilt = project.client.get_collection(f"{project.alias}__2").config
+    assert rebuilt.hnsw_config.m == 32, "what a person set on a collection outlives a rebuild"
     project.write_settings(text)
     assert project.json("rollback", "notes")["live"] == f"{project.alias}__1"
     project.lose_alias()
@@ -180,7 +148,7 @@ def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_
 
 def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_made(project):
     project.write_settings(project.config.read_text().replace('name = "notes"', 'name = "others"'))
-    foreign = f"{project.settings.alias('others')}"
+    foreign = project.settings.alias("others")
     project.client.create_collection(foreign, models.VectorParams(size=3, distance=models.Distance.DOT))
     report = project.run()
     assert report.exit_code == 1

@@ -249,10 +249,6 @@ def _check_rules(fake: FakeQdrant, method: str, path: str, body: Any) -> None:
             raise Refused(429 if "rate limit" in reason else 400, reason)
 
 
-def _root(fake: FakeQdrant, _: Any) -> Any:
-    return {"title": "qdrant - vector search engine", "version": fake.version, "commit": "0" * 40}
-
-
 def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
     info = to_jsonable_python(fake.client.get_collection(name))
     name = fake.resolve(name)
@@ -283,42 +279,26 @@ def _optimize(fake: FakeQdrant, name: str, info: Any) -> Any:
     return {"status": status, "indexed_vectors_count": min(points, done) + sparse}
 
 
-def _exists(fake: FakeQdrant, name: str, _: Any) -> Any:
-    return {"exists": fake.client.collection_exists(name)}
-
-
 def _list(fake: FakeQdrant, _: Any) -> Any:
     found = fake.client.get_collections().collections
     return {"collections": [one for one in found if fake.readable is None or one.name in fake.readable]}
 
 
 def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
-    found = fake.client.get_aliases().aliases
-    readable = fake.readable
-    return {
-        "aliases": [a for a in found if readable is None or {a.alias_name, a.collection_name} <= readable],
-    }
+    found, readable = fake.client.get_aliases().aliases, fake.readable
+    return {"aliases": [a for a in found if readable is None or {a.alias_name, a.collection_name} <= readable]}
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.CreateCollection.model_validate(body)
+    fixed = {key: body[key] for key in IN_PARAMS if body.get(key) is not None}
     made = fake.client.create_collection(
         name,
         vectors_config=request.vectors,
         sparse_vectors_config=request.sparse_vectors,
         metadata=request.metadata,
     )
-    params = {key: body[key] for key in IN_PARAMS if body.get(key) is not None}
-    if body["vectors"].get("on_disk") is not None:
-        params["vectors"] = {"on_disk": body["vectors"]["on_disk"]}
-    given = {
-        "params": params,
-        "hnsw_config": body.get("hnsw_config"),
-        "optimizer_config": body.get("optimizers_config"),
-    }
-    if given := {key: value for key, value in given.items() if value}:
-        fake.configs[name] = given
-    fake.quantizations[name] = body.get("quantization_config")
+    fake.configs[name] = {"params": fixed}
     return made
 
 
@@ -352,10 +332,8 @@ def _merged(config: Any, changes: Any) -> Any:
 
 
 def _drop(fake: FakeQdrant, name: str, _: Any) -> Any:
-    fake.indexes.pop(name, None)
-    fake.configs.pop(name, None)
-    fake.quantizations.pop(name, None)
-    fake.indexed.pop(name, None)
+    for kept in (fake.indexes, fake.configs, fake.quantizations, fake.indexed):
+        kept.pop(name, None)
     return fake.client.delete_collection(name)
 
 
@@ -380,10 +358,8 @@ def _aliases(fake: FakeQdrant, body: Any) -> Any:
 
 
 def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
-    request = TypeAdapter(models.PointInsertOperations).validate_python(body)
-    points = request.batch if isinstance(request, models.PointsBatch) else request.points
-    payloads = points.payloads if isinstance(points, models.Batch) else [point.payload for point in points]
-    if any(payload and payload.get(POISON) for payload in payloads or []):
+    points = models.PointsList.model_validate(body).points
+    if any(point.payload and point.payload.get(POISON) for point in points):
         raise Refused(400, "Wrong input: this point is not to my taste")
     return fake.client.upsert(name, points)
 
@@ -439,21 +415,15 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
         raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
-    found = fake.client.query_points(
+    return fake.client.query_points(
         name,
         query=request.query,
         using=request.using,
-        limit=10_000,
+        limit=request.limit or 10,
         query_filter=request.filter,
         with_payload=request.with_payload or False,
         with_vectors=request.with_vector or False,
     )
-    first, limit = request.offset or 0, request.limit or 10
-    if first // limit % 2:  # a server orders points of equal score in another way for each page
-        found.points.reverse()
-        found.points.sort(key=lambda point: -point.score)
-    found.points = found.points[first : first + limit]
-    return found
 
 
 def _completed() -> Any:
@@ -462,12 +432,12 @@ def _completed() -> Any:
 
 NAME = "/collections/([^/]+)"
 ROUTES: list[tuple[str, str, Any]] = [
-    ("GET", "/", _root),
+    ("GET", "/", lambda fake, _: {"title": "qdrant", "version": fake.version, "commit": "0" * 40}),
     ("GET", "/collections", _list),
     ("GET", "/aliases", _list_aliases),
     ("POST", "/collections/aliases", _aliases),
     ("GET", NAME, _collection),
-    ("GET", f"{NAME}/exists", _exists),
+    ("GET", f"{NAME}/exists", lambda fake, name, _: {"exists": fake.client.collection_exists(name)}),
     ("PUT", NAME, _create),
     ("PATCH", NAME, _update),
     ("DELETE", NAME, _drop),

@@ -105,13 +105,9 @@ def _filter(request: Any) -> Any:
 
 # Collections
 
-CONFIGS: dict[str, Callable[[Any], Any]] = {
+DIFFS: dict[str, Callable[[Any], Any]] = {
     "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
     "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
-    "quantization_config": GrpcToRest.convert_quantization_config,
-}
-
-DIFFS: dict[str, Callable[[Any], Any]] = CONFIGS | {
     "quantization_config": GrpcToRest.convert_quantization_config_diff,
     "strict_mode_config": GrpcToRest.convert_strict_mode_config,
     "params": GrpcToRest.convert_collection_params_diff,
@@ -134,9 +130,6 @@ def _create(fake: FakeQdrant, request: Any) -> Any:
         "metadata": GrpcToRest.convert_payload(request.metadata),
     }
     body |= {field: getattr(request, field) for field in IN_PARAMS if request.HasField(field)}
-    body |= {
-        name: _given(convert(getattr(request, name))) for name, convert in CONFIGS.items() if request.HasField(name)
-    }
     return _changed(_ask(fake, "PUT", request, body=body))
 
 
@@ -268,7 +261,6 @@ def _query_body(request: Any) -> dict[str, Any]:
         "query": query,
         "using": request.using or None,
         "limit": request.limit,
-        "offset": request.offset or None,
         "filter": _filter(request),
         "params": _json(GrpcToRest.convert_search_params(request.params)),
         "with_payload": request.with_payload.enable,

@@ -39,7 +39,7 @@ def strict_mode_refusal(strict: dict[str, Any], indexes: dict[str, str], call: s
 
 def _refusals(strict: dict[str, Any], indexes: dict[str, str], call: str, body: dict[str, Any]) -> Iterator[str]:
     if call == "PUT /points":
-        points = body["batch"]["ids"] if "batch" in body else body["points"]
+        points = body["points"]
         yield from _above(len(points), strict.get("upsert_max_batchsize"), "upsert limit")
         yield from _over_budget(len(points), strict.get("write_rate_limit"), "Write")
         most = strict.get("max_collection_vector_size_bytes")

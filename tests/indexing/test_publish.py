@@ -175,3 +175,12 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
         project.fill(number)
         assert run_plain(project, allow_deletes=True).state == "completed"
     assert asked == [40, 80]
+
+
+def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project").fill(3)
+    with monkeypatch.context() as killed:
+        killed.setattr("rag_index.indexing.scan.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            project.run()
+    assert project.json("search", "printer")["hits"] == []

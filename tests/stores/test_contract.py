@@ -17,6 +17,7 @@ from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
+from rag_index.settings.sections import ServerSettings
 from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.server.store import ServerStore
@@ -42,7 +43,7 @@ def open_kind(kind, folder):
                 yield ServerStore(qdrant.url, patience=1)
         case "grpc":
             with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:
-                yield ServerStore(qdrant.url, patience=1, grpc_port=fast.port)
+                yield ServerStore(qdrant.url, patience=1, settings=ServerSettings(grpc_port=fast.port))
                 assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {"GET /", "GET /collections"}
         case _:
             if "QDRANT_URL" not in os.environ:

@@ -7,11 +7,11 @@ import json
 import os
 import shutil
 import signal
-import tempfile
+import subprocess
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -24,6 +24,7 @@ from rag_index.stores import VectorQuery
 from rag_index.stores.edge import store as edge_store
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import FileLock, WriterLock
+from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.edge_process import DIMENSION, fill, points, writer
 from tests.waiting import eventually, when
@@ -142,6 +143,16 @@ def test_leftovers_of_a_crash_are_removed(tmp_path):
         assert list((tmp_path / "trash").iterdir()) == []
 
 
+def test_a_drop_that_was_killed_before_the_folder_was_deleted_is_completed(tmp_path, monkeypatch):
+    fill(tmp_path, 10)
+    with closing(EdgeStore(tmp_path)) as store, monkeypatch.context() as killed:
+        killed.setattr(EdgeStore, "_discard", lambda self, folder: None)
+        store.drop("c")
+    assert (tmp_path / "collections" / "c").exists()
+    EdgeStore(tmp_path).close()
+    assert not (tmp_path / "collections" / "c").exists()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2, "collections": 3, "aliases": {}}'])
 def test_a_damaged_catalog_is_named(tmp_path, content):
     EdgeStore(tmp_path).close()
@@ -181,27 +192,11 @@ def test_a_file_in_place_of_the_folder(tmp_path):
             EdgeStore(path)
 
 
-@pytest.fixture
-def folder_of_nobody():
-    """A folder of an ordinary user. The test runs as that user, since root may write everywhere."""
-    root = os.geteuid() == 0
-    folder = Path(tempfile.mkdtemp())
-    if root:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    yield folder
-    if root:
-        os.seteuid(0)
-    shutil.rmtree(folder)
-
-
-def test_a_folder_that_cannot_be_written(folder_of_nobody):
-    folder_of_nobody.chmod(0o555)
-    try:
-        with pytest.raises(StoreError, match=r"cannot write to the store at .*make it writable.*\[store\] path"):
-            EdgeStore(folder_of_nobody / "new")
-    finally:
-        folder_of_nobody.chmod(0o755)
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    denied = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))  # root may write everywhere
+    monkeypatch.setattr(edge_store, "private_folder", denied)
+    with pytest.raises(StoreError, match=r"cannot write to the store at .*make it writable.*\[store\] path"):
+        EdgeStore(tmp_path / "new")
 
 
 def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
@@ -266,18 +261,24 @@ def clustered(tmp_path_factory):
     return path, vectors
 
 
-def test_the_search_index_finds_what_a_scan_finds(clustered, tmp_path):
+def test_the_search_index_is_built_beside_readers_and_finds_what_a_scan_finds(clustered, tmp_path):
     made, vectors = clustered
-    shutil.copytree(made, tmp_path / "store")
-    with closing(EdgeStore(tmp_path / "store")) as store:
-        store.optimize("c")
-        assert store.indexed("c")
-        assert store.count("c") == 3600
-        hits = 0
-        for query in vectors[:40] + 0.1:
-            exact = {point.id for point in store.search("c", VectorQuery(query, 10, exact=True))}
-            hits += len(exact & {point.id for point in store.search("c", VectorQuery(query, 10))})
-        assert hits / 400 >= 0.95
+    path = tmp_path / "store"
+    subprocess.run(["cp", "-a", "--sparse=always", made, path], check=True)
+    with closing(EdgeReader(path)) as reader:
+        assert not reader.indexed("c")
+        with closing(EdgeStore(path)) as store:
+            store.optimize("c")
+            hits = 0
+            for query in vectors[:40] + 0.1:
+                exact = {point.id for point in store.search("c", VectorQuery(query, 10, exact=True))}
+                hits += len(exact & {point.id for point in store.search("c", VectorQuery(query, 10))})
+            assert hits / 400 >= 0.95
+        (folder,) = (path / "collections").iterdir()
+        assert not (folder / "unflushed").exists(), "a reader would load it once to complete it, and then again"
+        assert eventually(lambda: reader.indexed("c"))
+        assert reader.count("c") == 3600
+    with closing(EdgeStore(path)) as store:
         new = points(range(5000, 5001), 768)
         store.upsert("c", new)
         assert store.search("c", VectorQuery(new.vectors[0], 1))[0].payload["n"] == 5000

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import threading
 from contextlib import closing
 
@@ -25,10 +24,7 @@ from rag_index.stores.edge.folder import MIN_LINKED, link_shard
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
-from tests.stores.test_edge import clustered
 from tests.waiting import eventually, when
-
-__all__ = ["clustered"]
 
 
 @pytest.fixture(autouse=True)
@@ -237,21 +233,6 @@ def test_a_scroll_that_began_ends_with_what_it_began_with(store, reader):
         writer.delete_points("live", points(range(500)).ids)
     assert reader.count("live") == 500
     assert len(list(pages)) == 996
-
-
-def test_the_search_index_is_built_beside_readers(clustered, tmp_path):
-    made, vectors = clustered
-    path = tmp_path / "store"
-    subprocess.run(["cp", "-a", "--sparse=always", made, path], check=True)
-    with closing(EdgeReader(path)) as reader:
-        assert not reader.indexed("c")
-        with closing(EdgeStore(path)) as writer:
-            writer.optimize("c")
-            assert len(reader.search("c", VectorQuery(vectors[0], 3))) == 3
-        (folder,) = (path / "collections").iterdir()
-        assert not (folder / "unflushed").exists(), "a reader would load it once to complete it, and then again"
-        assert eventually(lambda: reader.indexed("c"))
-        assert reader.count("c") == 3600
 
 
 # What goes wrong

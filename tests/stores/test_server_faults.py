@@ -19,6 +19,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.settings.sections import ServerSettings
 from rag_index.stores import SPARSE
 from rag_index.stores.server.store import ServerStore, upsert_request
 from tests.fakes.qdrant import DISK_FULL, POISON, FakeQdrant
@@ -45,7 +46,9 @@ def store(qdrant):
 def fast(qdrant):
     with (
         FakeQdrantGrpc(qdrant) as front,
-        closing(ServerStore(qdrant.url, timeout=1, patience=30, grpc_port=front.port)) as store,
+        closing(
+            ServerStore(qdrant.url, timeout=1, patience=30, settings=ServerSettings(grpc_port=front.port))
+        ) as store,
     ):
         store.create("c", 4, {})
         yield store
@@ -107,7 +110,7 @@ def test_a_server_that_comes_back_is_waited_for(qdrant, store):
 def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant):
     """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
     with FakeQdrantGrpc(qdrant) as front:
-        store = ServerStore(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port)
+        store = ServerStore(qdrant.url, timeout=1, patience=PATIENCE, settings=ServerSettings(grpc_port=front.port))
         store.create("c", 4, {})
     with socket.create_server(("127.0.0.1", front.port)) as away:
         away.settimeout(0.01)

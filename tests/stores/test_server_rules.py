@@ -15,6 +15,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreRefused
+from rag_index.settings.sections import ServerSettings
 from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
@@ -74,7 +75,7 @@ def server(request):
         return
     with FakeQdrant() as fake, FakeQdrantGrpc(fake) as front:
         port = front.port if request.param == "grpc" else None
-        with closing(ServerStore(fake.url, patience=1, grpc_port=port)) as store:
+        with closing(ServerStore(fake.url, patience=1, settings=ServerSettings(grpc_port=port))) as store:
             yield Server(store, QdrantClient(fake.url, check_compatibility=False), fake)
 
 
@@ -199,16 +200,6 @@ def test_a_key_for_reading_only_reads_and_is_told_why_it_may_not_write(server):
 
 
 # What others did
-
-
-def test_points_of_other_programs_are_deleted_by_the_ids_that_scroll_gives(server):
-    server.store.upsert(server.name, points(5))
-    foreign = [models.PointStruct(id=i, vector=[1.0, 0, 0, 0], payload={}) for i in (0, 7, 2**64 - 1)]
-    server.client.upsert(server.name, foreign, wait=True)
-    found = [point.id for point in server.store.scroll(server.name)]
-    assert set(found) >= {"0", "7", str(2**64 - 1)}
-    server.store.delete_points(server.name, found[:-1])
-    assert [point.id for point in server.store.scroll(server.name)] == found[-1:]
 
 
 def test_what_was_set_by_hand_is_carried_over(server):

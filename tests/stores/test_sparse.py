@@ -14,23 +14,13 @@ from rag_index.errors import PointsRefused, StoreMismatch
 from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.points import MAX_PLACES
-from tests.stores.test_contract import DIMENSION, KINDS, batch, new_name, open_kind
+from tests.stores.test_contract import DIMENSION, batch, new_name, pytestmark, store
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
+__all__ = ["pytestmark", "store"]
 
 TEXTS = ["The printer is offline", "A scanner is offline", "Printers printing to the printer", "Bananas", "the of and"]
 WORDS = ("printer", "offline", "scanner", "zz")
 ENGLISH = Bm25Encoder(Bm25Model("english"))
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def store(request, tmp_path_factory):
-    with open_kind(request.param, tmp_path_factory.mktemp("store")) as store:
-        yield store
-        store.close()
 
 
 @pytest.fixture

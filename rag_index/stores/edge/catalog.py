@@ -109,9 +109,6 @@ class Catalog:
         """Return the path of a collection's folder of this name."""
         return self._store / "collections" / name
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._state[0]
-
     def add(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
         """Add a collection, whose folder has its own name. Raises StoreMismatch if the name is an alias."""
         with self._changing() as (entries, aliases):

@@ -57,21 +57,6 @@ STEP = 500
 """Vectors turned into lists at a time."""
 
 
-def build_index(folder: Path, name: str, *, inherit: int) -> None:
-    """Build the search index of a shard that is closed. The child inherits the file descriptor `inherit`.
-
-    Raises StoreError if the child fails.
-    """
-    command = [sys.executable, "-P", "-c", BUILD_INDEX, str(folder)]
-    child = subprocess.run(command, capture_output=True, text=True, errors="replace", pass_fds=[inherit], check=False)
-    if child.returncode:
-        reason = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
-        raise StoreError(
-            f"the search index of {name} was not built ({reason}), and searches work without it: "
-            "check free memory and disk space, then run `rag-index` again"
-        )
-
-
 def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -> None:
     """Create a shard folder, which must not exist. Raises StoreError.
 
@@ -199,7 +184,7 @@ class EdgeCollection(CollectionReader):
         """Build the search index in a child process, which keeps the collection locked as long as it runs.
 
         It builds in a copy, so that other processes can search meanwhile. The shard is closed in this process, and
-        other calls on this collection wait.
+        other calls on this collection wait. Raises StoreError if the child fails.
         """
         with self._lock:
             self._check_open()
@@ -207,7 +192,17 @@ class EdgeCollection(CollectionReader):
             if not self._copied:
                 self._move_to_copy()
             require_space(self._folder.parent, self._min_free + 2 * allocated_bytes(self._folder))
-            build_index(self._folder, self.name, inherit=self._writer_lock.descriptor)
+            command = [sys.executable, "-P", "-c", BUILD_INDEX, str(self._folder)]
+            inherited = [self._writer_lock.descriptor]
+            child = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", pass_fds=inherited, check=False
+            )
+            if child.returncode:
+                reason = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
+                raise StoreError(
+                    f"the search index of {self.name} was not built ({reason}), and searches work without it: "
+                    "check free memory and disk space, then run `rag-index` again"
+                )
             self._let_readers_in()
 
     def move_from_readers(self) -> None:
@@ -230,8 +225,10 @@ class EdgeCollection(CollectionReader):
             self._closed = True
             try:
                 self._close_shard()
-                if self._copied and self._whole:
-                    self._publish()
+                if self._copied and self._whole:  # the copy takes the folder's place
+                    old = self._catalog.entry(self.name).folder
+                    self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
+                    self._discard(self._catalog.folder(old))
             finally:
                 self._release()
 
@@ -296,12 +293,6 @@ class EdgeCollection(CollectionReader):
                 shutil.rmtree(target, ignore_errors=True)
                 raise
         self._folder, self._copied, self._whole = target, True, True
-
-    def _publish(self) -> None:
-        """Put the copy in the folder's place."""
-        old = self._catalog.entry(self.name).folder
-        self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
-        self._discard(self._catalog.folder(old))
 
     def _flush(self) -> None:
         if self._shard is not None:

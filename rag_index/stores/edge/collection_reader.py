@@ -10,16 +10,16 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import qdrant_edge as e
 
-from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
 from rag_index.stores import NO_WORDS, SPARSE, Condition, VectorQuery, WordCounts, WordPlaces
 from rag_index.stores.conditions import Json, match_any, payload_filter, payload_path
+from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import engine_errors
 from rag_index.stores.points import (
     MAX_PLACES,
@@ -37,8 +37,6 @@ from rag_index.stores.points import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-    from rag_index.stores.edge.catalog import Catalog
 
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
@@ -247,17 +245,23 @@ class _NoPoints:
         return lambda *_: []
 
 
-C = TypeVar("C", bound=CollectionReader)
-C_co = TypeVar("C_co", bound=CollectionReader, covariant=True)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def of_collection(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[EdgeReads[C], str, P], R]:
+def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Return the method of a store that calls this method of its catalog, as it is on disk now."""
+
+    def call(store: EdgeReads, /, *args: P.args, **named: P.kwargs) -> R:
+        return method(store.known(), *args, **named)
+
+    return call
+
+
+def of_collection(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, str, P], R]:
     """Return the method of a store that calls this method of one of its collections, which has to be named first."""
 
-    @wraps(method)
-    def call(store: EdgeReads[C], name: str, /, *args: P.args, **named: P.kwargs) -> R:
+    def call(store: EdgeReads, name: str, /, *args: P.args, **named: P.kwargs) -> R:
         with store.lend(name) as collection:
             found: R = getattr(collection, method.__name__)(*args, **named)
             return found
@@ -265,7 +269,7 @@ def of_collection(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenat
     return call
 
 
-class EdgeReads(ABC, Generic[C_co]):
+class EdgeReads(ABC):
     """The reading part of the Store protocol. Subclasses say what they know of the catalog, and open collections."""
 
     embedded = True
@@ -275,9 +279,14 @@ class EdgeReads(ABC, Generic[C_co]):
         """Return the catalog as it is on disk now. Raises StoreError if the store is closed."""
 
     @abstractmethod
-    def lend(self, name: str) -> AbstractContextManager[C_co]:
+    def lend(self, name: str) -> AbstractContextManager[CollectionReader]:
         """Lend a collection or alias for the time of the block."""
 
+    collections = of_catalog(Catalog.collections)
+    names = of_catalog(Catalog.names)
+    find = of_catalog(Catalog.find)
+    aliases = of_catalog(Catalog.aliases)
+    commit_mark = of_catalog(Catalog.commit_mark)
     count = of_collection(CollectionReader.count)
     count_sparse = of_collection(CollectionReader.count_sparse)
     retrieve = of_collection(CollectionReader.retrieve)
@@ -297,23 +306,8 @@ class EdgeReads(ABC, Generic[C_co]):
         with self.lend(name):
             pass
 
-    def collections(self) -> dict[str, dict[str, Any]]:
-        return self.known().collections()
-
-    def names(self) -> set[str]:
-        return self.known().names()
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        return self.known().find(name)
-
-    def commit_mark(self, name: str) -> CommitMark:
-        return self.known().commit_mark(name)
-
     def metadata(self, name: str) -> dict[str, Any]:
         return dict(self.known().entry(name).metadata)
-
-    def aliases(self) -> dict[str, str]:
-        return self.known().aliases()
 
     def dimension(self, name: str) -> int:
         return self.known().entry(name).dimension

@@ -62,16 +62,17 @@ class FileLock:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         deadline = time.monotonic() + wait
         try:
-            while not _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    self.descriptor = descriptor
+                    return True
                 if time.monotonic() >= deadline:
-                    os.close(descriptor)
                     return False
                 time.sleep(POLL)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self.descriptor = descriptor
-        return True
+        finally:
+            if self.descriptor != descriptor:
+                os.close(descriptor)
 
     def release(self) -> None:
         """Release the lock, which a forked child may have inherited. A second call does nothing."""
@@ -110,8 +111,10 @@ class WriterLock(FileLock):
                     f"collection {name} of the store at {store} is open in {writer(store, name)}: "
                     "wait for it (--wait SECONDS) or use a Qdrant server"
                 )
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:COMMAND_CHARS] if sys.argv else ""
+        since = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
-            file.write_bytes(_own_name())
+            file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
 
 
 def writer_file(store: Path, name: str) -> Path:
@@ -127,20 +130,6 @@ def writer(store: Path, name: str) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
     return f"process {pid} ({command}) since {since}"
-
-
-def _own_name() -> bytes:
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:COMMAND_CHARS] if sys.argv else ""
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"pid": os.getpid(), "command": command, "since": since}).encode()
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -266,34 +255,23 @@ def _raise(error: OSError) -> None:
 def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
     """Copy a file without its holes. The kernel shares the data where the filesystem can (Btrfs, XFS)."""
     with source.open("rb") as old, target.open("xb") as new:
-        size = os.fstat(old.fileno()).st_size
+        size, end = os.fstat(old.fileno()).st_size, 0
         os.ftruncate(new.fileno(), size)
-        for start, end in _extents(old.fileno(), size):
-            _copy_range(old.fileno(), new.fileno(), start, end)
+        while end < size:
+            try:
+                start = os.lseek(old.fileno(), end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno != errno.ENXIO:
+                    raise
+                break  # nothing but a hole
+            end = os.lseek(old.fileno(), start, os.SEEK_HOLE)
+            while start < end:
+                copied = os.copy_file_range(old.fileno(), new.fileno(), end - start, start, start)
+                if not copied:
+                    raise OSError(errno.EIO, "a file of the store became shorter while it was copied")
+                start += copied
         if sync:
             os.fsync(new.fileno())
-
-
-def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of a file that hold data."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:  # nothing but a hole
-                return
-            raise
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
-
-
-def _copy_range(old: int, new: int, start: int, end: int) -> None:
-    while start < end:
-        copied = os.copy_file_range(old, new, end - start, start, start)
-        if not copied:
-            raise OSError(errno.EIO, "a file of the store became shorter while it was copied")
-        start += copied
 
 
 def _sync(folder: Path) -> None:

@@ -68,7 +68,9 @@ class SearchProcesses:
                 raise StoreError(f"{message}: check free memory and disk space") from exc
             raise
         finally:
-            self._give_back(process)
+            with self._changed:
+                self._idle.append(process)
+                self._changed.notify()
 
     def forget(self, folder: Path) -> None:
         """Close a shard that is not read any more, in each process before its next call."""
@@ -105,11 +107,6 @@ class SearchProcesses:
                 else:
                     self._changed.wait(min(due if due > now else deadline, deadline) - now)
         raise StoreError("the store is closed")
-
-    def _give_back(self, process: _Process) -> None:
-        with self._changed:
-            self._idle.append(process)
-            self._changed.notify()
 
 
 _Shard = tuple[str, Path, int, bool]

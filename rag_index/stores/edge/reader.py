@@ -70,7 +70,7 @@ class View:
             lock.release()
 
 
-class EdgeReader(EdgeReads[CollectionReader]):
+class EdgeReader(EdgeReads):
     """A store for a process that searches while others may write.
 
     If a process writes a collection in place, and does not let readers in within `wait` seconds (10 at least), a search
@@ -127,7 +127,7 @@ class EdgeReader(EdgeReads[CollectionReader]):
         with self._mutex:
             view = self._views.get(name)
             loading = None if view is not None and view.shows(entry) else self._start_loading(name)
-            for dropped in [one for one in self._views if one not in self._catalog]:
+            for dropped in self._views.keys() - self._catalog.names():
                 self._retire(self._views.pop(dropped))
         if loading is not None:
             older = view is not None and view.entry.made == entry.made
@@ -201,8 +201,10 @@ class EdgeReader(EdgeReads[CollectionReader]):
                 if not shared.take(shared=True):
                     return None
                 if (folder / UNFLUSHED).exists():
-                    shared.release()
-                    self._complete(name, folder)
+                    shared.release()  # a killed writer left it; whoever completes it now is waited for
+                    with suppress(StoreBusy), closing(EdgeStore(self._path)) as store:
+                        if (folder / UNFLUSHED).exists():  # not even opening the store has done it
+                            store.complete(name)
                     return None
                 with locked(self._path):
                     path.mkdir(mode=0o700)
@@ -218,12 +220,6 @@ class EdgeReader(EdgeReads[CollectionReader]):
             view.collection.load()
             stack.pop_all()
             return view
-
-    def _complete(self, name: str, folder: Path) -> None:
-        """Complete what a killed writer wrote, unless another process does. Raises StoreError for a damaged shard."""
-        with suppress(StoreBusy), closing(EdgeStore(self._path)) as store:
-            if (folder / UNFLUSHED).exists():  # not even opening the store has done it
-                store.complete(name)
 
     def _is_newest(self, name: str, view: View) -> bool:
         self._catalog.refresh()

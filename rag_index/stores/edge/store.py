@@ -24,14 +24,14 @@ from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
-from rag_index.stores.edge.collection_reader import EdgeReads, of_collection
-from rag_index.stores.edge.folder import PATIENCE, UNFLUSHED, FileLock, WriterLock, folder_errors, locked
+from rag_index.stores.edge.collection_reader import EdgeReads, of_catalog, of_collection
+from rag_index.stores.edge.folder import PATIENCE, UNFLUSHED, FileLock, WriterLock, folder_errors, locked, note_writing
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
 
 
-class EdgeStore(EdgeReads[EdgeCollection]):
+class EdgeStore(EdgeReads):
     """The Store protocol on a folder of this machine.
 
     The first use of a collection locks it until the store is closed, and raises StoreBusy if another process does not
@@ -64,10 +64,10 @@ class EdgeStore(EdgeReads[EdgeCollection]):
         if not NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:
-            if name not in self.known():
+            if name not in self.known().names():
                 lock = WriterLock(self._path, name, wait=self._wait)
                 try:
-                    if name not in self.known():  # else another process has made it meanwhile
+                    if name not in self.known().names():  # else another process has made it meanwhile
                         folder = self._catalog.folder(name)
                         self._discard(folder)
                         create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
@@ -83,21 +83,22 @@ class EdgeStore(EdgeReads[EdgeCollection]):
                 raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
             self._catalog.merge_metadata(name, metadata)
 
-    def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
-        self.known().merge_metadata(name, metadata)
-
     def drop(self, name: str) -> None:
         with self._mutex:
-            if name not in self.known():
+            if name not in self.known().names():
                 return
             collection = self._get(name)
             entry = self._catalog.entry(name)
+            with folder_errors(self._path), suppress(FileNotFoundError):
+                note_writing(self._catalog.folder(entry.folder))  # so that the next opening finds it after a kill
             self._catalog.remove(name)
             del self._open[name]
             collection.abandon()
             for folder in {entry.folder, entry.newest}:
                 self._discard(self._catalog.folder(folder))
 
+    set_metadata = of_catalog(Catalog.merge_metadata)
+    point_alias = of_catalog(Catalog.point_alias)
     index_fields = of_collection(EdgeCollection.index_fields)
     upsert = of_collection(EdgeCollection.upsert)
     update_payloads = of_collection(EdgeCollection.update_payloads)
@@ -110,9 +111,6 @@ class EdgeStore(EdgeReads[EdgeCollection]):
 
     def seen_commits(self, name: str) -> int | None:
         return None
-
-    def point_alias(self, alias: str, collection: str) -> None:
-        self.known().point_alias(alias, collection)
 
     def close(self) -> None:
         """Flush, close, let readers have what was written, and release the locks."""

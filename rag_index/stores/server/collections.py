@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -15,7 +15,7 @@ from rag_index.stores.conditions import index_changes, unquoted
 from rag_index.stores.server.link import Requests, has_sparse, vector_params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from rag_index.settings import ServerSettings
 
@@ -33,6 +33,7 @@ IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
 """Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
 says that it is at work. A large segment may take an hour in which nothing else changes."""
 POLL = 0.5
+QUANTIZATION: TypeAdapter[models.QuantizationConfig] = TypeAdapter(models.QuantizationConfig)
 
 
 def difference(kind: type[M], wanted: object, found: object) -> M | None:
@@ -64,17 +65,6 @@ def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[
     return {name: value for name, value in found.items() if value is not None}
 
 
-def indexes_by_hand(
-    old: models.CollectionInfo, new: models.CollectionInfo
-) -> Iterator[tuple[str, models.PayloadFieldSchema]]:
-    """Yield field and schema of the payload indexes that the old collection has and no run made."""
-    ours = {unquoted(field) for field in (old.config.metadata or {}).get("payload_indexes") or {}}
-    for field, index in old.payload_schema.items():
-        ours_or_there = unquoted(field) in ours or field in new.payload_schema
-        if not ours_or_there and not field.startswith(f"{RESERVED_KEY}."):
-            yield field, index.params or index.data_type
-
-
 def as_settings_say(settings: ServerSettings, name: str, info: models.CollectionInfo) -> dict[str, Any]:
     """Return the arguments of `update_collection` that give a collection what the settings say."""
     hnsw = models.HnswConfigDiff(m=settings.hnsw_m, ef_construct=settings.hnsw_ef_construct)
@@ -88,8 +78,7 @@ def as_settings_say(settings: ServerSettings, name: str, info: models.Collection
     }
     if settings.on_disk_vectors not in (None, _on_disk(bool(vectors.on_disk), vectors.memory)):
         found["vectors_config"] = {"": models.VectorParamsDiff(on_disk=settings.on_disk_vectors)}
-    if not _quantized_as(settings, info.config.quantization_config):
-        found["quantization_config"] = _quantization(settings) or models.Disabled.DISABLED
+    found["quantization_config"] = _quantization(settings, info.config.quantization_config)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -98,29 +87,18 @@ def _on_disk(flag: bool | None, memory: models.Memory | None) -> bool | None:
     return flag if memory is None else memory == models.Memory.COLD
 
 
-def _quantization(settings: ServerSettings) -> models.QuantizationConfig | None:
-    in_memory = settings.quantized_in_memory
-    match settings.quantization:
-        case "scalar":
-            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=in_memory)
-            return models.ScalarQuantization(scalar=scalar)
-        case "binary":
-            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=in_memory))
-        case "turbo":
-            return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(always_ram=in_memory))
-        case _:
-            return None
-
-
-def _quantized_as(settings: ServerSettings, found: models.QuantizationConfig | None) -> bool:
-    """Return whether a collection is compressed as the settings say. What else was set by hand is left alone."""
+def _quantization(
+    settings: ServerSettings, found: models.QuantizationConfig | None
+) -> models.QuantizationConfig | models.Disabled | None:
+    """Return how to compress a collection; None if it is so already. What else was set by hand is left alone."""
+    kind, in_memory = settings.quantization, settings.quantized_in_memory
     if not settings.quantized:
-        return settings.quantization is None or found is None
-    config: Any = getattr(found, str(settings.quantization), None)
-    if config is None:
-        return False
-    pinned = bool(config.always_ram) or config.memory == models.Memory.PINNED
-    return pinned == settings.quantized_in_memory
+        return None if kind is None or found is None else models.Disabled.DISABLED
+    config: Any = getattr(found, str(kind), None)
+    if config is not None and in_memory == (bool(config.always_ram) or config.memory == models.Memory.PINNED):
+        return None
+    int8 = {"type": models.ScalarType.INT8} if kind == "scalar" else {}
+    return QUANTIZATION.validate_python({kind: {"always_ram": in_memory, **int8}})
 
 
 def notes(settings: ServerSettings, name: str, info: models.CollectionInfo) -> str:
@@ -202,8 +180,11 @@ class Collections(Requests):
             return
         if found := set_by_hand(was, now):
             self._update(name, **found)
-        for field, schema in indexes_by_hand(was, now):
-            self._index(name, field, schema)
+        made = {unquoted(field) for field in (was.config.metadata or {}).get("payload_indexes") or {}}  # by runs
+        for field, index in was.payload_schema.items():
+            ours = field.startswith(f"{RESERVED_KEY}.") or unquoted(field) in made
+            if not ours and field not in now.payload_schema:
+                self._index(name, field, index.params or index.data_type)
 
     def configure(self, name: str) -> str:
         """Give a collection what the settings say; return what a person should know of it, "" if there is nothing.

@@ -102,7 +102,13 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return _silent(url, str(exc.source) or type(exc.source).__name__)
         case grpc.RpcError():
             copyreg.pickle(type(exc), _as_text)
-            return _from_code(exc, url)
+            code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
+            message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
+            if code in SILENT_CODES and not disk_full(message):
+                return _silent(url, f"{code.name}: {message}")
+            if code == grpc.StatusCode.UNIMPLEMENTED:
+                return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
+            return _from_status(HTTP.get(code, 400), message, url, code.name)
         case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
             return _silent(url, str(exc))
         case ValueError():
@@ -122,16 +128,6 @@ def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
 
 def _silent(url: str, reason: str) -> StoreUnavailable:
     return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
-
-
-def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
-    code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
-    message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
-    if code in SILENT_CODES and not disk_full(message):
-        return _silent(url, f"{code.name}: {message}")
-    if code == grpc.StatusCode.UNIMPLEMENTED:
-        return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
-    return _from_status(HTTP.get(code, 400), message, url, code.name)
 
 
 def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexError:
@@ -200,7 +196,10 @@ class Link:
         self.timeout = timeout
         self._patience = PATIENCE if patience is None else patience
         self._waits_out = patience is None
-        self._grpc_port = _usual_grpc_port(url) if grpc_port is None else grpc_port
+        self._grpc_port = grpc_port
+        port = urlsplit(url).port or REST_PORT
+        if grpc_port is None and port not in (*WEB_PORTS, MAX_PORT):
+            self._grpc_port = port + 1  # the usual one; else the URL does not tell
         self._client: QdrantClient | None = None
         self._version = ""
         self._fallback = ""
@@ -251,17 +250,13 @@ class Link:
 
     def _try(self, ask: Callable[[QdrantClient], T]) -> T:
         try:
-            return ask(self._connected_client())
+            with self._mutex:
+                if self._closed:
+                    raise StoreError(f"the connection to Qdrant at {self.url} is closed")
+                client = self._client = self._client or self._connect()
+            return ask(client)
         except FOREIGN as exc:
             raise translate(exc, self.url) from exc
-
-    def _connected_client(self) -> QdrantClient:
-        with self._mutex:
-            if self._closed:
-                raise StoreError(f"the connection to Qdrant at {self.url} is closed")
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
 
     def _connect(self) -> QdrantClient:
         rest = self._new_client(grpc=False)
@@ -322,12 +317,6 @@ class Link:
             )
 
 
-def _usual_grpc_port(url: str) -> int | None:
-    """Return the port where Qdrant usually answers gRPC, None if the URL does not tell."""
-    port = urlsplit(url).port or REST_PORT
-    return None if port in WEB_PORTS or port == MAX_PORT else port + 1
-
-
 def _names(client: QdrantClient) -> set[str]:
     return {found.name for found in client.get_collections().collections}
 
@@ -363,7 +352,7 @@ class Requests:
             return ask(limits)
 
     def names(self) -> set[str]:
-        return {found.name for found in self._ask(lambda client: client.get_collections()).collections}
+        return self._ask(_names)
 
     def _info(self, name: str) -> models.CollectionInfo:
         """Return what the server says of a collection or alias."""

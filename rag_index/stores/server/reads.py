@@ -106,7 +106,11 @@ class Reads(Requests):
         which = filter_of(query.conditions)
 
         def search(limits: Limits) -> list[StoredPoint]:
-            params = self._search_params(limits, exact=query.exact)
+            params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
+            if self._settings.quantized and not query.exact:  # an exact search reads the vectors themselves
+                params.quantization = models.QuantizationSearchParams(
+                    rescore=self._settings.rescore, oversampling=min(self._settings.oversampling, limits.oversampling)
+                )
             dense = models.QueryRequest(
                 query=near, filter=which, params=params, with_payload=query.payload or not words
             )
@@ -125,17 +129,6 @@ class Reads(Requests):
             return best_points(look_up, query.limit, hybrid=bool(words))
 
         return self._within_limits(name, search)
-
-    def _search_params(self, limits: Limits, *, exact: bool) -> models.SearchParams:
-        """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
-        compressed = models.QuantizationSearchParams(
-            rescore=self._settings.rescore, oversampling=min(self._settings.oversampling, limits.oversampling)
-        )
-        return models.SearchParams(
-            hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
-            exact=exact,
-            quantization=compressed if self._settings.quantized and not exact else None,
-        )
 
     def _look_up(
         self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]], limits: Limits

@@ -167,17 +167,13 @@ def _upsert(
         request = upsert_request(name, ids, vectors, payloads, sparse)
         return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
     words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
-    structs = [
-        models.PointStruct.model_construct(id=point_id, vector=_rest_vector(row, *one), payload=payload)
-        for point_id, row, one, payload in zip(ids, vectors.tolist(), words, payloads, strict=True)
-    ]
+    structs = []
+    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
+        vector: dict[str, Any] = {"": row}
+        if indices:
+            vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
+        structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))
     return client.upsert(name, structs, wait=True)
-
-
-def _rest_vector(dense: list[float], indices: list[int], values: list[float]) -> dict[str, Any]:
-    """Return the vectors of a point by name. An empty sparse vector is left out."""
-    words = models.SparseVector.model_construct(indices=indices, values=values)
-    return {"": dense, SPARSE: words} if indices else {"": dense}
 
 
 def upsert_request(
@@ -230,10 +226,22 @@ def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None], *, most: int) -> None:
-    """Call send(rows) for all rows in requests of bounded size, bisecting those that are refused."""
+    """Call send(rows) for all rows in requests of bounded size, and for the halves of those that are refused.
+
+    Raises PointsRefused for the rows that are refused alone, once all others are sent.
+    """
+    due = [*_request_bounds(sizes, min(most, BATCH_POINTS))][::-1]
     refused: list[tuple[str, str]] = []
-    for start, stop in _request_bounds(sizes, min(most, BATCH_POINTS)):
-        refused += [(ids[row], reason) for row, reason in _bisect(start, stop, send)]
+    while due:
+        start, stop = due.pop()
+        try:
+            send(slice(start, stop))
+        except PointsRefused as exc:
+            middle = (start + stop) // 2
+            if middle == start:
+                refused.append((ids[start], str(exc)))
+            else:
+                due += [(middle, stop), (start, middle)]
     if refused:
         first, reason = refused[0]
         raise PointsRefused(
@@ -251,19 +259,6 @@ def _request_bounds(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]
         used += size
     if start < len(sizes):
         yield start, len(sizes)
-
-
-def _bisect(start: int, stop: int, send: Callable[[slice], None]) -> Iterator[tuple[int, str]]:
-    """Send rows, in halves if the whole is refused. Yield each row that is refused alone, with the reason."""
-    try:
-        send(slice(start, stop))
-    except PointsRefused as exc:
-        if stop - start == 1:
-            yield start, str(exc)
-            return
-        middle = (start + stop) // 2
-        yield from _bisect(start, middle, send)
-        yield from _bisect(middle, stop, send)
 
 
 def _payload_sizes(ids: Sequence[str], payloads: Sequence[dict[str, Any]]) -> list[int]:
@@ -294,12 +289,10 @@ class ServerStore(Collections, Reads, Writes):
         api_key: str | None = None,
         timeout: float = 60.0,
         patience: float | None = None,
-        grpc_port: int | None = None,
         settings: ServerSettings = DEFAULT,
     ) -> None:
-        port = settings.grpc_port if grpc_port is None else grpc_port
-        how: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "patience": patience, "grpc_port": port}
-        super().__init__(Link(url, **how), settings)
+        how: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "patience": patience}
+        super().__init__(Link(url, grpc_port=settings.grpc_port, **how), settings)
         self._remake = partial(ServerStore, url, settings=settings, **how)
 
     def __reduce__(self) -> tuple[Callable[[], ServerStore], tuple[()]]:
