@@ -106,10 +106,15 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
     out = tmp_path / "points.jsonl"
     count = export(project.settings, "notes", str(out))
     assert len(out.read_text().splitlines()) == count > DOCUMENTS
+    found = project.json("search", "printer", "--limit", "150")
+    assert len(found["hits"]) == 150
     project.execute("DELETE FROM note WHERE id = 11")
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     report = project.run()
     assert (report.state, report.indexes[0].changed, report.indexes[0].deleted) == ("completed", 1, 1)
+    ended = project.cli("search", "printer", "--filter", "author=author 1")
+    assert ended.returncode == 1
+    assert "add author to payload_indexes of the index" in ended.stderr
 
 
 def test_a_read_that_is_refused_is_no_damage(project):
@@ -125,13 +130,26 @@ def test_a_read_that_is_refused_is_no_damage(project):
     assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message
 
 
+def test_what_a_person_set_on_the_collection_outlives_a_rebuild(project):
+    int8 = models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8))
+    project.client.update_collection(
+        f"{project.alias}__1",
+        hnsw_config=models.HnswConfigDiff(m=32),
+        vectors_config={"": models.VectorParamsDiff(on_disk=True)},
+        quantization_config=int8,
+    )
+    assert project.run(full=True).state == "completed"
+    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__2"
+    config = project.client.get_collection(f"{project.alias}__2").config
+    assert config.hnsw_config.m == 32
+    assert config.params.vectors.on_disk is True
+    assert config.quantization_config.scalar.type == models.ScalarType.INT8
+
+
 def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_left(project):
     text = project.config.read_text()
-    project.client.update_collection(f"{project.alias}__1", hnsw_config=models.HnswConfigDiff(m=32))
     project.write_settings(text.replace("chunk_chars = 200", "chunk_chars = 300"))
     assert project.run(full=True).state == "completed"
-    rebuilt = project.client.get_collection(f"{project.alias}__2").config
-    assert rebuilt.hnsw_config.m == 32, "what a person set on a collection outlives a rebuild"
     project.write_settings(text)
     assert project.json("rollback", "notes")["live"] == f"{project.alias}__1"
     project.lose_alias()

@@ -8,10 +8,11 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import closing
-from unittest import mock
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -192,11 +193,27 @@ def test_a_file_in_place_of_the_folder(tmp_path):
             EdgeStore(path)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    denied = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))  # root may write everywhere
-    monkeypatch.setattr(edge_store, "private_folder", denied)
-    with pytest.raises(StoreError, match=r"cannot write to the store at .*make it writable.*\[store\] path"):
-        EdgeStore(tmp_path / "new")
+@pytest.fixture
+def folder_of_nobody():
+    """A folder of an ordinary user. The test runs as that user, since root may write everywhere."""
+    root = os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp())
+    if root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_written(folder_of_nobody):
+    folder_of_nobody.chmod(0o555)
+    try:
+        with pytest.raises(StoreError, match=r"cannot write to the store at .*make it writable.*\[store\] path"):
+            EdgeStore(folder_of_nobody / "new")
+    finally:
+        folder_of_nobody.chmod(0o755)
 
 
 def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
