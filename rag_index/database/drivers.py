@@ -84,16 +84,6 @@ def redacted_url(url: URL) -> str:
     return redacted.render_as_string(hide_password=False)
 
 
-def _without_secrets(message: str, url: URL) -> str:
-    """Mask the secrets of the URL in a driver's message, in case the driver repeated them."""
-    secrets = [str(url.password)] if url.password else []
-    secrets += [str(value) for key, value in url.query.items() if is_secret(key)]
-    for secret in secrets:
-        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
-            message = message.replace(form, "***") if form else message
-    return message
-
-
 def is_secret(option: str) -> bool:
     """Return whether the name of a URL's option says that its value is secret."""
     return any(word in option.lower() for word in ("pass", "secret", "token", "key"))
@@ -123,10 +113,15 @@ def is_transient(error: exc.SQLAlchemyError) -> bool:
 
 
 def first_line(error: Exception, url: URL) -> str:
-    """Return the first line of the driver's message, without secrets."""
+    """Return the first line of the driver's message, without the secrets of the URL, which it may repeat."""
     origin = getattr(error, "orig", None) or error
     lines = str(origin).strip().splitlines()
-    return _without_secrets(lines[0].strip() if lines else type(origin).__name__, url)
+    message = lines[0].strip() if lines else type(origin).__name__
+    secrets = [str(value) for key, value in url.query.items() if is_secret(key)]
+    for secret in filter(None, [url.password and str(url.password), *secrets]):
+        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
+            message = message.replace(form, "***")
+    return message
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:

@@ -87,7 +87,12 @@ class _Walk:
                 with os.scandir(self._root / folder) as entries:
                     listed = list(entries)
             except OSError as exc:
-                self._fail_folder(folder, exc)
+                if not folder:
+                    message = f"{self._root} cannot be read: {exc.strerror}; check that it exists"
+                    raise SourceUnavailable(message) from exc
+                if not isinstance(exc, FileNotFoundError):
+                    self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
+                    self._listing.unreadable_folders.append(folder)
                 continue
             self._listing.folders.append(folder)
             if any(entry.name == IGNORE for entry in listed):
@@ -99,7 +104,10 @@ class _Walk:
                     continue
                 except OSError as exc:
                     self._fail(folder + entry.name, f"it cannot be read: {exc.strerror}")
-        self._listing.files = [self._with_language(file) for file in self._listing.files]
+        for number, file in enumerate(self._listing.files):
+            if HEADER not in self._languages and file.path.lower().endswith(HEADER):
+                language = self._neighbours.guess(file.path)
+                self._listing.files[number] = replace(file, language=language, is_header=True)
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
@@ -119,11 +127,6 @@ class _Walk:
             else:
                 self._fail(path, "its name is not valid Unicode; rename it")
 
-    def _with_language(self, file: File) -> File:
-        if HEADER in self._languages or not file.path.lower().endswith(HEADER):
-            return file
-        return replace(file, language=self._neighbours.guess(file.path), is_header=True)
-
     def _included_language(self, path: str, ignored: Any) -> str:
         language = language_of(path, self._languages)
         included = self._include.check_file(path).include if len(self._include) else language != TEXT
@@ -142,24 +145,13 @@ class _Walk:
         if loops or not target.exists() or not target.is_relative_to(root):
             self._fail(path, f"it is a link that leaves the root, loops or leads nowhere (to {target}); exclude it")
 
-    def _fail_folder(self, folder: str, exc: OSError) -> None:
-        if not folder:
-            raise SourceUnavailable(f"{self._root} cannot be read: {exc.strerror}; check that it exists") from exc
-        if not isinstance(exc, FileNotFoundError):
-            self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
-            self._listing.unreadable_folders.append(folder)
-
     def _fail(self, path: str, reason: str) -> None:
         name = path if _is_unicode(path) else ascii(path)
         self._listing.failures.append(Failure(encode_key([name]), reason))
 
 
 def _is_unicode(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return path.encode(errors="ignore").decode() == path
 
 
 def _patterns(lines: Iterable[str]) -> Any:

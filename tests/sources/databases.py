@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 from sqlalchemy.engine import URL
 
@@ -65,6 +66,11 @@ def pages(source, rows=1000):
         yield page
         page = source.page(page.cursor, rows)
     yield page
+
+
+def read_since(source, watermark, must_read=lambda keys: False):
+    """Let a source with `changed_since` leave rows unread, as after a scan that left this watermark."""
+    source.use_scan_state(SimpleNamespace(watermark=watermark, must_read=must_read, set_watermark=str))
 
 
 @contextmanager

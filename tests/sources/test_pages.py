@@ -9,6 +9,7 @@ import pytest
 from rag_index.sources import open_source
 from rag_index.sources.pages import PAGE_CHARS
 from tests.project import Project
+from tests.sources.databases import read_since
 
 LONG = 100_000
 
@@ -29,7 +30,7 @@ def read(project: Project, rows: int, *, since: str | None = None) -> tuple[list
     keys, sizes = [], []
     source = open_source(project.settings, project.settings.indexes[0])
     if since is not None:
-        source.read_since(f'{{"text": "{since}"}}', lambda keys: False)
+        read_since(source, f'{{"text": "{since}"}}')
     tracemalloc.start()
     try:
         cursor = None

@@ -13,8 +13,6 @@ from rag_index.documents.batches import TextLayout
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources import pages as pages_module
-from rag_index.sources import parts as parts_module
 from rag_index.sources.changed import ChangedSource
 from tests.sources.databases import pages
 from tests.sources.digests import State, rescan
@@ -192,8 +190,8 @@ def test_one_query_for_each_table_of_parts_and_page(desk):
 
 
 def test_a_page_has_fewer_documents_if_their_parts_are_long(desk, monkeypatch):
-    monkeypatch.setattr(parts_module, "PAGE_CHARS", 30)
-    monkeypatch.setattr(pages_module, "PAGE_CHARS", 30)
+    for module in ("pages", "sql"):
+        monkeypatch.setattr(f"rag_index.sources.{module}.PAGE_CHARS", 30)
     rows = [(100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026") for number in range(60)]
     desk.run("INSERT INTO remark VALUES (?, ?, ?, ?, ?, ?, ?)", rows=rows)
     source = desk.source(**TICKETS)

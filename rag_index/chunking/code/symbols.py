@@ -144,24 +144,18 @@ class _Walk:
                 self.comments[node.end_byte] = node.start_byte
 
     def _add(self, named: Named) -> None:
-        node = named.node
-        whole, outer = self._wrapped(node)
-        place = (whole.start_byte, whole.end_byte)
-        if place in self.found:  # `struct a {…} b = …` holds two definitions
-            whole = outer = node
-            place = (node.start_byte, node.end_byte)
-        self.found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
-
-    def _wrapped(self, node: Node) -> tuple[Node, Node]:
-        """Return the declaration around a definition, without and with its decorators and `export`."""
-        whole = outer = node
+        node = whole = outer = named.node  # the declaration around it, without and with its decorators and `export`
         around = self._around if not self._around or node != self._around[-1] else self._around[:-1]
         for wrapper in reversed(around):
             if wrapper.type not in self._language.wrappers or not self._is_lonely(wrapper, outer.type):
                 break
             outer = wrapper
             whole = whole if wrapper.type in {"decorated_definition", "export_statement"} else outer
-        return whole, outer
+        place = (whole.start_byte, whole.end_byte)
+        if place in self.found:  # `struct a {…} b = …` holds two definitions
+            whole = outer = node
+            place = (node.start_byte, node.end_byte)
+        self.found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
 
     def _is_lonely(self, wrapper: Node, kind: str) -> bool:
         """Return whether a wrapper holds one node of this type; `var a = …, b = …` holds several definitions."""
@@ -274,7 +268,9 @@ class _SymbolReader:
         if first is not None:
             inner = first_child(first) if first.type == "expression_statement" else first
             if inner is not None and inner.type == "string":
-                return _shorten(_first_paragraph(_unquoted(self._text(inner.start_byte, inner.end_byte))))
+                text = self._text(inner.start_byte, inner.end_byte)
+                quote = _QUOTE.match(text)
+                return _shorten(_first_paragraph(text[quote.end() :].removesuffix(quote[1]) if quote else text))
         comment = _ATTRIBUTE.sub("", self._text(start, definition_start))
         return _shorten(_first_paragraph(_MARKERS.sub("", comment)))
 
@@ -303,11 +299,6 @@ def _find_body(definition: Definition) -> Node | None:
             if body is not None:
                 return body
     return None
-
-
-def _unquoted(text: str) -> str:
-    quote = _QUOTE.match(text)
-    return text[quote.end() :].removesuffix(quote[1]) if quote else text
 
 
 def _first_paragraph(text: str) -> str:

@@ -123,24 +123,24 @@ def check_model(servers: Servers) -> ModelDetails:
 
     Raises as `agreed_report`.
     """
-    loop = EventLoopThread("rag-index-contexts")
-    try:
-        report = agreed_report(loop.run(_survey_servers(servers)), servers.model, log)
-    finally:
-        loop.stop()
-    return ModelDetails(report.digest, report.context_length)
 
-
-async def _survey_servers(servers: Servers) -> list[HostReport]:
     async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
         await check_generating(endpoint, servers.model, context_tokens(details, servers.num_ctx))
 
-    endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
+    async def survey() -> list[HostReport]:
+        endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
+        try:
+            return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="timeout of the context")
+        finally:
+            for endpoint in endpoints:
+                await endpoint.close()
+
+    loop = EventLoopThread("rag-index-contexts")
     try:
-        return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="timeout of the context")
+        report = agreed_report(loop.run(survey()), servers.model, log)
     finally:
-        for endpoint in endpoints:
-            await endpoint.close()
+        loop.stop()
+    return ModelDetails(report.digest, report.context_length)
 
 
 def context_tokens(details: ModelDetails, num_ctx: int) -> int:
@@ -160,7 +160,9 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
         return "", "the model thinks, and does not come to an answer"
     if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
         return "", "the answer is not text"
-    text = _single_line(text)
+    # without signs that move a cursor, change the direction of writing or are invisible
+    kept = [sign for sign in text if sign.isspace() or sign in _JOINERS or unicodedata.category(sign)[0] != "C"]
+    text = " ".join("".join(kept).split())
     if not text:
         return "", "the answer is empty"
     signs = text.replace(" ", "")
@@ -172,15 +174,6 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
     if ends:
         return text[: ends[-1]], ""
     return "", f"the answer is too long (no sentence ends within max_chars, {max_chars})"
-
-
-def _single_line(text: str) -> str:
-    """Collapse white space, and remove signs that move a cursor, change the direction of writing or are invisible."""
-    kept = (
-        sign if unicodedata.category(sign)[0] != "C" or sign in _JOINERS else " " if sign.isspace() else ""
-        for sign in text
-    )
-    return " ".join("".join(kept).split())
 
 
 @dataclass(slots=True)
@@ -234,23 +227,18 @@ class ContextRequests(HostCalls[ContextRequest]):
         return self._in_flight < self._max_in_flight
 
     async def _ask(self, request: ContextRequest, host: Host) -> Answer:
-        started = self._clock.now()
+        started, retry = self._clock.now(), request.answers > 0
         try:
             return await cast("OllamaEndpoint", host.endpoint).generate(
-                question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
+                question(self._recipe.prompt, request.passage, request.max_tokens),
+                num_ctx=self._recipe.num_ctx,
+                num_predict=self._recipe.num_predict,
+                temperature=RETRY_TEMPERATURE if retry else 0.0,
+                seed=int(self._clock.chance() * 2**31) if retry else 0,
             )
         except RequestTimedOut:
             host.slow_down(started, self._clock.now())
             raise
-
-    def _options(self, request: ContextRequest) -> dict[str, float]:
-        retry = request.answers > 0
-        return {
-            "num_ctx": self._recipe.num_ctx,
-            "num_predict": self._recipe.num_predict,
-            "temperature": RETRY_TEMPERATURE if retry else 0.0,
-            "seed": int(self._clock.chance() * 2**31) if retry else 0,
-        }
 
     def _refused(self, request: ContextRequest, host: Host, error: Exception) -> None:
         if isinstance(error, TextTooLong):
@@ -339,34 +327,28 @@ class ContextWriter:
                     if key[1] not in known[document]:
                         requests.setdefault(key, ContextRequest(passage, self._recipe.question_tokens, key))
             if requests:
-                self._send(list(requests.values()))
+                batch = ContextRequests(
+                    self._pool,
+                    self._model,
+                    self.stats,
+                    self._clock,
+                    recipe=self._recipe,
+                    requests=list(requests.values()),
+                    max_in_flight=self._servers.requests_in_flight,
+                    patience=self._servers.patience,
+                    on_context=lambda request: self._cache.put(*request.key, request.context),
+                )
+                self._loop.run(batch.run())
         return [_document_contexts(key, chunks, known, requests) for key, _, chunks in documents]
 
     def close(self) -> None:
         """Close the connections and end the thread."""
         with self._lock:
             if self._loop.running:
-                self._loop.run(self._close_endpoints())
+                for endpoint in self._endpoints:
+                    self._loop.run(endpoint.close())
                 self._loop.stop()
             self._cache.close()
-
-    def _send(self, requests: list[ContextRequest]) -> None:
-        batch = ContextRequests(
-            self._pool,
-            self._model,
-            self.stats,
-            self._clock,
-            recipe=self._recipe,
-            requests=requests,
-            max_in_flight=self._servers.requests_in_flight,
-            patience=self._servers.patience,
-            on_context=lambda request: self._cache.put(*request.key, request.context),
-        )
-        self._loop.run(batch.run())
-
-    async def _close_endpoints(self) -> None:
-        for endpoint in self._endpoints:
-            await endpoint.close()
 
 
 def _document_contexts(
