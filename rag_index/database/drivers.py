@@ -69,12 +69,10 @@ def connect_options(url: URL) -> dict[str, str | int]:
 
     A PostgreSQL database in SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect.
     """
-    given: dict[str, dict[str, str | int]] = {
-        "postgresql": {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
-        "mysql": {"connect_timeout": CONNECT_SECONDS},
-        "mariadb": {"connect_timeout": CONNECT_SECONDS},
-    }
-    options = given.get(url.get_backend_name(), {})
+    backend = url.get_backend_name()
+    options: dict[str, str | int] = {"connect_timeout": CONNECT_SECONDS} if backend in DRIVERS else {}
+    if backend == "postgresql":
+        options["client_encoding"] = "utf8"
     return {name: value for name, value in options.items() if name not in url.query}
 
 

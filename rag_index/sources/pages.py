@@ -163,18 +163,17 @@ class Composer:
         template = read_template(text)
         self.columns = [name for name in template_columns(text) if template is not None or name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
-        self._any_format = any(self._formats)
         self._strict = strict
         self._template = template
-        self.is_plain = template is None and len(self.columns) == 1 and not self._any_format
+        self.is_plain = template is None and len(self.columns) == 1 and not any(self._formats)
         """Whether a text is the value of one column as it is."""
 
     def compose(self, values: Sequence[Any]) -> str:
         """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
-        if self._any_format:
-            parts = [self._part(number, value) for number, value in enumerate(values)]
-        else:
-            parts = [v if type(v) is str else self._part(number, v) for number, v in enumerate(values)]
+        parts = [
+            value if form is None and type(value) is str else self._part(value, form, name)
+            for value, form, name in zip(values, self._formats, self.columns, strict=True)
+        ]
         if self._template is None:
             return clean("\n".join(part for part in parts if part))
         if not any(part and not part.isspace() for part in parts):
@@ -182,24 +181,21 @@ class Composer:
         found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
         return clean("".join(literal + found[name] if name else literal for literal, name in self._template))
 
-    def _part(self, number: int, value: Any) -> str:
-        form = self._formats[number]
+    def _part(self, value: Any, form: str | None, name: str) -> str:
         if form is None:
-            if type(value) is str:
-                return value
             if value is None:
                 return ""
             if isinstance(value, dict | list):
                 return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
             if self._strict:
                 raise NotText(
-                    f"column {self.columns[number]!r} holds {type(value).__name__} ({value!r:.40}), not text; "
-                    "cast it in a query, or give it a format"
+                    f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query, "
+                    "or give it a format"
                 )
         try:
             return read_text(value, form or "plain")
         except NotText as error:
-            raise NotText(f"column {self.columns[number]!r} {error}") from error
+            raise NotText(f"column {name!r} {error}") from error
 
 
 class LinkComposer:

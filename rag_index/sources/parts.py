@@ -58,9 +58,9 @@ class PartRows:
         order = [name for name, _ in part.order]
         groups = [self.on, part.key_columns, self._composer.columns, part.payload, self._link.columns, order]
         self.columns = [name for group in groups for name in group]
-        """The columns that are read."""
+        """The columns that are read, those of `on` first."""
         ends = [sum(map(len, groups[: number + 1])) for number in range(len(groups))]
-        self._on, self._key, self._text, self._fields, self._links, _ = (
+        _, self._key, self._text, self._fields, self._links, _ = (
             slice(end - len(group), end) for end, group in zip(ends, groups, strict=True)
         )
 
@@ -105,10 +105,6 @@ class PartRows:
                 document.parts.append(PartText(text, self.label, row_id, link, payload))
         return chars
 
-    def key_of(self, row: Sequence[Any]) -> tuple[str, ...]:
-        """Return the values of a row that are compared, in a form that is equal for equal ones."""
-        return comparable_key(row[self._on])
-
 
 class PartsReader:
     """Reads all parts of the documents of a page."""
@@ -147,7 +143,8 @@ class PartsReader:
                 owners = _Owners([[row[place] for place in places] for row in rows])
                 for statement in self._statements(connection, table, owners.values):
                     for row in stream_rows(connection, statement, repair):
-                        found = [documents[position] for position in owners.find(table.key_of(row))]
+                        key = comparable_key(row[: len(table.on)])
+                        found = [documents[position] for position in owners.find(key)]
                         chars += table.add(row, found)
                         if self.digest is not None:
                             first, second = self.digest(row)

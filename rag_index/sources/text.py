@@ -28,23 +28,10 @@ PARAGRAPHS = frozenset(
 """HTML elements with an empty line before and after them."""
 LINES = frozenset(
     [
-        "br",
-        "caption",
-        "center",
-        "dd",
-        "div",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "li",
-        "option",
-        "summary",
-        "tbody",
-        "tfoot",
-        "thead",
-        "tr",
+        "br", "caption", "center", "dd", "div", "dt", "fieldset", "figcaption", "li", "option", "summary", "tbody",
+        "tfoot", "thead", "tr",
     ]
-)
+)  # fmt: skip
 """HTML elements that begin a line."""
 LEFT_OUT = frozenset(
     ["head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template"]

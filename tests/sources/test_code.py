@@ -15,32 +15,11 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.code import CodeSource, decode_text
-from tests.sources.databases import pages
+from tests.sources.databases import KnownStamps, pages
 
 OLD = time.time() - 1000
 SOMEBODY = 65_534
 """A user who owns nothing."""
-
-
-class FakeScanState:
-    """A `ScanState` with the stamps of a page."""
-
-    def __init__(self, stamps: dict[str, str] | None = None, last: str | None = "files/1") -> None:
-        self.stamps = stamps or {}
-        self.watermark = last if stamps else None
-        self.next_watermark: str | None = None
-
-    def set_watermark(self, watermark: str) -> None:
-        self.next_watermark = watermark
-
-    def must_read(self, keys: object) -> bool:
-        raise AssertionError("only sources with a watermark call this")
-
-    def unchanged(self, stamps: dict[str, str]) -> set[str]:
-        return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
-
-    def keys_under(self, prefix: str) -> list[str]:
-        return [key for key in self.stamps if key.startswith(prefix)]
 
 
 @pytest.fixture
@@ -197,7 +176,7 @@ def test_files_and_folders_without_permission():
         write(root, "folder/known.py")
         (root / "folder").chmod(0)
         opened = source(root)
-        opened.use_scan_state(FakeScanState({'"folder/known.py"': "1", '"folders.py"': "1"}))
+        opened.use_scan_state(KnownStamps("files/1", {'"folder/known.py"': "1", '"folders.py"': "1"}))
         try:
             with as_somebody():
                 paths, reasons, unread = read(opened)
@@ -213,16 +192,16 @@ def test_unchanged_files_stay_unread(root, monkeypatch):
     write(root, "a.py", "a = 1\n")
     write(root, "b.py", "b = 1\n")
     opened = source(root)
-    opened.use_scan_state(FakeScanState())
+    opened.use_scan_state(KnownStamps())
     assert read(opened) == (["a.py", "b.py"], {}, [])
     time.sleep(0.1)
     stamps = opened.page(None, 10).stamps
     assert stamps.keys() == {'"a.py"', '"b.py"'}
     write(root, "b.py", "b = 2\n")
-    state = FakeScanState(stamps)
+    state = KnownStamps("files/1", stamps)
     opened.use_scan_state(state)
     assert read(opened) == (["b.py"], {}, ["a.py"])
-    assert state.next_watermark == "files/1"
+    assert state.following == "files/1"
 
 
 def test_a_file_that_changed_just_now_has_no_stamp(root):

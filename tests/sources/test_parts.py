@@ -292,16 +292,16 @@ def test_a_document_for_each_language_shares_parts_and_may_need_a_joined_row(dat
 
 def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(database):
     q = "`" if database.url.get_backend_name() == "mariadb" else '"'
-    name = lambda text: f"{q}{text}{q}"  # noqa: E731
+    name, odd = (lambda text: f"{q}{text}{q}"), "a text, 'quoted' 100% :now"
     database.run(
-        f"CREATE TABLE {name('order')} ({name('select')} VARCHAR(9) PRIMARY KEY, {name('the text')} TEXT)",
+        f"CREATE TABLE {name('order')} ({name('select')} VARCHAR(9) PRIMARY KEY, {name(odd)} TEXT)",
         f"INSERT INTO {name('order')} VALUES ('x''1', 'first'), ('ä%', 'second')",
         f"CREATE TABLE {name('order line')} ({name('group')} VARCHAR(9), {name('a.b')} TEXT)",
         f"INSERT INTO {name('order line')} VALUES ('x''1', 'part: 50%'), ('ä%', 'other')",
     )
     index = {
-        "name": "orders", "table": "order", "key": "select", "text": "the text",
-        "where": f"{name('the text')} LIKE '%s%'",
+        "name": "orders", "table": "order", "key": "select", "text": odd,
+        "where": f"{name(odd)} LIKE '%s%'",
         "parts": [
             {"name": "line", "table": "order line", "on": "group", "text": "a.b", "where": f"{name('a.b')} <> ':x'"}
         ],

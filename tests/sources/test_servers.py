@@ -14,7 +14,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.ledger import Ledger
 from rag_index.sources.engine import limit_on_server, limited, open_read_only
-from tests.sources.databases import SourceDatabase, open_database, pages
+from tests.sources.databases import SourceDatabase, open_database, read
 
 QUERY = {"query": "SELECT * FROM note"}
 
@@ -32,15 +32,6 @@ def mariadb_desk(request, tmp_path):
         yield opened
 
 
-def read(source, rows=1000, between=lambda: None):
-    source.check()
-    documents = {}
-    for page in pages(source, rows):
-        documents |= dict(zip(page.documents.keys, page.documents.texts, strict=True))
-        between()
-    return documents
-
-
 def payloads(source):
     return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
 
@@ -52,7 +43,7 @@ def test_a_query_is_read_by_one_cursor_from_one_snapshot_however_long_the_pauses
     """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
     desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '100ms'")
 
-    def change():
+    def change(page):
         desk.run("DELETE FROM note WHERE id > 5", "SELECT pg_sleep(0.15)")
 
     assert read(desk.source(**QUERY), 2, change) == EXPECTED

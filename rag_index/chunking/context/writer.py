@@ -24,7 +24,7 @@ from rag_index.hosts.retries import HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pydantic import SecretStr
 
@@ -195,25 +195,16 @@ class ContextRequest(Request):
 class ContextRequests(HostCalls[ContextRequest]):
     """Requests contexts once: after `await run()` each of `requests` has a context or a reason.
 
-    At most `max_in_flight` requests are in flight at once. A host that asks for a pause, or lets a request time out,
-    gets half as many. `on_context` is called with each request whose context arrives.
+    A host that asks for a pause, or lets a request time out, gets half as many requests at once. Each context is in the
+    cache as soon as it arrives.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        model: GeneratingModel,
-        stats: RequestStats,
-        clock: Clock,
-        *,
-        recipe: Recipe,
-        requests: Sequence[ContextRequest],
-        max_in_flight: int,
-        patience: float,
-        on_context: Callable[[ContextRequest], None],
-    ) -> None:
-        super().__init__(pool, model, stats, clock, requests=requests, patience=patience)
-        self._recipe, self._max_in_flight, self._on_context = recipe, max_in_flight, on_context
+    def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
+        servers = writer.servers
+        super().__init__(
+            writer.pool, writer.model, writer.stats, writer.clock, requests=requests, patience=servers.patience
+        )
+        self._recipe, self._max_in_flight, self._cache = writer.recipe, servers.requests_in_flight, writer.cache
 
     async def run(self) -> None:
         """Send all requests and wait for their outcome.
@@ -262,7 +253,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         request.context, reason = extract_context(answer, self._recipe.max_chars)
         request.answers += 1
         if request.context:
-            self._on_context(request)
+            self._cache.put(*request.key, request.context)
         elif request.answers < MAX_ANSWERS:
             self._ask_later(request)
         else:
@@ -298,17 +289,12 @@ class ContextWriter:
     `home` is a number that differs between processes, so that they do not all begin with the same host.
     """
 
-    def __init__(
-        self, servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int = 0, clock: Clock | None = None
-    ) -> None:
-        self._servers, self._recipe = servers, recipe
-        self._clock = clock or Clock()
-        self._cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
+    def __init__(self, servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int) -> None:
+        self.servers, self.recipe, self.clock = servers, recipe, Clock()
+        self.cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
-        self._pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
-        self._model = GeneratingModel(
-            servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx
-        )
+        self.pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
+        self.model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
         self.stats = RequestStats()
 
@@ -319,27 +305,22 @@ class ContextWriter:
         and EmbedderError. The contexts that were written before the error are in the cache.
         """
         with self._lock:
-            known = self._cache.known({key for key, _, _ in documents})
+            known = self.cache.known({key for key, _, _ in documents})
             requests: dict[tuple[bytes, bytes], ContextRequest] = {}
             for document, text, chunks in documents:
                 for passage in passages(text, chunks):
                     key = document, hash_text(passage.chunk)
                     if key[1] not in known[document]:
-                        requests.setdefault(key, ContextRequest(passage, self._recipe.question_tokens, key))
+                        requests.setdefault(key, ContextRequest(passage, self.recipe.question_tokens, key))
             if requests:
-                batch = ContextRequests(
-                    self._pool,
-                    self._model,
-                    self.stats,
-                    self._clock,
-                    recipe=self._recipe,
-                    requests=list(requests.values()),
-                    max_in_flight=self._servers.requests_in_flight,
-                    patience=self._servers.patience,
-                    on_context=lambda request: self._cache.put(*request.key, request.context),
-                )
-                self._loop.run(batch.run())
-        return [_document_contexts(key, chunks, known, requests) for key, _, chunks in documents]
+                self._loop.run(ContextRequests(self, list(requests.values())).run())
+        found = []
+        for document, _, chunks in documents:
+            hashes = [hash_text(chunk) for chunk in chunks]
+            sent = [requests.get((document, chunk)) for chunk in hashes]
+            contexts = [one.context if one else known[document][chunk] for chunk, one in zip(hashes, sent, strict=True)]
+            found.append(DocumentContexts(contexts, [one.reason if one else "" for one in sent], sent.count(None)))
+        return found
 
     def close(self) -> None:
         """Close the connections and end the thread."""
@@ -348,20 +329,7 @@ class ContextWriter:
                 for endpoint in self._endpoints:
                     self._loop.run(endpoint.close())
                 self._loop.stop()
-            self._cache.close()
-
-
-def _document_contexts(
-    key: bytes,
-    chunks: Sequence[str],
-    known: dict[bytes, dict[bytes, str]],
-    requests: dict[tuple[bytes, bytes], ContextRequest],
-) -> DocumentContexts:
-    hashes = [hash_text(chunk) for chunk in chunks]
-    sent = [requests.get((key, chunk)) for chunk in hashes]
-    contexts = [known[key][chunk] if one is None else one.context for chunk, one in zip(hashes, sent, strict=True)]
-    reasons = [request.reason if request else "" for request in sent]
-    return DocumentContexts(contexts, reasons, sum(request is None for request in sent))
+            self.cache.close()
 
 
 process_writers: dict[tuple[Servers, Recipe, SecretStr], ContextWriter] = {}
