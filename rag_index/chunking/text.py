@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, ChunkedDocument, DocumentBatch, TextLayout
@@ -51,11 +52,9 @@ class TextChunker:
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         """Split each document into chunks; those of a title and of parts as `chunk_parts` does."""
-        if not documents.layouts:
-            return [ChunkedDocument(self.split(text)) for text in documents.texts]
         return [
             self.chunk_parts(text, TextLayout.decode(layout)) if layout else ChunkedDocument(self.split(text))
-            for text, layout in zip(documents.texts, documents.layouts, strict=True)
+            for text, layout in zip_longest(documents.texts, documents.layouts)
         ]
 
     def chunk_parts(self, text: str, layout: TextLayout) -> ChunkedDocument:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rag_index.chunking.code.languages import TEXT, VERSION
 from rag_index.chunking.code.symbols import Symbol, symbols_of
@@ -166,24 +165,16 @@ class CodeChunker:
         except RagIndexError as error:
             return error
         spans = _merge_wordless(text, _split_at_symbols(text, symbols, self.chars)) if text.strip() else []
-        line_ends = [match.start() for match in re.finditer("\n", text)]
-        return ChunkedDocument(
-            [text[span.start : span.end] for span in spans],
-            payloads=[encode_payload(_payload(text, span, line_ends)) for span in spans],
-            symbols=dict(Counter(symbol.kind for symbol in symbols)),
-        )
-
-
-def _payload(text: str, span: Span, line_ends: list[int]) -> dict[str, Any]:
-    chunk = text[span.start : span.end]
-    first = bisect_right(line_ends, span.start + len(chunk) - len(chunk.lstrip()) - 1) + 1
-    lines = [first, bisect_right(line_ends, span.start + len(chunk.rstrip()) - 1) + 1]
-    symbol = span.symbol
-    if symbol is None:
-        return {"lines": lines, "kind": BETWEEN}
-    names = ("name", "qualified_name", "signature", "parent", "docstring")
-    fields = {name: value for name in names if (value := getattr(symbol, name)) or name == "name"}
-    return {"lines": lines, "kind": symbol.kind, **fields}
+        chunks = [text[span.start : span.end] for span in spans]
+        payloads, line = [], 1
+        for chunk, span in zip(chunks, spans, strict=True):
+            fields = {"kind": span.symbol.kind if span.symbol else BETWEEN, "lines": _line_range(chunk, line)}
+            for name in ("name", "qualified_name", "signature", "parent", "docstring") if span.symbol else ():
+                if (value := getattr(span.symbol, name)) or name == "name":
+                    fields[name] = value
+            payloads.append(encode_payload(fields))
+            line += chunk.count("\n")
+        return ChunkedDocument(chunks, payloads=payloads, symbols=dict(Counter(symbol.kind for symbol in symbols)))
 
 
 def _line_range(part: str, first_line: int) -> list[int]:
