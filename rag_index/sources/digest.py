@@ -41,7 +41,7 @@ from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any
 from rag_index.sources.sql import TIMEOUT, SqlSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -284,19 +284,16 @@ class DigestSource(SqlSource):
             return statement
         if self._backend != "sqlite":
             statement = statement.add_columns(*self._digest_columns())
-        return statement if self._to_read is None else statement.where(*self._is_to_read(self._to_read))
-
-    def _is_to_read(self, numbers: Collection[int]) -> list[sa.ColumnElement[bool]]:
+        if (numbers := self._to_read) is None:
+            return statement
         bucket = sa.func.rag_index_bucket(*self._keys) if self._backend == "sqlite" else self._digest_columns()[0]
         if len(numbers) <= MAX_LISTED:
             listed = ", ".join(map(str, sorted(numbers)))
-            conditions: list[sa.ColumnElement[bool]] = [bucket.op("IN", is_comparison=True)(_sql(f"({listed})"))]
+            statement = statement.where(bucket.op("IN", is_comparison=True)(_sql(f"({listed})")))
         else:
-            conditions = [bucket.between(min(numbers), max(numbers))]
-        ends = self._layout.keys_of(numbers)
-        if ends is not None:  # an index on the key helps
-            conditions.append(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
-        return conditions
+            statement = statement.where(bucket.between(min(numbers), max(numbers)))
+        ends = self._layout.keys_of(numbers)  # an index on the key helps
+        return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
     def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
         return super()._groups(connection, self._without_digests(rows))

@@ -47,7 +47,7 @@ def read(project: Project, rows: int, *, since: str | None = None) -> tuple[list
         source.close()
 
 
-@pytest.mark.parametrize("rows", [2000, 20_000, 7])
+@pytest.mark.parametrize("rows", [2000, 7])
 def test_a_page_is_bounded_by_its_characters(project, rows):
     keys, sizes, peak = read(project, rows)
     assert keys == [str(i) for i in range(1, 801)]
