@@ -30,8 +30,16 @@ class File:
     language: str
     """The language by its name; of a header, that of the sources nearest to it."""
     size: int
+    changed_at: float
+    times: str
+    """The size and the times of the file, as text."""
     is_header: bool = False
     """Whether it may be C or C++, which its content decides."""
+
+    @property
+    def stamp(self) -> str:
+        """What says that the content is as before, if it is as before."""
+        return f"{self.times}/{self.language}"
 
 
 @dataclass(slots=True)
@@ -123,7 +131,10 @@ class _Walk:
             if not (language := self._included_language(path, ignored)):
                 return
             if path.isprintable() or _is_unicode(path):
-                self._listing.files.append(File(path, language, entry.stat(follow_symlinks=False).st_size))
+                stat = entry.stat(follow_symlinks=False)
+                times = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}"
+                changed_at = max(stat.st_mtime, stat.st_ctime)
+                self._listing.files.append(File(path, language, stat.st_size, changed_at, times))
             else:
                 self._fail(path, "its name is not valid Unicode; rename it")
 
