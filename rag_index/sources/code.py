@@ -7,6 +7,7 @@ git's "racily clean" entries (https://git-scm.com/docs/racy-git).
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -128,17 +129,18 @@ class CodeSource:
 
     def _read_file(self, page: SourcePage, key: str, file: File, listed_at: float) -> int:
         """Add a file to the page, or the reason why it is not indexed; return how many bytes were read."""
-        max_bytes, data = self._index.max_file_bytes, b""
+        max_bytes, size, data = self._index.max_file_bytes, file.size, b""
         try:
-            if file.size <= max_bytes:
+            if size <= max_bytes:
                 with (self._root / file.path).open("rb") as opened:
                     data = opened.read(max_bytes + 1)
+                    size = opened.seek(0, os.SEEK_END)  # it may have grown after it was listed
         except FileNotFoundError:  # deleted after it was listed
             return 0
         except OSError as exc:
             page.unreadable.append(Failure(key, f"it cannot be read: {exc.strerror}; check its permissions"))
             return 0
-        if (size := max(file.size, len(data))) > max_bytes:  # it may have grown after it was listed
+        if size > max_bytes:
             reason = f"it has {size:,} bytes, more than max_file_bytes ({max_bytes:,})"
             page.unreadable.append(Failure(key, reason, kind="skipped"))
             return len(data)

@@ -204,10 +204,15 @@ def test_unchanged_files_stay_unread(root, monkeypatch):
     assert state.following == "files/1"
 
 
-def test_a_file_that_changed_just_now_has_no_stamp(root):
+def test_a_file_that_changed_just_now_has_no_stamp_and_one_that_grew_after_the_listing_is_not_cut(root):
     """It may change again within the same time, and its size and time would not show that."""
-    write(root, "young.py", at=time.time() + 3600)
-    assert source(root).page(None, 10).stamps == {}
+    young = write(root, "young.py", at=time.time() + 3600)
+    opened = source(root, max_file_bytes=1000)
+    assert opened.page(None, 10).stamps == {}
+    assert opened.count() == 1
+    young.write_text("x = 1\n" * 1000)
+    [failure] = opened.page(None, 10).unreadable
+    assert (failure.kind, failure.reason) == ("skipped", "it has 6,000 bytes, more than max_file_bytes (1,000)")
 
 
 @pytest.mark.parametrize(
@@ -218,14 +223,11 @@ def test_bytes_can_be_restored_from_the_text(data):
     assert data in (text.encode(), text.encode("latin-1", "replace"))
 
 
-def test_a_root_that_does_not_exist(root):
+def test_a_root_that_does_not_exist_and_a_pattern_that_is_not_valid(root):
     missing = source(root / "nothing")
     with pytest.raises(SettingsError, match=r"root .*nothing is not a folder"):
         missing.check()
     with pytest.raises(SourceUnavailable, match="cannot be read"):
         missing.page(None, 10)
-
-
-def test_a_pattern_that_is_not_valid(root):
     with pytest.raises(SettingsError, match="correct the pattern"):
         source(root, include=["a\\"]).page(None, 10)

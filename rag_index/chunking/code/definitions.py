@@ -191,9 +191,7 @@ def _go_method(node: Node, place: Place) -> Iterator[Named]:
 
 def _rust_value(node: Node, place: Place) -> Iterator[Named]:
     if not place.is_local:
-        for one in named("constant")(node, place):
-            if one.name != "_":
-                yield one
+        yield from (one for one in named("constant")(node, place) if one.name != "_")
 
 
 def _rust_implementation(node: Node, place: Place) -> Iterator[Named]:
