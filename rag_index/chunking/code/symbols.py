@@ -213,8 +213,6 @@ class _SymbolReader:
         self._language = language
         self._comments = comments
         self._comment_starts = sorted(comments.values())
-        self._line_starts = [match.end() for match in re.finditer(b"\n", data)]
-        """Where the lines begin, from the second on."""
 
     def read(self, definitions: list[Definition], deadline: Deadline) -> list[Symbol]:
         """Return the symbols of these definitions. Raises FileTimedOut."""
@@ -251,7 +249,7 @@ class _SymbolReader:
             docstring=self._docstring(body, start, definition.start),
             start=start,
             end=definition.end,
-            line=bisect_right(self._line_starts, definition.whole.start_byte) + 1,
+            line=definition.whole.start_point.row + 1,
         )
 
     def _signature(self, definition: Definition, body: Node | None) -> str:
