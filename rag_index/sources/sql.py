@@ -374,11 +374,7 @@ class SqlSource:
     def _connect(self, *, patience: float = USUAL_SECONDS) -> Iterator[Connection]:
         """Yield a connection, and raise its errors as ours."""
         try:
-            with (
-                asking(self._name, patience=patience),
-                self._engine.connect() as connection,
-                self._limited(connection),
-            ):
+            with asking(self._name, patience=patience), self._engine.connect() as connection, self._limited(connection):
                 yield connection
         except exc.SQLAlchemyError as error:
             raise self._source_error(error) from error

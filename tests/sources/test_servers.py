@@ -255,9 +255,7 @@ def test_nothing_can_be_written(desk):
         with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
             connection.exec_driver_sql(statement)
     engine.dispose()
-    desk.run(
-        "CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$",
-    )
+    desk.run("CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$")
     for query in (
         "SELECT 1 AS id, harm() AS body",
         "WITH gone AS (DELETE FROM note RETURNING *) SELECT * FROM gone",
