@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import PART, RESERVED_KEY, ChunkedDocument, DocumentBatch, TextLayout
+from rag_index.documents.batches import LINK, PART, RESERVED_KEY, ChunkedDocument, DocumentBatch, TextLayout
 from rag_index.documents.canonical import encode_payload
 
 if TYPE_CHECKING:
@@ -51,11 +52,9 @@ class TextChunker:
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         """Split each document into chunks; those of a title and of parts as `chunk_parts` does."""
-        if not documents.layouts:
-            return [ChunkedDocument(self.split(text)) for text in documents.texts]
         return [
             self.chunk_parts(text, TextLayout.decode(layout)) if layout else ChunkedDocument(self.split(text))
-            for text, layout in zip(documents.texts, documents.layouts, strict=True)
+            for text, layout in zip_longest(documents.texts, documents.layouts)
         ]
 
     def chunk_parts(self, text: str, layout: TextLayout) -> ChunkedDocument:
@@ -68,7 +67,9 @@ class TextChunker:
         for part in layout.parts:
             of_part = self.split(text[part.start : part.end])
             fields = {part.name: part.payload} if part.payload else {}
-            payload = encode_payload({**fields, RESERVED_KEY: {PART: part.description()}})
+            described = {"name": part.name, "id": part.id, LINK: part.link}
+            shown = {name: value for name, value in described.items() if value}
+            payload = encode_payload({**fields, RESERVED_KEY: {PART: shown}})
             chunks += of_part
             payloads += [payload] * len(of_part)
         title = shortened(layout.title)
@@ -94,7 +95,8 @@ class TextChunker:
         while covered < len(text):
             end = self._chunk_end(text, start, covered)
             chunks.append(text[start:end].strip())
-            covered = _skip_space(text, end)
+            space = _SPACE.match(text, end)
+            covered = space.end() if space else end
             start = self._next_start(text, start, end, covered)
         return chunks
 
@@ -147,11 +149,6 @@ def halves(text: str) -> tuple[str, str]:
     boundary = character_boundary(text, 1, middle)
     first, second = text[:boundary].strip(), text[boundary:].strip()
     return (first, second) if first and second else ("", text)
-
-
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    return match.end() if match else position
 
 
 def character_boundary(text: str, earliest: int, position: int) -> int:

@@ -69,12 +69,10 @@ def connect_options(url: URL) -> dict[str, str | int]:
 
     A PostgreSQL database in SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect.
     """
-    given: dict[str, dict[str, str | int]] = {
-        "postgresql": {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
-        "mysql": {"connect_timeout": CONNECT_SECONDS},
-        "mariadb": {"connect_timeout": CONNECT_SECONDS},
-    }
-    options = given.get(url.get_backend_name(), {})
+    backend = url.get_backend_name()
+    options: dict[str, str | int] = {"connect_timeout": CONNECT_SECONDS} if backend in DRIVERS else {}
+    if backend == "postgresql":
+        options["client_encoding"] = "utf8"
     return {name: value for name, value in options.items() if name not in url.query}
 
 
@@ -82,16 +80,6 @@ def redacted_url(url: URL) -> str:
     """Return the URL for a person, without its password and without its options, which may hold one too."""
     redacted = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
     return redacted.render_as_string(hide_password=False)
-
-
-def _without_secrets(message: str, url: URL) -> str:
-    """Mask the secrets of the URL in a driver's message, in case the driver repeated them."""
-    secrets = [str(url.password)] if url.password else []
-    secrets += [str(value) for key, value in url.query.items() if is_secret(key)]
-    for secret in secrets:
-        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
-            message = message.replace(form, "***") if form else message
-    return message
 
 
 def is_secret(option: str) -> bool:
@@ -123,10 +111,15 @@ def is_transient(error: exc.SQLAlchemyError) -> bool:
 
 
 def first_line(error: Exception, url: URL) -> str:
-    """Return the first line of the driver's message, without secrets."""
+    """Return the first line of the driver's message, without the secrets of the URL, which it may repeat."""
     origin = getattr(error, "orig", None) or error
     lines = str(origin).strip().splitlines()
-    return _without_secrets(lines[0].strip() if lines else type(origin).__name__, url)
+    message = lines[0].strip() if lines else type(origin).__name__
+    secrets = [str(value) for key, value in url.query.items() if is_secret(key)]
+    for secret in filter(None, [url.password and str(url.password), *secrets]):
+        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
+            message = message.replace(form, "***")
+    return message
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:

@@ -79,10 +79,6 @@ class TextPart(NamedTuple):
     payload: dict[str, Any]
     """The fields of the part."""
 
-    def description(self) -> dict[str, str]:
-        """Return what a hit says of the part: its name, and its id and link if it has these."""
-        return {name: value for name, value in (("name", self.name), ("id", self.id), (LINK, self.link)) if value}
-
 
 @dataclass(frozen=True, slots=True)
 class TextLayout:

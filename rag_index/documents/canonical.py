@@ -124,8 +124,12 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
 
 def _to_json_value(value: Any) -> Any:
     """Return the nearest JSON value for a value of another type; orjson calls this again for values inside it."""
-    if isinstance(value, decimal.Decimal):
-        return _decimal_to_number(value)
+    if isinstance(value, decimal.Decimal):  # one form for equal decimals: 1.5 for 1.50, 2 for 2.00
+        if not value.is_finite():
+            return None
+        if value != value.to_integral_value():
+            return float(value)
+        return int(value) if abs(value) < _INT64 else plain_decimal(value)
     if isinstance(value, dt.date | dt.time):
         return utc_iso(value) if isinstance(value, dt.datetime) else value.isoformat()
     if isinstance(value, dt.timedelta):
@@ -137,15 +141,6 @@ def _to_json_value(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     return str(value)
-
-
-def _decimal_to_number(value: decimal.Decimal) -> int | float | str | None:
-    """Return one form for equal decimals: 1.5 for 1.50, 2 for 2.00."""
-    if not value.is_finite():
-        return None
-    if value != value.to_integral_value():
-        return float(value)
-    return int(value) if abs(value) < _INT64 else plain_decimal(value)
 
 
 def _repair(value: Any, level: int = 0) -> Any:

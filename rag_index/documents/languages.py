@@ -40,7 +40,12 @@ def find_languages(texts: Sequence[str]) -> list[str]:
     """Return the languages of these texts that are frequent, the most frequent first; english if nothing tells it."""
     long = sorted({text for text in texts if len(text) >= MIN_CHARS})
     chosen = long[:: max(1, len(long) // MAX_TEXTS)][:MAX_TEXTS]
-    doubtful = [text for text in chosen if not _is_english(text)]
+    doubtful = []
+    for text in chosen:  # English if it has as many of its frequent words as few texts in other languages do
+        beginning = text[:600].lower()
+        frequent = len(ENGLISH.findall(beginning)) * WORDS_PER_FREQUENT
+        if not beginning.isascii() or frequent < len(beginning.split()):
+            doubtful.append(text)
     if len(doubtful) < max(1, MIN_SHARE * len(chosen)):
         return ["english"]
     counts = Counter({"english": len(chosen) - len(doubtful)})
@@ -53,13 +58,6 @@ def choose_language(text: str, languages: tuple[str, ...]) -> str:
     """Return which one of these languages a text is in; the first if its words do not tell it."""
     found = language_of(_identifier(languages).classify(text)[0])
     return found if found in languages else languages[0]
-
-
-def _is_english(text: str) -> bool:
-    """Return whether a text has as many of the words that English sentences have as few other languages do."""
-    beginning = text[:600].lower()
-    frequent = len(ENGLISH.findall(beginning))
-    return beginning.isascii() and frequent * WORDS_PER_FREQUENT >= len(beginning.split())
 
 
 @lru_cache(maxsize=16)

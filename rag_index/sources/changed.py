@@ -34,7 +34,7 @@ from rag_index.sources.sql import TIMEOUT, SqlSource
 from rag_index.sources.tables import single_select, untyped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
@@ -50,28 +50,31 @@ _ROOTS = sa.text("""
 
 
 class ChangedSource(SqlSource):
-    """A `SqlSource` that reads all rows until `read_since` says which rows may stay unread."""
+    """A `SqlSource` that reads all rows, unless a scan state says which may stay unread."""
 
     def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
         super().__init__(url, index, timeout=timeout)
         self._time = self._from.c[str(index.changed_since)]
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
-        self._since: Any = None
-        self._must_read: Callable[[Sequence[str]], bool] = lambda keys: True
-        self._unchanged: Callable[[Mapping[str, str]], set[str]] = set
+        self._state: ScanState | None = None
+        """The state of the last scan, if rows that are older than its watermark may stay unread."""
 
     def use_scan_state(self, state: ScanState) -> None:
-        """Set the watermark of the next scan, and leave rows unread that are older than that of the last one."""
+        """Set the watermark of the next scan, and leave rows unread that are older than that of the last one.
+
+        Pages for which `must_read(keys)` of the state is true are read in full; with `access`, so are pages with a row
+        whose key `unchanged(stamps)` does not have: its groups have changed.
+        """
         watermark = self.watermark()  # before the first page, so that later changes are above it
         if watermark is None:
             return
         state.set_watermark(watermark)
         index = self._index  # the time of a row tells nothing of rows of other tables, nor of older versions
         if state.watermark is not None and not (index.parts or index.joins or index.newest):
-            self.read_since(state.watermark, state.must_read, state.unchanged)
+            self._state = state
 
     def watermark(self) -> str | None:
-        """Return the argument of `read_since` for the scan after the one that begins now; None if it must read all.
+        """Return the watermark for the scan after the one that begins now; None if that must read all.
 
         Raises SourceUnavailable, SourceError, and SettingsError if the column does not hold times.
         """
@@ -116,28 +119,15 @@ class ChangedSource(SqlSource):
         """Return the watermark that lies `overlap` seconds before a time of the column."""
         return _encode_time(_earlier(time, dt.timedelta(seconds=overlap), whole_days=False))
 
-    def read_since(
-        self,
-        watermark: str,
-        must_read: Callable[[Sequence[str]], bool],
-        unchanged: Callable[[Mapping[str, str]], set[str]] = set,
-    ) -> None:
-        """Leave rows older than `watermark` unread from now on, except on pages for which `must_read(keys)` is true.
-
-        With `access`, so are pages with a row whose key `unchanged(stamps)` does not have: its groups have changed.
-        """
-        self._since = _decode_time(watermark)
-        self._must_read = must_read
-        self._unchanged = unchanged
-
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return a page of rows; the keys of those that stay unread are in `unread`."""
-        page = None if self._since is None else self._page_of_changed(cursor, rows)
+        page = None if self._state is None else self._page_of_changed(self._state, cursor, rows)
         return self._with_stamps(page if page is not None else super().page(cursor, rows))
 
-    def _page_of_changed(self, cursor: Any, rows: int) -> SourcePage | None:
+    def _page_of_changed(self, state: ScanState, cursor: Any, rows: int) -> SourcePage | None:
         """Return the changed rows of a page; None if it has to be read in full."""
-        has_changed = sa.or_(self._time.is_(None), self._time >= untyped(self._since))
+        since = _decode_time(str(state.watermark))
+        has_changed = sa.or_(self._time.is_(None), self._time >= untyped(since))
         flag, width = sa.case((has_changed, 1), else_=0), len(self._keys)
         with self._connect() as connection:
             statement = self._in_order(self._select_keys(flag), cursor).limit(rows + 1)
@@ -145,15 +135,20 @@ class ChangedSource(SqlSource):
             end = self._end(connection, found, following)
             keys = self._unique([encode_key(row[:width]) for row in found])
             unchanged = [key for key, row in zip(keys, found, strict=True) if not row[width]]
-            if self._must_read(unchanged) or self._has_other_groups(connection, found, unchanged):
+            if state.must_read(unchanged):
                 return None
+            if (groups := self._groups(connection, found)) is not None:
+                pairs = zip(keys, groups, found, strict=True)
+                stamps = {key: access_stamp(some) for key, some, row in pairs if not row[width]}
+                if not stamps.keys() <= state.unchanged(stamps):
+                    return None
             statement = self._in_order(self._select(), cursor).where(has_changed)
             if end is not None:
                 statement = statement.where(sa.not_(self._after(end)))
             changed, too_long = self._fetch(connection, statement) if len(unchanged) < len(keys) else ([], None)
             groups = self._groups(connection, changed)
         if too_long is not None:  # too many characters for one page
-            return self._page_of_changed(cursor, len(changed))
+            return self._page_of_changed(state, cursor, len(changed))
         page = self._read(changed, end, groups)
         read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
         return replace(page, unread=[key for key in unchanged if key not in read])
@@ -161,16 +156,6 @@ class ChangedSource(SqlSource):
     def _select_keys(self, *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
         access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
         return sa.select(*self._keys, *more, *access).where(*self._keys_not_null())
-
-    def _has_other_groups(
-        self, connection: Connection, rows: Sequence[Sequence[Any]], unchanged: Sequence[str]
-    ) -> bool:
-        """Return whether one of the rows that have not changed is for other groups than it was."""
-        if (groups := self._groups(connection, rows)) is None:
-            return False
-        keys, wanted = [encode_key(row[: len(self._keys)]) for row in rows], set(unchanged)
-        stamps = {key: access_stamp(some) for key, some in zip(keys, groups, strict=True) if key in wanted}
-        return not stamps.keys() <= self._unchanged(stamps)
 
     def _with_stamps(self, page: SourcePage) -> SourcePage:
         """Return the page with stamps of its documents' groups, so that a change of these is found without a time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.code.languages import TEXT, header_language, require_grammars
 from rag_index.documents.batches import DocumentBatch, Failure
@@ -91,8 +91,8 @@ class CodeSource:
         page = SourcePage(DocumentBatch.empty(), None)
         page.unreadable.extend(failure for failure in listing.failures if document_id(failure.key) in wanted)
         for file in listing.files:
-            if file.path in wanted and (stamp := self._stamp(file)):
-                self._read_file(page, encode_key([file.path]), file, stamp, listing.listed_at)
+            if file.path in wanted:
+                self._read_file(page, encode_key([file.path]), file, listing.listed_at)
         return page
 
     def stamps(self) -> tuple[set[str], dict[str, str], set[str]]:
@@ -101,8 +101,8 @@ class CodeSource:
         Folders are paths from the root with / at the end. Raises SourceUnavailable.
         """
         listing = self._list()
-        pairs = [(encode_key([file.path]), self._stamp(file)) for file in listing.files]
-        return set(listing.folders), {key: one.text for key, one in pairs if one}, set(listing.unreadable_folders)
+        stamps = {encode_key([file.path]): file.stamp for file in listing.files}
+        return set(listing.folders), stamps, set(listing.unreadable_folders)
 
     def close(self) -> None:
         """Forget the list of files; no file is open."""
@@ -113,47 +113,37 @@ class CodeSource:
 
     def _read(self, page: SourcePage, files: list[File], listed_at: float) -> int:
         """Read files into a page until it is full, and return how many of them it covers."""
-        keys = [encode_key([file.path]) for file in files]
-        stamps = {key: stamp for key, file in zip(keys, files, strict=True) if (stamp := self._stamp(file))}
+        by_key = {encode_key([file.path]): file for file in files}
         unchanged: set[str] = set()
         if self._scan_state is not None and self._scan_state.watermark is not None:
-            unchanged = self._scan_state.unchanged({key: stamp.text for key, stamp in stamps.items()})
+            unchanged = self._scan_state.unchanged({key: file.stamp for key, file in by_key.items()})
         size = 0
-        for number, (key, file) in enumerate(zip(keys, files, strict=True)):
+        for number, (key, file) in enumerate(by_key.items()):
             if key in unchanged:
                 page.unread.append(key)
-            elif key in stamps:
-                size += self._read_file(page, key, file, stamps[key], listed_at)
+            else:
+                size += self._read_file(page, key, file, listed_at)
             if size >= PAGE_BYTES:
                 return number + 1
         return len(files)
 
-    def _stamp(self, file: File) -> FileStamp | None:
-        """Return the stamp of a file; None if the file was deleted after it was listed."""
-        try:
-            stat = os.lstat(f"{self._root}/{file.path}")  # thousands of Path objects would take longer
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return FileStamp(0, float("inf"), "?")
-        text = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{file.language}"
-        return FileStamp(stat.st_size, max(stat.st_mtime, stat.st_ctime), text)
-
-    def _read_file(self, page: SourcePage, key: str, file: File, stamp: FileStamp, listed_at: float) -> int:
+    def _read_file(self, page: SourcePage, key: str, file: File, listed_at: float) -> int:
         """Add a file to the page, or the reason why it is not indexed; return how many bytes were read."""
-        max_bytes = self._index.max_file_bytes
-        if stamp.size > max_bytes:
-            reason = f"it has {stamp.size:,} bytes, more than max_file_bytes ({max_bytes:,})"
-            page.unreadable.append(Failure(key, reason, kind="skipped"))
-            return 0
+        max_bytes, size, data = self._index.max_file_bytes, file.size, b""
         try:
-            with (self._root / file.path).open("rb") as opened:
-                data = opened.read(max_bytes + 1)
-        except FileNotFoundError:
+            if size <= max_bytes:
+                with (self._root / file.path).open("rb") as opened:
+                    data = opened.read(max_bytes + 1)
+                    size = opened.seek(0, os.SEEK_END)  # it may have grown after it was listed
+        except FileNotFoundError:  # deleted after it was listed
             return 0
         except OSError as exc:
             page.unreadable.append(Failure(key, f"it cannot be read: {exc.strerror}; check its permissions"))
             return 0
+        if size > max_bytes:
+            reason = f"it has {size:,} bytes, more than max_file_bytes ({max_bytes:,})"
+            page.unreadable.append(Failure(key, reason, kind="skipped"))
+            return len(data)
         if b"\0" in data:
             page.unreadable.append(Failure(key, "it is binary: it holds NUL bytes", kind="skipped"))
             return len(data)
@@ -170,17 +160,9 @@ class CodeSource:
         documents.payloads.append(payload)
         documents.text_hashes.append(text_hash)
         documents.payload_hashes.append(hash_bytes(payload))
-        if stamp.changed_at < listed_at - RACY_SECONDS:
-            page.stamps[key] = stamp.text
+        if file.changed_at < listed_at - RACY_SECONDS:
+            page.stamps[key] = file.stamp
         return len(data)
-
-
-class FileStamp(NamedTuple):
-    """The size and times of a file, and its language as text. If they are as before, its content is, too."""
-
-    size: int
-    changed_at: float
-    text: str
 
 
 def decode_text(data: bytes) -> str:

@@ -41,7 +41,7 @@ from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any
 from rag_index.sources.sql import TIMEOUT, SqlSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -83,7 +83,11 @@ class DigestSource(SqlSource):
             )
         self._backend = BACKENDS[backend]
         if backend == "sqlite":
-            event.listen(self._engine, "connect", self._register_bucket)
+
+            @event.listens_for(self._engine, "connect")
+            def register(connection: Any, _record: object) -> None:
+                connection.create_function("rag_index_bucket", -1, lambda *key: value_bucket(self._layout, key))
+
         self._streams_always = self._streams
         self._state: ScanState | None = None
         self._layout = BucketLayout("hash", 1, "")
@@ -119,10 +123,12 @@ class DigestSource(SqlSource):
         if self._rows is not None:
             return self._rows
         self._divided = True
-        since = self._since()  # before the rows are looked at, so that later changes are above it
+        since = None  # the watermark of times, with which a watch that polls begins after this scan
+        if self._index.changed_since is not None:  # before the rows are looked at, so that later changes are above it
+            with closing(ChangedSource(self._url, self._index, timeout=self._timeout)) as times:
+                since = times.watermark()
         with self._connect(patience=self._timeout) as connection:
-            types = self._types(connection)
-            rendering = self._rendering(connection, types)
+            types, rendering = self._rendering(connection)
             before = BucketLayout.decode(state.last_watermark)
             before = before if before is not None and before.rendering == rendering else None
             if before is not None and state.watermark is not None:
@@ -133,13 +139,6 @@ class DigestSource(SqlSource):
                 self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
         state.set_watermark(self._layout.encode(since))
         return self._rows or 0
-
-    def _since(self) -> str | None:
-        """Return the watermark of times, with which a watch that polls begins after this scan."""
-        if self._index.changed_since is None:
-            return None
-        with closing(ChangedSource(self._url, self._index, timeout=self._timeout)) as times:
-            return times.watermark()
 
     def _compare(self, known: Mapping[int, str], found: dict[int, BucketDigest]) -> None:
         """Choose the buckets to read by these digests, unless there is too much to read."""
@@ -285,19 +284,16 @@ class DigestSource(SqlSource):
             return statement
         if self._backend != "sqlite":
             statement = statement.add_columns(*self._digest_columns())
-        return statement if self._to_read is None else statement.where(*self._is_to_read(self._to_read))
-
-    def _is_to_read(self, numbers: Collection[int]) -> list[sa.ColumnElement[bool]]:
+        if (numbers := self._to_read) is None:
+            return statement
         bucket = sa.func.rag_index_bucket(*self._keys) if self._backend == "sqlite" else self._digest_columns()[0]
         if len(numbers) <= MAX_LISTED:
             listed = ", ".join(map(str, sorted(numbers)))
-            conditions: list[sa.ColumnElement[bool]] = [bucket.op("IN", is_comparison=True)(_sql(f"({listed})"))]
+            statement = statement.where(bucket.op("IN", is_comparison=True)(_sql(f"({listed})")))
         else:
-            conditions = [bucket.between(min(numbers), max(numbers))]
-        ends = self._layout.keys_of(numbers)
-        if ends is not None:  # an index on the key helps
-            conditions.append(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
-        return conditions
+            statement = statement.where(bucket.between(min(numbers), max(numbers)))
+        ends = self._layout.keys_of(numbers)  # an index on the key helps
+        return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
     def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
         return super()._groups(connection, self._without_digests(rows))
@@ -327,25 +323,20 @@ class DigestSource(SqlSource):
         keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)) or [()] * width)
         return replace(page, digests=dict(zip(keys, digests, strict=True)))
 
-    def _types(self, connection: Connection) -> list[Any]:
+    def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
+        """Return the types of all columns, and what decides how the database writes values."""
         types: list[Any] = []
         parts = [table.select() for table in self._parts.tables] if self._parts is not None else []
         for statement in (super()._select(), *parts):
             with connection.execute(statement.limit(0)) as result:
                 description: Any = result.cursor.description if result.cursor is not None else []
                 types += [column[1] for column in description]
-        return types
-
-    def _rendering(self, connection: Connection, types: Sequence[Any]) -> str:
         if self._backend == "sqlite":
-            return self._backend
+            return types, self._backend
         found = str(connection.exec_driver_sql(RENDERING[self._backend]).scalar())
         if self._backend == "mysql" and not found.endswith(MD5_OF_A):
             raise SettingsError("[source] digest = true: this database computes no MD5; leave digest out")
-        return f"{self._backend} {found} {' '.join(map(str, types))}"
-
-    def _register_bucket(self, connection: Any, _record: object) -> None:
-        connection.create_function("rag_index_bucket", -1, lambda *key: value_bucket(self._layout, key))
+        return types, f"{self._backend} {found} {' '.join(map(str, types))}"
 
 
 def _sql(value: object) -> sa.ColumnElement[Any]:

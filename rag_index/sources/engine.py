@@ -34,24 +34,24 @@ def open_read_only(url: URL) -> Engine:
 
     Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist.
     """
-    engine = _open(url, "ro")
+    engine = open_writable(url, mode="ro")
     if url.get_backend_name() == "postgresql":
         return engine.execution_options(postgresql_readonly=True)
     if url.get_backend_name() in ("mysql", "mariadb"):
-        event.listen(engine, "connect", _read_only_session)
+
+        @event.listens_for(engine, "connect")
+        def begin_session(connection: Any, _record: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET SESSION TRANSACTION READ ONLY")
+
     return engine
 
 
-def open_writable(url: URL) -> Engine:
+def open_writable(url: URL, *, mode: str = "rw") -> Engine:
     """Return an engine that may write, for the table in which triggers note changes; it creates no file.
 
-    Raises SettingsError, as `open_read_only` does.
+    `mode` is that of a SQLite file. Raises SettingsError, as `open_read_only` does.
     """
-    return _open(url, "rw")
-
-
-def _open(url: URL, mode: str) -> Engine:
-    """Return an engine; `mode` is that of a SQLite file."""
     if is_file(url):
         if not Path(str(url.database)).is_file():
             raise SettingsError(f"source: there is no file {url.database}; correct [source] url")
@@ -84,11 +84,6 @@ def source_error(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError
             f"source {redacted} does not answer: {first_line(error, url)}; check that it runs and that the URL is right"
         )
     return SourceError(f"{what}: source {redacted} cannot be read: {first_line(error, url)}")
-
-
-def _read_only_session(connection: Any, _record: object) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
 
 def _read_dates_beyond_python(connection: Any, _record: object) -> None:
@@ -144,7 +139,13 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
 
     def expire() -> None:
         expired.set()
-        _break_off(driver)
+        if isinstance(driver, sqlite3.Connection):
+            driver.interrupt()
+            return
+        with suppress(Exception):  # the connection may have been closed by now; a driver of another kind has no socket
+            number = driver._sock.fileno() if hasattr(driver, "_sock") else driver.fileno()
+            with socket.socket(fileno=os.dup(number)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
     grace = 0.0 if isinstance(driver, sqlite3.Connection) else GRACE_SECONDS
     timer = threading.Timer(seconds + grace, expire)
@@ -163,14 +164,3 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
         raise
     finally:
         timer.cancel()
-
-
-def _break_off(driver: Any) -> None:
-    """Make whatever waits for this connection, in another thread, fail now."""
-    if isinstance(driver, sqlite3.Connection):
-        driver.interrupt()
-        return
-    with suppress(Exception):  # the connection may have been closed by now; a driver of another kind has no socket
-        number = driver._sock.fileno() if hasattr(driver, "_sock") else driver.fileno()
-        with socket.socket(fileno=os.dup(number)) as copy:
-            copy.shutdown(socket.SHUT_RDWR)

@@ -30,8 +30,16 @@ class File:
     language: str
     """The language by its name; of a header, that of the sources nearest to it."""
     size: int
+    changed_at: float
+    times: str
+    """The size and the times of the file, as text."""
     is_header: bool = False
     """Whether it may be C or C++, which its content decides."""
+
+    @property
+    def stamp(self) -> str:
+        """What says that the content is as before, if it is as before."""
+        return f"{self.times}/{self.language}"
 
 
 @dataclass(slots=True)
@@ -87,7 +95,12 @@ class _Walk:
                 with os.scandir(self._root / folder) as entries:
                     listed = list(entries)
             except OSError as exc:
-                self._fail_folder(folder, exc)
+                if not folder:
+                    message = f"{self._root} cannot be read: {exc.strerror}; check that it exists"
+                    raise SourceUnavailable(message) from exc
+                if not isinstance(exc, FileNotFoundError):
+                    self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
+                    self._listing.unreadable_folders.append(folder)
                 continue
             self._listing.folders.append(folder)
             if any(entry.name == IGNORE for entry in listed):
@@ -99,7 +112,10 @@ class _Walk:
                     continue
                 except OSError as exc:
                     self._fail(folder + entry.name, f"it cannot be read: {exc.strerror}")
-        self._listing.files = [self._with_language(file) for file in self._listing.files]
+        for number, file in enumerate(self._listing.files):
+            if HEADER not in self._languages and file.path.lower().endswith(HEADER):
+                language = self._neighbours.guess(file.path)
+                self._listing.files[number] = replace(file, language=language, is_header=True)
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
@@ -115,14 +131,12 @@ class _Walk:
             if not (language := self._included_language(path, ignored)):
                 return
             if path.isprintable() or _is_unicode(path):
-                self._listing.files.append(File(path, language, entry.stat(follow_symlinks=False).st_size))
+                stat = entry.stat(follow_symlinks=False)
+                times = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}"
+                changed_at = max(stat.st_mtime, stat.st_ctime)
+                self._listing.files.append(File(path, language, stat.st_size, changed_at, times))
             else:
                 self._fail(path, "its name is not valid Unicode; rename it")
-
-    def _with_language(self, file: File) -> File:
-        if HEADER in self._languages or not file.path.lower().endswith(HEADER):
-            return file
-        return replace(file, language=self._neighbours.guess(file.path), is_header=True)
 
     def _included_language(self, path: str, ignored: Any) -> str:
         language = language_of(path, self._languages)
@@ -142,24 +156,13 @@ class _Walk:
         if loops or not target.exists() or not target.is_relative_to(root):
             self._fail(path, f"it is a link that leaves the root, loops or leads nowhere (to {target}); exclude it")
 
-    def _fail_folder(self, folder: str, exc: OSError) -> None:
-        if not folder:
-            raise SourceUnavailable(f"{self._root} cannot be read: {exc.strerror}; check that it exists") from exc
-        if not isinstance(exc, FileNotFoundError):
-            self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
-            self._listing.unreadable_folders.append(folder)
-
     def _fail(self, path: str, reason: str) -> None:
         name = path if _is_unicode(path) else ascii(path)
         self._listing.failures.append(Failure(encode_key([name]), reason))
 
 
 def _is_unicode(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return path.encode(errors="ignore").decode() == path
 
 
 def _patterns(lines: Iterable[str]) -> Any:

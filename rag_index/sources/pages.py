@@ -88,19 +88,6 @@ class PageReader:
         return bool(self._fetched)
 
 
-def read_page(
-    connection: Connection, statement: Select[Any], rows: int, keys: int
-) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-    """Return the rows of a page and the row after it, as `PageReader.page`. A key has `keys` columns, the first."""
-
-    def read(repair: Repair | None) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        with connection.execute(statement, execution_options=STREAMED) as result:
-            page, following = PageReader(result).page(rows)
-        return list(map(repair, page)) if repair is not None else page, following
-
-    return with_any_text(connection, read, keys)
-
-
 def stream_rows(
     connection: Connection, statement: Select[Any], repair: Repair | None = None
 ) -> Iterator[Sequence[Any]]:
@@ -176,18 +163,17 @@ class Composer:
         template = read_template(text)
         self.columns = [name for name in template_columns(text) if template is not None or name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
-        self._any_format = any(self._formats)
         self._strict = strict
         self._template = template
-        self.is_plain = template is None and len(self.columns) == 1 and not self._any_format
+        self.is_plain = template is None and len(self.columns) == 1 and not any(self._formats)
         """Whether a text is the value of one column as it is."""
 
     def compose(self, values: Sequence[Any]) -> str:
         """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
-        if self._any_format:
-            parts = [self._part(number, value) for number, value in enumerate(values)]
-        else:
-            parts = [v if type(v) is str else self._part(number, v) for number, v in enumerate(values)]
+        parts = [
+            value if form is None and type(value) is str else self._part(value, form, name)
+            for value, form, name in zip(values, self._formats, self.columns, strict=True)
+        ]
         if self._template is None:
             return clean("\n".join(part for part in parts if part))
         if not any(part and not part.isspace() for part in parts):
@@ -195,24 +181,21 @@ class Composer:
         found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
         return clean("".join(literal + found[name] if name else literal for literal, name in self._template))
 
-    def _part(self, number: int, value: Any) -> str:
-        form = self._formats[number]
+    def _part(self, value: Any, form: str | None, name: str) -> str:
         if form is None:
-            if type(value) is str:
-                return value
             if value is None:
                 return ""
             if isinstance(value, dict | list):
                 return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
             if self._strict:
                 raise NotText(
-                    f"column {self.columns[number]!r} holds {type(value).__name__} ({value!r:.40}), not text; "
-                    "cast it in a query, or give it a format"
+                    f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query, "
+                    "or give it a format"
                 )
         try:
             return read_text(value, form or "plain")
         except NotText as error:
-            raise NotText(f"column {self.columns[number]!r} {error}") from error
+            raise NotText(f"column {name!r} {error}") from error
 
 
 class LinkComposer:
@@ -222,12 +205,12 @@ class LinkComposer:
         self.columns = template_columns(link, "link")
         self._template = read_template(link, "link") or []
 
-    def compose(self, values: Mapping[str, Any]) -> str:
-        """Return the address for these values by column; "" if there is none, or a value is missing."""
-        found = [(literal, name, values[name] if name else "") for literal, name in self._template]
-        if any(value is None for _, _, value in found):
+    def compose(self, values: Sequence[Any]) -> str:
+        """Return the address for these values of the columns; "" if there is none, or a value is missing."""
+        if any(value is None for value in values):
             return ""
-        return "".join(literal + quote(str(value), safe="") for literal, _, value in found)
+        found = dict(zip(self.columns, [quote(str(value), safe="") for value in values], strict=True))
+        return "".join(literal + found[name] if name else literal for literal, name in self._template)
 
 
 class PayloadMaker:
@@ -362,8 +345,8 @@ class RowReader:
         return [language_of(row[place]) or "" if place is not None else "" for row in rows]
 
     def _links(self, rows: Sequence[Sequence[Any]]) -> list[str]:
-        places = [(name, self.positions[name]) for name in self._link.columns]
-        return [self._link.compose({name: row[place] for name, place in places}) if places else "" for row in rows]
+        places = [self.positions[name] for name in self._link.columns]
+        return [self._link.compose([row[place] for place in places]) if places else "" for row in rows]
 
     def _payloads(
         self,
@@ -381,7 +364,11 @@ class RowReader:
         index = self._index
         if self._heads or any(one is not None for one in (index.access, index.title, index.link)):
             names.append(RESERVED_KEY)
-            values.append([_our_part(*one) for one in zip(groups, titles, links, strict=True)])
+            ours = []
+            for some, title, link in zip(groups, titles, links, strict=True):
+                shown: dict[str, Any] = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
+                ours.append(shown if some is None else {**access_part(some), **shown})
+            values.append(ours)
         return encode_payloads(names, values, len(parts))
 
 
@@ -392,11 +379,6 @@ def clean(text: str) -> str:
     return text if not text.isspace() else ""
 
 
-def _our_part(groups: Sequence[str] | None, title: str, link: str) -> dict[str, Any]:
-    shown = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
-    return shown if groups is None else {**access_part(groups), **shown}
-
-
 def _heading(body: str, parts: DocumentParts) -> str:
     first = " ".join((body or parts.parts[0].text).split()) if parts.parts else ""
     return shortened(first, HEADING_CHARS)
@@ -404,7 +386,12 @@ def _heading(body: str, parts: DocumentParts) -> str:
 
 def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple[str, bytes]:
     """Return the whole text of a document, and its layout: its own text, inline parts, and then the other parts."""
-    own = BETWEEN.join(filter(None, [body, *[_inline(name, texts) for name, texts in parts.inline.items()]]))
+    paragraphs = [body] if body else []
+    for name, texts in parts.inline.items():  # in one line after their name, unless they are long
+        long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
+        heading, between = (f"{name}:\n", "\n") if long else (f"{name}: ", ", ")
+        paragraphs.append((heading if name else "") + between.join(texts))
+    own = BETWEEN.join(paragraphs)
     if not own and not parts.parts:
         own = title
     pieces, found, position = [own] if own else [], [], len(own)
@@ -416,11 +403,3 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
     if not title and not found and not parts.failure and not (language and own):
         return own, NO_LAYOUT
     return BETWEEN.join(pieces), TextLayout(title, len(own), found, parts.failure, language).encode()
-
-
-def _inline(name: str, texts: Sequence[str]) -> str:
-    """Return texts in one line after their name, if they are short, and otherwise each in lines of its own."""
-    long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
-    joined = ("\n" if long else ", ").join(texts)
-    heading = f"{name}:\n" if long else f"{name}: "
-    return heading + joined if name else joined

@@ -16,7 +16,6 @@ from rag_index.documents.canonical import plain_decimal
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.settings.parts import PartSettings, split_name
 from rag_index.sources.pages import (
-    PAGE_CHARS,
     Composer,
     DocumentParts,
     LinkComposer,
@@ -59,9 +58,9 @@ class PartRows:
         order = [name for name, _ in part.order]
         groups = [self.on, part.key_columns, self._composer.columns, part.payload, self._link.columns, order]
         self.columns = [name for group in groups for name in group]
-        """The columns that are read."""
+        """The columns that are read, those of `on` first."""
         ends = [sum(map(len, groups[: number + 1])) for number in range(len(groups))]
-        self._on, self._key, self._text, self._fields, self._links, _ = (
+        _, self._key, self._text, self._fields, self._links, _ = (
             slice(end - len(group), end) for end, group in zip(ends, groups, strict=True)
         )
 
@@ -95,7 +94,7 @@ class PartRows:
                 document.failure = document.failure or reason
             return 0
         payload, chars = self._payload.payload(row[self._fields]), 0
-        link = self._link.compose(dict(zip(self._link.columns, row[self._links], strict=True)))
+        link = self._link.compose(row[self._links])
         for document in documents:
             chars += len(text)
             if self._part.inline:
@@ -105,10 +104,6 @@ class PartRows:
             elif text:
                 document.parts.append(PartText(text, self.label, row_id, link, payload))
         return chars
-
-    def key_of(self, row: Sequence[Any]) -> tuple[str, ...]:
-        """Return the values of a row that are compared, in a form that is equal for equal ones."""
-        return comparable_key(row[self._on])
 
 
 class PartsReader:
@@ -135,41 +130,31 @@ class PartsReader:
             for statement in self._statements(connection, table, [some for some in values if None not in some]):
                 first_rows(connection, index, statement, what)
 
-    def read_fitting(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[DocumentParts]:
-        """Return the parts of the first of these rows, of as many as are no longer than a page, and at least of one.
-
-        Raises the driver's errors.
-        """
-        count = len(rows)
-        while (found := self.read(connection, rows[:count], max_chars=PAGE_CHARS if count > 1 else None)) is None:
-            count = max(1, count // 2)
-        return found
-
     def read(
         self, connection: Connection, rows: Sequence[Sequence[Any]], *, max_chars: int | None = None
     ) -> list[DocumentParts] | None:
         """Return the parts of each row; None if they have more than `max_chars`. Raises the driver's errors."""
-        return with_any_text(connection, lambda repair: self._read(connection, rows, max_chars, repair))
 
-    def _read(
-        self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: int | None, repair: Repair | None
-    ) -> list[DocumentParts] | None:
-        documents = [DocumentParts() for _ in rows]
-        chars = 0
-        for table in self.tables:
-            places = [self._positions[name] for name in table.of_document]
-            owners = _Owners([[row[place] for place in places] for row in rows])
-            for statement in self._statements(connection, table, owners.values):
-                for row in stream_rows(connection, statement, repair):
-                    found = [documents[position] for position in owners.find(table.key_of(row))]
-                    chars += table.add(row, found)
-                    if self.digest is not None:
-                        first, second = self.digest(row)
-                        for one in found:
-                            one.digest = one.digest[0] + first, one.digest[1] + second
-                    if max_chars is not None and chars > max_chars:
-                        return None
-        return documents
+        def read(repair: Repair | None) -> list[DocumentParts] | None:
+            documents = [DocumentParts() for _ in rows]
+            chars = 0
+            for table in self.tables:
+                places = [self._positions[name] for name in table.of_document]
+                owners = _Owners([[row[place] for place in places] for row in rows])
+                for statement in self._statements(connection, table, owners.values):
+                    for row in stream_rows(connection, statement, repair):
+                        key = comparable_key(row[: len(table.on)])
+                        found = [documents[position] for position in owners.find(key)]
+                        chars += table.add(row, found)
+                        if self.digest is not None:
+                            first, second = self.digest(row)
+                            for one in found:
+                                one.digest = one.digest[0] + first, one.digest[1] + second
+                        if max_chars is not None and chars > max_chars:
+                            return None
+            return documents
+
+        return with_any_text(connection, read)
 
     def _statements(
         self, connection: Connection, table: PartRows, values: Sequence[Sequence[Any]]

@@ -6,7 +6,9 @@ If that would sort everything again for each page (a query on a server), one str
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
+import re
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -23,12 +25,13 @@ from rag_index.sources import ScanState, SourcePage
 from rag_index.sources.access import AccessReader
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
 from rag_index.sources.pages import (
+    PAGE_CHARS,
     STREAMED,
     DocumentParts,
     PageReader,
+    Repair,
     RowReader,
     read_columns,
-    read_page,
     stream_rows,
     with_any_text,
 )
@@ -59,7 +62,9 @@ USUAL_SECONDS = 10.0
 IDS_AT_ONCE = 100
 """Ids in one query."""
 FIRST_KEYS = 5
-"""Rows that tell the types of the key columns: a date that Python cannot hold is a text."""
+"""Rows that tell the types of the key columns."""
+_BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
+"""A date or a time that Python cannot hold, as drivers give it: as a text."""
 INT64 = 2**63
 
 
@@ -266,6 +271,8 @@ class SqlSource:
 
     def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
         if self._url.get_backend_name() != "sqlite":
+            is_text = _BEYOND_PYTHON.fullmatch(str(part)) if kinds & {dt.date, dt.datetime} else str in kinds
+            kinds = {*kinds, str} if is_text else kinds - {str}
             return [value for value in values_of(part) if type(value) in kinds]
         found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
         return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
@@ -297,7 +304,11 @@ class SqlSource:
         """Return the parts of the first of these rows, of as many as fit into a page; None for an index without."""
         if self._parts is None or not rows:
             return None
-        parts = self._parts.read_fitting(connection, rows)
+        count, parts = len(rows), None
+        while parts is None:
+            max_chars = PAGE_CHARS if count > 1 else None
+            parts = self._parts.read(connection, rows[:count], max_chars=max_chars)
+            count = max(1, count // 2)
         # the next page does not ask for rows whose parts would not fit
         self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
         return parts
@@ -305,7 +316,14 @@ class SqlSource:
     def _fetch(
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        return read_page(connection, statement, rows, len(self._keys))
+        """Return the rows of a page and the row after it, as `PageReader.page`."""
+
+        def read(repair: Repair | None) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+            with connection.execute(statement, execution_options=STREAMED) as result:
+                page, following = PageReader(result).page(rows)
+            return list(map(repair, page)) if repair is not None else page, following
+
+        return with_any_text(connection, read, len(self._keys))
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
         """Return all rows of a statement that has few, however long they are."""
@@ -325,7 +343,11 @@ class SqlSource:
                     f"index {self._index.name}: the connection was lost during the query; run it again"
                 )
             with asking(self._name, patience=USUAL_SECONDS), self._limited(stream, streams=True):
-                reader = self._stream = self._stream or self._begin_stream(stream)
+                if self._stream is None:
+                    if self._url.get_backend_name() == "postgresql":  # a page may take longer than the server waits
+                        stream.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+                    self._stream = PageReader(stream.execute(self._select(), execution_options=STREAMED))
+                reader = self._stream
                 found, following = reader.page(rows)
             with self._connect() if needs_another else nullcontext(stream) as connection:  # that of the stream is busy
                 parts = self._read_parts(connection, found)
@@ -343,11 +365,6 @@ class SqlSource:
             self._end_stream()
         return self._read(found, None if following is None else "streaming", groups, parts)
 
-    def _begin_stream(self, connection: Connection) -> PageReader:
-        if self._url.get_backend_name() == "postgresql":  # embedding a page may take longer than the server waits
-            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        return PageReader(connection.execute(self._select(), execution_options=STREAMED))
-
     def _end_stream(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -357,11 +374,7 @@ class SqlSource:
     def _connect(self, *, patience: float = USUAL_SECONDS) -> Iterator[Connection]:
         """Yield a connection, and raise its errors as ours."""
         try:
-            with (
-                asking(self._name, patience=patience),
-                self._engine.connect() as connection,
-                self._limited(connection),
-            ):
+            with asking(self._name, patience=patience), self._engine.connect() as connection, self._limited(connection):
                 yield connection
         except exc.SQLAlchemyError as error:
             raise self._source_error(error) from error

@@ -28,23 +28,10 @@ PARAGRAPHS = frozenset(
 """HTML elements with an empty line before and after them."""
 LINES = frozenset(
     [
-        "br",
-        "caption",
-        "center",
-        "dd",
-        "div",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "li",
-        "option",
-        "summary",
-        "tbody",
-        "tfoot",
-        "thead",
-        "tr",
+        "br", "caption", "center", "dd", "div", "dt", "fieldset", "figcaption", "li", "option", "summary", "tbody",
+        "tfoot", "thead", "tr",
     ]
-)
+)  # fmt: skip
 """HTML elements that begin a line."""
 LEFT_OUT = frozenset(
     ["head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template"]
@@ -300,7 +287,10 @@ def decode(value: bytes) -> str:
         return ""
     what = next((kind for magic, kind in MAGIC.items() if value.startswith(magic)), "")
     if not what:
-        unpacked = _unpack(value)
+        unpacked = value
+        if value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
+            with suppress(zlib.error):
+                unpacked = zlib.decompressobj(47).decompress(value, MAX_BYTES)  # finds out which of the two it is
         mark = next((charset for mark, charset in BYTE_ORDER_MARKS.items() if unpacked.startswith(mark)), None)
         text = _decoded(unpacked, mark or _wide_charset(unpacked) or "utf-8")
         if text is None and mark is None:
@@ -316,13 +306,6 @@ def _wide_charset(value: bytes) -> str | None:
     odd, even = value[1::2].count(0), value[::2].count(0)
     wide = len(value) % 2 == 0 and max(odd, even) * 2 > len(value) * 0.7
     return ("utf-16-le" if odd > even else "utf-16-be") if wide else None
-
-
-def _unpack(value: bytes) -> bytes:
-    if value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
-        with suppress(zlib.error):
-            return zlib.decompressobj(47).decompress(value, MAX_BYTES)  # finds out which of the two it is
-    return value
 
 
 def _inflated(value: bytes) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from sqlalchemy.engine import URL
 
@@ -65,6 +66,47 @@ def pages(source, rows=1000):
         yield page
         page = source.page(page.cursor, rows)
     yield page
+
+
+def read(source, rows=1000, between=lambda page: None):
+    """Return all texts by key, read page by page; `between` is called after each page."""
+    source.check()
+    documents = {}
+    for page in pages(source, rows):
+        assert len(page.documents) + len(page.unreadable) <= rows
+        for key, text in zip(page.documents.keys, page.documents.texts, strict=True):
+            assert key not in documents
+            documents[key] = text
+        between(page)
+    return documents
+
+
+@dataclass
+class KnownStamps:
+    """A scan state, as the ledger has it: the watermark, and the stamp of each committed document by key."""
+
+    watermark: str | None = None
+    stamps: dict[str, str] = field(default_factory=dict)
+    following: str = ""
+
+    def set_watermark(self, watermark):
+        self.following = watermark
+
+    def must_read(self, keys):
+        return any(key not in self.stamps for key in keys)
+
+    def unchanged(self, stamps):
+        return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
+
+    def keys_under(self, prefix):
+        return [key for key in self.stamps if key.startswith(prefix)]
+
+
+def read_since(source, watermark, must_read=lambda keys: False):
+    """Let a source with `changed_since` leave rows unread, as after a scan that left this watermark."""
+    state = KnownStamps(watermark)
+    state.must_read = must_read
+    source.use_scan_state(state)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tests.sources.databases import pages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["State", "everything", "rescan", "scan"]
+__all__ = ["State", "is_current", "rescan", "scan"]
 
 
 class State:
@@ -80,8 +80,9 @@ def rescan(database, state: State, *, rows: int = 50, **index: Any) -> set[str]:
     return state.read
 
 
-def everything(database, **index: Any) -> dict[str, tuple[bytes, bytes]]:
-    """Return the hashes of all documents, by key, as a scan reads them that leaves nothing unread."""
-    state = State()
-    rescan(database, state, **index)
-    return {key: row[1:] for key, row in state.documents.items()}
+def is_current(state: State, database, **index: Any) -> bool:
+    """Return whether the state has the hashes of all documents as a scan reads them that leaves nothing unread."""
+    full = State()
+    rescan(database, full, **index)
+    found, expected = ({key: row[1:] for key, row in one.documents.items()} for one in (state, full))
+    return found == expected

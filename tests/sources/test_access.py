@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from rag_index.documents.access import groups_in
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings import IndexSettings
 from rag_index.sources.changed import ChangedSource
-from tests.sources.databases import pages
+from tests.sources.databases import KnownStamps, pages
 
 PAIRS = "SELECT note_id, name FROM acl"
 
@@ -124,24 +122,6 @@ def test_settings_that_contradict_themselves_are_refused():
 # With changed_since
 
 
-@dataclass
-class State:
-    """A scan state: what the ledger would say."""
-
-    watermark: str | None = None
-    stamps: dict[str, str] = field(default_factory=dict)
-    following: str = ""
-
-    def set_watermark(self, watermark):
-        self.following = watermark
-
-    def must_read(self, keys):
-        return any(key not in self.stamps for key in keys)
-
-    def unchanged(self, stamps):
-        return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
-
-
 def night(source, state):
     """Scan as a run does; return the groups of what was read and the state of the next scan."""
     source.use_scan_state(state)
@@ -150,7 +130,7 @@ def night(source, state):
         read |= groups(page)
         stamps |= page.stamps
         assert set(page.stamps) == set(groups(page))
-    return read, State(state.following, stamps)
+    return read, KnownStamps(state.following, stamps)
 
 
 @pytest.mark.parametrize("access", ["acl", PAIRS])
@@ -168,7 +148,7 @@ def test_a_change_of_rights_alone_is_found_whatever_the_time_of_change_says(db, 
         db.run(f"DELETE FROM acl WHERE note_id = {number}")
         db.run("INSERT INTO acl VALUES (?, ?)", rows=[(number, name) for name in names])
 
-    read, state = scan(State())
+    read, state = scan(KnownStamps())
     assert len(read) == 100
     for _ in range(2):
         read, state = scan(state)
@@ -209,7 +189,7 @@ def test_arrays_and_pairs_of_postgresql(database):
     def scan(state):
         return night(database.source(ChangedSource, access="acl", changed_since="at"), state)
 
-    _, state = scan(scan(State())[1])
+    _, state = scan(scan(KnownStamps())[1])
     database.run("UPDATE note SET acl = '{board,staff}' WHERE body = 'a'")
     read, _ = scan(state)
     assert ["board", "staff"] in read.values()

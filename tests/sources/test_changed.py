@@ -9,7 +9,7 @@ import pytest
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.changed import ChangedSource
-from tests.sources.databases import open_database, pages
+from tests.sources.databases import open_database, pages, read_since
 
 KINDS = {"timestamptz": "postgresql", "timestamp": "postgresql", "date": "postgresql", "datetime": "mariadb",
          "text": "sqlite"}  # fmt: skip
@@ -53,7 +53,7 @@ def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
 
 def since(table: Table, watermark: str, must_read=lambda keys: False) -> tuple[list[str], list[str]]:
     source = table.source(changed_overlap=3600)
-    source.read_since(watermark, must_read)
+    read_since(source, watermark, must_read)
     return read(source)
 
 
@@ -70,7 +70,7 @@ def test_only_what_changed_is_read(table):
     table.put(1, None)
     assert table.source().watermark() is None, "no row has a time"
     watermark = old(table, 10)
-    assert read(table.source())[0] == [*map(str, range(1, 11)), "100"], "all rows, until `read_since` is called"
+    assert read(table.source())[0] == [*map(str, range(1, 11)), "100"], "all rows, unless a scan state says otherwise"
     table.put(4, table.ago(minutes=1), "new words")
     table.put(11, table.ago(minutes=1))
     table.put(7, None)
@@ -114,7 +114,7 @@ def test_several_columns_as_key_and_a_query(database):
     source = database.source(ChangedSource, **index)
     watermark = source.watermark()
     database.run("UPDATE part SET at = '2026-11-01 00:00:00' WHERE site = 'b' AND number = 3")
-    source.read_since(watermark, lambda keys: False)
+    read_since(source, watermark)
     documents, unread = read(source, rows=4)
     assert documents == [encode_key(("b", 3)), encode_key(("z", 1))]
     assert len(unread) == 14

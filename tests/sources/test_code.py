@@ -15,32 +15,11 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.code import CodeSource, decode_text
-from tests.sources.databases import pages
+from tests.sources.databases import KnownStamps, pages
 
 OLD = time.time() - 1000
 SOMEBODY = 65_534
 """A user who owns nothing."""
-
-
-class FakeScanState:
-    """A `ScanState` with the stamps of a page."""
-
-    def __init__(self, stamps: dict[str, str] | None = None, last: str | None = "files/1") -> None:
-        self.stamps = stamps or {}
-        self.watermark = last if stamps else None
-        self.next_watermark: str | None = None
-
-    def set_watermark(self, watermark: str) -> None:
-        self.next_watermark = watermark
-
-    def must_read(self, keys: object) -> bool:
-        raise AssertionError("only sources with a watermark call this")
-
-    def unchanged(self, stamps: dict[str, str]) -> set[str]:
-        return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
-
-    def keys_under(self, prefix: str) -> list[str]:
-        return [key for key in self.stamps if key.startswith(prefix)]
 
 
 @pytest.fixture
@@ -197,7 +176,7 @@ def test_files_and_folders_without_permission():
         write(root, "folder/known.py")
         (root / "folder").chmod(0)
         opened = source(root)
-        opened.use_scan_state(FakeScanState({'"folder/known.py"': "1", '"folders.py"': "1"}))
+        opened.use_scan_state(KnownStamps("files/1", {'"folder/known.py"': "1", '"folders.py"': "1"}))
         try:
             with as_somebody():
                 paths, reasons, unread = read(opened)
@@ -213,22 +192,27 @@ def test_unchanged_files_stay_unread(root, monkeypatch):
     write(root, "a.py", "a = 1\n")
     write(root, "b.py", "b = 1\n")
     opened = source(root)
-    opened.use_scan_state(FakeScanState())
+    opened.use_scan_state(KnownStamps())
     assert read(opened) == (["a.py", "b.py"], {}, [])
     time.sleep(0.1)
     stamps = opened.page(None, 10).stamps
     assert stamps.keys() == {'"a.py"', '"b.py"'}
     write(root, "b.py", "b = 2\n")
-    state = FakeScanState(stamps)
+    state = KnownStamps("files/1", stamps)
     opened.use_scan_state(state)
     assert read(opened) == (["b.py"], {}, ["a.py"])
-    assert state.next_watermark == "files/1"
+    assert state.following == "files/1"
 
 
-def test_a_file_that_changed_just_now_has_no_stamp(root):
+def test_a_file_that_changed_just_now_has_no_stamp_and_one_that_grew_after_the_listing_is_not_cut(root):
     """It may change again within the same time, and its size and time would not show that."""
-    write(root, "young.py", at=time.time() + 3600)
-    assert source(root).page(None, 10).stamps == {}
+    young = write(root, "young.py", at=time.time() + 3600)
+    opened = source(root, max_file_bytes=1000)
+    assert opened.page(None, 10).stamps == {}
+    assert opened.count() == 1
+    young.write_text("x = 1\n" * 1000)
+    [failure] = opened.page(None, 10).unreadable
+    assert (failure.kind, failure.reason) == ("skipped", "it has 6,000 bytes, more than max_file_bytes (1,000)")
 
 
 @pytest.mark.parametrize(
@@ -239,14 +223,11 @@ def test_bytes_can_be_restored_from_the_text(data):
     assert data in (text.encode(), text.encode("latin-1", "replace"))
 
 
-def test_a_root_that_does_not_exist(root):
+def test_a_root_that_does_not_exist_and_a_pattern_that_is_not_valid(root):
     missing = source(root / "nothing")
     with pytest.raises(SettingsError, match=r"root .*nothing is not a folder"):
         missing.check()
     with pytest.raises(SourceUnavailable, match="cannot be read"):
         missing.page(None, 10)
-
-
-def test_a_pattern_that_is_not_valid(root):
     with pytest.raises(SettingsError, match="correct the pattern"):
         source(root, include=["a\\"]).page(None, 10)

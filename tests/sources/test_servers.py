@@ -14,7 +14,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.ledger import Ledger
 from rag_index.sources.engine import limit_on_server, limited, open_read_only
-from tests.sources.databases import SourceDatabase, open_database, pages
+from tests.sources.databases import SourceDatabase, open_database, read
 
 QUERY = {"query": "SELECT * FROM note"}
 
@@ -32,15 +32,6 @@ def mariadb_desk(request, tmp_path):
         yield opened
 
 
-def read(source, rows=1000, between=lambda: None):
-    source.check()
-    documents = {}
-    for page in pages(source, rows):
-        documents |= dict(zip(page.documents.keys, page.documents.texts, strict=True))
-        between()
-    return documents
-
-
 def payloads(source):
     return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
 
@@ -52,7 +43,7 @@ def test_a_query_is_read_by_one_cursor_from_one_snapshot_however_long_the_pauses
     """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
     desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '100ms'")
 
-    def change():
+    def change(page):
         desk.run("DELETE FROM note WHERE id > 5", "SELECT pg_sleep(0.15)")
 
     assert read(desk.source(**QUERY), 2, change) == EXPECTED
@@ -198,6 +189,8 @@ def test_dates_that_python_cannot_represent_become_text(desk):
         ("timestamptz", ["2024-01-01 00:00+01", "2023-01-01 00:00+00"], "2023-12-31T23:00:00Z"),
         ("timestamp", ["2024-01-01 00:00:00.000001", "2024-01-01"], "2024-01-01T00:00:00.000001"),
         ("date", ["2024-01-01", "2023-12-31", "2024-01-02"], "2023-12-31"),
+        ("date", ["2024-01-01", "2023-12-31", "2024-01-02", "2024-01-03", "2024-01-04", "infinity"], "infinity"),
+        ("timestamp", ["-infinity", "20000-01-01", "2024-01-02"], "20000-01-01 00:00:00"),
         ("bytea", ["\\x00", "\\x0001", "\\x6162"], "6162"),
         ("varchar(10)", ["a", "B", "é", "%", "'", "", "7"], "7"),
         ("char(4)", ["a", "ab", "b"], "ab  "),
@@ -262,9 +255,7 @@ def test_nothing_can_be_written(desk):
         with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
             connection.exec_driver_sql(statement)
     engine.dispose()
-    desk.run(
-        "CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$",
-    )
+    desk.run("CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$")
     for query in (
         "SELECT 1 AS id, harm() AS body",
         "WITH gone AS (DELETE FROM note RETURNING *) SELECT * FROM gone",

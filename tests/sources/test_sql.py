@@ -22,22 +22,9 @@ from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceU
 from rag_index.settings import IndexSettings
 from rag_index.sources.engine import open_read_only
 from rag_index.sources.sql import SqlSource
-from tests.sources.databases import SourceDatabase, pages
+from tests.sources.databases import SourceDatabase, read
 
 QUERY = "SELECT id, body FROM note"
-
-
-def read(source, rows=1000, between=lambda page: None):
-    """Return all texts by key, read page by page; `between` is called after each page."""
-    source.check()
-    documents = {}
-    for page in pages(source, rows):
-        assert len(page.documents) + len(page.unreadable) <= rows
-        for key, text in zip(page.documents.keys, page.documents.texts, strict=True):
-            assert key not in documents
-            documents[key] = text
-        between(page)
-    return documents
 
 
 # Every document once
@@ -111,16 +98,13 @@ def test_keys_of_three_columns_are_read_once(tmp_path, values, rows):
     source.close()
 
 
-def test_types_of_keys_are_kept(sqlite):
-    sqlite.run("CREATE TABLE note (id, body TEXT)", "INSERT INTO note VALUES (1, 'number'), ('1', 'text')")
-    assert read(sqlite.source(), 1) == {"1": "number", '"1"': "text"}
-
-
-def test_keys_that_differ_only_in_case_are_two_even_if_the_column_ignores_case(sqlite):
-    sqlite.run("CREATE TABLE note (id TEXT COLLATE NOCASE, body TEXT)")
-    sqlite.run("INSERT INTO note VALUES (?, 'x')", rows=[(key,) for key in "aAbBcC"])
+def test_keys_that_differ_only_in_case_are_two_unless_the_database_alone_would_lose_one(sqlite):
+    sqlite.run("CREATE TABLE note (a INTEGER, id TEXT COLLATE NOCASE, body TEXT)")
+    sqlite.run("INSERT INTO note VALUES (1, ?, 'x')", rows=[(key,) for key in "aAbBcC"])
     for rows in (1, 2, 3):
         assert len(read(sqlite.source(), rows)) == 6
+    with pytest.raises(SourceError, match="more than once"):
+        read(sqlite.source(key=["a", "id"]), 1)
 
 
 @pytest.mark.parametrize("kind", ["table", "query"])
@@ -151,21 +135,6 @@ def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
 # Names and statements
 
 
-def test_reserved_and_odd_names(sqlite):
-    sqlite.run(
-        'CREATE TABLE "order" ("select" TEXT, "the text, ""quoted"" 100% :now" TEXT, "a b" TEXT, [group] TEXT)',
-        """INSERT INTO "order" VALUES ('k', 'body', 'spaced', 'g')""",
-    )
-    text = ['the text, "quoted" 100% :now', "a b"]
-    assert read(sqlite.source(table="order", key="select", text=text, payload=["group"]), 1) == {'"k"': "body\nspaced"}
-
-
-def test_a_view_and_a_schema(sqlite):
-    sqlite.notes(3).run("CREATE VIEW recent AS SELECT id, body FROM note WHERE id > 1")
-    assert list(read(sqlite.source(table="recent"), 1)) == ["2", "3"]
-    assert list(read(sqlite.source(schema="main"), 2)) == ["1", "2", "3"]
-
-
 @pytest.mark.parametrize(
     "query",
     [
@@ -191,7 +160,6 @@ def test_queries_as_people_write_them(sqlite, query):
         (" -- nothing\n ; ", "the query is empty"),
         ("SELECT id, body FROM notes", "no such table: notes"),
         ("DELETE FROM note", "syntax error"),
-        ("SELECT id AS key, body FROM note", "no column 'id' in the query"),
         ("SELECT id, id AS body FROM note", "gives int \\(1\\), not text"),
     ],
 )
@@ -214,11 +182,8 @@ def test_columns_are_joined_by_newlines_and_templates_are_filled_with_literal_va
     assert read(sqlite.source(text=["a.b", "b", "c"])) == joined
     filled = {"1": "Title: {b} {0} %s\n} {as is}", "2": "", "3": "Title: \nonly b {as is}", "4": "Title: x\n {as is}"}
     assert read(sqlite.source(text="Title: {a.b}\n{b} {{as is}}")) == filled
-
-
-def test_nul_characters_become_spaces(sqlite):
-    sqlite.run("CREATE TABLE note (id INTEGER, body TEXT)", "INSERT INTO note VALUES (1, 'a' || char(0) || 'b')")
-    assert read(sqlite.source()) == {"1": "a b"}
+    sqlite.run("UPDATE note SET b = 'a' || char(0) || 'b'")
+    assert set(read(sqlite.source(text="b")).values()) == {"a b"}, "NUL characters are spaces"
 
 
 def test_a_value_that_is_not_text_fails_only_its_document(sqlite):
@@ -272,13 +237,6 @@ def test_null_keys_are_refused_and_keys_that_occur_twice_wherever_pages_end(data
             read(database.source(**given), rows)
 
 
-def test_keys_that_are_equal_for_the_database_alone_are_refused_not_lost(sqlite):
-    sqlite.run("CREATE TABLE note (a INTEGER, b TEXT COLLATE NOCASE, body TEXT)")
-    sqlite.run("INSERT INTO note VALUES (1, ?, 'x')", rows=[(key,) for key in "aAbB"])
-    with pytest.raises(SourceError, match="more than once"):
-        read(sqlite.source(key=["a", "b"]), 1)
-
-
 # Missing files, tables and columns
 
 
@@ -294,7 +252,6 @@ def test_a_file_that_does_not_exist_or_is_no_database(tmp_path):
     ("given", "place"),
     [
         ({"table": "nots"}, "table 'nots' cannot be read: .*nots"),
-        ({"table": "public.nots"}, "table 'public.nots' cannot be read: .*"),
         ({"schema": "mein"}, "table 'note' cannot be read: .*"),
         ({"key": "idd"}, "table 'note' cannot be read: .*idd"),
         ({"payload": ["xyzzy"]}, "table 'note' cannot be read: .*xyzzy"),

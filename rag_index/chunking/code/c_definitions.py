@@ -123,28 +123,22 @@ def _declaration(node: Node, place: Place) -> Iterator[Named]:
     """Read functions that are declared, and constants and variables that get a value."""
     if place.type_around() == "friend_declaration" or (place.is_local and node.type == "declaration"):
         return
+    qualifiers = [place.text(child) for child in node.children if child.type == "type_qualifier"]
+    is_constant = not {"const", "constexpr", "constinit"}.isdisjoint(qualifiers)
     found = 0
     for declarator in node.children_by_field_name("declarator"):
         name, is_function = _declared(declarator)
         has_value = declarator.type == "init_declarator" or node.child_by_field_name("default_value") is not None
         if name is None or not (is_function or has_value):
             continue
-        kind = "function" if is_function else "constant" if _is_constant(node, place) else "variable"
+        kind = "function" if is_function else "constant" if is_constant else "variable"
         owner, last = _split_name(name, place)
         if node.child_by_field_name("type") is None and last.isupper():
             continue  # a macro that is called like a constructor
-        if (
-            last and last not in _KEYWORDS and (kind != "variable" or node.type == "declaration")
-        ):  # members with a value are no variables
+        is_member = kind == "variable" and node.type != "declaration"  # members with a value are no variables
+        if last and last not in _KEYWORDS and not is_member:
             yield Named(kind, last, declarator if found else node, owner, encloses=False)
             found += 1
-
-
-def _is_constant(node: Node, place: Place) -> bool:
-    return any(
-        child.type == "type_qualifier" and place.text(child) in {"const", "constexpr", "constinit"}
-        for child in node.children
-    )
 
 
 def _type(node: Node, place: Place) -> Iterator[Named]:
@@ -187,23 +181,16 @@ def _namespace(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _macro(node: Node, place: Place) -> Iterator[Named]:
-    """Read a macro that is not the guard of a header."""
+    """Read a macro that is not the guard of a header: one that is defined if it is not, for the rest of the file."""
     name = node.child_by_field_name("name")
-    if name is not None and (node.child_by_field_name("value") is not None or not _is_guard(name, place)):
-        yield Named("macro", place.text(name), node, is_global=True)
-
-
-def _is_guard(name: Node, place: Place) -> bool:
-    """Return whether a macro is defined if it is not, from there to the end of the file."""
-    if place.type_around() != "preproc_ifdef":
-        return False
-    condition = place.around[-1].child_by_field_name("name")
-    end = place.around[-1].end_byte
-    return condition is not None and place.text(condition) == place.text(name) and _is_empty(place.data[end:])
-
-
-def _is_empty(text: bytes) -> bool:
-    return len(text) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", text).strip()
+    if name is None:
+        return
+    if node.child_by_field_name("value") is None and place.type_around() == "preproc_ifdef":
+        condition, tail = place.around[-1].child_by_field_name("name"), place.data[place.around[-1].end_byte :]
+        is_last = len(tail) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", tail).strip()
+        if is_last and condition is not None and place.text(condition) == place.text(name):
+            return
+    yield Named("macro", place.text(name), node, is_global=True)
 
 
 C: Mapping[str, Reader] = {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rag_index.chunking.code.languages import TEXT, VERSION
 from rag_index.chunking.code.symbols import Symbol, symbols_of
@@ -23,7 +22,6 @@ _WORD = re.compile(r"\w")
 _BLANK = re.compile(r"\n[ \t\f\r]*\n")
 BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
-_LINE = re.compile("\n")
 
 
 class Span(NamedTuple):
@@ -32,18 +30,6 @@ class Span(NamedTuple):
     start: int
     end: int
     symbol: Symbol | None
-
-
-def split_at_symbols(text: str, symbols: Sequence[Symbol], max_chars: int) -> list[Span]:
-    """Return consecutive spans that cover the text, each of at most about `max_chars` characters.
-
-    White space and braces that are merged into a span may make it a little longer. `symbols` are in the order in which
-    they begin, an outer one before those within it. A text of white space alone has no span.
-    """
-    if not text.strip():
-        return []
-    positions = _character_positions(text, symbols)
-    return _merge_wordless(text, list(_iterate_spans(text, symbols, positions, max_chars)))
 
 
 def find_break(text: str, earliest: int, latest: int) -> int:
@@ -78,8 +64,13 @@ def _character_positions(text: str, symbols: Sequence[Symbol]) -> dict[int, int]
     return positions
 
 
-def _iterate_spans(text: str, symbols: Sequence[Symbol], positions: dict[int, int], max_chars: int) -> Iterator[Span]:
-    """Yield spans, some of which may be white space alone. A stack of the symbols being split replaces recursion."""
+def _split_at_symbols(text: str, symbols: Sequence[Symbol], max_chars: int) -> Iterator[Span]:
+    """Yield consecutive spans of at most `max_chars` characters that cover the text; some may be white space alone.
+
+    `symbols` are in the order in which they begin, an outer one before those within it. A stack of the symbols being
+    split replaces recursion.
+    """
+    positions = _character_positions(text, symbols)
     enclosing: list[Symbol] = []
     done = 0
 
@@ -116,26 +107,20 @@ def _split_at_lines(text: str, start: int, end: int, symbol: Symbol | None, max_
         yield Span(start, end, symbol)
 
 
-def _merge_wordless(text: str, spans: list[Span]) -> list[Span]:
+def _merge_wordless(text: str, spans: Iterable[Span]) -> list[Span]:
     """Merge spans of white space or of a few signs into the span before them, or at the beginning into the next."""
     merged: list[Span] = []
     leading: Span | None = None
     for span in spans:
-        start = leading.start if leading else span.start
-        if _has_words(text, span):
-            merged.append(Span(start, span.end, span.symbol))
+        is_long = span.end - span.start > MAX_WORDLESS_CHARS and bool(text[span.start : span.end].strip())
+        if is_long or _WORD.search(text, span.start, span.end):
+            merged.append(span if leading is None else span._replace(start=leading.start))
             leading = None
         elif merged:
-            merged[-1] = Span(merged[-1].start, span.end, merged[-1].symbol)
+            merged[-1] = merged[-1]._replace(end=span.end)
         else:
-            leading = Span(start, span.end, span.symbol)
+            leading = span if leading is None else span._replace(start=leading.start)
     return merged or ([leading] if leading else [])
-
-
-def _has_words(text: str, span: Span) -> bool:
-    if _WORD.search(text, span.start, span.end):
-        return True
-    return span.end - span.start > MAX_WORDLESS_CHARS and bool(text[span.start : span.end].strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,25 +164,17 @@ class CodeChunker:
             symbols = [] if language == TEXT else symbols_of(text.encode(), language, seconds=self.seconds)
         except RagIndexError as error:
             return error
-        spans = split_at_symbols(text, symbols, self.chars)
-        line_ends = [match.start() for match in _LINE.finditer(text)]
-        return ChunkedDocument(
-            [text[span.start : span.end] for span in spans],
-            payloads=[encode_payload(_payload(text, span, line_ends)) for span in spans],
-            symbols=dict(Counter(symbol.kind for symbol in symbols)),
-        )
-
-
-def _payload(text: str, span: Span, line_ends: list[int]) -> dict[str, Any]:
-    chunk = text[span.start : span.end]
-    first = bisect_right(line_ends, span.start + len(chunk) - len(chunk.lstrip()) - 1) + 1
-    lines = [first, bisect_right(line_ends, span.start + len(chunk.rstrip()) - 1) + 1]
-    symbol = span.symbol
-    if symbol is None:
-        return {"lines": lines, "kind": BETWEEN}
-    names = ("name", "qualified_name", "signature", "parent", "docstring")
-    fields = {name: value for name in names if (value := getattr(symbol, name)) or name == "name"}
-    return {"lines": lines, "kind": symbol.kind, **fields}
+        spans = _merge_wordless(text, _split_at_symbols(text, symbols, self.chars)) if text.strip() else []
+        chunks = [text[span.start : span.end] for span in spans]
+        payloads, line = [], 1
+        for chunk, span in zip(chunks, spans, strict=True):
+            fields = {"kind": span.symbol.kind if span.symbol else BETWEEN, "lines": _line_range(chunk, line)}
+            for name in ("name", "qualified_name", "signature", "parent", "docstring") if span.symbol else ():
+                if (value := getattr(span.symbol, name)) or name == "name":
+                    fields[name] = value
+            payloads.append(encode_payload(fields))
+            line += chunk.count("\n")
+        return ChunkedDocument(chunks, payloads=payloads, symbols=dict(Counter(symbol.kind for symbol in symbols)))
 
 
 def _line_range(part: str, first_line: int) -> list[int]:

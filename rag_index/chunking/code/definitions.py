@@ -191,9 +191,7 @@ def _go_method(node: Node, place: Place) -> Iterator[Named]:
 
 def _rust_value(node: Node, place: Place) -> Iterator[Named]:
     if not place.is_local:
-        for one in named("constant")(node, place):
-            if one.name != "_":
-                yield one
+        yield from (one for one in named("constant")(node, place) if one.name != "_")
 
 
 def _rust_implementation(node: Node, place: Place) -> Iterator[Named]:
@@ -235,13 +233,12 @@ def _ruby_assignment(node: Node, place: Place) -> Iterator[Named]:
     if left is None or place.is_local or left.type not in {"constant", "scope_resolution"}:
         return
     method = right.child_by_field_name("method") if right is not None and right.type == "call" else None
-    is_type = method is not None and right is not None and _text_up_to(right, method, place) in _TYPE_MAKERS
+    is_type = False
+    if method is not None and right is not None:
+        start, end = right.start_byte, min(method.end_byte, right.start_byte + _MAX_CHAIN)
+        is_type = place.data[start:end].decode("utf-8", "replace") in _TYPE_MAKERS
     owner, _, last = place.text(left).rpartition("::")
     yield Named("class" if is_type else "constant", last, node, owner)
-
-
-def _text_up_to(node: Node, last: Node, place: Place) -> str:
-    return place.data[node.start_byte : min(last.end_byte, node.start_byte + _MAX_CHAIN)].decode("utf-8", "replace")
 
 
 def _named(kind: str, *types: str) -> dict[str, Reader]:

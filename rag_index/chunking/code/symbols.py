@@ -144,24 +144,18 @@ class _Walk:
                 self.comments[node.end_byte] = node.start_byte
 
     def _add(self, named: Named) -> None:
-        node = named.node
-        whole, outer = self._wrapped(node)
-        place = (whole.start_byte, whole.end_byte)
-        if place in self.found:  # `struct a {…} b = …` holds two definitions
-            whole = outer = node
-            place = (node.start_byte, node.end_byte)
-        self.found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
-
-    def _wrapped(self, node: Node) -> tuple[Node, Node]:
-        """Return the declaration around a definition, without and with its decorators and `export`."""
-        whole = outer = node
+        node = whole = outer = named.node  # the declaration around it, without and with its decorators and `export`
         around = self._around if not self._around or node != self._around[-1] else self._around[:-1]
         for wrapper in reversed(around):
             if wrapper.type not in self._language.wrappers or not self._is_lonely(wrapper, outer.type):
                 break
             outer = wrapper
             whole = whole if wrapper.type in {"decorated_definition", "export_statement"} else outer
-        return whole, outer
+        place = (whole.start_byte, whole.end_byte)
+        if place in self.found:  # `struct a {…} b = …` holds two definitions
+            whole = outer = node
+            place = (node.start_byte, node.end_byte)
+        self.found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
 
     def _is_lonely(self, wrapper: Node, kind: str) -> bool:
         """Return whether a wrapper holds one node of this type; `var a = …, b = …` holds several definitions."""
@@ -219,8 +213,6 @@ class _SymbolReader:
         self._language = language
         self._comments = comments
         self._comment_starts = sorted(comments.values())
-        self._line_starts = [match.end() for match in re.finditer(b"\n", data)]
-        """Where the lines begin, from the second on."""
 
     def read(self, definitions: list[Definition], deadline: Deadline) -> list[Symbol]:
         """Return the symbols of these definitions. Raises FileTimedOut."""
@@ -257,7 +249,7 @@ class _SymbolReader:
             docstring=self._docstring(body, start, definition.start),
             start=start,
             end=definition.end,
-            line=bisect_right(self._line_starts, definition.whole.start_byte) + 1,
+            line=definition.whole.start_point.row + 1,
         )
 
     def _signature(self, definition: Definition, body: Node | None) -> str:
@@ -274,7 +266,9 @@ class _SymbolReader:
         if first is not None:
             inner = first_child(first) if first.type == "expression_statement" else first
             if inner is not None and inner.type == "string":
-                return _shorten(_first_paragraph(_unquoted(self._text(inner.start_byte, inner.end_byte))))
+                text = self._text(inner.start_byte, inner.end_byte)
+                quote = _QUOTE.match(text)
+                return _shorten(_first_paragraph(text[quote.end() :].removesuffix(quote[1]) if quote else text))
         comment = _ATTRIBUTE.sub("", self._text(start, definition_start))
         return _shorten(_first_paragraph(_MARKERS.sub("", comment)))
 
@@ -303,11 +297,6 @@ def _find_body(definition: Definition) -> Node | None:
             if body is not None:
                 return body
     return None
-
-
-def _unquoted(text: str) -> str:
-    quote = _QUOTE.match(text)
-    return text[quote.end() :].removesuffix(quote[1]) if quote else text
 
 
 def _first_paragraph(text: str) -> str:

@@ -121,7 +121,11 @@ class ContextCache:
 def _open_engine(url: URL) -> sa.Engine:
     engine = sa.create_engine(url, connect_args=connect_options(url))
     if is_file(url):
-        event.listen(engine, "connect", _set_pragmas)
+
+        @event.listens_for(engine, "connect")
+        def set_up(connection: Any, _record: object) -> None:
+            set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"))
+
     return engine
 
 
@@ -137,10 +141,6 @@ def _create_table(engine: sa.Engine) -> None:
         except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError):
             if last:
                 raise
-
-
-def _set_pragmas(connection: Any, _record: object) -> None:
-    set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"))
 
 
 def recipe_in(chunking: str) -> str:

@@ -24,7 +24,7 @@ from rag_index.hosts.retries import HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pydantic import SecretStr
 
@@ -123,24 +123,24 @@ def check_model(servers: Servers) -> ModelDetails:
 
     Raises as `agreed_report`.
     """
-    loop = EventLoopThread("rag-index-contexts")
-    try:
-        report = agreed_report(loop.run(_survey_servers(servers)), servers.model, log)
-    finally:
-        loop.stop()
-    return ModelDetails(report.digest, report.context_length)
 
-
-async def _survey_servers(servers: Servers) -> list[HostReport]:
     async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
         await check_generating(endpoint, servers.model, context_tokens(details, servers.num_ctx))
 
-    endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
+    async def survey() -> list[HostReport]:
+        endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
+        try:
+            return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="timeout of the context")
+        finally:
+            for endpoint in endpoints:
+                await endpoint.close()
+
+    loop = EventLoopThread("rag-index-contexts")
     try:
-        return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="timeout of the context")
+        report = agreed_report(loop.run(survey()), servers.model, log)
     finally:
-        for endpoint in endpoints:
-            await endpoint.close()
+        loop.stop()
+    return ModelDetails(report.digest, report.context_length)
 
 
 def context_tokens(details: ModelDetails, num_ctx: int) -> int:
@@ -160,7 +160,9 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
         return "", "the model thinks, and does not come to an answer"
     if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
         return "", "the answer is not text"
-    text = _single_line(text)
+    # without signs that move a cursor, change the direction of writing or are invisible
+    kept = [sign for sign in text if sign.isspace() or sign in _JOINERS or unicodedata.category(sign)[0] != "C"]
+    text = " ".join("".join(kept).split())
     if not text:
         return "", "the answer is empty"
     signs = text.replace(" ", "")
@@ -172,15 +174,6 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
     if ends:
         return text[: ends[-1]], ""
     return "", f"the answer is too long (no sentence ends within max_chars, {max_chars})"
-
-
-def _single_line(text: str) -> str:
-    """Collapse white space, and remove signs that move a cursor, change the direction of writing or are invisible."""
-    kept = (
-        sign if unicodedata.category(sign)[0] != "C" or sign in _JOINERS else " " if sign.isspace() else ""
-        for sign in text
-    )
-    return " ".join("".join(kept).split())
 
 
 @dataclass(slots=True)
@@ -202,25 +195,16 @@ class ContextRequest(Request):
 class ContextRequests(HostCalls[ContextRequest]):
     """Requests contexts once: after `await run()` each of `requests` has a context or a reason.
 
-    At most `max_in_flight` requests are in flight at once. A host that asks for a pause, or lets a request time out,
-    gets half as many. `on_context` is called with each request whose context arrives.
+    A host that asks for a pause, or lets a request time out, gets half as many requests at once. Each context is in the
+    cache as soon as it arrives.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        model: GeneratingModel,
-        stats: RequestStats,
-        clock: Clock,
-        *,
-        recipe: Recipe,
-        requests: Sequence[ContextRequest],
-        max_in_flight: int,
-        patience: float,
-        on_context: Callable[[ContextRequest], None],
-    ) -> None:
-        super().__init__(pool, model, stats, clock, requests=requests, patience=patience)
-        self._recipe, self._max_in_flight, self._on_context = recipe, max_in_flight, on_context
+    def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
+        servers = writer.servers
+        super().__init__(
+            writer.pool, writer.model, writer.stats, writer.clock, requests=requests, patience=servers.patience
+        )
+        self._recipe, self._max_in_flight, self._cache = writer.recipe, servers.requests_in_flight, writer.cache
 
     async def run(self) -> None:
         """Send all requests and wait for their outcome.
@@ -234,23 +218,18 @@ class ContextRequests(HostCalls[ContextRequest]):
         return self._in_flight < self._max_in_flight
 
     async def _ask(self, request: ContextRequest, host: Host) -> Answer:
-        started = self._clock.now()
+        started, retry = self._clock.now(), request.answers > 0
         try:
             return await cast("OllamaEndpoint", host.endpoint).generate(
-                question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
+                question(self._recipe.prompt, request.passage, request.max_tokens),
+                num_ctx=self._recipe.num_ctx,
+                num_predict=self._recipe.num_predict,
+                temperature=RETRY_TEMPERATURE if retry else 0.0,
+                seed=int(self._clock.chance() * 2**31) if retry else 0,
             )
         except RequestTimedOut:
             host.slow_down(started, self._clock.now())
             raise
-
-    def _options(self, request: ContextRequest) -> dict[str, float]:
-        retry = request.answers > 0
-        return {
-            "num_ctx": self._recipe.num_ctx,
-            "num_predict": self._recipe.num_predict,
-            "temperature": RETRY_TEMPERATURE if retry else 0.0,
-            "seed": int(self._clock.chance() * 2**31) if retry else 0,
-        }
 
     def _refused(self, request: ContextRequest, host: Host, error: Exception) -> None:
         if isinstance(error, TextTooLong):
@@ -274,7 +253,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         request.context, reason = extract_context(answer, self._recipe.max_chars)
         request.answers += 1
         if request.context:
-            self._on_context(request)
+            self._cache.put(*request.key, request.context)
         elif request.answers < MAX_ANSWERS:
             self._ask_later(request)
         else:
@@ -310,17 +289,12 @@ class ContextWriter:
     `home` is a number that differs between processes, so that they do not all begin with the same host.
     """
 
-    def __init__(
-        self, servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int = 0, clock: Clock | None = None
-    ) -> None:
-        self._servers, self._recipe = servers, recipe
-        self._clock = clock or Clock()
-        self._cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
+    def __init__(self, servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int) -> None:
+        self.servers, self.recipe, self.clock = servers, recipe, Clock()
+        self.cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
-        self._pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
-        self._model = GeneratingModel(
-            servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx
-        )
+        self.pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
+        self.model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
         self.stats = RequestStats()
 
@@ -331,55 +305,31 @@ class ContextWriter:
         and EmbedderError. The contexts that were written before the error are in the cache.
         """
         with self._lock:
-            known = self._cache.known({key for key, _, _ in documents})
+            known = self.cache.known({key for key, _, _ in documents})
             requests: dict[tuple[bytes, bytes], ContextRequest] = {}
             for document, text, chunks in documents:
                 for passage in passages(text, chunks):
                     key = document, hash_text(passage.chunk)
                     if key[1] not in known[document]:
-                        requests.setdefault(key, ContextRequest(passage, self._recipe.question_tokens, key))
+                        requests.setdefault(key, ContextRequest(passage, self.recipe.question_tokens, key))
             if requests:
-                self._send(list(requests.values()))
-        return [_document_contexts(key, chunks, known, requests) for key, _, chunks in documents]
+                self._loop.run(ContextRequests(self, list(requests.values())).run())
+        found = []
+        for document, _, chunks in documents:
+            hashes = [hash_text(chunk) for chunk in chunks]
+            sent = [requests.get((document, chunk)) for chunk in hashes]
+            contexts = [one.context if one else known[document][chunk] for chunk, one in zip(hashes, sent, strict=True)]
+            found.append(DocumentContexts(contexts, [one.reason if one else "" for one in sent], sent.count(None)))
+        return found
 
     def close(self) -> None:
         """Close the connections and end the thread."""
         with self._lock:
             if self._loop.running:
-                self._loop.run(self._close_endpoints())
+                for endpoint in self._endpoints:
+                    self._loop.run(endpoint.close())
                 self._loop.stop()
-            self._cache.close()
-
-    def _send(self, requests: list[ContextRequest]) -> None:
-        batch = ContextRequests(
-            self._pool,
-            self._model,
-            self.stats,
-            self._clock,
-            recipe=self._recipe,
-            requests=requests,
-            max_in_flight=self._servers.requests_in_flight,
-            patience=self._servers.patience,
-            on_context=lambda request: self._cache.put(*request.key, request.context),
-        )
-        self._loop.run(batch.run())
-
-    async def _close_endpoints(self) -> None:
-        for endpoint in self._endpoints:
-            await endpoint.close()
-
-
-def _document_contexts(
-    key: bytes,
-    chunks: Sequence[str],
-    known: dict[bytes, dict[bytes, str]],
-    requests: dict[tuple[bytes, bytes], ContextRequest],
-) -> DocumentContexts:
-    hashes = [hash_text(chunk) for chunk in chunks]
-    sent = [requests.get((key, chunk)) for chunk in hashes]
-    contexts = [known[key][chunk] if one is None else one.context for chunk, one in zip(hashes, sent, strict=True)]
-    reasons = [request.reason if request else "" for request in sent]
-    return DocumentContexts(contexts, reasons, sum(request is None for request in sent))
+            self.cache.close()
 
 
 process_writers: dict[tuple[Servers, Recipe, SecretStr], ContextWriter] = {}

@@ -32,19 +32,13 @@ def test_a_short_answer_is_used_whole(text, context):
     assert extract(text) == (context, "")
 
 
-def test_the_sentences_of_a_long_answer_that_fit_are_used():
+def test_the_finished_sentences_of_a_long_answer_that_fit_are_used():
     text = "It is about printers. It says what to do. And then it goes on for far too long, as models do."
     assert extract(text) == ("It is about printers. It says what to do.", "")
     assert extract(text, 40) == ("It is about printers.", "")
     assert extract("プリンタの文書です。紙がない。" + "長い" * 50) == ("プリンタの文書です。紙がない。", "")
-
-
-def test_an_answer_of_exactly_max_chars_is_used():
     assert extract("a" * 60) == ("a" * 60, "")
     assert extract("a" * 61)[0] == ""
-
-
-def test_the_unfinished_sentence_of_an_answer_is_left_out():
     assert extract("It is about printers. It says", ended=False) == ("It is about printers.", "")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
+from rag_index.chunking.code.chunker import CodeChunker
 from rag_index.documents.batches import ContextCounts
 from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import FakeOllama
@@ -76,3 +78,30 @@ def test_a_pickled_chunker_is_small_and_its_repr_has_no_secret(server, make_chun
     assert pickle.loads(packed) == chunker
     assert "contexts.db" not in repr(chunker)
     assert pickle.loads(packed).chunk(page(numbered(2)))[0].context_counts.cached == 2
+
+
+SOURCE = """\
+def first(a):
+    return [
+        a,
+        a + 1,
+        a + 2,
+    ]
+
+
+def second(b):
+    return b * 2
+"""
+
+
+def test_symbols_get_contexts_and_keep_their_payload_and_halves_of_a_chunk_its_context(server, make_chunker):
+    documents = replace(page(SOURCE), payloads=[b'{"language":"python"}'])
+    chunker = replace(make_chunker(server), inner=CodeChunker(60, 10.0))
+    (plain,) = chunker.inner.chunk(documents)
+    (document,) = chunker.chunk(documents)
+    assert len(plain.chunks) > 2
+    assert (document.chunks, document.payloads, document.symbols) == (plain.chunks, plain.payloads, plain.symbols)
+    assert all(document.contexts)
+    shorter = chunker.split_chunk(document, 1)
+    assert len(shorter.chunks) == len(shorter.contexts) == len(shorter.payloads) == len(document.chunks) + 1
+    assert shorter.contexts == [*document.contexts[:2], *document.contexts[1:]]

@@ -34,12 +34,7 @@ def test_the_model_is_made_to_write_a_word(server):
     ("code", "words", "kind", "message"),
     [
         (500, "model requires more system memory (9 GiB)", EmbedderUnavailable, "requires more system memory"),
-        (
-            400,
-            '"fake-talk" does not support generate',
-            EmbedderError,
-            "fake-talk cannot write contexts; name one",
-        ),
+        (400, '"fake-talk" does not support generate', EmbedderError, "fake-talk cannot write contexts; name one"),
     ],
 )
 def test_a_model_that_does_not_load_or_cannot_write_is_found_before_the_run(server, code, words, kind, message):
