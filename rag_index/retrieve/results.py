@@ -279,8 +279,21 @@ def read_document(
         count = int(_ours(firsts[key]).get("chunks", 1)) if key in firsts else 0
         ids = [point_id(index.name, key, number) for number in range(count)]
         points = store.retrieve(collection, ids, conditions=conditions) if ids else []
-        if points:
-            return _document(index.name, document_id, collection, points)
+        if not points:
+            continue
+        own = {name for point in points for name in _ours(point).get("own", ())}
+        chunks = tuple(
+            DocumentChunk(
+                int(_ours(point).get("chunk", 0)),
+                str(_ours(point).get("text", "")),
+                {name: value for name, value in point.payload.items() if name in own},
+                _ours(point).get(PART, {}),
+            )
+            for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
+        )
+        shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
+        title, link = (_ours(points[0]).get(name, "") for name in (TITLE, LINK))
+        return Document(index.name, document_id, chunks, shared, collection, title, link)
     return None
 
 
@@ -299,22 +312,6 @@ def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
             if parts and all(isinstance(part, str | int | float) for part in parts):
                 keys += possible_keys(parts)
     return keys
-
-
-def _document(index: str, document_id: str, collection: str, points: Sequence[StoredPoint]) -> Document:
-    own = {name for point in points for name in _ours(point).get("own", ())}
-    chunks = tuple(
-        DocumentChunk(
-            int(_ours(point).get("chunk", 0)),
-            str(_ours(point).get("text", "")),
-            {name: value for name, value in point.payload.items() if name in own},
-            _ours(point).get(PART, {}),
-        )
-        for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
-    )
-    shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
-    ours = _ours(points[0])
-    return Document(index, document_id, chunks, shared, collection, ours.get(TITLE, ""), ours.get(LINK, ""))
 
 
 def _given(**values: Any) -> dict[str, Any]:
