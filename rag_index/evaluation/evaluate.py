@@ -26,7 +26,7 @@ from rag_index.retrieve.fusion import ranked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from rag_index.evaluation.asking import Answer
     from rag_index.evaluation.report import Document
@@ -83,9 +83,7 @@ class WeightChoice:
         }
 
 
-def choose_weight(
-    values: Callable[[float | None], Sequence[float] | NDArray[np.float64]], present: float, metric: str
-) -> WeightChoice:
+def choose_weight(values: Callable[[float | None], ArrayLike], present: float, metric: str) -> WeightChoice:
     """Return the best weight. `values` returns the measure of each query with a weight, or with None as searches are.
 
     The queries are divided into folds. For each fold the weight that is best for all other queries is applied to the

@@ -179,7 +179,12 @@ class QueryModel:
             # one on servers compares the model of each itself, and does not wait for a server that hangs
             if not isinstance(embedder, TakesQueries):
                 try:
-                    _check_model(embedder, live)
+                    found = embedder.identity()
+                    if found.fingerprint != live.fingerprint:
+                        raise FingerprintChanged(
+                            f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
+                            "put the settings back, or rebuild the index with `rag-index rebuild NAME`"
+                        )
                 except BaseException:
                     embedder.close()
                     raise
@@ -214,21 +219,17 @@ class LiveQuery(Query):
 
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:
         """Give the query its vector, if it fits the collection, or its error."""
-        if isinstance(entry, Exception):
-            Query.settle(self, self._explained(entry))
-            return
-        live = self.live
-        reason = broken_reason(entry, live.identity.dimension)
-        if reason is not None:
-            wrong = f"the embedder returned {reason} for the query"
-            Query.settle(self, BadVectors(f"{wrong}; {live.collection} holds vectors of {live.embedder}"))
-            return
-        vector = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
-        vector.setflags(write=False)
-        Query.settle(self, vector)
-
-    def _explained(self, error: Exception) -> Exception:
         held = f"{self.live.collection} holds vectors of {self.live.embedder}"
+        if isinstance(entry, Exception):
+            entry = self._explained(entry, held)
+        elif (reason := broken_reason(entry, self.live.identity.dimension)) is not None:
+            entry = BadVectors(f"the embedder returned {reason} for the query; {held}")
+        else:
+            entry = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
+            entry.setflags(write=False)
+        Query.settle(self, entry)
+
+    def _explained(self, error: Exception, held: str) -> Exception:
         remedy = "rebuild the index with `rag-index rebuild NAME`"
         explained: Exception
         if isinstance(error, ModelChanged | ModelMissing):
@@ -245,15 +246,6 @@ class LiveQuery(Query):
             return error
         explained.__cause__ = error
         return explained
-
-
-def _check_model(embedder: Embedder, live: LiveCollection) -> None:
-    found = embedder.identity()
-    if found.fingerprint != live.fingerprint:
-        raise FingerprintChanged(
-            f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
-            "put the settings back, or rebuild the index with `rag-index rebuild NAME`"
-        )
 
 
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:

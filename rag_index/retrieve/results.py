@@ -92,10 +92,7 @@ class SearchHit:
         if explain:
             plain |= {
                 "rank": self.rank,
-                "fused": round(self.fused, 6),
-                "cosine": round(self.cosine, 6),
-                "bm25": round(self.bm25, 6),
-                "soft": round(self.soft, 6),
+                **{name: round(getattr(self, name), 6) for name in ("fused", "cosine", "bm25", "soft")},
                 "matched": list(self.matched),
                 "chunks": [{"chunk": chunk.chunk, "score": round(chunk.score, 6)} for chunk in self.chunks],
             }
