@@ -300,7 +300,15 @@ class Positions:
         try:
             there = live_aliases(settings.store, settings.aliases)
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
-            known = replace(known, live=live, problems=_mismatches(settings, ledger, live) if ledger else {})
+            problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
+            for index, name in live.items():
+                names = [one.name for one in ledger.collections(self._aliases[index])] if ledger else []
+                if names and name not in names:
+                    problems[index] = (
+                        f"{name} of the store is none of the collections of {index} in the ledger "
+                        f"({', '.join(names)}): name the store and the ledger that belong together"
+                    )
+            known = replace(known, live=live, problems=problems)
         except RagIndexError as error:
             return error
         if self._to_count:
@@ -321,16 +329,3 @@ class Positions:
 def _shared(reading: Future[None]) -> Awaitable[None]:
     """Return what waits for a reading, without which others wait for it all the same."""
     return asyncio.shield(asyncio.wrap_future(reading))
-
-
-def _mismatches(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
-    """Return why live collections are not the ledger's, by index. Raises what ledger and store raise."""
-    found = ledger.find_restored(live, partial(commit_marks, settings.store))
-    for index, name in live.items():
-        names = [one.name for one in ledger.collections(settings.alias(index))]
-        if names and name not in names:
-            found[index] = (
-                f"{name} of the store is none of the collections of {index} in the ledger ({', '.join(names)}): "
-                "name the store and the ledger that belong together"
-            )
-    return found

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
 from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import WEIGHT
 
@@ -51,8 +52,8 @@ DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about no chunk."""
 NAME_WEIGHT = 0.4
 """The weight of meaning at most in a search of source code for a name: words know its definition."""
-MORE = 4
-"""How many times as many are read in each further round."""
+MIN_READ, MORE = 50, 4
+"""Candidates read at least and compared by soft match, and how many times as many in each further round."""
 
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
 """The chunks of which at least one is expected to be in both. Random vectors have one in a quarter of all searches of
@@ -144,7 +145,7 @@ def best_candidates(
             for point in answer.points
         ]
         scored.sort(key=itemgetter(0, 1), reverse=True)
-        count = question.read
+        count = max(MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
         while True:
             end = count
             while end < len(scored) and scored[end][:2] == scored[count - 1][:2]:

@@ -70,11 +70,12 @@ class LiveCollections:
             return known
         began = time.monotonic()
         aliases = store.aliases()
-        live = {
-            index: aliases.get(alias, alias)
-            for index, alias in self._aliases.items()
-            if _may_exist(store, aliases, alias)
-        }
+        live = {}
+        for index, alias in self._aliases.items():
+            with suppress(StoreError):  # if the store may not be asked, `load` says so
+                if alias not in aliases and find_unlisted(store, alias) is None:
+                    continue
+            live[index] = aliases.get(alias, alias)
         self._names = names = live | self._pinned
         if store.embedded:  # it has the metadata at hand
             for index, (_, loaded, metadata) in self._loaded.copy().items():
@@ -127,11 +128,3 @@ class LiveCollections:
         loaded = self._loaded.copy()
         complete = self._names.keys() <= loaded.keys()
         return {live.fingerprint for _, live, _ in loaded.values()} if complete else None
-
-
-def _may_exist(store: StoreReader, aliases: Mapping[str, str], alias: str) -> bool:
-    """Return False if the store says that there is no such alias. If it may not be asked, `load` says so."""
-    try:
-        return alias in aliases or find_unlisted(store, alias) is not None
-    except StoreError:
-        return True

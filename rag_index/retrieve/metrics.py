@@ -38,10 +38,6 @@ class StageMetrics:
     p95_ms: float = 0.0
     p99_ms: float = 0.0
 
-    def quantiles(self) -> Iterator[tuple[float, float]]:
-        """Return pairs of quantile and milliseconds."""
-        return zip(QUANTILES, (self.p50_ms, self.p95_ms, self.p99_ms), strict=True)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricsSnapshot(Collector):
@@ -171,7 +167,7 @@ def _rounded(stage: StageMetrics) -> dict[str, float]:
 def _summary(metric: str, help_text: str, label: str, stages: Mapping[str, StageMetrics]) -> SummaryMetricFamily:
     family = SummaryMetricFamily(metric, help_text, labels=[label])
     for name, stage in stages.items():
-        for quantile, milliseconds in stage.quantiles():
+        for quantile, milliseconds in zip(QUANTILES, (stage.p50_ms, stage.p95_ms, stage.p99_ms), strict=True):
             family.add_sample(metric, {label: name, "quantile": str(quantile)}, milliseconds / 1000)
         family.add_metric([name], stage.count, stage.count * stage.mean_ms / 1000)
     return family

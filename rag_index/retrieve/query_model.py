@@ -220,32 +220,26 @@ class LiveQuery(Query):
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:
         """Give the query its vector, if it fits the collection, or its error."""
         held = f"{self.live.collection} holds vectors of {self.live.embedder}"
-        if isinstance(entry, Exception):
-            entry = self._explained(entry, held)
-        elif (reason := broken_reason(entry, self.live.identity.dimension)) is not None:
-            entry = BadVectors(f"the embedder returned {reason} for the query; {held}")
-        else:
-            entry = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
-            entry.setflags(write=False)
-        Query.settle(self, entry)
-
-    def _explained(self, error: Exception, held: str) -> Exception:
         remedy = "rebuild the index with `rag-index rebuild NAME`"
-        explained: Exception
-        if isinstance(error, ModelChanged | ModelMissing):
-            explained = FingerprintChanged(
-                f"{held}, and that model is no longer available ({error}): put it back, or {remedy}"
-            )
+        settled: NDArray[np.float32] | Exception = entry
+        if not isinstance(entry, Exception):
+            if reason := broken_reason(entry, self.live.identity.dimension):
+                settled = BadVectors(f"the embedder returned {reason} for the query; {held}")
+            else:
+                settled = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
+                settled.setflags(write=False)
+        elif isinstance(entry, ModelChanged | ModelMissing):
+            gone = f"and that model is no longer available ({entry}): put it back, or {remedy}"
+            settled = FingerprintChanged(f"{held}, {gone}")
+            settled.__cause__ = entry
         elif (
-            isinstance(error, EmbedderUnavailable)
-            and not isinstance(error, RateLimited)
+            isinstance(entry, EmbedderUnavailable)
+            and not isinstance(entry, RateLimited)
             and _differs(self.settings, self.live.identity)
         ):
-            explained = EmbedderUnavailable(f"{error} ({held}, settings say {self.settings.model}: {remedy})")
-        else:
-            return error
-        explained.__cause__ = error
-        return explained
+            settled = EmbedderUnavailable(f"{entry} ({held}, settings say {self.settings.model}: {remedy})")
+            settled.__cause__ = entry
+        Query.settle(self, settled)
 
 
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:

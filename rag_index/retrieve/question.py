@@ -29,8 +29,6 @@ Fusion = Literal["auto", "rank", "score"]
 MAX_HITS = 1000
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
-MIN_READ = 50
-"""Candidates read at least, and compared by soft match."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -69,11 +67,6 @@ class Question:
     payloads: bool = True
     corrected: Mapping[str, str] = field(default_factory=dict)
     """What is searched for in place of words of the query that no index has: see `spelling`."""
-
-    @property
-    def read(self) -> int:
-        """How many of the best candidates are read at first."""
-        return max(MIN_READ, self.limit * CHUNKS_PER_DOCUMENT)
 
 
 @dataclass(slots=True)
