@@ -86,16 +86,16 @@ WITH_WORDS, WITHOUT_WORDS = Calibration(-5.0, 5.0, 5.0), Calibration(-3.0, 6.5, 
 def with_relevance(hits: Iterable[SearchHit], asked: Asked) -> list[SearchHit]:
     """Return the hits with their relevance, and with the words of the query that each has, if words were searched."""
     judged = []
+    encoders = {one.index: Bm25Encoder(one.live.bm25) for one in asked.answered if one.live.bm25 is not None}
     for hit in hits:
-        answer = asked.answers[hit.index]
-        live, found, share = answer.live, tuple[str, ...](), 0.0
-        if live.bm25 is not None and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
-            encoder = Bm25Encoder(live.bm25)
+        answer, encoder = asked.answers[hit.index], encoders.get(hit.index)
+        found, share = tuple[str, ...](), 0.0
+        if encoder and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
             words = encoder.words(asked.question.text)
             text = "\n".join([names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text])
             found = encoder.matched(words, text)
             share = len(found) / len(words) if words else 0.0
-        relevance = live.calibration.relevance(hit.cosine, share)
+        relevance = answer.live.calibration.relevance(hit.cosine, share)
         judged.append(replace(hit, matched=found if answer.hybrid else (), words=share, relevance=relevance))
     return judged
 

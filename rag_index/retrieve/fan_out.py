@@ -291,8 +291,10 @@ class FanOut:
             if unread:
                 found = await self._each(unread, read, question.deadline.at)
                 for index, payloads in self._settled(asked, unread, found).items():
-                    unread[index].points = [
-                        replace(one, payload=payloads[one.id]) if one.id in payloads else one
+                    unread[index].points = [  # not by `replace`, which takes twice as long
+                        StoredPoint(one.id, payloads[one.id], score=one.score, bm25=one.bm25)
+                        if one.id in payloads
+                        else one
                         for one in unread[index].points
                         if one.id not in missing[index] or one.id in payloads  # else gone, or not for the caller
                     ]
