@@ -133,7 +133,10 @@ def adapt(settings: Settings, names: Sequence[str], say: Callable[[str], None]) 
     table = train(plain, pairs, learned, say)
     before, after = _reciprocal_ranks(plain, pairs, held_out), _reciprocal_ranks(table, pairs, held_out)
     gain = estimate(after - before)
-    model = _write(settings, table) if gain.low > 0 else None
+    model = None
+    if gain.low > 0:
+        _remove_unused(settings)  # first: a rebuild that has just begun may use the one that was the newest
+        model = write_table(settings.embedder.tables, table)
     titles = sum(pairs.heads[row] is not None for row in learned)
     old, new = (HeldOutQuality(estimate(np.sign(one)), estimate(one)) for one in (before, after))
     return Adaptation(len(learned), titles, count, old, new, gain, time.process_time() - began, model)
@@ -144,11 +147,6 @@ def undo(settings: Settings) -> bool:
     known = forget_newest(settings.embedder.tables)
     _remove_unused(settings)
     return known
-
-
-def _write(settings: Settings, table: Matrix) -> str:
-    _remove_unused(settings)  # first: a rebuild that has just begun may use the one that was the newest
-    return write_table(settings.embedder.tables, table)
 
 
 def _remove_unused(settings: Settings) -> None:
@@ -219,7 +217,7 @@ def train(plain: Matrix, pairs: Pairs, rows: NDArray[np.int64], say: Callable[[s
     """Return a table of token vectors, shape (tokens, dimension), trained from a plain one on these documents."""
     rng = np.random.default_rng(SEED)
     table = np.array(plain, dtype=np.float32)
-    moments = np.zeros_like(table), np.zeros_like(table)
+    means, squares = np.zeros_like(table), np.zeros_like(table)  # the moments of Adam
     batch = min(BATCH, max(MIN_BATCH, len(rows) // BATCHES))
     batches = max(1, len(rows) // batch)
     epochs = min(MAX_EPOCHS, max(EPOCHS, math.ceil(STEPS / batches)))
@@ -231,7 +229,11 @@ def train(plain: Matrix, pairs: Pairs, rows: NDArray[np.int64], say: Callable[[s
             rate = min(RATE, DISTANCE / steps) * (1 + math.cos(math.pi * step / steps)) / 2
             chosen = [pairs.pair(row, rng) for row in order[number * batch : (number + 1) * batch]]
             tokens, gradient = _gradient(table, [head for head, _ in chosen], [text for _, text in chosen])
-            _adam(table, moments, tokens, gradient, rate, step + 1)
+            mean = means[tokens] * np.float32(DECAY[0]) + gradient * np.float32(1 - DECAY[0])
+            square = squares[tokens] * np.float32(DECAY[1]) + gradient * gradient * np.float32(1 - DECAY[1])
+            means[tokens], squares[tokens] = mean, square
+            scale = np.sqrt(square / np.float32(1 - DECAY[1] ** (step + 1))) + np.float32(1e-8)
+            table[tokens] -= np.float32(rate / (1 - DECAY[0] ** (step + 1))) * mean / scale
         if (epoch + 1) % (epochs // EPOCHS) == 0:
             say(f"{epoch + 1} of {epochs} rounds")
     return table
@@ -256,13 +258,9 @@ def _gradient(table: Matrix, heads: Sequence[Tokens], texts: Sequence[Tokens]) -
     by_one, by_other = wrong @ other, wrong.T @ one
     by_one = (by_one - one * (one * by_one).sum(axis=1, keepdims=True)) / one_length
     by_other = (by_other - other * (other * by_other).sum(axis=1, keepdims=True)) / other_length
-    return _by_token([*heads, *texts], np.concatenate([by_one, by_other]))
-
-
-def _by_token(texts: Sequence[Tokens], gradients: Matrix) -> tuple[NDArray[np.int64], Matrix]:
-    """Return the distinct tokens of the texts, and for each the sum of the gradients of the texts that have it."""
-    tokens = np.concatenate(texts).astype(np.int64)
-    of_text = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    gradients, both = np.concatenate([by_one, by_other]), [*heads, *texts]
+    tokens = np.concatenate(both).astype(np.int64)
+    of_text = np.repeat(np.arange(len(both)), [len(text) for text in both])
     order = np.argsort(tokens, kind="stable")
     tokens, of_text = tokens[order], of_text[order]
     starts = np.flatnonzero(np.diff(tokens, prepend=-1))
@@ -270,14 +268,3 @@ def _by_token(texts: Sequence[Tokens], gradients: Matrix) -> tuple[NDArray[np.in
     for row, (start, end) in enumerate(zip(starts, [*starts[1:], len(tokens)], strict=True)):
         np.add.reduce(gradients.take(of_text[start:end], axis=0), axis=0, out=summed[row])
     return tokens[starts], summed
-
-
-def _adam(
-    table: Matrix, moments: tuple[Matrix, Matrix], tokens: NDArray[np.int64], gradient: Matrix, rate: float, step: int
-) -> None:
-    """Move the vectors of these tokens by one step of Adam; `step` counts from 1."""
-    mean = moments[0][tokens] * np.float32(DECAY[0]) + gradient * np.float32(1 - DECAY[0])
-    square = moments[1][tokens] * np.float32(DECAY[1]) + gradient * gradient * np.float32(1 - DECAY[1])
-    moments[0][tokens], moments[1][tokens] = mean, square
-    scale = np.sqrt(square / np.float32(1 - DECAY[1] ** step)) + np.float32(1e-8)
-    table[tokens] -= np.float32(rate / (1 - DECAY[0] ** step)) * mean / scale

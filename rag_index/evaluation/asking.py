@@ -105,12 +105,23 @@ async def _collect(
     texts: bool = False,
     on_answer: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
+    """Ask each query, again if its fault may pass. Documents are found whoever they are for."""
     done, free = 0, asyncio.Semaphore(AT_ONCE)
 
     async def ask(query: str) -> Answer:
         nonlocal done
         async with free:
-            found = await _ask_again(retriever, query, indexes, limit, texts=texts)
+            for tried in range(1, TRIES + 1):
+                found: Answer
+                try:
+                    found = await retriever.candidates(
+                        query, indexes=indexes, limit=limit, groups=ALL_GROUPS, texts=texts
+                    )
+                except RagIndexError as error:
+                    found = error
+                if not isinstance(found, TransientError) or tried == TRIES:
+                    break
+                await asyncio.sleep(PAUSE * tried)
         done += 1
         on_answer(done)
         return found
@@ -121,16 +132,3 @@ async def _collect(
     if first and isinstance(first[-1], RagIndexError):
         raise next(one for one in first if isinstance(one, RagIndexError))
     return [*first, *await asyncio.gather(*map(ask, queries[len(first) :]))]
-
-
-async def _ask_again(retriever: Retriever, query: str, indexes: Sequence[str], limit: int, *, texts: bool) -> Answer:
-    """Ask a query, again if its fault may pass. Documents are found whoever they are for."""
-    tried = 1
-    while True:
-        try:
-            return await retriever.candidates(query, indexes=indexes, limit=limit, groups=ALL_GROUPS, texts=texts)
-        except RagIndexError as error:
-            if tried == TRIES or not isinstance(error, TransientError):
-                return error
-        await asyncio.sleep(PAUSE * tried)
-        tried += 1

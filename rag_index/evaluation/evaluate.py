@@ -26,7 +26,7 @@ from rag_index.retrieve.fusion import ranked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from rag_index.evaluation.asking import Answer
     from rag_index.evaluation.report import Document
@@ -83,7 +83,7 @@ class WeightChoice:
         }
 
 
-def choose_weight(values: Callable[[float | None], Sequence[float]], present: float, metric: str) -> WeightChoice:
+def choose_weight(values: Callable[[float | None], ArrayLike], present: float, metric: str) -> WeightChoice:
     """Return the best weight. `values` returns the measure of each query with a weight, or with None as searches are.
 
     The queries are divided into folds. For each fold the weight that is best for all other queries is applied to the
@@ -168,7 +168,19 @@ def evaluate(
     answers = ask_indexes(settings, list(wanted), indexes, limit, on_answer)
     judged = [one for one in _scopes(wanted, answers, indexes) if one.found]
     scopes = tuple(_measure(one, settings.dense_weight, options) for one in judged)
-    weight = _weight(judged[-1], settings, options.tune_metric) if options.tune_metric and judged else None
+    weight = None
+    if (metric := options.tune_metric) and judged:
+        widest = judged[-1]
+        if not widest.hybrid:
+            raise SettingsError(
+                f"{', '.join(widest.indexes)} cannot be searched by words, so there is no weight to choose: set "
+                f'search = "hybrid" and run `rag-index rebuild`'
+            )
+
+        def values(weight: float | None) -> NDArray[np.float64]:
+            return widest.measured(metric, widest.ranked(weight))
+
+        weight = choose_weight(values, settings.dense_weight, str(metric))
     return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers), weight)
 
 
@@ -214,6 +226,7 @@ def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -
 
 
 def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
+    """Return the measures of each way of searching, and the queries with the lowest, the first metric first."""
     weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
     searched = judged.ranked()
     ranked = {name: searched if name == HYBRID else judged.ranked(weight) for name, weight in weights.items()}
@@ -227,18 +240,10 @@ def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -
             name,
             weights[name],
             {metric: estimate(measured) for metric, measured in own.items()},
-            {metric: estimate(hybrid[metric] - measured) for metric, measured in own.items() if hybrid}
-            if name != HYBRID
-            else {},
+            {metric: estimate(best - own[metric]) for metric, best in hybrid.items() if name != HYBRID},
         )
         for name, own in values.items()
     )
-    fused = judged.name == FUSED and len(judged.indexes) > 1
-    return Scope(judged.name, fused, len(judged.found), ways, _worst(judged, searched, options))
-
-
-def _worst(judged: _Judged, ranked: Sequence[Sequence[Document]], options: EvaluationOptions) -> tuple[PoorQuery, ...]:
-    """Return the queries with the lowest measures, the first metric first; those that are right are left out."""
     queries = [
         PoorQuery(
             query,
@@ -246,23 +251,12 @@ def _worst(judged: _Judged, ranked: Sequence[Sequence[Document]], options: Evalu
             {document: found.index(document) + 1 if document in found else None for document in relevant},
             tuple(found[:MAX_FOUND]),
         )
-        for query, found, relevant in zip(judged.queries, ranked, judged.relevant, strict=True)
+        for query, found, relevant in zip(judged.queries, searched, judged.relevant, strict=True)
     ]
     poor = [query for query in queries if min(query.metrics.values()) < 1]
-    return tuple(sorted(poor, key=lambda query: tuple(query.metrics.values()))[: options.worst])
-
-
-def _weight(judged: _Judged, settings: Settings, metric: Metric) -> WeightChoice:
-    if not judged.hybrid:
-        raise SettingsError(
-            f"{', '.join(judged.indexes)} cannot be searched by words, so there is no weight to choose: set "
-            f'search = "hybrid" and run `rag-index rebuild`'
-        )
-
-    def values(weight: float | None) -> list[float]:
-        return list(judged.measured(metric, judged.ranked(weight)))
-
-    return choose_weight(values, settings.dense_weight, str(metric))
+    worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[: options.worst]
+    fused = judged.name == FUSED and len(judged.indexes) > 1
+    return Scope(judged.name, fused, len(judged.found), ways, tuple(worst))
 
 
 def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Document, ...]:
@@ -284,17 +278,15 @@ def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> t
         return ()
     try:
         with closing(Ledger(url)) as ledger:
-            return tuple(one for one, name in unseen.items() if _is_missing(ledger, settings, name, one))
+            missing = []
+            for (index, document_id), name in unseen.items():
+                if (collection := ledger.collection(name)) is not None:
+                    known = ledger.known(collection.id, possible_keys(settings.index(index), document_id))
+                    if not any(one.chunks for one in known.values()):
+                        missing.append((index, document_id))
+            return tuple(missing)
     except RagIndexError:
         return ()  # the measures stand without it
-
-
-def _is_missing(ledger: Ledger, settings: Settings, name: str, document: Document) -> bool:
-    collection, (index, document_id) = ledger.collection(name), document
-    if collection is None:
-        return False
-    known = ledger.known(collection.id, possible_keys(settings.index(index), document_id))
-    return not any(one.chunks for one in known.values())
 
 
 def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]:

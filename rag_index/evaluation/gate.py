@@ -24,7 +24,6 @@ from rag_index.retrieve.fusion import ranked
 
 if TYPE_CHECKING:
     from rag_index.ledger import Ledger
-    from rag_index.retrieve.question import Asked
     from rag_index.settings import GateSettings, IndexSettings, Settings
     from rag_index.stores import Store
 
@@ -77,47 +76,41 @@ def ask(
     if gate is None:
         raise SettingsError(f"index {index.name} has no gate: add a table [indexes.gate] to it")
     limit, texts = parse_metric(gate.metric).cutoff, [query.query for query in queries]
-    return list(map(_answers, ask_collections(settings, index, store, collections, texts, limit)))
-
-
-def _answers(found: Sequence[Asked]) -> Answers:
-    """Return the documents that each query finds, by each way of searching that there is."""
-    ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
-    return {way: [tuple(name for _, name in ranked(one, weight)) for one in found] for way, weight in ways.items()}
+    answers: list[Answers] = []
+    for found in ask_collections(settings, index, store, collections, texts, limit):
+        ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
+        answers.append({way: [tuple(name for _, name in ranked(one, ways[way])) for one in found] for way in ways})
+    return answers
 
 
 def judge(
     gate: GateSettings, queries: Sequence[GoldenQuery], before: Answers, after: Answers, gone: Sequence[str] = ()
 ) -> GateVerdict:
     """Return the verdict on what the queries found before and after, by the ways that both have."""
+    metric = parse_metric(gate.metric)
     ways = [way for way in WAYS if way in before and way in after]
     level = LEVEL / len(ways)
-    found = tuple(_judge_way(gate, queries, way, before[way], after[way], level) for way in ways)
-    return GateVerdict(str(parse_metric(gate.metric)), len(queries), gate.max_loss, found, tuple(gone))
+    found = tuple(
+        _judge_way(gate, metric, level, way, list(zip(queries, before[way], after[way], strict=True))) for way in ways
+    )
+    return GateVerdict(str(metric), len(queries), gate.max_loss, found, tuple(gone))
 
 
 def _judge_way(
-    gate: GateSettings,
-    queries: Sequence[GoldenQuery],
-    way: str,
-    before: Sequence[Ranking],
-    after: Sequence[Ranking],
-    level: float,
+    gate: GateSettings, metric: Metric, level: float, way: str, found: Sequence[tuple[GoldenQuery, Ranking, Ranking]]
 ) -> WayVerdict:
-    metric = parse_metric(gate.metric)
-    first = Metric("MRR", metric.cutoff)
-    found = list(zip(queries, before, after, strict=True))
+    first, count = Metric("MRR", metric.cutoff), len(found)
     measured = [(measure(metric, old, one.relevant), measure(metric, new, one.relevant)) for one, old, new in found]
     ranked = [
         (was + measure(first, old, one.relevant), now + measure(first, new, one.relevant))
         for (one, old, new), (was, now) in zip(found, measured, strict=True)
     ]
     worse = [
-        WorseQuery(query.query, *values, tuple(one for one in old if one in query.relevant and one not in new))
-        for (query, old, new), values in zip(found, measured, strict=True)
-        if values[1] < values[0] - EPSILON
+        WorseQuery(query.query, was, now, tuple(one for one in old if one in query.relevant and one not in new))
+        for (query, old, new), (was, now) in zip(found, measured, strict=True)
+        if now < was - EPSILON
     ]
-    differences, count = [new - old for old, new in ranked], len(queries)
+    differences = [new - old for old, new in ranked]
     total, found_before = sum(old for old, _ in measured), sum(old for old, _ in ranked)
     p, loss = chance_of_loss(differences), (total - sum(new for _, new in measured)) / count
     return WayVerdict(

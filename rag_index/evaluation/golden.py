@@ -102,17 +102,16 @@ def without_documents(queries: Iterable[GoldenQuery], documents: Collection[str]
 
 def write_golden(path: Path, queries: Iterable[GoldenQuery]) -> None:
     """Write a golden file as a whole, one JSON object a line. Raises SettingsError if it cannot be written."""
-    content = "".join(json.dumps(_to_json(query), ensure_ascii=False) + "\n" for query in queries)
+    content = ""
+    for query in queries:
+        ungraded = set(query.relevant.values()) <= {1}
+        plain = {"query": query.query, "relevant": list(query.relevant) if ungraded else dict(query.relevant)}
+        plain |= {name: value for name in ("index", "note") if (value := getattr(query, name))}
+        content += json.dumps(plain, ensure_ascii=False) + "\n"
     try:
         replace_file(path, content.encode("utf-8", "replace"))
     except OSError as exc:
         raise SettingsError(f"{path} cannot be written: {exc.strerror}; name another file") from exc
-
-
-def _to_json(query: GoldenQuery) -> dict[str, object]:
-    ungraded = set(query.relevant.values()) <= {1}
-    plain = {"query": query.query, "relevant": list(query.relevant) if ungraded else dict(query.relevant)}
-    return plain | {name: value for name in ("index", "note") if (value := getattr(query, name))}
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -136,11 +136,11 @@ def write_questions(
     chunker = open_chunker(settings, index, contexts=False)
     service = ContextChunker.open(settings, model, chunker)
     recipe = replace(service.recipe, prompt=PROMPT, max_chars=MAX_CHARS)
-    passages = [
-        (key, text, _passage(chunked.chunks, text))
-        for key, text, chunked in zip(documents.keys, documents.texts, chunker.chunk(documents), strict=True)
-        if isinstance(chunked, ChunkedDocument) and chunked.chunks
-    ]
+    passages = []
+    for key, text, chunked in zip(documents.keys, documents.texts, chunker.chunk(documents), strict=True):
+        if isinstance(chunked, ChunkedDocument) and chunked.chunks:
+            number = int.from_bytes(hash_text(text)[:8], "big") % len(chunked.chunks)  # any, and the same each time
+            passages.append((key, text, chunked.chunks[number]))
     with closing(ContextWriter(service.servers, recipe, service.cache, home=os.getpid())) as writer:
         written = writer.write([(hash_text(text), text, [passage]) for _, text, passage in passages])
     questions = Questions([], [])
@@ -152,8 +152,3 @@ def write_questions(
         else:
             questions.reasons.append(one.reasons[0] or "the answer is empty")
     return questions
-
-
-def _passage(chunks: list[str], text: str) -> str:
-    """Return one of the chunks, by a hash of the text: any part of a document, and the same each time."""
-    return chunks[int.from_bytes(hash_text(text)[:8], "big") % len(chunks)]

@@ -86,7 +86,14 @@ def measure(
             ideal = sorted(grades.values(), reverse=True)[: metric.cutoff]
             return _discounted(gains) / _discounted(ideal)
         case _:
-            return _measure_foreign(metric, ranked, grades)
+            import ir_measures
+
+            # Grades before ranks: ir-measures orders by score and takes texts for ids.
+            names = {document: str(number) for number, document in enumerate({*ranked, *grades})}
+            judged = [ir_measures.Qrel("1", names[document], grade) for document, grade in grades.items()]
+            best = enumerate(ranked[: metric.cutoff])
+            run = [ir_measures.ScoredDoc("1", names[document], float(-rank)) for rank, document in best]
+            return float(ir_measures.calc_aggregate([_foreign(metric)], judged, run)[_foreign(metric)])
 
 
 def _discounted(gains: Sequence[int]) -> float:
@@ -112,13 +119,3 @@ def _foreign(metric: Metric) -> Any:
             f"metric {str(metric)!r} is neither one of {ours} nor one that ir-measures can compute here: {exc}"
         ) from exc
     return found
-
-
-def _measure_foreign(metric: Metric, ranked: Sequence[Any], grades: Mapping[Any, int]) -> float:
-    import ir_measures
-
-    # Grades before ranks: ir-measures orders by score and takes texts for ids.
-    names = {document: str(number) for number, document in enumerate({*ranked, *grades})}
-    judged = [ir_measures.Qrel("1", names[document], grade) for document, grade in grades.items()]
-    run = [ir_measures.ScoredDoc("1", names[one], float(-rank)) for rank, one in enumerate(ranked[: metric.cutoff])]
-    return float(ir_measures.calc_aggregate([_foreign(metric)], judged, run)[_foreign(metric)])

@@ -19,19 +19,17 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.evaluation.asking import ask_collections
+from rag_index.evaluation.measures import measure
 from rag_index.evaluation.significance import chance_of_loss
 from rag_index.ledger import Channels, Collection, Ledger
 from rag_index.retrieve.calibration import Calibration, with_relevance
 from rag_index.retrieve.fusion import ranked, reordered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
-
-    Texts = Mapping[str, Sequence[str]]
-    """The words of each text, by the id of its document."""
 
 MIN_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
@@ -68,13 +66,14 @@ def ask_own_texts(
     if len(texts) < QUERIES // 4:
         return Lesson()
     chance = random.Random(QUERIES)  # noqa: S311 - the same each time
-    asked = [*_own_queries(chance, texts), *_strange_queries(chance, texts)]
+    asked = _queries(chance, texts)
     [answers] = ask_collections(settings, index, store, [collection.name], asked, FIRST, texts=True)
     weights = [settings.dense_weight, *((1.0, 0.0) if bm25_model(index) else ())]
     features: list[tuple[float, float]] = []
     ranks: list[list[float]] = []
     for document_id, found in zip(texts, answers, strict=False):
-        ranks.append([_reciprocal_rank(ranked(found, weight), document_id) for weight in weights])
+        orders = [[name for _, name in ranked(found, weight)] for weight in weights]
+        ranks.append([measure(f"MRR@{FIRST}", order, [document_id]) for order in orders])
         if best := [hit for hit in with_relevance(reordered(found), found) if hit.document_id == document_id]:
             features.append((best[0].cosine, best[0].words))
     channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
@@ -99,23 +98,18 @@ def _channels(ranks: list[list[float]], dense_weight: float) -> Channels:
     return Channels(len(ranks), dense_weight, mean(both), mean(meaning), mean(words), round(chance, 4))
 
 
-def _own_queries(chance: random.Random, texts: Texts) -> Iterator[str]:
-    """Yield a query for each text: some of its words, of which some are replaced."""
+def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a query for each text, of some of its words, and then as many that fit nothing.
+
+    `texts` has the words of each text, by the id of its document.
+    """
+    queries, ids = [], sorted(texts)
     for words, length in zip(texts.values(), cycle(WORDS)):
         start = chance.randrange(len(words) - length + 1)
-        yield " ".join(_other(chance, texts, one) for one in words[start : start + length])
-
-
-def _strange_queries(chance: random.Random, texts: Texts) -> Iterator[str]:
-    """Yield as many queries that fit nothing."""
+        own = words[start : start + length]
+        some = [chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in own]
+        queries.append(" ".join(some))
     for length in islice(cycle(WORDS), len(texts)):
-        strange = [chance.choice(texts[one]) for one in chance.sample(sorted(texts), length)]
-        yield " ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange)
-
-
-def _reciprocal_rank(order: Sequence[tuple[str, str]], document_id: str) -> float:
-    return next((1 / rank for rank, (_, name) in enumerate(order, 1) if name == document_id), 0.0)
-
-
-def _other(chance: random.Random, texts: Texts, word: str) -> str:
-    return chance.choice(texts[chance.choice(sorted(texts))]) if chance.random() < REPLACED else word
+        strange = [chance.choice(texts[one]) for one in chance.sample(ids, length)]
+        queries.append(" ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange))
+    return queries

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from matplotlib.axes import Axes
-
     from rag_index.evaluation.evaluate import WeightChoice
     from rag_index.evaluation.significance import Estimate
 
@@ -140,25 +138,22 @@ def draw(evaluation: Evaluation, path: Path) -> None:
     width = max(5.0, 2 + 1.3 * len(evaluation.scopes))
     figure = Figure(figsize=(width, 0.6 + 2.4 * len(metrics)), layout="constrained")
     for axes, metric in zip(figure.subplots(len(metrics), squeeze=False)[:, 0], metrics, strict=True):
-        _draw_metric(axes, metric, evaluation.scopes)
+        for position, (name, colour) in enumerate(COLOURS.items()):
+            drawn = [
+                (place + (position - 1) * WIDTH, way.metrics[metric])
+                for place, scope in enumerate(evaluation.scopes)
+                for way in scope.ways
+                if way.name == name
+            ]
+            if drawn:
+                places, found = zip(*drawn, strict=True)
+                heights = [one.mean for one in found]
+                errors = [[max(0, one.mean - one.low) for one in found], [max(0, one.high - one.mean) for one in found]]
+                axes.bar(places, heights, WIDTH, yerr=errors, color=colour, label=name, capsize=2)
+        labels = [f"{scope.name}\n{scope.queries:,} queries" for scope in evaluation.scopes]
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set(ylabel=metric, ylim=(0, 1))
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
     figure.axes[0].legend(loc="lower left", ncols=len(COLOURS), bbox_to_anchor=(0, 1.0), frameon=False)
     save_figure(figure, path)
-
-
-def _draw_metric(axes: Axes, metric: str, scopes: tuple[Scope, ...]) -> None:
-    for position, (name, colour) in enumerate(COLOURS.items()):
-        drawn = [
-            (place + (position - 1) * WIDTH, way.metrics[metric])
-            for place, scope in enumerate(scopes)
-            for way in scope.ways
-            if way.name == name
-        ]
-        if drawn:
-            places, found = zip(*drawn, strict=True)
-            heights = [one.mean for one in found]
-            errors = [[max(0, one.mean - one.low) for one in found], [max(0, one.high - one.mean) for one in found]]
-            axes.bar(places, heights, WIDTH, yerr=errors, color=colour, label=name, capsize=2)
-    axes.set_xticks(range(len(scopes)), [f"{scope.name}\n{scope.queries:,} queries" for scope in scopes])
-    axes.set(ylabel=metric, ylim=(0, 1))
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)

@@ -84,7 +84,9 @@ class ModelReranker:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self._name, self._late, folder = name, _is_late(name), str(Path(name).expanduser())
+        self._name, folder = name, str(Path(name).expanduser())
+        self._late = _word(folder, "config_sentence_transformers.json", "model_type") in LATE_TYPES
+        self._late = self._late or LATE_ARCHITECTURE in (_word(folder, "config.json", "architectures") or ())
         kind: Any = getattr(sentence_transformers, "MultiVectorEncoder" if self._late else "CrossEncoder")
         try:
             self._model = kind(folder, device=None if device == "auto" else device)
@@ -118,19 +120,12 @@ class ModelReranker:
         self._model = None
 
 
-def _is_late(name: str) -> bool:
-    """Return whether the model's own files say that it is one of late interaction."""
-    return _word(name, "config_sentence_transformers.json", "model_type") in LATE_TYPES or LATE_ARCHITECTURE in (
-        _word(name, "config.json", "architectures") or ()
-    )
-
-
 def _word(name: str, file: str, key: str) -> Any:
     """Return what a file of the model says; None if there is no such file, or it says nothing."""
     from sentence_transformers.util import load_file_path
 
     try:
-        path = load_file_path(str(Path(name).expanduser()), file)
+        path = load_file_path(name, file)
         found = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):  # loading the model says it in words
         return None

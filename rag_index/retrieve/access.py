@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rag_index.errors import SettingsError, StoreError
 from rag_index.retrieve.filters import required_conditions
@@ -44,9 +44,8 @@ def caller_groups(given: Groups) -> CallerGroups:
     """
     if isinstance(given, AllGroups):
         return given
-    groups = (
-        [given] if isinstance(given, str) or not (given is None or isinstance(given, Iterable)) else list(given or ())
-    )
+    single = isinstance(given, str) or not isinstance(given, Iterable | None)
+    groups: list[Any] = [given] if single else list(given or ())
     for group in groups:
         if not isinstance(group, str):
             raise SettingsError(f'groups are texts, not {group!r}; give a list such as ["staff", "7"]')

@@ -244,15 +244,17 @@ class Positions:
     def _read(self, reading: Future[None], follow: bool) -> None:
         failure = None
         try:
-            if follow and self._ledger is None:
+            if follow and not self._ledger:
                 time.sleep(REST_SECONDS)
-            elif follow and self._ledger is not None:
+            elif follow and self._ledger:
                 with suppress(Exception):  # the reading says what is wrong
                     self._ledger.wait_for_positions(REST_SECONDS)
             due = self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS
             if due or self._ledger is None:
                 self._close_ledger()
-                self._ledger = self._open()
+                url = self._settings.ledger_url
+                if url.get_backend_name() != "sqlite" or Path(str(url.database)).exists():
+                    self._ledger = Ledger(url)  # else there is none yet: whoever searches creates no file
             if self._ledger is not None:
                 self._read_positions(self._ledger)
             if due:
@@ -269,13 +271,6 @@ class Positions:
                     reading.set_result(None)
             if self._closed:
                 self._close_ledger()
-
-    def _open(self) -> Ledger | None:
-        """Open the ledger; None if there is none yet: whoever searches creates no file."""
-        url = self._settings.ledger_url
-        if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-            return None
-        return Ledger(url)
 
     def _read_positions(self, ledger: Ledger) -> None:
         known = ledger.reached()
@@ -305,11 +300,21 @@ class Positions:
         try:
             there = live_aliases(settings.store, settings.aliases)
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
-            known = replace(known, live=live, problems=mismatches(settings, ledger, live) if ledger else {})
+            problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
+            for index, name in live.items():
+                names = [one.name for one in ledger.collections(self._aliases[index])] if ledger else []
+                if names and name not in names:
+                    problems[index] = (
+                        f"{name} of the store is none of the collections of {index} in the ledger "
+                        f"({', '.join(names)}): name the store and the ledger that belong together"
+                    )
+            known = replace(known, live=live, problems=problems)
         except RagIndexError as error:
             return error
         if self._to_count:
-            known, self._to_count = replace(known, totals=_totals(ledger, known.live)), False
+            found = {index: ledger.collection(name) for index, name in live.items()} if ledger else {}
+            totals = {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
+            known, self._to_count = replace(known, totals=totals), False
             self._counted_at = time.monotonic()
         self._known, self._checked_at = known, time.monotonic()
         return None
@@ -324,22 +329,3 @@ class Positions:
 def _shared(reading: Future[None]) -> Awaitable[None]:
     """Return what waits for a reading, without which others wait for it all the same."""
     return asyncio.shield(asyncio.wrap_future(reading))
-
-
-def mismatches(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
-    """Return why live collections are not the ledger's, by index. Raises what ledger and store raise."""
-    found = ledger.find_restored(live, partial(commit_marks, settings.store))
-    for index, name in live.items():
-        names = [one.name for one in ledger.collections(settings.alias(index))]
-        if names and name not in names:
-            found[index] = (
-                f"{name} of the store is none of the collections of {index} in the ledger ({', '.join(names)}): "
-                "name the store and the ledger that belong together"
-            )
-    return found
-
-
-def _totals(ledger: Ledger | None, live: Mapping[str, str]) -> dict[str, Totals]:
-    """Count what is in the live collections that the ledger knows, by index."""
-    found = {index: ledger.collection(name) for index, name in live.items()} if ledger else {}
-    return {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}

@@ -19,8 +19,6 @@ from rag_index.embedders.bm25 import Bm25Encoder, key_words, names_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from rag_index.retrieve.question import Asked
     from rag_index.retrieve.results import SearchHit
 
@@ -68,8 +66,13 @@ class Calibration:
         share = np.where(y == 1, 0.5 / max(1.0, y.sum()), 0.5 / max(1.0, (1 - y).sum())) * len(y)
         used = [0, 1, 2]
         while True:
-            weights = np.zeros(3)
-            weights[used] = _newton(x[:, used], y, share)
+            weights, some = np.zeros(3), x[:, used]
+            ridge = np.diag([0.0] + [RIDGE] * (len(used) - 1))
+            for _ in range(STEPS):
+                p = 1 / (1 + np.exp(-np.clip(some @ weights[used], -30, 30)))
+                slope = some.T @ (share * (p - y)) + ridge @ weights[used]
+                curve = (some * (share * p * (1 - p))[:, None]).T @ some + ridge + 1e-9 * np.eye(len(used))
+                weights[used] -= np.linalg.solve(curve, slope)
             negative = [column for column in used[1:] if weights[column] < 0]
             if not negative:
                 return cls(*(round(float(weight), 4) for weight in weights))
@@ -80,32 +83,21 @@ WITH_WORDS, WITHOUT_WORDS = Calibration(-5.0, 5.0, 5.0), Calibration(-3.0, 6.5, 
 """About what the local embedder learns from Python's documentation."""
 
 
-def _newton(x: NDArray[np.float64], y: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights, ridge = np.zeros(x.shape[1]), np.diag([0.0] + [RIDGE] * (x.shape[1] - 1))
-    for _ in range(STEPS):
-        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        slope = x.T @ (share * (p - y)) + ridge @ weights
-        curve = (x * (share * p * (1 - p))[:, None]).T @ x + ridge + 1e-9 * np.eye(x.shape[1])
-        weights = weights - np.linalg.solve(curve, slope)
-    return weights
-
-
 def with_relevance(hits: Iterable[SearchHit], asked: Asked) -> list[SearchHit]:
     """Return the hits with their relevance, and with the words of the query that each has, if words were searched."""
-
-    def judged(hit: SearchHit) -> SearchHit:
-        answer = asked.answers[hit.index]
-        live, found, share = answer.live, tuple[str, ...](), 0.0
-        if live.bm25 is not None and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
-            encoder = Bm25Encoder(live.bm25)
+    judged = []
+    encoders = {one.index: Bm25Encoder(one.live.bm25) for one in asked.answered if one.live.bm25 is not None}
+    for hit in hits:
+        answer, encoder = asked.answers[hit.index], encoders.get(hit.index)
+        found, share = tuple[str, ...](), 0.0
+        if encoder and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
             words = encoder.words(asked.question.text)
             text = "\n".join([names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text])
             found = encoder.matched(words, text)
             share = len(found) / len(words) if words else 0.0
-        relevance = live.calibration.relevance(hit.cosine, share)
-        return replace(hit, matched=found if answer.hybrid else (), words=share, relevance=relevance)
-
-    return [judged(hit) for hit in hits]
+        relevance = answer.live.calibration.relevance(hit.cosine, share)
+        judged.append(replace(hit, matched=found if answer.hybrid else (), words=share, relevance=relevance))
+    return judged
 
 
 def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:

@@ -27,7 +27,7 @@ from rag_index.errors import (
     StoreMismatch,
 )
 from rag_index.retrieve.concurrency import CLOSED, Deadline, StoreHolder, result_of
-from rag_index.retrieve.fusion import best_candidates, comparable_groups, count_documents, scorings
+from rag_index.retrieve.fusion import best_candidates, count_documents, scorings
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_model import QueryVectors
 from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question
@@ -108,8 +108,14 @@ class FanOut:
             asked.fail(index, StoreMismatch(problems[index]))
         await self._ask(asked, [index for index in wanted if index not in problems], names)
         await self._read_best(asked)
-        failed = [name for name, error in asked.errors.items() if name not in problems and _may_have_changed(error)]
-        if failed:
+        failed = [
+            name
+            for name, error in asked.errors.items()
+            if name not in problems
+            and isinstance(error, StoreError | FingerprintChanged | BadVectors)
+            and not isinstance(error, StoreBusy)
+        ]
+        if failed:  # their live collections may be others by now
             with suppress(RagIndexError):
                 names = await self._names(question.deadline, fresh=True)
             self._live.forget(failed)
@@ -268,31 +274,37 @@ class FanOut:
 
         The answers are left with the best alone, unless all came with their payloads.
         """
-        question, missing = asked.question, dict[str, list[str]]()
+        question, missing = asked.question, dict[str, set[str]]()
 
         def read(store: StoreReader, answer: IndexAnswer) -> dict[str, dict[str, Any]]:
             conditions = (*answer.own, *question.conditions)
-            points = store.retrieve(answer.live.collection, missing[answer.index], conditions=conditions)
+            points = store.retrieve(answer.live.collection, list(missing[answer.index]), conditions=conditions)
             return {point.id: point.payload or {RESERVED_KEY: {}} for point in points}
 
         asked.scoring = scorings(asked.answered, question)
         while True:
             answered = asked.answered
-            best = best_candidates(answered, question, asked.fusion, asked.scoring)
+            best, few = best_candidates(answered, question, asked.fusion, asked.scoring)
             whole = all(one.whole for one in answered)
-            missing |= {index: [point.id for point in points if not point.payload] for index, points in best.items()}
+            missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
             unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
             if unread:
                 found = await self._each(unread, read, question.deadline.at)
                 for index, payloads in self._settled(asked, unread, found).items():
-                    unread[index].points = _filled(unread[index].points, set(missing[index]), payloads)
+                    unread[index].points = [  # not by `replace`, which takes twice as long
+                        StoredPoint(one.id, payloads[one.id], score=one.score, bm25=one.bm25)
+                        if one.id in payloads
+                        else one
+                        for one in unread[index].points
+                        if one.id not in missing[index] or one.id in payloads  # else gone, or not for the caller
+                    ]
                 continue
             short = [
                 answer
-                for group in comparable_groups(answered, asked.fusion)
-                if whole or sum(count_documents(best[one.index]) for one in group) < question.limit
-                for answer in group
-                if _has_more(answer, question)
+                for answer in answered
+                if (whole or answer.index in few)
+                and answer.limit <= min(len(answer.points), MAX_POINTS - 1)
+                and count_documents(answer.points) < question.limit
             ]
             if not short:
                 break
@@ -325,10 +337,14 @@ class FanOut:
                 except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
                     found[index] = exc
 
-        working = [self._submit(name, work, some) for name, some in groups.items()]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(until - time.monotonic()):
-                await asyncio.gather(*map(result_of, working))
+        working = [asyncio.wrap_future(self._submit(name, work, some)) for name, some in groups.items()]
+        try:
+            done, _ = await asyncio.wait(working, timeout=until - time.monotonic())
+        finally:
+            for one in working:
+                one.cancel()
+        if any(one.cancelled() for one in done):
+            raise StoreError(CLOSED)
         return found.copy()
 
     def _settled(
@@ -383,23 +399,3 @@ class FanOut:
 def _before_reading(deadline: Deadline) -> float:
     """Return the moment by which candidates have to be there, if one index takes all the time that there is."""
     return deadline.at - READ_SHARE * deadline.left
-
-
-def _may_have_changed(error: Exception) -> bool:
-    """Return whether an index may have another live collection by now, so that it is worth to ask it once more."""
-    return isinstance(error, StoreError | FingerprintChanged | BadVectors) and not isinstance(error, StoreBusy)
-
-
-def _has_more(answer: IndexAnswer, question: Question) -> bool:
-    """Return whether an index may have documents for which its candidates, all of them read, leave no room."""
-    full = answer.limit <= len(answer.points) and answer.limit < MAX_POINTS
-    return full and count_documents(answer.points) < question.limit
-
-
-def _filled(points: Sequence[StoredPoint], read: set[str], payloads: Mapping[str, dict[str, Any]]) -> list[StoredPoint]:
-    """Return the points with the payloads that were read; one that was not found is gone, or not for the caller."""
-    return [
-        StoredPoint(one.id, payloads[one.id], one.vector, one.score, one.sparse, one.bm25) if one.id in read else one
-        for one in points
-        if one.id not in read or one.id in payloads
-    ]

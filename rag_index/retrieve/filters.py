@@ -50,7 +50,7 @@ def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
         found = [one for field, wanted in given.items() for one in _field_conditions(str(field), wanted)]
     else:
         items = [] if given is None else given if _is_list(given) else [given]
-        found = [one for item in items for one in _item_conditions(item)]
+        found = [item if isinstance(item, Condition) else _parse(item) for item in items]
     values = sum(len(one.value) if _is_list(one.value) else 1 for one in found)
     if len(found) > MAX_CONDITIONS or values > MAX_VALUES:
         raise SettingsError(
@@ -98,13 +98,10 @@ def check_field(field: str, indexes: Sequence[IndexSettings], purpose: str) -> N
     """
     ours = field.partition(".")[0] == RESERVED_KEY
     if ours or not any(index.has_field(field) for index in indexes):
-        raise SettingsError(f"there is no field {field!r} to {purpose} by; {_known_fields(indexes)}")
-
-
-def _known_fields(indexes: Sequence[IndexSettings]) -> str:
-    fields = sorted({field for index in indexes for field in index.fields or ()})
-    owner = f"index {indexes[0].name} has" if len(indexes) == 1 else "the indexes have"
-    return f"{owner}: {', '.join(fields)}" if fields else f"{owner} none; `payload` in the settings names them"
+        fields = sorted({known for index in indexes for known in index.fields or ()})
+        owner = f"index {indexes[0].name} has" if len(indexes) == 1 else "the indexes have"
+        known = f": {', '.join(fields)}" if fields else " none; `payload` in the settings names them"
+        raise SettingsError(f"there is no field {field!r} to {purpose} by; {owner}{known}")
 
 
 def _check_kind(condition: Condition, kind: str | None) -> None:
@@ -120,14 +117,6 @@ def _check_kind(condition: Condition, kind: str | None) -> None:
     ordered = PAYLOAD_KINDS[kind].ordered if kind else ""
     if (ordered == "times" and numbers) or (ordered == "numbers" and times):
         raise SettingsError(f"field {condition.field} has a payload index of kind {kind}: compare it with {ordered}")
-
-
-def _item_conditions(item: object) -> Iterable[Condition]:
-    if isinstance(item, Condition):
-        return [item]
-    if isinstance(item, str):
-        return [_parse_text(item)]
-    raise SettingsError(f'a filter cannot be {item!r}: give a table such as {{"priority": "high"}}, or "priority=high"')
 
 
 def _field_conditions(field: str, wanted: Any) -> Iterable[Condition]:
@@ -154,7 +143,11 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
-def _parse_text(text: str) -> Condition:
+def _parse(text: object) -> Condition:
+    """Return the condition of a text as on the command line."""
+    if not isinstance(text, str):
+        example = 'a table such as {"priority": "high"}, or "priority=high"'
+        raise SettingsError(f"a filter cannot be {text!r}: give {example}")
     found = COMPARISON.fullmatch(text.strip())
     if found is None:
         existence = EXISTENCE.fullmatch(text.strip())
@@ -166,15 +159,14 @@ def _parse_text(text: str) -> Condition:
     if op[0] in "><":
         word = {">": "gt", "<": "lt"}[op[0]] + ("e" if op.endswith("=") else "")
         return Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
-    values = [value for part in value.split(",") for value in _possible_values(part.strip())]
+    values: list[str | float | bool] = []
+    for part in map(str.strip, value.split(",")):
+        values.append(part)
+        if NUMBER.fullmatch(part) and abs(_number(part)) < 2**63:
+            values.append(_number(part))
+        elif part in ("true", "false"):
+            values.append(part == "true")
     return Condition(field, "not" if op == "!=" else "any", values)
-
-
-def _possible_values(text: str) -> list[Any]:
-    """Return what a text may mean: itself, and the number or the boolean that it looks like."""
-    if NUMBER.fullmatch(text) and abs(_number(text)) < 2**63:
-        return [text, _number(text)]
-    return [text, text == "true"] if text in ("true", "false") else [text]
 
 
 def _number(text: str) -> int | float:

@@ -25,19 +25,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
 from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from rag_index.retrieve.question import Asked, IndexAnswer, Question
 
@@ -54,8 +52,8 @@ DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about no chunk."""
 NAME_WEIGHT = 0.4
 """The weight of meaning at most in a search of source code for a name: words know its definition."""
-MORE = 4
-"""How many times as many are read in each further round."""
+MIN_READ, MORE = 50, 4
+"""Candidates read at least and compared by soft match, and how many times as many in each further round."""
 
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
 """The chunks of which at least one is expected to be in both. Random vectors have one in a quarter of all searches of
@@ -69,15 +67,13 @@ class Scoring:
     dense_weight: float = 1.0
     best_bm25: float = 0.0
 
-    def scores(self, points: Sequence[StoredPoint], *, soft: bool = True) -> NDArray[np.float64]:
-        """Return the score of each point, from -1 to about 1: of cosine, BM25 score, and soft match if it has it."""
-        cosines = np.array([point.score for point in points])
+    def score(self, point: StoredPoint, *, soft: bool = True) -> float:
+        """Return the score of a point, from -1 to about 1: of cosine, BM25 score, and soft match if it has it."""
         if self.dense_weight == 1:
-            return cosines
-        bm25 = np.array([point.bm25 for point in points]) / (self.best_bm25 or 1.0)
+            return point.score
+        bm25, match = point.bm25 / (self.best_bm25 or 1.0), point.soft if soft else 0.0
         weight = WEIGHT if self.dense_weight else 0.0
-        matches = np.array([point.soft for point in points]) if soft else 0.0
-        return (self.dense_weight * cosines + (1 - self.dense_weight) * bm25 + weight * matches) / (1 + weight)
+        return (self.dense_weight * point.score + (1 - self.dense_weight) * bm25 + weight * match) / (1 + weight)
 
 
 def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
@@ -85,11 +81,10 @@ def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
 
     `points` are the candidates of all indexes of one model, with both scores.
     """
-    cosines, bm25 = np.array([point.score for point in points]), np.array([point.bm25 for point in points])
-    worded = np.lexsort((-cosines, -bm25))[:BEST_BY_WORDS]
-    worded = worded[bm25[worded] > 0]
-    near = np.argsort(-cosines, kind="stable")[:BEST_BY_MEANING]
-    return dense_weight * DISTRUST if len(worded) and not np.isin(worded, near).any() else dense_weight
+    worded = sorted([one for one in points if one.bm25 > 0], key=lambda one: (-one.bm25, -one.score))[:BEST_BY_WORDS]
+    near = sorted(points, key=lambda one: -one.score)[:BEST_BY_MEANING]
+    agreed = {one.id for one in worded}.intersection(one.id for one in near)
+    return dense_weight if agreed or not worded else dense_weight * DISTRUST
 
 
 def count_documents(points: Iterable[StoredPoint]) -> int:
@@ -114,11 +109,6 @@ def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
     return fusion == "score" or (fusion == "auto" and comparable)
 
 
-def comparable_groups(answered: Sequence[IndexAnswer], fusion: str) -> list[Sequence[IndexAnswer]]:
-    """Return the indexes whose scores can be compared together. Raises as `compares_scores`."""
-    return [answered] if answered and compares_scores(answered, fusion) else [[answer] for answer in answered]
-
-
 def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, Scoring]:
     """Return by index how the two scores of each of its candidates become one.
 
@@ -139,31 +129,36 @@ def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, S
 
 def best_candidates(
     answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
-) -> dict[str, list[StoredPoint]]:
-    """Return the candidates by index that a search would read and compare by soft match. Raises as `order_answers`."""
-    found: dict[str, list[StoredPoint]] = {}
-    for group in comparable_groups(answered, fusion):
-        places = [(answer.index, point) for answer in group for point in answer.points]
-        scores = np.concatenate([scoring[answer.index].scores(answer.points, soft=False) for answer in group])
-        cosines = np.array([point.score for _, point in places])
-        order = np.lexsort((-cosines, -scores))
-        count = question.read
+) -> tuple[dict[str, list[StoredPoint]], set[str]]:
+    """Return the candidates by index that a search would read and compare by soft match.
+
+    With them come the indexes whose candidates, together with all that theirs are compared with, belong to fewer
+    documents than are asked for. Raises as `compares_scores`.
+    """
+    best: dict[str, list[StoredPoint]] = {answer.index: [] for answer in answered}
+    short: set[str] = set()
+    together = answered and compares_scores(answered, fusion)
+    for group in [answered] if together else [[answer] for answer in answered]:
+        scored = [
+            (scoring[answer.index].score(point, soft=False), point.score, answer.index, point)
+            for answer in group
+            for point in answer.points
+        ]
+        scored.sort(key=itemgetter(0, 1), reverse=True)
+        count = max(MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
         while True:
             end = count
-            if end < len(order):
-                last = order[end - 1]
-                after = order[end:]
-                equal = (scores[after] == scores[last]) & (cosines[after] == cosines[last])
-                end += int(equal.sum())
-            best: dict[str, list[StoredPoint]] = {answer.index: [] for answer in group}
-            for place in order[:end].tolist():
-                index, point = places[place]
-                best[index].append(point)
-            if count >= len(order) or sum(map(count_documents, best.values())) >= question.limit:
+            while end < len(scored) and scored[end][:2] == scored[count - 1][:2]:
+                end += 1
+            documents = {(index, _document_key(point)) for _, _, index, point in scored[:end]}
+            if len(documents) >= question.limit or end >= len(scored):
                 break
             count *= MORE
-        found |= best
-    return found
+        for _, _, index, point in scored[:end]:
+            best[index].append(point)
+        if len(documents) < question.limit:
+            short.update(answer.index for answer in group)
+    return best, short
 
 
 def order_answers(
@@ -198,7 +193,7 @@ def reordered(asked: Asked, dense_weight: float | None = None, indexes: Sequence
         if indexes is None or answer.index in indexes
     ]
     scoring = scorings(chosen, question)
-    best = best_candidates(chosen, question, asked.fusion, scoring)
+    best, _ = best_candidates(chosen, question, asked.fusion, scoring)
     chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
     return order_answers(chosen, question, asked.fusion, scoring)[0]
 
@@ -216,17 +211,14 @@ def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[S
     Points with equal scores are ordered by cosine, then by document and chunk number, so that the result does not
     depend on the order in which a store returns them.
     """
+    scored = []
+    for point in answer.points:
+        chunk = point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
+        scored.append((-scoring.score(point), -point.score, _document_key(point), chunk, point))
     by_document: dict[str, list[Scored]] = {}
-    scores = scoring.scores(answer.points).tolist()
-    for score, point in sorted(zip(scores, answer.points, strict=True), key=_sort_key):
-        by_document.setdefault(_document_key(point), []).append((score, point))
+    for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
+        by_document.setdefault(key, []).append((-negative, point))
     return list(islice(by_document.values(), limit))
-
-
-def _sort_key(scored: Scored) -> tuple[float, float, str, int]:
-    score, point = scored
-    ours = point.payload.get(RESERVED_KEY, {})
-    return -score, -point.score, str(ours.get("key", point.id)), ours.get("chunk", 0)
 
 
 def _document_key(point: StoredPoint) -> str:
@@ -236,6 +228,12 @@ def _document_key(point: StoredPoint) -> str:
 def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> SearchHit:
     score, best = scored[0]
     ours = best.payload.get(RESERVED_KEY, {})
+    chunks = []
+    for chunk_score, point in scored[:MAX_SHORT_CHUNKS]:
+        own = point.payload.get(RESERVED_KEY, {})
+        chunks.append(ChunkHit(own.get("chunk", 0), chunk_score, own.get("text", "")))
+    together = accumulate(len(chunk.text) for chunk in chunks)
+    kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
     return SearchHit(
         index,
         str(ours.get("document_id", best.id)),
@@ -243,7 +241,7 @@ def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> Searc
         rank,
         ours.get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
-        _best_chunks([_chunk(score, point) for score, point in scored[:MAX_SHORT_CHUNKS]]),
+        tuple(chunks[:kept]),
         fused=fused,
         cosine=best.score,
         bm25=best.bm25,
@@ -253,17 +251,6 @@ def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> Searc
         part=ours.get(PART, {}),
         total_chunks=ours.get("chunks", 1),
     )
-
-
-def _best_chunks(chunks: Sequence[ChunkHit]) -> tuple[ChunkHit, ...]:
-    together = accumulate(len(chunk.text) for chunk in chunks)
-    kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
-    return tuple(chunks[:kept])
-
-
-def _chunk(score: float, point: StoredPoint) -> ChunkHit:
-    ours = point.payload.get(RESERVED_KEY, {})
-    return ChunkHit(ours.get("chunk", 0), score, ours.get("text", ""))
 
 
 def failure_of(asked: Asked) -> Exception:

@@ -70,11 +70,12 @@ class LiveCollections:
             return known
         began = time.monotonic()
         aliases = store.aliases()
-        live = {
-            index: aliases.get(alias, alias)
-            for index, alias in self._aliases.items()
-            if _may_exist(store, aliases, alias)
-        }
+        live = {}
+        for index, alias in self._aliases.items():
+            with suppress(StoreError):  # if the store may not be asked, `load` says so
+                if alias not in aliases and find_unlisted(store, alias) is None:
+                    continue
+            live[index] = aliases.get(alias, alias)
         self._names = names = live | self._pinned
         if store.embedded:  # it has the metadata at hand
             for index, (_, loaded, metadata) in self._loaded.copy().items():
@@ -100,7 +101,10 @@ class LiveCollections:
         if collection == self._aliases[index]:
             find_unlisted(store, collection)
         metadata = store.metadata(collection)
-        _check_here(index, metadata)
+        if place := metadata.get(MOVED_TO):  # no run writes it any more: it gets old, and so do the groups that see it
+            raise StoreError(f"index {index} was moved to {place}: name that store in [store] of the settings")
+        if metadata.get(MOVED_ID):
+            raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is None or identity.fingerprint != fingerprint:
@@ -124,22 +128,3 @@ class LiveCollections:
         loaded = self._loaded.copy()
         complete = self._names.keys() <= loaded.keys()
         return {live.fingerprint for _, live, _ in loaded.values()} if complete else None
-
-
-def _check_here(index: str, metadata: Mapping[str, Any]) -> None:
-    """Raise StoreError if no run writes this collection any more, because the index is, or will be, in another store.
-
-    What it holds gets old, and so do the groups that may see it.
-    """
-    if metadata.get(MOVED_TO):
-        raise StoreError(f"index {index} was moved to {metadata[MOVED_TO]}: name that store in [store] of the settings")
-    if metadata.get(MOVED_ID):
-        raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
-
-
-def _may_exist(store: StoreReader, aliases: Mapping[str, str], alias: str) -> bool:
-    """Return False if the store says that there is no such alias. If it may not be asked, `load` says so."""
-    try:
-        return alias in aliases or find_unlisted(store, alias) is not None
-    except StoreError:
-        return True

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -35,10 +37,6 @@ class StageMetrics:
     p50_ms: float = 0.0
     p95_ms: float = 0.0
     p99_ms: float = 0.0
-
-    def quantiles(self) -> Iterator[tuple[float, float]]:
-        """Return pairs of quantile and milliseconds."""
-        return zip(QUANTILES, (self.p50_ms, self.p95_ms, self.p99_ms), strict=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,18 +151,13 @@ class _Histogram:
         count = self._buckets.total()
         if not count:
             return StageMetrics()
-        p50, p95, p99 = (1000 * self._quantile(q, count) for q in QUANTILES)
-        return StageMetrics(count, 1000 * self._sum / count, p50, p95, p99)
-
-    def _quantile(self, quantile: float, count: int) -> float:
-        """Return the nearest rank: the shortest time that at least this share of all times does not exceed."""
-        wanted, seen = math.ceil(quantile * count), 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
-            if seen >= wanted:
-                middle = MIN_SECONDS * math.exp((bucket + 0.5) * GROWTH)
-                return min(max(middle, self._shortest), self._longest)
-        return self._longest
+        buckets = sorted(self._buckets)
+        seen, found = list(accumulate(self._buckets[bucket] for bucket in buckets)), []
+        for quantile in QUANTILES:  # by nearest rank: the shortest time that this share of all does not exceed
+            bucket = buckets[bisect_left(seen, math.ceil(quantile * count))]
+            middle = MIN_SECONDS * math.exp((bucket + 0.5) * GROWTH)
+            found.append(1000 * min(max(middle, self._shortest), self._longest))
+        return StageMetrics(count, 1000 * self._sum / count, *found)
 
 
 def _rounded(stage: StageMetrics) -> dict[str, float]:
@@ -174,7 +167,7 @@ def _rounded(stage: StageMetrics) -> dict[str, float]:
 def _summary(metric: str, help_text: str, label: str, stages: Mapping[str, StageMetrics]) -> SummaryMetricFamily:
     family = SummaryMetricFamily(metric, help_text, labels=[label])
     for name, stage in stages.items():
-        for quantile, milliseconds in stage.quantiles():
+        for quantile, milliseconds in zip(QUANTILES, (stage.p50_ms, stage.p95_ms, stage.p99_ms), strict=True):
             family.add_sample(metric, {label: name, "quantile": str(quantile)}, milliseconds / 1000)
         family.add_metric([name], stage.count, stage.count * stage.mean_ms / 1000)
     return family

@@ -179,7 +179,12 @@ class QueryModel:
             # one on servers compares the model of each itself, and does not wait for a server that hangs
             if not isinstance(embedder, TakesQueries):
                 try:
-                    _check_model(embedder, live)
+                    found = embedder.identity()
+                    if found.fingerprint != live.fingerprint:
+                        raise FingerprintChanged(
+                            f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
+                            "put the settings back, or rebuild the index with `rag-index rebuild NAME`"
+                        )
                 except BaseException:
                     embedder.close()
                     raise
@@ -214,46 +219,27 @@ class LiveQuery(Query):
 
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:
         """Give the query its vector, if it fits the collection, or its error."""
-        if isinstance(entry, Exception):
-            Query.settle(self, self._explained(entry))
-            return
-        live = self.live
-        reason = broken_reason(entry, live.identity.dimension)
-        if reason is not None:
-            wrong = f"the embedder returned {reason} for the query"
-            Query.settle(self, BadVectors(f"{wrong}; {live.collection} holds vectors of {live.embedder}"))
-            return
-        vector = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
-        vector.setflags(write=False)
-        Query.settle(self, vector)
-
-    def _explained(self, error: Exception) -> Exception:
         held = f"{self.live.collection} holds vectors of {self.live.embedder}"
         remedy = "rebuild the index with `rag-index rebuild NAME`"
-        explained: Exception
-        if isinstance(error, ModelChanged | ModelMissing):
-            explained = FingerprintChanged(
-                f"{held}, and that model is no longer available ({error}): put it back, or {remedy}"
-            )
+        settled: NDArray[np.float32] | Exception = entry
+        if not isinstance(entry, Exception):
+            if reason := broken_reason(entry, self.live.identity.dimension):
+                settled = BadVectors(f"the embedder returned {reason} for the query; {held}")
+            else:
+                settled = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
+                settled.setflags(write=False)
+        elif isinstance(entry, ModelChanged | ModelMissing):
+            gone = f"and that model is no longer available ({entry}): put it back, or {remedy}"
+            settled = FingerprintChanged(f"{held}, {gone}")
+            settled.__cause__ = entry
         elif (
-            isinstance(error, EmbedderUnavailable)
-            and not isinstance(error, RateLimited)
+            isinstance(entry, EmbedderUnavailable)
+            and not isinstance(entry, RateLimited)
             and _differs(self.settings, self.live.identity)
         ):
-            explained = EmbedderUnavailable(f"{error} ({held}, settings say {self.settings.model}: {remedy})")
-        else:
-            return error
-        explained.__cause__ = error
-        return explained
-
-
-def _check_model(embedder: Embedder, live: LiveCollection) -> None:
-    found = embedder.identity()
-    if found.fingerprint != live.fingerprint:
-        raise FingerprintChanged(
-            f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
-            "put the settings back, or rebuild the index with `rag-index rebuild NAME`"
-        )
+            settled = EmbedderUnavailable(f"{entry} ({held}, settings say {self.settings.model}: {remedy})")
+            settled.__cause__ = entry
+        Query.settle(self, settled)
 
 
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
@@ -29,10 +29,6 @@ Fusion = Literal["auto", "rank", "score"]
 MAX_HITS = 1000
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
-MIN_READ = 50
-"""Candidates read at least, and compared by soft match."""
-KEPT = ("key", "document_id", "chunk")
-"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -71,11 +67,6 @@ class Question:
     payloads: bool = True
     corrected: Mapping[str, str] = field(default_factory=dict)
     """What is searched for in place of words of the query that no index has: see `spelling`."""
-
-    @property
-    def read(self) -> int:
-        """How many of the best candidates are read at first."""
-        return max(MIN_READ, self.limit * CHUNKS_PER_DOCUMENT)
 
 
 @dataclass(slots=True)
@@ -143,14 +134,6 @@ class Asked:
             for answer in self.answered
             for point in answer.points
         }
-
-    def drop_texts(self) -> None:
-        """Keep of the candidates' payloads only what says which chunk each is."""
-        for answer in self.answered:
-            for number, point in enumerate(answer.points):
-                ours = point.payload.get(RESERVED_KEY, {})
-                place = {name: ours[name] for name in KEPT if name in ours}
-                answer.points[number] = replace(point, payload={RESERVED_KEY: place})
 
 
 def make_question(

@@ -92,10 +92,7 @@ class SearchHit:
         if explain:
             plain |= {
                 "rank": self.rank,
-                "fused": round(self.fused, 6),
-                "cosine": round(self.cosine, 6),
-                "bm25": round(self.bm25, 6),
-                "soft": round(self.soft, 6),
+                **{name: round(getattr(self, name), 6) for name in ("fused", "cosine", "bm25", "soft")},
                 "matched": list(self.matched),
                 "chunks": [{"chunk": chunk.chunk, "score": round(chunk.score, 6)} for chunk in self.chunks],
             }
@@ -279,8 +276,21 @@ def read_document(
         count = int(_ours(firsts[key]).get("chunks", 1)) if key in firsts else 0
         ids = [point_id(index.name, key, number) for number in range(count)]
         points = store.retrieve(collection, ids, conditions=conditions) if ids else []
-        if points:
-            return _document(index.name, document_id, collection, points)
+        if not points:
+            continue
+        own = {name for point in points for name in _ours(point).get("own", ())}
+        chunks = tuple(
+            DocumentChunk(
+                int(_ours(point).get("chunk", 0)),
+                str(_ours(point).get("text", "")),
+                {name: value for name, value in point.payload.items() if name in own},
+                _ours(point).get(PART, {}),
+            )
+            for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
+        )
+        shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
+        title, link = (_ours(points[0]).get(name, "") for name in (TITLE, LINK))
+        return Document(index.name, document_id, chunks, shared, collection, title, link)
     return None
 
 
@@ -299,22 +309,6 @@ def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
             if parts and all(isinstance(part, str | int | float) for part in parts):
                 keys += possible_keys(parts)
     return keys
-
-
-def _document(index: str, document_id: str, collection: str, points: Sequence[StoredPoint]) -> Document:
-    own = {name for point in points for name in _ours(point).get("own", ())}
-    chunks = tuple(
-        DocumentChunk(
-            int(_ours(point).get("chunk", 0)),
-            str(_ours(point).get("text", "")),
-            {name: value for name, value in point.payload.items() if name in own},
-            _ours(point).get(PART, {}),
-        )
-        for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
-    )
-    shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
-    ours = _ours(points[0])
-    return Document(index, document_id, chunks, shared, collection, ours.get(TITLE, ""), ours.get(LINK, ""))
 
 
 def _given(**values: Any) -> dict[str, Any]:

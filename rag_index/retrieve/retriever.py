@@ -7,8 +7,10 @@ import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Unpack, get_args
 
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.rerankers import Reranker, reranker_opener
@@ -29,7 +31,6 @@ from rag_index.stores import StoreReader, open_reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.live import LiveCollection
@@ -39,6 +40,8 @@ HYBRID = 0.5
 STAGES = ("embed", "fuse", "rerank", "total")
 RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
+PLACE = ("key", "document_id", "chunk")
+"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be folded."""
 REQUEST_PATIENCE = 2.0
@@ -78,7 +81,14 @@ class Retriever:
             settings,
             self._access,
             self._metrics,
-            open_store=open_store or _store_opener(settings),
+            open_store=open_store
+            or partial(
+                open_reader,
+                settings.store,
+                wait=settings.run.wait,
+                timeout=min(settings.store.timeout, settings.retrieve.index_timeout),
+                patience=REQUEST_PATIENCE,
+            ),
             open_embedder=open_embedder,
             collections=collections,
         )
@@ -190,8 +200,11 @@ class Retriever:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
         asked.fusion = self._settings.retrieve.fusion
-        if not texts:
-            asked.drop_texts()
+        for answer in asked.answered if not texts else ():
+            for number, point in enumerate(answer.points):
+                ours = point.payload.get(RESERVED_KEY, {})
+                place = {name: ours[name] for name in PLACE if name in ours}
+                answer.points[number] = replace(point, payload={RESERVED_KEY: place})
         return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
@@ -318,17 +331,13 @@ class Retriever:
     def __enter__(self) -> Retriever:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Retriever:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def _demanded(
@@ -340,10 +349,12 @@ class Retriever:
         again. Raises as `search`.
         """
         too_old: RagIndexError | None = None
+        wanted = names or [index.name for index in self._settings.indexes]
+        wanted = [name for name in wanted if self._access.is_open(name, question.groups)]
         while True:
-            known = await (self._reached(question, names, demand) if demand else self._known())
+            known = await (self._reached(question, wanted, demand) if demand else self._known())
             try:
-                asked = await self._ask(question, names, fusion, known)
+                asked = await self._ask(question, names, wanted, fusion, known)
             except RagIndexError as error:
                 raise too_old or error from None
             claims = {one.index: known.claim(one.index, one.live, one.commits) for one in asked.answered}
@@ -357,14 +368,13 @@ class Retriever:
     async def _known(self) -> Known:
         return await self._positions.current() if self._positions else Known()
 
-    async def _reached(self, question: Question, names: list[str] | None, demand: Demand) -> Known:
+    async def _reached(self, question: Question, wanted: Sequence[str], demand: Demand) -> Known:
         """Return what is known of positions, once it is what is demanded. Raises IndexBehind."""
         if self._positions is None:
             raise SettingsError("after and max_age need the ledger, which knows only the live collections")
-        asked = self._open_to(question, names)
 
         def find(known: Known) -> IndexBehind | None:
-            reached = {index: known.newest(index) for index in asked}
+            reached = {index: known.newest(index) for index in wanted}
             return demand.unmet(reached, known, question.deadline.seconds)
 
         known = await self._positions.wait(lambda now: find(now) is None, question.deadline.left)
@@ -372,14 +382,11 @@ class Retriever:
             raise error
         return known
 
-    def _open_to(self, question: Question, names: list[str] | None) -> list[str]:
-        """Return the indexes that a caller asks, or all, without those that answer nothing to them."""
-        wanted = names or [index.name for index in self._settings.indexes]
-        return [name for name in wanted if self._access.is_open(name, question.groups)]
-
-    async def _ask(self, question: Question, names: list[str] | None, fusion: Fusion, known: Known) -> Asked:
+    async def _ask(
+        self, question: Question, names: list[str] | None, wanted: Sequence[str], fusion: Fusion, known: Known
+    ) -> Asked:
         """Ask the indexes that are open to the caller, and count their answers. Raises as `search`, if none answers."""
-        if not (wanted := self._open_to(question, names)):
+        if not wanted:
             return Asked(question, fusion, [])
         try:
             asked = await self._fan_out.ask(question, names, fusion, known.problems)
@@ -419,9 +426,3 @@ class Retriever:
             nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
             corrected=question.corrected,
         )
-
-
-def _store_opener(settings: Settings) -> Callable[[], StoreReader]:
-    """Return a function that opens the store. A request to a server may take no longer than an index may."""
-    timeout = min(settings.store.timeout, settings.retrieve.index_timeout)
-    return lambda: open_reader(settings.store, wait=settings.run.wait, timeout=timeout, patience=REQUEST_PATIENCE)

@@ -107,16 +107,13 @@ def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers
     alike = table.cosines([token for ids, _ in asked for token in ids], filled)
     alike[alike < MIN_COSINE] = 0
     covered = iter((alike @ weights / weights.sum()).tolist())
-    return [next(covered) * _length_norm(count) if count else 0.0 for _, count in found]
+    lengths = [(1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * words / LENGTH) if words else 0.0 for _, words in found]
+    return [next(covered) * length if length else 0.0 for length in lengths]
 
 
 def count_tokens(word: str) -> int:
     """Return of how many tokens of the local embedder a word consists: a frequent one is a token of its own."""
     return len(_table().tokens(word))
-
-
-def _length_norm(words: int) -> float:
-    return (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * words / LENGTH)
 
 
 class _TokenTable:

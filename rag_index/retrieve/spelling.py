@@ -15,7 +15,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY, TITLE
 from rag_index.embedders.bm25 import Bm25Encoder, names_of, split_identifiers
@@ -80,7 +80,12 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Sequence[str
     samples = {stem: ids[:SAMPLE] for stem, ids in places.items()}
     points = store.retrieve(live.collection, sorted(set().union(*samples.values())), conditions=answer.own)
     identifiers = live.bm25 is not None and live.bm25.identifiers
-    texts = {point.id: _words_of(point.payload, identifiers=identifiers) for point in points}
+    texts: dict[str, set[str]] = {}
+    for point in points:  # its words, as they are written but for case and accents
+        ours = point.payload.get(RESERVED_KEY, {})
+        fields = (str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))
+        text = "\n".join([names_of(point.payload), *fields])
+        texts[point.id] = set(_LETTERS.findall(_plain(split_identifiers(text) if identifiers else text)))
     counts: dict[str, int] = {}
     for word, own in stems.items():
         plain = _plain(word)
@@ -92,24 +97,13 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Sequence[str
 
 def chosen_spellings(possible: Mapping[str, Sequence[str]], counts: Iterable[Mapping[str, int]]) -> dict[str, str]:
     """Return for each typing error the spelling that most chunks have, as the indexes counted them, if one has any."""
-    total = sum(map(Counter, counts), Counter[str]())
-    return {
-        word: _in_case_of(word, max(known, key=lambda spelling: (total[spelling], -count_tokens(spelling))))
-        for word, some in possible.items()
-        if (known := [spelling for spelling in some if total[spelling]])
-    }
-
-
-def _in_case_of(typed: str, word: str) -> str:
-    """Return a word of small letters in the case of another: embedders take a name for something else than a word."""
-    return word.upper() if typed.isupper() else word.capitalize() if typed[0].isupper() else word
-
-
-def _words_of(payload: Mapping[str, Any], *, identifiers: bool) -> set[str]:
-    """Return the words by which a chunk is found, as they are written but for case and accents."""
-    ours = payload.get(RESERVED_KEY, {})
-    text = "\n".join([names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))])
-    return set(_LETTERS.findall(_plain(split_identifiers(text) if identifiers else text)))
+    total, chosen = sum(map(Counter, counts), Counter[str]()), {}
+    for typed, some in possible.items():
+        if known := [spelling for spelling in some if total[spelling]]:
+            word = max(known, key=lambda spelling: (total[spelling], -count_tokens(spelling)))
+            # in the case of what was typed: embedders take a name for something else than a word
+            chosen[typed] = word.upper() if typed.isupper() else word.capitalize() if typed[0].isupper() else word
+    return chosen
 
 
 def _plain(text: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from rag_index.errors import RagIndexError, SettingsError, UnknownIndex
+from rag_index.evaluation import gate
 from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.evaluation.measures import measure, parse_metric
+from rag_index.stores import open_store
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.retrieve.desk import Desk
@@ -56,13 +60,13 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all_and_a_be
     ]
     with codes_desk.retriever() as retriever:
         for name, indexes in {"comments": ["comments"], "all": BOTH}.items():
-            for way, weight in {"dense": 1.0, "sparse": 0.0, "hybrid": 1.0}.items():
+            for way, weight in {"dense": 1.0, "sparse": 0.0}.items():
                 expected = searched(retriever, indexes, weight)
                 assert {metric: means(found[name])[way, metric] for metric in expected} == pytest.approx(expected)
     assert means(found["all"])["sparse", "recall@5"] > means(found["all"])["dense", "recall@5"] + 0.3
     for scope in evaluation.scopes:
         dense, sparse, hybrid = scope.ways
-        assert hybrid.hybrid_gain == {}
+        assert (hybrid.hybrid_gain, hybrid.metrics) == ({}, dense.metrics), "the settings give words no weight"
         for way in (dense, sparse):
             for metric, gain in way.hybrid_gain.items():
                 assert gain.mean == pytest.approx(hybrid.metrics[metric].mean - way.metrics[metric].mean)
@@ -118,6 +122,19 @@ def test_an_index_without_words_is_measured_by_meaning_alone_and_has_no_weight(t
     tuned = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
     with pytest.raises(SettingsError, match="titles cannot be searched by words, so there is no weight to choose"):
         evaluate(desk.settings, golden, ["titles"], tuned)
+
+
+def test_documents_are_found_whoever_they_are_for(tmp_path):
+    """A gate that finds nothing would let everything pass."""
+    access = 'access = "acl"\n[indexes.gate]\nqueries = "golden.jsonl"\n'
+    desk = Desk(tmp_path, names=("comments",), more={"comments": access})
+    desk.fill({"comments": [(n, "mailbox full", {"_rag": {"groups": some}}) for n, some in enumerate((["staff"], []))]})
+    settings, query = desk.settings, GoldenQuery("mailbox full", {"1": 1})
+    with closing(open_store(settings.store)) as store:
+        live = store.aliases()[settings.alias("comments")]
+        found = gate.ask(settings, settings.index("comments"), [query], store, [live, live])
+    assert [sorted(one["search"][0]) for one in found] == [["0", "1"], ["0", "1"]]
+    assert evaluate(settings, [query], ["comments"], OPTIONS).scopes[0].ways[-1].metrics["recall@5"].mean == 1
 
 
 def test_documents_that_no_index_has_are_named(tmp_path):

@@ -12,10 +12,6 @@ from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.retrieve.desk import Desk, found
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
 WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
 
 

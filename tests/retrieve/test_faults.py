@@ -16,11 +16,6 @@ from rag_index.stores import open_store
 from tests.retrieve.desk import DESK, found
 from tests.waiting import eventually
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
-
 TITLES = "POST /collections/desk_titles__1/points/query"
 QUERY = "/points/query"
 ALL = {(index, str(row[0])) for index, rows in DESK.items() for row in rows}

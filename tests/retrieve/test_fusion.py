@@ -107,7 +107,7 @@ def test_what_is_read_are_the_best_chunks_those_equal_to_the_last_and_more_if_th
     question = Question("q", 3, (), Deadline.after(9))
 
     def read(*points):
-        return best_candidates(answers({"x": list(points)}), question, "auto", {"x": BY_MEANING})["x"]
+        return best_candidates(answers({"x": list(points)}), question, "auto", {"x": BY_MEANING})[0]["x"]
 
     others = [point(f"other {n}", 0, 0.8 - n / 1000) for n in range(500)]
     assert read(*others) == others[:50]

@@ -9,11 +9,6 @@ import pytest
 from rag_index.errors import SettingsError
 from tests.retrieve.desk import Desk, found
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
-
 CODES = {
     "comments": [(n, f"The device reports error E-{4100 + n} and stops working after a while") for n in range(60)],
     "titles": [(n, f"A report on devices of building {n}") for n in range(60)],

@@ -26,7 +26,7 @@ def test_percentiles_are_accurate_to_a_percent():
     found = filled(seconds).snapshot().stages["total"]
     assert found.count == 5000
     assert found.mean_ms == pytest.approx(1000 * seconds.mean())
-    for quantile, value in found.quantiles():
+    for quantile, value in ((0.5, found.p50_ms), (0.95, found.p95_ms), (0.99, found.p99_ms)):
         exact = 1000 * np.quantile(seconds, quantile, method="inverted_cdf")
         assert value == pytest.approx(exact, rel=0.011)
 

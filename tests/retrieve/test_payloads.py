@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from rag_index.stores import Store
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
 ROWS = {
     name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
     for name in ("comments", "solutions", "titles")

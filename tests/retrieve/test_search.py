@@ -14,11 +14,6 @@ from rag_index.retrieve import SearchFailed
 from rag_index.stores import Condition
 from tests.retrieve.desk import DESK, Desk, found
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
-
 
 @pytest.fixture(scope="module")
 def retriever(full):
@@ -63,16 +58,9 @@ def test_fusion_by_rank_takes_turns_in_all_indexes_and_is_stable(retriever):
 
 
 FILTERS = [
-    ({"priority": "high"}, {("comments", "1"), ("comments", "3"), ("solutions", "1")}),
-    ({"priority": ["urgent", "low"]}, {("comments", "2"), ("solutions", "2"), ("titles", "t-1"), ("titles", "t-2")}),
     ({"number": {"gte": 2, "lt": 10}}, {("comments", "2"), ("comments", "3"), ("solutions", "2")}),
-    ({"number": 2.5}, {("solutions", "2")}),
-    ({"created_at": {"gte": "2024-01-01"}}, {("comments", "2")}),
     ({"created_at": {"lt": "2024-01-01"}}, set()),
-    ({"author": {"exists": True}}, {("comments", "1"), ("solutions", "2"), ("titles", "t-1")}),
     ({"author": {"exists": False}, "priority": "high"}, {("comments", "3"), ("solutions", "1")}),
-    ({"author": {"not": "ann"}, "priority": {"not": ["low", "urgent"]}}, {("comments", "3"), ("solutions", "1")}),
-    ({"author": "ann", "priority": "high"}, {("comments", "1")}),
     ([Condition("author", "eq", "bob")], {("solutions", "2")}),
     ("priority=high", {("comments", "1"), ("comments", "3"), ("solutions", "1")}),
 ]
@@ -229,7 +217,4 @@ def test_no_filter_removes_the_required_filter(tenants):
 def test_a_required_filter_that_is_not_valid_opens_nothing(tmp_path):
     desk = Desk(tmp_path / "desk", more={"comments": 'required_filter = { tenant = { like = "a" } }'})
     with pytest.raises(SettingsError, match="required_filter of index comments: filter on tenant: 'like' is not known"):
-        desk.retriever()
-    desk.write(comments='required_filter = { owner = "a" }')
-    with pytest.raises(SettingsError, match=r"index comments: required_filter names 'owner', but payload has no such"):
         desk.retriever()

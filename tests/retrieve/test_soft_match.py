@@ -42,7 +42,6 @@ def test_the_idf_of_several_indexes_is_that_of_one_with_all_points() -> None:
     assert relative_idf(small, idf_of([small])) == pytest.approx({7: 1.0, 8: 1.0})
 
 
-@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
 def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:
     """The scanners are rare in all and frequent in their own index: each index's own idf would order otherwise."""
     halves = {"comments": ROWS[:40], "titles": ROWS[40:]}

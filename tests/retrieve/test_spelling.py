@@ -16,10 +16,6 @@ from tests.retrieve.desk import Desk, found
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
 
 ROWS = [
     *((n, f"The printer of room {n} prints blank pages") for n in range(30)),
