@@ -95,9 +95,10 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
                         monitor.subscribe()
                         yield from window.put(shard)
                         continue
-                    except NoWorkers as error:
-                        scan.continue_alone(error)
-                        alone = True
+                    except NoWorkers as error:  # late is better than not at all
+                        alone, scan.run.metrics.workers = True, 1
+                        scan.run.outcome.say(f"it was indexed in one process: {error}")
+                        scan.run.progress.say("no workers, continuing in one process")
                 yield from _embed_here(scan, shard, child)
         except Exception:  # for example from the source: shards in flight are still worth committing
             yield from _finish(window)

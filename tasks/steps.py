@@ -105,5 +105,4 @@ class TaskSteps:
         """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
         publish(Opaque(scan))
         if scan.search_index_due:
-            with scan.run.stopwatch.stage("search index"):
-                build_search_index(Opaque(scan))
+            build_search_index(Opaque(scan))

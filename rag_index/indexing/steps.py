@@ -111,7 +111,7 @@ class Here:
 
         def ask(_service: str, call: Callable[[], T], min_retries: int) -> T:
             retries, seconds = patience(run.settings.run.wait, min_retries=min_retries)
-            return with_retries(call, retries=retries, delay=lambda _: RETRY_SECONDS, within=seconds)
+            return with_retries(call, retries=retries, delay=RETRY_SECONDS, within=seconds)
 
         return begin_run(run, ask)
 
