@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 LOGGED_FAILURES = 20
 
 
-def upsert(scan: Scan, shard: Opaque[EmbeddedShard] | WrittenShard) -> WrittenShard:
-    """Write a shard's points, unless a worker has written them already."""
-    if not isinstance(shard, Opaque):
-        return shard
-    run = scan.run
-    with run.stopwatch.stage("upsert"):
-        return upsert_shard(run.store, scan.collection.name, shard, scan.label(shard.value.number))
-
-
 @task(name="upsert", task_run_name="upsert {label}", **RETRIED)
 def upsert_shard(store: Store, collection: str, shard: Opaque[EmbeddedShard], label: str) -> WrittenShard:
     """Write a shard's points from this process. Point ids are deterministic, so a retry writes the same points."""

@@ -179,13 +179,17 @@ def _gather(
     texts: list[str] = []
     failures: list[Failure] = []
     for i, document in enumerate(chunked):
-        sent = document.texts_to_embed() if isinstance(document, ChunkedDocument) else []
-        reason = _reason(document, sent, vectors)
-        if reason or not isinstance(document, ChunkedDocument):
-            failures.append(Failure(documents.keys[i], reason, documents.text_hashes[i]))
+        key, text_hash = documents.keys[i], documents.text_hashes[i]
+        if not isinstance(document, ChunkedDocument):
+            failures.append(Failure(key, str(document), text_hash))
+            continue
+        sent = document.texts_to_embed()
+        wrong = [str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)]
+        if wrong or not sent:
+            failures.append(Failure(key, wrong[0] if wrong else "no text is left after white space", text_hash))
             continue
         if document.incomplete:
-            failures.append(Failure(documents.keys[i], document.incomplete, documents.text_hashes[i], "incomplete"))
+            failures.append(Failure(key, document.incomplete, text_hash, "incomplete"))
         done.append(i)
         whole.append(document)
         texts.extend(sent)
@@ -215,15 +219,6 @@ def _sparse_vectors(
         return encoder.documents(texts)
     languages = [TextLayout.decode(layout).language if layout else "" for layout in documents.layouts]
     return encoder.documents(texts, [languages[row] for row in rows])
-
-
-def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:
-    """Return why a document cannot be indexed, or an empty text if it can."""
-    if not isinstance(document, ChunkedDocument):
-        return str(document)
-    if not sent:
-        return "no text is left after white space"
-    return next((str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)), "")
 
 
 def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_per_second: float) -> float:
@@ -347,12 +342,7 @@ class ChildEmbedder:
     def embed(self, job: EmbedJob) -> EmbeddedShard:
         """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `embed_shard`."""
         if self._child is None:
-            context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), name="suspects", daemon=True)
-            process.start()
-            theirs.close()
-            self._child = process, ours
+            self._child = _start()
         _, connection = self._child
         try:
             with self._stopwatch.stage("embed"):
@@ -373,6 +363,15 @@ class ChildEmbedder:
             connection.close()
             process.kill()
             process.join()
+
+
+def _start() -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), name="suspects", daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
 
 
 def _serve(connection: Connection) -> None:

@@ -75,9 +75,6 @@ class PointTally(NamedTuple):
     wordless: int = 0
 
 
-NO_POINTS = PointTally()
-
-
 class Orphan(NamedTuple):
     """A point that the ledger does not explain."""
 
@@ -159,7 +156,7 @@ def compare_points(
                 altered = _is_altered(point, key, row, canonical=canonical)
                 wordless = words is not None and point.sparse is None and bool(words.query(str(ours.get("text", ""))))
                 found = 1, int(ours.get("chunks") != row.chunks), int(altered), int(wordless)
-                tallies[key] = PointTally(*map(sum, zip(tallies.get(key, NO_POINTS), found, strict=True)))
+                tallies[key] = PointTally(*map(sum, zip(tallies.get(key, PointTally()), found, strict=True)))
         yield tallies, orphans
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import ShardStats
-from rag_index.reports.outcome import BY, count_of
+from rag_index.reports.outcome import BY, count_of, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ class RunMetrics:
         del values["work"], work["worker"]
         values |= {"worker_seconds": work.pop("seconds"), "by_host": work.pop("host_seconds")}
         values |= {**work, "utilisation": self.utilisation, "speed_up": self.speed_up}
-        return {name: _rounded_floats(value) for name, value in values.items()}
+        return dict(rounded(values, 3))
 
     def add(self, written: WrittenShard, *, documents: int, dimension: int) -> None:
         """Add the numbers of a shard that a worker has finished, with the failed ones of its `documents`."""
@@ -145,14 +145,6 @@ class Stopwatch:
         if self._stack:
             self.seconds[self._stack[-1]] += now - self._since
         self._since = now
-
-
-def _rounded_floats(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: _rounded_floats(inner) for key, inner in value.items()}
-    return value
 
 
 def advice(

@@ -214,7 +214,9 @@ def test_a_worker_that_died_waits_for_nothing(timed, clock):
     assert "in flight" not in timed.sentence()
 
 
-def test_an_outage_before_the_scan_began_does_not_say_0_of_0(clock):
+def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     progress = Progress("notes", clock=clock)
     progress.set_process("flow", outages=(Outage("Ollama at h", clock.now),))
     assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")
+    progress.set_process("flow")
+    assert progress.sentence() == "notes: not begun: its services are being checked"
