@@ -17,20 +17,8 @@ import pytest
 
 from rag_index.outages import Outage
 from rag_index.reports.progress import Lines, Progress, open_display
+from tests.flows.conftest import Recorder
 from tests.test_outages import Clock
-
-
-class RecordingDisplay:
-    """A display that keeps every sentence it gets."""
-
-    def __init__(self):
-        self.sentences = []
-
-    def show(self, progress):
-        self.sentences.append(progress.sentence())
-
-    def finish(self, progress, sentence):
-        self.sentences.append(sentence)
 
 
 @pytest.fixture
@@ -102,7 +90,7 @@ def test_the_format_of_the_time_left(progress, clock, rate, left):
 
 
 def test_displays_are_updated_a_few_times_per_second_and_always_with_a_note(progress, clock):
-    display = RecordingDisplay()
+    display = Recorder()
     progress.displays = [display]
     for _ in range(100):
         clock.now += 0.01
