@@ -103,6 +103,12 @@ def test_an_error_in_the_middle_turns_the_search_index_on_and_without_bulk_it_ne
     assert aliases(project) == live
 
 
+def test_a_first_load_is_published_although_documents_failed_because_nothing_better_is_live(project):
+    project.execute("UPDATE note SET body = x'0001' WHERE id = 7")
+    assert run_plain(project).failed == 1
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
