@@ -156,14 +156,15 @@ class Progress:
 
     def _share(self) -> str:
         if not self._begun and not self.done:
-            return "not begun" if self._note() else "not begun: its services are being checked"
+            return "not begun"
         return f"{self.done:,} of {max(self.total, self.done):,} documents"
 
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""
 
     def _note(self) -> str:
-        return "; ".join(outage.sentence() for outage in self.outages) or self.note
+        asking = "" if self._begun or self.done else "its services are being checked"
+        return "; ".join(outage.sentence() for outage in self.outages) or self.note or asking
 
     def _left(self) -> str:
         if self.eta is None or self.done >= self.total:
