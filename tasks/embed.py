@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 LOGGED_FAILURES = 20
 
 
-def upsert(scan: Scan, shard: Opaque[EmbeddedShard] | WrittenShard) -> WrittenShard:
-    """Write a shard's points, unless a worker has written them already."""
-    if not isinstance(shard, Opaque):
-        return shard
-    run = scan.run
-    with run.stopwatch.stage("upsert"):
-        return upsert_shard(run.store, scan.collection.name, shard, scan.label(shard.value.number))
-
-
 @task(name="upsert", task_run_name="upsert {label}", **RETRIED)
 def upsert_shard(store: Store, collection: str, shard: Opaque[EmbeddedShard], label: str) -> WrittenShard:
     """Write a shard's points from this process. Point ids are deterministic, so a retry writes the same points."""
@@ -95,9 +86,10 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
                         monitor.subscribe()
                         yield from window.put(shard)
                         continue
-                    except NoWorkers as error:
-                        scan.continue_alone(error)
-                        alone = True
+                    except NoWorkers as error:  # late is better than not at all
+                        alone, scan.run.metrics.workers = True, 1
+                        scan.run.outcome.say(f"it was indexed in one process: {error}")
+                        scan.run.progress.say("no workers, continuing in one process")
                 yield from _embed_here(scan, shard, child)
         except Exception:  # for example from the source: shards in flight are still worth committing
             yield from _finish(window)

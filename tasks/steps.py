@@ -16,7 +16,7 @@ from rag_index.indexing.step_retries import RETRY_SECONDS, patience
 from rag_index.indexing.steps import begin_run
 from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.task_policy import RETRIED, Opaque, transient_for
-from tasks.embed import embed_mapped, upsert
+from tasks.embed import embed_mapped, upsert_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -94,8 +94,14 @@ class TaskSteps:
 
     def write(self, scan: Scan, shards: Iterable[Shard]) -> Iterator[WrittenShard]:
         """Embed the shards on the workers, upsert them there or here, and yield them as they are done."""
+        run = scan.run
         for shard in embed_mapped(scan, shards):
-            yield upsert(scan, shard)
+            if isinstance(shard, Opaque):
+                with run.stopwatch.stage("upsert"):
+                    written = upsert_shard(run.store, scan.collection.name, shard, scan.label(shard.value.number))
+                yield written
+            else:  # a worker has written it
+                yield shard
 
     def delete(self, scan: Scan) -> None:
         """Delete what the source no longer has."""
@@ -105,5 +111,4 @@ class TaskSteps:
         """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
         publish(Opaque(scan))
         if scan.search_index_due:
-            with scan.run.stopwatch.stage("search index"):
-                build_search_index(Opaque(scan))
+            build_search_index(Opaque(scan))

@@ -83,20 +83,17 @@ class _Kept:
         self._identities: dict[Embedder, tuple[EmbedderIdentity, float]] = {}
 
     def opened(self, name: str) -> Opened:
-        """Return the source of an index, and the ledger."""
         self._ledger = self._ledger or Ledger(self.settings.ledger_url)
         if name not in self._sources:
             self._sources[name] = open_source(self.settings, self.settings.index(name))
         return Opened(self._sources[name], self._ledger)
 
     def chunker(self, run: IndexRun) -> Chunker:
-        """Return the chunker of an index."""
         if run.index.name not in self._chunkers:
             self._chunkers[run.index.name] = run.open_chunker()
         return self._chunkers[run.index.name]
 
     def embedder(self, settings: EmbedderSettings) -> Embedder:
-        """Return the embedder."""
         if settings.model not in self._embedders:
             self._embedders[settings.model] = open_embedder(settings)
         return self._embedders[settings.model]
@@ -273,8 +270,12 @@ class BatchIndexer(_Kept):
                 steps = _Batch(self, size)
                 applied = Applied(run.execute(steps), run.error)
                 if run.error is None:
-                    spent = run.stopwatch.seconds
-                    self._adapt(name, len(steps.changes), size, spent["fetch"] + spent["embed"])
+                    documents, spent = len(steps.changes), run.stopwatch.seconds
+                    seconds = spent["fetch"] + spent["embed"]
+                    # a batch that was not full says nothing of larger ones, unless it took too long already
+                    if documents and (documents == size or seconds > BATCH_SECONDS):
+                        fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_GROWTH)
+                        self._sizes[name] = max(MIN_DOCUMENTS, round(fitting))
                 elif isinstance(run.error, StoreRestored):
                     run.ledger.need_full_scan(run.alias)
         except RagIndexError as error:
@@ -282,16 +283,6 @@ class BatchIndexer(_Kept):
         if applied.error is not None and not isinstance(applied.error, IndexLocked | StoreBusy):
             self.close()  # a connection may be broken
         return applied
-
-    def _adapt(self, name: str, documents: int, size: int, seconds: float) -> None:
-        """Choose the size of the next batch after one of so many documents, of which there might have been `size`.
-
-        They were read and embedded in `seconds`. One that was not full says nothing of larger ones, unless it took too
-        long already.
-        """
-        if documents and (documents == size or seconds > BATCH_SECONDS):
-            fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_GROWTH)
-            self._sizes[name] = max(MIN_DOCUMENTS, round(fitting))
 
     def locked(self, name: str) -> RagIndexError | None:
         """Return the error that a batch or a run would end with at once, because another run holds the index."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.access import (
@@ -177,13 +177,9 @@ class Committer:
         """
         self.ledger.mark_pending(self.collection.id, keys)
         if keys and not self._has_begun:
-            with self.committing():
+            with committing(self.ledger, self.store, self.collection):
                 pass
             self._has_begun = True
-
-    def committing(self) -> AbstractContextManager[None]:
-        """Return the context in which the rows of written documents are recorded: see `committing`."""
-        return committing(self.ledger, self.store, self.collection)
 
     def take(self, keys: Sequence[str], known: Mapping[str, Known]) -> None:
         """Remember the ledger's rows of these documents before they are marked pending."""
@@ -212,7 +208,7 @@ class Committer:
         kept = [key for key, row in failed.items() if row and key not in lost]
         crashed = {key for key, row in failed.items() if row and row.pending}
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
-        with self.committing():
+        with committing(self.ledger, self.store, self.collection):
             self.ledger.record(self.collection.id, rows)
             if written.failures:
                 new = [key for key in failed if key not in kept]
@@ -226,13 +222,14 @@ class Committer:
     def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
         """Return those of these documents whose points are not all as the ledger's rows say."""
         stored = self.stored(rows, list(rows)) if rows else {}
-        return {
-            key
-            for key, row in rows.items()
-            if not row.text_hash
-            or len(stored[key]) < row.chunks
-            or not all(_is_of_row(ours[RESERVED_KEY], row) for ours in stored[key].values())
-        }
+        found: set[str] = set()
+        for key, row in rows.items():
+            hashes = row.text_hash.hex(), row.payload_hash.hex()
+            ours = [payload[RESERVED_KEY] for payload in stored[key].values()]
+            same = all((one.get("text_hash"), one.get("payload_hash")) == hashes for one in ours)
+            if not (row.text_hash and same and len(ours) >= row.chunks):
+                found.add(key)
+        return found
 
     def stored(self, known: Mapping[str, Known], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
         """Return the payloads of our points that the ledger explains, by document and id, in the order of chunks."""
@@ -253,7 +250,7 @@ class Committer:
         self.store.update_payloads(self.collection.name, payloads)
         self.store.flush(self.collection.name)
         if rows:
-            with self.committing():
+            with committing(self.ledger, self.store, self.collection):
                 self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
 
     def delete_lost(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
@@ -272,15 +269,11 @@ class Committer:
             self.mark_pending(keys)
             delete_chunks(self.store, name, self.index, ((key, 0, known.get(key)) for key in keys))
             self.store.flush(name)
-            with self.committing():
+            with committing(self.ledger, self.store, self.collection):
                 self.ledger.forget(cid, gone)
                 self.ledger.record(cid, emptied)
             self.ledger.forget_lost(keys)
             yield sum(row.chunks > 0 or row.pending for row in known.values())
-
-
-def _is_of_row(ours: Mapping[str, Any], row: Known) -> bool:
-    return (ours.get("text_hash"), ours.get("payload_hash")) == (row.text_hash.hex(), row.payload_hash.hex())
 
 
 def update_payloads(committer: Committer, changed: DocumentBatch, known: Mapping[str, Known]) -> list[int]:

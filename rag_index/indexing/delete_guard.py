@@ -102,9 +102,7 @@ class DeleteGuard:
     """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""
 
     def __init__(self, ledger: Ledger, collection: Collection, share: float) -> None:
-        self._ledger = ledger
-        self._collection = collection
-        self.share = share
+        self._ledger, self._collection, self.share = ledger, collection, share
 
     @cached_property
     def _before(self) -> Counts:
@@ -210,11 +208,6 @@ class DeleteGuard:
             f"the rebuilt {rebuilt.name} lacks {lost} of the live collection, {reason}; it was not published: "
             "if that is right, run again with --allow-deletes"
         )
-
-    def hand_over(self, rebuilt: Collection) -> None:
-        """Let `rebuilt`, which replaces the collection, know how large that was."""
-        self.note_size()
-        self._ledger.copy_sizes(self._collection.id, rebuilt.id)
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:

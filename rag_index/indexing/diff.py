@@ -8,6 +8,7 @@ is no news; neither is one whose write was interrupted, which the interrupted ru
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from rag_index.documents.canonical import VERSION
@@ -16,7 +17,7 @@ from rag_index.sources import Source, SourcePage, has_digests, scan_settings
 from rag_index.sources.buckets import BucketDigest, BucketLayout, add_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.documents.batches import DocumentBatch
     from rag_index.indexing.run import IndexRun
@@ -69,14 +70,16 @@ def diff(
     for i, (key, text_hash, payload_hash) in enumerate(
         zip(page.keys, page.text_hashes, page.payload_hashes, strict=True)
     ):
-        row = known.get(key)
+        row, failure = known.get(key), failed.get(key)
         same_text = row is not None and row.text_hash == text_hash and not row.pending
-        if row is not None and same_text and retry and _is_incomplete(failed.get(key)):
+        incomplete = failure is not None and failure.kind == "incomplete"
+        tried = failure is not None and failure.tries >= MAX_TRIES and failure.text_hash == text_hash
+        if same_text and retry and incomplete:
             embed.append(i)
         elif row is not None and same_text and row.payload_hash == payload_hash:
             unchanged += row.chunks > 0
             empty += row.chunks == 0
-            if key in failed and not _is_incomplete(failed[key]):
+            if failure is not None and not incomplete:
                 recovered.append(key)
         elif not page.texts[i]:
             empty += 1
@@ -86,7 +89,7 @@ def diff(
                 newly_empty.append((key, text_hash, payload_hash, 0))
         elif same_text:
             payload.append(i)
-        elif not retry and not (row is not None and row.pending) and _is_given_up(failed.get(key), text_hash):
+        elif tried and not retry and not (row is not None and row.pending):
             given_up += 1
         else:
             embed.append(i)
@@ -94,14 +97,6 @@ def diff(
     return PageDiff(
         page.take(embed), new, page.take(payload), unchanged, empty, emptied, newly_empty, given_up, recovered
     )
-
-
-def _is_given_up(failure: FailedDocument | None, text_hash: bytes) -> bool:
-    return failure is not None and failure.tries >= MAX_TRIES and failure.text_hash == text_hash
-
-
-def _is_incomplete(failure: FailedDocument | None) -> bool:
-    return failure is not None and failure.kind == "incomplete"
 
 
 class Comparison:
@@ -131,7 +126,10 @@ class Comparison:
         if not self.judged:
             return
         found: dict[str, str] = {}
-        for key, text_hash, payload_hash in _not_as_known(page):
+        some = (page.to_embed, page.payload_only)
+        columns = (zip(batch.keys, batch.text_hashes, batch.payload_hashes, strict=True) for batch in some)
+        empty = (row[:3] for row in page.newly_empty)
+        for key, text_hash, payload_hash in chain(*columns, page.emptied, empty):
             row, failure = known.get(key), failed.get(key)
             if row is not None and (row.pending or (row.text_hash, row.payload_hash) == (text_hash, payload_hash)):
                 continue
@@ -162,14 +160,6 @@ class Comparison:
         held = self._ledger.held_of(self._cid, list(found)) if found else ()  # a batch read them, and was refused
         if changes := [(document_id(key), change) for key, change in found.items() if key not in held]:
             self._ledger.note_mended(self._alias, self._run_id, self._inbox_number, changes)
-
-
-def _not_as_known(page: PageDiff) -> Iterator[tuple[str, bytes, bytes]]:
-    """Yield key, text hash and payload hash of all documents of a page with which something has to be done."""
-    for batch in (page.to_embed, page.payload_only):
-        yield from zip(batch.keys, batch.text_hashes, batch.payload_hashes, strict=True)
-    yield from page.emptied
-    yield from (row[:3] for row in page.newly_empty)
 
 
 class Counted(Protocol):
@@ -257,19 +247,16 @@ class LedgerScanState:
         """Keep the stamps and the digests of a page that was read."""
         if self._is_outdated and not self._any_pages:
             self._ledger.forget_scan(self._cid)  # what is written now would stay unread under the settings before
-        if self._digests and not self._any_pages and self._has_other_buckets():
-            self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
+        if self._digests and not self._any_pages:
+            before = BucketLayout.decode(self.watermark)
+            if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
+                self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
         self._any_pages = True
         add_rows(self._read, page.digests.values())
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
-
-    def _has_other_buckets(self) -> bool:
-        """Return whether the buckets of this scan may have other numbers than those of the last one."""
-        before, now = BucketLayout.decode(self.watermark), BucketLayout.decode(self._next_watermark)
-        return before is None or before != now
 
     def complete(self) -> None:
         """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""

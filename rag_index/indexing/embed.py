@@ -67,6 +67,7 @@ TIMES_SLOWER = 30.0
 MAX_TIMEOUTS = 4
 """Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
+POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
 logger = logging.getLogger("rag_index.indexing.embed")
 
 
@@ -110,7 +111,7 @@ def embed_shard(
     chunked = chunker.chunk(shard.documents)
     chunk_seconds = time.perf_counter() - started
     contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-    chunked, sent = _embed(chunked, vectors, chunker, embedder)
+    sent = _embed(chunked, vectors, chunker, embedder)
     documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
     sparse = _sparse_vectors(bm25, documents, whole, texts) if bm25 else None
     after = embedder.stats
@@ -136,13 +137,8 @@ def embed_shard(
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 
 
-def _embed(
-    chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder
-) -> tuple[ChunkedDocuments, list[str]]:
-    """Embed the texts that have no vector yet, and split those that are too long.
-
-    Returns the documents as they are chunked then, and the texts that were sent.
-    """
+def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
+    """Embed the texts that have no vector yet, split in `chunked` those that are too long; return what was sent."""
     sent: list[str] = []
     too_long: set[str] = set()
     texts = {
@@ -160,7 +156,7 @@ def _embed(
             if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(document.texts_to_embed()):
                 chunked[i] = shorter = _split_long(document, too_long, chunker)
                 texts.update(shorter.texts_to_embed() if isinstance(shorter, ChunkedDocument) else ())
-    return chunked, sent
+    return sent
 
 
 def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
@@ -183,13 +179,17 @@ def _gather(
     texts: list[str] = []
     failures: list[Failure] = []
     for i, document in enumerate(chunked):
-        sent = document.texts_to_embed() if isinstance(document, ChunkedDocument) else []
-        reason = _reason(document, sent, vectors)
-        if reason or not isinstance(document, ChunkedDocument):
-            failures.append(Failure(documents.keys[i], reason, documents.text_hashes[i]))
+        key, text_hash = documents.keys[i], documents.text_hashes[i]
+        if not isinstance(document, ChunkedDocument):
+            failures.append(Failure(key, str(document), text_hash))
+            continue
+        sent = document.texts_to_embed()
+        wrong = [str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)]
+        if wrong or not sent:
+            failures.append(Failure(key, wrong[0] if wrong else "no text is left after white space", text_hash))
             continue
         if document.incomplete:
-            failures.append(Failure(documents.keys[i], document.incomplete, documents.text_hashes[i], "incomplete"))
+            failures.append(Failure(key, document.incomplete, text_hash, "incomplete"))
         done.append(i)
         whole.append(document)
         texts.extend(sent)
@@ -219,15 +219,6 @@ def _sparse_vectors(
         return encoder.documents(texts)
     languages = [TextLayout.decode(layout).language if layout else "" for layout in documents.layouts]
     return encoder.documents(texts, [languages[row] for row in rows])
-
-
-def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:
-    """Return why a document cannot be indexed, or an empty text if it can."""
-    if not isinstance(document, ChunkedDocument):
-        return str(document)
-    if not sent:
-        return "no text is left after white space"
-    return next((str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)), "")
 
 
 def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_per_second: float) -> float:
@@ -318,10 +309,13 @@ def quarantine(suspects: Iterable[Shard], run_alone: Callable[[Shard], Result]) 
         try:
             yield run_alone(suspect)
         except ProcessDied:
-            if len(suspect.documents) > 1:
+            documents = suspect.documents
+            if len(documents) > 1:
                 waiting.extendleft(reversed(parts_of(suspect)))
-            else:
-                yield _poison(suspect)
+                continue
+            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
+            none, nothing = documents.take([]), np.empty((0, 0), dtype=np.float32)
+            yield EmbeddedShard(suspect.index, suspect.number, none, [], nothing, failures, ShardStats())
 
 
 def parts_of(shard: Shard, count: int = 8) -> list[Shard]:
@@ -331,15 +325,6 @@ def parts_of(shard: Shard, count: int = 8) -> list[Shard]:
     ranges = [range(first, min(first + size, documents)) for first in range(0, documents, size)]
     batches = [shard.documents.take(list(rows)) for rows in ranges]
     return [Shard(shard.index, shard.number, batch, sum(map(len, batch.texts))) for batch in batches]
-
-
-def _poison(shard: Shard) -> EmbeddedShard:
-    """Return a shard as embedded with all its documents failed, because they kill the process that embeds them."""
-    reason = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
-    documents = shard.documents
-    failures = [Failure(k, reason, h, died=True) for k, h in zip(documents.keys, documents.text_hashes, strict=True)]
-    nothing = np.empty((0, 0), dtype=np.float32)
-    return EmbeddedShard(shard.index, shard.number, documents.take([]), [], nothing, failures, ShardStats())
 
 
 def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[EmbeddedShard]:

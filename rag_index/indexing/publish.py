@@ -209,23 +209,23 @@ def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIde
     ledger, store, outcome, limits = run.ledger, run.store, run.outcome, run.settings.run
     with closing(open_embedder(run.settings.embedder, expected=identity)) as embedder:
         outcome.verified = verify_sample(ledger, store, run.index.name, collection, embedder)
-    guard, refused = None, ""
-    if not first:  # else nothing better is live: as without bulk, what failed is only listed
-        if (live := run.live) is not None and not run.options.allow_deletes:
-            guard = DeleteGuard(ledger, live, limits.delete_guard)
-            refused = guard.replacement_refused(collection)
-        if not refused and outcome.failed > limits.tolerate_failed * max(1, outcome.documents):
-            refused = (
-                f"{outcome.failed:,} documents failed, so the rebuilt {collection.name} was not published; "
-                "correct them and run again, or raise tolerate_failed"
-            )
+    live = None if first or run.options.allow_deletes else run.live
+    guard = DeleteGuard(ledger, live, limits.delete_guard) if live else None
+    refused = guard.replacement_refused(collection) if guard else ""
+    too_many = outcome.failed > limits.tolerate_failed * max(1, outcome.documents)
+    if too_many and not (refused or first):  # a first one has nothing better live: what failed is only listed
+        refused = (
+            f"{outcome.failed:,} documents failed, so the rebuilt {collection.name} was not published; "
+            "correct them and run again, or raise tolerate_failed"
+        )
     if not refused and run.index.gate is not None:
         refused = _ask_gate(run, run.index.gate, None if first else store.aliases().get(run.alias), collection)
     if refused:
         outcome.hold(refused)
         return False
-    if guard is not None:
-        guard.hand_over(collection)
+    if guard and live:  # the next runs know how large the former collection was
+        guard.note_size()
+        ledger.copy_sizes(live.id, collection.id)
     publish_collection(ledger, store, collection, keep=run.settings.store.keep_previous)
     return True
 

@@ -75,9 +75,6 @@ class PointTally(NamedTuple):
     wordless: int = 0
 
 
-NO_POINTS = PointTally()
-
-
 class Orphan(NamedTuple):
     """A point that the ledger does not explain."""
 
@@ -139,7 +136,9 @@ def compare_points(
     ledger raises.
     """
     canonical = collection.chunking.endswith(f"canonical-{VERSION}")
-    words = _lacking_words(store, collection.name)
+    model = Bm25Model.from_metadata(store.metadata(collection.name).get(BM25))
+    complete = model is None or store.count_sparse(collection.name) == store.count(collection.name)
+    words = None if model is None or complete else Bm25Encoder(model)  # a point without a word has no sparse vector
     for page in pages(store.scroll(collection.name, vectors=words is not None, page=PAGE_POINTS)):
         keys = [typed_key(point, index) for point in page]
         known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))
@@ -157,17 +156,8 @@ def compare_points(
                 altered = _is_altered(point, key, row, canonical=canonical)
                 wordless = words is not None and point.sparse is None and bool(words.query(str(ours.get("text", ""))))
                 found = 1, int(ours.get("chunks") != row.chunks), int(altered), int(wordless)
-                tallies[key] = PointTally(*map(sum, zip(tallies.get(key, NO_POINTS), found, strict=True)))
+                tallies[key] = PointTally(*map(sum, zip(tallies.get(key, PointTally()), found, strict=True)))
         yield tallies, orphans
-
-
-def _lacking_words(store: Store, name: str) -> Bm25Encoder | None:
-    """Return what makes the collection's sparse vectors if some points have none; None if there is nothing to look for.
-
-    A point without a word has none, and lacks nothing.
-    """
-    model = Bm25Model.from_metadata(store.metadata(name).get(BM25))
-    return None if model is None or store.count_sparse(name) == store.count(name) else Bm25Encoder(model)
 
 
 def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:

@@ -209,8 +209,10 @@ class IndexRun:
 
     def fail(self, error: BaseException) -> IndexOutcome:
         """End the run with an error, and return the outcome. What was committed is kept."""
-        self.outcome.error_class = type(error).__name__
-        return self._end("failed", _reason(error))
+        self.outcome.error_class = name = type(error).__name__
+        reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
+        stopped = "stopped; the next run continues from there"  # Ctrl-C, SIGTERM
+        return self._end("failed", reason if isinstance(error, Exception) else stopped)
 
     def _end(self, state: State, message: str) -> IndexOutcome:
         self.outcome.state, self.outcome.message = state, message
@@ -250,21 +252,12 @@ def open_run(
             source, ledger = keep.source, keep.ledger
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         batch = run_id.startswith(BATCH)
-        opened_store = open_store(settings.store, wait=0.0 if batch else settings.run.wait, writes=batch)
-        store: Any = stack.enter_context(closing(opened_store))
+        opened = open_store(settings.store, wait=0.0 if batch else settings.run.wait, writes=batch)
+        store: Any = stack.enter_context(closing(opened))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}
-        run = IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)
+        run = IndexRun(settings, index, options, run_id, source, ledger, lease, store, golden)
         try:
             yield run
         finally:
             if run.scan is not None and run.scan.bulk:
                 end_bulk(store, run.scan.collection.name, name)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, RagIndexError):
-        return str(error)
-    if isinstance(error, Exception):
-        return f"{type(error).__name__}: {error}"
-    return "stopped; the next run continues from there"  # Ctrl-C, SIGTERM

@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.errors import NoWorkers, StoreRestored
+from rag_index.errors import StoreError, StoreRestored
 from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back
-from rag_index.indexing.diff import Comparison, LedgerScanState, PageDiff, diff
+from rag_index.indexing.diff import Comparison, LedgerScanState, diff
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.search_index import (
     begin_bulk,
-    build_search_index,
     make_searchable,
     search_index_due,
     useless_indexes,
 )
 from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Known, reconciled_by
+from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
@@ -65,9 +64,8 @@ class Scan:
         self.collection = target.beside(allow_loss=run.options.allow_loss) if self.rebuild else target.current()
         if not (self.rebuild or self._was_restored()):
             verify_counts(ledger, store, self.collection)
-        self.epoch = 0 if store.embedded else self._raise_epoch()
+        self.epoch = self._configure_server()
         """Written into a server's collection: a server refuses workers of an earlier run by it."""
-        self._configure()
         make_searchable(store, self.collection.name, self.identity, index.indexed_fields)
         self.guard = DeleteGuard(ledger, self.collection, settings.run.delete_guard)
         if not single:
@@ -78,13 +76,8 @@ class Scan:
         ledger.begin_scan()
         self.committer = Committer(index.name, ledger, store, self.collection)
         rate = first_rate(self.identity.kind, index, self.collection.chars_per_second)
-        self.sharder = Sharder(
-            index.name,
-            settings.parallel,
-            workers=run.metrics.workers,
-            max_chars=max_chars(index),
-            chars_per_second=rate,
-        )
+        workers, most = run.metrics.workers, max_chars(index)
+        self.sharder = Sharder(index.name, settings.parallel, workers=workers, max_chars=most, chars_per_second=rate)
         self.comparison = Comparison(run, self.collection, rebuild=self.rebuild)
         full = self.rebuild or (self.comparison.must_read_all and not single)
         self._state = LedgerScanState(
@@ -125,24 +118,23 @@ class Scan:
         run.outcome.say(f"{difference}; every point was compared: {found}")
         return True
 
-    def _raise_epoch(self) -> int:
-        """Write a new epoch into a server's collection and return it: higher than any there, as a ledger may be new."""
-        name, store = self.collection.name, self.run.store
-        epoch = max(self.run.lease.epoch, int(store.metadata(name).get("epoch") or 0) + 1)
-        store.set_metadata(name, {"epoch": epoch})
-        return epoch
+    def _configure_server(self) -> int:
+        """Give a server's collection a new epoch, which is returned, and what `[store.server]` says.
 
-    def _configure(self) -> None:
-        """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
-        run = self.run
+        The epoch is higher than any there, as a ledger may be new. The outcome says what cannot be done and is slow.
+        """
+        run, name = self.run, self.collection.name
         if (server := on_server(run.store)) is None:
-            return
-        run.outcome.say(server.configure(self.collection.name))
+            return 0
+        epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
+        run.store.set_metadata(name, {"epoch": epoch})
+        run.outcome.say(server.configure(name))
         if reason := server.fallback():
             slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
             logger.warning("%s", slow)
             if run.settings.store.server.grpc_port is not None:
                 run.outcome.say(slow)  # somebody means it to be used
+        return epoch
 
     def index(self, pages: Iterable[SourcePage], steps: Steps) -> None:
         """Embed, upsert and commit everything in these pages that changed. Raises as the steps and `commit`."""
@@ -182,10 +174,17 @@ class Scan:
         self._suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
         self.comparison.note_page(changes, known, failed)
-        if run.index.access is not None:
-            self._update_access(page, known, changes)
+        if run.index.access is not None:  # points of documents that are not up to date soon get their groups now
+            known_too = {**known, **run.ledger.known(cid, list(page.groups))}
+            if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
+                updated = update_access(self.committer, outdated, known_too)
+                known.update(run.ledger.known(cid, sorted(updated & known.keys())))
         run.ledger.note_emptied(changes.emptied)
-        self._record_settled(changes)
+        with run.ledger.transaction():
+            run.ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
+            run.ledger.record(cid, changes.newly_empty)
+            if changes.recovered:
+                run.ledger.clear_failures(cid, changes.recovered)
         damaged = update_payloads(self.committer, changes.payload_only, known)
         outcome.unchanged += changes.unchanged
         outcome.empty += changes.empty
@@ -226,23 +225,6 @@ class Scan:
                 run.outcome.say(sentence)
         return unread
 
-    def _record_settled(self, changes: PageDiff) -> None:
-        """Record documents that are empty and have no points, and those that no longer differ from their points."""
-        ledger, cid = self.run.ledger, self.collection.id
-        with ledger.transaction():
-            ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
-            ledger.record(cid, changes.newly_empty)
-            if changes.recovered:
-                ledger.clear_failures(cid, changes.recovered)
-
-    def _update_access(self, page: SourcePage, known: dict[str, Known], changes: PageDiff) -> None:
-        """Give points of documents that are not up to date soon the groups that may see them now; update `known`."""
-        ledger, cid = self.run.ledger, self.collection.id
-        known_too = {**known, **ledger.known(cid, list(page.groups))}
-        if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
-            updated = update_access(self.committer, outdated, known_too)
-            known.update(ledger.known(cid, sorted(updated & known.keys())))
-
     @property
     def seconds_left(self) -> float:
         """About how long one process would take for what is left to embed.
@@ -272,39 +254,24 @@ class Scan:
 
     def job(self, shard: Shard) -> EmbedJob:
         """Return the shard with everything that embedding it needs."""
-        settings, documents = self.run.settings, shard.documents
+        run, documents, rate = self.run, shard.documents, self.sharder.chars_per_second
         known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
-        rate = self.sharder.chars_per_second
-        limit = hang_limit(settings, self.run.index, chars=shard.chars, chars_per_second=rate)
-        bm25 = bm25_model(self.run.index)
-        workers = self.run.metrics.workers
-        return EmbedJob(shard, self.chunker, settings.embedder, self.identity, bm25, workers, known, limit)
-
-    def continue_alone(self, error: NoWorkers) -> None:
-        """Note that this process embeds the rest, because workers do not start: late is better than not at all."""
-        self.run.metrics.workers = 1
-        self.run.outcome.say(f"it was indexed in one process: {error}")
-        self.run.progress.say("no workers, continuing in one process")
+        limit = hang_limit(run.settings, run.index, chars=shard.chars, chars_per_second=rate)
+        bm25, embedder = bm25_model(run.index), run.settings.embedder
+        return EmbedJob(shard, self.chunker, embedder, self.identity, bm25, run.metrics.workers, known, limit)
 
     def commit(self, written: WrittenShard) -> None:
         """Commit a shard whose points are in the store: delete its stale chunks, then write the ledger's rows.
 
         Raises IndexLocked where another run has taken the index over, and what store and ledger raise.
         """
-        run, stats = self.run, written.stats
+        run, stats, failed = self.run, written.stats, sum(failure.kind == "failed" for failure in written.failures)
         with run.stopwatch.stage("commit"):
             run.lease.check()
             new = self.committer.commit(written)
         run.outcome.add(written, new=new)
-        failed = sum(failure.kind == "failed" for failure in written.failures)
         documents = len(written.keys) + failed
-        run.metrics.add(
-            stats,
-            documents=documents,
-            chunks=sum(written.chunk_counts),
-            dimension=self.collection.dimension,
-            write_seconds=written.write_seconds,
-        )
+        run.metrics.add(written, documents=documents, dimension=self.collection.dimension)
         self.sharder.observe(stats.chars, stats.seconds)
         run.progress.advance(documents, failed=failed)
 
@@ -356,10 +323,16 @@ class Scan:
         return search_index_due(self.run.store, self.collection.name, dimension, mode)
 
     def build_search_index(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
-        """Build the search index of the collection. A failure is logged."""
-        self.run.progress.say("building the search index")
-        with self.run.stopwatch.stage("search index"):
-            build_search_index(self.run.store, self.collection.name, self.run.index.name, logger)
+        """Build the search index of the collection. A failure costs searches time and nothing else: it is logged."""
+        run, name, began = self.run, self.collection.name, time.monotonic()
+        run.progress.say("building the search index")
+        try:
+            with run.stopwatch.stage("search index"):
+                run.store.optimize(name)
+            logger.info("the search index of %s was built in %.1f s", name, time.monotonic() - began)
+        except StoreError as error:
+            remedy = f"searches scan until `rag-index optimize {run.index.name}` builds it"
+            logger.warning("the search index of %s was not built (%s); %s", name, error, remedy)
 
     def publish(self) -> None:
         """Verify the collection; let readers see a rebuilt one, and drop those beyond `keep_previous`.

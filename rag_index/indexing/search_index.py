@@ -109,19 +109,6 @@ def search_index_due(store: Store, collection: str, dimension: int, mode: Litera
     return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024
 
 
-def build_search_index(
-    store: Store, collection: str, index: str, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
-) -> None:
-    """Build the search index of a collection. A failure costs searches time and nothing else: it is logged."""
-    began = time.monotonic()
-    try:
-        store.optimize(collection)
-        logger.info("the search index of %s was built in %.1f s", collection, time.monotonic() - began)
-    except StoreError as error:
-        remedy = f"searches scan until `rag-index optimize {index}` builds it"
-        logger.warning("the search index of %s was not built (%s); %s", collection, error, remedy)
-
-
 def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: bool) -> bool:
     """Turn the search index of a new collection off, and those on again that a run of this index left off.
 

@@ -33,11 +33,6 @@ JITTER = 0.5
 logger = logging.getLogger("rag_index.indexing")
 
 
-def backoff(retry: int) -> float:
-    """Return the seconds before a retry, of which 0 is the first: 1, 2, 4, … A step waits that long."""
-    return float(2**retry)
-
-
 def tries_left(error: BaseException | None, tries: int, *, retries: int = MAX_RETRIES) -> int:
     """Return how often a step may be tried again after `tries` of which the last ended with `error`."""
     if not isinstance(error, TransientError):
@@ -46,16 +41,12 @@ def tries_left(error: BaseException | None, tries: int, *, retries: int = MAX_RE
 
 
 def with_retries(
-    call: Callable[[], T],
-    *,
-    retries: int = MAX_RETRIES,
-    delay: Callable[[int], float] = backoff,
-    within: float | None = None,
+    call: Callable[[], T], *, retries: int = MAX_RETRIES, delay: float | None = None, within: float | None = None
 ) -> T:
     """Return what `call` returns, which is harmless to repeat: transient errors are tried again, terminal ones are not.
 
-    `delay` gives the seconds before each retry, to which up to half is added so that runs on many machines ask apart.
-    No retry begins later than `within` seconds from now.
+    Each retry waits for `delay` seconds, by default 1, 2, 4, …, and up to half as long again, so that runs on many
+    machines ask apart. No retry begins later than `within` seconds from now.
     """
     deadline = None if within is None else time.monotonic() + within
     tries = 0
@@ -68,7 +59,8 @@ def with_retries(
             if not left or (deadline is not None and time.monotonic() >= deadline):
                 raise
             logger.warning("transient, trying again (tries left: %d): %s", left, error)
-        time.sleep(delay(tries - 1) * (1 + JITTER * random.random()))  # noqa: S311 - not for secrets
+        seconds = 2.0 ** (tries - 1) if delay is None else delay
+        time.sleep(seconds * (1 + JITTER * random.random()))  # noqa: S311 - not for secrets
 
 
 class ServiceChecks:

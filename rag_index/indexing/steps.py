@@ -111,7 +111,7 @@ class Here:
 
         def ask(_service: str, call: Callable[[], T], min_retries: int) -> T:
             retries, seconds = patience(run.settings.run.wait, min_retries=min_retries)
-            return with_retries(call, retries=retries, delay=lambda _: RETRY_SECONDS, within=seconds)
+            return with_retries(call, retries=retries, delay=RETRY_SECONDS, within=seconds)
 
         return begin_run(run, ask)
 
@@ -177,9 +177,17 @@ class _Writer:
             yield written
             return
         yield from self.finish()
-        self._under_way = Future()
+        future: Future[WrittenShard] = Future()
+        self._under_way = future
+
+        def settle() -> None:
+            try:
+                future.set_result(write())
+            except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
+                future.set_exception(error)
+
         # a daemon: a run that ends in between, by Ctrl-C for example, waits for no server
-        threading.Thread(target=_settle, args=(self._under_way, write), name="upsert", daemon=True).start()
+        threading.Thread(target=settle, name="upsert", daemon=True).start()
 
     def finish(self) -> Iterator[WrittenShard]:
         """Yield what is under way, if anything is, once it is written."""
@@ -188,10 +196,3 @@ class _Writer:
             with self._scan.run.stopwatch.stage("upsert"):
                 written = under_way.result()
             yield written
-
-
-def _settle(future: Future[T], call: Callable[[], T]) -> None:
-    try:
-        future.set_result(call())
-    except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
-        future.set_exception(error)

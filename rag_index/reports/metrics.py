@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import ShardStats
-from rag_index.reports.outcome import BY, count_of
+from rag_index.reports.outcome import BY, count_of, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rag_index.documents.batches import WrittenShard
     from rag_index.settings import EmbedderSettings, ParallelSettings
 
 STAGES = (
@@ -100,17 +101,16 @@ class RunMetrics:
         del values["work"], work["worker"]
         values |= {"worker_seconds": work.pop("seconds"), "by_host": work.pop("host_seconds")}
         values |= {**work, "utilisation": self.utilisation, "speed_up": self.speed_up}
-        return {name: _rounded_floats(value) for name, value in values.items()}
+        return dict(rounded(values, 3))
 
-    def add(
-        self, stats: ShardStats, *, documents: int, chunks: int, dimension: int, write_seconds: float = 0.0
-    ) -> None:
-        """Add the numbers of a shard that a worker has finished."""
+    def add(self, written: WrittenShard, *, documents: int, dimension: int) -> None:
+        """Add the numbers of a shard that a worker has finished, with the failed ones of its `documents`."""
+        stats, chunks = written.stats, sum(written.chunk_counts)
         self.shards += 1
         self.shard_documents += documents
         self.vector_bytes += chunks * dimension * FLOAT_BYTES
         self.chunks += chunks
-        self.write_seconds += write_seconds
+        self.write_seconds += written.write_seconds
         self.work = self.work.plus(stats)
         self.by_worker[stats.worker] = self.by_worker.get(stats.worker, 0.0) + stats.seconds
 
@@ -145,14 +145,6 @@ class Stopwatch:
         if self._stack:
             self.seconds[self._stack[-1]] += now - self._since
         self._since = now
-
-
-def _rounded_floats(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, dict):
-        return {key: _rounded_floats(inner) for key, inner in value.items()}
-    return value
 
 
 def advice(
@@ -261,7 +253,18 @@ def report_lines(run: dict[str, Any]) -> list[str]:
     lines = [*filter(None, [run.get("message"), run.get("missed", {}).get("message")]), *_gate_lines(run.get("gate"))]
     metrics = RunMetrics().to_json() | run.get("metrics", {})
     if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):
-        lines += [*_work_lines(metrics), *_symbols_line(run, metrics), *_hosts_lines(metrics), run["advice"]]
+        lines += _work_lines(metrics)
+        if found := metrics["symbols"]:
+            by_count = sorted(found.items(), key=lambda kind: (-kind[1], kind[0]))
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in by_count)
+            failed, skipped = run["failed"], run.get("skipped", 0)
+            done = f"{run['new'] + run['changed']:,} files done, {failed:,} failed, {skipped:,} skipped"
+            lines.append(f"{done}; symbols: {kinds}")
+        whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
+        for host, seconds in metrics["by_host"].items():  # with a request in flight; workers' times add up to 100%
+            idle = max(0.0, whole - seconds)
+            lines.append(f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}, idle {idle:.1f} s")
+        lines.append(run["advice"])
     return lines
 
 
@@ -306,20 +309,3 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
 
 def _size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= SMALL else f"{size / 1e3:,.1f} kB"
-
-
-def _symbols_line(run: dict[str, Any], metrics: dict[str, Any]) -> Iterator[str]:
-    if found := metrics["symbols"]:
-        by_count = sorted(found.items(), key=lambda kind: (-kind[1], kind[0]))
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in by_count)
-        done = (
-            f"{run['new'] + run['changed']:,} files done, {run['failed']:,} failed, {run.get('skipped', 0):,} skipped"
-        )
-        yield f"{done}; symbols: {kinds}"
-
-
-def _hosts_lines(metrics: dict[str, Any]) -> Iterator[str]:
-    """Yield how long each host had a request in flight, and how long none. Workers' times add up to 100%."""
-    whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
-    for host, seconds in metrics["by_host"].items():
-        yield f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}, idle {max(0.0, whole - seconds):.1f} s"

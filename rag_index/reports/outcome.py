@@ -44,7 +44,7 @@ class WorseQuery:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return _rounded(asdict(self))
+        return dict(rounded(asdict(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class WayVerdict:
         """Return what `--json` prints, without the queries."""
         values = {**asdict(self), "worse": len(self.worse)}
         del values["way"]
-        return _rounded(values)
+        return dict(rounded(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,11 @@ class GateVerdict:
         return f"{self.queries:,} golden quer{'ies' if self.queries != 1 else 'y'}"
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Return the value with its floats rounded, those of dictionaries in it too."""
+    if isinstance(value, dict):
+        return {name: rounded(inner, digits) for name, inner in value.items()}
+    return round(value, digits) if isinstance(value, float) else value
 
 
 def _short(query: str) -> str:

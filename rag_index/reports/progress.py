@@ -163,10 +163,15 @@ class Progress:
         return f"{self.failed:,} failed" if self.failed else ""
 
     def _note(self) -> str:
-        return "; ".join(outage.sentence() for outage in self.outages) or self.note
+        asking = "" if self._begun or self.done else "its services are being checked"
+        return "; ".join(outage.sentence() for outage in self.outages) or self.note or asking
 
     def _left(self) -> str:
-        return f"{_duration(self.eta)} left" if self.eta is not None and self.done < self.total else ""
+        if self.eta is None or self.done >= self.total:
+            return ""
+        minutes = round(self.eta / 60)
+        longer = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        return f"{self.eta:.0f} s left" if self.eta < 90 else f"{longer} left"
 
     def _rate(self) -> str:
         """Return the recent and the average rate; "" if nothing was finished recently."""
@@ -188,13 +193,6 @@ class Progress:
 
 def _joined(*parts: str) -> str:
     return ", ".join(filter(None, parts))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Display(Protocol):

@@ -7,18 +7,18 @@ import subprocess
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 from qdrant_client import QdrantClient
 
 from rag_index.doctor import examine
-from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
+from rag_index.indexing.scan import Scan
 from rag_index.stores import BULK
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
+from tests.indexing.plain import run_plain
 from tests.project import Project
 
 if TYPE_CHECKING:
@@ -53,21 +53,6 @@ def aliases(project: Project) -> dict[str, str]:
         return store.aliases()
 
 
-def run(project: Project, *, full: bool = False, until: str = "") -> str:
-    """Run the steps of a flow in this process; return the message. `until`: raise there, as a fault would."""
-    with open_run(project.settings, "notes", RunOptions(full=full), run_id=f"run {full} {until}") as found:
-        embedder = open_embedder(project.settings.embedder)
-        scan = found.begin(embedder.identity(), found.open_chunker(), workers=1)
-        pages = [found.source.page(None, 1000)]
-        scan.index(pages, Here(embedder))
-        if until == "loaded":
-            raise RagIndexError("the network is gone")
-        scan.delete_gone()
-        scan.publish()
-        embedder.close()
-        return found.finish().message
-
-
 def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(project, qdrant, monkeypatch):
     seen = []
     resume, wait = ServerStore.resume_indexing, ServerStore.optimize
@@ -78,62 +63,72 @@ def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(p
 
     monkeypatch.setattr(ServerStore, "resume_indexing", lambda *given: (look(), resume(*given)))
     monkeypatch.setattr(ServerStore, "optimize", lambda *given: (wait(*given), look()))
-    run(project)
+    run_plain(project)
     assert seen[:2] == [(0, False, {}), (10, True, {})]
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
     before = qdrant.requests("PATCH")
-    assert run(project) == ""
+    assert run_plain(project).message == ""
     assert threshold(qdrant, f"{ALIAS}__1") == 10
     assert qdrant.requests("PATCH") == before + 1, "the epoch alone is written when nothing changed"
 
 
 def test_a_rebuild_is_loaded_in_bulk_and_the_live_collection_is_not(project, qdrant, monkeypatch):
-    run(project)
+    run_plain(project)
     qdrant.configs.clear()  # as if nothing had ever been set by hand
     project.fill(40, first=100)
     seen, wait = [], ServerStore.optimize
     monkeypatch.setattr(ServerStore, "optimize", lambda store, name: (seen.append(name), wait(store, name)))
-    run(project)
+    run_plain(project)
     assert not seen, "people search the live collection"
     assert threshold(qdrant, f"{ALIAS}__1") == 10
-    run(project, full=True)
+    run_plain(project, full=True)
     assert seen == [f"{ALIAS}__2"]
     assert aliases(project) == {ALIAS: f"{ALIAS}__2"}
     assert threshold(qdrant, f"{ALIAS}__2") == 10
 
 
 @pytest.mark.parametrize("bulk", ["true", "false"])
-def test_an_error_in_the_middle_turns_the_search_index_on_and_without_bulk_it_never_was_off(project, qdrant, bulk):
+def test_an_error_in_the_middle_turns_the_search_index_on_and_without_bulk_it_never_was_off(
+    project, qdrant, monkeypatch, bulk
+):
     project.write_settings(project.config.read_text().replace("bulk = true", f"bulk = {bulk}"))
     live = {ALIAS: f"{ALIAS}__1"}
-    with pytest.raises(RagIndexError, match="the network is gone"):
-        run(project, until="loaded")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scan, "delete_gone", mock.Mock(side_effect=RagIndexError("the network is gone")))
+        with pytest.raises(RagIndexError, match="the network is gone"):
+            run_plain(project)
     assert aliases(project) == ({} if bulk == "true" else live), "people search a first collection from the start"
     assert threshold(qdrant, f"{ALIAS}__1") == 10
-    run(project)
+    run_plain(project)
     assert aliases(project) == live
+
+
+def test_a_first_load_is_published_although_documents_failed_because_nothing_better_is_live(project):
+    project.execute("UPDATE note SET body = x'0001' WHERE id = 7")
+    assert run_plain(project).failed == 1
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.flows import test_bulk
+from tests.indexing.plain import run_plain
 from tests.project import Project
 from rag_index.indexing.scan import Scan
 
 project = Project.__new__(Project)
 project.folder, project.config = Path(sys.argv[1]), Path(sys.argv[1]) / "rag-index.toml"
 Scan.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-test_bulk.run(project, full=True)
+run_plain(project, full=True)
 """
 
 
 def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
-    run(project)
+    run_plain(project)
     ended = subprocess.run([sys.executable, "-c", KILLED, str(project.folder)], capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert threshold(qdrant, f"{ALIAS}__2") == 0
-    run(project)
+    run_plain(project)
     assert threshold(qdrant, f"{ALIAS}__2") == 10
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
 
@@ -142,37 +137,37 @@ def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monk
     qdrant.stuck = True
     monkeypatch.setattr("rag_index.stores.server.collections.BUSY_WAIT", 0.0)
     with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
-        run(project)
+        run_plain(project)
     assert aliases(project) == {}
     assert threshold(qdrant, f"{ALIAS}__1") == 10
     with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
-        run(project)
+        run_plain(project)
     assert aliases(project) == {}, "the next run waits again, although the search index is on"
     qdrant.stuck = False
     pauses = []
     monkeypatch.setattr(ServerStore, "pause_indexing", lambda *given: pauses.append(given))
-    run(project)
+    run_plain(project)
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
     assert not pauses, "turning the search index off would wait for what the server builds"
 
 
 def test_a_number_of_shards_that_only_a_rebuild_changes_is_said_by_every_run(project, qdrant):
-    run(project)
+    run_plain(project)
     qdrant.configs[f"{ALIAS}__1"] = {"params": {"shard_number": 1}}
     project.write_settings(project.config.read_text().replace("bulk = true", "shard_number = 2"))
-    assert "shard_number says 2: `rag-index rebuild` makes" in run(project)
-    assert run(project, full=True) == ""
+    assert "shard_number says 2: `rag-index rebuild` makes" in run_plain(project).message
+    assert run_plain(project, full=True).message == ""
     with closing(QdrantClient(qdrant.url, check_compatibility=False)) as client:
         assert client.get_collection(ALIAS).config.params.shard_number == 2
 
 
 def test_a_grpc_port_that_does_not_answer_is_said_by_runs_and_doctor_and_rest_alone_is_not(project, qdrant):
     settings = project.config.read_text()
-    assert run(project) == ""
+    assert run_plain(project).message == ""
     port = int(qdrant.url.rpartition(":")[2])
     said = f"does not answer gRPC on port {port}, so"
     project.write_settings(settings.replace("grpc_port = 0", f"grpc_port = {port}"))
-    assert said in run(project)
+    assert said in run_plain(project).message
     (advice,) = examine(project.settings).advice
     assert said in advice.message
     assert "grpc_port" in advice.message

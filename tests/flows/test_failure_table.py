@@ -20,6 +20,7 @@ ELSEWHERE = {
         "flows/test_failures.py",
         "a_refused_text_is_tried_again_by_hand_and_is_no_failure",
     ),
+    "The source lost more than": (3, "indexing/test_delete_guard.py", "a_wrong_source_never_empties_the_index_and"),
     "Another run has this index": (1, "indexing/test_single.py", "it_waits_for_no_other_run_and_says_who_is_writing"),
     "A collection of the embedded store": (1, "cli/test_commands.py", "a_store_that_another_process_writes_is"),
     "The disk is nearly full": (1, "reliability/test_disk_and_clock.py", "a_disk_that_fills_up_during_a_run_loses"),

@@ -80,8 +80,7 @@ def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(tmp_pa
     assert report.state == "completed", report.sentence()
     chunks = project.texts()["99"]
     assert len(chunks) > 1
-    joined = " ".join(chunks).split()
-    assert joined == ["long", *words.split()]
+    assert " ".join(chunks).split() == ["long", *words.split()]
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from rag_index.embedders import open_embedder
 from rag_index.indexing import run as run_module
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
+from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
 from tests.project import run_here
 
@@ -62,7 +62,8 @@ def run_plain(
         run.source.check()
         run.count_parts()
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
-        scan.index(read(run), Here(embedder))
+        steps = Here(embedder)
+        scan.index(read_pages(run, steps), steps)
         if not delete:
             raise Died
         scan.delete_gone()
@@ -88,17 +89,6 @@ def counts(outcome: IndexOutcome) -> dict:
 def printed(project: Project, *arguments: str) -> dict:
     """Run a command in this process, and return the document that --json prints."""
     return json.loads(run_here(project.config, *arguments, "--json")[0])
-
-
-def read(run):
-    """Yield the pages of the source."""
-    cursor = None
-    while True:
-        page = run.source.page(cursor, 2000)
-        yield page
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 class Died(BaseException):

@@ -206,8 +206,7 @@ def fake():
 
 @pytest.fixture
 def hosted(tmp_path, fake) -> Project:
-    hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
-    project = make_project(tmp_path / "project", COLUMN, hosts)
+    project = make_project(tmp_path / "project", COLUMN, fake.settings + "wait_for_recovery = 5\n")
     run_plain(project)
     return project
 

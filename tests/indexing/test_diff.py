@@ -70,25 +70,21 @@ def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
 
 
 @pytest.mark.parametrize(
-    ("row", "failure", "group"),
+    ("row", "failure", "retry", "group"),
     [
-        (None, failed_of(tries=MAX_TRIES - 1), "new"),
-        (None, failed_of(tries=MAX_TRIES), "given up"),
-        (OTHER_TEXT, failed_of(tries=MAX_TRIES), "given up"),
-        (OTHER_TEXT, failed_of("an older text", tries=99), "changed"),
-        (SAME._replace(pending=1), failed_of(tries=99), "changed"),
-        (OTHER_PAYLOAD, failed_of("an older text", tries=99), "payload"),
-        (SAME, failed_of("an older text", tries=99), "unchanged"),
+        (None, failed_of(tries=MAX_TRIES - 1), False, "new"),
+        (None, failed_of(tries=MAX_TRIES), False, "given up"),
+        (None, failed_of(tries=50), True, "new"),
+        (OTHER_TEXT, failed_of(tries=MAX_TRIES), False, "given up"),
+        (OTHER_TEXT, failed_of("an older text", tries=99), False, "changed"),
+        (SAME._replace(pending=1), failed_of(tries=99), False, "changed"),
+        (OTHER_PAYLOAD, failed_of("an older text", tries=99), False, "payload"),
+        (SAME, failed_of("an older text", tries=99), False, "unchanged"),
     ],
 )
-def test_a_failed_document_is_tried_so_often_and_no_more(row, failure, group):
+def test_a_failed_document_is_tried_so_often_unless_a_person_asks_for_more(row, failure, retry, group):
     known = {KEY: row} if row else {}
-    assert group_of(diff(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure})) == group
-
-
-def test_a_person_can_ask_for_another_try():
-    plan = diff(page_of((KEY, TEXT, PAYLOAD)), {}, {KEY: failed_of(tries=50)}, retry=True)
-    assert group_of(plan) == "new"
+    assert group_of(diff(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure}, retry=retry)) == group
 
 
 def test_a_failed_document_whose_text_went_back_is_failed_no_more():

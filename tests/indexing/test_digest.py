@@ -193,8 +193,7 @@ def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_
 def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, rows_read, monkeypatch):
     monkeypatch.setattr(diff, "MAX_TRIES", 2)
     with FakeOllama() as fake:
-        hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
-        project = with_digests(Project(tmp_path / "p", extra=hosts).fill(50))
+        project = with_digests(Project(tmp_path / "p", extra=fake.settings + "wait_for_recovery = 5\n").fill(50))
         project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
         project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
         fake.fault("status", code=400, marker="POISON")

@@ -114,25 +114,23 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
 
 @pytest.fixture
 def ollama():
-    """A server, and the settings of a project that embeds by it."""
     with FakeOllama() as fake:
-        yield fake, f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        yield fake
 
 
 def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path, ollama):
-    fake, embedder = ollama
     with FakeQdrant() as qdrant:
-        extra = f'{embedder}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
+        extra = f'{ollama.settings}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
         project = Project(tmp_path / "project", extra=extra).fill(20)
         golden(project, range(1, 21))
         set_gate(project)
         run_plain(project)
         lose(project, *LOST)
-        fake.requests.clear()
+        ollama.requests.clear()
         outcome = run_plain(project, full=True)
         worse = [one.query for one in outcome.gate.search.worse]
         assert (outcome.state, worse) == ("partial", [f"Note {number}" for number in LOST])
-        texts = [text for request in fake.requests for text in request.texts]
+        texts = [text for request in ollama.requests for text in request.texts]
         asked = [text for text in texts if text.startswith("Note ") and len(text) < 9]
         assert sorted(asked) == sorted(f"Note {number}" for number in range(1, 21))
         assert run_plain(project, full=True, allow_loss=True).state == "completed"
@@ -144,16 +142,15 @@ def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alia
 ):
     """From an Ollama server to the embedder in the process: other vectors, another dimension."""
     monkeypatch.setattr(asking, "PAUSE", 0.0)
-    fake, embedder = ollama
-    project = set_gate(Project(tmp_path / "project", extra=embedder).fill(20))
+    project = set_gate(Project(tmp_path / "project", extra=ollama.settings).fill(20))
     golden(project, range(1, 21))
     run_plain(project)
-    hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
-    project.write_settings(project.config.read_text().replace(embedder, hosts))
+    hosts = f'[embedder]\nhosts = ["{ollama.url}"]\n'
+    project.write_settings(project.config.read_text().replace(ollama.settings, hosts))
     if gone == "server":
-        fake.stop_listening()
+        ollama.stop_listening()
     elif gone == "model":
-        fake.fault("status", code=404)
+        ollama.fault("status", code=404)
     outcome = run_plain(project, full=True)
     if gone is None:
         assert (outcome.gate.queries, outcome.gate.passed, live(project)) == (20, True, "test_notes__2")
@@ -166,8 +163,7 @@ def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alia
 
 def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(project):
     with FakeOllama(dimension=8) as fake:
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project.write_settings(f"{project.config.read_text()}{embedder}[retrieve]\ndense_weight = 0.4\n")
+        project.write_settings(f"{project.config.read_text()}{fake.settings}[retrieve]\ndense_weight = 0.4\n")
         outcome = run_plain(project, full=True)
     assert outcome.state == "partial"
     assert outcome.gate.search.after > 0.97, "words carry the titles"

@@ -52,8 +52,7 @@ def test_one_text_in_place_of_many_is_a_loss(project):
 def test_a_rebuild_for_another_embedder_reuses_nothing(tmp_path):
     """The same model with another prefix gives vectors of the same dimension, which mean something else."""
     with FakeOllama() as server:
-        extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
-        project = Project(tmp_path / "project", extra=extra).fill(3)
+        project = Project(tmp_path / "project", extra=server.settings).fill(3)
         assert run_plain(project).chunks_embedded == 3
         project.write_settings(project.config.read_text().replace("hosts =", 'document_prefix = "passage: "\nhosts ='))
         assert run_plain(project, full=True).chunks_embedded == 3

@@ -14,11 +14,10 @@ import pytest
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
+from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
 from rag_index.ledger import lease as lease_module
 from rag_index.ledger.lease import IndexLease
-from tests.indexing.plain import read
 from tests.project import Project
 from tests.reliability.victim import dead_pid
 from tests.waiting import eventually
@@ -156,6 +155,7 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path):
                     run.lease._lost = True
                     yield written
 
+        steps = LosesTheLease(embedder)
         with pytest.raises(IndexLocked):
-            scan.index(read(run), LosesTheLease(embedder))
+            scan.index(read_pages(run, steps), steps)
         assert run.ledger.totals(scan.collection.id).documents == 0

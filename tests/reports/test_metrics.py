@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.documents.batches import ShardStats
+from rag_index.documents.batches import ShardStats, WrittenShard
 from rag_index.reports.metrics import RunMetrics, Stopwatch
 from tests.test_outages import Clock
 
@@ -13,14 +13,9 @@ def test_metrics_add_up_over_shards_and_workers():
     metrics = RunMetrics(seconds=10, workers=2, first_shard_after=2.0)
     for worker in ("a:1", "a:2", "a:1"):
         stats = ShardStats(seconds=4.0, texts=3, chars=10, requests=1, worker=worker, host_seconds={"http://h": 3.0})
-        metrics.add(stats, documents=4, chunks=5, dimension=8)
-    assert (metrics.shards, metrics.chunks, metrics.work.texts, metrics.work.chars, metrics.work.requests) == (
-        3,
-        15,
-        9,
-        30,
-        3,
-    )
+        metrics.add(WrittenShard(1, [], [], [], [2, 3], [], stats), documents=4, dimension=8)
+    work = metrics.work
+    assert (metrics.shards, metrics.chunks, work.texts, work.chars, work.requests) == (3, 15, 9, 30, 3)
     assert metrics.by_worker == {"a:1": 8.0, "a:2": 4.0}
     assert metrics.work.host_seconds == {"http://h": 9.0}
     assert (metrics.shard_documents, metrics.vector_bytes) == (12, 3 * 5 * 8 * 4)

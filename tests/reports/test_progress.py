@@ -17,20 +17,8 @@ import pytest
 
 from rag_index.outages import Outage
 from rag_index.reports.progress import Lines, Progress, open_display
+from tests.flows.conftest import Recorder
 from tests.test_outages import Clock
-
-
-class RecordingDisplay:
-    """A display that keeps every sentence it gets."""
-
-    def __init__(self):
-        self.sentences = []
-
-    def show(self, progress):
-        self.sentences.append(progress.sentence())
-
-    def finish(self, progress, sentence):
-        self.sentences.append(sentence)
 
 
 @pytest.fixture
@@ -102,7 +90,7 @@ def test_the_format_of_the_time_left(progress, clock, rate, left):
 
 
 def test_displays_are_updated_a_few_times_per_second_and_always_with_a_note(progress, clock):
-    display = RecordingDisplay()
+    display = Recorder()
     progress.displays = [display]
     for _ in range(100):
         clock.now += 0.01
@@ -214,7 +202,9 @@ def test_a_worker_that_died_waits_for_nothing(timed, clock):
     assert "in flight" not in timed.sentence()
 
 
-def test_an_outage_before_the_scan_began_does_not_say_0_of_0(clock):
+def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     progress = Progress("notes", clock=clock)
     progress.set_process("flow", outages=(Outage("Ollama at h", clock.now),))
     assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")
+    progress.set_process("flow")
+    assert progress.sentence() == "notes: not begun (its services are being checked)"
