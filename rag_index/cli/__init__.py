@@ -10,8 +10,9 @@ import gc
 import json
 import os
 import re
+import signal
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -150,27 +151,29 @@ def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[A
     return click.option(option, name, multiple=True, help=f"{help_text} (may be repeated).", **more)
 
 
-def command(name: str | None = None, *, quiet: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    name: str | None = None, *, quiet: bool = False, endless: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
 
-    One that is `quiet` shows no progress, so it says which service it waits for.
+    One that is `quiet` shows no progress, so it says which service it waits for. To stop one that is `endless` is no
+    error.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
-        return program.command(name)(click.pass_obj(_saying_outages(function) if quiet else function))
+        @wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with suppress(KeyboardInterrupt) if endless else nullcontext():
+                if not quiet:
+                    return function(*arguments, **options)
+                from rag_index.reports.progress import said_outages
+
+                with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
+                    return function(*arguments, **options)
+
+        return program.command(name)(click.pass_obj(call))
 
     return add
-
-
-def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        from rag_index.reports.progress import said_outages
-
-        with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
-            return function(*arguments, **options)
-
-    return call
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -212,6 +215,8 @@ def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit. An error becomes one line on standard error and an exit code."""
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # child processes must not import from the folder one stands in
+    with suppress(ValueError):  # of another thread than the main one
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # imports take seconds: it ends them as Ctrl-C does
     atexit.register(gc.freeze)  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
     given = sys.argv[1:] if arguments is None else arguments
     try:

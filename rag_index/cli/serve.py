@@ -11,7 +11,7 @@ import click
 from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
 
 
-@command()
+@command(endless=True)
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", type=UnicodeText(), help="Make a token for NAME instead of serving.")
@@ -66,5 +66,6 @@ def mcp(context: Context, groups: Sequence[str], kind: str | None, wait: float |
     from rag_index.service.mcp_server import serve_standard_streams
 
     settings = context.settings(wait=wait)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
     asyncio.run(serve_standard_streams(settings, Caller("standard input", frozenset(groups) or None)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 
-@command()
+@command(endless=True)
 @click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")

@@ -32,13 +32,17 @@ from rag_index.errors import (
 from rag_index.outages import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from rag_index.outages import Call
 
 CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a server that is asked has been silent for long."""
 
 TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
 """Statuses below 500 that are faults of the server and pass."""
@@ -140,6 +144,15 @@ class Endpoint(ABC):
         Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
         """
 
+    async def is_alive(self) -> bool:
+        """Return whether the server answers a plain GET, whatever it says: one that computes does."""
+        try:
+            async with httpx.AsyncClient(timeout=CONNECT_SECONDS, verify=tls_context()) as client:
+                await client.get(self.url)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return False
+        return True
+
     @abstractmethod
     async def close(self) -> None:
         """Close the connections."""
@@ -191,6 +204,24 @@ class Endpoint(ABC):
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
         return TextRefused(message)
+
+
+@asynccontextmanager
+async def noticing_work(call: Call, asked: Callable[[], Iterable[Endpoint]]) -> AsyncIterator[None]:
+    """Tell `call`, for the time of the block, whether one of the servers that were asked is silent but alive."""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if call.quiet and any(await asyncio.gather(*(one.is_alive() for one in asked()))) and call.quiet:
+                call.at_work()
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 def equal_model_remedy(digest: str, name: str) -> str:

@@ -18,13 +18,14 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
+from rag_index.hosts.endpoint import noticing_work
 from rag_index.hosts.pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
 from rag_index.outages import Call, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-    from rag_index.hosts.endpoint import KnownModel
+    from rag_index.hosts.endpoint import Endpoint, KnownModel
 
 log = logging.getLogger("rag_index.embedders")
 ROAMING_TRIES = 2
@@ -126,7 +127,11 @@ class HostCalls(ABC, Generic[Req]):
         longest = max(host.endpoint.timeout for host in self._pool.hosts) + MAX_FAILURES * self._model.patience
         limit = self._patience and self._patience + longest
         with asking(self._pool.name, patience=self._pool.usual_silence, limit=limit) as self._call:
-            await self._work()
+            async with noticing_work(self._call, self._asked):
+                await self._work()
+
+    def _asked(self) -> list[Endpoint]:
+        return [host.endpoint for host in self._pool.hosts if host.in_flight or host.being_probed]
 
     async def _work(self) -> None:
         try:

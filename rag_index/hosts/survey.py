@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
-from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy
+from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy, noticing_work
 from rag_index.hosts.pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import Call, asking
 
@@ -50,7 +50,7 @@ async def survey_hosts(
         error: RagIndexError
         with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
                     return await _ask_host(endpoint, use_model, clock or Clock(), call)
             except (TimeoutError, RequestTimedOut) as exc:
                 silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"

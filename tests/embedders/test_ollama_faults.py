@@ -26,6 +26,7 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.ollama_client import OllamaEndpoint
+from rag_index.outages import outages
 from rag_index.settings import EmbedderSettings
 from tests.fakes.embedders import FAST
 from tests.fakes.hosts import assert_own_vectors
@@ -200,6 +201,22 @@ def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_em
     ):
         assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert "accepts texts again" in caplog.text
+
+
+@pytest.mark.parametrize(("path", "said"), [("/api/embed", "waiting for Ollama at "), (None, " does not answer, ")])
+def test_a_server_that_computes_for_long_is_told_from_one_that_is_silent(
+    server, make_embedder, monkeypatch, path, said
+):
+    monkeypatch.setattr("rag_index.hosts.pool.MIN_SILENCE", 1.0)
+    embedder = make_embedder(server, wait_for_recovery=100.0)
+    embedder.embed_documents(["warm up"])
+    server.fault("hang", path=path)
+    told = when(
+        lambda: any(said in outage.sentence() for outage in outages()), lambda: (server.clear(), server.restart())
+    )
+    with told:
+        assert_own_vectors(embedder.embed_documents(["one"]), ["one"])
+    assert not outages()
 
 
 def test_429_pauses_as_long_as_it_asks_and_continues(server, embedder):
