@@ -136,14 +136,41 @@ class IndexName(UnicodeText):
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-POSITIVE, SECONDS = click.IntRange(min=1), click.FloatRange(min=0)
+POSITIVE = click.IntRange(min=1)
 
 name_argument = click.argument("name", type=IndexName())
 names_argument = click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
-    "--wait", type=SECONDS, metavar="SECONDS", help="How long to wait for services that are down, or a store in use."
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait for services that are down, or a store in use.",
 )
+
+
+def options(*given: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds these options, in this order."""
+
+    def add(function: Any) -> Any:
+        for option in reversed(given):
+            function = option(function)
+        return function
+
+    return add
+
+
+parallel_options = options(
+    click.option("--workers", type=POSITIVE, metavar="N", help="Number of Dask worker processes."),
+    click.option("--shard-documents", type=POSITIVE, metavar="N", help="Documents per shard."),
+    click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
+)
+
+
+def search_options(verb: str) -> Callable[[Any], Any]:
+    """Return a decorator with what every command that searches takes. `verb` says what it does with an index."""
+    index = repeated("--index", "indexes", f"{verb} only this index", type=IndexName(), metavar="NAME")
+    return options(index, wait_option, json_option)
 
 
 def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[Any], Any]:

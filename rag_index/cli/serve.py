@@ -20,7 +20,14 @@ from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
 def serve(context: Context, new_token: str | None, groups: tuple[str, ...], wait: float | None, **address: Any) -> None:
     """Answer searches over HTTP, for agents and in a browser, until it is stopped."""
     if new_token is not None:
-        _print_token(new_token, groups)
+        from rag_index.service import tokens
+
+        if not new_token.strip():
+            raise click.UsageError("--new-token needs the name of whoever gets the token")
+        token = tokens.new_token()
+        line = tokens.token_line(new_token, token, groups)
+        click.echo(f"The token, which is shown only now:\n\n  {token}\n")
+        click.echo(f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {line}")
         return
     if groups:
         raise click.UsageError("--group belongs to --new-token NAME")
@@ -32,18 +39,6 @@ def serve(context: Context, new_token: str | None, groups: tuple[str, ...], wait
         settings,
         lambda: run_settings(settings.path, wait=wait),
         lambda url: click.echo(f"rag-index answers at {url}"),
-    )
-
-
-def _print_token(name: str, groups: tuple[str, ...]) -> None:
-    from rag_index.service.tokens import new_token, token_line
-
-    if not name.strip():
-        raise click.UsageError("--new-token needs the name of whoever gets the token")
-    token = new_token()
-    click.echo(f"The token, which is shown only now:\n\n  {token}\n")
-    click.echo(
-        f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {token_line(name, token, groups)}"
     )
 
 

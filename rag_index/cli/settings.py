@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import FILE, POSITIVE, SECONDS, Context, command, json_option, print_json, repeated, show
+from rag_index.cli import (
+    FILE,
+    Context,
+    command,
+    json_option,
+    parallel_options,
+    print_json,
+    repeated,
+    show,
+    wait_option,
+)
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -16,15 +26,12 @@ if TYPE_CHECKING:
 
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
-SAME = "The same option as in `index`."
 
 
 @command()
 @click.option("--explain", is_flag=True, help="Also explain the automatic values.")
-@click.option("--workers", type=POSITIVE, metavar="N", help=SAME)
-@click.option("--shard-documents", type=POSITIVE, metavar="N", help=SAME)
-@click.option("--serial", is_flag=True, help=SAME)
-@click.option("--wait", type=SECONDS, metavar="SECONDS", help=SAME)
+@parallel_options
+@wait_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
 def config(context: Context, explain: bool, schema: bool, as_json: bool, **given: Any) -> None:
@@ -41,10 +48,8 @@ def config(context: Context, explain: bool, schema: bool, as_json: bool, **given
     settings = context.settings(**given)
     for index in settings.indexes:
         check_gate(settings, index)
-    names = {name: "run.wait" if name == "wait" else f"parallel.{name}" for name in given}
-    values = effective_settings(
-        settings, {names[name]: None if value is False else value for name, value in given.items()}
-    )
+    here = {"run.wait": given.pop("wait"), **{f"parallel.{name}": value or None for name, value in given.items()}}
+    values = effective_settings(settings, here)
     facts = machine_facts(settings) if explain else []
     answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
     if explain:

@@ -24,9 +24,20 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     """Follow changes of the source and index them within seconds, until it is stopped."""
     settings = context.settings()
     if setup:
-        return _print_setup(settings, names)
+        from rag_index.changes.setup import setup_script
+
+        if names:
+            raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
+        click.echo(setup_script(settings), nl=False)
+        return 0
     chosen = [index.name for index in settings.named(names)]
-    _log()
+    # What the watch says is printed, and warnings of ours. Prefect's own log is seen in Prefect.
+    ours = logging.getLogger("rag_index")
+    ours.addHandler(handler := logging.StreamHandler())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    ours.propagate = False
+    logging.getLogger("rag_index.watch").setLevel(logging.INFO)
+    logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
     if os.environ.get("PREFECT_API_URL"):
         from rag_index.cli.runs import flow_loader, launch_flow
 
@@ -35,28 +46,8 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     return 0 if _watch_plainly(settings, chosen, once=once) else 1
 
 
-def _log() -> None:
-    """Print what the watch says, and warnings of ours. Prefect's own log is seen in Prefect."""
-    ours = logging.getLogger("rag_index")
-    ours.addHandler(handler := logging.StreamHandler())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    ours.propagate = False
-    logging.getLogger("rag_index.watch").setLevel(logging.INFO)
-    logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
-
-
 def _say_watched(names: list[str]) -> None:
     click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
-
-
-def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
-    """Print SQL for all indexes, which share one queue or one slot; nothing is run."""
-    from rag_index.changes.setup import setup_script
-
-    if names:
-        raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
-    click.echo(setup_script(settings), nl=False)
-    return 0
 
 
 def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
