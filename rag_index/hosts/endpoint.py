@@ -179,13 +179,20 @@ class Endpoint(ABC):
             raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
 
     async def _refuse_errors(self, response: httpx.Response) -> None:
-        """Raise our error for an error status.
+        """Raise our error for an error status, with the server's own description of it in one line.
 
         This is a response hook because a client's own error may have no headers, and may fail on an unexpected body.
         """
-        if response.is_error:
-            await response.aread()
-            raise self._refusal(response.status_code, _error_words(response), response.headers)
+        if not response.is_error:
+            return
+        await response.aread()
+        try:
+            words = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            words = re.sub(r"<[^>]*>", " ", response.text)
+        for key in ("error", "message", "detail"):
+            words = words[key] if isinstance(words, dict) and words.get(key) else words
+        raise self._refusal(response.status_code, " ".join(str(words).split())[:300], response.headers)
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
         """Return our error for a response with this status and these words."""
@@ -243,18 +250,6 @@ def to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
             return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
         except ValueError:  # the rows differ in length
             return [np.asarray(row, dtype=np.float32) for row in rows]
-
-
-def _error_words(response: httpx.Response) -> str:
-    """Return the server's own description of an error, in one line."""
-    try:
-        content = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        content = re.sub(r"<[^>]*>", " ", response.text)
-    words = content
-    for key in ("error", "message", "detail"):
-        words = words[key] if isinstance(words, dict) and words.get(key) else words
-    return " ".join(str(words).split())[:300]
 
 
 def _parse_retry_after(header: str | None) -> float | None:

@@ -104,7 +104,7 @@ def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
     host.admit(now.at)
     started = now.at
     for _ in range(4):  # all in flight at once
-        host.record_rate_limit(RateLimited("slow down", 7.0), 7.0, started, now.clock)
+        host.record_rate_limit(RateLimited("slow down", 7.0), started, now.clock)
     assert host.free_slots(now.at) == 0
     assert host.resting(now.at)
     assert host.not_before == now.at + 7
@@ -124,7 +124,7 @@ def test_429_without_retry_after_pauses_longer_each_time():
     host = pool.hosts[0]
     pauses = []
     for _ in range(7):
-        host.record_rate_limit(RateLimited("slow down"), None, now.at, now.clock)
+        host.record_rate_limit(RateLimited("slow down"), now.at, now.clock)
         pauses.append(host.not_before - now.at)
         now.at = host.not_before + 0.01
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])
