@@ -70,7 +70,7 @@ class Call:
     def resume(self, earlier: Call) -> None:
         """Continue the outage of an earlier call, which gave up."""
         self._silent_since, self._since = earlier._silent_since, earlier._since
-        self._reason, self._failed = earlier._reason, earlier._failed
+        self._reason, self._answered, self._failed = earlier._reason, earlier._answered, earlier._failed
 
     def answered(self, patience: float | None = None) -> None:
         """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
