@@ -74,12 +74,7 @@ class ServerEmbedder:
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model, after asking every host.
 
-        If only some of the hosts answer, the others are logged as warnings.
-
-        Raises:
-            EmbedderUnavailable: No host answers.
-            ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
-            ModelChanged: The hosts have different models of this name.
+        If only some of the hosts answer, the others are logged as warnings. Raises as `agreed_report`.
         """
         seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
         asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)

@@ -60,10 +60,7 @@ class OllamaEndpoint(Endpoint):
     async def generate(self, prompt: str, **options: float) -> Answer:
         """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
 
-        Raises:
-            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a prompt that crashes it.
-            TextTooLong, TextRefused: The prompt is at fault.
-            ModelMissing, EmbedderError: Another try would fail in the same way.
+        Raises as `embed`; the prompt is the text.
         """
         async with self._errors_mapped(self.timeout):
             answer = await self._client.generate(

@@ -112,10 +112,8 @@ def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
     return estimate if parallel.worker_memory == "auto" else parallel.worker_memory * MB
 
 
-@functools.cache
-def _initial_load() -> float:
-    """Return the load before this process started any worker, so that the run and its cluster reckon with the same."""
-    return load_average()
+_initial_load = functools.cache(load_average)
+"""The load before this process started any worker, so that the run and its cluster reckon with the same."""
 
 
 def estimate_worker_memory(embedder: EmbedderSettings) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,20 +66,18 @@ def read_items(settings: Settings, names: Sequence[str], column: str, *, queries
     indexes = [with_column(index, column) for index in given]
     changed = settings.model_copy(update={"indexes": indexes})
     samples: dict[str, Sample] = {}
+    made: list[GoldenQuery] = []
     for index in indexes:
         with closing(open_source(changed, index)) as source:
             source.check()
-        samples[index.name] = read_sample(changed, index, documents if temporary else queries)
-    made = [
-        query for index in indexes for query in column_queries(index, column, samples[index.name].documents, queries)
-    ]
+        sample = samples[index.name] = read_sample(changed, index, documents if temporary else queries)
+        made += column_queries(index, column, sample.documents, queries)
     return ColumnItems(changed, made, samples if temporary else None)
 
 
 def evaluate_items(items: ColumnItems, options: EvaluationOptions, on_answer: Callable[[int], None]) -> Evaluation:
     """Evaluate the indexes with these queries. Raises as `evaluate` and `temporary_indexes`."""
     names = [index.name for index in items.settings.indexes]
-    if items.samples is None:
-        return evaluate(items.settings, items.queries, names, options, on_answer)
-    with temporary_indexes(items.settings, items.samples) as settings:
+    live, samples = items.settings, items.samples
+    with nullcontext(live) if samples is None else temporary_indexes(live, samples) as settings:
         return evaluate(settings, items.queries, names, options, on_answer)
