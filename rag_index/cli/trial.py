@@ -43,15 +43,21 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
     Nothing is left behind, unless --write says so.
     """
+    from rag_index.database.drivers import database_url
     from rag_index.orchestration.signals import terminable
-    from rag_index.settings import FILE_NAME
+    from rag_index.settings import FILE_NAME, load_settings
+    from rag_index.sources.scaffold import scaffold
 
     here = Path.cwd()
     if write and (here / FILE_NAME).exists():
         raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
     temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
     with terminable(), nullcontext(here) if write else temporary() as folder:
-        made, settings = _propose(url, Path(folder), port)
+        made, file = scaffold(url, Path(folder)), Path(folder, FILE_NAME)
+        file.write_text(made.text, encoding="utf-8")
+        whole = database_url(url, here).render_as_string(hide_password=False)
+        sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
+        settings = load_settings(file, **sections)
         click.echo(
             f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …"
         )
@@ -62,20 +68,6 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
             with _rest(settings), suppress(KeyboardInterrupt):
                 serve(settings, lambda: settings, _announce)
-
-
-def _propose(url: str, folder: Path, port: int) -> tuple[Scaffold, Settings]:
-    """Write the settings file and return what it has, with the whole URL of the database."""
-    from rag_index.database.drivers import database_url
-    from rag_index.settings import FILE_NAME, load_settings
-    from rag_index.sources.scaffold import scaffold
-
-    made = scaffold(url, folder)
-    file = folder / FILE_NAME
-    file.write_text(made.text, encoding="utf-8")
-    whole = database_url(url, Path.cwd()).render_as_string(hide_password=False)
-    sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
-    return made, load_settings(file, **sections)
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:

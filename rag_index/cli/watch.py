@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import click
 
 from rag_index.cli import Context, IndexName, command
 from rag_index.errors import SettingsError
-
-if TYPE_CHECKING:
-    from rag_index.settings import Settings
 
 
 @command(endless=True)
@@ -43,14 +39,6 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
 
         _say_watched(chosen)
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
-    return 0 if _watch_plainly(settings, chosen, once=once) else 1
-
-
-def _say_watched(names: list[str]) -> None:
-    click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
-
-
-def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     from rag_index.status.metrics_file import try_to_write_metrics
     from rag_index.watch.loop import Stop, stopped_by_signals
     from rag_index.watch.plain import PlainRunner, open_watch
@@ -59,7 +47,11 @@ def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     with (
         closing(PlainRunner(settings)) as runner,
         stopped_by_signals(stop),
-        open_watch(settings, names, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
+        open_watch(settings, chosen, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
     ):
         _say_watched(opened.names)
-        return opened.run(once=once)
+        return 0 if opened.run(once=once) else 1
+
+
+def _say_watched(names: list[str]) -> None:
+    click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)

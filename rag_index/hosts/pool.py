@@ -243,10 +243,6 @@ class Pool:
                 return host
         return None
 
-    def all_resting(self, now: float) -> bool:
-        """Return whether every host rests."""
-        return all(host.resting(now) for host in self.hosts)
-
 
 def _are_sooner(others: Sequence[Host], host: Host, chars: int, waiting: float) -> bool:
     """Return whether the others, which may be busy, would finish all that waits before the host finishes a batch."""

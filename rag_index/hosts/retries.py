@@ -335,7 +335,7 @@ class HostCalls(ABC, Generic[Req]):
         pool = self._pool
         reasons = "; ".join(str(host.error or f"{host.url} is paused") for host in pool.hosts)
         if pool.all_resting_since is None:
-            if not pool.all_resting(now):
+            if not all(host.resting(now) for host in pool.hosts):
                 return None
             pool.all_resting_since = now
             if self._patience:

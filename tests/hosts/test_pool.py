@@ -60,8 +60,7 @@ def test_hosts_outside_the_share_follow_in_turn():
 
 
 def test_a_host_rests_after_three_failures_for_longer_and_longer():
-    now, pool = Time(), pool_of(1)
-    host = pool.hosts[0]
+    now, host = Time(), pool_of(1).hosts[0]
     host.admit(now.at)
     pauses = []
     for _ in range(10):
@@ -71,7 +70,7 @@ def test_a_host_rests_after_three_failures_for_longer_and_longer():
         assert host.admitted_at is None
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert host.down
-    assert pool.all_resting(now.at)
+    assert host.resting(now.at)
     host.admit(now.at)
     assert not host.down
     assert host.free_slots(now.at) == 2
