@@ -65,7 +65,8 @@ class Call:
         self._service, self._limit = service, limit
         self._clock = clock
         self._patience = patience
-        self.answered()
+        self._silent_since, self._since = clock(), time.time()
+        self._reason, self._answered, self._failed = "", False, False
 
     def resume(self, earlier: Call) -> None:
         """Continue the outage of an earlier call, which gave up."""
