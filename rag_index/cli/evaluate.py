@@ -205,12 +205,8 @@ def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:
     return overriding_variables(settings.path, [WEIGHT])
 
 
-def _interval(one: Estimate) -> str:
-    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
-
-
-def _difference(one: Estimate) -> str:
-    return f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+def _interval(one: Estimate, sign: str = "") -> str:
+    return f"{one.mean:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -226,7 +222,7 @@ def _print(evaluation: Evaluation) -> None:
         gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
         if gains:
             click.echo(f"\nHybrid in {scope.name}, query by query, is better by")
-            differences = [(name, *map(_difference, gain.values())) for name, gain in gains]
+            differences = [(name, *(_interval(one, "+") for one in gain.values())) for name, gain in gains]
             print_table([("than", *gains[0][1]), *differences])
         if scope.worst:
             click.echo(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
@@ -257,7 +253,7 @@ def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
     click.echo(
         f"\nWeight of meaning by {weight.metric}, {weight.queries:,} queries in {weight.folds} held-out folds: "
         f"{weight.present_weight:g} (now) {weight.present.mean:.3f}, {weight.best_weight:g} {weight.best.mean:.3f}, "
-        f"gain {_difference(weight.gain)}."
+        f"gain {_interval(weight.gain, '+')}."
     )
     if weight.best_weight == weight.present_weight:
         click.echo("No other weight is better.")
