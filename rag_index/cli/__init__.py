@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -190,13 +190,17 @@ def command(
     def add(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            with suppress(KeyboardInterrupt) if endless else nullcontext():
+            try:
                 if not quiet:
                     return function(*arguments, **options)
                 from rag_index.reports.progress import said_outages
 
                 with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)
+            except KeyboardInterrupt as stopped:
+                if not endless or str(stopped):  # a flow that is cancelled says so
+                    raise
+                return 0
 
         return program.command(name)(click.pass_obj(call))
 
