@@ -40,7 +40,6 @@ def benchmark(
     """
     settings = run_settings(config)
     with stoppable() as stop, open_bench(settings, index, sample_size) as bench:
-        bench.take_sample()
         identity = identify(settings.embedder)
         bench.run_serially(identity, flow_run_id())
         for count in bench.worker_counts(workers):

@@ -66,26 +66,36 @@ class Call:
         self._clock = clock
         self._patience = patience
         self._silent_since, self._since = clock(), time.time()
-        self._reason, self._answered = "", False
+        self._reason, self._answered, self._failed = "", False, False
 
     def resume(self, earlier: Call) -> None:
         """Continue the outage of an earlier call, which gave up."""
-        self._silent_since, self._since, self._reason = earlier._silent_since, earlier._since, earlier._reason
+        self._silent_since, self._since = earlier._silent_since, earlier._since
+        self._reason, self._answered, self._failed = earlier._reason, earlier._answered, earlier._failed
 
     def answered(self, patience: float | None = None) -> None:
         """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
         if patience is not None:
             self._patience = patience
         self._silent_since, self._since = self._clock(), time.time()
-        self._reason, self._answered = "", False
+        self._reason, self._answered, self._failed = "", False, False
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing was heard of the service for half of the patience: time to find out whether it is at work."""
+        return not self._reason and self._clock() - self._silent_since >= self._patience / 2
+
+    def at_work(self) -> None:
+        """Take note that the service answers others meanwhile, so that it is not away."""
+        self._reason, self._answered = "it is still at work on a request", True
 
     def failed(self, reason: object, *, answered: bool = False) -> None:
         """Take note of the service's last error, and of whether it is an answer."""
-        self._reason, self._answered = str(reason), answered
+        self._reason, self._answered, self._failed = str(reason), answered, True
 
     def outage(self) -> Outage | None:
         """Return the outage that this call has met, if it has waited for long enough."""
-        patience = min(self._patience, PATIENCE) if self._reason else self._patience
+        patience = min(self._patience, PATIENCE) if self._failed else self._patience
         if self._clock() - self._silent_since < patience:
             return None
         return Outage(self._service, self._since, self._reason, self._answered, self._limit)

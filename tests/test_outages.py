@@ -72,12 +72,32 @@ def test_after_an_error_an_outage_is_noticed_sooner(calls, clock):
 
 
 def test_a_service_that_answers_is_not_called_silent(calls, clock):
-    with calls.asking("Qdrant", patience=10) as call:
-        call.failed("asks for a pause: Rate limiting exceeded", answered=True)
-        clock.now += 6
+    def said() -> None:
         [outage] = calls.outages()
         assert outage.sentence().startswith("waiting for Qdrant since ")
         assert outage.sentence().endswith(": asks for a pause: Rate limiting exceeded")
+
+    with suppress(ValueError), calls.asking("Qdrant", patience=10) as call:
+        call.failed("asks for a pause: Rate limiting exceeded", answered=True)
+        clock.now += 6
+        said()
+        raise ValueError("the caller gives up, and tries again")
+    with calls.asking("Qdrant"):
+        said()
+
+
+def test_a_service_at_work_is_asked_about_early_and_told_after_the_whole_patience(calls, clock):
+    with calls.asking("Ollama", patience=20) as call:
+        assert not call.quiet
+        clock.now += 10
+        assert call.quiet
+        call.at_work()
+        clock.now += 9
+        assert (services(calls), call.quiet) == ([], False)
+        clock.now += 1
+        assert calls.outages()[0].sentence().endswith(": it is still at work on a request")
+        call.answered()
+        assert services(calls) == []
 
 
 def test_a_service_that_several_calls_wait_for_is_named_once_with_the_longest_wait(calls, clock, monkeypatch):

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -135,14 +136,41 @@ class IndexName(UnicodeText):
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-POSITIVE, SECONDS = click.IntRange(min=1), click.FloatRange(min=0)
+POSITIVE = click.IntRange(min=1)
 
 name_argument = click.argument("name", type=IndexName())
 names_argument = click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
-    "--wait", type=SECONDS, metavar="SECONDS", help="How long to wait for services that are down, or a store in use."
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait for services that are down, or a store in use.",
 )
+
+
+def options(*given: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds these options, in this order."""
+
+    def add(function: Any) -> Any:
+        for option in reversed(given):
+            function = option(function)
+        return function
+
+    return add
+
+
+parallel_options = options(
+    click.option("--workers", type=POSITIVE, metavar="N", help="Number of Dask worker processes."),
+    click.option("--shard-documents", type=POSITIVE, metavar="N", help="Documents per shard."),
+    click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
+)
+
+
+def search_options(verb: str) -> Callable[[Any], Any]:
+    """Return a decorator with what every command that searches takes. `verb` says what it does with an index."""
+    index = repeated("--index", "indexes", f"{verb} only this index", type=IndexName(), metavar="NAME")
+    return options(index, wait_option, json_option)
 
 
 def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
@@ -150,27 +178,33 @@ def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[A
     return click.option(option, name, multiple=True, help=f"{help_text} (may be repeated).", **more)
 
 
-def command(name: str | None = None, *, quiet: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    name: str | None = None, *, quiet: bool = False, endless: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
 
-    One that is `quiet` shows no progress, so it says which service it waits for.
+    One that is `quiet` shows no progress, so it says which service it waits for. To stop one that is `endless` is no
+    error.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
-        return program.command(name)(click.pass_obj(_saying_outages(function) if quiet else function))
+        @wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                if not quiet:
+                    return function(*arguments, **options)
+                from rag_index.reports.progress import said_outages
+
+                with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
+                    return function(*arguments, **options)
+            except KeyboardInterrupt as stopped:
+                if not endless or str(stopped):  # a flow that is cancelled says so
+                    raise
+                return 0
+
+        return program.command(name)(click.pass_obj(call))
 
     return add
-
-
-def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        from rag_index.reports.progress import said_outages
-
-        with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
-            return function(*arguments, **options)
-
-    return call
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -212,6 +246,8 @@ def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit. An error becomes one line on standard error and an exit code."""
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # child processes must not import from the folder one stands in
+    with suppress(ValueError):  # of another thread than the main one
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # imports take seconds: it ends them as Ctrl-C does
     atexit.register(gc.freeze)  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
     given = sys.argv[1:] if arguments is None else arguments
     try:

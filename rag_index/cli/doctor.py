@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.doctor import Diagnosis
-    from rag_index.settings import Settings
 
 
 @command(quiet=True)
@@ -30,21 +29,18 @@ def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: floa
     from rag_index.doctor import examine, repair
 
     settings = context.settings(wait=wait)
-    if repairing:
-        diagnosis = repair(settings, names, lambda indexes, rebuild: _index(context, settings, indexes, rebuild, wait))
-    else:
-        diagnosis = examine(settings, names)
+
+    def index(indexes: list[str], rebuild: bool) -> None:
+        """Run the flow `index_all`. If it fails, print why; what it should have repaired stays a finding."""
+        report: RunReport = launch_flow(
+            context, settings, load_index_all, indexes=indexes, full=rebuild, retry_failed=True, wait=wait
+        )
+        if report.state != "completed":
+            click.echo(f"rag-index: the run that repairs: {report.sentence()}", err=True)
+
+    diagnosis = repair(settings, names, index) if repairing else examine(settings, names)
     show(diagnosis.to_json(), *_lines(diagnosis, repairing=repairing), as_json=as_json)
     return diagnosis.exit_code
-
-
-def _index(context: Context, settings: Settings, indexes: list[str], rebuild: bool, wait: float | None) -> None:
-    """Run the flow `index_all`. If it fails, print why; what it should have repaired stays a finding."""
-    report: RunReport = launch_flow(
-        context, settings, load_index_all, indexes=indexes, full=rebuild, retry_failed=True, wait=wait
-    )
-    if report.state != "completed":
-        click.echo(f"rag-index: the run that repairs: {report.sentence()}", err=True)
 
 
 def _lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:

@@ -12,7 +12,6 @@ from rag_index.cli import (
     FILE,
     POSITIVE,
     Context,
-    IndexName,
     UnicodeText,
     command,
     json_option,
@@ -21,8 +20,8 @@ from rag_index.cli import (
     print_json,
     print_table,
     repeated,
+    search_options,
     show,
-    wait_option,
 )
 from rag_index.errors import SettingsError
 
@@ -68,14 +67,12 @@ class _Given:
     help="Documents of each index that are indexed again, if its text contains --query-column.",
 )  # fmt: skip
 @click.option("--out", type=FILE, help="Write the queries that were made to this file, to be edited.")
-@repeated("--index", "indexes", "Evaluate only this index", type=IndexName(), metavar="NAME")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Poor queries to show.")
 @click.option("--plot", type=FILE, help="Draw a PNG (needs the extra `plots`).")
 @click.option("--tune-fusion", is_flag=True, help="Choose the weight of meaning against words with held-out queries.")
 @click.option("--write", is_flag=True, help="Write the weight to the settings file, if it is really better.")
-@wait_option
-@json_option
+@search_options("Evaluate")
 def evaluate(
     context: Context,
     indexes: tuple[str, ...],
@@ -142,20 +139,13 @@ def _check(given: _Given, *, tune_fusion: bool, write: bool) -> _Given:
 
 def _evaluate(settings: Settings, names: list[str], given: _Given, options: EvaluationOptions) -> Evaluation:
     from rag_index.evaluation.evaluate import evaluate
-    from rag_index.evaluation.golden import read_golden
-
-    if given.query_column is not None:
-        return _evaluate_column(settings, names, given, given.query_column, options)
-    queries = _generate(settings, names, given) if given.golden is None else read_golden(given.golden, given.queries)
-    return evaluate(settings, queries, names, options, _counter(len(queries)))
-
-
-def _evaluate_column(
-    settings: Settings, names: list[str], given: _Given, column: str, options: EvaluationOptions
-) -> Evaluation:
-    from rag_index.evaluation.golden import write_golden
+    from rag_index.evaluation.golden import read_golden, write_golden
     from rag_index.tuning.column_evaluation import evaluate_items, read_items
 
+    if (column := given.query_column) is None:
+        golden = given.golden
+        queries = _generate(settings, names, given) if golden is None else read_golden(golden, given.queries)
+        return evaluate(settings, queries, names, options, _counter(len(queries)))
     items = read_items(settings, names, column, queries=given.count, documents=given.documents)
     if given.out:
         write_golden(given.out, items.queries)
@@ -215,12 +205,8 @@ def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:
     return overriding_variables(settings.path, [WEIGHT])
 
 
-def _interval(one: Estimate) -> str:
-    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
-
-
-def _difference(one: Estimate) -> str:
-    return f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+def _interval(one: Estimate, sign: str = "") -> str:
+    return f"{one.mean:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -236,7 +222,7 @@ def _print(evaluation: Evaluation) -> None:
         gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
         if gains:
             click.echo(f"\nHybrid in {scope.name}, query by query, is better by")
-            differences = [(name, *map(_difference, gain.values())) for name, gain in gains]
+            differences = [(name, *(_interval(one, "+") for one in gain.values())) for name, gain in gains]
             print_table([("than", *gains[0][1]), *differences])
         if scope.worst:
             click.echo(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
@@ -267,7 +253,7 @@ def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
     click.echo(
         f"\nWeight of meaning by {weight.metric}, {weight.queries:,} queries in {weight.folds} held-out folds: "
         f"{weight.present_weight:g} (now) {weight.present.mean:.3f}, {weight.best_weight:g} {weight.best.mean:.3f}, "
-        f"gain {_difference(weight.gain)}."
+        f"gain {_interval(weight.gain, '+')}."
     )
     if weight.best_weight == weight.present_weight:
         click.echo("No other weight is better.")

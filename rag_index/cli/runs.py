@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import (
-    POSITIVE,
     Context,
     IndexName,
     command,
     json_option,
     names_argument,
+    options,
+    parallel_options,
     repeated,
     show,
     wait_option,
@@ -30,31 +31,27 @@ if TYPE_CHECKING:
 
 full_option = click.option("--full", is_flag=True, help="Build new collections, like the command rebuild.")
 required_names = click.argument("names", type=IndexName(), nargs=-1, required=True, metavar="NAME…")
-ALLOW_DELETES = "Delete what was held back, or else what the source lost, however much."
-ALLOW_LOSS = "Publish a rebuilt collection without asking its gate, or in place of one that another ledger made."
-RUN_OPTIONS = (
-    click.option("--workers", type=POSITIVE, metavar="N", help="Number of Dask worker processes."),
-    click.option("--shard-documents", type=POSITIVE, metavar="N", help="Documents per shard."),
-    click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
-    click.option("--allow-deletes", is_flag=True, help=ALLOW_DELETES),
-    click.option("--allow-loss", is_flag=True, help=ALLOW_LOSS),
+run_options = options(
+    parallel_options,
+    click.option(
+        "--allow-deletes", is_flag=True, help="Delete what was held back, or else what the source lost, however much."
+    ),
+    click.option(
+        "--allow-loss",
+        is_flag=True,
+        help="Publish a rebuilt collection without asking its gate, or in place of one that another ledger made.",
+    ),
     wait_option,
     json_option,
 )
+"""The options that all commands that run indexes have."""
 
 
-def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that all commands that run indexes have."""
-    for option in reversed(RUN_OPTIONS):
-        function = option(function)
-    return function
-
-
-def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wait: float | None, **options: Any) -> int:
+def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wait: float | None, **asked: Any) -> int:
     """Run the flow over these indexes (None: all), print the report and return the exit code."""
-    parallel = {key: options[key] for key in ("workers", "shard_documents", "serial")}
+    parallel = {key: asked[key] for key in ("workers", "shard_documents", "serial")}
     settings = context.settings(wait=wait, **parallel)
-    return print_report(_launch(context, settings, names, wait=wait, **options), as_json=as_json)
+    return print_report(_launch(context, settings, names, wait=wait, **asked), as_json=as_json)
 
 
 def print_report(report: RunReport, *, as_json: bool) -> int:
@@ -67,51 +64,39 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
     return report.exit_code
 
 
-def _launch(context: Context, settings: Settings, names: list[str] | None, **options: Any) -> RunReport:
+def _launch(context: Context, settings: Settings, names: list[str] | None, **asked: Any) -> RunReport:
     """Run the flow where Prefect's settings name an API, or there is a cluster already; else plainly, if that will do.
 
     Whoever has an API wants to see the runs there.
     """
-    from rag_index.orchestration.launch import names_api
+    from rag_index.orchestration.launch import FlowStart, make_folder, names_api
 
-    parallel = settings.parallel
-    if names_api(settings.data / "prefect") or (parallel.address and not parallel.serial):
-        report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, **options)
+    parallel, home = settings.parallel, settings.data / "prefect"
+    if names_api(home) or (parallel.address and not parallel.serial):
+        report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, **asked)
         return report
-    return _run_plainly(context, settings, names, **options)
-
-
-def _run_plainly(context: Context, settings: Settings, names: list[str] | None, **options: Any) -> RunReport:
     from rag_index.indexing.run import RunOptions
-    from rag_index.orchestration.launch import FlowStart, make_folder
     from rag_index.orchestration.plain_run import run_plainly
 
-    home = settings.data / "prefect"
-    _log(verbose=context.verbose)
+    if context.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    else:  # Python writes warnings to the terminal that no handler takes
+        logging.getLogger().addHandler(logging.NullHandler())
     if not settings.data.exists():
         make_folder(settings.data)
     if home.exists():
         make_folder(home)  # an earlier version may have left it open to other users
     start = FlowStart(load_index_all, home, verbose=context.verbose, keep_days=settings.run.keep_days, early=settings)
-    asked = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions) if field.name in options})
-    return run_plainly(start, settings, settings.named(names), asked, config=str(settings.path), **options)
-
-
-def _log(*, verbose: bool) -> None:
-    """Print the log, or keep it off the terminal: Python writes warnings there that no handler takes."""
-    if verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    else:
-        logging.getLogger().addHandler(logging.NullHandler())
+    known = RunOptions(**{field.name: asked[field.name] for field in fields(RunOptions) if field.name in asked})
+    return run_plainly(start, settings, settings.named(names), known, config=str(settings.path), **asked)
 
 
 def launch_flow(context: Context, settings: Settings, load: Callable[[], Any], **parameters: Any) -> Any:
     """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
     from rag_index.orchestration.launch import launch
 
-    config, keep_days = str(settings.path), settings.run.keep_days
-    home = settings.data / "prefect"
-    return launch(load, home, verbose=context.verbose, keep_days=keep_days, config=config, **parameters)
+    home, keep_days = settings.data / "prefect", settings.run.keep_days
+    return launch(load, home, verbose=context.verbose, keep_days=keep_days, config=str(settings.path), **parameters)
 
 
 def flow_loader(name: str) -> Callable[[], Any]:
@@ -134,16 +119,12 @@ load_index_all = flow_loader("index_all")
 @repeated("--id", "ids", "Index only this document", metavar="KEY")
 @full_option
 @run_options
-def index(context: Context, names: tuple[str, ...], ids: tuple[str, ...], **options: Any) -> int:
-    """Bring the named indexes up to date, or with --id single documents of one index."""
-    if ids:
-        return _run_single(context, names, ids, **options)
-    return run_indexes(context, list(names), **options)
-
-
-def _run_single(
-    context: Context, names: tuple[str, ...], ids: tuple[str, ...], *, as_json: bool, wait: float | None, **others: Any
+def index(
+    context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
 ) -> int:
+    """Bring the named indexes up to date, or with --id single documents of one index."""
+    if not ids:
+        return run_indexes(context, list(names), as_json=as_json, wait=wait, **others)
     from rag_index.indexing.changed import index_documents
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
@@ -158,23 +139,23 @@ def _run_single(
 @command("index-all")
 @full_option
 @run_options
-def index_all(context: Context, **options: Any) -> int:
+def index_all(context: Context, **asked: Any) -> int:
     """Bring all indexes up to date."""
-    return run_indexes(context, None, **options)
+    return run_indexes(context, None, **asked)
 
 
 @command()
 @required_names
 @run_options
-def rebuild(context: Context, names: tuple[str, ...], **options: Any) -> int:
+def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     """Build new collections beside the old ones, verify them and make them live."""
-    return run_indexes(context, list(names), full=True, **options)
+    return run_indexes(context, list(names), full=True, **asked)
 
 
 @command("retry-failed")
 @names_argument
 @run_options
-def retry_failed(context: Context, names: tuple[str, ...], **options: Any) -> int:
+def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     """Try failed documents again, no matter how often they were tried before."""
     from rag_index.status.status import status
 
@@ -182,9 +163,9 @@ def retry_failed(context: Context, names: tuple[str, ...], **options: Any) -> in
     failing = [one.index for one in status(settings).indexes if one.failed]
     chosen = [index.name for index in settings.named(names) if names or index.name in failing]
     if not chosen:
-        show(RunReport().to_json(), "No documents are listed as failed.", as_json=options["as_json"])
+        show(RunReport().to_json(), "No documents are listed as failed.", as_json=asked["as_json"])
         return 0
-    return run_indexes(context, chosen, retry_failed=True, **options)
+    return run_indexes(context, chosen, retry_failed=True, **asked)
 
 
 @command()

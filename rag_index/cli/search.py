@@ -9,16 +9,14 @@ import click
 from rag_index.cli import (
     POSITIVE,
     Context,
-    IndexName,
     UnicodeText,
     command,
-    json_option,
     one_line,
     print_json,
     print_table,
     printable,
     repeated,
-    wait_option,
+    search_options,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ TEXT = UnicodeText()
 
 @command()
 @click.argument("text", type=TEXT)
-@repeated("--index", "indexes", "Search only this index", type=IndexName(), metavar="NAME")
 @click.option(
     "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
 )
@@ -61,8 +58,7 @@ TEXT = UnicodeText()
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @click.option("--repeat", type=POSITIVE, metavar="N", help="Search N times, embedding each time, and show the timings.")
-@wait_option
-@json_option
+@search_options("Search")
 def search(
     context: Context,
     text: str,

@@ -11,7 +11,7 @@ import click
 from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
 
 
-@command()
+@command(endless=True)
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", type=UnicodeText(), help="Make a token for NAME instead of serving.")
@@ -20,7 +20,14 @@ from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
 def serve(context: Context, new_token: str | None, groups: tuple[str, ...], wait: float | None, **address: Any) -> None:
     """Answer searches over HTTP, for agents and in a browser, until it is stopped."""
     if new_token is not None:
-        _print_token(new_token, groups)
+        from rag_index.service import tokens
+
+        if not new_token.strip():
+            raise click.UsageError("--new-token needs the name of whoever gets the token")
+        token = tokens.new_token()
+        line = tokens.token_line(new_token, token, groups)
+        click.echo(f"The token, which is shown only now:\n\n  {token}\n")
+        click.echo(f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {line}")
         return
     if groups:
         raise click.UsageError("--group belongs to --new-token NAME")
@@ -32,18 +39,6 @@ def serve(context: Context, new_token: str | None, groups: tuple[str, ...], wait
         settings,
         lambda: run_settings(settings.path, wait=wait),
         lambda url: click.echo(f"rag-index answers at {url}"),
-    )
-
-
-def _print_token(name: str, groups: tuple[str, ...]) -> None:
-    from rag_index.service.tokens import new_token, token_line
-
-    if not name.strip():
-        raise click.UsageError("--new-token needs the name of whoever gets the token")
-    token = new_token()
-    click.echo(f"The token, which is shown only now:\n\n  {token}\n")
-    click.echo(
-        f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {token_line(name, token, groups)}"
     )
 
 
@@ -66,5 +61,6 @@ def mcp(context: Context, groups: Sequence[str], kind: str | None, wait: float |
     from rag_index.service.mcp_server import serve_standard_streams
 
     settings = context.settings(wait=wait)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
     asyncio.run(serve_standard_streams(settings, Caller("standard input", frozenset(groups) or None)))

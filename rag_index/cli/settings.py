@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from rag_index.cli import FILE, POSITIVE, SECONDS, Context, command, json_option, print_json, repeated, show
+from rag_index.cli import (
+    FILE,
+    Context,
+    command,
+    json_option,
+    parallel_options,
+    print_json,
+    repeated,
+    show,
+    wait_option,
+)
 from rag_index.errors import SettingsError
-
-if TYPE_CHECKING:
-    from rag_index.sources.scaffold import Scaffold
 
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
-SAME = "The same option as in `index`."
 
 
 @command()
 @click.option("--explain", is_flag=True, help="Also explain the automatic values.")
-@click.option("--workers", type=POSITIVE, metavar="N", help=SAME)
-@click.option("--shard-documents", type=POSITIVE, metavar="N", help=SAME)
-@click.option("--serial", is_flag=True, help=SAME)
-@click.option("--wait", type=SECONDS, metavar="SECONDS", help=SAME)
+@parallel_options
+@wait_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
 def config(context: Context, explain: bool, schema: bool, as_json: bool, **given: Any) -> None:
@@ -41,10 +45,8 @@ def config(context: Context, explain: bool, schema: bool, as_json: bool, **given
     settings = context.settings(**given)
     for index in settings.indexes:
         check_gate(settings, index)
-    names = {name: "run.wait" if name == "wait" else f"parallel.{name}" for name in given}
-    values = effective_settings(
-        settings, {names[name]: None if value is False else value for name, value in given.items()}
-    )
+    here = {"run.wait": given.pop("wait"), **{f"parallel.{name}": value or None for name, value in given.items()}}
+    values = effective_settings(settings, here)
     facts = machine_facts(settings) if explain else []
     answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
     if explain:
@@ -75,7 +77,7 @@ def _text(value: Any) -> str:
 def init(context: Context, source: str | None, force: bool, **chosen: tuple[str, ...]) -> None:
     """Write a commented rag-index.toml, and show a document of each index that it proposes."""
     from rag_index.settings import FILE_NAME
-    from rag_index.sources.scaffold import scaffold
+    from rag_index.sources.scaffold import proposed_settings, scaffold
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
@@ -84,7 +86,16 @@ def init(context: Context, source: str | None, force: bool, **chosen: tuple[str,
         raise click.UsageError("--include, --exclude and --add choose tables of a database: name it with --source")
     made = scaffold(source, path.parent, **chosen)
     if source is not None:
-        _show_examples(made, source)
+        from rag_index.cli.status import document_lines
+        from rag_index.status.plan import show_documents
+
+        examples = proposed_settings(made, source)
+        for index, proposed in zip(examples.indexes, made.proposed, strict=True):
+            lines = [line for document in show_documents(examples, index, 1) for line in document_lines(document)]
+            lines += [f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden]
+            lines += [f"{index.name} may show too much: {sentence}" for sentence in proposed.unclear]
+            for line in lines:
+                click.echo(line)
     schema = f"#:schema ./{SCHEMA_NAME}\n\n" if (path.parent / SCHEMA_NAME).exists() else ""
     try:
         path.write_text(schema + made.text, encoding="utf-8")
@@ -97,20 +108,6 @@ def init(context: Context, source: str | None, force: bool, **chosen: tuple[str,
     for sentence in made.left_out:
         click.echo(f"- {sentence}")
     click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
-
-
-def _show_examples(made: Scaffold, source: str) -> None:
-    from rag_index.cli.status import document_lines
-    from rag_index.sources.scaffold import proposed_settings
-    from rag_index.status.plan import show_documents
-
-    settings = proposed_settings(made, source)
-    for index, proposed in zip(settings.indexes, made.proposed, strict=True):
-        lines = [line for document in show_documents(settings, index, 1) for line in document_lines(document)]
-        lines += [f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden]
-        lines += [f"{index.name} may show too much: {sentence}" for sentence in proposed.unclear]
-        for line in lines:
-            click.echo(line)
 
 
 @command()

@@ -24,9 +24,8 @@ from rag_index.cli import (
 from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from rag_index.settings import IndexSettings, Settings
     from rag_index.status.plan import RunPlan, ShownDocument
     from rag_index.status.status import IndexStatus, ProjectStatus
 
@@ -165,29 +164,24 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
 
     With --show, show some documents of each index instead, as they would be embedded.
     """
-    from rag_index.status.plan import plan_runs
+    from rag_index.status.plan import plan_runs, show_documents
 
     settings = context.settings()
+    indexes = settings.named(names)
     if shown is not None:
-        return _show_documents(settings, settings.named(names), shown, as_json=as_json)
-    plans = plan_runs(settings, settings.named(names))
+        documents = [one for index in indexes for one in show_documents(settings, index, shown)]
+        lines = [line for one in documents for line in document_lines(one)]
+        empty = sorted({index.name for index in indexes} - {one.index for one in documents})
+        lines += [f"{name}: no document with text" for name in empty]
+        show({"documents": [one.to_json() for one in documents]}, *lines, as_json=as_json)
+        return 0
+    plans = plan_runs(settings, indexes)
     if as_json:
         print_json({"indexes": [one.to_json() for one in plans]})
     else:
         _print_plans(plans)
     codes = {one.exit_code for one in plans}
     return codes.pop() if len(codes) == 1 else 1
-
-
-def _show_documents(settings: Settings, indexes: Sequence[IndexSettings], count: int, *, as_json: bool) -> int:
-    from rag_index.status.plan import show_documents
-
-    shown = [one for index in indexes for one in show_documents(settings, index, count)]
-    lines = [line for one in shown for line in document_lines(one)]
-    empty = sorted({index.name for index in indexes} - {one.index for one in shown})
-    lines += [f"{name}: no document with text" for name in empty]
-    show({"documents": [one.to_json() for one in shown]}, *lines, as_json=as_json)
-    return 0
 
 
 def document_lines(document: ShownDocument) -> Iterator[str]:

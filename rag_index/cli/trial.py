@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import webbrowser
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,49 +43,31 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
     Nothing is left behind, unless --write says so.
     """
+    from rag_index.database.drivers import database_url
     from rag_index.orchestration.signals import terminable
-    from rag_index.settings import FILE_NAME
+    from rag_index.settings import FILE_NAME, load_settings
+    from rag_index.sources.scaffold import scaffold
 
     here = Path.cwd()
     if write and (here / FILE_NAME).exists():
         raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
-    with terminable(), _folder(here if write else None) as folder:
-        made, settings = _propose(context, url, folder, port)
+    temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
+    with terminable(), nullcontext(here) if write else temporary() as folder:
+        made, file = scaffold(url, Path(folder)), Path(folder, FILE_NAME)
+        file.write_text(made.text, encoding="utf-8")
+        whole = database_url(url, here).render_as_string(hide_password=False)
+        sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
+        settings = load_settings(file, **sections)
         click.echo(
             f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …"
         )
         indexed = _index_newest(settings, made, newest)
         click.echo(_sentence(made, indexed, written=write))
         if not once:
-            with _rest(context, settings):
-                _serve(settings)
+            from rag_index.service.server import serve
 
-
-@contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    """Yield the folder to keep everything in, or one that is deleted at the end."""
-    if kept is not None:
-        yield kept
-        return
-    folder = Path(tempfile.mkdtemp(prefix="rag-index-try-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _propose(context: Context, url: str, folder: Path, port: int) -> tuple[Scaffold, Settings]:
-    """Write the settings file and return what it has, with the whole URL of the database."""
-    from rag_index.database.drivers import database_url
-    from rag_index.settings import FILE_NAME, load_settings
-    from rag_index.sources.scaffold import scaffold
-
-    made = scaffold(url, folder)
-    file = folder / FILE_NAME
-    file.write_text(made.text, encoding="utf-8")
-    whole = database_url(url, Path.cwd()).render_as_string(hide_password=False)
-    sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
-    return made, load_settings(file, **sections)
+            with _rest(settings), suppress(KeyboardInterrupt):
+                serve(settings, lambda: settings, _announce)
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
@@ -121,7 +103,7 @@ def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
 
 
 @contextmanager
-def _rest(context: Context, settings: Settings) -> Iterator[None]:
+def _rest(settings: Settings) -> Iterator[None]:
     """Index all rows in a process of its own while the block runs."""
     program = [sys.executable, "-P", "-c", PROGRAM, "--config", str(settings.path), "index-all", "--serial"]
     url = settings.source_url.render_as_string(hide_password=False)
@@ -138,14 +120,6 @@ def _rest(context: Context, settings: Settings) -> Iterator[None]:
         child.kill()
         child.wait()
         log.close()
-
-
-def _serve(settings: Settings) -> None:
-    """Serve the page until somebody stops it."""
-    from rag_index.service.server import serve
-
-    with suppress(KeyboardInterrupt):
-        serve(settings, lambda: settings, _announce)
 
 
 def _announce(url: str) -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import click
 
 from rag_index.cli import Context, IndexName, command
 from rag_index.errors import SettingsError
 
-if TYPE_CHECKING:
-    from rag_index.settings import Settings
 
-
-@command()
+@command(endless=True)
 @click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
@@ -24,42 +20,25 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     """Follow changes of the source and index them within seconds, until it is stopped."""
     settings = context.settings()
     if setup:
-        return _print_setup(settings, names)
+        from rag_index.changes.setup import setup_script
+
+        if names:
+            raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
+        click.echo(setup_script(settings), nl=False)
+        return 0
     chosen = [index.name for index in settings.named(names)]
-    _log()
-    if os.environ.get("PREFECT_API_URL"):
-        from rag_index.cli.runs import flow_loader, launch_flow
-
-        _say_watched(chosen)
-        return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
-    return 0 if _watch_plainly(settings, chosen, once=once) else 1
-
-
-def _log() -> None:
-    """Print what the watch says, and warnings of ours. Prefect's own log is seen in Prefect."""
+    # What the watch says is printed, and warnings of ours. Prefect's own log is seen in Prefect.
     ours = logging.getLogger("rag_index")
     ours.addHandler(handler := logging.StreamHandler())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     ours.propagate = False
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
     logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
+    if os.environ.get("PREFECT_API_URL"):
+        from rag_index.cli.runs import flow_loader, launch_flow
 
-
-def _say_watched(names: list[str]) -> None:
-    click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
-
-
-def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
-    """Print SQL for all indexes, which share one queue or one slot; nothing is run."""
-    from rag_index.changes.setup import setup_script
-
-    if names:
-        raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
-    click.echo(setup_script(settings), nl=False)
-    return 0
-
-
-def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
+        _say_watched(chosen)
+        return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
     from rag_index.status.metrics_file import try_to_write_metrics
     from rag_index.watch.loop import Stop, stopped_by_signals
     from rag_index.watch.plain import PlainRunner, open_watch
@@ -68,7 +47,11 @@ def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     with (
         closing(PlainRunner(settings)) as runner,
         stopped_by_signals(stop),
-        open_watch(settings, names, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
+        open_watch(settings, chosen, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
     ):
         _say_watched(opened.names)
-        return opened.run(once=once)
+        return 0 if opened.run(once=once) else 1
+
+
+def _say_watched(names: list[str]) -> None:
+    click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)

@@ -137,33 +137,25 @@ class QueryStream(Dispatch):
         while self._is_unfinished():
             try:
                 await self._work()
-            except Exception as exc:  # noqa: BLE001 - whoever waits has it
-                self._give_up(exc)
-
-    def _give_up(self, error: Exception) -> None:
-        """Tell every query why no host can be used: if a host answered, it knows best."""
-        answers = [host.error for host in self._pool.hosts if not isinstance(host.error, EmbedderUnavailable | None)]
-        for query in self._all_queries():
-            query.settle(answers[0] if answers and answers[0] else error)
-        for queue in (self._texts, self._waiting, self._on_trial):
-            queue.clear()
-        if not isinstance(error, RateLimited):
-            self._pool = self._new_pool()
+            except Exception as exc:  # noqa: BLE001 - whoever waits has it, or what a host answered, which knows best
+                answers = [one.error for one in self._pool.hosts if not isinstance(one.error, EmbedderUnavailable)]
+                error = next(filter(None, answers), exc)
+                for query in self._all_queries():
+                    query.settle(error)
+                for queue in (self._texts, self._waiting, self._on_trial):
+                    queue.clear()
+                if not isinstance(exc, RateLimited):
+                    self._pool = self._new_pool()
 
     def _send_what_fits(self, now: float) -> None:
-        for one in self._under_way.copy():
-            self._repeat_overdue(one, now)
+        for one in [one for one in self._under_way if one.overdue_at <= now]:
+            queries = [query for query in one.queries if query.wanted]
+            second = self._pool.pick(now, avoid=one.host) if queries else None
+            if second is not None and second is not one.host:
+                one.overdue_at = math.inf
+                self._send_to(Batch(queries, chars=sum(map(self._length, queries))), second, now)
         self._texts = deque(query for query in self._texts if query.wanted)
         super()._send_what_fits(now)
-
-    def _repeat_overdue(self, one: _UnderWay, now: float) -> None:
-        """Send the queries of an overdue request to a second host, if one is free."""
-        queries = [query for query in one.queries if query.wanted]
-        if queries and one.overdue_at <= now:
-            host = self._pool.pick(now, avoid=one.host)
-            if host is not None and host is not one.host:
-                one.overdue_at = math.inf
-                self._send_to(Batch(queries, chars=sum(map(self._length, queries))), host, now)
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         expected = LATE_FACTOR * host.seconds(batch.chars)

@@ -49,7 +49,12 @@ class ServerEmbedder:
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
-        self._endpoints = [_endpoint(url, settings) for url in settings.hosts]
+        self._endpoints: list[Endpoint] = [
+            OpenAIEndpoint(url, settings)
+            if settings.kind == "openai"
+            else OllamaEndpoint(url, settings, settings.dimensions)
+            for url in settings.hosts
+        ]
         self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
         self._model = KnownModel(settings.model, patience=settings.start_timeout)
         if expected is not None:
@@ -69,12 +74,7 @@ class ServerEmbedder:
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model, after asking every host.
 
-        If only some of the hosts answer, the others are logged as warnings.
-
-        Raises:
-            EmbedderUnavailable: No host answers.
-            ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
-            ModelChanged: The hosts have different models of this name.
+        If only some of the hosts answer, the others are logged as warnings. Raises as `agreed_report`.
         """
         seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
         asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)
@@ -96,7 +96,21 @@ class ServerEmbedder:
         If all hosts are down, wait up to `wait_for_recovery` seconds for one of them; then raise EmbedderUnavailable or
         RateLimited with the reason for each host.
         """
-        return self._loop.run(self._dispatch(texts))
+        dispatch = Dispatch(
+            self._pool,
+            self._model,
+            self.stats,
+            self._clock,
+            settings=self._settings,
+            prefix=self._settings.document_prefix or "",
+            patience=self._settings.wait_for_recovery,
+        )
+
+        async def run() -> list[NDArray[np.float32] | Exception]:
+            async with self._turn:  # an interrupted call may still be ending
+                return await dispatch.run(texts)
+
+        return self._loop.run(run())
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a query, without waiting for hosts that are down.
@@ -125,19 +139,6 @@ class ServerEmbedder:
             "a ServerEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
         )
 
-    async def _dispatch(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        dispatch = Dispatch(
-            self._pool,
-            self._model,
-            self.stats,
-            self._clock,
-            settings=self._settings,
-            prefix=self._settings.document_prefix or "",
-            patience=self._settings.wait_for_recovery,
-        )
-        async with self._turn:  # an interrupted call may still be ending
-            return await dispatch.run(texts)
-
     async def _take_all(self, texts: Sequence[str], **options: bool) -> list[Any]:
         queries = [Query(text) for text in texts]
         self._queries.add(queries)
@@ -150,9 +151,3 @@ class ServerEmbedder:
         await self._queries.close()
         for endpoint in self._endpoints:
             await endpoint.close()
-
-
-def _endpoint(url: str, settings: EmbedderSettings) -> Endpoint:
-    if settings.kind == "openai":
-        return OpenAIEndpoint(url, settings)
-    return OllamaEndpoint(url, settings, settings.dimensions)

@@ -32,13 +32,17 @@ from rag_index.errors import (
 from rag_index.outages import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from rag_index.outages import Call
 
 CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a server that is asked has been silent for long."""
 
 TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
 """Statuses below 500 that are faults of the server and pass."""
@@ -140,6 +144,15 @@ class Endpoint(ABC):
         Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
         """
 
+    async def is_alive(self) -> bool:
+        """Return whether the server answers a plain GET, whatever it says: one that computes does."""
+        try:
+            async with httpx.AsyncClient(timeout=CONNECT_SECONDS, verify=tls_context()) as client:
+                await client.get(self.url)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return False
+        return True
+
     @abstractmethod
     async def close(self) -> None:
         """Close the connections."""
@@ -166,13 +179,20 @@ class Endpoint(ABC):
             raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
 
     async def _refuse_errors(self, response: httpx.Response) -> None:
-        """Raise our error for an error status.
+        """Raise our error for an error status, with the server's own description of it in one line.
 
         This is a response hook because a client's own error may have no headers, and may fail on an unexpected body.
         """
-        if response.is_error:
-            await response.aread()
-            raise self._refusal(response.status_code, _error_words(response), response.headers)
+        if not response.is_error:
+            return
+        await response.aread()
+        try:
+            words = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            words = re.sub(r"<[^>]*>", " ", response.text)
+        for key in ("error", "message", "detail"):
+            words = words[key] if isinstance(words, dict) and words.get(key) else words
+        raise self._refusal(response.status_code, " ".join(str(words).split())[:300], response.headers)
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
         """Return our error for a response with this status and these words."""
@@ -191,6 +211,24 @@ class Endpoint(ABC):
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
         return TextRefused(message)
+
+
+@asynccontextmanager
+async def noticing_work(call: Call, asked: Callable[[], Iterable[Endpoint]]) -> AsyncIterator[None]:
+    """Tell `call`, for the time of the block, whether one of the servers that were asked is silent but alive."""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if call.quiet and any(await asyncio.gather(*(one.is_alive() for one in asked()))) and call.quiet:
+                call.at_work()
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 def equal_model_remedy(digest: str, name: str) -> str:
@@ -212,18 +250,6 @@ def to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
             return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
         except ValueError:  # the rows differ in length
             return [np.asarray(row, dtype=np.float32) for row in rows]
-
-
-def _error_words(response: httpx.Response) -> str:
-    """Return the server's own description of an error, in one line."""
-    try:
-        content = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        content = re.sub(r"<[^>]*>", " ", response.text)
-    words = content
-    for key in ("error", "message", "detail"):
-        words = words[key] if isinstance(words, dict) and words.get(key) else words
-    return " ".join(str(words).split())[:300]
 
 
 def _parse_retry_after(header: str | None) -> float | None:

@@ -60,10 +60,7 @@ class OllamaEndpoint(Endpoint):
     async def generate(self, prompt: str, **options: float) -> Answer:
         """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
 
-        Raises:
-            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a prompt that crashes it.
-            TextTooLong, TextRefused: The prompt is at fault.
-            ModelMissing, EmbedderError: Another try would fail in the same way.
+        Raises as `embed`; the prompt is the text.
         """
         async with self._errors_mapped(self.timeout):
             answer = await self._client.generate(
@@ -80,6 +77,7 @@ class OllamaEndpoint(Endpoint):
     async def details(self) -> ModelDetails:
         """Return the details of the model. Its manifest is looked up each time, the rest only if that has changed.
 
+        The digest is that of the weights, or a hash over several if the model has an adapter.
         Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
         """
         async with self._errors_mapped(min(self.timeout, METADATA_SECONDS)):
@@ -91,7 +89,12 @@ class OllamaEndpoint(Endpoint):
                 raise self._model_missing()
             if self._known is None or self._known[0] != manifest:
                 response = await self._client.show(self._model)
-                self._known = manifest, _to_details(response, manifest)
+                found = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
+                weights = sha256("".join(found).encode()).hexdigest() if len(found) > 1 else "".join(found)
+                lengths = [size for key, size in (response.modelinfo or {}).items() if key.endswith(".context_length")]
+                # The manifest has the licence and, for a model made by `ollama create`, a path on that machine, and
+                # differs between hosts with the same weights: it counts only if the server names no weights.
+                self._known = manifest, ModelDetails(weights or manifest, int(lengths[0]) if lengths else None)
         return self._known[1]
 
     async def close(self) -> None:
@@ -116,15 +119,3 @@ class OllamaEndpoint(Endpoint):
         return ModelMissing(
             f"{self.url} has no model {self._model!r}: run `OLLAMA_HOST={self.url} ollama pull {self._model}`"
         )
-
-
-def _to_details(response: ollama.ShowResponse, manifest: str) -> ModelDetails:
-    """Return the digest of the weights, or a hash over several if the model has an adapter.
-
-    That of the manifest, which /api/tags has, is used only if the server names no weights: a manifest has the licence
-    and, for a model made by `ollama create`, a path on that machine, and differs between hosts with the same weights.
-    """
-    weights = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
-    digest = weights[0] if len(weights) == 1 else sha256("".join(weights).encode()).hexdigest() if weights else manifest
-    lengths = [value for key, value in (response.modelinfo or {}).items() if key.endswith(".context_length")]
-    return ModelDetails(digest, int(lengths[0]) if lengths else None)

@@ -86,7 +86,11 @@ class OpenAIEndpoint(Endpoint):
         response = await self._client.post(self._address, **content)  # type: ignore[arg-type]
         if response.is_redirect:
             raise EmbedderError(f"{self.url} answers {response.status_code}: name {response.headers.get('location')}")
-        rows = self._in_order(_parsed(response)["data"])
+        try:
+            answer = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            answer = json.loads(response.content)  # which takes NaN: some servers write it
+        rows = self._in_order(answer["data"])
         try:
             return to_vectors(rows)
         except (TypeError, ValueError) as exc:
@@ -117,13 +121,6 @@ class OpenAIEndpoint(Endpoint):
 
     def _model_missing(self) -> ModelMissing:
         return ModelMissing(f"{self.url} has no model {self._model!r}: correct [embedder] model, or load it there")
-
-
-def _parsed(response: httpx.Response) -> Any:
-    try:
-        return orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        return json.loads(response.content)  # which takes NaN: some servers write it
 
 
 def embeddings_address(url: str) -> str:

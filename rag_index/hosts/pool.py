@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from rag_index.errors import RateLimited
     from rag_index.hosts.endpoint import Endpoint
 
 FORGETTING_FACTOR = 0.8
@@ -144,12 +145,12 @@ class Host:
         self.slowed_at = now
         return True
 
-    def record_rate_limit(self, error: Exception, asked: float | None, started: float, clock: Clock) -> None:
+    def record_rate_limit(self, error: RateLimited, started: float, clock: Clock) -> None:
         """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit.
 
-        `asked` is the pause that it asked for, in seconds. If that is None, the pause doubles from time to time.
+        If it did not say for how long, the pause doubles from time to time.
         """
-        now, self.error = clock.now(), error
+        now, self.error, asked = clock.now(), error, error.retry_after
         self.rate_limits += self.slow_down(started, now)
         if asked is None:
             asked = clock.jitter(min(FIRST_REST * 2 ** min(self.rate_limits - 1, 10), MAX_REST))
@@ -241,14 +242,6 @@ class Pool:
             if not _are_sooner(others, host, chars, waiting):
                 return host
         return None
-
-    def wake_at(self, now: float) -> float | None:
-        """Return when the next pause or rest ends; None if no host is in one."""
-        return min((host.not_before for host in self.hosts if host.not_before > now), default=None)
-
-    def all_resting(self, now: float) -> bool:
-        """Return whether every host rests."""
-        return all(host.resting(now) for host in self.hosts)
 
 
 def _are_sooner(others: Sequence[Host], host: Host, chars: int, waiting: float) -> bool:

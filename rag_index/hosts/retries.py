@@ -18,13 +18,14 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
+from rag_index.hosts.endpoint import noticing_work
 from rag_index.hosts.pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
 from rag_index.outages import Call, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-    from rag_index.hosts.endpoint import KnownModel
+    from rag_index.hosts.endpoint import Endpoint, KnownModel
 
 log = logging.getLogger("rag_index.embedders")
 ROAMING_TRIES = 2
@@ -126,7 +127,11 @@ class HostCalls(ABC, Generic[Req]):
         longest = max(host.endpoint.timeout for host in self._pool.hosts) + MAX_FAILURES * self._model.patience
         limit = self._patience and self._patience + longest
         with asking(self._pool.name, patience=self._pool.usual_silence, limit=limit) as self._call:
-            await self._work()
+            async with noticing_work(self._call, self._asked):
+                await self._work()
+
+    def _asked(self) -> list[Endpoint]:
+        return [host.endpoint for host in self._pool.hosts if host.in_flight or host.being_probed]
 
     async def _work(self) -> None:
         try:
@@ -152,9 +157,10 @@ class HostCalls(ABC, Generic[Req]):
 
     async def _wait_for_event(self, now: float) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to give up."""
-        moments = (self._pool.wake_at(now), None if self._in_flight else self._end_of_patience(now))
-        seconds = min([self.max_sleep, *(at - now for at in moments if at is not None)])
-        self._timer = asyncio.ensure_future(self._clock.sleep(max(0.0, seconds)))
+        moments = [now + self.max_sleep, *(host.not_before for host in self._pool.hosts if host.not_before > now)]
+        if not self._in_flight and (given_up := self._end_of_patience(now)) is not None:
+            moments.append(given_up)
+        self._timer = asyncio.ensure_future(self._clock.sleep(max(0.0, min(moments) - now)))
         try:
             done, _ = await asyncio.wait({*self._tasks, self._timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -214,18 +220,15 @@ class HostCalls(ABC, Generic[Req]):
         else:
             self._accept(request, host, answer, started)
         finally:
-            self._request_ended(host)
-
-    def _request_ended(self, host: Host) -> None:
-        now, seconds = self._clock.now(), self._stats.host_seconds
-        host.in_flight -= 1
-        host.alone = False
-        if not host.in_flight:
-            seconds[host.url] = seconds.get(host.url, 0.0) + now - host.busy_since
-        self._in_flight -= 1
-        self._stats.in_flight -= 1
-        if not self._in_flight:
-            self._stats.busy_seconds += now - self._busy_since
+            now, seconds = self._clock.now(), self._stats.host_seconds
+            host.in_flight -= 1
+            host.alone = False
+            if not host.in_flight:
+                seconds[host.url] = seconds.get(host.url, 0.0) + now - host.busy_since
+            self._in_flight -= 1
+            self._stats.in_flight -= 1
+            if not self._in_flight:
+                self._stats.busy_seconds += now - self._busy_since
 
     def _repeat(self, request: Req) -> None:
         """Have a request sent again."""
@@ -304,10 +307,9 @@ class HostCalls(ABC, Generic[Req]):
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:
         """Record that a host failed at a request that was sent at `started`, or asked for a pause."""
-        limited = isinstance(error, RateLimited)
-        if isinstance(error, RateLimited):
+        if limited := isinstance(error, RateLimited):
             self._stats.rate_limited += 1
-            host.record_rate_limit(error, error.retry_after, started, self._clock)
+            host.record_rate_limit(error, started, self._clock)
         else:
             host.record_failure(error, started, self._clock)
         if self._call is not None:
@@ -331,28 +333,22 @@ class HostCalls(ABC, Generic[Req]):
         raises RateLimited or BadVectors instead.
         """
         pool = self._pool
+        reasons = "; ".join(str(host.error or f"{host.url} is paused") for host in pool.hosts)
         if pool.all_resting_since is None:
-            if not pool.all_resting(now):
+            if not all(host.resting(now) for host in pool.hosts):
                 return None
             pool.all_resting_since = now
             if self._patience:
-                log.warning("no host accepts texts, waiting at most %g s: %s", self._patience, self._reasons())
+                log.warning("no host accepts texts, waiting at most %g s: %s", self._patience, reasons)
         if any(host.being_probed for host in pool.hosts):
             return None
         until = pool.all_resting_since + self._patience
-        if now >= until or all(host.not_before > until and not host.down for host in pool.hosts):
-            raise self._unavailable(now)
-        return until
-
-    def _reasons(self) -> str:
-        return "; ".join(str(host.error or f"{host.url} is paused") for host in self._pool.hosts)
-
-    def _unavailable(self, now: float) -> Exception:
-        errors = [host.error for host in self._pool.hosts]
+        if now < until and any(host.not_before <= until or host.down for host in pool.hosts):
+            return until
         waited = f" within {self._patience:g} s" if self._patience else ""
-        message = f"no host could be used{waited}: {self._reasons()}"
-        if all(isinstance(error, BadVectors) for error in errors):
-            return BadVectors(message)
-        if all(isinstance(error, RateLimited) for error in errors):
-            return RateLimited(message, max(0.0, min(host.not_before for host in self._pool.hosts) - now))
-        return EmbedderUnavailable(message)
+        message = f"no host could be used{waited}: {reasons}"
+        if all(isinstance(host.error, BadVectors) for host in pool.hosts):
+            raise BadVectors(message)
+        if all(isinstance(host.error, RateLimited) for host in pool.hosts):
+            raise RateLimited(message, max(0.0, min(host.not_before for host in pool.hosts) - now))
+        raise EmbedderUnavailable(message)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
-from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy
+from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy, noticing_work
 from rag_index.hosts.pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import Call, asking
 
@@ -46,12 +46,28 @@ async def survey_hosts(
     reports.
     """
 
+    clock = clock or Clock()
+
+    async def ask(endpoint: Endpoint, call: Call) -> HostReport:
+        failures = 0
+        while True:
+            try:
+                details = await endpoint.details()
+                dimension = await use_model(endpoint, details)
+                return HostReport(endpoint.url, details.digest, dimension, details.context_length)
+            except (EmbedderUnavailable, BadVectors) as exc:
+                failures += 1
+                if failures == MAX_FAILURES or isinstance(exc, RequestTimedOut):
+                    raise
+                call.failed(exc)
+            await clock.sleep(clock.jitter(FIRST_REST / 4 * failures))
+
     async def survey(endpoint: Endpoint) -> HostReport:
         error: RagIndexError
         with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
             try:
-                async with asyncio.timeout(seconds):
-                    return await _ask_host(endpoint, use_model, clock or Clock(), call)
+                async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
+                    return await ask(endpoint, call)
             except (TimeoutError, RequestTimedOut) as exc:
                 silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
                 error = RequestTimedOut(
@@ -89,23 +105,3 @@ def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger
             f"{equal_model_remedy(first.digest, model)}"
         )
     return first
-
-
-async def _ask_host(
-    endpoint: Endpoint,
-    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
-    clock: Clock,
-    call: Call,
-) -> HostReport:
-    failures = 0
-    while True:
-        try:
-            details = await endpoint.details()
-            dimension = await use_model(endpoint, details)
-            return HostReport(endpoint.url, details.digest, dimension, details.context_length)
-        except (EmbedderUnavailable, BadVectors) as exc:
-            failures += 1
-            if failures == MAX_FAILURES or isinstance(exc, RequestTimedOut):
-                raise
-            call.failed(exc)
-        await clock.sleep(clock.jitter(FIRST_REST / 4 * failures))

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import resource
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,15 +67,14 @@ def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, insta
     The limits are those of the process's own cgroup and of every group above it. A container has its limit at the
     root, a systemd service with CPUQuota or MemoryMax some levels below.
     """
-    try:
-        affinity = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        affinity = os.cpu_count() or 1
     cpu_groups, memory_groups = (_cgroup_folders(name, cgroup, membership) for name in ("cpu", "memory"))
-    quotas = [quota for group in cpu_groups if (quota := _cpu_quota(group)) is not None]
-    limits = [limit for group in memory_groups if (limit := _memory_limit(group)) is not None]
+    # The files of version 2, and of version 1. A limit that is no number is "max".
+    cpu = [_numbers(group, ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]) for group in cpu_groups]
+    quotas = [found[0] / found[1] for found in cpu if len(found) == 2 and min(found) > 0]
+    limits = [_numbers(group, ["memory.max"], ["memory.limit_in_bytes"]) for group in memory_groups]
     installed = installed or int(psutil.virtual_memory().total)
-    memory = min([installed, *limits])
+    memory = min([installed, *(found[0] for found in limits if found and found[0] > 0)])
+    affinity = len(os.sched_getaffinity(0))
     return Machine(affinity, min(quotas, default=None), memory, memory < installed, load_average())
 
 
@@ -114,10 +112,8 @@ def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
     return estimate if parallel.worker_memory == "auto" else parallel.worker_memory * MB
 
 
-@functools.cache
-def _initial_load() -> float:
-    """Return the load before this process started any worker, so that the run and its cluster reckon with the same."""
-    return load_average()
+_initial_load = functools.cache(load_average)
+"""The load before this process started any worker, so that the run and its cluster reckon with the same."""
 
 
 def estimate_worker_memory(embedder: EmbedderSettings) -> int:
@@ -133,10 +129,9 @@ def estimate_worker_memory(embedder: EmbedderSettings) -> int:
 def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> list[Path]:
     """Return the folders of this process's cgroups up to the root, of version 2 and of the version 1 controller."""
     folders = {cgroup, cgroup / controller}
-    try:
+    lines: list[str] = []
+    with suppress(OSError):
         lines = membership.read_text().splitlines()
-    except OSError:
-        lines = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -147,26 +142,12 @@ def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> list[Pat
     return sorted(folders)
 
 
-def _memory_limit(group: Path) -> int | None:
-    """Return the bytes that a group may use (version 2, else 1), or None without a limit."""
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        try:
-            limit = int((group / name).read_text())
-        except (OSError, ValueError):  # "max"
-            continue
-        return limit if limit > 0 else None
-    return None
-
-
-def _cpu_quota(group: Path) -> float | None:
-    """Return the processors that the CFS quota of a group allows, or None without a limit."""
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, else 1
-        try:
-            limit, period = map(int, " ".join((group / name).read_text() for name in names).split())
-        except (OSError, ValueError):  # "max"
-            continue
-        return limit / period if limit > 0 and period > 0 else None
-    return None
+def _numbers(group: Path, *ways: list[str]) -> list[int]:
+    """Return the numbers in the files of a group: those of the first way in which all can be read."""
+    for names in ways:
+        with suppress(OSError, ValueError):
+            return [int(word) for name in names for word in (group / name).read_text().split()]
+    return []
 
 
 def peak_memory() -> int:
@@ -174,5 +155,4 @@ def peak_memory() -> int:
     with suppress(OSError):  # psutil has no peak on Linux, and getrusage includes the process that started this one
         if match := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
             return int(match[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

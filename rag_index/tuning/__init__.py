@@ -28,7 +28,15 @@ def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
         for (table, key), value in changed.items():
-            _set(document, table, key, value)
+            if table not in document and value is not None:
+                if document.body:
+                    document.add(tomlkit.nl())
+                document.add(table, tomlkit.table())
+            section: Any = document.get(table, {})
+            if value is None:
+                section.pop(key, None)
+            else:
+                section[key] = value
         with replacement(path.resolve()) as temporary:
             temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
             temporary.chmod(path.stat().st_mode & 0o7777)
@@ -44,17 +52,3 @@ def overriding_variables(path: Path, keys: Iterable[tuple[str, str]]) -> list[st
     places = origins(path)
     found = (places.get(key, path.name) for key in keys)
     return [name for name in found if name != path.name]
-
-
-def _set(document: tomlkit.TOMLDocument, table: str, key: str, value: Any) -> None:
-    if table not in document:
-        if value is None:
-            return
-        if document.body:
-            document.add(tomlkit.nl())
-        document.add(table, tomlkit.table())
-    section: Any = document[table]
-    if value is None:
-        section.pop(key, None)
-    else:
-        section[key] = value

@@ -10,19 +10,20 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from pydantic import SecretStr
 
-from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
 from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.plots import require_plots, save_figure
-from rag_index.settings import EmbedderSettings, LedgerSettings, ParallelSettings, Settings
+from rag_index.settings import LedgerSettings, ParallelSettings, Settings
 from rag_index.sources.scaffold import Sample, read_sample
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.indexing.scan import Scan
-    from rag_index.stores import Store
 
 STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
@@ -163,46 +163,16 @@ def _recall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return hits / total
 
 
-def stored_vectors(store: Store, collection: str) -> Vectors:
-    """Return all points of a collection."""
-    points = list(store.scroll(collection, vectors=True))
-    return Vectors([point.id for point in points], np.array([point.vector for point in points], dtype=np.float32))
-
-
-class OneByOne:
-    """An embedder that is asked for one text at a time."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-        self.stats = embedder.stats
-
-    def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, with a request for each."""
-        return [self._embedder.embed_documents([text])[0] for text in texts]
-
-
-def serial_settings(embedder: EmbedderSettings) -> EmbedderSettings:
-    """Return the script's settings: one server, one request at a time, the server's own choice of threads."""
-    changed = {"hosts": embedder.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
-    return embedder.model_copy(update=changed)
-
-
 class Bench:
     """A sample of an index, a folder for what is made of it, and what was measured so far."""
 
     def __init__(self, settings: Settings, name: str | None, size: int, folder: Path) -> None:
-        self.settings = settings
+        self.settings, self.folder = settings, folder
         self.index = settings.index(name) if name else settings.indexes[0]
-        self.folder = folder
-        self.size = size
-        self.report = BenchmarkReport(self.index.name, 0, "")
+        self.sample = read_sample(settings, self.index, size)
+        self.report = BenchmarkReport(self.index.name, len(self.sample.documents), "")
         self._serial: Vectors | None = None
         self._chars_per_second: float | None = None
-
-    def take_sample(self) -> None:
-        """Read the sample. Raises as the source does."""
-        self.sample = read_sample(self.settings, self.index, self.size)
-        self.report.documents = len(self.sample.documents)
 
     def worker_counts(self, given: Sequence[int] | None) -> list[int]:
         """Return the numbers of workers to try: as given, or 1, 2, 4, … up to what the settings say."""
@@ -214,14 +184,19 @@ class Bench:
     def run_serially(self, identity: EmbedderIdentity, run_id: str) -> None:
         """Embed the sample one text after another in this process, as the usual script does, and measure it."""
         self.report.embedder = str(identity)
-        script = serial_settings(self.settings.embedder)
+        given = self.settings.embedder
+        script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
             self.scan("serial", 1, identity, run_id) as scan,
-            closing(open_embedder(script, expected=identity)) as embedder,
+            closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
         ):
+
+            def one_by_one(texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+                return [embedder.embed_documents([text])[0] for text in texts]
+
             embedder.embed_documents(["start up"])
-            one_by_one: Any = OneByOne(embedder)
-            steps = Here(one_by_one)
+            usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
+            steps = Here(usual)
             with self.measured(scan, "serial"):
                 scan.index(read_pages(scan.run, steps), steps)
 
@@ -243,7 +218,9 @@ class Bench:
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
-        points, metrics = stored_vectors(scan.run.store, scan.collection.name), scan.run.metrics
+        points, metrics = list(scan.run.store.scroll(scan.collection.name, vectors=True)), scan.run.metrics
+        matrix = np.array([point.vector for point in points], dtype=np.float32)
+        vectors = Vectors([point.id for point in points], matrix)
         stages = {
             "fetch": self.sample.seconds,
             "chunk": max(0.0, metrics.work.seconds - metrics.work.embed_seconds),
@@ -251,13 +228,13 @@ class Bench:
             "upsert": metrics.write_seconds,
         }
         memory = {"flow": psutil.Process().memory_info().rss, "worker": metrics.work.peak_memory}
-        counts = (metrics.workers, self.report.documents, len(points.ids))
+        counts = (metrics.workers, self.report.documents, len(points))
         one = Measured(name, *counts, seconds, stages, memory)
         if self._serial is None:
-            self._serial = points
+            self._serial = vectors
             self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
         else:
-            one.parity = parity(self._serial, points)
+            one.parity = parity(self._serial, vectors)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
         self.report.measured.append(one)
 
@@ -288,7 +265,10 @@ def sample_run(settings: Settings, name: str, sample: Sample, run_id: str) -> It
 
 @contextmanager
 def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Bench]:
-    """Open a bench on an index (the first by default), with a temporary folder. Raises UnknownIndex."""
+    """Open a bench on a sample of an index (the first by default), with a temporary folder.
+
+    Raises UnknownIndex, and as the source does.
+    """
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
         yield Bench(settings, name, size, Path(folder))
 

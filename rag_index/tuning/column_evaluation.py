@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.embedders import Embedder, open_embedder
+from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
 from rag_index.indexing.steps import Here, read_pages
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.report import Evaluation
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import Settings
 
 
 @contextmanager
@@ -38,17 +38,13 @@ def temporary_indexes(settings: Settings, samples: Mapping[str, Sample]) -> Iter
     with tempfile.TemporaryDirectory(prefix="rag-index-evaluate-") as folder:
         temporary = settings_in(Path(folder), settings)
         with closing(open_embedder(temporary.embedder)) as embedder:
+            identity, steps = embedder.identity(), Here(embedder)
             for name, sample in samples.items():
-                _index(temporary, name, sample, embedder)
+                with sample_run(temporary, name, sample, str(uuid.uuid4())) as run:
+                    scan = run.begin(identity, run.open_chunker(), workers=1, documents=len(sample.documents))
+                    scan.index(read_pages(run, steps), steps)
+                    scan.publish()
         yield temporary
-
-
-def _index(settings: Settings, name: str, sample: Sample, embedder: Embedder) -> None:
-    with sample_run(settings, name, sample, str(uuid.uuid4())) as run:
-        steps = Here(embedder)
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(sample.documents))
-        scan.index(read_pages(run, steps), steps)
-        scan.publish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +65,19 @@ def read_items(settings: Settings, names: Sequence[str], column: str, *, queries
     temporary = any(in_text(index, column) for index in given)
     indexes = [with_column(index, column) for index in given]
     changed = settings.model_copy(update={"indexes": indexes})
-    samples = {index.name: _sample(changed, index, documents if temporary else queries) for index in indexes}
-    made = [
-        query for index in indexes for query in column_queries(index, column, samples[index.name].documents, queries)
-    ]
+    samples: dict[str, Sample] = {}
+    made: list[GoldenQuery] = []
+    for index in indexes:
+        with closing(open_source(changed, index)) as source:
+            source.check()
+        sample = samples[index.name] = read_sample(changed, index, documents if temporary else queries)
+        made += column_queries(index, column, sample.documents, queries)
     return ColumnItems(changed, made, samples if temporary else None)
 
 
 def evaluate_items(items: ColumnItems, options: EvaluationOptions, on_answer: Callable[[int], None]) -> Evaluation:
     """Evaluate the indexes with these queries. Raises as `evaluate` and `temporary_indexes`."""
     names = [index.name for index in items.settings.indexes]
-    if items.samples is None:
-        return evaluate(items.settings, items.queries, names, options, on_answer)
-    with temporary_indexes(items.settings, items.samples) as settings:
+    live, samples = items.settings, items.samples
+    with nullcontext(live) if samples is None else temporary_indexes(live, samples) as settings:
         return evaluate(settings, items.queries, names, options, on_answer)
-
-
-def _sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
-    with closing(open_source(settings, index)) as source:
-        source.check()
-    return read_sample(settings, index, size)

@@ -153,7 +153,10 @@ class Probes:
 
         Processes are started, and models loaded, before the clock starts.
         """
-        workers, once = candidate.workers, _texts_per_round(candidate, self._settings.kind)
+        workers = candidate.workers
+        once = LOCAL_TEXTS  # texts that a worker needs to send each request that may be in flight once
+        if self._settings.kind != "local":
+            once = max(1, -(-candidate.hosts // workers)) * candidate.requests_in_flight * candidate.batch_texts
         if candidate not in self._proven and once * workers > self.best * max(seconds, self._max_round) > 0:
             self.error = EmbedderError(f"{SKIPPED}: a round of requests would take {once * workers / self.best:.1f} s")
             return 0.0
@@ -190,14 +193,6 @@ class Probes:
         if late:
             raise EmbedderUnavailable(f"no answer within {limit:.0f} s")
         return [future.result() for future in futures]
-
-
-def _texts_per_round(candidate: Candidate, kind: str) -> int:
-    """Return how many texts one worker needs to send each request that may be in flight once."""
-    if kind == "local":
-        return LOCAL_TEXTS
-    hosts = max(1, -(-candidate.hosts // candidate.workers))
-    return hosts * candidate.requests_in_flight * candidate.batch_texts
 
 
 def _rate(calls: Sequence[Sequence[Call]]) -> float:

@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from rag_index.cli import COMMANDS, main
+from rag_index.cli import COMMANDS, main, print_table
 from tests.dask_workers import command, workers_among
 from tests.project import PROGRAM, Project, run_here
 
@@ -89,10 +89,7 @@ def test_index_prints_json_and_writes_its_metrics_file(indexed):
     ],
 )
 def test_wrong_usage_ends_with_2(project, arguments, message):
-    ended = project.cli(*arguments)
-    assert ended.returncode == 2
-    assert message in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert message in run_here(project.config, *arguments, code=2)[1]
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -120,9 +117,9 @@ def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
 )
 def test_wrong_settings_end_with_2_and_say_which(project, change, expected):
     project.write_settings(project.config.read_text().replace(*change))
-    ended = project.cli("index", "notes", "--json")
-    assert (ended.returncode, "Traceback" in ended.stderr, "secret" in ended.stderr + ended.stdout) == (2, False, False)
-    assert expected in json.loads(ended.stdout)["indexes"][0]["message"]
+    out, err = run_here(project.config, "index", "notes", "--json", code=2)
+    assert "secret" not in out + err
+    assert expected in json.loads(out)["indexes"][0]["message"]
 
 
 def test_a_missing_settings_file_ends_with_2(tmp_path):
@@ -132,6 +129,15 @@ def test_a_missing_settings_file_ends_with_2(tmp_path):
     assert "there is no settings file no.toml" in one_line(ended, 2)
     ended = subprocess.run([*PROGRAM, "status"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "rag-index init" in one_line(ended, 2)
+
+
+def test_tables_align_numbers_and_missing_numbers_to_the_right(capsys):
+    print_table([("index", "collection", "documents"), ("notes", "-", "1,234"), ("others", "test_others__1", "-")])
+    assert capsys.readouterr().out.splitlines() == [
+        "index   collection      documents",
+        "notes   -                   1,234",
+        "others  test_others__1          -",
+    ]
 
 
 def test_debug_shows_where_an_error_comes_from(project):

@@ -31,6 +31,17 @@ sys.meta_path.insert(0, Gone())
 from rag_index.cli import main
 main()
 """
+TERMINATED = """
+import os, signal, sys
+at = sys.argv.pop(1)
+class Terminates:
+    def find_spec(self, name, path=None, target=None):
+        if name == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Terminates())
+from rag_index.cli import main
+main()
+"""
 UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
 SETTINGS = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
 DATABASE = {"greenlet", "sqlalchemy"}
@@ -58,6 +69,21 @@ def indexed(tmp_path_factory) -> Project:
     project = Project(tmp_path_factory.mktemp("imports") / "project").fill(5)
     imported(project, "index-all")
     return project
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "code", "said"),
+    [
+        ("index-all", "pydantic", 130, "rag-index: stopped"),
+        ("search x", "rag_index.retrieve.retriever", 130, "rag-index: stopped"),
+        ("serve --port 0", "uvicorn", 0, ""),
+        ("watch", "rag_index.watch.loop", 0, ""),
+    ],
+)
+def test_a_command_that_is_terminated_while_it_imports_ends_as_it_does_later(indexed, command, module, code, said):
+    program = [sys.executable, "-c", TERMINATED, module, "--config", str(indexed.config), *command.split()]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.strip().rpartition("\n")[2]) == (code, said)
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])

@@ -13,7 +13,6 @@ import pytest
 from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, ModelChanged, RateLimited, TextRefused
 from rag_index.hosts.endpoint import Endpoint
 from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
-from tests.fakes.ollama import FakeOllama
 
 TEXTS = [f"document {number} " + "word " * (number % 5) for number in range(200)]
 POISON = "poison in this one"
@@ -212,19 +211,3 @@ def test_hosts_that_fail_in_turn_lose_nothing(warm, seed):
     for _ in range(4):
         assert_own_vectors(hosts.embed(TEXTS), TEXTS)
     assert hosts.stats.retries > 0
-
-
-# Over real sockets
-
-
-def test_three_real_servers_share_the_work_and_survive_faults(make_embedder):
-    with FakeOllama() as first, FakeOllama() as second, FakeOllama() as third:
-        embedder = make_embedder(first, second, third, wait_for_recovery=100.0, batch_texts=4)
-        assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-        first.fault("reset", times=2, marker="document")
-        second.fault("status", times=2, code=503, marker="document")
-        third.stop_listening()
-        assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-        third.listen()
-        assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-    assert embedder.stats.retries > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,36 +11,19 @@ import pytest
 from rag_index.documents.vectors import probe_digest, same_digest
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.embedders.query_stream import Query
-from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
+from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
 from rag_index.hosts.openai_client import embeddings_address
 from rag_index.settings import EmbedderSettings
+from tests.fakes.hosts import assert_own_vectors
 from tests.fakes.ollama import vector_of
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]
 
 
 @pytest.fixture
-def make():
+def make(make_embedder):
     """Return a function that opens an embedder of these servers."""
-    opened = []
-
-    def make(*servers, expected=None, **settings):
-        given = {"model": servers[0].model, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
-        settings = EmbedderSettings(kind="openai", hosts=[f"{server.url}/v1" for server in servers], **given)
-        opened.append(open_embedder(settings, expected=expected))
-        return opened[-1]
-
-    yield make
-    for embedder in opened:
-        embedder.close()
-
-
-def right(entries, texts=TEXTS, dimension=8):
-    assert len(entries) == len(texts)
-    for entry, text in zip(entries, texts, strict=True):
-        assert not isinstance(entry, Exception), entry
-        vector = np.asarray(vector_of(text)[:dimension], dtype=np.float32)
-        assert np.allclose(entry, vector / np.linalg.norm(vector), atol=1e-6)
+    return partial(make_embedder, kind="openai")
 
 
 @pytest.mark.parametrize(
@@ -58,28 +42,21 @@ def test_an_address_may_end_anywhere(url, address):
 def test_vectors_belong_to_their_texts_whatever_their_order_is(server, make):
     """The fake returns them from the last to the first."""
     embedder = make(server)
-    right(embedder.embed_documents(TEXTS))
-    right([embedder.embed_query("q")], ["q"])
+    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+    assert_own_vectors([embedder.embed_query("q")], ["q"])
     queries = [Query(text) for text in TEXTS]
     embedder.take_queries(given := [*queries])
     given.clear()
-    right([query.future.result(30) for query in queries])
-
-
-def test_a_text_that_is_too_long_fails_alone(server, make):
-    server.max_chars = 60
-    entries = make(server).embed_documents([*TEXTS, "long " * 20])
-    assert isinstance(entries.pop(), TextTooLong)
-    right(entries)
+    assert_own_vectors([query.future.result(30) for query in queries], TEXTS)
 
 
 def test_the_servers_own_limit_of_texts_is_learnt(server, make):
     """A refusal is needed for each halving, and no more of them afterwards."""
     server.max_texts = 4
     embedder = make(server, requests_in_flight=1)
-    right(embedder.embed_documents(TEXTS))
+    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     server.requests.clear()
-    right(embedder.embed_documents(TEXTS))
+    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert max(len(request.texts) for request in server.embeds()) == 4
 
 
@@ -88,7 +65,7 @@ def test_a_passing_fault_costs_no_text(server, make, kind):
     embedder = make(server, wait_for_recovery=30.0)
     embedder.embed_documents(["warm up"])
     server.fault(kind, times=2, marker="text 3")
-    right(embedder.embed_documents(TEXTS))
+    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
 
 
 def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
@@ -103,7 +80,7 @@ def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-right\n")
     settings = EmbedderSettings(kind="openai", model=server.model, url=server.url, api_key_env="MY_KEY")
     assert "sk-right" not in f"{settings!r} {settings.model_dump_json()}"
-    right(make(server, api_key_env="MY_KEY").embed_documents(TEXTS))
+    assert_own_vectors(make(server, api_key_env="MY_KEY").embed_documents(TEXTS), TEXTS)
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(EmbedderError, match=r"MY_KEY .* is not set"):
         make(server, api_key_env="MY_KEY")
@@ -128,7 +105,9 @@ def test_what_is_wrong_is_said_in_words(server, make):
 def test_vectors_are_cut_and_have_unit_length(server, make, shortens, caplog):
     server.shortens = shortens
     embedder = make(server, dimensions=5)
-    right(embedder.embed_documents(TEXTS), dimension=5)
+    for entry, text in zip(embedder.embed_documents(TEXTS), TEXTS, strict=True):
+        vector = np.asarray(vector_of(text)[:5], dtype=np.float32)
+        assert np.allclose(entry, vector / np.linalg.norm(vector), atol=1e-6)
     assert embedder.identity().dimension == 5
     sent = [request.body for request in server.embeds() if request.texts[0] in TEXTS]
     assert all(("dimensions" in body) == shortens for body in sent)

@@ -27,17 +27,11 @@ def make_embedder():
     """Return a function that opens an embedder of fake servers, by default without waiting for recovery."""
     made = []
 
-    def make(*servers, home=0, workers=1, expected=None, clock=None, **settings):
+    def make(*servers, kind="ollama", expected=None, clock=None, **settings):
         given = {"model": servers[0].model, "timeout": 30.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
-        embedder = ServerEmbedder(
-            EmbedderSettings(kind="ollama", hosts=[server.url for server in servers], **given),
-            home=home,
-            workers=workers,
-            expected=expected,
-            clock=clock,
-        )
-        made.append(embedder)
-        return embedder
+        hosts = [server.url + "/v1" * (kind == "openai") for server in servers]
+        made.append(ServerEmbedder(EmbedderSettings(kind=kind, hosts=hosts, **given), expected=expected, clock=clock))
+        return made[-1]
 
     yield make
     for embedder in made:

@@ -107,6 +107,10 @@ class FakeHost:
         self._refuse_if_down()
         return ModelDetails(self.digest, 2048)
 
+    async def is_alive(self) -> bool:
+        """Whether it answers others meanwhile."""
+        return self._up
+
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the vectors, or the next outcome of such texts."""
         self._refuse_if_down()

@@ -33,6 +33,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -64,11 +65,9 @@ class Fault:
     options: dict
 
     def hits(self, path: str, texts: list[str]) -> bool:
-        if self.times <= 0 or (
-            self.path is not None and path not in ((self.path,) if isinstance(self.path, str) else self.path)
-        ):
-            return False
-        return self.marker is None or any(self.marker in text for text in texts)
+        paths = (self.path,) if isinstance(self.path, str) else self.path
+        marked = self.marker is None or any(self.marker in text for text in texts)
+        return self.times > 0 and (paths is None or path in paths) and marked
 
 
 @dataclass(slots=True)
@@ -108,8 +107,6 @@ class FakeOllama:
     """Duration of a request to /api/generate."""
     together: int = 0
     """Requests for the model's work wait, until this many of them have been under way at once."""
-    gate: threading.Event | None = None
-    """Requests for the model's work wait for it, if there is one."""
     chars_per_token: float = 4.0
     """Characters per token, for the number of prompt tokens that /api/generate returns (at most num_ctx)."""
     port: int = 0
@@ -159,7 +156,9 @@ class FakeOllama:
         self._server = None
         with self._lock:
             for connection in self._connections:
-                _break(connection)
+                with suppress(OSError):  # a reset, as of a dying process
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def restart(self, **changed: object) -> None:
         """Stop, change attributes (digest=…, dimension=…), and listen again."""
@@ -212,20 +211,14 @@ class FakeOllama:
             if not truncate and any(len(text) > self.max_chars for text in texts):
                 return 400, {"error": TOO_LONG}
             texts = [text[: self.max_chars] for text in texts]
-        if self.concurrent:
+        with nullcontext() if self.concurrent else self._turn:
             self._over.wait(self.seconds_per_text * len(texts))
-        else:
-            with self._turn:
-                if self.seconds_per_text:
-                    self._over.wait(self.seconds_per_text * len(texts))
         rows = [list(vector_of(text, self.dimension)) for text in texts]
         if fault is not None and fault.kind in ROW_FAULTS:
-            rows = [
-                _broken(fault.kind, row) if fault.marker is None or fault.marker in text else row
-                for text, row in zip(texts, rows, strict=True)
-            ]
+            marker = fault.marker or ""
+            rows = [_broken(fault.kind, row) if marker in text else row for text, row in zip(texts, rows, strict=True)]
         if fault is not None and fault.kind == "few":
-            rows = rows[:-1]
+            rows.pop()
         return 200, {"model": self.model, "embeddings": rows, "total_duration": 1, "prompt_eval_count": len(texts)}
 
     def generate(self, prompt: str, options: dict, *, fault: Fault | None) -> dict:
@@ -249,22 +242,6 @@ def _broken(kind: str, row: list[float]) -> list:
     if kind == "dimension":
         return [*row, 0.5]
     return [float("nan") if kind == "nan" else None, *row[1:]]
-
-
-def _break(connection: socket.socket) -> None:
-    """Close the connection with a reset, as a dying process does."""
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-
-
-def _kill(port: int) -> None:
-    """Kill the process that is connected from this port, to simulate a document that kills its worker."""
-    for connection in psutil.net_connections("tcp4"):
-        if connection.laddr and connection.laddr.port == port and connection.pid not in (None, os.getpid()):
-            psutil.Process(connection.pid).kill()
 
 
 class _Server(ThreadingHTTPServer):
@@ -318,8 +295,6 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if embeds and fake.together:
                 fake._crowded.wait(120)
-            if embeds and fake.gate:
-                fake.gate.wait(120)
             fault = fake.take_fault(path, texts)
             if fault is not None and self._fails_before_work(fault):
                 return
@@ -337,21 +312,19 @@ class _Handler(BaseHTTPRequestHandler):
         options = fault.options
         if fault.kind == "hang":
             self.fake._over.wait(options.get("seconds", 3600))
-            return False
-        if fault.kind == "kill_client":
-            _kill(self.client_address[1])
+        elif fault.kind == "kill_client":  # a document that kills its worker
+            for connection in psutil.net_connections("tcp4"):
+                port = connection.laddr.port if connection.laddr else None
+                if port == self.client_address[1] and connection.pid not in (None, os.getpid()):
+                    psutil.Process(connection.pid).kill()
             self.close_connection = True
-            return True
-        if fault.kind == "html":
-            self._send(200, b"<!doctype html><title>Sign in</title>", None, kind="text/html")
-            return True
-        if fault.kind == "status":
+        elif fault.kind == "html":
+            self._send(200, b"<!doctype html><title>Sign in</title>", kind="text/html")
+        elif fault.kind == "status":
             words = options.get("words", "injected")
             body = f"<h1>{words}</h1>" if options.get("html") else json.dumps({"error": words})
-            headers = options.get("headers", {})
-            self._send(options["code"], body.encode(), None, headers=headers)
-            return True
-        return False
+            self._send(options["code"], body.encode(), headers=options.get("headers", {}))
+        return fault.kind in ("kill_client", "html", "status")
 
     def _work(self, path: str, body: dict, texts: list[str], fault: Fault | None) -> tuple[int, dict]:
         fake = self.fake
@@ -398,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
 
     def _send(
-        self, status: int, body: bytes, fault: Fault | None, *, kind: str = "application/json", headers=()
+        self, status: int, body: bytes, fault: Fault | None = None, *, kind: str = "application/json", headers=()
     ) -> None:
         truncated = fault is not None and fault.kind in ("reset", "half")
         self.send_response(status)
@@ -418,5 +391,5 @@ class _Handler(BaseHTTPRequestHandler):
         if truncated:
             if fault.kind == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
             self.close_connection = True
-            self.connection.close() if fault.kind == "reset" else None

@@ -51,7 +51,7 @@ def test_wrong_usage_ends_with_2(tmp_path, arguments, message):
     [(1, None, [1]), (2, None, [1, 2]), (6, None, [1, 2, 4, 6]), (8, None, [1, 2, 4, 8]), (8, [3, 1, 3], [1, 3])],
 )
 def test_which_numbers_of_workers_are_tried(tmp_path, configured, given, tried):
-    project = Project(tmp_path / "p", extra=f"[parallel]\nworkers = {configured}")
+    project = Project(tmp_path / "p", extra=f"[parallel]\nworkers = {configured}").fill(1)
     with open_bench(project.settings, None, 10) as bench:
         assert bench.worker_counts(given) == tried
 

@@ -16,6 +16,10 @@ def project(tmp_path, fake) -> Project:
     return Project(tmp_path / "project", extra=fake.settings).fill(80)
 
 
+def at_work(server: FakeOllama) -> tuple[str, str]:
+    return f"waiting for Ollama at {server.url} since ", ": it is still at work on a request"
+
+
 def silent(server: FakeOllama | FakeQdrant) -> str:
     name = "Ollama" if isinstance(server, FakeOllama) else "Qdrant"
     return f"{name} at {server.url} does not answer, waiting since "
@@ -34,7 +38,7 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
     fake.seconds_per_text = 0.1
     busy = ("1 of 1 worker busy, 1 shard queued", "in flight")
     with (
-        when(lambda: shown.says(*busy), lambda: fake.fault("hang")),
+        when(lambda: shown.says(*busy), lambda: fake.fault("hang", path=None)),
         when(lambda: shown.says(silent(fake)), lambda: (fake.clear(), fake.restart())),
     ):
         report = project.index(shard_documents=10, workers=1)
@@ -43,10 +47,10 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
     assert len(project.texts()) == 80
 
 
-def test_a_server_that_hangs_while_the_flows_own_process_embeds_is_named(project, fake, shown, monkeypatch):
+def test_a_server_that_computes_for_long_is_named_and_not_called_silent(project, fake, shown, monkeypatch):
     monkeypatch.setattr("rag_index.hosts.pool.MIN_SILENCE", 1.0)
     fake.fault("hang", marker="ticket 3 ")
-    with when(lambda: shown.says(silent(fake), "0 of 80"), lambda: (fake.clear(), fake.restart())):
+    with when(lambda: shown.says(*at_work(fake), "0 of 80"), lambda: (fake.clear(), fake.restart())):
         report = project.run()
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
@@ -83,7 +87,7 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
     assert f"{fake.url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]
     assert "start_timeout" in messages[0]
     assert all("does not ask again" in message for message in messages[1:]), messages
-    assert shown.says("not begun", silent(fake)), shown.sentences
+    assert shown.says("not begun", *at_work(fake)), shown.sentences
     assert len(fake.embeds()) == 1
 
 

@@ -60,8 +60,7 @@ def test_hosts_outside_the_share_follow_in_turn():
 
 
 def test_a_host_rests_after_three_failures_for_longer_and_longer():
-    now, pool = Time(), pool_of(1)
-    host = pool.hosts[0]
+    now, host = Time(), pool_of(1).hosts[0]
     host.admit(now.at)
     pauses = []
     for _ in range(10):
@@ -71,7 +70,7 @@ def test_a_host_rests_after_three_failures_for_longer_and_longer():
         assert host.admitted_at is None
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert host.down
-    assert pool.all_resting(now.at)
+    assert host.resting(now.at)
     host.admit(now.at)
     assert not host.down
     assert host.free_slots(now.at) == 2
@@ -104,7 +103,7 @@ def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
     host.admit(now.at)
     started = now.at
     for _ in range(4):  # all in flight at once
-        host.record_rate_limit(RateLimited("slow down", 7.0), 7.0, started, now.clock)
+        host.record_rate_limit(RateLimited("slow down", 7.0), started, now.clock)
     assert host.free_slots(now.at) == 0
     assert host.resting(now.at)
     assert host.not_before == now.at + 7
@@ -124,7 +123,7 @@ def test_429_without_retry_after_pauses_longer_each_time():
     host = pool.hosts[0]
     pauses = []
     for _ in range(7):
-        host.record_rate_limit(RateLimited("slow down"), None, now.at, now.clock)
+        host.record_rate_limit(RateLimited("slow down"), now.at, now.clock)
         pauses.append(host.not_before - now.at)
         now.at = host.not_before + 0.01
     assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])

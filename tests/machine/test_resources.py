@@ -63,11 +63,6 @@ def test_the_quotas_of_all_groups_above_a_process_count(machine, membership, fil
     assert cpu_count(*machine(membership, **files)) == (1 if limited else HERE)
 
 
-def test_one_processor_is_left_for_the_flow_and_there_is_at_least_one_worker(machine):
-    assert detect_machine(*machine()).max_workers(1) == max(1, HERE - 1)
-    assert detect_machine(*machine(cpu_dot_max="100000 100000")).max_workers(1) == 1
-
-
 GB = 1_000_000_000
 
 
@@ -89,7 +84,7 @@ def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
 @pytest.mark.parametrize(
     ("processors", "memory", "each", "workers"),
     [(64, 1000 * GB, 300_000_000, 63), (64, 2 * GB, 300_000_000, 4), (64, GB // 2, 300_000_000, 1),
-     (2, 100 * GB, 300_000_000, 1), (64, 4 * GB, GB, 3)],
+     (2, 100 * GB, 300_000_000, 1), (1, GB, 1, 1), (64, 4 * GB, GB, 3)],
 )  # fmt: skip
 def test_workers_are_bounded_by_processors_and_memory(processors, memory, each, workers):
     assert Machine(processors, None, memory, True, 0.0).max_workers(each) == workers

@@ -7,8 +7,14 @@ from itertools import pairwise
 
 import pytest
 
-from rag_index.tuning.probe import Candidate, Space
+from rag_index.tuning.probe import Candidate, Space, _rate
 from rag_index.tuning.tune import Search
+
+
+def test_a_rate_counts_the_time_in_which_all_processes_were_at_work():
+    assert _rate([[(100, 0.0, 1.0), (300, 1.0, 2.0)]]) == 200
+    uneven = [[(10, 0.0, 1.0), (10, 1.0, 3.0), (10, 3.0, 5.0)], [(10, 0.0, 2.0), (10, 2.0, 4.0)]]
+    assert _rate(uneven) == (5 + 5 + 10) / (4.0 - 2.0), "from the last first end to the first last one"
 
 
 class Machine:
