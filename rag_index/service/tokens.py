@@ -50,7 +50,7 @@ LEEWAY_SECONDS = 30.0
 """How far the clocks of issuer and service may differ."""
 FRESH_SECONDS = 300.0
 PAUSE_SECONDS = 30.0
-"""The least time between two readings, however many tokens name a key that is not known."""
+"""The least time between two readings; one more is allowed in between, for a token that names a key not known yet."""
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
 TIMEOUT_SECONDS = 3.0
@@ -67,6 +67,7 @@ class IssuerKeys:
         self._fresh = FRESH_SECONDS if self._is_url else PAUSE_SECONDS
         self._keys: list[PyJWK] = []
         self._read_at = self._tried_at = -float("inf")
+        self._one_more = False
         if not self._is_url:
             self._read()
 
@@ -75,10 +76,10 @@ class IssuerKeys:
 
         Raises TransientError if the keys cannot be read, or have been too old for too long.
         """
-        found = self._known(key_id)
-        age = self._clock() - self._read_at
-        if (found is None or age > self._fresh) and self._clock() - self._tried_at > PAUSE_SECONDS:
-            self._tried_at = self._clock()
+        found, now = self._known(key_id), self._clock()
+        due, old = now - self._tried_at > PAUSE_SECONDS, now - self._read_at > self._fresh
+        if (due and (found is None or old)) or (found is None and self._one_more):
+            self._tried_at, self._one_more = now, due
             try:
                 self._read()
             except SettingsError as exc:
