@@ -204,18 +204,21 @@ class WholeRun(ArtifactDisplay):
         """Take note of failed documents of an index."""
         self._failed += [{"index": index, **row} for row in rows]
 
-    def end(self, report: RunReport) -> None:
-        """Display how the run ended, once Prefect's server answers."""
+    def end(self, report: RunReport, state: State[Any]) -> None:
+        """Display how the run ended, once Prefect's server answers. `state` is that of the last index."""
         wait_for_api()
+        said = report.sentence()
+        if state.is_cancelled():  # what is committed of the last index is not in the report
+            said = f"{self._done} of {self._indexes} indexes, {state.message}"
         rows = []
         for outcome in report.indexes:
             row = {"message": "", **outcome.to_json()}
             row.pop("gate", None)
             first = {name: row.pop(name) for name in ("index", "state", "failed", "message")}
             rows.append(first | row)  # the page takes its columns from the first row
-        _table(report.sentence(), rows, self._project, "all", "outcome")
+        _table(said, rows, self._project, "all", "outcome")
         _failed_table(self._failed, project=self._project)
-        self.update(self._percent(0.0), report.sentence(), force=True)
+        self.update(self._percent(0.0), said, force=True)
 
     def _percent(self, of_current: float) -> float:
         return min(100.0, (100.0 * self._done + of_current) / max(1, self._indexes))
