@@ -56,7 +56,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (422, "A parameter is missing, unknown or out of bounds."),
         (429, "Too many requests; Retry-After says when to come back."),
         (503, "Nothing could be searched; the detail says why."),
-        (504, "The time limit has passed, also for an index to reach the position that was demanded."),
+        (504, "The time limit of the request or of every index has passed, also to reach a demanded position."),
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {

@@ -65,11 +65,12 @@ def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemRespons
     found = next((status for kind, status in STATUS_OF if isinstance(error, kind)), HTTPStatus.SERVICE_UNAVAILABLE)
     if in_path and isinstance(error, UnknownIndex):
         found = HTTPStatus.NOT_FOUND
-    headers = HEADERS_OF.get(found, {})
-    more: dict[str, Any] = {"errors": dict(error.errors)} if isinstance(error, SearchFailed) else {}
+    more: dict[str, Any] = {}
+    if isinstance(error, SearchFailed):
+        found, more = HTTPStatus.GATEWAY_TIMEOUT if error.timed_out else found, {"errors": error.errors}
     if isinstance(error, IndexBehind):
         more = {"as_of": error.as_of}
-    return problem(found, str(error), code=type(error).__name__, headers=headers, **more)
+    return problem(found, str(error), code=type(error).__name__, headers=HEADERS_OF.get(found), **more)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
