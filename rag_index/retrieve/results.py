@@ -288,16 +288,16 @@ def read_document(
     }
     for key in (key for key in keys if key in firsts):
         numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
-        whole = each_judged or choose is None
+        chosen = numbers if each_judged or choose is None else choose(numbers)
         points: list[StoredPoint] = []
-        for some in _batches(numbers, None, 0) if whole else _batches(choose(numbers), max_chars, index.chunk_chars):
+        for some in _batches(chosen, None if each_judged else max_chars, index.chunk_chars):
             ids = [point_id(index.name, key, number) for number in some]
             points += store.retrieve(collection, ids, conditions=conditions)
             if max_chars is not None and sum(len(str(_ours(point).get("text", ""))) for point in points) > max_chars:
                 break
         if points:
             found = _document(index.name, document_id, collection, points)
-            return replace(found, numbers=[chunk.chunk for chunk in found.chunks] if whole else numbers)
+            return replace(found, numbers=[chunk.chunk for chunk in found.chunks] if each_judged else numbers)
     return None
 
 
