@@ -17,7 +17,7 @@ from rag_index.settings.index import CODE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
+    from rag_index.retrieve import Document, Retriever, SearchResult
     from rag_index.retrieve.as_of import Known
     from rag_index.retrieve.results import DocumentChunk, Facets
     from rag_index.settings import IndexSettings, Settings
@@ -140,10 +140,6 @@ class SearchService:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         for problem in known.problems.values():
             raise StoreMismatch(problem)
-
-    def metrics(self) -> MetricsSnapshot:
-        """Return the measurements of all searches so far."""
-        return self._retriever.metrics()
 
 
 def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:

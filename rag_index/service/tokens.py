@@ -119,11 +119,8 @@ class SignOn:
         self._networks = [ip_network(one) for one in serve.proxy]
         self._keys = IssuerKeys(serve.jwt_keys, clock=clock) if serve.jwt_keys else None
         self._thread = ThreadPoolExecutor(1, "rag-index-jwt")
-
-    @property
-    def any(self) -> bool:
+        self.any = bool(self._keys or self._networks)
         """Whether anybody can ask in one of these ways."""
-        return bool(self._keys or self._networks)
 
     def proxied(self, address: str, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
         """Return the caller that a proxy at this address names by its header; None if this is no such request.
@@ -132,21 +129,16 @@ class SignOn:
         """
         name = (self._serve.proxy_groups or "").lower().encode("latin-1")
         given = [value for header, value in headers if header.lower() == name]
-        if len(given) != 1 or not self._is_proxy(address):
+        if len(given) != 1:
             return None
         try:
-            groups = given[0].decode().split(",")
-        except UnicodeDecodeError:
+            found, groups = ip_address(address), given[0].decode().split(",")
+        except ValueError:
+            return None
+        found = getattr(found, "ipv4_mapped", None) or found
+        if not any(found in network for network in self._networks):
             return None
         return Caller(groups=frozenset(filter(None, map(str.strip, groups))))
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            found = ip_address(address)
-        except ValueError:
-            return False
-        found = getattr(found, "ipv4_mapped", None) or found
-        return any(found in network for network in self._networks)
 
     def verify(self, token: str) -> Future[Caller | None] | None:
         """Start to verify a JWT in a thread of its own, since keys may have to be read; None if it cannot be one."""
@@ -207,20 +199,15 @@ class TokenRegister:
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
-        self._refresh()
+        if self._path is not None and self._clock() - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = self._clock()
+            if (stamp := file_stamp(self._path)) != self._stamp:
+                self._stamp = stamp
+                self._tokens = list(self._given)  # those of the file are unknown, if it cannot be read or is not valid
+                self._tokens += self._read()
         digest = _digest(token)
         found = [caller for known, caller in self._tokens if hmac.compare_digest(known, digest)]
         return found[-1] if found else None
-
-    def _refresh(self) -> None:
-        """Read the file again if it has changed. If it cannot be read or is not valid, its tokens are unknown."""
-        if self._path is None or self._clock() - self._checked_at < CHECK_SECONDS:
-            return
-        self._checked_at = self._clock()
-        if (stamp := file_stamp(self._path)) != self._stamp:
-            self._stamp = stamp
-            self._tokens = list(self._given)
-            self._tokens += self._read()
 
     def _read(self) -> list[Token]:
         if self._path is None:

@@ -13,17 +13,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 import httpx
-import httpx2
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
+from mcp import Client, StdioServerParameters
 
 from rag_index import cli
 from rag_index.retrieve import Retriever
 from rag_index.service import Caller, SearchService, mcp_server
 from rag_index.service.mcp_tools import AgentTools
-from rag_index.service.tokens import new_token, token_line
-from rag_index.settings import ServeSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import PROGRAM
 from tests.retrieve.desk import DESK, Desk
@@ -43,12 +39,6 @@ def desk(tmp_path_factory):
     )
     documents = {**DESK, "solutions": [*DESK["solutions"], ("tapes/robot", LONG, {"author": "<b>eve</b>"})]}
     return desk.fill(documents)
-
-
-@pytest.fixture(scope="module")
-def live(desk):
-    with Live(desk.settings) as live:
-        yield live
 
 
 @pytest.fixture(params=["http", "http before 2026", "stdio"])
@@ -84,12 +74,13 @@ def text_of(result) -> str:
 
 
 def test_an_agent_finds_reads_and_cites(connect):
-    tools, (found, corrected, document, listed) = talk(
+    tools, (found, corrected, document, listed, mistaken) = talk(
         connect,
         ("search", {"query": "printer offline", "filter": {"priority": "high"}, "indexes": ["comments", "titles"]}),
         ("search", {"query": "prinetr offline", "limit": 1}),
         ("get_document", {"index": "comments", "document_id": "1"}),
         ("list_indexes", {}),
+        ("search", {"query": "x", "indexes": ["coments"]}),
     )
     assert [tool.name for tool in tools] == ["search", "get_document", "list_indexes"]
     by_name = {tool.name: tool for tool in tools}
@@ -108,6 +99,8 @@ def test_an_agent_finds_reads_and_cites(connect):
     assert DESK["comments"][0][1] in text_of(document)
     assert [line.split(":")[0] for line in text_of(listed).splitlines()] == list(DESK)
     assert "priority (keyword)" in text_of(listed)
+    assert mistaken.is_error
+    assert text_of(mistaken).startswith("there is no index 'coments'")
 
 
 def told(desk, *calls) -> list[str]:
@@ -175,38 +168,6 @@ def test_a_mistake_is_one_line_that_says_what_to_do(desk):
         assert words in answer, (tool, arguments)
         assert "Error: " in answer or "DocumentNotFound: " in answer or "UnknownIndex: " in answer
         assert "\n" not in answer
-
-
-@pytest.mark.parametrize("connect", ["http"], indirect=True)
-def test_a_mistake_is_an_error_for_the_agent(connect):
-    async def conversation():
-        async with connect() as client:
-            return await client.session.call_tool("search", {"query": "x", "indexes": ["coments"]})
-
-    result = asyncio.run(conversation())
-    assert result.is_error
-    assert text_of(result).startswith("there is no index 'coments'")
-
-
-def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
-    token = new_token()
-    tokens = tmp_path / "tokens"
-    tokens.write_text(token_line("agent", token, []), encoding="utf-8")
-    settings = desk.settings.model_copy(update={"serve": ServeSettings(tokens_file=tokens)})
-
-    async def hits(url, headers):
-        async with (
-            httpx2.AsyncClient(headers=headers) as http,
-            Client(streamable_http_client(url, http_client=http)) as client,
-        ):
-            return not (await client.call_tool("search", {"query": "printer"})).is_error
-
-    with Live(settings) as live:
-        assert asyncio.run(hits(f"{live.url}/mcp", {"Authorization": f"Bearer {token}"}))
-        for headers in ({}, {"Authorization": f"Bearer {new_token()}"}):
-            assert httpx.post(f"{live.url}/mcp", headers=headers, json={}).status_code == 401
-            with pytest.raises((MCPError, ExceptionGroup)):
-                asyncio.run(hits(f"{live.url}/mcp", headers))
 
 
 @pytest.mark.long
