@@ -85,12 +85,8 @@ class IndexBehind(SearchTimedOut):
     """The error of a search that demands a position which an index did not reach; `as_of` is how far it is."""
 
     def __init__(self, message: str, as_of: Mapping[str, Mapping[str, object]] | None = None) -> None:
-        super().__init__(message, as_of or {})
-
-    @property
-    def as_of(self) -> Mapping[str, Mapping[str, object]]:
-        """What is known of the index, by its name."""
-        return dict(self.args[1])
+        self.as_of = dict(as_of or {})
+        super().__init__(message, self.as_of)
 
 
 class TerminalError(RagIndexError):

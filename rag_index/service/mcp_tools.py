@@ -237,16 +237,14 @@ class AgentTools:
                 takes = ", ".join(known[name]) or "none"
                 raise SettingsError(f"{name} has no argument {argument!r}; it takes {takes}")
         if name == _SearchArguments.tool:
-            return await self._search(_checked(_SearchArguments, arguments), caller)
+            asked = _checked(_SearchArguments, arguments)
+            answer = await self._service.search(asked.query, caller, **asked.model_dump(exclude={"query"}))
+            closed = [one for one in self._service.closed(caller) if one in (asked.indexes or [one])]
+            return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
         if name == _DocumentArguments.tool:
             given = _checked(_DocumentArguments, arguments)
             return document_text(await self._service.document(given.index, given.document_id, caller, given))
         return "\n".join(map(_index_line, await self._service.indexes(caller)))
-
-    async def _search(self, given: _SearchArguments, caller: Caller) -> str:
-        answer = await self._service.search(given.query, caller, **given.model_dump(exclude={"query"}))
-        closed = [one for one in self._service.closed(caller) if one in (given.indexes or [one])]
-        return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
 
 
 def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
