@@ -19,13 +19,15 @@ from rag_index.reports.outcome import RunReport
 def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):
     """The server may take longer to answer than it takes until the run itself sees that it was cancelled."""
     assert threading.current_thread() is threading.main_thread()
-    looked = threading.Event()
+    asking, looked = threading.Event(), threading.Event()
 
     def is_cancelled(_: str) -> bool:
         if threading.current_thread() is threading.main_thread():
+            asking.set()
             assert looked.wait(30)
             time.sleep(0.2)  # so long a signal may take
         else:
+            assert asking.wait(30)  # or the run would be told that it is cancelled before the signal arrives
             looked.set()
         return True
 
