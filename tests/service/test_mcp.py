@@ -13,13 +13,17 @@ from contextlib import asynccontextmanager
 
 import anyio
 import httpx
+import httpx2
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from rag_index import cli
 from rag_index.retrieve import Retriever
 from rag_index.service import Caller, SearchService, mcp_server
 from rag_index.service.mcp_tools import AgentTools
+from rag_index.service.tokens import new_token, token_line
+from rag_index.settings import ServeSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import PROGRAM
 from tests.retrieve.desk import DESK, Desk
@@ -168,6 +172,27 @@ def test_a_mistake_is_one_line_that_says_what_to_do(desk):
         assert words in answer, (tool, arguments)
         assert "Error: " in answer or "DocumentNotFound: " in answer or "UnknownIndex: " in answer
         assert "\n" not in answer
+
+
+def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
+    token = new_token()
+    tokens = tmp_path / "tokens"
+    tokens.write_text(token_line("agent", token, []), encoding="utf-8")
+    settings = desk.settings.model_copy(update={"serve": ServeSettings(tokens_file=tokens)})
+
+    async def hits(url, headers):
+        async with (
+            httpx2.AsyncClient(headers=headers) as http,
+            Client(streamable_http_client(url, http_client=http)) as client,
+        ):
+            return not (await client.call_tool("search", {"query": "printer"})).is_error
+
+    with Live(settings) as live:
+        assert asyncio.run(hits(f"{live.url}/mcp", {"Authorization": f"Bearer {token}"}))
+        for headers in ({}, {"Authorization": f"Bearer {new_token()}"}):
+            assert httpx.post(f"{live.url}/mcp", headers=headers, json={}).status_code == 401
+            with pytest.raises((MCPError, ExceptionGroup)):
+                asyncio.run(hits(f"{live.url}/mcp", headers))
 
 
 @pytest.mark.long
