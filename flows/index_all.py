@@ -71,11 +71,11 @@ def index_all(
             ):
                 for index in chosen:
                     state = run_subflow(index_collection, index.name, str(settings.path), *same)
+                    report.indexes.append(outcome_of(state, index.name))
                     if state.is_cancelled():
                         break
-                    report.indexes.append(outcome_of(state, index.name))
             report.seconds = time.monotonic() - started
-            whole.end(report)
+            whole.end(report, state)
         return stop.state or report_state(report)
     except IndexLocked as error:
         return superfluous_state(error)

@@ -85,12 +85,8 @@ class IndexBehind(SearchTimedOut):
     """The error of a search that demands a position which an index did not reach; `as_of` is how far it is."""
 
     def __init__(self, message: str, as_of: Mapping[str, Mapping[str, object]] | None = None) -> None:
-        super().__init__(message, as_of or {})
-
-    @property
-    def as_of(self) -> Mapping[str, Mapping[str, object]]:
-        """What is known of the index, by its name."""
-        return dict(self.args[1])
+        self.as_of = dict(as_of or {})
+        super().__init__(message, self.as_of)
 
 
 class TerminalError(RagIndexError):
@@ -166,12 +162,14 @@ class DocumentNotFound(TerminalError):
 
 
 class SearchFailed(TerminalError):
-    """The error of a search that no index answered, for different reasons; `errors` holds the reason of each index."""
+    """The error of a search that no index answered: `errors` holds each one's reason, `timed_out` if it is time."""
 
-    def __init__(self, message: str, errors: Mapping[str, str] | None = None, exit_code: int = 1) -> None:
+    def __init__(
+        self, message: str, errors: Mapping[str, str] | None = None, exit_code: int = 1, timed_out: bool = False
+    ) -> None:
         self.errors = dict(errors or {})
-        super().__init__(message, self.errors, exit_code)
-        self.exit_code = exit_code
+        super().__init__(message, self.errors, exit_code, timed_out)
+        self.exit_code, self.timed_out = exit_code, timed_out
 
 
 class ContextMissing(TerminalError):

@@ -38,6 +38,7 @@ def test_each_survives_pickle(kind):
         "point_ids": ("a", "b"),
         "errors": {"notes": "why"},
         "exit_code": 3,
+        "timed_out": True,
         "as_of": {"notes": {"position": "4711"}},
     }
     names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +190,7 @@ def temporary_server() -> Iterator[dict[str, str]]:
         yield {"PREFECT_API_URL": server.wait(), "PREFECT_API_AUTH_STRING": server.password}
 
 
-class ApiServer:
+class ApiServer(AbstractContextManager["ApiServer"]):
     """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends.
 
     The process starts with the object. `end` ends it, and so does leaving a `with` block. Every user of the machine
@@ -221,9 +221,6 @@ class ApiServer:
             start_new_session=True,  # Ctrl-C ends the flow first, and the flow ends the server
         )
         listener.close()
-
-    def __enter__(self) -> ApiServer:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.end()

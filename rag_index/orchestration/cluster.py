@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from multiprocessing import forkserver, resource_tracker
 from tempfile import TemporaryDirectory
@@ -56,7 +56,7 @@ OWN_CLUSTER: dict[str, Any] = {
 }
 
 
-class Workers:
+class Workers(AbstractContextManager["Workers"]):
     """The workers of a run, for the time of a `with` block. None are started before they are needed."""
 
     def __init__(self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"]) -> None:
@@ -64,9 +64,6 @@ class Workers:
         self._memory = memory  # bytes that each worker is assumed to need
         self._starting: Future[LocalCluster] | None = None
         self._config = ExitStack()
-
-    def __enter__(self) -> Workers:
-        return self
 
     def __exit__(self, *error: object) -> None:
         starting, self._starting = self._starting, None
@@ -99,7 +96,10 @@ class Workers:
         try:
             return self._local_cluster(count)
         except (RuntimeError, OSError, ImportError) as error:  # TimeoutError is an OSError; no semaphores, no import
-            cause = _first_cause(error)
+            first: BaseException = error  # distributed wraps errors several times
+            while first.__cause__ is not None:
+                first = first.__cause__
+            cause = (str(first).strip().splitlines() or [type(first).__name__])[0]
             if not again:
                 raise NoWorkers(
                     f"the worker processes do not start ({cause}): check that there is memory for {count} of them, run "
@@ -155,13 +155,6 @@ def _forked() -> bool:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return True
-
-
-def _first_cause(error: BaseException) -> str:
-    """Return the first cause of an error in one line: distributed wraps errors several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", default=None)

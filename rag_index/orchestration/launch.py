@@ -43,7 +43,7 @@ def launch(
         return start.call(**parameters)
 
 
-class FlowStart:
+class FlowStart(AbstractContextManager["FlowStart"]):
     """The start of a flow from the command line: an API server, Prefect's modules and, if wanted, workers.
 
     `begin` returns at once and leaves the start to a thread. Leaving a `with` block ends what was started.
@@ -68,9 +68,6 @@ class FlowStart:
         self._server: ApiServer | None = None
         self._given: AbstractContextManager[None] = nullcontext()
         self._flow: Future[Callable[..., Any]] | None = None
-
-    def __enter__(self) -> FlowStart:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._server is not None and self._flow is not None and not self._flow.done():

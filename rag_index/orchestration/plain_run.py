@@ -118,18 +118,14 @@ class HereUntilWorkers(Here):
         return self._start.ready and scan.seconds_left >= MIN_SECONDS_TO_CONTINUE
 
     def _begin_start(self, scan: Scan) -> None:
-        if not self._start.begun and _worth_workers(scan):
+        """Begin the start of Prefect and workers if the rest of an index is worth it.
+
+        They take a share of the work, n / (n + 1) where this process would otherwise do all of it, which must be more
+        than they cost. Workers beyond the processors take no share, unless an embedding server does the work.
+        """
+        workers = scan.run.metrics.workers
+        if not scan.run.settings.embedder.on_servers:
+            workers = min(workers, max(1, cpu_count() - 1))
+        if not self._start.begun and scan.seconds_left * workers / (workers + 1) >= START_SECONDS:
             scan.run.progress.note_later("starting workers")
             self._start.begin()
-
-
-def _worth_workers(scan: Scan) -> bool:
-    """Return whether the rest of an index is worth the start of Prefect and workers.
-
-    They take a share of the work, n / (n + 1) where this process would otherwise do all of it, which must be more than
-    they cost. Workers beyond the processors take no share, unless an embedding server does the work.
-    """
-    settings, workers = scan.run.settings, scan.run.metrics.workers
-    if not settings.embedder.on_servers:
-        workers = min(workers, max(1, cpu_count() - 1))
-    return scan.seconds_left * workers / (workers + 1) >= START_SECONDS

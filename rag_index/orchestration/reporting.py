@@ -99,22 +99,6 @@ class ArtifactDisplay:
         self._next = ended + max(UPDATE_SECONDS, 10 * (ended - began))
 
 
-def failed_rows(ledger: Ledger, collection_id: int, index: str) -> list[Row]:
-    """Return a row for each document of an index that is listed as failed."""
-    return [
-        {
-            "document": document_id(failure.key),
-            "kind": failure.kind,
-            "reason": " ".join(failure.reason.split())[:MAX_REASON],
-            "tries": failure.tries,
-            "retry": f"rag-index retry-failed {index}",
-            "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
-        }
-        for failure in ledger.failures(collection_id).values()
-        if failure.kind != "skipped"
-    ]
-
-
 def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
     of, command = (f" of {index}", f"rag-index failed {index}") if index else ("", "rag-index failed")
     said = f"{count_of(len(rows), 'document')}{of} could not be indexed, or lack something"
@@ -187,7 +171,8 @@ class WholeRun(ArtifactDisplay):
         super().__init__(project, "all")
         self._project, self._indexes = project, indexes
         self._done = 0
-        self._failed: list[Row] = []
+        self.failed: list[Row] = []
+        """The failed documents of the indexes that are done."""
         self.update(0.0, f"0 of {indexes} indexes")  # it belongs to the flow run over all of them
 
     def show(self, progress: Progress) -> None:
@@ -200,22 +185,21 @@ class WholeRun(ArtifactDisplay):
         self._done += 1
         self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
 
-    def add_failed(self, index: str, rows: list[Row]) -> None:
-        """Take note of failed documents of an index."""
-        self._failed += [{"index": index, **row} for row in rows]
-
-    def end(self, report: RunReport) -> None:
-        """Display how the run ended, once Prefect's server answers."""
+    def end(self, report: RunReport, state: State[Any]) -> None:
+        """Display how the run ended, once Prefect's server answers. `state` is that of the last index."""
         wait_for_api()
+        said = report.sentence()
+        if state.is_cancelled():  # what is committed of the last index is not in the report
+            said = f"{self._done} of {self._indexes} indexes, {state.message}"
         rows = []
         for outcome in report.indexes:
             row = {"message": "", **outcome.to_json()}
             row.pop("gate", None)
             first = {name: row.pop(name) for name in ("index", "state", "failed", "message")}
             rows.append(first | row)  # the page takes its columns from the first row
-        _table(report.sentence(), rows, self._project, "all", "outcome")
-        _failed_table(self._failed, project=self._project)
-        self.update(self._percent(0.0), report.sentence(), force=True)
+        _table(said, rows, self._project, "all", "outcome")
+        _failed_table(self.failed, project=self._project)
+        self.update(self._percent(0.0), said, force=True)
 
     def _percent(self, of_current: float) -> float:
         return min(100.0, (100.0 * self._done + of_current) / max(1, self._indexes))
@@ -283,7 +267,18 @@ class RunEnd:
     def note(self) -> None:
         """Take note of what the open ledger says of failed documents, and write the metrics file."""
         if (scan := self._run.scan) is not None:
-            self._failed = failed_rows(self._run.ledger, scan.collection.id, self._run.index.name)
+            self._failed = [
+                {
+                    "document": document_id(failure.key),
+                    "kind": failure.kind,
+                    "reason": " ".join(failure.reason.split())[:MAX_REASON],
+                    "tries": failure.tries,
+                    "retry": f"rag-index retry-failed {self._run.index.name}",
+                    "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
+                }
+                for failure in self._run.ledger.failures(scan.collection.id).values()
+                if failure.kind != "skipped"
+            ]
         try_to_write_metrics(self._run.settings)
 
     def state(self) -> State[RunReport]:
@@ -295,7 +290,7 @@ class RunEnd:
         if run.scan is not None:
             _failed_table(self._failed, project=project, index=name)
         if self._whole is not None:
-            self._whole.add_failed(name, self._failed)
+            self._whole.failed += [{"index": name, **row} for row in self._failed]
         _run_report(run)
         if verdict is not None:
             rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE]]

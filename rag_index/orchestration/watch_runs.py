@@ -67,16 +67,12 @@ class FlowRunner(PlainRunner):
             return batch.applied or Applied(None, TransientError("the batch was stopped"))
         except UNANSWERED as error:
             if batch.applied is None:
-                logger.warning("%s: changes are indexed without a flow run: %s", name, _unanswered(error))
+                if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
+                    raise
+                away = f"Prefect's server does not answer ({error}); start it again"
+                logger.warning("%s: changes are indexed without a flow run: %s", name, away)
                 batch.run(name)
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
-
-
-def _unanswered(error: Exception) -> TransientError:
-    """Return the error of a flow run that Prefect's server did not take. Raises a RuntimeError of another kind."""
-    if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
-        raise error
-    return TransientError(f"Prefect's server does not answer ({error}); start it again")
 
 
 def watch_state(caught_up: bool) -> State[bool]:

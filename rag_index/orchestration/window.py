@@ -178,8 +178,11 @@ class Window(Generic[Item, Result]):
 
     def _next(self) -> Iterator[Result]:
         """Yield the next result, or nothing after a second or for an item that has none."""
-        wrapped = self._wait()
-        if wrapped is None:
+        try:
+            with self._watcher.waiting():
+                wrapped = self._done.get(timeout=TICK_SECONDS)
+        except Empty:
+            self._watcher.tick()
             return
         item = self._in_flight.pop(wrapped)
         self._watcher.in_flight(len(self._in_flight))
@@ -192,14 +195,6 @@ class Window(Generic[Item, Result]):
             self._error = self._error or error
         else:
             yield result
-
-    def _wait(self) -> Any:
-        try:
-            with self._watcher.waiting():
-                return self._done.get(timeout=TICK_SECONDS)
-        except Empty:
-            self._watcher.tick()
-            return None
 
 
 def _result(wrapped: Any) -> Any:

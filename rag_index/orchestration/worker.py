@@ -44,7 +44,9 @@ def process_embedder(job: EmbedJob) -> Embedder:
             _Process.embedder.close()
         else:
             forward(_requests_in_flight)
-        _Process.embedder = open_embedder(job.embedder, home=_home(), workers=job.workers, expected=job.identity)
+        name = worker_name()  # it differs between the workers of a cluster, so that they spread over hosts
+        home = name if isinstance(name, int) else sum(map(ord, str(name or "")))
+        _Process.embedder = open_embedder(job.embedder, home=home, workers=job.workers, expected=job.identity)
         _Process.made_for = wanted
     return _Process.embedder
 
@@ -83,14 +85,6 @@ def time_limit(seconds: float | None) -> AbstractContextManager[None]:
 
 def _requests_in_flight() -> int:
     return _Process.embedder.stats.in_flight if _Process.embedder else 0
-
-
-def _home() -> int:
-    """Return a number that differs between the workers of a cluster, so that they spread over hosts."""
-    name = worker_name()
-    if name is None:
-        return 0
-    return name if isinstance(name, int) else sum(map(ord, str(name)))
 
 
 def warm_up(scan: Scan) -> None:

@@ -261,4 +261,5 @@ def failure_of(asked: Asked) -> Exception:
     reasons = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
     codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
     all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
-    return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1)
+    late = all(isinstance(error, SearchTimedOut) for error in errors)
+    return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1, late)

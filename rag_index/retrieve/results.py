@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
@@ -17,7 +17,7 @@ from rag_index.settings.payload_indexes import CHUNK_FIELD
 from rag_index.stores import Condition, StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.settings import IndexSettings
 
@@ -166,7 +166,7 @@ class DocumentChunk:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as the index holds it: its chunks in order, and its payload."""
+    """A document as the index holds it: its chunks in order, or those that were asked for, and its payload."""
 
     index: str
     document_id: str
@@ -176,6 +176,8 @@ class Document:
     title: str = ""
     link: str = ""
     as_of: AsOf = UNKNOWN
+    numbers: Sequence[int] = ()
+    """The numbers of all its chunks, in order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /documents/{index}/{id}` answers."""
@@ -259,39 +261,49 @@ def count_values(
 
 
 def read_document(
-    store: StoreReader, collection: str, index: IndexSettings, document_id: str, conditions: Sequence[Condition] = ()
+    store: StoreReader,
+    collection: str,
+    index: IndexSettings,
+    document_id: str,
+    conditions: Sequence[Condition] = (),
+    choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    max_chars: int | None = None,
 ) -> Document | None:
     """Return the document of this id with the chunks that meet the conditions; None if there are none.
 
-    Chunks are read by the ids of their points, as many as the first one says, which needs no search. Raises
-    SettingsError if the id cannot be one of this index, because its key has several columns, and what the store raises.
+    Chunks are read by the ids of their points, as many as the first one says, which needs no search. `choose` returns
+    those of their numbers to read, the most wanted first; reading ends soon after `max_chars` characters of text. With
+    a `required_filter`, which may keep back any of the chunks, all are read. Raises SettingsError if the id cannot be
+    one of this index, because its key has several columns, and what `choose` and the store raise.
     """
-    keys = possible_document_keys(index, document_id)
+    keys, each_judged = possible_document_keys(index, document_id), bool(index.required_filter)
+    ids, given = [point_id(index.name, key, 0) for key in keys], () if each_judged else conditions
     firsts = {
         key: point
-        for point in store.retrieve(collection, [point_id(index.name, key, 0) for key in keys])
+        for point in store.retrieve(collection, ids, conditions=given)
         if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
     }
-    for key in keys:
-        count = int(_ours(firsts[key]).get("chunks", 1)) if key in firsts else 0
-        ids = [point_id(index.name, key, number) for number in range(count)]
-        points = store.retrieve(collection, ids, conditions=conditions) if ids else []
-        if not points:
-            continue
-        own = {name for point in points for name in _ours(point).get("own", ())}
-        chunks = tuple(
-            DocumentChunk(
-                int(_ours(point).get("chunk", 0)),
-                str(_ours(point).get("text", "")),
-                {name: value for name, value in point.payload.items() if name in own},
-                _ours(point).get(PART, {}),
-            )
-            for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
-        )
-        shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
-        title, link = (_ours(points[0]).get(name, "") for name in (TITLE, LINK))
-        return Document(index.name, document_id, chunks, shared, collection, title, link)
+    for key in (key for key in keys if key in firsts):
+        numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
+        chosen = numbers if each_judged or choose is None else choose(numbers)
+        points: list[StoredPoint] = []
+        for some in _batches(chosen, None if each_judged else max_chars, index.chunk_chars):
+            ids = [point_id(index.name, key, number) for number in some]
+            points += store.retrieve(collection, ids, conditions=conditions)
+            if max_chars is not None and sum(len(str(_ours(point).get("text", ""))) for point in points) > max_chars:
+                break
+        if points:
+            document = _document(index.name, document_id, collection, points)
+            return replace(document, numbers=[one.chunk for one in document.chunks] if each_judged else numbers)
     return None
+
+
+def _batches(numbers: Sequence[int], max_chars: int | None, chunk_chars: int) -> Iterator[Sequence[int]]:
+    """Yield numbers of chunks: at once as many as `max_chars` can be, twice as many if these were short, and so on."""
+    size = len(numbers) if max_chars is None else max_chars // chunk_chars + 1
+    while numbers:
+        yield numbers[:size]
+        numbers, size = numbers[size:], 2 * size
 
 
 def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
@@ -309,6 +321,22 @@ def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
             if parts and all(isinstance(part, str | int | float) for part in parts):
                 keys += possible_keys(parts)
     return keys
+
+
+def _document(index: str, document_id: str, collection: str, points: Sequence[StoredPoint]) -> Document:
+    own = {name for point in points for name in _ours(point).get("own", ())}
+    chunks = tuple(
+        DocumentChunk(
+            int(_ours(point).get("chunk", 0)),
+            str(_ours(point).get("text", "")),
+            {name: value for name, value in point.payload.items() if name in own},
+            _ours(point).get(PART, {}),
+        )
+        for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
+    )
+    shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
+    title, link = (_ours(points[0]).get(name, "") for name in (TITLE, LINK))
+    return Document(index, document_id, chunks, shared, collection, title, link)
 
 
 def _given(**values: Any) -> dict[str, Any]:

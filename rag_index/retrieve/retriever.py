@@ -215,9 +215,19 @@ class Retriever:
             raise StoreError(CLOSED) from None
 
     async def document(
-        self, index: str, document_id: str, *, groups: Groups = None, timeout: float | None = None
+        self,
+        index: str,
+        document_id: str,
+        *,
+        groups: Groups = None,
+        timeout: float | None = None,
+        choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        max_chars: int | None = None,
     ) -> Document:
         """Return a document of the live collection of an index: its chunks in order, and its payload.
+
+        Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers of all, and returns
+        those that are wanted, the most wanted first. More than these may come.
 
         A document that the index's `required_filter` keeps from searches is not found here either, and one that none
         of the caller's `groups` may see looks as if it were not there.
@@ -237,7 +247,7 @@ class Retriever:
             store.prepare(live.collection)  # what is read then is not older
             claim = known.claim(index, live, store.seen_commits(live.collection))
             conditions = self._access.conditions(live, given)
-            found = read_document(store, live.collection, settings, document_id, conditions)
+            found = read_document(store, live.collection, settings, document_id, conditions, choose, max_chars)
             return replace(found, as_of=known.as_of(index, claim)) if found else None
 
         deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)

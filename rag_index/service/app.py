@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (422, "A parameter is missing, unknown or out of bounds."),
         (429, "Too many requests; Retry-After says when to come back."),
         (503, "Nothing could be searched; the detail says why."),
-        (504, "The time limit has passed, also for an index to reach the position that was demanded."),
+        (504, "The time limit of the request or of every index has passed, also to reach a demanded position."),
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
@@ -110,7 +111,7 @@ def make_router(service: SearchService) -> APIRouter:
     @router.get("/indexes", response_model=IndexesModel, summary="Indexes")
     async def get_indexes(request: Request) -> JSONResponse:
         """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
-        found = [one.to_json() for one in await service.indexes(caller_of(request))]
+        found = [asdict(one) for one in await service.indexes(caller_of(request))]
         return JSONResponse({"indexes": found, "kinds": KINDS})
 
     return router
@@ -170,16 +171,12 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     app.state.service = service
     add_problem_handlers(app)
     app.include_router(make_router(service))
-    app.include_router(make_probes(service, lambda: service.metrics().to_prometheus() + metrics.to_prometheus()))
+    app.include_router(make_probes(service, lambda: retriever.metrics().to_prometheus() + metrics.to_prometheus()))
     app.router.routes.extend([agents[0]] if agents else [])
     app.router.add_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=FILES), name="static")
-    app.add_middleware(
-        Guard,
-        serve=settings.serve,
-        tokens=tokens or TokenRegister(settings.serve),
-        metrics=metrics,
-    )
+    register = tokens or TokenRegister(settings.serve)
+    app.add_middleware(Guard, serve=settings.serve, tokens=register, metrics=metrics)
     if settings.serve.cors:
         app.add_middleware(
             CORSMiddleware,

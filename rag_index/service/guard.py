@@ -24,7 +24,7 @@ from rag_index.service.problems import ProblemResponse, problem, problem_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,24 +95,9 @@ class Exchange:
     def __init__(self, scope: Scope, send: Send, max_body: int) -> None:
         self.scope, self._send, self._max_body = scope, send, max_body
         self.headers = dict(Headers(scope=scope).items())  # of several of one name the last, which a proxy adds
+        self.address = str(scope["client"][0]) if scope.get("client") else "unknown"
         self.caller = Caller()
         self.status = 0
-
-    @property
-    def method(self) -> str:
-        """Return the method."""
-        return str(self.scope["method"])
-
-    @property
-    def path(self) -> str:
-        """Return the path for the log, percent-encoded and without what is asked."""
-        return (self.scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]
-
-    @property
-    def address(self) -> str:
-        """Return the address of the client."""
-        client = self.scope.get("client")
-        return str(client[0]) if client else "unknown"
 
     @property
     def sender(self) -> str:
@@ -171,19 +156,13 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message = {**message, "headers": self._with_security(message.get("headers", []))}
+            self.status, given = message["status"], message.get("headers", [])
+            names = {name.lower() for name, _ in given}
+            # of a file of the page a browser asks whether its copy is current: a newer rag-index is seen at once
+            cached = b"no-cache" if is_page(self.scope["path"]) else b"no-store"
+            headers = (*SECURITY_HEADERS, (b"cache-control", cached))
+            message = {**message, "headers": [*given, *(one for one in headers if one[0] not in names)]}
         await self._send(message)
-
-    def _with_security(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a response with those that are missing. The files of the page may be kept, others not.
-
-        A browser asks whether its copy of a file is current, so that a newer rag-index is seen at once.
-        """
-        names = {name.lower() for name, _ in given}
-        cached = b"no-cache" if is_page(self.scope["path"]) else b"no-store"
-        headers = (*SECURITY_HEADERS, (b"cache-control", cached))
-        return [*given, *(one for one in headers if one[0] not in names)]
 
     async def refuse(self, response: Response, receive: Receive) -> None:
         """Send a problem, unless a response has begun; then nothing more can be said."""
@@ -194,14 +173,7 @@ class Exchange:
 class Guard:
     """An ASGI application in front of another."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        serve: ServeSettings,
-        tokens: TokenRegister,
-        metrics: HttpMetrics,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, serve: ServeSettings, tokens: TokenRegister, metrics: HttpMetrics) -> None:
         self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
         self._hosts = allowed_hosts(serve, tokens)
         self._rates = RateLimit(serve.rate_limit)
@@ -221,10 +193,9 @@ class Guard:
             seconds = time.perf_counter() - began
             status = exchange.status or GONE
             self._metrics.add(scope, status, seconds)
-            logger.info(
-                "%s %s %s %d %.1f ms",
-                exchange.caller.name or exchange.address, exchange.method, exchange.path, status, 1000 * seconds,
-            )  # fmt: skip
+            path = (scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]  # without what is asked
+            who = exchange.caller.name or exchange.address
+            logger.info("%s %s %s %d %.1f ms", who, scope["method"], path, status, 1000 * seconds)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
         refusal = await self._refusal(exchange)
@@ -232,10 +203,19 @@ class Guard:
             await exchange.refuse(refusal, receive)
             return
         exchange.scope.setdefault("state", {})["caller"] = exchange.caller
-        if exchange.method == "POST":  # a body is JSON whatever the client says: `curl -d` says that it is a form
+        if exchange.scope["method"] == "POST":  # a body is JSON also if, as with `curl -d`, it is called a form
             others = [header for header in exchange.scope["headers"] if header[0] != b"content-type"]
             exchange.scope["headers"] = [*others, (b"content-type", b"application/json")]
-        await self._answer_in_time(exchange, receive)
+        try:
+            async with asyncio.timeout(self._serve.timeout):
+                body = await exchange.read_body(receive)
+                if body is not None:
+                    await self._answer_if_free(exchange, body, receive)
+        except TimeoutError:
+            detail = f"the request took longer than {self._serve.timeout:g} s, which [serve] timeout allows"
+            await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            await self._fail(exchange, receive, error)
 
     async def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
         """Return the problem of a request that its first lines make unwelcome."""
@@ -275,18 +255,6 @@ class Guard:
             exchange.caller = found
         path = exchange.scope["path"]
         return found is not None or path in OPEN_PATHS or is_page(path)
-
-    async def _answer_in_time(self, exchange: Exchange, receive: Receive) -> None:
-        try:
-            async with asyncio.timeout(self._serve.timeout):
-                body = await exchange.read_body(receive)
-                if body is not None:
-                    await self._answer_if_free(exchange, body, receive)
-        except TimeoutError:
-            detail = f"the request took longer than {self._serve.timeout:g} s, which [serve] timeout allows"
-            await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-            await self._fail(exchange, receive, error)
 
     async def _answer_if_free(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
         """Answer, unless too many requests are being answered. One whose body is still to come does not count."""
@@ -355,7 +323,9 @@ class HttpMetrics:
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that has been answered."""
-        route = getattr(scope.get("route"), "path", None) or _mounted(scope)
+        path = scope["path"]
+        mounted = "/mcp" if path == "/mcp" or path.startswith("/mcp/") else "/" if path == "/" else "other"
+        route = getattr(scope.get("route"), "path", None) or mounted
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
@@ -363,10 +333,3 @@ class HttpMetrics:
     def to_prometheus(self) -> str:
         """Return the counts in Prometheus' text format."""
         return generate_latest(self._registry).decode()
-
-
-def _mounted(scope: Scope) -> str:
-    """Return the name of what is mounted and has routes of its own: the agents' interface, or the page."""
-    if scope["path"] == "/mcp" or scope["path"].startswith("/mcp/"):
-        return "/mcp"
-    return "/" if scope["path"] == "/" else "other"

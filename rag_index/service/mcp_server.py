@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -63,7 +65,8 @@ async def serve_standard_streams(settings: Settings, caller: Caller) -> None:
         raise SettingsError(f"rag-index mcp needs the package mcp, which is not installed: {INSTALL}")
     from mcp.server.stdio import stdio_server
 
-    async with Retriever.from_settings(settings) as retriever:
+    async with Retriever.from_settings(settings) as retriever, AsyncExitStack() as stack:
+        stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
         server = _server(AgentTools(SearchService(settings, retriever)), lambda _: caller)
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSch
 from rag_index.errors import SettingsError
 from rag_index.service.models import MAX_CHARS, Caller, DocumentQuery, IndexInfo, SearchArguments, faults
 from rag_index.settings.index import CODE, CODE_FIELDS
-from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS
+from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS, KindOfValues
 from rag_index.stores.conditions import BOUNDS
 
 if TYPE_CHECKING:
@@ -237,16 +237,14 @@ class AgentTools:
                 takes = ", ".join(known[name]) or "none"
                 raise SettingsError(f"{name} has no argument {argument!r}; it takes {takes}")
         if name == _SearchArguments.tool:
-            return await self._search(_checked(_SearchArguments, arguments), caller)
+            asked = _checked(_SearchArguments, arguments)
+            answer = await self._service.search(asked.query, caller, **asked.model_dump(exclude={"query"}))
+            closed = [one for one in self._service.closed(caller) if one in (asked.indexes or [one])]
+            return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
         if name == _DocumentArguments.tool:
             given = _checked(_DocumentArguments, arguments)
             return document_text(await self._service.document(given.index, given.document_id, caller, given))
         return "\n".join(map(_index_line, await self._service.indexes(caller)))
-
-    async def _search(self, given: _SearchArguments, caller: Caller) -> str:
-        answer = await self._service.search(given.query, caller, **given.model_dump(exclude={"query"}))
-        closed = [one for one in self._service.closed(caller) if one in (given.indexes or [one])]
-        return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
 
 
 def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
@@ -305,7 +303,8 @@ def search_input(settings: Settings, *, reranker: bool) -> Schema:
     """
     schema = _input(_SearchArguments, settings)
     schema["properties"]["filter"] = wanted = filter_schema(settings.indexes)
-    schema["$defs"] = _kind_schemas(wanted)
+    used, kinds = json.dumps(wanted), {**PAYLOAD_KINDS, "any": ANY_KIND}
+    schema["$defs"] = {name: _comparison(kind) for name, kind in kinds.items() if f'"#/$defs/{name}"' in used}
     if not reranker:
         del schema["properties"]["rerank"]
     return schema
@@ -352,7 +351,12 @@ def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
     for index in indexes:
         for field, kind in field_kinds(index).items():
             kinds.setdefault(field, {})[index.name] = kind
-    properties = {field: _field(by_index, len(indexes)) for field, by_index in kinds.items()}
+    properties: Schema = {}
+    for field, by_index in kinds.items():
+        of_field = set(by_index.values())  # indexes that disagree make it a field of any kind
+        properties[field] = _reference(of_field.pop() if len(of_field) == 1 else None)
+        if len(by_index) < len(indexes):
+            properties[field]["description"] = f"of {', '.join(by_index)}"
     closed = all(index.fields is not None for index in indexes) and all(
         kind is not None for by_index in kinds.values() for kind in by_index.values()
     )
@@ -370,32 +374,16 @@ def field_kinds(index: IndexSettings) -> dict[str, str | None]:
     return {field: index.indexed_fields.get(field, known.get(field)) for field in index.fields or ()}
 
 
-def _field(by_index: Mapping[str, str | None], indexes: int) -> Schema:
-    """Return the schema of a field. Indexes that disagree about its kind make it a field of any kind."""
-    kinds = set(by_index.values())
-    where = {"description": f"of {', '.join(by_index)}"} if len(by_index) < indexes else {}
-    return {**_reference(kinds.pop() if len(kinds) == 1 else None), **where}
-
-
 def _reference(kind: str | None) -> Schema:
     """Return a reference to the schema of a kind, which is much shorter where there are many fields."""
     return {"$ref": f"#/$defs/{kind or 'any'}"}
 
 
-def _kind_schemas(filter_schema: Schema) -> Schema:
-    """Return the schema of each kind that a filter refers to, by its name."""
-    used = json.dumps(filter_schema)
-    kinds = {**PAYLOAD_KINDS, "any": ANY_KIND}
-    return {
-        kind: {"description": values.description, **_comparison(values.schema, ordered=bool(values.ordered))}
-        for kind, values in kinds.items()
-        if json.dumps(f"#/$defs/{kind}") in used
-    }
-
-
-def _comparison(value: Mapping[str, Any], *, ordered: bool) -> Schema:
-    """Return the schema of what a field may be compared with: a value, several, or an object of comparisons."""
+def _comparison(values: KindOfValues) -> Schema:
+    """Return the schema of what a field of a kind may be compared with: a value, several, or comparisons."""
+    value = values.schema
     several = {"type": "array", "items": value}
-    bounds = dict.fromkeys(BOUNDS, value) if ordered else {}
+    bounds = dict.fromkeys(BOUNDS, value) if values.ordered else {}
     words = {**bounds, "not": {"anyOf": [value, several]}, "exists": {"type": "boolean"}}
-    return {"anyOf": [value, several, {"type": "object", "properties": words, "additionalProperties": False}]}
+    compared = {"type": "object", "properties": words, "additionalProperties": False}
+    return {"description": values.description, "anyOf": [value, several, compared]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -256,10 +256,6 @@ class IndexInfo:
     as_of: AsOf
     closed: bool = False
     """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `GET /indexes` lists."""
-        return asdict(self)
 
 
 class SearchAnswerModel(BaseModel):

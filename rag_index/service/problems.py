@@ -65,11 +65,12 @@ def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemRespons
     found = next((status for kind, status in STATUS_OF if isinstance(error, kind)), HTTPStatus.SERVICE_UNAVAILABLE)
     if in_path and isinstance(error, UnknownIndex):
         found = HTTPStatus.NOT_FOUND
-    headers = HEADERS_OF.get(found, {})
-    more: dict[str, Any] = {"errors": dict(error.errors)} if isinstance(error, SearchFailed) else {}
+    more: dict[str, Any] = {}
+    if isinstance(error, SearchFailed):
+        found, more = HTTPStatus.GATEWAY_TIMEOUT if error.timed_out else found, {"errors": error.errors}
     if isinstance(error, IndexBehind):
         more = {"as_of": error.as_of}
-    return problem(found, str(error), code=type(error).__name__, headers=headers, **more)
+    return problem(found, str(error), code=type(error).__name__, headers=HEADERS_OF.get(found), **more)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -85,29 +86,21 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> ProblemResponse:
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = ", ".join(_methods(request))  # the error names those of the first route alone
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the error names the methods of the first route alone
+            scopes = [{**request.scope, "method": method} for method in ("GET", "HEAD", "POST")]
+            routes = request.app.router.routes
+            taken = [one["method"] for one in scopes if any(route.matches(one)[0] is Match.FULL for route in routes)]
+            allowed = ", ".join(taken)
             return problem(error.status_code, f"this address takes {allowed}", headers={"Allow": allowed})
-        return problem(error.status_code, _detail(error), headers=error.headers)
+        nothing = "there is nothing at this address; /openapi.json describes those that there are"
+        detail = nothing if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
+        return problem(error.status_code, detail, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:
         errors = _validation_errors(error.errors())
         detail = "; ".join(f"{one['field']}: {one['detail']}" if one["field"] else one["detail"] for one in errors)
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, code="InvalidRequest", errors=errors)
-
-
-def _detail(error: HTTPException) -> str:
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return "there is nothing at this address; /openapi.json describes those that there are"
-    return str(error.detail)
-
-
-def _methods(request: Request) -> list[str]:
-    """Return the methods of all routes at the address of the request."""
-    scopes = [{**request.scope, "method": method} for method in ("GET", "HEAD", "POST")]
-    routes = request.app.router.routes
-    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rag_index.settings.index import CODE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
+    from rag_index.retrieve import Document, Retriever, SearchResult
     from rag_index.retrieve.as_of import Known
     from rag_index.retrieve.results import DocumentChunk, Facets
     from rag_index.settings import IndexSettings, Settings
@@ -45,28 +46,31 @@ class DocumentPart:
         return {**plain, "total_chunks": self.total_chunks, "next_chunk": self.next_chunk}
 
 
+def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
+    """Return the numbers of the chunks from which those that are wanted are taken, the most wanted first."""
+    for name, first in (("first_chunk", wanted.first_chunk), ("around", wanted.around or 0)):
+        if first > numbers[-1]:
+            raise SettingsError(f"{name} is {first}, but the chunks of the document are 0 to {numbers[-1]}")
+    if wanted.around is not None:
+        at = wanted.around
+        return sorted(numbers, key=lambda number: (abs(number - at), number < at))
+    return [number for number in numbers if number >= wanted.first_chunk]
+
+
 def _part(document: Document, wanted: DocumentQuery, index: IndexSettings) -> DocumentPart:
     """Return the chunks that are wanted; the most wanted first, as many whole ones as fit, and one at least."""
     chunks = {chunk.chunk: chunk for chunk in document.chunks}
-    last = max(chunks)
     matched: dict[int, Sequence[str]] = {}
-    for name, first in (("first_chunk", wanted.first_chunk), ("around", wanted.around or 0)):
-        if first > last:
-            raise SettingsError(f"{name} is {first}, but the chunks of the document are 0 to {last}")
+    order = [number for number in _order(wanted, document.numbers) if number in chunks]
     if wanted.find is not None:
         matched = _find(chunks, wanted.find, index)
         order = sorted(matched, key=lambda number: (-len(matched[number]), number))
-    elif wanted.around is not None:
-        at = wanted.around
-        order = sorted(chunks, key=lambda number: (abs(number - at), number < at))
-    else:
-        order = [number for number in chunks if number >= wanted.first_chunk]
     sizes = accumulate(len(chunks[number].text) for number in order)
     fitting = sum(wanted.max_chars is None or size <= wanted.max_chars for size in sizes)
     numbers = sorted(order[: max(1, fitting)])
-    after = [] if wanted.find is not None else [number for number in chunks if number > numbers[-1]]
+    after = [] if wanted.find is not None else [number for number in document.numbers if number > numbers[-1]]
     part = replace(document, chunks=tuple(chunks[number] for number in numbers))
-    return DocumentPart(part, len(chunks), min(after, default=None), matched)
+    return DocumentPart(part, len(document.numbers), min(after, default=None), matched)
 
 
 def _find(chunks: Mapping[int, DocumentChunk], words: str, index: IndexSettings) -> dict[int, Sequence[str]]:
@@ -107,7 +111,10 @@ class SearchService:
         Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), SettingsError if the
         document has no such chunk or `find` no word, and other RagIndexError.
         """
-        found = await self._retriever.document(index, document_id, groups=caller.groups)
+        max_chars = wanted.max_chars if wanted.find is None else None
+        found = await self._retriever.document(
+            index, document_id, groups=caller.groups, choose=partial(_order, wanted), max_chars=max_chars
+        )
         return await asyncio.to_thread(_part, found, wanted, self.settings.index(index))  # long ones take seconds
 
     async def facets(self, caller: Caller, wanted: FacetsBody) -> Facets:
@@ -133,10 +140,6 @@ class SearchService:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         for problem in known.problems.values():
             raise StoreMismatch(problem)
-
-    def metrics(self) -> MetricsSnapshot:
-        """Return the measurements of all searches so far."""
-        return self._retriever.metrics()
 
 
 def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:

@@ -57,13 +57,19 @@ def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable
 
     service = _Service(settings, reloaded)
     try:
-        _allow_connections()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
         for name in ("httpx", "mcp", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with listen(settings.serve.host, settings.serve.port) as listening:
             server = uvicorn.Server(_config(service))
-            _stop_at_signals(server)
+
+            def stop(*_: object) -> None:
+                server.should_exit = True
+
+            for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's handlers, and for what it raises again
+                signal.signal(number, stop)
             announce(url_of(listening))
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(service.run(server, listening))
@@ -185,22 +191,6 @@ def _config(app: object) -> uvicorn.Config:
         timeout_graceful_shutdown=STOP_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
-
-
-def _stop_at_signals(server: uvicorn.Server) -> None:
-    """Stop in order at a signal before uvicorn has its own handlers, and survive it when uvicorn raises it again."""
-
-    def stop(*_: object) -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-def _allow_connections() -> None:
-    """Allow as many open files as the system does: each connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(host: str, port: int) -> socket.socket:

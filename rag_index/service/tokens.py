@@ -50,7 +50,7 @@ LEEWAY_SECONDS = 30.0
 """How far the clocks of issuer and service may differ."""
 FRESH_SECONDS = 300.0
 PAUSE_SECONDS = 30.0
-"""The least time between two readings, however many tokens name a key that is not known."""
+"""The least time between two readings; one more is allowed in between, for a token that names a key not known yet."""
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
 TIMEOUT_SECONDS = 3.0
@@ -67,6 +67,7 @@ class IssuerKeys:
         self._fresh = FRESH_SECONDS if self._is_url else PAUSE_SECONDS
         self._keys: list[PyJWK] = []
         self._read_at = self._tried_at = -float("inf")
+        self._one_more = False
         if not self._is_url:
             self._read()
 
@@ -75,10 +76,10 @@ class IssuerKeys:
 
         Raises TransientError if the keys cannot be read, or have been too old for too long.
         """
-        found = self._known(key_id)
-        age = self._clock() - self._read_at
-        if (found is None or age > self._fresh) and self._clock() - self._tried_at > PAUSE_SECONDS:
-            self._tried_at = self._clock()
+        found, now = self._known(key_id), self._clock()
+        due, old = now - self._tried_at > PAUSE_SECONDS, now - self._read_at > self._fresh
+        if (due and (found is None or old)) or (found is None and self._one_more):
+            self._tried_at, self._one_more = now, due
             try:
                 self._read()
             except SettingsError as exc:
@@ -118,11 +119,8 @@ class SignOn:
         self._networks = [ip_network(one) for one in serve.proxy]
         self._keys = IssuerKeys(serve.jwt_keys, clock=clock) if serve.jwt_keys else None
         self._thread = ThreadPoolExecutor(1, "rag-index-jwt")
-
-    @property
-    def any(self) -> bool:
+        self.any = bool(self._keys or self._networks)
         """Whether anybody can ask in one of these ways."""
-        return bool(self._keys or self._networks)
 
     def proxied(self, address: str, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
         """Return the caller that a proxy at this address names by its header; None if this is no such request.
@@ -131,21 +129,16 @@ class SignOn:
         """
         name = (self._serve.proxy_groups or "").lower().encode("latin-1")
         given = [value for header, value in headers if header.lower() == name]
-        if len(given) != 1 or not self._is_proxy(address):
+        if len(given) != 1:
             return None
         try:
-            groups = given[0].decode().split(",")
-        except UnicodeDecodeError:
+            found, groups = ip_address(address), given[0].decode().split(",")
+        except ValueError:
+            return None
+        found = getattr(found, "ipv4_mapped", None) or found
+        if not any(found in network for network in self._networks):
             return None
         return Caller(groups=frozenset(filter(None, map(str.strip, groups))))
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            found = ip_address(address)
-        except ValueError:
-            return False
-        found = getattr(found, "ipv4_mapped", None) or found
-        return any(found in network for network in self._networks)
 
     def verify(self, token: str) -> Future[Caller | None] | None:
         """Start to verify a JWT in a thread of its own, since keys may have to be read; None if it cannot be one."""
@@ -206,20 +199,15 @@ class TokenRegister:
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
-        self._refresh()
+        if self._path is not None and self._clock() - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = self._clock()
+            if (stamp := file_stamp(self._path)) != self._stamp:
+                self._stamp = stamp
+                self._tokens = list(self._given)  # those of the file are unknown, if it cannot be read or is not valid
+                self._tokens += self._read()
         digest = _digest(token)
         found = [caller for known, caller in self._tokens if hmac.compare_digest(known, digest)]
         return found[-1] if found else None
-
-    def _refresh(self) -> None:
-        """Read the file again if it has changed. If it cannot be read or is not valid, its tokens are unknown."""
-        if self._path is None or self._clock() - self._checked_at < CHECK_SECONDS:
-            return
-        self._checked_at = self._clock()
-        if (stamp := file_stamp(self._path)) != self._stamp:
-            self._stamp = stamp
-            self._tokens = list(self._given)
-            self._tokens += self._read()
 
     def _read(self) -> list[Token]:
         if self._path is None:

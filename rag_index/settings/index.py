@@ -192,7 +192,12 @@ class IndexSettings(Section):
             raise ValueError(
                 f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars {self.chunk_chars}; lower it"
             )
-        self._check_fields()
+        for key in ("payload_indexes", "required_filter"):
+            for field in getattr(self, key):
+                if not self.has_field(field):
+                    known = ", ".join(self.fields or ()) or "none"
+                    remedy = "; add it there" if self.kind == SQL else ""
+                    raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
         return self
 
     def _check_kind(self) -> None:
@@ -245,15 +250,6 @@ class IndexSettings(Section):
             self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]
         for name in self.joins.keys() & set(self.payload):
             raise ValueError(f"payload column {name!r} has the name of a join; give the join another name")
-
-    def _check_fields(self) -> None:
-        """Refuse a field that the index does not have."""
-        for key in ("payload_indexes", "required_filter"):
-            for field in getattr(self, key):
-                if not self.has_field(field):
-                    known = ", ".join(self.fields or ()) or "none"
-                    remedy = "; add it there" if self.kind == SQL else ""
-                    raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
 
     @property
     def shown_columns(self) -> list[str]:

@@ -30,7 +30,7 @@ from rag_index.settings.project import FILE_NAME, SECTIONS, TOP_KEYS, Settings, 
 from rag_index.settings.values import keys_of, tables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -62,8 +62,9 @@ def first_problem(exc: ValidationError, values: Mapping[str, Any], origin: Mappi
     variable = next((origin[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origin), None)
     where = variable or " ".join(filter(None, [f"{file}:", _label(place, values)]))
     if kind == "extra_forbidden":
-        inside = _label(place[:-1], values)
-        hint = _suggestion(str(key), keys_of(table))
+        inside, known = _label(place[:-1], values), keys_of(table)
+        near = get_close_matches(str(key), known, n=1, cutoff=0.5)
+        hint = f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
         message = f"{variable or file}: unknown key {key!r}{f' in {inside}' if inside else ''}{hint}"
     elif kind == "missing":
         message = f"{where} is missing: {NO_INDEXES if key == 'indexes' else 'it must be given'}"
@@ -82,11 +83,6 @@ def _words(error: Mapping[str, Any]) -> str:
     if error["type"] == "model_type":
         return "should be a table of keys"
     return re.sub(r"^\w+ should", "should", error["msg"].removeprefix("Value error, "))
-
-
-def _suggestion(key: str, keys: Collection[str]) -> str:
-    near = get_close_matches(key, keys, n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(keys)}"
 
 
 def _value(error: Mapping[str, Any], key: str) -> str:

@@ -215,15 +215,6 @@ class EmbedderSettings(Section):
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
         if self.kind in NEEDED_MODELS and self.model in ("wordllama", ""):
             raise ValueError(f"kind {self.kind!r} needs a model{NEEDED_MODELS[self.kind]}")
-        self._check_servers()
-        document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")
-        if self.document_prefix is None:
-            object.__setattr__(self, "document_prefix", document)
-        if self.query_prefix is None:
-            object.__setattr__(self, "query_prefix", query)
-        return self
-
-    def _check_servers(self) -> None:
         if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
             raise ValueError("url and hosts name servers twice: give one of them")
         if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
@@ -232,6 +223,12 @@ class EmbedderSettings(Section):
             object.__setattr__(self, "hosts", [self.url])
         if self.api_key_env is not None and (key := os.environ.get(self.api_key_env, "").strip()):
             self._api_key = SecretStr(key)
+        document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")
+        if self.document_prefix is None:
+            object.__setattr__(self, "document_prefix", document)
+        if self.query_prefix is None:
+            object.__setattr__(self, "query_prefix", query)
+        return self
 
 
 class StoreSettings(Section):
@@ -412,11 +409,7 @@ def _check_host(value: str) -> str:
     return value.lower()
 
 
-def _check_network(value: str) -> str:
-    return str(ip_network(value))
-
-
-Network = Annotated[str, AfterValidator(_check_network)]
+Network = Annotated[str, AfterValidator(lambda value: str(ip_network(value)))]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 HostName = Annotated[str, AfterValidator(_check_host)]
 

@@ -37,3 +37,6 @@ def test_a_run_in_a_terminal_that_is_cancelled_in_the_ui_ends(tmp_path, prefect_
         assert "the next run" in said.splitlines()[-1], said
         state = api.get(f"/flow_runs/{run}").json()["state"]
         assert (state["type"], "cancelled" in state["message"]) == ("CANCELLED", True)
+        found = api.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [run]}}}).json()
+        said = {one["key"]: one["description"] for one in found}["test-all-progress"]
+        assert said.startswith("0 of 1 indexes, cancelled; what was committed is kept")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import ssl
+import subprocess
 
 import httpx
 import psutil
@@ -84,6 +86,18 @@ def test_nobody_waits_while_a_server_that_ends_frees_what_it_has_loaded(tmp_path
     took = after.children_user + after.children_system - before.children_user - before.children_system
     assert server._process.returncode == 0
     assert took < 1.1 * (start.user + start.system)  # of processor time; to free it takes a fifth of the start
+
+
+def test_its_answers_do_not_wait_for_the_client_to_acknowledge_the_first_packet(monkeypatch):
+    class Started:
+        def __init__(self, command, *, pass_fds, **options):
+            self.listener = socket.socket(fileno=os.dup(pass_fds[0]))
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    with ApiServer()._process.listener as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_server_that_ends_is_named_with_its_code():

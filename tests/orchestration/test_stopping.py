@@ -8,21 +8,26 @@ import threading
 import time
 
 import pytest
+from prefect.states import Cancelled
 
-from rag_index.orchestration import stopping
+from rag_index.orchestration import reporting, stopping
+from rag_index.orchestration.reporting import outcome_of, whole_run
 from rag_index.orchestration.signals import hold_sigterm
+from rag_index.reports.outcome import RunReport
 
 
 def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):
     """The server may take longer to answer than it takes until the run itself sees that it was cancelled."""
     assert threading.current_thread() is threading.main_thread()
-    looked = threading.Event()
+    asking, looked = threading.Event(), threading.Event()
 
     def is_cancelled(_: str) -> bool:
         if threading.current_thread() is threading.main_thread():
+            asking.set()
             assert looked.wait(30)
             time.sleep(0.2)  # so long a signal may take
         else:
+            assert asking.wait(30)  # or the run would be told that it is cancelled before the signal arrives
             looked.set()
         return True
 
@@ -42,3 +47,14 @@ def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert part.state.is_cancelled()
+
+
+def test_the_artifacts_of_a_cancelled_run_say_so_and_count_nothing_that_they_do_not_know(monkeypatch):
+    sent = []
+    monkeypatch.setattr(reporting, "_send", lambda call, *_, description, **__: sent.append(description))
+    monkeypatch.setattr(reporting, "wait_for_api", lambda: None)
+    state = Cancelled(message="cancelled; what was committed is kept")
+    with whole_run("desk", 2) as whole:
+        whole.end(RunReport([outcome_of(state, "notes")]), state)
+    said = "0 of 2 indexes, cancelled; what was committed is kept"
+    assert sent == ["0 of 2 indexes", said, "No document failed", said]

@@ -113,8 +113,10 @@ def test_a_document_that_is_not_for_a_caller_is_not_there(live: Live) -> None:
             return client.get(path, headers={"Authorization": f"Bearer {TOKENS[caller]}"})
 
         assert get(path, 1).json()["document_id"] == str(secret.number)
-        for caller in (0, 2, 5):
-            hidden, missing = get(path, caller), get("/documents/comments/1000", caller)
+        part = "?first_chunk=99"
+        assert get(f"{path}{part}", 1).status_code == 400, "it has no such chunk"
+        for caller, asked in ((0, ""), (2, ""), (5, ""), (2, part)):
+            hidden, missing = get(f"{path}{asked}", caller), get(f"/documents/comments/1000{asked}", caller)
             assert (hidden.status_code, missing.status_code) == (404, 404)
             assert hidden.text.replace(str(secret.number), "1000") == missing.text
         counts = {one["name"]: one["documents"] for one in get("/indexes", 1).json()["indexes"]}

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from rag_index.service import search_service
+from rag_index.stores.server.reads import Reads
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import GENEROUS
@@ -253,6 +254,30 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         problem(client.get("/documents/solutions/a/b", params={"find": "x", "around": 1}), 422)
         problem(client.get("/documents/solutions/a/b", params={"first_chunk": 99}), 400)
         problem(client.get("/documents/solutions/a/b", params={"max_chars": 0}), 422)
+
+
+def test_of_a_long_document_only_what_is_asked_for_is_read(qdrant, tmp_path, monkeypatch):
+    desk = Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"', names=("solutions",))
+    text = " ".join(
+        f"Sentence {number} is about the tape robot and its library of tapes." for number in range(100, 300)
+    )
+    desk.fill({"solutions": [("long", text)]})
+    read = []
+
+    def retrieve(store, name, ids, **options):
+        read.extend(ids)
+        return found(store, name, ids, **options)
+
+    found = Reads.retrieve
+    monkeypatch.setattr(Reads, "retrieve", retrieve)
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        for wanted, first in (({}, 0), ({"first_chunk": 50}, 50), ({"around": 70}, 69)):
+            read.clear()
+            part = client.get("/documents/solutions/long", params={**wanted, "max_chars": 250}).json()
+            assert [chunk["chunk"] for chunk in part["chunks"]] == list(range(first, first + 4))
+            assert (part["total_chunks"], part["next_chunk"]) == (200, first + 4)
+            assert len(read) < 12
+        assert len(client.get("/documents/solutions/long").json()["chunks"]) == 200
 
 
 def test_looking_for_words_in_a_long_document_holds_up_nobody(live, client, monkeypatch):

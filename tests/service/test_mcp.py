@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 
+import anyio
 import httpx
 import httpx2
 import pytest
@@ -27,6 +28,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.project import PROGRAM
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
+from tests.waiting import GENEROUS
 
 LONG = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
 MORE = {"payload_indexes": 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'}
@@ -41,12 +43,6 @@ def desk(tmp_path_factory):
     )
     documents = {**DESK, "solutions": [*DESK["solutions"], ("tapes/robot", LONG, {"author": "<b>eve</b>"})]}
     return desk.fill(documents)
-
-
-@pytest.fixture(scope="module")
-def live(desk):
-    with Live(desk.settings) as live:
-        yield live
 
 
 @pytest.fixture(params=["http", "http before 2026", "stdio"])
@@ -230,6 +226,26 @@ def test_the_output_of_the_process_is_protocol_alone(desk, stop):
     assert [answer["id"] for answer in answers] == [1, 2]
     assert "[comments/1]" in answers[1]["result"]["content"][0]["text"]
     assert (rest, process.returncode) == ("", -stop)
+
+
+def test_models_and_collections_are_loaded_before_an_agent_asks(desk, monkeypatch):
+    warm = asyncio.Event()
+
+    async def warm_up(_):
+        warm.set()
+
+    @asynccontextmanager
+    async def streams():
+        async with asyncio.timeout(GENEROUS):
+            await warm.wait()
+        incoming, outgoing = (anyio.create_memory_object_stream(1) for _ in range(2))
+        incoming[0].close()
+        with incoming[1], outgoing[0], outgoing[1]:
+            yield incoming[1], outgoing[0]
+
+    monkeypatch.setattr(Retriever, "warm_up", warm_up)
+    monkeypatch.setattr("mcp.server.stdio.stdio_server", streams)
+    asyncio.run(mcp_server.serve_standard_streams(desk.settings, Caller()))
 
 
 def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, capsys):

@@ -58,12 +58,6 @@ def desk(tmp_path_factory):
     return desk.fill(documents)
 
 
-@pytest.fixture(scope="module")
-def live(desk):
-    with Live(desk.settings) as live:
-        yield live
-
-
 @pytest.fixture
 def page(window, live):
     """The page, newly opened, ready to type into."""

@@ -146,15 +146,19 @@ def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_t
     assert issuer.asked == 0, "a service starts without its issuer"
     assert keys.find("one")
     issuer.keys = {"keys": [jwk(OTHER, "three")]}
-    assert keys.find("three") is None
-    assert issuer.asked == 1, "unknown keys do not make it ask for each request"
+    assert keys.find("three"), "a key that appeared just after the last reading"
+    assert keys.find("one") is None, "a key that the issuer took back is not good"
+    assert keys.find("two") is None
+    assert issuer.asked == 2, "unknown keys do not make it ask for each request"
     now[0] += PAUSE_SECONDS + 1
     assert keys.find("three")
-    assert keys.find("one") is None, "a key that the issuer took back is not good"
+    assert issuer.asked == 2, "they are fresh"
+    assert [keys.find(name) for name in ("one", "two", "four")] == [None] * 3
+    assert issuer.asked == 4
     issuer.status = 500
     now[0] += FRESH_SECONDS + 1
-    assert keys.find("three")
-    assert issuer.asked == 3
+    assert [bool(keys.find("three")) for _ in range(3)] == [True] * 3
+    assert issuer.asked == 5
     now[0] += MAX_OLD_SECONDS
     with pytest.raises(TransientError, match="cannot be read"):
         keys.find("three")
