@@ -215,7 +215,7 @@ class IndexMaker:
         """Return the keys that name another table: its schema is that of the index, if none is named."""
         if table.schema == self._subject.schema:
             return {"table": table.name}
-        return {"table": table.name, "schema": table.schema or self._catalog.default_schema}
+        return {"table": table.name, "schema": table.schema or self._catalog.connection.dialect.default_schema_name}
 
     def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
         """Return the join with the row that a relation names, by its own columns or those of the join `through`."""
