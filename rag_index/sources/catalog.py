@@ -223,7 +223,7 @@ def _unique(inspector: Any, place: tuple[str | None, str], columns: Sequence[Any
 def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[Any]) -> None:
     """Count the rows of a table, and add its columns with a sample of them."""
     kinds = {column["name"]: _kind(column["type"]) for column in columns}
-    read = {name: kind for name, kind in kinds.items() if kind != "other"}
+    read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other"}
     rows: list[Any] = []
     try:
         first = sa.select(sa.literal(1)).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS)
