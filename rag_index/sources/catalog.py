@@ -55,6 +55,8 @@ class Column:
     """A column with the values of the sampled rows, of which texts are cut at `MAX_CHARS`."""
 
     name: str
+    sql: str
+    """The name as it stands in SQL."""
     kind: Kind
     nullable: bool
     values: tuple[Any, ...]
@@ -86,6 +88,8 @@ class DatabaseTable:
     """The primary key, or else columns that a unique index has, none of them NULL."""
     columns: dict[str, Column]
     references: tuple[Reference, ...]
+    sql: str
+    """The name as it stands in SQL, with its schema."""
     rows: int
     """The number of rows, up to `MAX_ROWS`."""
     problem: str = ""
@@ -109,10 +113,6 @@ class DatabaseCatalog:
     views: list[str]
     connection: Connection
     _known: dict[Any, float] = field(default_factory=dict)
-
-    def quoted(self, name: str) -> str:
-        """Return a name as it stands in SQL."""
-        return str(self.connection.dialect.identifier_preparer.quote(name))
 
     @property
     def seconds_now(self) -> str:
@@ -191,7 +191,7 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
         names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
         bound = {"name": schema or inspector.default_schema_name}
         partitions = {str(row[0]) for row in connection.execute(sa.text(names), bound)}
-    tables = []
+    quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
         if place[1] in partitions:
             continue
@@ -204,7 +204,8 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
             )
             for one in references.get(place) or []
         )  # fmt: skip
-        table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, 0)
+        sql = ".".join(map(quote, filter(None, [schema, place[1]])))
+        table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, sql, 0)
         _read_rows(connection, table, found)
         tables.append(table)
     return tables
@@ -236,10 +237,11 @@ def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[A
         connection.rollback()
         table.problem = first_line(error, connection.engine.url)
     values = dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
+    quote = connection.dialect.identifier_preparer.quote
     for column in columns:
         name = column["name"]
         sampled = values.get(name, (None,) * len(rows))
-        table.columns[name] = Column(name, kinds[name], bool(column.get("nullable", True)), sampled)
+        table.columns[name] = Column(name, quote(name), kinds[name], bool(column.get("nullable", True)), sampled)
 
 
 def _kind(kind: Any) -> Kind:

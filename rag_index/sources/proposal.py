@@ -68,7 +68,7 @@ def propose(
     out = [table.full_name for table in catalog.tables if _matches(table.full_name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies])
-    made = _Proposer(TableRoles(catalog, subjects), include, add).run()
+    made = _Proposer(TableRoles(catalog.connection.dialect.default_schema_name, subjects), include, add).run()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     return made

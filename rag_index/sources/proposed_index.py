@@ -99,7 +99,6 @@ class IndexMaker:
     def __init__(self, subject: Subject, roles: TableRoles) -> None:
         self._subject = subject
         self._roles = roles
-        self._catalog = roles.catalog
         self._root = roles.root.get(subject)
         self._joins: dict[str, dict[str, Any]] = {}
         self._text: list[str] = []
@@ -215,7 +214,7 @@ class IndexMaker:
         """Return the keys that name another table: its schema is that of the index, if none is named."""
         if table.schema == self._subject.schema:
             return {"table": table.name}
-        return {"table": table.name, "schema": table.schema or self._catalog.connection.dialect.default_schema_name}
+        return {"table": table.name, "schema": table.schema or self._roles.default_schema}
 
     def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
         """Return the join with the row that a relation names, by its own columns or those of the join `through`."""
@@ -508,7 +507,7 @@ class IndexMaker:
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
         """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
-        if typed := relation.type_sql(self._catalog):
+        if typed := relation.type_sql:
             place["where"] = f"{typed} AND {place['where']}" if "where" in place else typed
 
     def _settings(self, title: str | None, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -536,8 +535,8 @@ class IndexMaker:
         subject, found = self._subject, list(self._subject.conditions)
         for relation in subject.relations:
             if relation.type_column and relation.parent.conditions and len(relation.pairs) == 1:
-                found.append(hidden_with(relation, self._catalog))
-        return found if subject.thread is None else [*found, answers_none(subject.thread, self._catalog)]
+                found.append(hidden_with(relation))
+        return found if subject.thread is None else [*found, answers_none(subject.thread)]
 
     @property
     def _has_codes(self) -> bool:

@@ -88,11 +88,14 @@ class Relation:
         rows = self.child.rows_of(self.type_column, self.columns[0])
         return [value for kind, value in rows if kind == self.type_value]
 
-    def type_sql(self, catalog: DatabaseCatalog) -> str:
+    @property
+    def type_sql(self) -> str:
         """Return what holds for rows that mean this parent; "" if all do."""
+        if not self.type_column:
+            return ""
         text = str(self.type_value).replace("'", "''")
         value = text if isinstance(self.type_value, int) else f"'{text}'"
-        return f"{catalog.quoted(self.type_column)} = {value}" if self.type_column else ""
+        return f"{self.child.columns[self.type_column].sql} = {value}"
 
 
 @lru_cache(maxsize=10_000)

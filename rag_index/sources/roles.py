@@ -14,7 +14,6 @@ from rag_index.sources.vocabulary import known_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.sources.catalog import DatabaseCatalog
     from rag_index.sources.subjects import Subject
 
 PARTS = known_words("subjects", "parts")
@@ -59,7 +58,7 @@ MIN_PART_FILLED = 0.05
 class TableRoles:
     """What the rows of tables are to those of others."""
 
-    catalog: DatabaseCatalog
+    default_schema: str | None
     subjects: list[Subject]
     parts: dict[Subject, list[Relation]] = field(default_factory=dict)
     """The relations by which the rows of a table are parts."""
@@ -130,7 +129,7 @@ class TableRoles:
             ordered = [columns[key].kind in ("number", "text") for key in own.child.key] == [True]  # a UUID has no MIN
             if names.noun == (*label.noun, "name") and names.title in columns and ordered:
                 found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
-                return found, first_of_each(own, self.catalog)
+                return found, first_of_each(own)
         return relation, ""
 
 

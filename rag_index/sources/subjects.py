@@ -390,11 +390,11 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Container[str] = ()) -> li
         relation.parent.children.append(relation)
     flags = has_status_flags(subjects)
     nouns = {one.noun[-1] for one in subjects}
-    for one in subjects:
-        for condition in find_conditions(one, nouns, catalog, status_is_flag=flags) if one.rows else ():
+    for one in [one for one in subjects if one.rows]:
+        for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now, status_is_flag=flags):
             met = any(map(condition.shows, one.columns[condition.column].values))
             (one.conditions if met else one.unmet).append(condition)
-    add_conditions(subjects, catalog)
+    add_conditions(subjects)
     return subjects
 
 
