@@ -286,17 +286,21 @@ class Subject(DatabaseTable):
         return not self.has_prose and self.rows <= MAX_LABELS and bool(self.children)
 
     @property
-    def _is_dialog(self) -> bool:
-        """Return whether rows are conversations of a few persons, whose messages nobody else may see."""
-        return not self.has_text and any(_has_readers(relation.child) for relation in self.children)
-
-    @property
     def is_private(self) -> bool:
-        """Return whether rows are for few persons, by the name of their table."""
+        """Return whether rows are for few persons, by the name of their table, or as conversations of a few persons.
+
+        Of the latter, a table without texts says which persons take part, and how far each has read.
+        """
         nouns = set(self.noun)
         is_message = bool(nouns & {"message", "msg"})
         messages = is_message and bool(nouns & {"private", "direct"} or any(map(CORRESPONDENT.fullmatch, self.columns)))
-        return self._is_dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
+        dialog = not self.has_text and any(
+            any(one.parent.is_people for one in link.relations)
+            and not link.has_text
+            and any(READ & {*words(name)} for name in link.columns)
+            for link in (relation.child for relation in self.children)
+        )
+        return dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
 
     @property
     def is_machinery(self) -> bool:
@@ -396,9 +400,3 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Container[str] = ()) -> li
             (one.conditions if met else one.unmet).append(condition)
     add_conditions(subjects)
     return subjects
-
-
-def _has_readers(link: Subject) -> bool:
-    """Return whether a table without texts says which persons take part in something, and how far each has read."""
-    people = any(one.parent.is_people for one in link.relations)
-    return people and not link.has_text and any(READ & {*words(name)} for name in link.columns)
