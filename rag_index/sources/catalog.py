@@ -227,10 +227,7 @@ def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[A
     read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other"}
     rows: list[Any] = []
     try:
-        first = sa.select(sa.literal(1)).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS)
-        counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
-        table.rows = int(counted[0][0]) if counted else MAX_ROWS
-        rows = _sample(connection, table, read) if table.rows else []
+        rows = _sample(connection, table, read)
     except exc.DBAPIError as error:
         if is_transient(error):
             raise
@@ -253,12 +250,22 @@ def _kind(kind: Any) -> Kind:
 
 
 def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]) -> list[Any]:
-    """Return rows from the beginning, the middle and the end of the key; the first ones if there is no key."""
+    """Count the rows of a table, and return some: from the beginning, the middle and the end of the key.
+
+    They are the first ones if there is no key, and all if they are few, for which one statement is enough.
+    """
     columns = [_value(connection, column, kind) for column, kind in kinds.items()]
     place = sa.table(table.name, schema=table.schema)
     statement = sa.select(*columns).select_from(place)
-    if table.rows <= SAMPLED_ROWS or not table.key or not set(table.key) <= kinds.keys():
-        return list(_rows(connection, statement.limit(SAMPLED_ROWS)) or [])
+    rows = _rows(connection, statement.limit(SAMPLED_ROWS + 1)) if columns else None
+    if rows is not None and len(rows) <= SAMPLED_ROWS:
+        table.rows = len(rows)
+        return list(rows)
+    first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS)
+    counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
+    table.rows = int(counted[0][0]) if counted else MAX_ROWS
+    if not table.key or not set(table.key) <= kinds.keys():
+        return list(rows or [])[:SAMPLED_ROWS]
     ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in table.key]
     pages = [statement.order_by(*ordered), statement.order_by(*[one.desc() for one in ordered])]
     if len(ordered) == 1 and kinds[table.key[0]] == "number":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -159,10 +160,11 @@ def _describes_tables(subjects: Sequence[Subject]) -> list[Subject]:
 def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
     """Return whether a column has the names of tables, each once."""
     values = [value for value in column.filled if isinstance(value, str)]
-    least = max(MIN_DESCRIBED, MOST * len(values))
-    if not least <= len(values) == len({*values}):
+    others = len(values) - max(MIN_DESCRIBED, MOST * len(values))
+    if others < 0 or len(values) > len({*values}):
         return False
-    return sum(len(value) <= MAX_NAME_CHARS and noun(value) in nouns for value in values) >= least
+    no_names = (value for value in values if len(value) > MAX_NAME_CHARS or noun(value) not in nouns)
+    return next(itertools.islice(no_names, int(others), None), None) is None  # there are no more of them than that
 
 
 class _Proposer:

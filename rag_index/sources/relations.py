@@ -172,6 +172,7 @@ class _Finder:
             for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
             self._by_key.setdefault(table.key, []).append(table)
+        self._composite = [table for table in tables if len(table.key) > 1]
 
     def relations_of(self, table: Subject) -> list[Relation]:
         """Return the relations of a table to its parents."""
@@ -198,9 +199,9 @@ class _Finder:
     def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
         """Return the tables whose composite keys this one has, by name, with the values of their rows."""
         found = []
-        for parent in self.tables:
+        for parent in self._composite:
             key = {*parent.key}
-            if parent is table or parent in known or len(key) < 2 or not key <= table.columns.keys():
+            if parent is table or parent in known or not key <= table.columns.keys():
                 continue
             if key < {*table.key} or not {*table.key} <= key:
                 theirs, used = {*parent.rows_of(*parent.key)}, {*table.rows_of(*parent.key)}
