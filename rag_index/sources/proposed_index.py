@@ -135,6 +135,7 @@ class IndexMaker:
             return None
         if not title and not self._text and all(part.get("inline") for part in parts):
             title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in self._key)}"
+        times = self._times(0.9) if subject.columns[self._key[0]].kind != "number" else []
         return ProposedIndex(
             name="-".join((self._root.parent if self._root is not None else subject).called),
             settings=self._settings(title, parts),
@@ -143,18 +144,14 @@ class IndexMaker:
             hidden=self._hidden,
             unclear=list(self._unclear),
             score=self._score(title, parts),
-            age=self._age(),
+            # by which the newest rows are found: a number as key, else a time
+            age=[*_with_word(times, CREATED | CHANGED), *times, *self._key][0],
             changed="" if self._newest else next(iter(_with_word(self._times(1), CHANGED)), ""),
         )
 
     def _times(self, least: float) -> list[str]:
         """Return the columns with times of at least a share of the rows."""
         return [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled >= least]
-
-    def _age(self) -> str:
-        """Return the column by which the newest rows are found: a number as key, else a time."""
-        times = self._times(0.9) if self._subject.columns[self._key[0]].kind != "number" else []
-        return [*_with_word(times, CREATED | CHANGED), *times, *self._key][0]
 
     def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
         """Return how likely people look for these documents; below 1 if they do not."""
@@ -331,7 +328,7 @@ class IndexMaker:
         return self._labelled([part for part in found if part in kept])
 
     def _labelled(self, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the parts, with a name for each whose table's name another part, a join or a column has."""
+        """Return the parts without empty keys, with a name where another part, a join or a column has the table's."""
         used = {*self._joins, *self._subject.columns}
         named: list[dict[str, Any]] = []
         for number, part in enumerate(parts):
@@ -342,7 +339,8 @@ class IndexMaker:
                 plain = _identifier(label, "part")
                 label = free_name(plain, used | {plain})
             used.add(label)
-            named.append({"name": label} | part | {"name": label} if label != part["table"] else part)
+            filled = {key: value for key, value in part.items() if value or key == "text"}
+            named.append({"name": label} | filled | {"name": label} if label != part["table"] else filled)
         return named
 
     def _part(self, child: Subject, way: Sequence[Relation], by_column: dict[str, str] | None = None) -> dict[str, Any]:
@@ -406,8 +404,7 @@ class IndexMaker:
         texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
         if child.key and all(child.profiles[name].role != "secret" for name in child.key):
             part["key"] = _one_or_all(child.key)
-        if order := self._order(child, on):
-            part["order_by"] = _one_or_all(order)
+        part["order_by"] = _one_or_all(self._order(child, on))
         part["text"] = texts
         forms = _forms(child, texts)
         if sum(child.profiles[name].length for name in texts) < 40 and child.rows and not child.has_prose:
@@ -415,7 +412,7 @@ class IndexMaker:
         for relation in donors_of_part(child):
             forms |= self._add_donated(part, child, relation)
         self._texts += [text for name in texts for text in child.profiles[name].texts[:20]]
-        part |= {"format": forms} if forms else {}
+        part["format"] = forms
         self._add_values(part, child, on)
         return part
 
@@ -483,8 +480,7 @@ class IndexMaker:
         values = [p.name for p in link.profiles.values() if p.last_word in LINK_VALUES and p.texts and p.role in VALUES]
         part["order_by"] = relation.columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
-        forms = _forms(label, label.title_columns, name)
-        part |= {"format": forms} if forms else {}
+        part["format"] = _forms(label, label.title_columns, name)
         part["inline"] = True
         self._tables.append(label.full_name)
         return part
@@ -497,13 +493,11 @@ class IndexMaker:
         donor, name = way[-1].parent, [*joins][-1]
         part["key"] = _one_or_all(own.child.key)
         columns = [*donor.title_columns, *donor.prose]
-        if order := self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]):
-            part["order_by"] = _one_or_all(order)
+        part["order_by"] = _one_or_all(self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]))
         part["text"] = [f"{name}.{column}" for column in columns]
         self._texts += [text for column in columns for text in donor.profiles[column].texts[:20]]
         self._tables += [relation.parent.full_name for relation in way]
-        forms = _forms(donor, columns, name)
-        return part | ({"format": forms} if forms else {})
+        return part | {"format": _forms(donor, columns, name)}
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
         """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
