@@ -145,22 +145,20 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
     """Yield the entry of a definition in a module or a class, and the entries inside it."""
-    name = f"{owner}.{node.name}"
-    if isinstance(node, ast.ClassDef):
-        yield from _class(node, name, module)
+    name, docstring = f"{owner}.{node.name}", ast.get_docstring(node)
+    if not isinstance(node, ast.ClassDef):
+        table = "function" if owner == module else "method"
+        decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+        kinds = [kind for kind, names in _DECORATORS.items() if table == "method" and decorators & names]
+        kind = [*kinds, f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table][0]
+        yield from _entries_of(table, name, docstring, module=module, signature=_signature(node), kind=kind)
         return
-    table = "function" if owner == module else "method"
-    signature, kind = _signature(node), _function_kind(node, table)
-    yield from _entries_of(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
-
-
-def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
     members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
     initializers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
     signature = _signature(initializers[0], skip_first=True) if initializers else None
     bases = [node.name, *(ast.unparse(base) for base in node.bases)]
     kind = "exception" if any(base.endswith(_ERROR_SUFFIXES) for base in bases) else "class"
-    yield from _entries_of("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
+    yield from _entries_of("class", name, docstring, module=module, signature=signature, kind=kind)
     for member in members:
         if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
             yield from _definition(member, name, module)
@@ -172,15 +170,6 @@ def _signature(node: _Function, *, skip_first: bool = False) -> str:
         del (arguments.posonlyargs or arguments.args)[:1]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     return f"({ast.unparse(arguments)}){returns}"
-
-
-def _function_kind(node: _Function, table: str) -> str:
-    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
-    if table == "method":
-        for kind, names in _DECORATORS.items():
-            if decorators & names:
-                return kind
-    return f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table
 
 
 _LEFT_OUT_COMPILED = ("readline", "nt", "posix")

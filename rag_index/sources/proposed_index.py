@@ -515,11 +515,14 @@ class IndexMaker:
         used = {*made["text"], title, *subject.title_columns, *re.findall(r"\{([^{}]+)\}", title or "")}
         made["format"] = {name: form for name, form in self._format.items() if name in used}
         made["payload"] = self._chosen_payload()
-        made["language"] = self._language()
-        if self._has_codes and isinstance(made["language"], list):
-            made["language_column"] = subject.locale
+        languages, by_code = find_languages(self._texts), subject.profiles.get(str(subject.locale))
+        made["language"] = _one_or_all(languages)
+        if by_code is not None and by_code.role == "locale":
+            languages = list(dict.fromkeys(filter(None, map(language_of, by_code.choices)))) or [NO_LANGUAGE]
+            made["language"] = _one_or_all(languages)
+            made["language_column"] = by_code.name if len(languages) > 1 else None
         made |= {"joins": self._joins, "parts": parts}
-        if made["language"] == "english":
+        if languages == ["english"]:
             del made["language"]
         self._reasons |= dict.fromkeys(["format", "language"], "as the values look")
         return {key: value for key, value in made.items() if value or key == "payload"}
@@ -532,29 +535,11 @@ class IndexMaker:
                 found.append(hidden_with(relation))
         return found if subject.thread is None else [*found, answers_none(subject.thread)]
 
-    @property
-    def _has_codes(self) -> bool:
-        """Return whether a column says the language of a row by its code."""
-        return self._subject.locale is not None and self._subject.profiles[self._subject.locale].role == "locale"
-
-    def _language(self) -> str | list[str]:
-        """Return the language of the texts, or several."""
-        if self._has_codes:
-            codes = self._subject.profiles[str(self._subject.locale)].choices
-            return _one_or_all(list(dict.fromkeys(filter(None, map(language_of, codes)))) or [NO_LANGUAGE])
-        return _one_or_all(find_languages(self._texts))
-
     def _chosen_payload(self) -> list[str]:
         """Return the columns that a hit shows beside its text, the most useful first."""
         subject = self._subject
-        used = {
-            *subject.named_columns,
-            *self._key,
-            RESERVED_KEY,
-            *self._text,
-            *subject.title_columns,
-            *[one.column for one in subject.conditions],
-        }
+        used = {RESERVED_KEY, *self._key, *self._text, *subject.title_columns, *subject.named_columns}
+        used |= {one.column for one in subject.conditions}
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
             named = set(words(name))

@@ -274,15 +274,17 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
 
     That are the relation to the version, that of the links to it, and the way from the links, of one or two relations.
     """
-    return [
-        (pointer, own, way)
-        for pointer in subject.own_relations
-        if pointer.is_pointer and not subject.has_prose
-        for own in pointer.parent.children
-        if not own.child.has_text and own.child is not subject and not (own.type_column or own.prefix)
-        and {key for _, key in own.pairs} == {key for _, key in pointer.pairs}
-        for way in _ways_to_text(own)
-    ]  # fmt: skip
+    found = []
+    for pointer in [one for one in subject.own_relations if one.is_pointer and not subject.has_prose]:
+        for own in pointer.parent.children:
+            if own.child.has_text or own.child is subject or own.type_column or own.prefix:
+                continue
+            if {key for _, key in own.pairs} == {key for _, key in pointer.pairs}:
+                firsts = [one for one in own.child.own_relations if one is not own]
+                ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
+                ways = [way for way in ways if _is_text(way[-1].parent) and not way[-1].is_pointer]
+                found += [(pointer, own, way) for way in ways]
+    return found
 
 
 def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
@@ -304,13 +306,6 @@ def _is_held(typed: Relation) -> bool:
     held, named = typed.parent, [key for key in typed.named() if key is not None]
     alone = all(one.parent.is_people for one in held.own_relations)
     return held.has_text and alone and bool({*held.noun} & {*typed.child.noun}) and len(named) == len({*named}) > 0
-
-
-def _ways_to_text(own: Relation) -> list[list[Relation]]:
-    """Return the ways from a row to a text, of one or two relations, but for its relation `own`."""
-    firsts = [one for one in own.child.own_relations if one is not own]
-    ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
-    return [way for way in ways if _is_text(way[-1].parent) and not way[-1].is_pointer]
 
 
 def _is_text(donor: Subject) -> bool:

@@ -225,20 +225,15 @@ def _span(look: _Look) -> Condition | None:
             starts = starts or (bool(weak_start) and (column.kind == "number" or any(map(STOPS.fullmatch, others))))
     if column.kind not in ("number", "time") or not (ends or starts):
         return None
-    times = [value for value in column.filled if value != 0]
+    times, then = [value for value in column.filled if value != 0], f"{look.sql} {'>' if ends else '<='}"
     if column.kind == "number":
         wrong = 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times)
+        sql = f"(COALESCE({look.sql}, 0) = 0 OR {then} {look.seconds_now})"
     else:
         wrong = len(times) == len(column.values) and not any(str(at) >= NEVER for at in times)
-    if wrong:
-        return None
-    open_, now = (
-        (f"COALESCE({look.sql}, 0) = 0", look.seconds_now)
-        if column.kind == "number"
-        else (f"{look.sql} IS NULL", "CURRENT_TIMESTAMP")
-    )
-    sql = f"({open_} OR {look.sql} {'>' if ends else '<='} {now})"
-    return look.condition(sql, f"says {'until' if ends else 'from'} when a row holds", lambda at: True)
+        sql = f"({look.sql} IS NULL OR {then} CURRENT_TIMESTAMP)"
+    reason = f"says {'until' if ends else 'from'} when a row holds"
+    return None if wrong else look.condition(sql, reason, lambda at: True)
 
 
 def _status_flag(look: _Look) -> Condition | None:
@@ -246,9 +241,8 @@ def _status_flag(look: _Look) -> Condition | None:
     column = look.column
     if column.name != STATUS or column.kind != "number" or 2 * sum(column.filled) < len(column.values):
         return None
-    return look.condition(
-        f"{look.sql} = 1", "is 0 or 1 in all tables, and 1 for active accounts", lambda value: value == 1
-    )
+    reason = "is 0 or 1 in all tables, and 1 for active accounts"
+    return look.condition(f"{look.sql} = 1", reason, lambda value: value == 1)
 
 
 def _archived(look: _Look) -> Condition | None:
@@ -359,10 +353,9 @@ def _deleted(look: _Look) -> Condition | None:
         return None
     if not look.column.nullable and kind == "time":
         return None
-    sql = f"COALESCE({look.sql}, 0) = 0" if kind == "number" else f"{look.sql} IS NULL"
-    return look.condition(
-        sql, "is set for deleted rows", lambda value: not value if kind == "number" else value is None
-    )
+    if kind == "number":
+        return look.condition(f"COALESCE({look.sql}, 0) = 0", "is set for deleted rows", lambda value: not value)
+    return look.condition(f"{look.sql} IS NULL", "is set for deleted rows", lambda value: value is None)
 
 
 def _published(look: _Look) -> Condition | None:
@@ -372,11 +365,8 @@ def _published(look: _Look) -> Condition | None:
         return None
     now = datetime.now(UTC).isoformat(" ")
     if column.kind == "time" and any(str(at) > now for at in column.filled):
-        sql = (
-            f"({look.sql} IS NULL OR {look.sql} <= CURRENT_TIMESTAMP)"
-            if available
-            else f"{look.sql} <= CURRENT_TIMESTAMP"
-        )
+        sql = f"{look.sql} <= CURRENT_TIMESTAMP"
+        sql = f"({look.sql} IS NULL OR {sql})" if available else sql
         reason = f"is later{'' if available else ', or empty,'} for what is not out"
         return look.condition(sql, reason, lambda at: str(at) <= now if at else available)
     if look.profile.filled == 1 or available:
