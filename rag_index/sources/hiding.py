@@ -119,7 +119,9 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that another table restricts, and those below them by their path."""
     for relation in subject.children:
         plain = restricts(relation.child) and not relation.type_column
-        if len(relation.pairs) > 1 or not (plain or _permits_few(relation) or _is_for_groups(subject, relation)):
+        permits = PERMITS.fullmatch("_".join(relation.child.noun)) is not None  # for a few rows: these are not for all
+        few = permits and len({*relation.named()} - {None, *NOTHING}) <= FEW * subject.rows
+        if len(relation.pairs) > 1 or not (plain or few or _is_for_groups(subject, relation)):
             continue
         key, hidden, path = relation.pairs[0][1], _named_rows(relation), _path_of(subject)
         if path and not plain and _is_above_many(relation, path):
@@ -132,13 +134,6 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
             )
         reason = f"{relation.child.full_name} says who may see a row{' and those below it' if path else ''}"
         yield _not_in(subject.columns[key], hidden, reason)
-
-
-def _permits_few(relation: Relation) -> bool:
-    """Return whether a table of permissions names a few rows: these are not for everybody."""
-    if PERMITS.fullmatch("_".join(relation.child.noun)) is None:
-        return False
-    return len({*relation.named()} - {None, *NOTHING}) <= FEW * relation.parent.rows
 
 
 def _is_above_many(relation: Relation, path: str) -> bool:

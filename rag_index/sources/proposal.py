@@ -246,8 +246,10 @@ class _Proposer:
                     continue
                 if by_language.get(root, subject) is not subject:  # a part in each language
                     continue
+                # what people read of a row is elsewhere: it has no title, and attributes at most
+                bare = not root.title and all(root.profiles[name].form == "json" for name in root.prose)
                 named = root in by_language or {*root.noun} & {*subject.noun}
-                translates = subject.locale and root.is_translated and (subject.prose or root in by_language)
+                translates = subject.locale and bare and (subject.prose or root in by_language)
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
                 current = bool(donors_of_part(root)) or any(
                     one.child.has_prose and one.child.noun[-1] in CURRENT for one in root.children

@@ -247,11 +247,6 @@ class Subject(DatabaseTable):
         """Return whether rows are persons."""
         return self.is_login or self.noun[-1] in PEOPLE
 
-    @cached_property
-    def is_translated(self) -> bool:
-        """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
-        return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
-
     @property
     def is_value(self) -> bool:
         """Return whether a row is called by a value, and says of other rows what has it: that of a field of a bug."""
