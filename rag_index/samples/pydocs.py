@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
@@ -145,22 +145,20 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
     """Yield the entry of a definition in a module or a class, and the entries inside it."""
-    name = f"{owner}.{node.name}"
-    if isinstance(node, ast.ClassDef):
-        yield from _class(node, name, module)
+    name, docstring = f"{owner}.{node.name}", ast.get_docstring(node)
+    if not isinstance(node, ast.ClassDef):
+        table = "function" if owner == module else "method"
+        decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+        kinds = [kind for kind, names in _DECORATORS.items() if table == "method" and decorators & names]
+        kind = [*kinds, f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table][0]
+        yield from _entries_of(table, name, docstring, module=module, signature=_signature(node), kind=kind)
         return
-    table = "function" if owner == module else "method"
-    signature, kind = _signature(node), _function_kind(node, table)
-    yield from _entries_of(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
-
-
-def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
     members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
     initializers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
     signature = _signature(initializers[0], skip_first=True) if initializers else None
     bases = [node.name, *(ast.unparse(base) for base in node.bases)]
     kind = "exception" if any(base.endswith(_ERROR_SUFFIXES) for base in bases) else "class"
-    yield from _entries_of("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
+    yield from _entries_of("class", name, docstring, module=module, signature=signature, kind=kind)
     for member in members:
         if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
             yield from _definition(member, name, module)
@@ -174,20 +172,8 @@ def _signature(node: _Function, *, skip_first: bool = False) -> str:
     return f"({ast.unparse(arguments)}){returns}"
 
 
-def _function_kind(node: _Function, table: str) -> str:
-    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
-    if table == "method":
-        for kind, names in _DECORATORS.items():
-            if decorators & names:
-                return kind
-    return f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table
-
-
-_LEFT_OUT_COMPILED = frozenset({"readline"})
-"""Loading readline can write to the terminal."""
-
-_INNER = ("nt", "posix")
-"""Modules with public names that only implement `os`."""
+_LEFT_OUT_COMPILED = ("readline", "nt", "posix")
+"""Loading the first can write to the terminal; the others only implement `os`."""
 _IMPORT = re.compile(r"^[ \t]*from (nt|posix|_\w+) import (\*?)", re.M)
 _METHODS = {
     types.MethodDescriptorType: "method",
@@ -196,12 +182,6 @@ _METHODS = {
     types.GetSetDescriptorType: "property",
     types.MemberDescriptorType: "property",
 }
-
-
-def compiled_modules(with_source: Iterable[str]) -> list[str]:
-    """Return the public modules of the standard library that are not in `with_source`, sorted."""
-    left_out = {*with_source, *_LEFT_OUT_COMPILED, *_INNER}
-    return sorted(name for name in sys.stdlib_module_names if is_public(name) and name not in left_out)
 
 
 def module_entries(name: str) -> Iterator[Entry]:
@@ -277,21 +257,17 @@ def _compiled_class(value: type, name: str, module: str) -> Iterator[Entry]:
 
 
 def _entry(table: str, name: str, value: object, module: str, kind: str) -> Iterator[Entry]:
-    """Yield an entry if there is a docstring; older ones begin with the call, as in `sleep(seconds)`."""
-    docstring, signature = value.__doc__ or "", _compiled_signature(value)
+    """Yield an entry if there is a docstring; older ones begin with the call, as in `sleep(seconds)`.
+
+    The signature is the one that the C source declares: `inspect.signature` would evaluate defaults with whatever
+    happens to be imported.
+    """
+    docstring, declared = value.__doc__ or "", getattr(value, "__text_signature__", None)
+    signature = " ".join(re.sub(r"\$\w+(, /)?(, )?", "", declared).split()) if isinstance(declared, str) else None
     call, rest = split_docstring(docstring)
     if signature is None and rest and call.startswith(f"{name.rpartition('.')[2]}("):
         docstring, signature = rest, call
     yield from _entries_of(table, name, docstring, module=module, signature=signature, kind=kind)
-
-
-def _compiled_signature(value: object) -> str | None:
-    """Return the signature that the C source declares.
-
-    `inspect.signature` would evaluate defaults with whatever happens to be imported.
-    """
-    declared = getattr(value, "__text_signature__", None)
-    return " ".join(re.sub(r"\$\w+(, /)?(, )?", "", declared).split()) if isinstance(declared, str) else None
 
 
 TABLES = ("class", "function", "method", "module", "topic")
@@ -334,6 +310,7 @@ def _entries() -> Iterator[Entry]:
         yield from read_module(name, path)
     for name, path in sources.items():
         yield from reexported_entries(name, path)
-    for name in compiled_modules(sources):
-        yield from module_entries(name)
+    for name in sorted(sys.stdlib_module_names - {*sources, *_LEFT_OUT_COMPILED}):
+        if is_public(name):
+            yield from module_entries(name)
     yield from read_topics()

@@ -113,17 +113,15 @@ _POOLS = _pools(_WORDS)
 
 
 def _compiled(templates: Iterable[str]) -> tuple[_Template, ...]:
-    return tuple(_template(text) for text in templates)
-
-
-def _template(text: str) -> _Template:
-    parts: list[str | tuple[str, ...]] = []
-    for literal, slot, _, _ in string.Formatter().parse(text):
-        if literal:
-            parts.append(literal)
-        if slot:
-            parts.append(_POOLS[slot])
-    return tuple(parts)
+    return tuple(
+        tuple(
+            part
+            for literal, slot, _, _ in string.Formatter().parse(text)
+            for part in (literal, slot and _POOLS[slot])
+            if part
+        )
+        for text in templates
+    )
 
 
 _ENGLISH = tuple(
@@ -153,11 +151,6 @@ _CANNED: list[str] = _DATA["canned"]
 _DISCLAIMERS: list[str] = _DATA["disclaimers"]
 _PREFIXES: list[str] = _DATA["prefixes"]
 _SHORT_TITLES: list[str] = _DATA["short_titles"]
-
-
-def subject_for(value: int) -> Subject:
-    """Return one of all subjects; evenly spread values give each language its share."""
-    return _SUBJECTS[value % len(_SUBJECTS)]
 
 
 class Prose:
@@ -408,7 +401,7 @@ def _ticket(number: int, seed: int) -> _Ticket:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     opened = number * _BETWEEN_TICKETS + (value >> 20) % _BETWEEN_TICKETS
-    return _Ticket(number, subject_for(value >> 32), _PRIORITIES[value % len(_PRIORITIES)], opened)
+    return _Ticket(number, _SUBJECTS[(value >> 32) % len(_SUBJECTS)], _PRIORITIES[value % len(_PRIORITIES)], opened)
 
 
 def _texts(table: str, about: Subject, prose: Prose) -> tuple[str | None, ...]:

@@ -6,12 +6,13 @@ import re
 import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.types import JSON, Boolean, Enum, NullType, String
+from sqlalchemy.types import NullType, _Binary
 
 from rag_index.database.drivers import first_line, is_transient
 from rag_index.errors import SourceTimedOut
@@ -36,16 +37,31 @@ CHECKED_VALUES = 60
 SYSTEM_SCHEMAS = re.compile(r"information_schema|pg_.*|sys|mysql|performance_schema")
 
 
-@dataclass(frozen=True, slots=True)
+KINDS: tuple[tuple[Any, Kind], ...] = (
+    (sa.JSON, "json"),
+    (sa.Uuid, "id"),
+    (TSVECTOR, "other"),
+    (sa.String | sa.Enum, "text"),
+    (sa.Boolean, "bool"),
+    (sa.Numeric | sa.Integer, "number"),
+    (sa.DateTime | sa.Date, "time"),
+    (_Binary, "bytes"),
+)
+"""The kinds of types: the first that fits counts. `TSVECTOR` is a `String`, and no text."""
+
+
+@dataclass(frozen=True, eq=False)
 class Column:
     """A column with the values of the sampled rows, of which texts are cut at `MAX_CHARS`."""
 
     name: str
+    sql: str
+    """The name as it stands in SQL."""
     kind: Kind
     nullable: bool
     values: tuple[Any, ...]
 
-    @property
+    @cached_property
     def filled(self) -> list[Any]:
         """Return the values that are neither NULL nor empty."""
         return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
@@ -72,6 +88,8 @@ class DatabaseTable:
     """The primary key, or else columns that a unique index has, none of them NULL."""
     columns: dict[str, Column]
     references: tuple[Reference, ...]
+    sql: str
+    """The name as it stands in SQL, with its schema."""
     rows: int
     """The number of rows, up to `MAX_ROWS`."""
     problem: str = ""
@@ -96,15 +114,6 @@ class DatabaseCatalog:
     connection: Connection
     _known: dict[Any, float] = field(default_factory=dict)
 
-    def quoted(self, name: str) -> str:
-        """Return a name as it stands in SQL."""
-        return str(self.connection.dialect.identifier_preparer.quote(name))
-
-    @property
-    def default_schema(self) -> str | None:
-        """Return the schema that is meant if none is named."""
-        return self.connection.dialect.default_schema_name
-
     @property
     def seconds_now(self) -> str:
         """Return the time in seconds since 1970, in SQL."""
@@ -118,21 +127,18 @@ class DatabaseCatalog:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))
         asked = asked[:: 1 + len(asked) // CHECKED_VALUES]  # from all over the sample: the first keys are in each table
-        if not asked:
-            return 0.0
         known = (table.schema, table.name, column, tuple(asked))
-        if known not in self._known:
-            self._known[known] = len(self._found(asked, table, column)) / len(asked)
-        return self._known[known]
-
-    def _found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> set[Any]:
-        sampled = table.columns[column].values
-        if table.rows <= SAMPLED_ROWS:
-            return {str(value) for value in sampled} & {str(value) for value in values}
-        name: sa.ColumnClause[Any] = sa.column(column)
-        where = sa.or_(*[name == sa.literal(value, NullType()) for value in values])
-        statement = sa.select(name).distinct().select_from(_from(table.schema, table.name)).where(where)
-        return {str(row[0]) for row in _rows(self.connection, statement.limit(len(values))) or []}
+        if asked and known not in self._known:
+            if table.rows <= SAMPLED_ROWS:
+                found = {str(value) for value in table.columns[column].values} & {str(value) for value in asked}
+            else:
+                name: sa.ColumnClause[Any] = sa.column(column)
+                where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
+                statement = sa.select(name).distinct().select_from(sa.table(table.name, schema=table.schema))
+                rows = _rows(self.connection, statement.where(where).limit(len(asked)))
+                found = {str(row[0]) for row in rows or []}
+            self._known[known] = len(found) / len(asked)
+        return self._known.get(known, 0.0)
 
 
 @contextmanager
@@ -180,8 +186,12 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
     columns = inspector.get_multi_columns(schema=schema)
     keys = inspector.get_multi_pk_constraint(schema=schema)
     references = inspector.get_multi_foreign_keys(schema=schema)
-    partitions = _partitions(connection, schema)
-    tables = []
+    partitions: set[str] = set()
+    if connection.dialect.name == "postgresql":
+        names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
+        bound = {"name": schema or inspector.default_schema_name}
+        partitions = {str(row[0]) for row in connection.execute(sa.text(names), bound)}
+    quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
         if place[1] in partitions:
             continue
@@ -194,19 +204,11 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
             )
             for one in references.get(place) or []
         )  # fmt: skip
-        tables.append(_read_table(connection, schema, str(place[1]), key, found, declared))
+        sql = ".".join(map(quote, filter(None, [schema, place[1]])))
+        table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, sql, 0)
+        _read_rows(connection, table, found)
+        tables.append(table)
     return tables
-
-
-def _partitions(connection: Connection, schema: str | None) -> set[str]:
-    """Return the tables that are parts of another one."""
-    if connection.dialect.name != "postgresql":
-        return set()
-    statement = sa.text(
-        "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
-    )
-    name = schema or connection.dialect.default_schema_name
-    return {str(row[0]) for row in connection.execute(statement, {"name": name})}
 
 
 def _unique(inspector: Any, place: tuple[str | None, str], columns: Sequence[Any]) -> list[str]:
@@ -216,99 +218,65 @@ def _unique(inspector: Any, place: tuple[str | None, str], columns: Sequence[Any
     unique += inspector.get_unique_constraints(place[1], schema=place[0])
     found = [list(one["column_names"]) for one in unique]
     usable = [names for names in found if names and None not in names and not nullable & set(names)]
-    return min(usable, key=len) if usable else []
+    return min(usable, key=len, default=[])
 
 
-def _read_table(
-    connection: Connection,
-    schema: str | None,
-    name: str,
-    key: Sequence[str],
-    columns: Sequence[Any],
-    references: tuple[Reference, ...],
-) -> DatabaseTable:
+def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[Any]) -> None:
+    """Count the rows of a table, and add its columns with a sample of them."""
     kinds = {column["name"]: _kind(column["type"]) for column in columns}
-    read = [column for column in kinds if kinds[column] != "other"]
-    rows, problem, count = [], "", 0
+    read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other"}
+    rows: list[Any] = []
     try:
-        first = sa.select(sa.literal(1)).select_from(_from(schema, name)).limit(MAX_ROWS)
-        counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
-        count = int(counted[0][0]) if counted else MAX_ROWS
-        rows = (
-            _sample(connection, schema, name, key, {column: kinds[column] for column in read}, count) if count else []
-        )
+        rows = _sample(connection, table, read)
     except exc.DBAPIError as error:
         if is_transient(error):
             raise
         connection.rollback()
-        problem = first_line(error, connection.engine.url)
-    nullable = {column["name"]: bool(column.get("nullable", True)) for column in columns}
-    values = list(zip(*rows, strict=True)) or [()] * len(read)
-    made = {
-        column: Column(
-            column, kind, nullable[column], tuple(values[read.index(column)] if kind != "other" else [None] * len(rows))
-        )
-        for column, kind in kinds.items()
-    }
-    return DatabaseTable(schema, name, tuple(key), made, references, count, problem)
+        table.problem = first_line(error, connection.engine.url)
+    values = dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
+    quote = connection.dialect.identifier_preparer.quote
+    for column in columns:
+        name = column["name"]
+        sampled = values.get(name, (None,) * len(rows))
+        table.columns[name] = Column(name, quote(name), kinds[name], bool(column.get("nullable", True)), sampled)
 
 
 def _kind(kind: Any) -> Kind:
     """Return the kind of a column's type."""
     kind = getattr(kind, "data_type", kind)  # a DOMAIN of PostgreSQL
-    if isinstance(kind, JSON):
-        return "json"
-    if isinstance(kind, sa.Uuid):
-        return "id"
-    if isinstance(kind, TSVECTOR):
-        return "other"
     if getattr(kind, "display_width", None) == 1:  # what MariaDB and MySQL make of BOOLEAN
         return "bool"
-    known: tuple[tuple[Any, Kind], ...] = (
-        (String | Enum, "text"),
-        (Boolean, "bool"),
-        (sa.Numeric | sa.Integer, "number"),
-        (sa.DateTime | sa.Date, "time"),
-    )
-    found: Kind | None = next((name for types, name in known if isinstance(kind, types)), None)
-    return found or ("bytes" if _is_binary(kind) else "other")
+    return next((name for types, name in KINDS if isinstance(kind, types)), "other")
 
 
-def _is_binary(kind: Any) -> bool:
-    try:
-        return kind.python_type is bytes
-    except NotImplementedError:
-        return False
+def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]) -> list[Any]:
+    """Count the rows of a table, and return some: from the beginning, the middle and the end of the key.
 
-
-def _from(schema: str | None, name: str) -> Any:
-    return sa.table(name, schema=schema)
-
-
-def _sample(
-    connection: Connection, schema: str | None, name: str, key: Sequence[str], kinds: dict[str, Kind], count: int
-) -> list[Any]:
-    """Return rows from the beginning, the middle and the end of the key; the first ones if there is no key."""
+    They are the first ones if there is no key, and all if they are few, for which one statement is enough.
+    """
     columns = [_value(connection, column, kind) for column, kind in kinds.items()]
-    statement = sa.select(*columns).select_from(_from(schema, name))
-    if count <= SAMPLED_ROWS or not key or not set(key) <= kinds.keys():
-        return list(_rows(connection, statement.limit(SAMPLED_ROWS)) or [])
-    ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in key]
-    third = SAMPLED_ROWS // 3
-    pages = [
-        statement.order_by(*ordered).limit(third),
-        statement.order_by(*[one.desc() for one in ordered]).limit(third),
-    ]
-    if len(key) == 1 and kinds[key[0]] == "number":
-        ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(_from(schema, name))
+    place = sa.table(table.name, schema=table.schema)
+    statement = sa.select(*columns).select_from(place)
+    rows = _rows(connection, statement.limit(SAMPLED_ROWS + 1)) if columns else None
+    if rows is not None and len(rows) <= SAMPLED_ROWS:
+        table.rows = len(rows)
+        return list(rows)
+    first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS)
+    counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
+    table.rows = int(counted[0][0]) if counted else MAX_ROWS
+    if not table.key or not set(table.key) <= kinds.keys():
+        return list(rows or [])[:SAMPLED_ROWS]
+    ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in table.key]
+    pages = [statement.order_by(*ordered), statement.order_by(*[one.desc() for one in ordered])]
+    if len(ordered) == 1 and kinds[table.key[0]] == "number":
+        ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(place)
         low, high = (_rows(connection, ends) or [(0, 0)])[0]
-        middle = sa.literal((low + high) // 2, NullType())
-        pages.append(statement.where(ordered[0] >= middle).order_by(*ordered).limit(third))
+        pages.append(statement.where(ordered[0] >= sa.literal((low + high) // 2, NullType())).order_by(*ordered))
     found: dict[Any, Any] = {}
-    places = [list(kinds).index(column) for column in key]
+    places = [list(kinds).index(column) for column in table.key]
     for page in pages:
-        for row in _rows(connection, page) or []:
-            found[tuple(row[place] for place in places)] = row
+        for row in _rows(connection, page.limit(SAMPLED_ROWS // 3)) or []:
+            found[tuple(row[number] for number in places)] = row
     return list(found.values())
 
 

@@ -152,27 +152,22 @@ class ColumnProfile:
 def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     """Return what a column holds."""
     values = column.filled
-    total = max(1, len(column.values))
-    filled = len(values) / total
-    named = set(words(column.name))
+    filled = len(values) / max(1, len(column.values))
     if is_named_like_a_secret(column.name):
         return ColumnProfile(column.name, "secret", filled, 0, 0)
+    named = set(words(column.name))
     distinct = len({str(value) for value in values}) / max(1, len(values))
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
-    forms = [find_format(value) for value in values if isinstance(value, str)]
-    form = "auto" if column.kind == "bytes" else "json" if column.kind == "json" else _form(forms)
+    form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
     length = sum(map(len, texts)) / max(1, len(texts))
-    made = ColumnProfile(column.name, "other", filled, distinct, length, form, (), tuple(texts))
-    return _with_role(made, column, values, named)
-
-
-def _with_role(made: ColumnProfile, column: Column, values: Sequence[object], named: set[str]) -> ColumnProfile:
     choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
-    role = _guarded_role(made, values, named) or _empty_role(made, column, values)
-    role = role or _machine_role(made, values, named)
-    role = role or _text_role(made, len(values) >= 2 * len(choices), len(choices))
+    made = ColumnProfile(column.name, "other", filled, distinct, length, form, choices, tuple(texts))
+    role = _guarded_role(made, values, named)
+    if not role and not texts:  # what is named as a text may get some
+        role = "other" if values else "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
+    role = role or _machine_role(made, values, named) or _text_role(made, len(values))
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
 
 
@@ -193,15 +188,6 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     looks = max(_share(plain, _EMAIL), _share(made.texts, _IP)) > FEW
     is_named = named & PERSONAL and made.length < 100 and not is_key and made.last_word != "status"
     return "personal" if looks or is_named else None
-
-
-def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -> Role | None:
-    """Return the role of a column without texts; None if it has some. One that is named as a text may get some."""
-    if made.texts:
-        return None
-    if values:
-        return "other"
-    return "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
 
 
 def _beginning(values: Sequence[object], pattern: re.Pattern[str]) -> float:
@@ -233,11 +219,12 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     return None
 
 
-def _text_role(made: ColumnProfile, repeats: bool, choices: int) -> Role:
-    """Return the role of a column that people read; `repeats` says whether a value occurs twice on average."""
-    texts, last = made.texts, made.last_word
-    with_words = _with_words(texts)
-    few = repeats and choices <= MAX_CHOICES and made.length < 40 and last not in PROSE
+def _text_role(made: ColumnProfile, count: int) -> Role:
+    """Return the role of a column with so many texts that people read."""
+    texts, last, choices = made.texts, made.last_word, len(made.choices)
+    # two words, or characters of a script without spaces between words
+    with_words = sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
+    few = count >= 2 * choices and choices <= MAX_CHOICES and made.length < 40 and last not in PROSE
     if (made.length >= MIN_PROSE_CHARS or last in PROSE) and with_words * 3 >= len(texts) and not few:
         is_title = last in TITLES and last not in PROSE and made.length <= MAX_TITLE_CHARS
         return "short" if is_title else "prose"
@@ -270,17 +257,16 @@ def _plain_kind(column: Column, table: DatabaseTable, filled: float, distinct: f
     return ColumnProfile(column.name, role, filled, distinct, 0, choices=tuple(counted))
 
 
-def _form(forms: Sequence[str]) -> str:
+def _form(values: Sequence[object]) -> str:
     """Return the format of a column, from those of its values."""
-    counts = {form: forms.count(form) / len(forms) for form in set(forms)} if forms else {}
-    marked = {form for form in ("html", "bbcode") if counts.get(form, 0) >= MIN_MARKED}
-    if counts.get("serialised", 0) or len(marked) > 1 or 0 < counts.get("json", 0) < 0.5:
+    forms = Counter(find_format(value) for value in values if isinstance(value, str))
+    total = forms.total()
+    marked = [form for form in ("html", "bbcode") if forms[form] > 0 and forms[form] >= MIN_MARKED * total]
+    if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < 0.5 * total:
         return "auto"
-    if marked:
-        return marked.pop()
-    if counts.get("json", 0) >= 0.5:
-        return "json"
-    return "markdown" if counts.get("markdown", 0) >= 0.2 else "plain"
+    if marked or forms["json"]:
+        return [*marked, "json"][0]
+    return "markdown" if forms["markdown"] and forms["markdown"] >= 0.2 * total else "plain"
 
 
 def _texts(values: Sequence[object], form: str) -> list[str]:
@@ -299,11 +285,6 @@ def _texts(values: Sequence[object], form: str) -> list[str]:
 
 def _share(texts: Sequence[str], pattern: re.Pattern[str]) -> float:
     return sum(pattern.fullmatch(text) is not None for text in texts) / max(1, len(texts))
-
-
-def _with_words(texts: Sequence[str]) -> int:
-    """Return how many texts have two words, or characters of a script without spaces between words."""
-    return sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
 
 
 def _has_letters(text: str) -> bool:

@@ -12,9 +12,9 @@ from rag_index.sources.visibility import MODERATION, PUBLISHED_VALUES, YES, Cond
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from rag_index.sources.catalog import DatabaseCatalog, DatabaseTable
+    from rag_index.sources.catalog import Column
     from rag_index.sources.relations import Relation
     from rag_index.sources.subjects import Subject
 
@@ -49,14 +49,14 @@ NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
 
 
-def add_conditions(subjects: Sequence[Subject], catalog: DatabaseCatalog) -> None:
+def add_conditions(subjects: Sequence[Subject]) -> None:
     """Add the conditions that rows of other tables make for those of each table."""
     for one in subjects:
-        one.conditions += [*_restricted(one, catalog), *_named_states(one, catalog)]
-    told = [[*_placed(one, catalog), *_of_kinds(one, catalog), *_labelled(one, catalog)] for one in subjects]
+        one.conditions += [*_restricted(one), *filter(None, map(_named_state, one.relations))]
+    told = [[*_placed(one), *_of_kinds(one), *_labelled(one)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
-        one.conditions += _internal(one, catalog)
-        one.conditions += _below_hidden(one, catalog)
+        one.conditions += _internal(one)
+        one.conditions += _below_hidden(one)
         one.conditions += more
 
 
@@ -65,85 +65,75 @@ def restricts(subject: Subject) -> bool:
     return RESTRICTS.fullmatch("_".join(subject.noun)) is not None
 
 
-def hidden_with(relation: Relation, catalog: DatabaseCatalog) -> Condition:
+def hidden_with(relation: Relation) -> Condition:
     """Return the condition that leaves out rows of a hidden row of the table that their type names."""
     ((column, key),) = relation.pairs
-    hidden = _hidden_rows(relation.parent, key, relation.parent.conditions, catalog)
-    sql = f"({relation.type_sql(catalog)} AND {catalog.quoted(column)} IN ({hidden})) IS NOT TRUE"
+    hidden = _hidden_rows(relation.parent, key, relation.parent.conditions)
+    sql = f"({relation.type_sql} AND {relation.child.columns[column].sql} IN ({hidden})) IS NOT TRUE"
     return Condition(column, sql, f"a row is hidden with that of {relation.parent.full_name}")
 
 
-def answers_none(relation: Relation, catalog: DatabaseCatalog) -> Condition:
+def answers_none(relation: Relation) -> Condition:
     """Return the condition that leaves out replies: they are parts of what they answer."""
-    column = relation.columns[0]
-    nothing = {"number": "0", "text": "''"}.get(relation.child.columns[column].kind)
-    name = catalog.quoted(column)
-    sql = f"COALESCE({name}, {nothing}) = {nothing}" if nothing else f"{name} IS NULL"
-    return Condition(column, sql, f"{column} is set for replies, which are parts", lambda value: not value)
+    column = relation.child.columns[relation.columns[0]]
+    nothing = {"number": "0", "text": "''"}.get(column.kind)
+    sql = f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
+    return Condition(column.name, sql, f"{column.name} is set for replies, which are parts", lambda value: not value)
 
 
-def first_of_each(relation: Relation, catalog: DatabaseCatalog) -> str:
+def first_of_each(relation: Relation) -> str:
     """Return in SQL which of the names of a row is shown: a preferred one in the most frequent language."""
-    child, quoted = relation.child, catalog.quoted
+    child, columns = relation.child, relation.child.columns
     shown = [one.sql for one in child.conditions]
     for name, one in child.profiles.items():
         if one.role == "locale":
-            shown.append(f"{quoted(name)} = {listed(one.choices[:1])}")
+            shown.append(f"{columns[name].sql} = {listed(one.choices[:1])}")
         elif one.role == "flag" and PREFERRED & set(words(name)):
-            shown.append(f"{quoted(name)} = {literal(child.columns[name], YES)}")
+            shown.append(f"{columns[name].sql} = {literal(columns[name], YES)}")
     where = f" WHERE {' AND '.join(shown)}" if shown else ""
-    key = quoted(child.key[0])
-    return f"{key} IN (SELECT MIN({key}) FROM {_in_sql(child, catalog)}{where} GROUP BY {quoted(relation.columns[0])})"
+    key, named = columns[child.key[0]].sql, columns[relation.columns[0]].sql
+    return f"{key} IN (SELECT MIN({key}) FROM {child.sql}{where} GROUP BY {named})"
 
 
-def _in_sql(table: DatabaseTable, catalog: DatabaseCatalog) -> str:
-    return ".".join(map(catalog.quoted, filter(None, [table.schema, table.name])))
-
-
-def _hidden_rows(table: DatabaseTable, column: str, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> str:
+def _hidden_rows(table: Subject, column: str, conditions: Sequence[Condition]) -> str:
     """Return in SQL a column of the rows that conditions hide."""
-    return f"SELECT {catalog.quoted(column)} FROM {_in_sql(table, catalog)} WHERE ({joined(conditions)}) IS NOT TRUE"
+    return f"SELECT {table.columns[column].sql} FROM {table.sql} WHERE ({joined(conditions)}) IS NOT TRUE"
 
 
-def _named_rows(relation: Relation, catalog: DatabaseCatalog) -> str:
+def _named_rows(relation: Relation) -> str:
     """Return in SQL what the rows of the child name."""
-    name = catalog.quoted(relation.columns[0])
-    where = " AND ".join(filter(None, [relation.type_sql(catalog), f"{name} IS NOT NULL"]))
-    return f"SELECT {name} FROM {_in_sql(relation.child, catalog)} WHERE {where}"
+    name = relation.child.columns[relation.columns[0]].sql
+    where = " AND ".join(filter(None, [relation.type_sql, f"{name} IS NOT NULL"]))
+    return f"SELECT {name} FROM {relation.child.sql} WHERE {where}"
 
 
-def _not_in(key: str, hidden: str, reason: str, catalog: DatabaseCatalog) -> Condition:
-    return Condition(key, f"{catalog.quoted(key)} NOT IN ({hidden})", reason)
+def _not_in(column: Column, hidden: str, reason: str) -> Condition:
+    return Condition(column.name, f"{column.sql} NOT IN ({hidden})", reason)
 
 
 def _reasons(conditions: Sequence[Condition]) -> str:
     return "; ".join(one.reason for one in conditions)
 
 
-def _restricted(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]:
+def _restricted(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that another table restricts, and those below them by their path."""
     for relation in subject.children:
         plain = restricts(relation.child) and not relation.type_column
-        if len(relation.pairs) > 1 or not (plain or _permits_few(relation) or _is_for_groups(subject, relation)):
+        permits = PERMITS.fullmatch("_".join(relation.child.noun)) is not None  # for a few rows: these are not for all
+        few = permits and len({*relation.named()} - {None, *NOTHING}) <= FEW * subject.rows
+        if len(relation.pairs) > 1 or not (plain or few or _is_for_groups(subject, relation)):
             continue
-        key, hidden, path = relation.pairs[0][1], _named_rows(relation, catalog), _path_of(subject)
+        key, hidden, path = relation.pairs[0][1], _named_rows(relation), _path_of(subject)
         if path and not plain and _is_above_many(relation, path):
             continue
         if path:
-            own, at, named = _in_sql(subject, catalog), catalog.quoted(path), catalog.quoted(key)
+            own, at, named = subject.sql, subject.columns[path].sql, subject.columns[key].sql
             hidden = (
                 f"SELECT one.{named} FROM {own} AS one JOIN {own} AS above ON "
                 f"SUBSTR(one.{at}, 1, LENGTH(above.{at})) = above.{at} WHERE above.{named} IN ({hidden})"
             )
         reason = f"{relation.child.full_name} says who may see a row{' and those below it' if path else ''}"
-        yield _not_in(key, hidden, reason, catalog)
-
-
-def _permits_few(relation: Relation) -> bool:
-    """Return whether a table of permissions names a few rows: these are not for everybody."""
-    if PERMITS.fullmatch("_".join(relation.child.noun)) is None:
-        return False
-    return len({*relation.named()} - {None, *NOTHING}) <= FEW * relation.parent.rows
+        yield _not_in(subject.columns[key], hidden, reason)
 
 
 def _is_above_many(relation: Relation, path: str) -> bool:
@@ -177,34 +167,26 @@ def _path_of(subject: Subject) -> str:
     return ""
 
 
-def _named_states(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]:
-    """Yield the conditions that leave out rows whose state is called `Deleted` or `Pending` in another table."""
-    for relation in subject.relations:
-        (column, key), parent = relation.pairs[0], relation.parent
-        is_state = {"status", "state"} & {*words(column)} and parent.rows <= MAX_LABELS and parent is not subject
-        if not is_state or not relation.is_plain or parent.columns[key].kind != "number":
-            continue
-        texts = [one.name for one in parent.columns.values() if one.kind == "text"]
-        called = {
-            own: {str(value).lower() for value in values if value} for own, *values in parent.rows_of(key, *texts)
-        }
-        moderated = any(names & {*PUBLISHED_VALUES, "approved"} for names in called.values())
-        few = {*STATES_FOR_FEW, *(MODERATION - {"approved", "accepted"} if moderated else ())}
-        hidden = sorted(own for own, names in called.items() if names & few)
-        if 0 < len(hidden) < len(called):
-            name, said = (
-                catalog.quoted(column),
-                ", ".join(sorted({word for own in hidden for word in called[own] & few})),
-            )
-            sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, hidden))}))"
-            yield Condition(column, sql, f"{column} names what is {said}", _others_than(hidden))
+def _named_state(relation: Relation) -> Condition | None:
+    """Return the condition that leaves out rows whose state is called `Deleted` or `Pending` in another table."""
+    column, key, parent = relation.columns[0], relation.pairs[0][1], relation.parent
+    is_state = {"status", "state"} & {*words(column)} and parent.rows <= MAX_LABELS and parent is not relation.child
+    if not is_state or not relation.is_plain or parent.columns[key].kind != "number":
+        return None
+    texts = [one.name for one in parent.columns.values() if one.kind == "text"]
+    called = {own: {str(value).lower() for value in values if value} for own, *values in parent.rows_of(key, *texts)}
+    moderated = any(names & {*PUBLISHED_VALUES, "approved"} for names in called.values())
+    few = {*STATES_FOR_FEW, *(MODERATION - {"approved", "accepted"} if moderated else ())}
+    hidden = sorted(own for own, names in called.items() if names & few)
+    if not 0 < len(hidden) < len(called):
+        return None
+    name, said = relation.child.columns[column].sql, {word for own in hidden for word in called[own] & few}
+    sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, hidden))}))"
+    reason = f"{column} names what is {', '.join(sorted(said))}"
+    return Condition(column, sql, reason, lambda value: value not in hidden)
 
 
-def _others_than(hidden: Sequence[object]) -> Callable[[object], bool]:
-    return lambda value: value not in hidden
-
-
-def _placed(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]:
+def _placed(subject: Subject) -> Iterator[Condition]:
     """Yield what a table without texts that has one row for each row hides: a place in a course."""
     for relation in subject.children:
         told = [one for one in relation.child.conditions if PLACED & {*words(one.column)}]
@@ -213,28 +195,29 @@ def _placed(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]:
             keys, named = {*subject.columns[key].values}, [one for one in relation.named() if one not in NOTHING]
             each = relation.child.rows > SAMPLED_ROWS or len(keys & {*named}) >= NEARLY_ALL * len(keys)
             if each and len(named) == len({*named}):
-                yield _hidden_by(relation, told, catalog)
+                yield _hidden_by(relation, told)
 
 
-def _of_kinds(subject: Subject, catalog: DatabaseCatalog) -> list[Condition]:
+def _of_kinds(subject: Subject) -> list[Condition]:
     """Return what tables with one more row for each row hide, if several have them: one for each kind."""
-    found = [one for one in subject.children if one.is_plain and _is_one_to_one(one)]
+    found = []
+    for one in subject.children:
+        values = one.child.columns[one.columns[0]].filled
+        if one.is_plain and (one.extends or (not one.child.key and len(values) == len({*values}) > 1)):
+            found.append(one)
     hiding = [one for one in found if one.child.conditions] if len(found) >= MIN_KINDS else []
-    return [_hidden_by(one, one.child.conditions, catalog) for one in hiding]
+    return [_hidden_by(one, one.child.conditions) for one in hiding]
 
 
-def _is_one_to_one(relation: Relation) -> bool:
-    values = relation.child.columns[relation.columns[0]].filled
-    return relation.extends or (not relation.child.key and len(values) == len({*values}) > 1)
-
-
-def _hidden_by(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
+def _hidden_by(relation: Relation, conditions: Sequence[Condition]) -> Condition:
     """Return the condition that leaves out rows which a row of another table says to be hidden."""
-    hidden = f"{_named_rows(relation, catalog)} AND ({joined(conditions)}) IS NOT TRUE"
-    return _not_in(relation.pairs[0][1], hidden, f"in {relation.child.full_name}, {_reasons(conditions)}", catalog)
+    hidden = f"{_named_rows(relation)} AND ({joined(conditions)}) IS NOT TRUE"
+    return _not_in(
+        relation.parent.columns[relation.pairs[0][1]], hidden, f"in {relation.child.full_name}, {_reasons(conditions)}"
+    )
 
 
-def _labelled(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]:
+def _labelled(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that are linked with a row for few, such as a restricted tag."""
     known = {subject, *(one.parent for one in subject.relations)}
     for own in subject.children:
@@ -243,13 +226,13 @@ def _labelled(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]
         for other in plain if own in plain and link.is_link and len(link.profiles) <= MAX_LINKED else ():
             few = [one for one in other.parent.conditions if FOR_FEW & {*words(one.column)}]
             if few and other.parent not in known and not other.parent.has_prose:  # no confidential issue, which is one
-                labels = _hidden_rows(other.parent, other.pairs[0][1], few, catalog)
-                hidden = f"{_named_rows(own, catalog)} AND {catalog.quoted(other.columns[0])} IN ({labels})"
+                labels = _hidden_rows(other.parent, other.pairs[0][1], few)
+                hidden = f"{_named_rows(own)} AND {link.columns[other.columns[0]].sql} IN ({labels})"
                 reason = f"in {other.parent.full_name}, which {link.full_name} links, {_reasons(few)}"
-                yield _not_in(own.pairs[0][1], hidden, reason, catalog)
+                yield _not_in(subject.columns[own.pairs[0][1]], hidden, reason)
 
 
-def _internal(subject: Subject, catalog: DatabaseCatalog) -> list[Condition]:
+def _internal(subject: Subject) -> list[Condition]:
     """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
     title = str(subject.title)
     few = title in subject.columns and len(subject.key) == 1 and 0 < subject.rows <= MAX_LABELS
@@ -262,17 +245,17 @@ def _internal(subject: Subject, catalog: DatabaseCatalog) -> list[Condition]:
         return []
     texts = any(isinstance(key, str) for key in hidden)
     keys = listed(map(str, hidden)) if texts else ", ".join(map(str, hidden))
-    sql = f"{catalog.quoted(subject.key[0])} NOT IN ({keys})"
+    sql = f"{subject.columns[subject.key[0]].sql} NOT IN ({keys})"
     return [Condition(subject.key[0], sql, f"named {', '.join(hidden.values())}", lambda value: value not in hidden)]
 
 
-def _below_hidden(subject: Subject, catalog: DatabaseCatalog) -> Iterator[Condition]:
+def _below_hidden(subject: Subject) -> Iterator[Condition]:
     """Yield the condition that leaves out rows of a tree, such as pages, of which one above is hidden."""
     own = [one for one in subject.relations if one.parent is subject and one.is_plain]
     tree = [one.pairs[0] for one in own if not COPIES & {*words(one.columns[0])}]
     for column, key in tree[:1] if subject.conditions and subject.noun[-1] in CONTAINERS else ():
-        own_key, above, table = catalog.quoted(key), catalog.quoted(column), _in_sql(subject, catalog)
-        hidden = _hidden_rows(subject, key, subject.conditions, catalog)
+        own_key, above, table = subject.columns[key].sql, subject.columns[column].sql, subject.sql
+        hidden = _hidden_rows(subject, key, subject.conditions)
         below = f"SELECT one.{own_key} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
         rows = f"WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows"
-        yield _not_in(key, rows, f"a row is hidden with the one that {column} names", catalog)
+        yield _not_in(subject.columns[key], rows, f"a row is hidden with the one that {column} names")

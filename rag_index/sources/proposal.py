@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
 MIN_DESCRIBED = 4
 """How many values of a column are names of tables if its rows describe tables."""
+CURRENT = {*PARTS, *VERSIONS} - OLD_VERSIONS
+"""What tables are called that hold the text of rows as it is now, beside one with all versions of it."""
 COPIES = ("revision", "version")
 """Words of tables that hold what the rows of another one were, too."""
 MIN_COPIED_CHARS = 60
@@ -68,7 +71,7 @@ def propose(
     out = [table.full_name for table in catalog.tables if _matches(table.full_name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies])
-    made = _Proposer(TableRoles(catalog, subjects), include, add).run()
+    made = _Proposer(TableRoles(catalog.connection.dialect.default_schema_name, subjects), include, add).run()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     return made
@@ -157,14 +160,11 @@ def _describes_tables(subjects: Sequence[Subject]) -> list[Subject]:
 def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
     """Return whether a column has the names of tables, each once."""
     values = [value for value in column.filled if isinstance(value, str)]
-    named = sum(noun(value) in nouns for value in values)
-    return len(values) == len({*values}) and named >= max(MIN_DESCRIBED, MOST * len(values))
-
-
-def _is_one_each(relations: Sequence[Relation]) -> bool:
-    """Return whether there is one row at most for each row of other tables, such as the thread of a ticket."""
-    named = [[key for key in relation.named() if key is not None] for relation in relations]
-    return all(len(keys) == len({*keys}) > 1 for keys in named)
+    others = len(values) - max(MIN_DESCRIBED, MOST * len(values))
+    if others < 0 or len(values) > len({*values}):
+        return False
+    no_names = (value for value in values if len(value) > MAX_NAME_CHARS or noun(value) not in nouns)
+    return next(itertools.islice(no_names, int(others), None), None) is None  # there are no more of them than that
 
 
 class _Proposer:
@@ -180,9 +180,13 @@ class _Proposer:
 
     def run(self) -> Proposal:
         """Return the proposal."""
+        places = {"secret": self._made.secrets, "personal": self._made.personal, "internal": self._made.personal}
         described = _describes_tables(self._roles.subjects)
         for subject in self._roles.subjects:
-            self._note_left_out_columns(subject)
+            for role, place in places.items():
+                names = [one.name for one in subject.profiles.values() if one.role == role]
+                if names and subject.rows:
+                    place.setdefault(subject.full_name, []).extend(names)
             reason = subject.refusal() or ("describes the tables of the application" if subject in described else "")
             if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
@@ -213,13 +217,6 @@ class _Proposer:
     def _is_added(self, subject: Subject) -> bool:
         return _matches(subject.full_name, self._add)
 
-    def _note_left_out_columns(self, subject: Subject) -> None:
-        places = {"secret": self._made.secrets, "personal": self._made.personal, "internal": self._made.personal}
-        for role, place in places.items():
-            names = [one.name for one in subject.profiles.values() if one.role == role]
-            if names and subject.rows:
-                place.setdefault(subject.full_name, []).extend(names)
-
     def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
         """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
         parts = self._roles.parts
@@ -249,10 +246,15 @@ class _Proposer:
                     continue
                 if by_language.get(root, subject) is not subject:  # a part in each language
                     continue
+                # what people read of a row is elsewhere: it has no title, and attributes at most
+                bare = not root.title and all(root.profiles[name].form == "json" for name in root.prose)
                 named = root in by_language or {*root.noun} & {*subject.noun}
-                translates = subject.locale and root.is_translated and (subject.prose or root in by_language)
+                translates = subject.locale and bare and (subject.prose or root in by_language)
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
-                if named and (translates or (versions and not self._has_current_text(root))):
+                current = bool(donors_of_part(root)) or any(
+                    one.child.has_prose and one.child.noun[-1] in CURRENT for one in root.children
+                )
+                if named and (translates or (versions and not current)):
                     self._roles.root[subject] = relation
             if (own := self._roles.root.get(subject)) is not None:
                 self._donors[own.parent] = f"is in the documents of {subject.full_name}"
@@ -281,7 +283,8 @@ class _Proposer:
         if subject in self._roles.parts or subject in self._donors or subject.has_text or not parts:
             return []
         typed = [one for one in subject.relations if one.type_column]
-        if typed and _is_one_each(typed):
+        named = [[key for key in one.named() if key is not None] for one in typed]
+        if typed and all(len(ids) == len({*ids}) > 1 for ids in named):  # one for each, such as the thread of a ticket
             return typed
         if any(subject.noun[-1] in PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
             return []
@@ -295,12 +298,6 @@ class _Proposer:
             if (named_after or holder) and not (one.is_pointer or parent.is_people):
                 return [one]
         return []
-
-    def _has_current_text(self, root: Subject) -> bool:
-        """Return whether another table has the text of these rows, beside the one with all versions of it."""
-        current = {*PARTS, *VERSIONS} - OLD_VERSIONS
-        others = [one.child for one in root.children]
-        return bool(donors_of_part(root)) or any(one.has_prose and one.noun[-1] in current for one in others)
 
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
         """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
@@ -349,13 +346,9 @@ class _Proposer:
         for number, one in enumerate(sorted(proposed, key=lambda one: -one.score)):
             table = one.tables[0]
             if number < MAX_INDEXES or _matches(table, self._add):
-                one.name = _index_name(one.name, names)
+                plain = slugify(one.name, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)
+                one.name = free_name(re.sub(r"__+", "_", plain).strip("-_") or "index", names, "-")
                 names.add(one.name)
                 self._made.indexes.append(one)
             else:
                 self._made.left_out[table] = f"comes after the first {MAX_INDEXES}: --add {table} adds it"
-
-
-def _index_name(wanted: str, taken: set[str]) -> str:
-    plain = re.sub(r"__+", "_", slugify(wanted, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)).strip("-_")
-    return free_name(plain or "index", taken, "-")

@@ -99,7 +99,6 @@ class IndexMaker:
     def __init__(self, subject: Subject, roles: TableRoles) -> None:
         self._subject = subject
         self._roles = roles
-        self._catalog = roles.catalog
         self._root = roles.root.get(subject)
         self._joins: dict[str, dict[str, Any]] = {}
         self._text: list[str] = []
@@ -136,6 +135,7 @@ class IndexMaker:
             return None
         if not title and not self._text and all(part.get("inline") for part in parts):
             title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in self._key)}"
+        times = self._times(0.9) if subject.columns[self._key[0]].kind != "number" else []
         return ProposedIndex(
             name="-".join((self._root.parent if self._root is not None else subject).called),
             settings=self._settings(title, parts),
@@ -144,18 +144,14 @@ class IndexMaker:
             hidden=self._hidden,
             unclear=list(self._unclear),
             score=self._score(title, parts),
-            age=self._age(),
+            # by which the newest rows are found: a number as key, else a time
+            age=[*_with_word(times, CREATED | CHANGED), *times, *self._key][0],
             changed="" if self._newest else next(iter(_with_word(self._times(1), CHANGED)), ""),
         )
 
     def _times(self, least: float) -> list[str]:
         """Return the columns with times of at least a share of the rows."""
         return [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled >= least]
-
-    def _age(self) -> str:
-        """Return the column by which the newest rows are found: a number as key, else a time."""
-        times = self._times(0.9) if self._subject.columns[self._key[0]].kind != "number" else []
-        return [*_with_word(times, CREATED | CHANGED), *times, *self._key][0]
 
     def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
         """Return how likely people look for these documents; below 1 if they do not."""
@@ -215,7 +211,7 @@ class IndexMaker:
         """Return the keys that name another table: its schema is that of the index, if none is named."""
         if table.schema == self._subject.schema:
             return {"table": table.name}
-        return {"table": table.name, "schema": table.schema or self._catalog.default_schema}
+        return {"table": table.name, "schema": table.schema or self._roles.default_schema}
 
     def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
         """Return the join with the row that a relation names, by its own columns or those of the join `through`."""
@@ -332,7 +328,7 @@ class IndexMaker:
         return self._labelled([part for part in found if part in kept])
 
     def _labelled(self, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the parts, with a name for each whose table's name another part, a join or a column has."""
+        """Return the parts without empty keys, with a name where another part, a join or a column has the table's."""
         used = {*self._joins, *self._subject.columns}
         named: list[dict[str, Any]] = []
         for number, part in enumerate(parts):
@@ -343,7 +339,8 @@ class IndexMaker:
                 plain = _identifier(label, "part")
                 label = free_name(plain, used | {plain})
             used.add(label)
-            named.append({"name": label} | part | {"name": label} if label != part["table"] else part)
+            filled = {key: value for key, value in part.items() if value or key == "text"}
+            named.append({"name": label} | filled | {"name": label} if label != part["table"] else filled)
         return named
 
     def _part(self, child: Subject, way: Sequence[Relation], by_column: dict[str, str] | None = None) -> dict[str, Any]:
@@ -407,8 +404,7 @@ class IndexMaker:
         texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
         if child.key and all(child.profiles[name].role != "secret" for name in child.key):
             part["key"] = _one_or_all(child.key)
-        if order := self._order(child, on):
-            part["order_by"] = _one_or_all(order)
+        part["order_by"] = _one_or_all(self._order(child, on))
         part["text"] = texts
         forms = _forms(child, texts)
         if sum(child.profiles[name].length for name in texts) < 40 and child.rows and not child.has_prose:
@@ -416,7 +412,7 @@ class IndexMaker:
         for relation in donors_of_part(child):
             forms |= self._add_donated(part, child, relation)
         self._texts += [text for name in texts for text in child.profiles[name].texts[:20]]
-        part |= {"format": forms} if forms else {}
+        part["format"] = forms
         self._add_values(part, child, on)
         return part
 
@@ -484,8 +480,7 @@ class IndexMaker:
         values = [p.name for p in link.profiles.values() if p.last_word in LINK_VALUES and p.texts and p.role in VALUES]
         part["order_by"] = relation.columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
-        forms = _forms(label, label.title_columns, name)
-        part |= {"format": forms} if forms else {}
+        part["format"] = _forms(label, label.title_columns, name)
         part["inline"] = True
         self._tables.append(label.full_name)
         return part
@@ -498,17 +493,15 @@ class IndexMaker:
         donor, name = way[-1].parent, [*joins][-1]
         part["key"] = _one_or_all(own.child.key)
         columns = [*donor.title_columns, *donor.prose]
-        if order := self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]):
-            part["order_by"] = _one_or_all(order)
+        part["order_by"] = _one_or_all(self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]))
         part["text"] = [f"{name}.{column}" for column in columns]
         self._texts += [text for column in columns for text in donor.profiles[column].texts[:20]]
         self._tables += [relation.parent.full_name for relation in way]
-        forms = _forms(donor, columns, name)
-        return part | ({"format": forms} if forms else {})
+        return part | {"format": _forms(donor, columns, name)}
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
         """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
-        if typed := relation.type_sql(self._catalog):
+        if typed := relation.type_sql:
             place["where"] = f"{typed} AND {place['where']}" if "where" in place else typed
 
     def _settings(self, title: str | None, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -522,11 +515,14 @@ class IndexMaker:
         used = {*made["text"], title, *subject.title_columns, *re.findall(r"\{([^{}]+)\}", title or "")}
         made["format"] = {name: form for name, form in self._format.items() if name in used}
         made["payload"] = self._chosen_payload()
-        made["language"] = self._language()
-        if self._has_codes and isinstance(made["language"], list):
-            made["language_column"] = subject.locale
+        languages, by_code = find_languages(self._texts), subject.profiles.get(str(subject.locale))
+        made["language"] = _one_or_all(languages)
+        if by_code is not None and by_code.role == "locale":
+            languages = list(dict.fromkeys(filter(None, map(language_of, by_code.choices)))) or [NO_LANGUAGE]
+            made["language"] = _one_or_all(languages)
+            made["language_column"] = by_code.name if len(languages) > 1 else None
         made |= {"joins": self._joins, "parts": parts}
-        if made["language"] == "english":
+        if languages == ["english"]:
             del made["language"]
         self._reasons |= dict.fromkeys(["format", "language"], "as the values look")
         return {key: value for key, value in made.items() if value or key == "payload"}
@@ -536,32 +532,14 @@ class IndexMaker:
         subject, found = self._subject, list(self._subject.conditions)
         for relation in subject.relations:
             if relation.type_column and relation.parent.conditions and len(relation.pairs) == 1:
-                found.append(hidden_with(relation, self._catalog))
-        return found if subject.thread is None else [*found, answers_none(subject.thread, self._catalog)]
-
-    @property
-    def _has_codes(self) -> bool:
-        """Return whether a column says the language of a row by its code."""
-        return self._subject.locale is not None and self._subject.profiles[self._subject.locale].role == "locale"
-
-    def _language(self) -> str | list[str]:
-        """Return the language of the texts, or several."""
-        if self._has_codes:
-            codes = self._subject.profiles[str(self._subject.locale)].choices
-            return _one_or_all(list(dict.fromkeys(filter(None, map(language_of, codes)))) or [NO_LANGUAGE])
-        return _one_or_all(find_languages(self._texts))
+                found.append(hidden_with(relation))
+        return found if subject.thread is None else [*found, answers_none(subject.thread)]
 
     def _chosen_payload(self) -> list[str]:
         """Return the columns that a hit shows beside its text, the most useful first."""
         subject = self._subject
-        used = {
-            *subject.named_columns,
-            *self._key,
-            RESERVED_KEY,
-            *self._text,
-            *subject.title_columns,
-            *[one.column for one in subject.conditions],
-        }
+        used = {RESERVED_KEY, *self._key, *self._text, *subject.title_columns, *subject.named_columns}
+        used |= {one.column for one in subject.conditions}
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
             named = set(words(name))

@@ -88,11 +88,14 @@ class Relation:
         rows = self.child.rows_of(self.type_column, self.columns[0])
         return [value for kind, value in rows if kind == self.type_value]
 
-    def type_sql(self, catalog: DatabaseCatalog) -> str:
+    @property
+    def type_sql(self) -> str:
         """Return what holds for rows that mean this parent; "" if all do."""
+        if not self.type_column:
+            return ""
         text = str(self.type_value).replace("'", "''")
         value = text if isinstance(self.type_value, int) else f"'{text}'"
-        return f"{catalog.quoted(self.type_column)} = {value}" if self.type_column else ""
+        return f"{self.child.columns[self.type_column].sql} = {value}"
 
 
 @lru_cache(maxsize=10_000)
@@ -131,29 +134,6 @@ def declared_relations(table: Subject, tables: Sequence[Subject]) -> list[Relati
     return found
 
 
-def _is_newest_of(relation: Relation) -> bool:
-    """Return whether a row names the first or the last one of its own parts, such as `last_post_id`: it is no part."""
-    return bool(ENDS & {*words(relation.columns[0])}) and relation.parent is not relation.child
-
-
-def _same_values(table: Subject, parent: Subject) -> bool:
-    """Return whether the rows of a table name those of the parent; of a large parent, whether some sampled ones do."""
-    keys = set(zip(*[parent.columns[name].values for name in parent.key], strict=True))
-    used = set(zip(*[table.columns[name].values for name in parent.key], strict=True))
-    return len(keys & used) >= (NEARLY_ALL * len(used) if parent.rows <= SAMPLED_ROWS else 1)
-
-
-def _is_covered(parent: Subject, ids: Sequence[Any]) -> bool:
-    """Return whether nearly all rows of the parent are among those that ids name."""
-    keys = parent.columns[parent.key[0]].values
-    return len({*keys} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys))
-
-
-def _matching_key(parent: Subject, column: Column) -> str:
-    """Return the column of the parent that may hold the same values: its key."""
-    return parent.key[0] if len(parent.key) == 1 and parent.columns[parent.key[0]].kind == column.kind else ""
-
-
 def _is_prefixed(table: Subject, word: str) -> bool:
     """Return whether most columns of a table begin with this word, as `comment_post_ID` does: it says nothing."""
     return 2 * sum(singular(words(name)[0]) == word for name in table.columns) > len(table.columns)
@@ -187,9 +167,12 @@ class _Finder:
         self.tables = tables
         self._catalog = catalog
         self._by_noun: dict[tuple[str, ...], list[Subject]] = {}
+        self._by_key: dict[tuple[str, ...], list[Subject]] = {}
         for table in tables:
             for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
+            self._by_key.setdefault(table.key, []).append(table)
+        self._composite = [table for table in tables if len(table.key) > 1]
 
     def relations_of(self, table: Subject) -> list[Relation]:
         """Return the relations of a table to its parents."""
@@ -206,23 +189,26 @@ class _Finder:
                 and not self._is_id_of_any(table, column.name)
             ):
                 found += filter(None, [self._named(table, column) or self._prefixed(table, column)])
-        found = [one for one in found if not _is_newest_of(one)]
+        # `last_post_id` names one of the own parts of a row, which is none of it
+        found = [one for one in found if one.parent is table or not ENDS & {*words(one.columns[0])}]
         numbered = self._by_type_row(table, found, taken)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
         return found + self._one_to_one(table, found)
 
     def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
-        """Return the tables whose composite keys this one has, by name."""
-        found = [
-            parent
-            for parent in self.tables
-            if parent is not table and len(parent.key) > 1 and set(parent.key) <= table.columns.keys()
-            and parent not in known
-            and (set(parent.key) < set(table.key) or not set(table.key) <= set(parent.key))
-            and _same_values(table, parent)
-        ]  # fmt: skip
-        return [Relation(table, parent, tuple((name, name) for name in parent.key)) for parent in found]
+        """Return the tables whose composite keys this one has, by name, with the values of their rows."""
+        found = []
+        for parent in self._composite:
+            key = {*parent.key}
+            if parent is table or parent in known or not key <= table.columns.keys():
+                continue
+            if key < {*table.key} or not {*table.key} <= key:
+                theirs, used = {*parent.rows_of(*parent.key)}, {*table.rows_of(*parent.key)}
+                # of the rows of a large parent, some sampled ones do
+                if len(theirs & used) >= (NEARLY_ALL * len(used) if parent.rows <= SAMPLED_ROWS else 1):
+                    found.append(Relation(table, parent, tuple((name, name) for name in parent.key)))
+        return found
 
     def _named(self, table: Subject, column: Column) -> Relation | None:
         """Return the table whose key a column holds, if its name says which and its values agree."""
@@ -233,33 +219,33 @@ class _Finder:
             return None
         if not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
             return None
-        fits: list[tuple[float, Subject, str]] = []
-        for parent in self._candidates(table, column):
-            key = _matching_key(parent, column)
-            if key and (share := self._catalog.share_found(values, parent, key)) >= MIN_NAMED:
-                fits.append((share, parent, key))
-        if fits:
-            _, parent, key = max(fits, key=lambda fit: fit[0])  # of equal ones the likeliest by its name
-            return Relation(table, parent, ((column.name, key),))
-        if named - KEY_WORDS <= GENERIC and named & (GENERIC | {"id"}):
-            return self._by_values(table, column, values)
-        return None
+        fits = {one: (self._share_of_keys(values, one, column), 0.0) for one in self._candidates(table, column)}
+        fits = {one: fit for one, fit in fits.items() if fit[0] >= MIN_NAMED}
+        if not fits and named - KEY_WORDS <= GENERIC and named & (GENERIC | {"id"}):
+            fits = self._by_values(table, column, values)
+        if not fits:
+            return None
+        parent = max(fits, key=fits.__getitem__)  # of equal ones the likeliest by its name
+        return Relation(table, parent, ((column.name, parent.key[0]),))
 
-    def _by_values(self, table: Subject, column: Column, values: Sequence[Any]) -> Relation | None:
-        """Return the table of which the values are keys, nearly all and a good share of them; of several the best."""
-        fits: list[tuple[float, float, Subject, str]] = []
-        distinct = set(map(str, values))
-        for parent in self.tables:
-            key = _matching_key(parent, column)
-            if not key or parent is table or len(distinct) < 3:
-                continue
-            keys = {str(value) for value in parent.columns[key].values}
-            covered = len(keys & distinct) / max(1, len(keys))
-            share = self._catalog.share_found(values, parent, key)
-            if covered >= FEW and share >= NEARLY_ALL:
-                fits.append((share, covered + (column.name in parent.columns), parent, key))
-        best = max(fits, key=lambda fit: fit[:2], default=None)
-        return None if best is None else Relation(table, best[2], ((column.name, best[3]),))
+    def _share_of_keys(self, values: Sequence[Any], parent: Subject, column: Column) -> float:
+        """Return the share of values of a column that are keys of a parent; 0 if its key is of another kind."""
+        if len(parent.key) != 1 or parent.columns[parent.key[0]].kind != column.kind:
+            return 0.0
+        return self._catalog.share_found(values, parent, parent.key[0])
+
+    def _by_values(self, table: Subject, column: Column, values: Sequence[Any]) -> dict[Subject, tuple[float, float]]:
+        """Return the tables of which the values are keys, nearly all and a good share of them, with both shares."""
+        fits = {}
+        distinct = {*map(str, values)}
+        for parent in self.tables if len(distinct) > 2 else ():
+            share = self._share_of_keys(values, parent, column) if parent is not table else 0.0
+            if share >= NEARLY_ALL:
+                keys = {str(value) for value in parent.columns[parent.key[0]].values}
+                covered = len(keys & distinct) / max(1, len(keys))
+                if covered >= FEW:
+                    fits[parent] = share, covered + (column.name in parent.columns)
+        return fits
 
     def _prefixed(self, table: Subject, column: Column) -> Relation | None:
         """Return the table with texts whose keys a column has after a word that all values begin with."""
@@ -289,8 +275,8 @@ class _Finder:
         has_key_word = len(bare) < len(named)
         found: list[Subject] = []
         if named[-1:] != ["id"] * len(named):  # the key has this name in the other table, and it is more than "id"
-            found += [parent for parent in self.tables if parent.key == (column.name,)]
-        found += [parent for parent in by_noun.get(tuple(bare), []) if noun(parent.name)[-len(bare) :] == tuple(bare)]
+            found += self._by_key.get((column.name,), [])
+        found += [one for one in by_noun.get(tuple(bare), []) if noun(one.name)[-len(bare) :] == tuple(bare)]
         found.sort(key=lambda parent: len(noun(parent.name)))  # `topics` before `topic_search_data`
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
         for start in range(len(bare) - 1):
@@ -373,9 +359,10 @@ class _Finder:
         fits = [one for one in self._by_noun.get(named[-1:], ()) if one is not table and len(one.key) == 1]
         same = [one for one in fits if named in (one.noun, noun(one.name))]
         same = same or [one for one in fits if one.noun[-len(named) :] == named or one.noun[-1:] == named[-1:]]
-        if len(value) == 1 and value.isalpha():  # `T` of a ticket, whose keys are the ids
+        if len(value) == 1 and value.isalpha():  # `T` of a ticket, nearly all of which the ids name
             begun = [one for one in self.tables if one.noun[-1][0] == value.lower() and len(one.key) == 1]
-            same = [one for one in begun if one is not table and _is_covered(one, ids)]
+            keys = {one: one.columns[one.key[0]].values for one in begun if one is not table}
+            same = [one for one in keys if len({*keys[one]} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys[one]))]
         return next((one for one in same if self._catalog.share_found(ids, one, one.key[0]) >= NEARLY_ALL), None)
 
     def _is_id_of_any(self, table: Subject, name: str) -> bool:
@@ -395,10 +382,9 @@ class _Finder:
         is_own = key.kind == "number" and (key.name == "id" or named[-1:] == list(own[-1:]))
         if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
             return []
-        others = [one for one in self.tables if one not in [other.parent for other in known]]
+        others = [one for one in self.tables if len(own) > len(one.noun) and own[: len(one.noun)] == one.noun]
         for parent in others:
-            longer = len(own) > len(parent.noun) and own[: len(parent.noun)] == parent.noun
-            other_key = _matching_key(parent, key) if longer else ""
-            if other_key and self._catalog.share_found(key.filled, parent, other_key) >= NEARLY_ALL:
-                return [Relation(table, parent, ((key.name, other_key),))]
+            related = any(one.parent is parent for one in known)
+            if not related and self._share_of_keys(key.filled, parent, key) >= NEARLY_ALL:
+                return [Relation(table, parent, ((key.name, parent.key[0]),))]
         return []

@@ -14,7 +14,6 @@ from rag_index.sources.vocabulary import known_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.sources.catalog import DatabaseCatalog
     from rag_index.sources.subjects import Subject
 
 PARTS = known_words("subjects", "parts")
@@ -59,7 +58,7 @@ MIN_PART_FILLED = 0.05
 class TableRoles:
     """What the rows of tables are to those of others."""
 
-    catalog: DatabaseCatalog
+    default_schema: str | None
     subjects: list[Subject]
     parts: dict[Subject, list[Relation]] = field(default_factory=dict)
     """The relations by which the rows of a table are parts."""
@@ -68,12 +67,7 @@ class TableRoles:
 
     def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
         """Return the tables whose rows are parts of this one's, with the relation: messages of conversations first."""
-        found = [
-            (child, relation)
-            for child in self.subjects
-            for relation in self.parts.get(child, [])
-            if relation.parent is subject
-        ]
+        found = [(one.child, one) for one in subject.children if one in self.parts.get(one.child, ())]
         return sorted(found, key=lambda one: subject.noun[-1] not in PAIRS.get(one[0].noun[-1], ()))
 
     def parts_below(self, subject: Subject, depth: int = MAX_DEPTH) -> list[tuple[Subject, list[Relation]]]:
@@ -91,12 +85,12 @@ class TableRoles:
         Labels with short names, such as tags, come before those of plug-ins.
         """
         found = []
-        for link in self.subjects:
-            to_this = [one for one in link.relations if one.parent is subject]
-            if not to_this or link.is_private or link.is_machinery or link.prose or (link.title and not link.is_value):
+        for link in dict.fromkeys(one.child for one in subject.children):
+            if link.is_private or link.is_machinery or link.prose or (link.title and not link.is_value):
                 continue
             if sum(one.role != "time" for one in link.profiles.values()) > MAX_LINK_COLUMNS:
                 continue
+            to_this = [one for one in link.relations if one.parent is subject]
             own, types = to_this[0], {one.type_column for one in to_this}
             others = [one for one in link.own_relations if one.parent is not subject and one.columns[0] not in types]
             unknown = [one for one in others if not (_is_known(own, one) or _is_known(one, own))]
@@ -114,8 +108,10 @@ class TableRoles:
             return None
         if label.title and not label.is_unnamed:
             return relation
+        # of a link, the side with fewer rows contains several of the other one, as categories have products
+        containing, contained = ({*relation.child.columns[one.columns[0]].filled} for one in (own_side, relation))
         for own in label.children if len(relation.columns) == 1 else ():
-            if own.child.is_by_language(own) and not (own.child.has_prose and _contains(own_side, relation)):
+            if own.child.is_by_language(own) and not (own.child.has_prose and len(containing) < len(contained)):
                 return Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
         return None
 
@@ -130,7 +126,7 @@ class TableRoles:
             ordered = [columns[key].kind in ("number", "text") for key in own.child.key] == [True]  # a UUID has no MIN
             if names.noun == (*label.noun, "name") and names.title in columns and ordered:
                 found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
-                return found, first_of_each(own, self.catalog)
+                return found, first_of_each(own)
         return relation, ""
 
 
@@ -148,38 +144,31 @@ def _is_known(here: Relation, there: Relation) -> bool:
     return False
 
 
-def _contains(own: Relation, other: Relation) -> bool:
-    """Return whether what a link names on one side has several of the other side, as categories have products."""
-    columns = own.child.columns
-    containing, contained = ({*columns[one.columns[0]].filled} for one in (own, other))
-    return len(containing) < len(contained)
-
-
 def part_relation(subject: Subject) -> list[Relation]:
     """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
     has_text = subject.prose or (subject.title and not subject.is_label) or donors_of_part(subject)
-    if subject.version or not has_text or _holds_threads(subject):
+    # threads of messages with a title, and what contains such, are no part of a course or a forum
+    threads = [subject, *(one.child for one in subject.children if one.is_plain)]
+    holds_threads = any(one.title and any(_is_pair(one, below.child) for below in one.children) for one in threads)
+    if subject.version or not has_text or holds_threads:
         return []
     usable = [
         one
         for one in subject.relations
-        if _may_have_parts(one.parent)
+        if one.parent.key and not one.parent.refusal() and not one.parent.is_login
         and one.parent is not subject
         and not one.prefix
         and not (one.type_column and WRITERS & {*words(one.columns[0])})
-        and not _is_own_text(subject, one.parent, one)
-    ]
+        and not _is_own_text(one)
+    ]  # fmt: skip
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or subject.noun[-1] in PAIRS or not subject.title):
-        return typed if not subject.is_whole or _of_all(subject, typed) else []
-    fits = [(rank, one) for one in usable if (rank := _rank(subject, one.parent, one))]
+        # nearly all rows of what has a text of its own: else some would be in no document
+        kinds = subject.columns[typed[0].type_column].values
+        known = sum(kind in {one.type_value for one in typed} for kind in kinds)
+        return typed if not subject.is_whole or known >= NEARLY_ALL * len(kinds) else []
+    fits = [(rank, one) for one in usable if (rank := _rank(one))]
     return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
-
-
-def _holds_threads(subject: Subject) -> bool:
-    """Return whether rows are threads of messages with a title, or contain such: no part of a course or a forum."""
-    threads = [subject, *(one.child for one in subject.children if one.is_plain)]
-    return any(thread.title and any(_is_pair(thread, one.child) for one in thread.children) for thread in threads)
 
 
 def _is_pair(parent: Subject, child: Subject) -> bool:
@@ -187,19 +176,17 @@ def _is_pair(parent: Subject, child: Subject) -> bool:
     return parent.noun[-1] in PAIRS.get(child.noun[-1], ())
 
 
-def _is_own_text(child: Subject, parent: Subject, relation: Relation) -> bool:
+def _is_own_text(relation: Relation) -> bool:
     """Return whether long texts belong to what has hardly one itself and no title: the notes of an encounter."""
-    if parent.title or relation.columns == list(child.key) or _is_pair(parent, child) or child.noun[-1] not in LONG:
+    child, parent = relation.child, relation.parent
+    if parent.title or relation.extends or _is_pair(parent, child) or child.noun[-1] not in LONG:
         return False
     return child.text_length >= max(MIN_OWN_CHARS, MIN_CONTAINED * parent.text_length)
 
 
-def _may_have_parts(parent: Subject) -> bool:
-    return not parent.refusal() and bool(parent.key) and not parent.is_login
-
-
-def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
+def _rank(relation: Relation) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
+    child, parent = relation.child, relation.parent
     is_whole = child.is_whole and not {*relation.columns} & {*child.key}
     last = child.noun[-1]
     pairs = _is_pair(parent, child)
@@ -235,13 +222,6 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     return 1 if unnamed and not holds_messages else 0
 
 
-def _of_all(child: Subject, typed: Sequence[Relation]) -> bool:
-    """Return whether nearly all rows are parts of others by their type: else some would be in no document."""
-    known = {one.type_value for one in typed}
-    kinds = child.columns[typed[0].type_column].values
-    return sum(kind in known for kind in kinds) >= NEARLY_ALL * len(kinds)
-
-
 def _is_container_of(parent: Subject, child: Subject) -> bool:
     """Return whether rows contain many of another table that have titles of their own: projects with their tasks."""
     title = child.profiles.get(str(child.title))
@@ -256,7 +236,13 @@ def text_parents(subject: Subject) -> list[list[Relation]]:
         donor, points = one.parent, one.is_pointer
         if donor is subject or donor.is_people or not (points or donor.noun[-1] in VERSIONS):
             continue
-        if _is_extended(subject) or _is_older(one) if points else subject.has_prose:
+        if points:  # one more row with texts for each row repeats them; drafts are among the latest versions
+            extended = any(own.extends and own.child.has_prose for own in subject.children)
+            others = [own for own in subject.relations if own.parent is donor and own is not one]
+            out = any(OUT & {*words(own.columns[0])} for own in others) and not OUT & {*words(one.columns[0])}
+            if extended or out:
+                continue
+        elif subject.has_prose:
             continue
         if donor.title and not (points or subject.title):  # what is on the front page, say
             continue
@@ -269,27 +255,18 @@ def text_parents(subject: Subject) -> list[list[Relation]]:
 
 
 def donors_of_part(subject: Subject) -> list[Relation]:
-    """Return the relations to rows that hold the text of rows which may be parts: `bugnote_text` of `bugnote`."""
-    ways = text_parents(subject)
-    return [way[0] for way in ways if len(way) == 1 and not way[0].is_pointer and not _is_of_others(way[0])]
+    """Return the relations to rows that hold the text of rows which may be parts: `bugnote_text` of `bugnote`.
 
-
-def _is_of_others(donor: Relation) -> bool:
-    """Return whether the text that a row names is an older version of rows of another table."""
-    named = donor.parent
-    others = [one.parent for one in named.relations if one.parent is not donor.child]
-    return named.noun[-1] in OLD_VERSIONS and any(one.has_prose and not one.is_people for one in others)
-
-
-def _is_extended(subject: Subject) -> bool:
-    """Return whether other tables have one more row with texts for each row: versions repeat these."""
-    return any(one.extends and one.child.has_prose for one in subject.children)
-
-
-def _is_older(pointer: Relation) -> bool:
-    """Return whether a pointer names the latest version, drafts among them, and another one the version that is out."""
-    others = [one for one in pointer.child.relations if one.parent is pointer.parent and one is not pointer]
-    return any(OUT & {*words(one.columns[0])} for one in others) and not OUT & {*words(pointer.columns[0])}
+    What holds older versions of rows of another table is none.
+    """
+    found = []
+    for way in text_parents(subject):
+        donor = way[0].parent
+        others = [one.parent for one in donor.relations if one.parent is not subject]
+        older = donor.noun[-1] in OLD_VERSIONS and any(one.has_prose and not one.is_people for one in others)
+        if len(way) == 1 and not way[0].is_pointer and not older:
+            found.append(way[0])
+    return found
 
 
 def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relation]]]:
@@ -297,15 +274,17 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
 
     That are the relation to the version, that of the links to it, and the way from the links, of one or two relations.
     """
-    return [
-        (pointer, own, way)
-        for pointer in subject.own_relations
-        if pointer.is_pointer and not subject.has_prose
-        for own in pointer.parent.children
-        if not own.child.has_text and own.child is not subject and not (own.type_column or own.prefix)
-        and {key for _, key in own.pairs} == {key for _, key in pointer.pairs}
-        for way in _ways_to_text(own)
-    ]  # fmt: skip
+    found = []
+    for pointer in [one for one in subject.own_relations if one.is_pointer and not subject.has_prose]:
+        for own in pointer.parent.children:
+            if own.child.has_text or own.child is subject or own.type_column or own.prefix:
+                continue
+            if {key for _, key in own.pairs} == {key for _, key in pointer.pairs}:
+                firsts = [one for one in own.child.own_relations if one is not own]
+                ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
+                ways = [way for way in ways if _is_text(way[-1].parent) and not way[-1].is_pointer]
+                found += [(pointer, own, way) for way in ways]
+    return found
 
 
 def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
@@ -327,13 +306,6 @@ def _is_held(typed: Relation) -> bool:
     held, named = typed.parent, [key for key in typed.named() if key is not None]
     alone = all(one.parent.is_people for one in held.own_relations)
     return held.has_text and alone and bool({*held.noun} & {*typed.child.noun}) and len(named) == len({*named}) > 0
-
-
-def _ways_to_text(own: Relation) -> list[list[Relation]]:
-    """Return the ways from a row to a text, of one or two relations, but for its relation `own`."""
-    firsts = [one for one in own.child.own_relations if one is not own]
-    ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
-    return [way for way in ways if _is_text(way[-1].parent) and not way[-1].is_pointer]
 
 
 def _is_text(donor: Subject) -> bool:

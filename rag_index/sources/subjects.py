@@ -247,11 +247,6 @@ class Subject(DatabaseTable):
         """Return whether rows are persons."""
         return self.is_login or self.noun[-1] in PEOPLE
 
-    @cached_property
-    def is_translated(self) -> bool:
-        """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
-        return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
-
     @property
     def is_value(self) -> bool:
         """Return whether a row is called by a value, and says of other rows what has it: that of a field of a bug."""
@@ -286,17 +281,21 @@ class Subject(DatabaseTable):
         return not self.has_prose and self.rows <= MAX_LABELS and bool(self.children)
 
     @property
-    def _is_dialog(self) -> bool:
-        """Return whether rows are conversations of a few persons, whose messages nobody else may see."""
-        return not self.has_text and any(_has_readers(relation.child) for relation in self.children)
-
-    @property
     def is_private(self) -> bool:
-        """Return whether rows are for few persons, by the name of their table."""
+        """Return whether rows are for few persons, by the name of their table, or as conversations of a few persons.
+
+        Of the latter, a table without texts says which persons take part, and how far each has read.
+        """
         nouns = set(self.noun)
         is_message = bool(nouns & {"message", "msg"})
         messages = is_message and bool(nouns & {"private", "direct"} or any(map(CORRESPONDENT.fullmatch, self.columns)))
-        return self._is_dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
+        dialog = not self.has_text and any(
+            any(one.parent.is_people for one in link.relations)
+            and not link.has_text
+            and any(READ & {*words(name)} for name in link.columns)
+            for link in (relation.child for relation in self.children)
+        )
+        return dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
 
     @property
     def is_machinery(self) -> bool:
@@ -390,15 +389,9 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Container[str] = ()) -> li
         relation.parent.children.append(relation)
     flags = has_status_flags(subjects)
     nouns = {one.noun[-1] for one in subjects}
-    for one in subjects:
-        for condition in find_conditions(one, nouns, catalog, status_is_flag=flags) if one.rows else ():
+    for one in [one for one in subjects if one.rows]:
+        for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now, status_is_flag=flags):
             met = any(map(condition.shows, one.columns[condition.column].values))
             (one.conditions if met else one.unmet).append(condition)
-    add_conditions(subjects, catalog)
+    add_conditions(subjects)
     return subjects
-
-
-def _has_readers(link: Subject) -> bool:
-    """Return whether a table without texts says which persons take part in something, and how far each has read."""
-    people = any(one.parent.is_people for one in link.relations)
-    return people and not link.has_text and any(READ & {*words(name)} for name in link.columns)

@@ -187,8 +187,15 @@ def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause
     if index.query is not None:
         base = query_from(index, name)
     else:
-        table = _table(_own_table(index))
-        base = _rows(table, _own_conditions(table, index) if filtered else [], name)
+        table, conditions = _table(_own_table(index)), _conditions(index.where, index.name)
+        if index.newest is not None:
+            newer, newest = table.alias("newer"), table.c[index.newest]
+            same = [newer.c[key] == table.c[key] for key in index.key_columns]
+            among = _conditions(index.newest_among, index.name)
+            later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
+            later = later.where(*same, newer.c[index.newest] > newest, *among)
+            conditions = [newest.is_not(None), ~sa.exists(later), *among, *conditions]
+        base = _rows(table, conditions if filtered else [], name)
     return _with_joins(base, document_columns(index), index.joins, index.name, "documents", filtered=filtered)
 
 
@@ -213,18 +220,6 @@ def _table(table: SourceTable) -> sa.TableClause:
 
 def _rows(table: sa.TableClause, conditions: Sequence[sa.ColumnElement[bool]], name: str) -> FromClause:
     return sa.select(*table.c).where(*conditions).subquery(name) if conditions else table.alias(name)
-
-
-def _own_conditions(table: sa.TableClause, index: IndexSettings) -> list[sa.ColumnElement[bool]]:
-    where = _conditions(index.where, index.name)
-    if index.newest is None:
-        return where
-    newer = table.alias("newer")
-    same = [newer.c[key] == table.c[key] for key in index.key_columns]
-    later = newer.c[index.newest] > table.c[index.newest]
-    among = _conditions(index.newest_among, index.name)
-    one_newer: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer).where(*same, later, *among)
-    return [table.c[index.newest].is_not(None), ~sa.exists(one_newer), *among, *where]
 
 
 def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:

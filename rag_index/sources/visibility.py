@@ -15,7 +15,7 @@ from rag_index.sources.vocabulary import known_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
+    from rag_index.sources.catalog import Column, DatabaseTable
     from rag_index.sources.columns import ColumnProfile
     from rag_index.sources.subjects import Subject
 
@@ -120,12 +120,15 @@ class _Look:
     table: Subject
     column: Column
     profile: ColumnProfile
-    sql: str
     seconds_now: str
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         return words(self.column.name)
+
+    @property
+    def sql(self) -> str:
+        return self.column.sql
 
     @property
     def called(self) -> str:
@@ -136,7 +139,7 @@ class _Look:
 
 
 def find_conditions(
-    table: Subject, nouns: Container[str], catalog: DatabaseCatalog, *, status_is_flag: bool
+    table: Subject, nouns: Container[str], *, seconds_now: str, status_is_flag: bool
 ) -> list[Condition]:
     """Return the conditions for the rows that may be shown, as their own columns say.
 
@@ -144,20 +147,17 @@ def find_conditions(
     """
     found: list[Condition] = []
     types = {relation.type_column for relation in table.relations}
+    called = {"enabled", "is", *map(singular, words(table.name))}
     for column in table.columns.values():
-        look = _Look(table, column, table.profiles[column.name], catalog.quoted(column.name), catalog.seconds_now)
-        if column.name in types or _switches(look) or any(word != singular(word) in nouns for word in look.words):
+        look = _Look(table, column, table.profiles[column.name], seconds_now)
+        switches = "enabled" in look.words and not {*look.words} <= called  # with `comments_enabled`, posts are shown
+        if column.name in types or switches or any(word != singular(word) in nouns for word in look.words):
             continue
         rules = [rule for rule in RULES if rule is not _status_flag or status_is_flag]
         if column.name in table.named_columns and not _says_how_secret(look):
             rules = [rule for rule in rules if rule is not _out]
         found += filter(None, [next(filter(None, (rule(look) for rule in rules)), None)])
     return found
-
-
-def _switches(look: _Look) -> bool:
-    """Return whether a flag says what can be done with a row: with `comments_enabled`, posts are shown or not."""
-    return "enabled" in look.words and not {*look.words} <= {"enabled", "is", *map(singular, words(look.table.name))}
 
 
 def has_status_flags(tables: Iterable[Subject]) -> bool:
@@ -225,20 +225,15 @@ def _span(look: _Look) -> Condition | None:
             starts = starts or (bool(weak_start) and (column.kind == "number" or any(map(STOPS.fullmatch, others))))
     if column.kind not in ("number", "time") or not (ends or starts):
         return None
-    times = [value for value in column.filled if value != 0]
+    times, then = [value for value in column.filled if value != 0], f"{look.sql} {'>' if ends else '<='}"
     if column.kind == "number":
         wrong = 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times)
+        sql = f"(COALESCE({look.sql}, 0) = 0 OR {then} {look.seconds_now})"
     else:
         wrong = len(times) == len(column.values) and not any(str(at) >= NEVER for at in times)
-    if wrong:
-        return None
-    open_, now = (
-        (f"COALESCE({look.sql}, 0) = 0", look.seconds_now)
-        if column.kind == "number"
-        else (f"{look.sql} IS NULL", "CURRENT_TIMESTAMP")
-    )
-    sql = f"({open_} OR {look.sql} {'>' if ends else '<='} {now})"
-    return look.condition(sql, f"says {'until' if ends else 'from'} when a row holds", lambda at: True)
+        sql = f"({look.sql} IS NULL OR {then} CURRENT_TIMESTAMP)"
+    reason = f"says {'until' if ends else 'from'} when a row holds"
+    return None if wrong else look.condition(sql, reason, lambda at: True)
 
 
 def _status_flag(look: _Look) -> Condition | None:
@@ -246,9 +241,8 @@ def _status_flag(look: _Look) -> Condition | None:
     column = look.column
     if column.name != STATUS or column.kind != "number" or 2 * sum(column.filled) < len(column.values):
         return None
-    return look.condition(
-        f"{look.sql} = 1", "is 0 or 1 in all tables, and 1 for active accounts", lambda value: value == 1
-    )
+    reason = "is 0 or 1 in all tables, and 1 for active accounts"
+    return look.condition(f"{look.sql} = 1", reason, lambda value: value == 1)
 
 
 def _archived(look: _Look) -> Condition | None:
@@ -339,26 +333,17 @@ def _flag(look: _Look) -> Condition | None:
     )
 
 
-def _submitted(look: _Look) -> Condition | None:
-    """Return the condition of a `docstatus`, 0 for a draft and 2 for what was cancelled, if any row was submitted."""
-    if look.column.name != "docstatus" or 1 not in look.column.filled:
-        return None
-    return look.condition(f"{look.sql} = 1", "is 1 for what is neither a draft nor cancelled", lambda value: value == 1)
-
-
-def _level(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `visibility_level`, of which the least value is for the owner alone."""
-    if look.words[-2:] != ("visibility", "level") or look.column.kind != "number":
-        return None
-    least = min(look.column.filled, default=0)
-    return look.condition(f"{look.sql} > {least}", "is the least for the fewest", lambda value: (value or 0) > least)
-
-
-def _alone(look: _Look) -> Condition | None:
-    """Return the condition of a column with the workspace of a draft, or the reader of a private reply."""
-    if not ALONE.fullmatch(look.called) or look.column.kind != "number":
-        return None
-    return look.condition(f"{look.sql} = 0", "is set for what is not for all", lambda value: not value)
+def _by_name(look: _Look) -> Condition | None:
+    """Return the condition of a column whose name alone tells what its values mean."""
+    column, sql = look.column, look.sql
+    if column.name == "docstatus" and 1 in column.filled:  # 0 for a draft, and 2 for what was cancelled
+        return look.condition(f"{sql} = 1", "is 1 for what is neither a draft nor cancelled", lambda value: value == 1)
+    if look.words[-2:] == ("visibility", "level") and column.kind == "number":
+        least = min(column.filled, default=0)
+        return look.condition(f"{sql} > {least}", "is the least for the fewest", lambda value: (value or 0) > least)
+    if ALONE.fullmatch(look.called) and column.kind == "number":
+        return look.condition(f"{sql} = 0", "is set for what is not for all", lambda value: not value)
+    return None
 
 
 def _deleted(look: _Look) -> Condition | None:
@@ -368,10 +353,9 @@ def _deleted(look: _Look) -> Condition | None:
         return None
     if not look.column.nullable and kind == "time":
         return None
-    sql = f"COALESCE({look.sql}, 0) = 0" if kind == "number" else f"{look.sql} IS NULL"
-    return look.condition(
-        sql, "is set for deleted rows", lambda value: not value if kind == "number" else value is None
-    )
+    if kind == "number":
+        return look.condition(f"COALESCE({look.sql}, 0) = 0", "is set for deleted rows", lambda value: not value)
+    return look.condition(f"{look.sql} IS NULL", "is set for deleted rows", lambda value: value is None)
 
 
 def _published(look: _Look) -> Condition | None:
@@ -381,11 +365,8 @@ def _published(look: _Look) -> Condition | None:
         return None
     now = datetime.now(UTC).isoformat(" ")
     if column.kind == "time" and any(str(at) > now for at in column.filled):
-        sql = (
-            f"({look.sql} IS NULL OR {look.sql} <= CURRENT_TIMESTAMP)"
-            if available
-            else f"{look.sql} <= CURRENT_TIMESTAMP"
-        )
+        sql = f"{look.sql} <= CURRENT_TIMESTAMP"
+        sql = f"({look.sql} IS NULL OR {sql})" if available else sql
         reason = f"is later{'' if available else ', or empty,'} for what is not out"
         return look.condition(sql, reason, lambda at: str(at) <= now if at else available)
     if look.profile.filled == 1 or available:
@@ -462,7 +443,12 @@ def _type(look: _Look) -> Condition | None:
         good = ["O"]
     if {*CORRESPONDENCE, INTERNAL_NOTE} == {*choices} and look.table.noun[-1] == "entry":
         good = [*CORRESPONDENCE]
-    good = [value for value in good if _has_text(look, value)]
+    others = [one.name for one in look.table.columns.values() if one.kind == "text" and one is not look.column]
+    rows = look.table.rows_of(look.column.name, *others)
+    said = {
+        kind for kind, *texts in rows if any(isinstance(text, str) and " " in " ".join(text.split()) for text in texts)
+    }
+    good = [value for value in good if value in said]
     good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
         return None
@@ -470,17 +456,8 @@ def _type(look: _Look) -> Condition | None:
     return look.condition(f"{look.sql} IN ({listed(good)})", reason, lambda value: value in good)
 
 
-def _has_text(look: _Look, value: str) -> bool:
-    """Return whether rows with this value have a text of some words."""
-    others = [one.name for one in look.table.columns.values() if one.kind == "text" and one is not look.column]
-    rows = look.table.rows_of(look.column.name, *others)
-    return any(
-        isinstance(text, str) and len(text.split()) > 1 for kind, *texts in rows if kind == value for text in texts
-    )
-
-
 RULES = (
-    _span, _status_flag, _archived, _out, _told, _flag, _submitted, _level, _alone, _deleted, _published, _state,
+    _span, _status_flag, _archived, _out, _told, _flag, _by_name, _deleted, _published, _state,
     _number, _audience, _password, _type,
 )  # fmt: skip
 """What may be known of a column, the surest first."""
