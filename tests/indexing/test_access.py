@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rag_index.documents.batches import CommitMark, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.indexing import delete_guard, diff
 from rag_index.indexing.changed import index_documents
+from rag_index.indexing.commit import Committer
 from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
 from rag_index.status.status import failed
@@ -231,6 +233,17 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     grant(hosted, 10, "staff")
     assert run_plain(hosted).changed == 1
     assert (groups(hosted)["10"], hosted.texts()["10"]) == (["staff"], ["Note 10\ngood again"])
+
+
+def test_a_text_that_kills_its_process_costs_the_document_nothing_if_its_rights_changed_too(hosted, fake, monkeypatch):
+    commit = Committer.commit
+    killed = lambda shard: replace(shard, failures=[replace(one, died=True) for one in shard.failures])  # noqa: E731
+    monkeypatch.setattr(Committer, "commit", lambda self, shard: commit(self, killed(shard)))
+    fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+    hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 11")
+    grant(hosted, 11, "board")
+    assert run_plain(hosted).state == "partial"
+    assert (groups(hosted)["11"], hosted.texts()["11"]) == (["board"], ["Note 11\ntext 11"])
 
 
 def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
