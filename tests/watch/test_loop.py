@@ -283,6 +283,21 @@ def test_a_run_takes_what_waited_when_it_began_out_of_the_inbox_if_it_reads_all(
         assert ledger.watch(ALIAS).full_number is None
 
 
+def test_a_run_notes_all_that_the_watch_should_have_brought(project):
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        ledger.begin_watch(ALIAS)
+        run_plain(project)
+        assert ledger.last_mended(ALIAS) is None
+        project.fill(1, first=99)
+        project.execute("UPDATE note SET title = '', body = '' WHERE id = 1")
+        project.execute("UPDATE note SET body = 'another text' WHERE id = 2")
+        project.execute("UPDATE note SET author = 'somebody else' WHERE id = 3")
+        project.execute("DELETE FROM note WHERE id = 4")
+        run_plain(project)
+        number, _ = ledger.last_mended(ALIAS)
+        assert sorted(ledger.unexplained(ALIAS, number)) == ["1", "2", "3", "4", "99"]
+
+
 def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_afterwards(project, feed, monkeypatch):
     """Each check asks for the comparison again: a run that comes in between does not see what changes after it."""
     monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
