@@ -58,6 +58,9 @@ def longest_first(outages: Iterable[Outage]) -> list[Outage]:
     return list(first.values())
 
 
+AT_WORK = "it is still at work on a request"
+
+
 class Call:
     """A call that is under way."""
 
@@ -83,11 +86,12 @@ class Call:
     @property
     def quiet(self) -> bool:
         """Whether nothing was heard of the service for half of the patience: time to find out whether it is at work."""
-        return not self._reason and self._clock() - self._silent_since >= self._patience / 2
+        is_silent = self._reason in ("", AT_WORK)
+        return is_silent and self._clock() - self._silent_since >= self._patience / 2
 
-    def at_work(self) -> None:
-        """Take note that the service answers others meanwhile, so that it is not away."""
-        self._reason, self._answered = "it is still at work on a request", True
+    def at_work(self, answers: bool) -> None:
+        """Take note of whether the service answers others meanwhile, so that it is not away."""
+        self._reason, self._answered = (AT_WORK, True) if answers else ("", False)
 
     def failed(self, reason: object, *, answered: bool = False) -> None:
         """Take note of the service's last error, and of whether it is an answer."""

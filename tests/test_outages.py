@@ -91,11 +91,13 @@ def test_a_service_at_work_is_asked_about_early_and_told_after_the_whole_patienc
         assert not call.quiet
         clock.now += 10
         assert call.quiet
-        call.at_work()
+        call.at_work(True)
         clock.now += 9
-        assert (services(calls), call.quiet) == ([], False)
+        assert (services(calls), call.quiet) == ([], True)
         clock.now += 1
         assert calls.outages()[0].sentence().endswith(": it is still at work on a request")
+        call.at_work(False)
+        assert "Ollama does not answer" in calls.outages()[0].sentence(), "it went away meanwhile"
         call.answered()
         assert services(calls) == []
 

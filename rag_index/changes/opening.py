@@ -1,4 +1,7 @@
-"""The feeds that a watch of some indexes needs: of databases, polled indexes, folders, and other packages' sources."""
+"""The feeds that a watch of some indexes needs: of databases, polled indexes, folders, and other packages' sources.
+
+A database that has a queue is a row of `settings.sections.QUEUES` and a module of `changes.queues`.
+"""
 
 from __future__ import annotations
 

@@ -198,8 +198,8 @@ def command(
                 with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)
             except KeyboardInterrupt as stopped:
-                if not endless or str(stopped):  # a flow that is cancelled says so
-                    raise
+                if not endless or str(stopped) or options.get("once") or options.get("new_token"):
+                    raise  # a flow that is cancelled says so
                 return 0
 
         return program.command(name)(click.pass_obj(call))
@@ -246,8 +246,9 @@ def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit. An error becomes one line on standard error and an exit code."""
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # child processes must not import from the folder one stands in
-    with suppress(ValueError):  # of another thread than the main one
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # imports take seconds: it ends them as Ctrl-C does
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # and not ignored on purpose
+        with suppress(ValueError):  # of another thread than the main one
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # imports take seconds, and end as by Ctrl-C
     atexit.register(gc.freeze)  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
     given = sys.argv[1:] if arguments is None else arguments
     try:

@@ -220,8 +220,10 @@ async def noticing_work(call: Call, asked: Callable[[], Iterable[Endpoint]]) -> 
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if call.quiet and any(await asyncio.gather(*(one.is_alive() for one in asked()))) and call.quiet:
-                call.at_work()
+            if call.quiet:
+                answers = any(await asyncio.gather(*(one.is_alive() for one in asked())))
+                if call.quiet:
+                    call.at_work(answers)
 
     looking = asyncio.create_task(look())
     try:

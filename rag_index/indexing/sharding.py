@@ -1,7 +1,8 @@
 """Shards: changed documents, collected until they are worth some seconds of a worker's time.
 
 A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
-worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987).
+worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many of them are under
+way at a time is said in `orchestration.window`.
 """
 
 from __future__ import annotations

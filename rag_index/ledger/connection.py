@@ -69,6 +69,9 @@ class LedgerConnection:
         self.engine = engine
         self._insert = insert_for(engine.dialect)
         self._is_sqlite = engine.dialect.name == "sqlite"
+        unchanging = engine.url.query.get("immutable")
+        self._unchanging = Path(str(self._url.database)) if unchanging else None
+        self._stamp = _stamp(self._unchanging)
         with self._map_errors():
             self._connection = engine.connect()
 
@@ -90,6 +93,12 @@ class LedgerConnection:
                 yield self._connection
             finally:
                 self._writer = None
+            self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Raise LedgerUnavailable if SQLite takes the file for unchanging, and it has changed: pages may be mixed."""
+        if _stamp(self._unchanging) != self._stamp:
+            raise LedgerUnavailable(f"ledger {self.redacted_url} is being written by its owner: run the command again")
 
     def _select(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
         with self.transaction() as connection:
@@ -169,6 +178,7 @@ class LedgerConnection:
         try:
             yield
         except exc.SQLAlchemyError as error:
+            self._check_unchanged()
             url, ledger, origin = self._url, f"ledger {self.redacted_url}", first_line(error, self._url)
             said = origin.lower()
             # where the disk has no room for the files beside SQLite's, SQLite calls that an I/O error
@@ -222,7 +232,19 @@ def _readable(url: URL) -> URL:
     file = Path(str(url.database))
     if not is_file(url) or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
         return url
-    if not file.exists():
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return IN_MEMORY
+    except OSError as error:
+        raise LedgerError(f"ledger: {file} cannot be read: {error.strerror}; correct its permissions") from error
     mode = {"mode": "ro"} if Path(f"{file}-wal").exists() else {"immutable": "1"}
     return url.set(database=file.absolute().as_uri(), query={**url.query, **mode, "uri": "true"})
+
+
+def _stamp(file: Path | None) -> tuple[int, int, bool] | None:
+    """Return what changes when somebody writes a SQLite file."""
+    if file is None:
+        return None
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size, Path(f"{file}-wal").exists()

@@ -167,11 +167,12 @@ class Progress:
         return "; ".join(outage.sentence() for outage in self.outages) or self.note or asking
 
     def _left(self) -> str:
-        if self.eta is None or self.done >= self.total:
+        eta = self.eta  # another thread may change what it is computed of
+        if eta is None or self.done >= self.total:
             return ""
-        minutes = round(self.eta / 60)
+        minutes = round(eta / 60)
         longer = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-        return f"{self.eta:.0f} s left" if self.eta < 90 else f"{longer} left"
+        return f"{eta:.0f} s left" if eta < 90 else f"{longer} left"
 
     def _rate(self) -> str:
         """Return the recent and the average rate; "" if nothing was finished recently."""

@@ -176,7 +176,7 @@ class Document:
     title: str = ""
     link: str = ""
     as_of: AsOf = UNKNOWN
-    numbers: Sequence[int] = ()
+    numbers: tuple[int, ...] = ()
     """The numbers of all its chunks, in order."""
 
     def to_json(self) -> dict[str, Any]:
@@ -284,8 +284,8 @@ def read_document(
         if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
     }
     for key in (key for key in keys if key in firsts):
-        numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
-        chosen = numbers if each_judged or choose is None else choose(numbers)
+        numbers = tuple(range(int(_ours(firsts[key]).get("chunks", 1))))
+        chosen: Sequence[int] = numbers if each_judged or choose is None else choose(numbers)
         points: list[StoredPoint] = []
         for some in _batches(chosen, None if each_judged else max_chars, index.chunk_chars):
             ids = [point_id(index.name, key, number) for number in some]
@@ -294,7 +294,7 @@ def read_document(
                 break
         if points:
             document = _document(index.name, document_id, collection, points)
-            return replace(document, numbers=[one.chunk for one in document.chunks] if each_judged else numbers)
+            return replace(document, numbers=tuple(one.chunk for one in document.chunks) if each_judged else numbers)
     return None
 
 

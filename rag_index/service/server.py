@@ -43,7 +43,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable[[str], object]) -> None:
-    """Serve until SIGINT or SIGTERM. `announce` gets the address once it can be asked.
+    """Serve until SIGINT, SIGTERM or, unless it is ignored, SIGHUP. `announce` gets the address once it can be asked.
 
     When the settings file has changed, the service goes on with what `reload` returns, on the address of the start.
 
@@ -70,6 +70,8 @@ def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable
 
             for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's handlers, and for what it raises again
                 signal.signal(number, stop)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+                signal.signal(signal.SIGHUP, stop)
             announce(url_of(listening))
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(service.run(server, listening))

@@ -59,10 +59,10 @@ def test_what_was_tried_can_be_kept(tmp_path):
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, ""), (signal.SIGHUP, "Search at")])
-def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_path, number, said):
+@pytest.mark.parametrize(("number", "said", "code"), [(signal.SIGTERM, "", 130), (signal.SIGHUP, "Search at", 0)])
+def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_path, number, said, code):
     process, temporary, _ = start(tmp_path)
     eventually(lambda: list(temporary.iterdir()) and said in (tmp_path / "output").read_text(), "it has got that far")
     process.send_signal(number)
-    assert process.wait(30) == 130
+    assert process.wait(30) == code
     assert list(temporary.iterdir()) == []

@@ -153,12 +153,12 @@ def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_fo
     (project.folder / "second.toml").write_text(second)
     ledger = Ledger(load_settings(project.config).ledger_url)
     now = ledger.clock()
-    for name, alias, days in (("a", "test_notes", 200), ("b", "second_notes", 200), ("c", "second_notes", 100)):
+    for name, alias, days in (("one", "test_notes", 200), ("two", "second_notes", 200), ("three", "second_notes", 100)):
         ledger.clock = lambda days=days: now - days * DAY
         ledger.start_run(name, alias, host="h", pid=1)
         ledger.finish_run(name, state="completed", message="", report={})
     assert run_plain(project).state == "completed"
-    assert ledger.last_run("test_notes", "a") is None
+    assert ledger.last_run("test_notes", "one") is None
     assert ledger.last_run("test_notes").state == "completed"
-    assert ledger.last_run("second_notes").id == "c", "the last one says how it went"
+    assert ledger.last_run("second_notes").id == "three", "the last one says how it went"
     ledger.close()

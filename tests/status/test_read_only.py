@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+
 import pytest
 
+from rag_index.errors import LedgerError, LedgerUnavailable
+from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
 from rag_index.status.status import failed, run_reports, status
 from tests.indexing.plain import run_plain
@@ -25,6 +30,37 @@ def test_a_mistyped_ledger_is_not_created(tmp_path):
     assert looked_at(project) == (0, 0, [], [])
     assert "0 indexed" in project.json("config", "--explain")["machine"][-1]["sentence"]
     assert sorted(project.folder.rglob("*")) == before
+
+
+def test_a_ledger_in_a_folder_that_one_may_not_enter_is_named(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project").fill(3)
+    run_plain(project)
+    settings, folder, is_root = project.settings, project.folder / ".rag-index", os.geteuid() == 0
+    folder.chmod(0)
+    if is_root:
+        monkeypatch.setattr(os, "access", lambda *_: False)  # it asks for the real user, who stays root
+        os.seteuid(65534)
+    try:
+        with pytest.raises(LedgerError, match=r"ledger\.db cannot be read: Permission denied; correct its permissions"):
+            Ledger(settings.ledger_url, read_only=True)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_a_ledger_that_its_owner_writes_while_somebody_else_reads_it_is_not_called_damaged(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project").fill(3)
+    run_plain(project)
+    with monkeypatch.context() as denied:
+        denied.setattr(os, "access", lambda *_: False)
+        reader = Ledger(project.settings.ledger_url, read_only=True)
+    with closing(reader):
+        assert reader.collections("test_notes")
+        project.fill(3, first=10)
+        run_plain(project)
+        with pytest.raises(LedgerUnavailable, match="is being written by its owner: run the command again"):
+            reader.collections("test_notes")
 
 
 @pytest.mark.mount

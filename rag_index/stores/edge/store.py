@@ -190,9 +190,8 @@ class EdgeStore(EdgeReads):
 
     def _discard(self, folder: Path) -> None:
         """Delete a shard folder. It is renamed first, so that half a folder is never taken for a collection."""
-        with folder_errors(self._path):
-            if folder.exists():
-                folder.rename(self._trash / f"{folder.name}-{uuid.uuid4().hex}")
+        with folder_errors(self._path), suppress(FileNotFoundError):  # perhaps another process discards it too
+            folder.rename(self._trash / f"{folder.name}-{uuid.uuid4().hex}")
         self._empty_trash()
 
     def _empty_trash(self) -> None:
