@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-from functools import partial
 
 import httpx
 import pytest
@@ -27,8 +26,9 @@ def start(tmp_path, *arguments):
     command = [*PROGRAM, "try", f"sqlite:///{tmp_path}/source.db", *arguments]
     environment = os.environ | {"TMPDIR": str(temporary)}
     output = (tmp_path / "output").open("w")
-    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whatever became of it where the tests were started
-    process = subprocess.Popen(command, cwd=here, env=environment, stdout=output, stderr=output, preexec_fn=heard)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
+    process = subprocess.Popen(command, cwd=here, env=environment, stdout=output, stderr=output)
+    signal.signal(signal.SIGHUP, before)
     return process, temporary, here
 
 
