@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rag_index import stores
 from rag_index.retrieve import Retriever
-from rag_index.stores import open_store
 from tasks.embed import upsert_shard
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
@@ -43,7 +43,7 @@ def no_text(stage: Stage, _: FakeQdrant) -> int:
 def qdrant_away(stage: Stage, qdrant: FakeQdrant) -> int:
     assert upsert_shard.retries == 3, "the line says how often an upsert is tried again"
     stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
-    stage.patch.setattr("rag_index.indexing.run.open_store", partial(open_store, patience=0.5))
+    stage.patch.setattr(stores, "_open_server", partial(stores._open_server, patience=0.5))
     with when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop):
         code = fails(stage.run(), qdrant.url.removeprefix("http://"))
     qdrant.start()

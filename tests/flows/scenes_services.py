@@ -102,7 +102,7 @@ def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
     stage.project.fill(40, first=DOCUMENTS + 1)
 
     def breaks_off(number: int) -> None:
-        if number == 3:
+        if number >= 3:
             raise SourceUnavailable("the database went away")
 
     with pytest.MonkeyPatch.context() as stage.patch:
