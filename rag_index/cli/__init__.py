@@ -179,12 +179,12 @@ def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[A
 
 
 def command(
-    name: str | None = None, *, quiet: bool = False, endless: bool = False
+    name: str | None = None, *, quiet: bool = False, endless_without: str = ""
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
 
-    One that is `quiet` shows no progress, so it says which service it waits for. To stop one that is `endless` is no
-    error.
+    One that is `quiet` shows no progress, so it says which service it waits for. To stop one that has no end without
+    an option (`endless_without`) is no error.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
@@ -198,8 +198,9 @@ def command(
                 with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)
             except KeyboardInterrupt as stopped:
-                if not endless or str(stopped) or options.get("once") or options.get("new_token"):
-                    raise  # a flow that is cancelled says so
+                is_endless = endless_without and not options[endless_without]
+                if not is_endless or str(stopped):  # a flow that is cancelled says so
+                    raise
                 return 0
 
         return program.command(name)(click.pass_obj(call))

@@ -11,7 +11,7 @@ import click
 from rag_index.cli import Context, UnicodeText, command, repeated, wait_option
 
 
-@command(endless=True)
+@command(endless_without="new_token")
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", type=UnicodeText(), help="Make a token for NAME instead of serving.")

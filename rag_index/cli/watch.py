@@ -12,7 +12,7 @@ from rag_index.cli import Context, IndexName, command
 from rag_index.errors import SettingsError
 
 
-@command(endless=True)
+@command(endless_without="once")
 @click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")

@@ -118,3 +118,12 @@ def _close_to_others(path: Path, mode: int) -> None:
     with suppress(OSError):
         if path.stat().st_mode & stat.S_IRWXO:
             path.chmod(mode)
+
+
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when the file changes; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -27,7 +27,7 @@ from rag_index.database.drivers import (
     redacted_url,
     set_pragmas,
 )
-from rag_index.database.files import private_file
+from rag_index.database.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.tables import documents, migrate, version_of
 
@@ -71,7 +71,7 @@ class LedgerConnection:
         self._is_sqlite = engine.dialect.name == "sqlite"
         unchanging = engine.url.query.get("immutable")
         self._unchanging = Path(str(self._url.database)) if unchanging else None
-        self._stamp = _stamp(self._unchanging)
+        self._stamp = self._file_stamp()
         with self._map_errors():
             self._connection = engine.connect()
 
@@ -95,9 +95,13 @@ class LedgerConnection:
                 self._writer = None
             self._check_unchanged()
 
+    def _file_stamp(self) -> object:
+        file = self._unchanging
+        return file and (file_stamp(file), Path(f"{file}-wal").exists())
+
     def _check_unchanged(self) -> None:
         """Raise LedgerUnavailable if SQLite takes the file for unchanging, and it has changed: pages may be mixed."""
-        if _stamp(self._unchanging) != self._stamp:
+        if self._file_stamp() != self._stamp:
             raise LedgerUnavailable(f"ledger {self.redacted_url} is being written by its owner: run the command again")
 
     def _select(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
@@ -240,11 +244,3 @@ def _readable(url: URL) -> URL:
         raise LedgerError(f"ledger: {file} cannot be read: {error.strerror}; correct its permissions") from error
     mode = {"mode": "ro"} if Path(f"{file}-wal").exists() else {"immutable": "1"}
     return url.set(database=file.absolute().as_uri(), query={**url.query, **mode, "uri": "true"})
-
-
-def _stamp(file: Path | None) -> tuple[int, int, bool] | None:
-    """Return what changes when somebody writes a SQLite file."""
-    if file is None:
-        return None
-    found = file.stat()
-    return found.st_mtime_ns, found.st_size, Path(f"{file}-wal").exists()

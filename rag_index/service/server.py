@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 from starlette.responses import JSONResponse
 
+from rag_index.database.files import file_stamp
 from rag_index.errors import CannotListen
 from rag_index.retrieve import Retriever
 from rag_index.service.app import make_app
 from rag_index.service.problems import problem
-from rag_index.service.tokens import TokenRegister, file_stamp, require_tokens
+from rag_index.service.tokens import TokenRegister, require_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

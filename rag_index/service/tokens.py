@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 
 import httpx
 
+from rag_index.database.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
 from rag_index.service.models import Caller
 
@@ -251,15 +252,6 @@ def _parse(lines: Iterable[str], where: str) -> list[Token]:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when the file changes; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def is_loopback(host: str) -> bool:
