@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -28,6 +28,8 @@ document, and `part`, which says what part of the document it is of.
 """
 TITLE, LINK, PART = "title", "link", "part"
 """The keys of these in our own part of a payload."""
+NO_LAYOUT = b""
+"""The layout of a text that is not divided and has no title."""
 FailureKind = Literal["failed", "skipped", "incomplete"]
 """`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
 but lacks something, such as contexts."""
@@ -44,6 +46,8 @@ class DocumentBatch:
     payload_hashes: list[bytes]
     layouts: list[bytes] = field(default_factory=list)
     """How each text is divided (`TextLayout`), which its hash covers; empty if no text is."""
+    files: list[list[AttachedFile]] = field(default_factory=list)
+    """The files of each document, whose text is not read yet; empty if the index has no column of files."""
 
     @classmethod
     def empty(cls) -> DocumentBatch:
@@ -62,7 +66,11 @@ class DocumentBatch:
         return DocumentBatch(*map(operator.add, self._columns(), other._columns()))
 
     def _columns(self) -> tuple[list[Any], ...]:
-        return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes, self.layouts
+        return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes, self.layouts, self.files
+
+    def is_empty(self, row: int) -> bool:
+        """Return whether a document has neither text nor files."""
+        return not self.texts[row] and not (self.files and self.files[row])
 
 
 class TextPart(NamedTuple):
@@ -78,6 +86,25 @@ class TextPart(NamedTuple):
     """The address of the part; "" if it has none of its own."""
     payload: dict[str, Any]
     """The fields of the part."""
+    page: str = ""
+    """The number of the page of a file, if it has pages."""
+
+
+def part_name(part: Mapping[str, str]) -> str:
+    """Return what a part is called where a hit is shown, such as "attachment 7, page 3"; "" for no part."""
+    name = " ".join(filter(None, [part.get("name"), part.get("id")]))
+    return f"{name}, page {part['page']}" if part.get("page") else name
+
+
+class AttachedFile(NamedTuple):
+    """A file that belongs to a document."""
+
+    part: TextPart
+    """The part of the document that it is; its text is nowhere yet."""
+    stamp: str
+    """What changes with its content. The hash of the document's text covers it."""
+    read: Callable[[], Iterator[tuple[str, str]]]
+    """Yields page and text; then raises NotText if something of the file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +150,9 @@ class Shard:
     documents: DocumentBatch
     chars: int
     in_process: bool = False
-    """Whether the whole run has too little work to start workers for it."""
+    """Whether the whole run has too little work to start another process for it."""
+    pages: tuple[int, ...] = ()
+    """The numbers of the pages of the source that the documents are from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +236,7 @@ class ShardStats:
     """The part of `seconds` in which at least one embedding request or call was running."""
     texts: int = 0
     """Texts sent to the embedder; equal texts are sent once."""
+    sent_chars: int = 0
     sent_bytes: int = 0
     repeated: int = 0
     """Chunks that share the vector of an equal text in this shard."""
@@ -295,7 +325,8 @@ class StoredPoint:
     """A point read from the store.
 
     `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is
-    the cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches.
+    the cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact`
+    says that the query is one of its names.
     """
 
     id: str
@@ -305,10 +336,12 @@ class StoredPoint:
     sparse: SparseVector | None = None
     bm25: float = 0.0
     soft: float = 0.0
+    exact: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what pickle needs, at a third of the cost: a search in another process returns hundreds."""
-        return StoredPoint, (self.id, self.payload, self.vector, self.score, self.sparse, self.bm25, self.soft)
+        own = (self.id, self.payload, self.vector, self.score, self.sparse, self.bm25, self.soft, self.exact)
+        return StoredPoint, own
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,13 @@ _NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"(?:[0-9]\.?){16}|[0-9]e[-+]?[0-9]")
 """What may be an integer beyond 64 bits, or a float that the store would change."""
 MAX_LEVELS = 60
-"""Deeper levels of a payload become text: stores accept no more than about 100 levels."""
+"""Deeper levels of a payload become text: a store cannot read back what has more than about 100 levels."""
+MAX_PAYLOAD_BYTES = 16_000_000
+"""A server refuses requests of more than 32 MB: the largest fields of a larger payload say their size instead."""
+EXACT_IN_FLOAT = 2**53
+"""Smaller integers are floats of their own."""
+_STORED_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?)?)?")
+"""Forms of times that the stores compare as such, where an offset follows only after seconds."""
 
 
 def storable_float(value: float) -> float:
@@ -80,8 +86,9 @@ def byte_count(text: str) -> int:
 def encode_payload(payload: dict[str, Any]) -> bytes:
     """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
 
-    Integers beyond 64 bits become text, and so do whole decimals of that size. NaN and infinities become null. A float
-    becomes the nearest one that the store gives back unchanged (`storable_float`).
+    Integers beyond 64 bits become text, and so do whole decimals of that size, NaN, infinities, levels beyond
+    `MAX_LEVELS`, and the largest fields beyond `MAX_PAYLOAD_BYTES`. A float becomes the nearest one that the store
+    gives back unchanged (`storable_float`), or an integer if it is whole and large: as such it is compared exactly.
     """
     return _encode(payload, find_long_numbers=True)
 
@@ -101,11 +108,19 @@ def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
     """Return the payload's JSON. With `find_long_numbers`, numbers that a store cannot hold are replaced."""
     try:
         encoded = orjson.dumps(payload, default=_to_json_value, option=_JSON)
-        whole = not (find_long_numbers and _LONG_NUMBER.search(encoded))
+        whole = not (find_long_numbers and (_LONG_NUMBER.search(encoded) or b"null" in encoded))
+        whole = whole and encoded.count(b"{") + encoded.count(b"[") <= MAX_LEVELS
     except orjson.JSONEncodeError:
         whole = False
     if not whole:
-        encoded = orjson.dumps(_repair(payload), option=_JSON)
+        payload = _repair(payload)
+        encoded = orjson.dumps(payload, option=_JSON)
+    if len(encoded) > MAX_PAYLOAD_BYTES:
+        sizes = {
+            name: len(orjson.dumps(value, default=_to_json_value, option=_JSON)) for name, value in payload.items()
+        }
+        large = {name: f"… ({size:,} bytes)" for name, size in sizes.items() if size * len(sizes) > MAX_PAYLOAD_BYTES}
+        encoded = orjson.dumps({**payload, **large}, default=_to_json_value, option=_JSON)
     return b"%b" % encoded  # a copy of its own size: what orjson returns keeps a buffer of about 4 KB
 
 
@@ -126,7 +141,7 @@ def _to_json_value(value: Any) -> Any:
     """Return the nearest JSON value for a value of another type; orjson calls this again for values inside it."""
     if isinstance(value, decimal.Decimal):  # one form for equal decimals: 1.5 for 1.50, 2 for 2.00
         if not value.is_finite():
-            return None
+            return float(value) if not value.is_snan() else float("nan")
         if value != value.to_integral_value():
             return float(value)
         return int(value) if abs(value) < _INT64 else plain_decimal(value)
@@ -140,7 +155,16 @@ def _to_json_value(value: Any) -> Any:
         return sorted(value, key=repr)
     if isinstance(value, enum.Enum):
         return value.value
+    if type(value).__name__ == "Multirange":  # one of psycopg
+        return str(type(value)(map(_range_in_utc, value)))
+    if type(value).__name__ == "Range":
+        return str(_range_in_utc(value))
     return str(value)
+
+
+def _range_in_utc(value: Any) -> Any:
+    ends = [utc_iso(end) if isinstance(end, dt.datetime) else end for end in (value.lower, value.upper)]
+    return value if value.isempty else type(value)(*ends, value.bounds)
 
 
 def _repair(value: Any, level: int = 0) -> Any:
@@ -150,16 +174,35 @@ def _repair(value: Any, level: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float):
-        return storable_float(value)
+        return _storable_number(value)
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else str(value)
     if level > MAX_LEVELS:
-        return repr(value).encode("utf-8", "replace").decode()
+        try:
+            return orjson.dumps(value, default=_to_json_value, option=_JSON).decode()
+        except orjson.JSONEncodeError:  # hundreds of levels
+            return "…"
     if isinstance(value, dict):
         return {str(_repair(str(key))): _repair(inner, level + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_repair(inner, level + 1) for inner in value]
     return _repair(_to_json_value(value), level + 1)
+
+
+def _storable_number(value: float) -> float | int | str:
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return int(value) if EXACT_IN_FLOAT <= abs(value) < _INT64 and value.is_integer() else storable_float(value)
+
+
+def comparable_time(value: Any) -> Any:
+    """Return a time as text in the form that stores compare, if Python knows it in another; else the value."""
+    if not isinstance(value, str) or _STORED_TIME.fullmatch(value):
+        return value
+    try:
+        return dt.datetime.fromisoformat(value).isoformat()
+    except ValueError:
+        return value
 
 
 def utc_iso(value: dt.datetime) -> str:

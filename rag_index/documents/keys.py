@@ -88,6 +88,12 @@ def decode_key(key: str) -> Any:
     return _TYPES[name][2](text)
 
 
+def decode_values(key: str) -> list[Any]:
+    """Return the value of each column of a typed key, as `decode_key`."""
+    parts = json.loads(key)
+    return [decode_key(json.dumps(one)) for one in parts] if isinstance(parts, list) else [decode_key(key)]
+
+
 def document_id(key: str) -> str:
     """Return the form of a key that people see: its text, or a JSON array if it has several columns."""
     first = key[0]

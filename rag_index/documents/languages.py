@@ -25,7 +25,7 @@ WORDS_PER_FREQUENT = 12
 MIN_CHARS = 30
 """Shorter texts say too little about their language."""
 MIN_SHARE = 0.08
-"""The share of texts in a language from which on it counts."""
+"""A language of fewer texts does not count."""
 MAX_TEXTS = 120
 MAX_LANGUAGES = 4
 

@@ -130,10 +130,11 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
 
 
 def scan_settings(settings: Settings, index: IndexSettings) -> str:
-    """Return a hash of what a scan's watermark depends on: the settings of the index, and its database."""
+    """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
     digests = f"digests of canonical values, version {VERSION}" if has_digests(settings, index) else ""
-    return hash_text(index.model_dump_json() + database + digests).hex()
+    decides = index.model_dump_json(exclude={"gate", "not_secret", "full_compare_days"})
+    return hash_text(decides + database + digests).hex()
 
 
 def open_source(settings: Settings, index: IndexSettings) -> Source:
@@ -143,6 +144,8 @@ def open_source(settings: Settings, index: IndexSettings) -> Source:
         from rag_index.sources.digest import DigestSource
         from rag_index.sources.sql import SqlSource
 
+        if index.files is not None:
+            index = index.model_copy(update={"files": settings.folder / index.files.expanduser()})
         changed = SqlSource if index.changed_since is None else ChangedSource
         source = DigestSource if has_digests(settings, index) else changed
         return source(settings.source_url, index, timeout=settings.source.timeout)
@@ -158,5 +161,6 @@ def has_digests(settings: Settings, index: IndexSettings) -> bool:
     """Return whether digests tell which documents of an index have to be read: `[source] digest`.
 
     Who may see a document is in no digest if a query of its own says it; then `changed_since` tells it, or all is read.
+    Nor is the content of files that rows name.
     """
-    return settings.source.digest and index.kind == SQL and index.access_query is None
+    return settings.source.digest and index.kind == SQL and index.access_query is None and index.files is None

@@ -45,7 +45,7 @@ class AccessReader:
         _, rows = first_rows(connection, self._index, sa.select(*pairs.c), what, limit=1)
         if key is None:
             return
-        first_rows(connection, self._index, self._select(pairs, [key]), what, limit=1)
+        first_rows(connection, self._index, self._select(connection, pairs, [key]), what, limit=1)
         for own, other, name in zip(rows[0] if rows else (), key, self._index.key_columns, strict=False):
             if own is not None and _kind(own) != _kind(other):
                 raise SettingsError(
@@ -58,18 +58,20 @@ class AccessReader:
 
         Raises the driver's errors.
         """
+        if self._index.asks_database:  # which is asked in each search; whoever does not ask it sees nothing
+            return [[] for _ in rows]
         if self._index.access_query is None:
             return [groups_of(row[-1], self._index.access_separator) for row in rows]
         pairs = self._pairs_of(connection)
         keys = [row[: self._width] for row in rows]
         found: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
         for start in range(0, len(keys), KEYS_AT_A_TIME):
-            for pair in stream_rows(connection, self._select(pairs, keys[start : start + KEYS_AT_A_TIME])):
+            for pair in stream_rows(connection, self._select(connection, pairs, keys[start : start + KEYS_AT_A_TIME])):
                 found[_comparable(pair[: self._width])].append(pair[self._width])
         return [groups_of(found.get(_comparable(key))) for key in keys]
 
-    def _select(self, pairs: FromClause, keys: Sequence[Sequence[Any]]) -> Select[Any]:
-        return sa.select(*pairs.c).where(equals_any(list(pairs.c)[: self._width], keys))
+    def _select(self, connection: Connection, pairs: FromClause, keys: Sequence[Sequence[Any]]) -> Select[Any]:
+        return sa.select(*pairs.c).where(equals_any(list(pairs.c)[: self._width], keys, connection.dialect.name))
 
     def _pairs_of(self, connection: Connection) -> FromClause:
         if self._pairs is None:

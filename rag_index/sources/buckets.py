@@ -97,7 +97,8 @@ class BucketLayout:
         if self.kind != "range" or min(buckets) <= TEXT_KEYS + MIN_BUCKETS:
             return None  # databases round to zero or downwards: a range more on either side
         ends = (min(buckets) - 1) * self.size, (max(buckets) + 2) * self.size
-        return max(ends[0], 1 - HALF // 2), min(ends[1], HALF // 2 - 1)
+        highest = HALF // 2 - 1 if max(buckets) * self.size < HALF // 2 else HALF  # of a BIGINT UNSIGNED
+        return max(ends[0], 1 - HALF // 2), min(ends[1], highest)
 
 
 def time_watermark(watermark: str) -> str | None:

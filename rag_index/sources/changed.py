@@ -8,7 +8,9 @@ known row whose time does not rise above `since`.
 `since` is computed from the rows themselves at the start of a scan. It is the latest time that is not later than the
 database's own clock, since a row dated 2099 would hide all changes until then. `changed_overlap` is subtracted for rows
 that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted.
-Times that are text (SQLite) are compared as text, and by the day.
+Times that are text (SQLite) are compared as text, and by the day, and numbers as seconds, milliseconds and so on since
+1970. The watermark also names the newest row: if that is older at the next scan, or gone, the source may have been put
+back to an older copy, and everything is read.
 
 Who may see a document can change without any time: the groups of all rows are read each time, and a page with a row
 whose groups are not those of its committed state (a stamp in the ledger) is read in full.
@@ -17,7 +19,9 @@ whose groups are not those of its committed state (a stamp in the ledger) is rea
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import json
+import math
 import sqlite3
 from contextlib import suppress
 from dataclasses import replace
@@ -27,11 +31,11 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.documents.access import access_stamp, groups_in
-from rag_index.documents.keys import encode_key
+from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
-from rag_index.sources.sql import TIMEOUT, SqlSource
-from rag_index.sources.tables import single_select, untyped
+from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
+from rag_index.sources.tables import equals_any, single_select, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
 
 ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
+EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
+"""Numbers count seconds, milliseconds, microseconds or nanoseconds since 1970."""
 _ROOTS = sa.text("""
     SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
     WHERE part.relispartition AND part.relname = ANY(:names)
@@ -55,7 +61,11 @@ class ChangedSource(SqlSource):
     def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
         super().__init__(url, index, timeout=timeout)
         self._time = self._from.c[str(index.changed_since)]
+        self._unit: int | None = None
+        """How many units of the column are a second, if it has numbers."""
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
+        self.now = dt.datetime.fromtimestamp(0, dt.UTC)
+        """The database's clock, when a watermark was last asked for."""
         self._state: ScanState | None = None
         """The state of the last scan, if rows that are older than its watermark may stay unread."""
 
@@ -70,21 +80,48 @@ class ChangedSource(SqlSource):
             return
         state.set_watermark(watermark)
         index = self._index  # the time of a row tells nothing of rows of other tables, nor of older versions
-        if state.watermark is not None and not (index.parts or index.joins or index.newest):
-            self._state = state
+        if state.watermark is None or index.parts or index.joins or index.newest or self._was_put_back(state.watermark):
+            return
+        self._state = state
 
     def watermark(self) -> str | None:
         """Return the watermark for the scan after the one that begins now; None if that must read all.
 
-        Raises SourceUnavailable, SourceError, and SettingsError if the column does not hold times.
+        It names the newest row, too. Raises SourceUnavailable, SourceError, and SettingsError if the column does not
+        hold times.
         """
         with self._connect() as connection:
             sample = connection.scalar(sa.select(self._time).where(self._time.is_not(None)).limit(1))
+            if isinstance(sample, int | float | decimal.Decimal):
+                sample = connection.scalar(sa.select(sa.func.max(self._time)))
             if sample is None:
                 return None
-            credible = self._time <= untyped(self._latest_credible_time(sample, connection))
-            latest = connection.scalar(sa.select(sa.func.max(self._time)).where(credible))
-        return None if latest is None else _encode_time(_earlier(latest, self._overlap))
+            credible, possible = self._latest_times(sample, connection)
+            latest = connection.scalar(sa.select(sa.func.max(self._time)).where(self._time <= untyped(credible)))
+            if latest is None:
+                return None
+            newest = sa.select(*self._keys, self._time).where(*self._keys_not_null(), self._time <= untyped(possible))
+            row = connection.execute(newest.order_by(self._time.desc()).limit(1)).first()
+        watermark = _encode_time(_earlier(latest, self._overlap * (self._unit or 1)))
+        if row is not None:
+            watermark |= {"newest": [document_id(encode_key(row[:-1])), _encode_time(row[-1])]}
+        return json.dumps(watermark)
+
+    def _was_put_back(self, watermark: str) -> bool:
+        """Return whether the newest row of a watermark is older now, or gone: the source may be an older copy."""
+        name, time = json.loads(watermark).get("newest", ("", None))
+        if not name:
+            return False
+        with self._connect() as connection:
+            values = self._key_values(connection, [key_parts(name, self._index.key_columns)])
+            if not values:
+                return True
+            row = equals_any(self._keys, values, connection.dialect.name)
+            newest = connection.scalar(sa.select(sa.func.max(self._time)).where(row))
+        try:
+            return newest is None or newest < _decode_time(json.dumps(time))
+        except TypeError:  # the column has another type
+            return True
 
     def changed_keys(self, watermark: str | None) -> Iterator[tuple[str, Any]]:
         """Yield typed key and time of each row that changed since a watermark, if there is one.
@@ -97,7 +134,10 @@ class ChangedSource(SqlSource):
             statement = statement.where(self._time >= untyped(_decode_time(watermark)))
         with self._connect() as connection:
             for row in stream_rows(connection, statement):
-                yield encode_key(row[:-1]), row[-1]
+                time = row[-1]
+                if (unit := _unit(time)) is not None:
+                    time = dt.datetime.fromtimestamp(float(time) / unit, dt.UTC)
+                yield encode_key(row[:-1]), time
 
     def access_stamps(self, cursor: Any, rows: int) -> tuple[dict[str, str], Any]:
         """Return stamps of the groups of at most `rows` documents after `cursor` by key, and the next cursor, or None.
@@ -105,19 +145,15 @@ class ChangedSource(SqlSource):
         Raises SourceUnavailable or SourceError.
         """
         with self._connect() as connection:
-            found = self._fetch_all(connection, self._in_order(self._select_keys(), cursor).limit(rows))
+            found = self._fetch_all(connection, self._in_order(connection, self._select_keys(), cursor).limit(rows))
             groups = self._groups(connection, found) or []
         keys = [row[: len(self._keys)] for row in found]
         stamps = {encode_key(key): access_stamp(some) for key, some in zip(keys, groups, strict=True)}
-        return stamps, tuple(keys[-1]) if len(found) == rows else None
+        return stamps, Cursor(tuple(keys[-1])) if len(found) == rows else None
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """Return the documents with these ids, with stamps of their groups."""
         return self._with_stamps(super().documents(ids))
-
-    def watermark_at(self, time: Any, overlap: float) -> str:
-        """Return the watermark that lies `overlap` seconds before a time of the column."""
-        return _encode_time(_earlier(time, dt.timedelta(seconds=overlap), whole_days=False))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return a page of rows; the keys of those that stay unread are in `unread`."""
@@ -130,9 +166,9 @@ class ChangedSource(SqlSource):
         has_changed = sa.or_(self._time.is_(None), self._time >= untyped(since))
         flag, width = sa.case((has_changed, 1), else_=0), len(self._keys)
         with self._connect() as connection:
-            statement = self._in_order(self._select_keys(flag), cursor).limit(rows + 1)
+            statement = self._in_order(connection, self._select_keys(flag), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
-            end = self._end(connection, found, following)
+            end = self._end(connection, cursor, found, following)
             keys = self._unique([encode_key(row[:width]) for row in found])
             unchanged = [key for key, row in zip(keys, found, strict=True) if not row[width]]
             if state.must_read(unchanged):
@@ -142,9 +178,9 @@ class ChangedSource(SqlSource):
                 stamps = {key: access_stamp(some) for key, some, row in pairs if not row[width]}
                 if not stamps.keys() <= state.unchanged(stamps):
                     return None
-            statement = self._in_order(self._select(), cursor).where(has_changed)
+            statement = self._in_order(connection, self._select(), cursor).where(has_changed)
             if end is not None:
-                statement = statement.where(sa.not_(self._after(end)))
+                statement = statement.where(sa.not_(self._after(end.key)))
             changed, too_long = self._fetch(connection, statement) if len(unchanged) < len(keys) else ([], None)
             groups = self._groups(connection, changed)
         if too_long is not None:  # too many characters for one page
@@ -164,47 +200,63 @@ class ChangedSource(SqlSource):
         pairs = zip(page.documents.keys, map(groups_in, page.documents.payloads), strict=True)
         return replace(page, stamps={key: access_stamp(groups or ()) for key, groups in pairs})
 
-    def _latest_credible_time(self, sample: Any, connection: Connection) -> Any:
-        """Return the time of the database's clock, as the type of `sample`, a value of the column."""
+    def _latest_times(self, sample: Any, connection: Connection) -> tuple[Any, Any]:
+        """Return the latest time that is certainly over, and the latest that may be, as the type of `sample`.
+
+        `sample` is a value of the column. The clock is the database's.
+        """
         mysql = self._url.get_backend_name() in ("mysql", "mariadb")
         now: Any = connection.scalar(sa.select(sa.func.utc_timestamp() if mysql else sa.func.current_timestamp()))
         now = dt.datetime.fromisoformat(now) if isinstance(now, str) else now
-        utc = now.replace(tzinfo=dt.UTC) if now.tzinfo is None else now.astimezone(dt.UTC)
+        self.now = utc = now.replace(tzinfo=dt.UTC) if now.tzinfo is None else now.astimezone(dt.UTC)
         if isinstance(sample, dt.datetime):
-            return utc if sample.tzinfo is not None else utc.replace(tzinfo=None) - ANY_ZONE
+            if sample.tzinfo is not None:
+                return utc, utc
+            plain = utc.replace(tzinfo=None)
+            return plain - ANY_ZONE, plain + ANY_ZONE
         if isinstance(sample, dt.date):
-            return utc.date() - DAY
+            return utc.date() - DAY, utc.date() + DAY
         if isinstance(sample, str):
             with suppress(ValueError):
                 dt.date.fromisoformat(sample[:10])
-                return (utc.date() - DAY).isoformat()
+                return (utc.date() - DAY).isoformat(), (utc.date() + DAY).isoformat()
+        self._unit = _unit(sample)
+        if self._unit is not None:
+            return (int(utc.timestamp() * self._unit),) * 2
         raise SettingsError(
             f"index {self._index.name}: changed_since {self._index.changed_since!r} holds {type(sample).__name__} "
-            f"({sample!r:.40}), not times; name a column of dates or timestamps, or of texts that begin with a date "
-            "such as 2026-01-31, or leave changed_since out"
+            f"({sample!r:.40}), not times; name a column of dates, timestamps or seconds since 1970, or of texts that "
+            "begin with a date such as 2026-01-31, or leave changed_since out"
         )
 
 
-def _earlier(latest: Any, overlap: dt.timedelta, *, whole_days: bool = True) -> Any:
-    """Return an earlier time of the same type. A text is compared by the day, or by its form if that tells the time."""
+def _unit(sample: Any) -> int | None:
+    """Return how many of its units a number of the years 1973 to 5138 since 1970 has in a second; None for no such."""
+    if isinstance(sample, bool) or not isinstance(sample, int | float | decimal.Decimal):
+        return None
+    return next((unit for unit in EPOCH_UNITS if 10**8 <= sample / unit < 10**11), None)
+
+
+def _earlier(latest: Any, overlap: dt.timedelta) -> Any:
+    """Return an earlier time of the same type. A text is compared by the day."""
     if isinstance(latest, dt.datetime):
         return latest - overlap
     if isinstance(latest, str):
-        if not whole_days and len(latest) >= len("2026-01-31 12:00:00"):
-            with suppress(ValueError):
-                return (dt.datetime.fromisoformat(latest) - overlap).isoformat(latest[10], "seconds")
         return (dt.date.fromisoformat(latest[:10]) - overlap - DAY).isoformat()
-    return latest - overlap - DAY
+    if isinstance(latest, dt.date):
+        return latest - overlap - DAY
+    return math.floor(latest) - math.ceil(overlap.total_seconds())
 
 
-def _encode_time(value: Any) -> str:
-    kind = "time" if isinstance(value, dt.datetime) else "date" if isinstance(value, dt.date) else "text"
-    return json.dumps({kind: value if kind == "text" else value.isoformat()})
+def _encode_time(value: Any) -> dict[str, Any]:
+    if isinstance(value, dt.date):
+        return {"time" if isinstance(value, dt.datetime) else "date": value.isoformat()}
+    return {"text": value} if isinstance(value, str) else {"number": math.floor(value)}
 
 
 def _decode_time(watermark: str) -> Any:
-    ((kind, value),) = json.loads(watermark).items()
-    if kind == "text":
+    kind, value = next(iter(json.loads(watermark).items()))
+    if kind in ("text", "number"):
         return value
     return dt.datetime.fromisoformat(value) if kind == "time" else dt.date.fromisoformat(value)
 

@@ -18,7 +18,7 @@ from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError
 from rag_index.sources import ScanState, SourcePage
-from rag_index.sources.folder import File, Listing, list_files
+from rag_index.sources.folder import File, Listing, list_files, open_below, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,13 +132,19 @@ class CodeSource:
         max_bytes, size, data = self._index.max_file_bytes, file.size, b""
         try:
             if size <= max_bytes:
-                with (self._root / file.path).open("rb") as opened:
+                folder, _, name = file.path.rpartition("/")
+                with (
+                    open_below(self._root, f"{folder}/" if folder else "") as inside,
+                    os.fdopen(open_file(name, inside), "rb") as opened,
+                ):
                     data = opened.read(max_bytes + 1)
                     size = opened.seek(0, os.SEEK_END)  # it may have grown after it was listed
         except FileNotFoundError:  # deleted after it was listed
             return 0
         except OSError as exc:
-            page.unreadable.append(Failure(key, f"it cannot be read: {exc.strerror}; check its permissions"))
+            page.unreadable.append(
+                Failure(key, f"it cannot be read: {exc.strerror}; check its permissions, and that it is no link")
+            )
             return 0
         if size > max_bytes:
             reason = f"it has {size:,} bytes, more than max_file_bytes ({max_bytes:,})"

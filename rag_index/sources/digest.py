@@ -38,7 +38,7 @@ from rag_index.sources.buckets import (
 )
 from rag_index.sources.changed import ChangedSource
 from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any_text
-from rag_index.sources.sql import TIMEOUT, SqlSource
+from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,6 +138,7 @@ class DigestSource(SqlSource):
                 self._streams = self._streams_always
                 self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
         state.set_watermark(self._layout.encode(since))
+        self._counted = (self._rows or 0) - sum(self._unread.values())
         return self._rows or 0
 
     def _compare(self, known: Mapping[int, str], found: dict[int, BucketDigest]) -> None:
@@ -243,14 +244,15 @@ class DigestSource(SqlSource):
         found: dict[int, BucketDigest] = {}
         cursor, width, rows = None, len(self._keys), SQLITE_ROWS
         while rows == SQLITE_ROWS:
-            statement = self._in_order(self._select(), cursor).limit(SQLITE_ROWS)
+            statement = self._in_order(connection, self._select(), cursor).limit(SQLITE_ROWS)
             sums, last = with_any_text(connection, partial(self._sum_rows, connection, statement), width)
             rows = sum(number for number, _, _ in sums.values())
             for bucket, (number, first, second) in sums.items():
                 found[bucket] = found.get(bucket, NO_ROWS).plus(number, first, second)
             if rows and self._parts is not None:
-                with_any_text(connection, partial(self._add_parts, connection, found, cursor, last[:width]))
-            cursor = last[:width]
+                after = None if cursor is None else cursor.key
+                with_any_text(connection, partial(self._add_parts, connection, found, after, last[:width]))
+            cursor = Cursor(last[:width])
         return found
 
     def _sum_rows(
@@ -270,7 +272,7 @@ class DigestSource(SqlSource):
         """Add the parts of the documents after one key up to another to the digests, as SQLite gives them."""
         width, sums = len(self._keys), []
         for table in self._parts.tables if self._parts is not None else ():
-            statement = self._with_parts(table, *self._keys, *[table.rows.c[name] for name in table.columns])
+            statement = self._with_parts(table, *self._keys, *table.read_columns)
             if after is not None:
                 statement = statement.where(self._after(after))
             for row in stream_rows(connection, statement.where(sa.not_(self._after(last))), repair):

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import threading
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from rag_index.database.drivers import connect_options, first_line, is_file, is_transient, missing_driver, redacted_url
+from rag_index.database.drivers import (
+    connect_options,
+    did_you_mean,
+    first_line,
+    is_file,
+    is_transient,
+    missing_driver,
+    redacted_url,
+    wrong_login,
+)
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.sql.selectable import Select
 
 GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
 TIMED_OUT_STATES = {"57014"}
 """SQLSTATE of PostgreSQL for a query that was cancelled, for example by its statement_timeout."""
+ENUM_OR_SET, FLOAT, BIT = 256 | 2048, 4, 16
+"""Flags and types of the protocol of MySQL."""
 TIMED_OUT_CODES = {1969, 3024}
 """Error numbers of MariaDB (max_statement_time) and MySQL (max_execution_time)."""
 
@@ -52,11 +66,13 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
 
     `mode` is that of a SQLite file. Raises SettingsError, as `open_read_only` does.
     """
-    if is_file(url):
-        if not Path(str(url.database)).is_file():
-            raise SettingsError(f"source: there is no file {url.database}; correct [source] url")
-        quoted = Path(str(url.database)).absolute().as_uri()  # file:///…, with ? and # quoted
-        url = url.set(database=quoted, query={**url.query, "mode": mode, "uri": "true"})
+    file = Path(str(url.database)).absolute() if is_file(url) else None
+    if file is not None:
+        if not file.is_file():
+            beside = [one.name for one in file.parent.glob("*") if one.is_file()] if file.parent.is_dir() else []
+            near = did_you_mean(file.name, beside)
+            raise SettingsError(f"source: there is no file {url.database}; {near or 'correct [source] url'}")
+        url = url.set(database=file.as_uri(), query={**url.query, "mode": mode, "uri": "true"})  # with ? and # quoted
     backend = url.get_backend_name()
     try:
         engine = sa.create_engine(url, pool_pre_ping=backend != "sqlite", connect_args=connect_options(url))
@@ -72,25 +88,88 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
             "or mysql+pymysql"
         )
     if backend == "postgresql" and engine.dialect.driver == "psycopg":
-        event.listen(engine, "connect", _read_dates_beyond_python)
+        event.listen(engine, "connect", _read_all_types)
+    if engine.dialect.driver == "pymysql":
+        event.listen(engine, "connect", _read_bits)
+    if file is not None:
+        _follow_file(engine, file)
     return engine
+
+
+def _follow_file(engine: Engine, file: Path) -> None:
+    """Let connections end whose file was replaced by another of its name: they would read the old one for ever."""
+
+    def identity() -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = file.stat()
+            return found.st_dev, found.st_ino
+        return None
+
+    @event.listens_for(engine, "connect")
+    def note(_connection: Any, record: Any) -> None:
+        record.info["file"] = identity()
+
+    @event.listens_for(engine, "checkout")
+    def compare(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != identity():
+            raise exc.DisconnectionError(f"{file} is another file now")
+
+
+def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
+    """Return what paging by key has to know of the columns of a statement in MySQL and MariaDB: "enum" (a SET, too),
+    "float", or "". The result is empty for other databases.
+    """
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return []
+    with connection.execute(statement.limit(0)) as result:
+        cursor: Any = result.cursor
+        fields = getattr(getattr(cursor, "_result", None), "fields", ())  # PyMySQL; mysqlclient has what follows
+        flags = [field.flags for field in fields] or getattr(cursor, "description_flags", None) or []
+        codes = [column[1] for column in cursor.description]
+    return [
+        "enum" if (flag or 0) & ENUM_OR_SET else "float" if code == FLOAT else ""
+        for flag, code in zip_longest(flags, codes)
+    ]
+
+
+def begin_snapshot(connection: Connection) -> None:
+    """Let all statements of a new connection see one state of the database."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN")
+        return
+    usual = connection.dialect.name in ("postgresql", "mysql", "mariadb")
+    connection.execution_options(isolation_level="REPEATABLE READ" if usual else "SERIALIZABLE")
 
 
 def source_error(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError | SourceUnavailable:
     """Return the driver's error as ours, without a password. `what` names what was being read."""
-    redacted = redacted_url(url)
+    redacted, said = redacted_url(url), first_line(error, url)
     if is_transient(error):
         return SourceUnavailable(
-            f"source {redacted} does not answer: {first_line(error, url)}; check that it runs and that the URL is right"
+            f"source {redacted} does not answer: {said}; check that it runs and that the URL is right"
         )
-    return SourceError(f"{what}: source {redacted} cannot be read: {first_line(error, url)}")
+    return SourceError(f"{what}: source {redacted} cannot be read: {said}{wrong_login(said, '[source] url')}")
 
 
-def _read_dates_beyond_python(connection: Any, _record: object) -> None:
-    """Read 'infinity' and years before 1 or after 9999 as text; psycopg would refuse the whole page."""
+_ARRAYS = """
+    SELECT typname, coalesce(nullif(typbasetype, 0), oid)::int8, typarray::int8, typdelim::text FROM pg_type
+    WHERE typarray <> 0 AND oid >= 16384 AND typtype IN ('b', 'd', 'e')
+"""
+_LONG_INTERVAL = re.compile(rb"\d{7}")
+"""More years than psycopg counts right."""
+
+
+def _read_all_types(connection: Any, _record: object) -> None:
+    """Read what Python has no value for as text; psycopg would refuse the whole page, or give another value.
+
+    Such are 'infinity', years before 1 or after 9999, 24:00, intervals of a million years and JSON of a thousand
+    levels. Arrays of enums, domains and types of extensions (citext) are read as lists, and floats with all digits.
+    """
     from psycopg import DataError
     from psycopg.adapt import Loader
     from psycopg.pq import Format
+    from psycopg.types import TypeInfo
+    from psycopg.types.array import register_array
 
     class Lenient(Loader):
         """A loader that returns the text if the usual one fails."""
@@ -101,14 +180,26 @@ def _read_dates_beyond_python(connection: Any, _record: object) -> None:
 
         def load(self, data: Any) -> Any:
             try:
-                return self._load(data)
-            except DataError:
-                return bytes(data).decode()
+                if not _LONG_INTERVAL.search(data) or self.oid != interval:
+                    return self._load(data)
+            except (DataError, OverflowError, RecursionError):
+                pass
+            return bytes(data).decode()
 
-    types = [connection.adapters.types[name].oid for name in ("date", "timestamp", "timestamptz")]
-    loaders = {oid: connection.adapters.get_loader(oid, Format.TEXT) for oid in types}
-    for oid in types:
+    names = ("date", "timestamp", "timestamptz", "time", "timetz", "json", "jsonb", "interval")
+    *types, interval = (connection.adapters.types[name].oid for name in names)
+    loaders = {oid: connection.adapters.get_loader(oid, Format.TEXT) for oid in (*types, interval)}
+    for oid in loaders:
         connection.adapters.register_loader(oid, Lenient)
+    for name, oid, array, delimiter in connection.execute(_ARRAYS):
+        register_array(TypeInfo(name, oid, array, delimiter=delimiter), connection)
+    connection.execute("SET extra_float_digits = 3")
+    connection.commit()
+
+
+def _read_bits(connection: Any, _record: object) -> None:
+    """Read a BIT of MySQL as a number."""
+    connection.decoders = {**connection.decoders, BIT: lambda raw: int.from_bytes(raw, "big")}
 
 
 def limit_on_server(connection: Connection, seconds: float, *, streams: bool) -> None:

@@ -9,7 +9,7 @@ that they look like.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,12 +21,32 @@ from sqlalchemy import exc
 
 from rag_index.chunking.text import shortened
 from rag_index.documents.access import access_part
-from rag_index.documents.batches import LINK, RESERVED_KEY, TITLE, DocumentBatch, Failure, TextLayout, TextPart
-from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
+from rag_index.documents.batches import (
+    LINK,
+    NO_LAYOUT,
+    RESERVED_KEY,
+    TITLE,
+    AttachedFile,
+    DocumentBatch,
+    Failure,
+    TextLayout,
+    TextPart,
+)
+from rag_index.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.documents.keys import encode_keys
 from rag_index.documents.languages import language_of
-from rag_index.settings.parts import JoinSettings, read_template, split_name, template_columns
-from rag_index.sources.text import NotText, read_text
+from rag_index.errors import SourceError
+from rag_index.settings.parts import (
+    ADDRESS,
+    TEXT_FORMATS,
+    JoinSettings,
+    file_columns,
+    read_template,
+    split_name,
+    template_columns,
+)
+from rag_index.sources.attachments import BETWEEN, FileReader, join_parts
+from rag_index.sources.text import NotText, count_letters, read_text, visible
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, CursorResult
@@ -46,10 +66,8 @@ FETCH_ROWS = 100
 
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
-BETWEEN = "\n\n"
-"""What stands between the parts of a text."""
-NO_LAYOUT = b""
-"""The layout of a text that is not divided and has no title."""
+COUNTED = 1000
+"""Values of a column of which the letters that a format drops are counted."""
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
 HEADING_CHARS = 100
@@ -59,15 +77,16 @@ HEADING_CHARS = 100
 class PageReader:
     """Reads the rows of a result page by page."""
 
-    def __init__(self, result: CursorResult[Any]) -> None:
-        self._result = result
+    def __init__(self, result: CursorResult[Any], fetch_rows: int = FETCH_ROWS) -> None:
+        """Read a result, of which at most `fetch_rows` rows are fetched at a time."""
+        self._result, self._fetch_rows = result, fetch_rows
         self._fetched: deque[Sequence[Any]] = deque()
         """Rows that were fetched and belong to the next page."""
 
     def page(self, rows: int) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
         """Return the next rows, at most `rows`, and the row after them, which begins the next page; None at the end."""
         page: list[Sequence[Any]] = []
-        chars, size = 0, min(FIRST_ROWS, rows + 1)
+        chars, size = 0, min(FIRST_ROWS, self._fetch_rows, rows + 1)
         while self._fetched or self._fetch(size):
             if len(page) >= rows or chars >= PAGE_CHARS:
                 return page, self._fetched[0]
@@ -76,7 +95,7 @@ class PageReader:
             chars += sum([len(value) for value in row if isinstance(value, str | bytes)])
             if not self._fetched:
                 room = (PAGE_CHARS - chars) * len(page) // max(1, chars)  # rows of this mean length
-                size = max(1, min(FETCH_ROWS, room, rows + 1 - len(page)))
+                size = max(1, min(self._fetch_rows, room, rows + 1 - len(page)))
         return page, None
 
     def put_back(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -89,19 +108,19 @@ class PageReader:
 
 
 def stream_rows(
-    connection: Connection, statement: Select[Any], repair: Repair | None = None
+    connection: Connection, statement: Select[Any], repair: Repair | None = None, fetch_rows: int = FETCH_ROWS
 ) -> Iterator[Sequence[Any]]:
     """Yield the rows of a statement as they are fetched. Raises the driver's errors."""
     with connection.execute(statement, execution_options=STREAMED) as result:
-        while some := result.fetchmany(FETCH_ROWS):
+        while some := result.fetchmany(fetch_rows):
             yield from some if repair is None else map(repair, some)
 
 
 def with_any_text(connection: Connection, read: Callable[[Repair | None], T], keys: int = 0) -> T:
     """Return the result of `read`, which reads rows, and passes each to `repair` if that is given.
 
-    It is, in a second call, if SQLite has a text that is not UTF-8. Such a text among the first `keys` columns stays
-    one that is not valid, so that it is refused: it would not be found again.
+    If SQLite holds text that is not UTF-8, the page is read again with replacement characters, except in the first
+    `keys` columns: a changed key would never be found again.
     """
     try:
         return read(None)
@@ -165,6 +184,10 @@ class Composer:
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
         self._strict = strict
         self._template = template
+        self._counted = Counter[str]()
+        """The values of each column whose letters were counted."""
+        self.letters, self.lost = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        """The letters of a column in a format, outside of marks, and those that the text lacks."""
         self.is_plain = template is None and len(self.columns) == 1 and not any(self._formats)
         """Whether a text is the value of one column as it is."""
 
@@ -182,9 +205,9 @@ class Composer:
         return clean("".join(literal + found[name] if name else literal for literal, name in self._template))
 
     def _part(self, value: Any, form: str | None, name: str) -> str:
+        if value is None or (form is not None and form not in TEXT_FORMATS):
+            return ""
         if form is None:
-            if value is None:
-                return ""
             if isinstance(value, dict | list):
                 return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
             if self._strict:
@@ -193,9 +216,15 @@ class Composer:
                     "or give it a format"
                 )
         try:
-            return read_text(value, form or "plain")
+            text = read_text(value, form or "plain")
         except NotText as error:
             raise NotText(f"column {name!r} {error}") from error
+        if form in ("html", "markdown", "bbcode", "auto") and self._counted[name] < COUNTED:
+            self._counted[name] += 1
+            letters, lost = count_letters(value, text)
+            self.letters[name, form] += letters
+            self.lost[name, form] += lost
+        return text
 
 
 class LinkComposer:
@@ -206,11 +235,18 @@ class LinkComposer:
         self._template = read_template(link, "link") or []
 
     def compose(self, values: Sequence[Any]) -> str:
-        """Return the address for these values of the columns; "" if there is none, or a value is missing."""
+        """Return the address for these values of the columns; "" if there is none, or a value is missing.
+
+        A value at the beginning is an address itself; one that is not of http or https makes none.
+        """
         if any(value is None for value in values):
             return ""
-        found = dict(zip(self.columns, [quote(str(value), safe="") for value in values], strict=True))
-        return "".join(literal + found[name] if name else literal for literal, name in self._template)
+        found = dict(zip(self.columns, map(str, values), strict=True))
+        address = "".join(
+            literal + (quote(found[name], safe="") if literal or number else found[name]) if name else literal
+            for number, (literal, name) in enumerate(self._template)
+        )
+        return address if ADDRESS.fullmatch(address) else ""
 
 
 class PayloadMaker:
@@ -252,6 +288,7 @@ class DocumentParts:
     """All parts of one document, in order."""
 
     parts: list[PartText] = field(default_factory=list)
+    files: list[AttachedFile] = field(default_factory=list)
     inline: dict[str, list[str]] = field(default_factory=dict)
     """The texts that stand in that of the document, by what stands before them."""
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -271,6 +308,7 @@ class RowReader:
     def __init__(self, index: IndexSettings) -> None:
         self._index = index
         self._width = len(index.key_columns)
+        self._key = f"index {index.name}: key {', '.join(index.key_columns)}"
         names = [*index.key_columns, *read_columns(index)]
         self.positions = {name: number for number, name in reversed(list(enumerate(names)))}
         """Where in a row a column is, for the first time if it is text and payload."""
@@ -285,7 +323,15 @@ class RowReader:
         self._payload = PayloadMaker(index.payload, index.joins)
         self._payload_start = self._width + len(index.text_columns)
         self._end = self._payload_start + len(index.payload)
+        self.files = FileReader(index)
+        self._file_places = {name: self.positions[name] for name in file_columns(index.format)}
+        self._has_files = index.has_files
         self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
+
+    @property
+    def composers(self) -> list[Composer]:
+        """Return what makes titles and texts."""
+        return [self._title, self._body]
 
     def read(
         self,
@@ -300,7 +346,10 @@ class RowReader:
         """
         parts = parts or [NO_PARTS] * len(rows)
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._columns
-        keys = encode_keys(columns[: self._width])
+        try:
+            keys = encode_keys(columns[: self._width])
+        except SourceError as error:
+            raise SourceError(f"{self._key}: {error}") from error
         failures: dict[int, str] = {}
         texts = self._texts(self._body, columns, len(rows), failures)
         titles = self._texts(self._title, columns, len(rows), failures)
@@ -315,8 +364,11 @@ class RowReader:
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
         # the hash of a text covers how it is divided
         hashed = [f"{text}\0{layout.decode()}" if layout else text for text, layout in zip_longest(texts, layouts)]
+        files = [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)] if self._has_files else []
+        for number, some in enumerate(files):
+            hashed[number] += "".join(f"\0{file.part} {file.stamp}" for file in some)
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
-        batch = DocumentBatch(keys, texts, payloads, *hashes, layouts)
+        batch = DocumentBatch(keys, texts, payloads, *hashes, layouts, files)
         if not failures:
             return batch, []
         unreadable = [Failure(keys[number], reason) for number, reason in sorted(failures.items())]
@@ -340,6 +392,18 @@ class RowReader:
                 texts.append("")
         return texts
 
+    def keep_files(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Return a row whose files need no memory."""
+        places = self._file_places.values()
+        return [self.files.keep(one) if n in places else one for n, one in enumerate(row)] if places else row
+
+    def _files_of(self, row: Sequence[Any], parts: DocumentParts) -> list[AttachedFile]:
+        own = [
+            self.files.take(row[place], self._index.format[name], TextPart(0, 0, name, "", "", {}))
+            for name, place in self._file_places.items()
+        ]
+        return [*filter(None, own), *parts.files]
+
     def _languages(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         place = self.positions.get(self._index.language_column or "")
         return [language_of(row[place]) or "" if place is not None else "" for row in rows]
@@ -357,6 +421,11 @@ class RowReader:
         parts: Sequence[DocumentParts],
     ) -> list[bytes]:
         names, values = self._payload.columns(columns[self._payload_start : self._end])
+        times = {name for name, kind in self._index.indexed_fields.items() if kind == "datetime"}
+        values = [
+            list(map(comparable_time, some)) if name in times else some
+            for name, some in zip(names, values, strict=True)
+        ]
         for part in self._index.parts:
             if part.inline and part.payload:
                 names.append(part.label)
@@ -373,9 +442,11 @@ class RowReader:
 
 
 def clean(text: str) -> str:
-    """Replace NUL characters, at which tokenizers written in C end a text; return "" for white space alone."""
-    if "\0" in text:
-        text = text.replace("\0", " ")
+    """Return a text without signs that nobody sees; NUL, at which tokenizers written in C end a text, becomes a space.
+
+    White space alone becomes "".
+    """
+    text = visible(text.replace("\0", " "))
     return text if not text.isspace() else ""
 
 
@@ -394,12 +465,7 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
     own = BETWEEN.join(paragraphs)
     if not own and not parts.parts:
         own = title
-    pieces, found, position = [own] if own else [], [], len(own)
-    for part in parts.parts:
-        start = position + (len(BETWEEN) if pieces else 0)
-        position = start + len(part.text)
-        pieces.append(part.text)
-        found.append(TextPart(start, position, part.name, part.id, part.link, part.payload))
+    whole, found = join_parts(own, [(part.text, TextPart(0, 0, *part[1:])) for part in parts.parts])
     if not title and not found and not parts.failure and not (language and own):
         return own, NO_LAYOUT
-    return BETWEEN.join(pieces), TextLayout(title, len(own), found, parts.failure, language).encode()
+    return whole, TextLayout(title, len(own), found, parts.failure, language).encode()

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import decimal
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rag_index.documents.batches import TextPart
 from rag_index.documents.canonical import plain_decimal
 from rag_index.documents.keys import document_id, encode_key
-from rag_index.settings.parts import PartSettings, split_name
+from rag_index.settings.parts import TEXT_FORMATS, PartSettings, file_columns, split_name
+from rag_index.sources.attachments import FileReader, start_of
 from rag_index.sources.pages import (
+    FETCH_ROWS,
     Composer,
     DocumentParts,
     LinkComposer,
@@ -43,7 +47,10 @@ MAX_PARAMETERS = 30_000
 class PartRows:
     """Reads the rows of one table of parts, and adds them to documents."""
 
-    def __init__(self, part: PartSettings, index: IndexSettings, *, filtered: bool = True) -> None:
+    def __init__(
+        self, part: PartSettings, index: IndexSettings, files: FileReader | None = None, *, filtered: bool = True
+    ) -> None:
+        """Read the rows of a part, of which `files` takes the files."""
         self._part = part
         self.label = part.label
         pairs = part.pairs(index.key_columns)
@@ -52,13 +59,19 @@ class PartRows:
         self.of_document = [column for _, column in pairs]
         """The columns of the document that have the same values."""
         self.rows: FromClause = part_from(part, index, filtered=filtered)
-        self._composer = Composer(part.text, part.format)
+        self.composer = Composer(part.text, part.format)
         self._link = LinkComposer(part.link)
         self._payload = PayloadMaker(part.payload, part.joins)
         order = [name for name, _ in part.order]
-        groups = [self.on, part.key_columns, self._composer.columns, part.payload, self._link.columns, order]
+        groups = [self.on, part.key_columns, self.composer.columns, part.payload, self._link.columns, order]
         self.columns = [name for group in groups for name in group]
         """The columns that are read, those of `on` first."""
+        self._files = files
+        file_names = file_columns(part.format)
+        self.fetch_rows = 1 if file_names else FETCH_ROWS
+        self.read_columns: list[sa.ColumnElement[Any]] = [
+            start_of(self.rows.c[name]) if name in file_names else self.rows.c[name] for name in self.columns
+        ]
         ends = [sum(map(len, groups[: number + 1])) for number in range(len(groups))]
         _, self._key, self._text, self._fields, self._links, _ = (
             slice(end - len(group), end) for end, group in zip(ends, groups, strict=True)
@@ -67,7 +80,7 @@ class PartRows:
     def select(self, *more: sa.ColumnElement[Any]) -> Select[Any]:
         """Return the rows of the part, and more columns of them; none whose value to compare with is NULL."""
         known = [self.rows.c[name].is_not(None) for name in self.on]
-        return sa.select(*[self.rows.c[name] for name in self.columns], *more).where(*known)
+        return sa.select(*self.read_columns, *more).where(*known)
 
     def order(self) -> list[sa.ColumnElement[Any]]:
         """Return the order of the rows: that of the settings within each document, with the least first, NULL last.
@@ -87,7 +100,7 @@ class PartRows:
         key = row[self._key]
         row_id = document_id(encode_key(key)) if key and None not in key else ""
         try:
-            text = self._composer.compose(row[self._text]).strip()
+            text = self.composer.compose(row[self._text]).strip()
         except NotText as error:
             reason = f"{' '.join(filter(None, ['part', self.label, row_id]))}: {error}"
             for document in documents:
@@ -95,7 +108,14 @@ class PartRows:
             return 0
         payload, chars = self._payload.payload(row[self._fields]), 0
         link = self._link.compose(row[self._links])
+        files = []
+        for name, value in zip(self.composer.columns, row[self._text], strict=True):
+            form = self._part.format.get(name, "plain")
+            if self._files is not None and form not in TEXT_FORMATS:
+                chars += len(value) if isinstance(value, bytes | str) else 0
+                files.append(self._files.take(value, form, TextPart(0, 0, self.label, row_id, link, payload)))
         for document in documents:
+            document.files += filter(None, files)
             chars += len(text)
             if self._part.inline:
                 _gather(document.fields.setdefault(self.label, {}), payload)
@@ -109,9 +129,9 @@ class PartRows:
 class PartsReader:
     """Reads all parts of the documents of a page."""
 
-    def __init__(self, index: IndexSettings, positions: Mapping[str, int]) -> None:
-        """Read the parts of rows that have the columns of documents at these positions."""
-        self.tables = [PartRows(part, index) for part in index.parts]
+    def __init__(self, index: IndexSettings, positions: Mapping[str, int], files: FileReader | None = None) -> None:
+        """Read the parts of rows that have the columns of documents at these positions; `files` takes the files."""
+        self.tables = [PartRows(part, index, files) for part in index.parts]
         self._positions = positions
         self.digest_columns: Callable[[PartRows], list[sa.ColumnElement[Any]]] = lambda table: []
         """What is read beside the columns of a part, for `digest`."""
@@ -142,7 +162,7 @@ class PartsReader:
                 places = [self._positions[name] for name in table.of_document]
                 owners = _Owners([[row[place] for place in places] for row in rows])
                 for statement in self._statements(connection, table, owners.values):
-                    for row in stream_rows(connection, statement, repair):
+                    for row in stream_rows(connection, statement, repair, table.fetch_rows):
                         key = comparable_key(row[: len(table.on)])
                         found = [documents[position] for position in owners.find(key)]
                         chars += table.add(row, found)
@@ -167,8 +187,10 @@ class PartsReader:
             some = values[first : first + size]
             if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
                 some = [[str(value) if type(value) is int else value for value in one] for one in some]
-            as_rows = len(columns) > 1 and connection.dialect.name == "postgresql"
-            yield statement.where((equals_any_row if as_rows else equals_any)(columns, some))
+            if len(columns) > 1 and connection.dialect.name == "postgresql":
+                yield statement.where(equals_any_row(columns, some))
+            else:
+                yield statement.where(equals_any(columns, some, connection.dialect.name))
 
 
 def owners_of(
@@ -221,7 +243,7 @@ class _Owners:
         self.values = list(distinct.values())
 
     def find(self, key: tuple[str, ...]) -> list[int]:
-        """Return the documents with these values; where none is equal, with those that differ in case alone."""
+        """Return the documents with these values; where none is equal, with those that differ in case or accents."""
         return self._exact.get(key) or self._folded.get(_folded(key), [])
 
 
@@ -247,4 +269,7 @@ def _comparable(value: Any) -> str:
 
 
 def _folded(key: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(value.casefold().rstrip(" ") for value in key)
+    """Return a key as collations compare it that know neither case, accents nor spaces at the end."""
+    plain = [value if value.isascii() else unicodedata.normalize("NFKD", value) for value in key]
+    bare = ["".join(one for one in value if not unicodedata.combining(one)) for value in plain]
+    return tuple(value.casefold().rstrip(" ") for value in bare)

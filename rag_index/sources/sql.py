@@ -12,19 +12,29 @@ import re
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.database.drivers import redacted_url
 from rag_index.documents.keys import document_id, encode_key, key_parts, values_of
-from rag_index.errors import SourceError, SourceUnavailable
+from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.outages import asking
+from rag_index.settings.parts import file_columns
 from rag_index.sources import ScanState, SourcePage
 from rag_index.sources.access import AccessReader
-from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
+from rag_index.sources.attachments import start_of
+from rag_index.sources.engine import (
+    begin_snapshot,
+    column_kinds,
+    limit_on_server,
+    limited,
+    open_read_only,
+    source_error,
+)
 from rag_index.sources.pages import (
+    FETCH_ROWS,
     PAGE_CHARS,
     STREAMED,
     DocumentParts,
@@ -36,19 +46,21 @@ from rag_index.sources.pages import (
     with_any_text,
 )
 from rag_index.sources.parts import PartsReader, owners_of
+from rag_index.sources.policies import RowPolicies, read_policies, relations_read
 from rag_index.sources.tables import (
     OF_PART,
     VALUES,
     check_columns,
     documents_from,
     equals_any,
+    exact_text,
     first_rows,
     looked_up,
     untyped,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -76,6 +88,14 @@ def not_unique(index: IndexSettings, key: str) -> SourceError:
     )
 
 
+class Cursor(NamedTuple):
+    """Where a page begins: after the row with this key. So many rows were read until there, the last ones as a page."""
+
+    key: tuple[Any, ...]
+    rows: int = 0
+    size: int = 0
+
+
 class SqlSource:
     """The table or the query of an index, as a `Source`."""
 
@@ -87,7 +107,8 @@ class SqlSource:
         self._engine = open_read_only(url)
         self._reader = RowReader(index)
         self._access = None if index.access is None else AccessReader(index)
-        self._parts = PartsReader(index, self._reader.positions) if index.parts else None
+        self._parts = PartsReader(index, self._reader.positions, self._reader.files) if index.parts else None
+        self._fetch_rows = 1 if index.has_files else FETCH_ROWS
         self._fitting = sys.maxsize
         """The documents whose parts are expected to fit into a page."""
         self._from = documents_from(index)
@@ -97,24 +118,26 @@ class SqlSource:
         backend = url.get_backend_name()
         self._streams = index.query is not None and backend != "sqlite"
         self._row_values = backend in ("sqlite", "postgresql")
-        self._exact = backend == "sqlite" and len(self._keys) == 1
-        self._order: list[sa.ColumnElement[Any]] = list(self._keys)
-        if self._exact:  # for the column's own collation, "a" and "A" may be the same key
-            self._order = [sa.collate(self._keys[0], "BINARY")]
+        self._exact = backend == "sqlite"
+        self._order: list[sa.ColumnElement[Any]] = []
+        """What rows are ordered by and compared with, key column by key column (`_learn_order`)."""
+        self._counted: int | None = None
+        """The rows that a scan has to read, as they were last counted."""
         self._stream: PageReader | None = None
         self._connection: Connection | None = None
 
     def check(self) -> None:
         """Check that table, columns and key fit the settings."""
         index = self._index
+        self._reader.files.check()
         with self._connect() as connection:
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
                 _, rows = first_rows(connection, index, self._select(), "the query of its documents")
                 if self._parts is not None:
                     self._parts.check(connection, index, rows)
-            no_key = sa.or_(*[key.is_(None) for key in self._keys])
-            nulls = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(no_key))
+            self._learn_order(connection)
+            nulls = self._count_without_key(connection)
             if self._access is not None:
                 self._access.check(connection, next(iter(self._first_keys(connection)), None))
         if nulls:
@@ -129,8 +152,8 @@ class SqlSource:
     def count(self) -> int:
         """Return how many rows have a key."""
         with self._connect() as connection:
-            statement = sa.select(sa.func.count()).select_from(self._from).where(*self._keys_not_null())
-            return int(connection.scalar(statement) or 0)
+            self._counted = self._count(connection)
+        return self._counted
 
     def count_parts(self) -> dict[str, int]:
         """Return how many rows each table of parts has now, by the name of the part. Raises as `page`."""
@@ -143,18 +166,34 @@ class SqlSource:
                 found[table.label] = int(connection.scalar(rows) or 0)
         return found
 
+    def lost_letters(self) -> dict[tuple[str, str], float]:
+        """Return the share of letters outside of marks that each format dropped so far, by column and format."""
+        parts = self._parts.tables if self._parts is not None else []
+        named = [("", one) for one in self._reader.composers] + [(f"{one.label}.", one.composer) for one in parts]
+        return {
+            (f"{before}{name}", form): one.lost[name, form] / letters
+            for before, one in named
+            for (name, form), letters in one.letters.items()
+            if letters
+        }
+
+    def row_policies(self) -> RowPolicies:
+        """Return the row level security of all tables that the index reads. Raises as `page`."""
+        with self._connect() as connection:
+            return read_policies(connection, relations_read(self._index.model_dump(by_alias=True)))
+
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return at most `rows` documents after the key `cursor`."""
         rows = min(rows, self._fitting)
         if self._streams:
             return self._read_stream(cursor, rows)
         with self._connect() as connection:
-            statement = self._in_order(self._select(), cursor).limit(rows + 1)
+            statement = self._in_order(connection, self._select(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
             parts = self._read_parts(connection, found)
             if parts is not None and len(parts) < len(found):
                 found, following = found[: len(parts)], found[len(parts)]
-            end, groups = self._end(connection, found, following), self._groups(connection, found)
+            end, groups = self._end(connection, cursor, found, following), self._groups(connection, found)
         return self._read(found, end, groups, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
@@ -201,38 +240,70 @@ class SqlSource:
     def close(self) -> None:
         """Close the connections."""
         self._end_stream()
+        self._reader.files.close()
         self._engine.dispose()
 
     def _select(self) -> Select[Any]:
         names = [*read_columns(self._index), *filter(None, [self._index.access_column])]
-        return sa.select(*self._keys, *[self._from.c[name] for name in names]).where(*self._keys_not_null())
+        files = file_columns(self._index.format)
+        columns = [start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names]
+        return sa.select(*self._keys, *columns).where(*self._keys_not_null())
 
     def _keys_not_null(self) -> list[sa.ColumnElement[bool]]:
         return [key.is_not(None) for key in self._keys]
 
-    def _in_order(self, statement: Select[Any], cursor: Any) -> Select[Any]:
-        statement = statement.order_by(*self._order)
-        return statement if cursor is None else statement.where(self._after(cursor))
+    def _learn_order(self, connection: Connection) -> None:
+        """Choose the expressions by which rows are ordered and compared. Raises SettingsError for a FLOAT of MySQL.
 
-    def _after(self, cursor: Sequence[Any]) -> sa.ColumnElement[bool]:
-        values = [untyped(value) for value in cursor]
+        SQLite's "a" and "A" may be one key for the column's own collation. MySQL orders an ENUM or a SET by numbers and
+        compares it as text, and writes a FLOAT with six digits.
+        """
+        if self._order:
+            return
+        if self._exact:
+            self._order = [sa.collate(key, "BINARY") for key in self._keys]
+            return
+        kinds = column_kinds(connection, sa.select(*self._keys)) or [""] * len(self._keys)
+        if "float" in kinds:
+            name = self._index.key_columns[kinds.index("float")]
+            raise SettingsError(
+                f"index {self._index.name}: key column {name!r} is a FLOAT, of which the database shows six digits and "
+                "finds no value again; cast it to DOUBLE in a query, or name another key"
+            )
+        self._order = [exact_text(key) if kind == "enum" else key for key, kind in zip(self._keys, kinds, strict=True)]
+
+    def _in_order(self, connection: Connection, statement: Select[Any], cursor: Cursor | None) -> Select[Any]:
+        self._learn_order(connection)
+        statement = statement.order_by(*self._order)
+        return statement if cursor is None else statement.where(self._after(cursor.key))
+
+    def _after(self, key: Sequence[Any]) -> sa.ColumnElement[bool]:
+        values = [untyped(value) for value in key]
         if len(values) == 1:
             return self._order[0] > values[0]
         if self._row_values:
             return sa.tuple_(*self._order) > sa.tuple_(*values)
         condition = self._order[-1] > values[-1]
-        for key, value in reversed(list(zip(self._order[:-1], values[:-1], strict=True))):
-            condition = sa.and_(key >= value, sa.or_(key > value, condition))  # the first part can use an index
+        for column, value in reversed(list(zip(self._order[:-1], values[:-1], strict=True))):
+            condition = sa.and_(column >= value, sa.or_(column > value, condition))  # the first can use an index
         return condition
 
     def _end(
-        self, connection: Connection, rows: Sequence[Sequence[Any]], following: Sequence[Any] | None
-    ) -> tuple[Any, ...] | None:
-        """Return the key after whose rows the next page begins; None without a row that follows.
+        self,
+        connection: Connection,
+        cursor: Cursor | None,
+        rows: Sequence[Sequence[Any]],
+        following: Sequence[Any] | None,
+    ) -> Cursor | None:
+        """Return the cursor of the page after these rows of the page at `cursor`; None without a row that follows.
 
-        Raises SourceError if several rows have the key, for the database perhaps ("a" and "A") and not for Python.
+        Raises SourceError if several rows have the last key, for the database perhaps ("a" and "A") and not for Python,
+        and if rows were lost between pages.
         """
+        read = len(rows) + (cursor.rows if cursor is not None else 0)
         if following is None:
+            if cursor is not None and read != self._counted and read != self._count(connection):
+                self._check_order(cursor.size)
             return None
         width = len(self._keys)
         last = tuple(rows[-1][:width])
@@ -243,26 +314,64 @@ class SqlSource:
             shared = int(count or 0) > 1  # 0 if it was deleted meanwhile
         if shared:
             raise not_unique(self._index, encode_key(last))
-        return last
+        return Cursor(last, read, len(rows))
+
+    def _count(self, connection: Connection) -> int:
+        every = self._select().with_only_columns(sa.func.count(), maintain_column_froms=True)
+        return int(connection.scalar(every) or 0)
+
+    def _count_without_key(self, connection: Connection) -> int:
+        """Return how many rows have NULL in the key. For MySQL, `IS NULL` is true of the date 0000-00-00, too."""
+        rows = sa.select(sa.func.count()).select_from(self._from)
+        nulls = int(connection.scalar(rows.where(sa.or_(*[key.is_(None) for key in self._keys]))) or 0)
+        if nulls and connection.dialect.name in ("mysql", "mariadb"):
+            known = sa.case((sa.and_(*self._keys_not_null()), 1))
+            counts = sa.select(sa.func.count(), sa.func.count(known)).select_from(self._from)
+            every, with_key = connection.execute(counts).one()
+            return int(every - with_key)
+        return nulls
+
+    def _check_order(self, rows: int) -> None:
+        """Read all keys, so many a page, in one snapshot, where no writer explains that rows are missing.
+
+        Raises SourceError if some are.
+        """
+        with self._connect(patience=self._timeout, snapshot=True) as connection:
+            there, read = self._count(connection), 0
+            keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
+            cursor: Cursor | None = None
+            while found := connection.execute(self._in_order(connection, keys, cursor).limit(rows)).fetchall():
+                read, cursor = read + len(found), Cursor(tuple(found[-1]))
+        if read != there:
+            raise SourceError(
+                f"index {self._index.name}: {there:,} rows are there, and {read:,} are found by their key "
+                f"({', '.join(self._index.key_columns)}), which the database orders in another way than it compares: "
+                "name another key, or cast it to text in a query"
+            )
 
     def _first_keys(self, connection: Connection) -> Sequence[Sequence[Any]]:
         statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(FIRST_KEYS)
         return connection.execute(statement).fetchall()
 
+    def _key_values(self, connection: Connection, wanted: Iterable[list[Any]]) -> list[tuple[Any, ...]]:
+        """Return the values that the parts of ids may stand for."""
+        if not self._key_types:
+            self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
+        values: list[tuple[Any, ...]] = []
+        for parts in wanted if self._key_types else ():
+            values += itertools.product(*map(self._candidates, parts, self._key_types))
+        return values
+
     def _find(self, connection: Connection, wanted: dict[str, list[Any]]) -> list[Sequence[Any]]:
-        """Return the rows of the documents with these ids, of which the parts are given.
+        """Return the rows of the documents with these ids, whose parts are given.
 
         An id does not tell the type of the key. In SQLite, where a column may hold several, all values are asked for
         that it may stand for, and elsewhere those of the type that the column has.
         """
-        if not self._key_types:
-            self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
-        values = []
-        for parts in wanted.values() if self._key_types else ():
-            values += list(itertools.product(*map(self._candidates, parts, self._key_types)))
+        values = self._key_values(connection, wanted.values())
         if not values:
             return []
-        statement = self._select().where(equals_any(self._keys, values))
+        statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
         return [
             row
             for row in self._fetch_all(connection, statement)
@@ -320,16 +429,18 @@ class SqlSource:
 
         def read(repair: Repair | None) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
             with connection.execute(statement, execution_options=STREAMED) as result:
-                page, following = PageReader(result).page(rows)
+                page, following = PageReader(result, self._fetch_rows).page(rows)
             return list(map(repair, page)) if repair is not None else page, following
 
         return with_any_text(connection, read, len(self._keys))
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
         """Return all rows of a statement that has few, however long they are."""
-        return with_any_text(
-            connection, lambda repair: list(stream_rows(connection, statement, repair)), len(self._keys)
-        )
+
+        def read(repair: Repair | None) -> list[Sequence[Any]]:
+            return list(map(self._reader.keep_files, stream_rows(connection, statement, repair, self._fetch_rows)))
+
+        return with_any_text(connection, read, len(self._keys))
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         needs_another = self._parts is not None or self._index.access_query is not None
@@ -346,7 +457,8 @@ class SqlSource:
                 if self._stream is None:
                     if self._url.get_backend_name() == "postgresql":  # a page may take longer than the server waits
                         stream.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-                    self._stream = PageReader(stream.execute(self._select(), execution_options=STREAMED))
+                    result = stream.execute(self._select(), execution_options=STREAMED)
+                    self._stream = PageReader(result, self._fetch_rows)
                 reader = self._stream
                 found, following = reader.page(rows)
             with self._connect() if needs_another else nullcontext(stream) as connection:  # that of the stream is busy
@@ -371,11 +483,14 @@ class SqlSource:
         self._connection = self._stream = None
 
     @contextmanager
-    def _connect(self, *, patience: float = USUAL_SECONDS) -> Iterator[Connection]:
-        """Yield a connection, and raise its errors as ours."""
+    def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
+        """Yield a connection, of which all statements see one state if asked so, and raise its errors as ours."""
         try:
-            with asking(self._name, patience=patience), self._engine.connect() as connection, self._limited(connection):
-                yield connection
+            with asking(self._name, patience=patience), self._engine.connect() as connection:
+                if snapshot:
+                    begin_snapshot(connection)
+                with self._limited(connection):
+                    yield connection
         except exc.SQLAlchemyError as error:
             raise self._source_error(error) from error
 

@@ -10,22 +10,24 @@ A column of a join is named `NAME.column` in the result. `check_columns` checks 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import NullType, UserDefinedType
+from sqlalchemy.types import TupleType, UserDefinedType
 
-from rag_index.database.drivers import is_transient
+from rag_index.database.drivers import did_you_mean, is_transient
 from rag_index.errors import SettingsError
 from rag_index.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
 from rag_index.sources.pages import Repair, with_any_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
@@ -282,29 +284,36 @@ def check_columns(connection: Connection, index: IndexSettings) -> None:
 
     Raises SettingsError if one does not.
     """
+    limit = 1 if index.has_files else CHECKED_ROWS
     if index.query is not None:
         every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query_from(index))
-        names, rows = first_rows(connection, index, every, "the query")
+        names, rows = first_rows(connection, index, every, "the query", limit=limit)
         for name in own_columns(index):
             if name not in names:
-                there = ", ".join(names)
-                raise SettingsError(f"index {index.name}: there is no column {name!r} in the query; it has {there}")
+                near = did_you_mean(name, names, all_of_them=True)
+                raise SettingsError(f"index {index.name}: there is no column {name!r} in the query; {near}")
         _check_texts(index, names, rows, "the query")
     for table in source_tables(index):
         place = f"table {table.table!r}{f' ({table.place})' if table.place else ''}"
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in table.columns]
         statement = sa.select(sa.table(table.table, *columns, schema=table.schema))
-        names, rows = first_rows(connection, index, statement, place)
+        names, rows = first_rows(connection, index, statement, place, table=table, limit=limit)
         if not table.place:
             _check_texts(index, names, rows, place)
 
 
 def first_rows(
-    connection: Connection, index: IndexSettings, statement: Select[Any], what: str, limit: int = CHECKED_ROWS
+    connection: Connection,
+    index: IndexSettings,
+    statement: Select[Any],
+    what: str,
+    *,
+    limit: int = CHECKED_ROWS,
+    table: SourceTable | None = None,
 ) -> tuple[list[str], Sequence[Sequence[Any]]]:
     """Return the names of the columns of a statement that the settings decide, and its first rows.
 
-    Raises SettingsError if it cannot be run, and says `what` it is.
+    Raises SettingsError if it cannot be run, and says `what` it is, and what is like a missing name of its `table`.
     """
 
     def read(repair: Repair | None) -> tuple[list[str], Sequence[Sequence[Any]]]:
@@ -318,7 +327,23 @@ def first_rows(
         if is_transient(error):
             raise
         reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-        raise SettingsError(f"index {index.name}: {what} cannot be read: {reason}") from error
+        near = "" if table is None else _similar(connection, table)
+        raise SettingsError(f"index {index.name}: {what} cannot be read: {reason}{near}") from error
+
+
+def _similar(connection: Connection, table: SourceTable) -> str:
+    """Return what the names of a table or of its columns may mean that are not there; "" if all are."""
+    connection.rollback()
+    with suppress(exc.SQLAlchemyError):
+        inspector = sa.inspect(connection)
+        tables = [*inspector.get_table_names(table.schema), *inspector.get_view_names(table.schema)]
+        if not inspector.has_table(table.table, table.schema):
+            return f"; {near}" if (near := did_you_mean(table.table, tables, all_of_them=True)) else ""
+        there = [column["name"] for column in inspector.get_columns(table.table, table.schema)]
+        for name in table.columns:
+            if name not in there:
+                return f"; {did_you_mean(name, there, all_of_them=True)}"
+    return ""
 
 
 def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Sequence[Any]], place: str) -> None:
@@ -347,26 +372,48 @@ def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
     return sa.text(text.replace(":", "\\:") + newline)
 
 
-def untyped(value: Any) -> sa.ColumnElement[Any]:
-    """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
-    return sa.literal(value, NullType())
-
-
 class Untyped(UserDefinedType[Any]):
     """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the column."""
 
     cache_ok = True
 
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any] | None:
+        """Give PostgreSQL floats as text, which takes the column's type: a `real` equals no float8 of its digits."""
+        return _float_as_text if dialect.name == "postgresql" else None
 
-def equals_any(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
+
+def _float_as_text(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def untyped(value: Any) -> sa.ColumnElement[Any]:
+    """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
+    return sa.literal(value, Untyped())
+
+
+def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the text of a column of MySQL, which is ordered and compared by its characters alone."""
+    return sa.cast(column, mysql.CHAR(charset="utf8mb4")).collate("utf8mb4_bin")
+
+
+def equals_any(
+    columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]], dialect: str = ""
+) -> sa.ColumnElement[bool]:
     """Return the condition for rows that have one of these values (a value for each column) in the columns.
 
-    However many there are, SQLAlchemy compiles the statement once.
+    However many there are, SQLAlchemy compiles the statement once for PostgreSQL and SQLite. Other databases may have
+    no rows of values, and MariaDB does not convert the charset of those that it has.
     """
     if len(columns) == 1:
         plain = [value for [value] in values]
         return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
-    return sa.tuple_(*columns, types=[Untyped()] * len(columns)).in_(list(map(tuple, values)))
+    if dialect not in ("postgresql", "sqlite"):
+        rows = [zip(columns, row, strict=True) for row in values]
+        return sa.or_(sa.false(), *[sa.and_(*[column == untyped(value) for column, value in row]) for row in rows])
+    types = TupleType(*[Untyped()] * len(columns))
+    return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=types, expanding=True))
 
 
 def equals_any_row(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:

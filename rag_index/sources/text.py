@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import html
 import json
 import re
@@ -12,12 +13,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lxml import etree
+from lxml.html.defs import tags
 
 from rag_index.documents.languages import language_of
 from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Set
+
+    from markdown_it import MarkdownIt
 
 PARAGRAPHS = frozenset(
     [
@@ -37,6 +41,7 @@ LEFT_OUT = frozenset(
     ["head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template"]
 )
 """HTML elements whose content nobody reads."""
+CODE = frozenset(["code", "kbd", "pre", "samp", "tt"])
 MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""
 MAX_CONTROLS = 0.01
@@ -44,8 +49,8 @@ MAX_CONTROLS = 0.01
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
-MAX_LEVELS = 50
-"""Deeper levels of JSON are left out."""
+MAX_LEVELS = 100
+"""JSON of more levels stays as it is."""
 MAGIC = {
     b"%PDF": "a PDF file",
     b"\x89PNG": "a PNG picture",
@@ -59,39 +64,66 @@ MAGIC = {
     b"SQLite format 3": "an SQLite file",
 }
 """How files begin that are often kept in databases."""
-_TAG = re.compile(
-    r"</?(?:a|abbr|b|big|blockquote|body|br|caption|center|code|dd|div|dl|dt|em|figure|font|h[1-6]|head|hr|html|i|iframe|"
-    r"img|ins|kbd|li|link|meta|object|ol|p|pre|q|s|samp|script|section|small|span|strike|strong|style|sub|sup|table|tbody|"
-    r"td|th|thead|tr|tt|u|ul|var)(?:\s[^<>]*)?/?>",
+_KNOWN = tags | {
+    "bdi", "bgsound", "data", "dialog", "frame", "listing", "main", "nobr", "noembed", "noframes", "picture", "search",
+    "slot", "template", "xmp",
+}  # fmt: skip
+"""The elements of HTML. A browser drops the names of others; here they are words of the text, as `<String>` is."""
+_COMMON = _KNOWN - {"address", "data", "label", "map", "object", "output", "source", "template", "time", "title", "var"}
+"""Elements whose marks make a text HTML: the others are more often words in angle brackets."""
+_VALUE = r"=(?:\s*+\"[^\"]*+\"|\s*+'[^']*+'|(?![\"'\s]))"
+_MARK = re.compile(
+    r"<(?:(?P<end>/?)(?P<name>[a-z][\w.:-]*+)"
+    r"(?P<more>(?:\s++(?:nowrap|disabled|checked|selected|hidden|controls|noshade|compact|allowfullscreen)\b)*+"
+    r"(?:\s++[^<>=\"']*+" + _VALUE + r"(?:[^<>=]|" + _VALUE + r")*+)?+)\s*+(?P<close>/?)>"
+    r"|(?:!doctype|!\[|\?[a-z])[^<>]*+>)?+",
     re.IGNORECASE,
 )
-_BLOCK = re.compile(r"<(?:p|div|br|li|tr|h[1-6]|pre|blockquote|table)\b", re.IGNORECASE)
+"""A mark of HTML, which is more than its name only if attributes follow; or a `<` that begins none."""
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_ANY_MARK = re.compile(
+    r"<[^<>]*+>|&#?\w++;|\]\([^()\n]*+\)|^ {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What may be a mark of any format: letters outside are those of a text."""
+_BLOCK = re.compile(r"<(?:p|div|li|tr|h[1-6]|pre|blockquote|table)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
 _STORED_MARKS = re.compile(r"\s*&(?:lt|#60|#x3c);(?=.*?&(?:lt|#60|#x3c);/)", re.IGNORECASE | re.DOTALL)
-_SHORTCODE = re.compile(r"\[/?(?:[a-z]+_[a-z_]+|audio|caption|embed|gallery|playlist|video)\b[^\]\n]*\]")
+_SHORTCODE = re.compile(
+    r"\[/?(?:(?:vc|wpb|et_pb|fusion|bt_bb|mk|nectar|tatsu)_[a-z_\d]++|elementor-template)(?:\s[^\[\]]*+)?\]"
+    r"|\[(audio|caption|embed|gallery|playlist|video)(?:\s[^\[\]=]*+=[^\[\]]*+\]|\](?=[^\[\]]*+\[/\1\]))"
+    r"|\[/(?:audio|caption|embed|gallery|playlist|video)\]"
+)
+"""The marks of WordPress and of its page builders."""
+_INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])")
+"""Signs within words that nobody sees; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
 _SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
-_ROW_END = re.compile(r"[ \t]+(\n| \| )")
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
+_BBCODE_NAMES = frozenset(
+    [
+        "b", "i", "u", "s", "url", "img", "quote", "code", "list", "size", "color", "font", "email", "left", "right",
+        "center", "spoiler", "youtube", "table", "tr", "td", "attachment", "indent", "hr", "sub", "sup", "*",
+    ]
+)  # fmt: skip
 _BBCODE = re.compile(
-    r"\[/?(?:b|i|u|s|url|img|quote|code|list|size|color|font|email|left|right|center|spoiler|youtube|table|tr|td|"
-    r"attachment|indent|hr|sub|sup)(?:[=: ][^\]\n]*)?\]",
-    re.IGNORECASE,
+    r"\[(?P<end>/?)(?P<name>\*|[a-z]++)(?P<value>(?:[=: ](?:[^\[\]\n]|\[[^\[\]\n]*+\])*+)?)\]", re.IGNORECASE
 )
-_BBCODE_HTML = (
-    (re.compile(r"<([se])>.*?</\1>", re.DOTALL), ""),  # the marks themselves, as newer forums keep them
-    (re.compile(r"\[(img|attachment|youtube)[^\]]*\].*?\[/\1[^\]]*\]", re.IGNORECASE | re.DOTALL), ""),
-    (re.compile(r"\[code[^\]]*\]", re.IGNORECASE), "<pre>"),
-    (re.compile(r"\[/code[^\]]*\]", re.IGNORECASE), "</pre>"),
-    (re.compile(r"\[quote=(?:&quot;|[\"'])?([^\]\"'&]+)[^\]]*\]", re.IGNORECASE), r"<blockquote>\1: "),
-    (re.compile(r"\[quote[^\]]*\]", re.IGNORECASE), "<blockquote>"),
-    (re.compile(r"\[/quote[^\]]*\]", re.IGNORECASE), "</blockquote>"),
-    (re.compile(r"\[\*(?::[^\]]*)?\]"), "<li>"),
-    (re.compile(r"\[/?(?:tr|list|hr|center|indent)[^\]]*\]", re.IGNORECASE), "<br>"),
-    (re.compile(r"\[td[^\]]*\]", re.IGNORECASE), " | "),
+_BBCODE_HTML = {
+    "code": "<pre>", "/code": "</pre>", "quote": "<blockquote>", "/quote": "</blockquote>", "*": "<li>", "td": " | ",
+    **dict.fromkeys(("tr", "/tr", "list", "/list", "hr", "center", "/center", "indent", "/indent"), "<br>"),
+}  # fmt: skip
+_AUTHOR = re.compile(r"=\s*(?:&quot;|[\"'])?([^\"'&]+)")
+_ELEMENTS_OF_BBCODE = re.compile(r"<(/?)(?:(CODE)|(LIST)|QUOTE)(?: author=\"([^\"]*)\")?(?:\s[^<>]*+)?>")
+_MARKS_OF_ELEMENTS = re.compile(r"<([se])>[^<>]*+</\1>")
+"""The marks themselves, as newer forums keep them."""
+_MARKDOWN = re.compile(r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]++\*\*|\[[^\[\]\n]++\]\(\S|^\|[^\n]*\|$")
+_DEFINITION = re.compile(r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w-]+\.\w)", re.IGNORECASE)
+"""A definition of a link in Markdown. Other words in brackets with a colon are said by somebody."""
+MAX_NESTING = 100
+"""Markdown whose lists and quotes are nested deeper stays as it is."""
+_SERIALISED = re.compile(
+    r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|--- !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z", re.DOTALL
 )
-_MARKDOWN = re.compile(r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]+\*\*|\[[^\]\n]+\]\(\S+\)|^\|.*\|$")
-_SERIALISED = re.compile(r"(?:[aOC]:\d+:[{\"]|s:\d+:\"|[bi]:\d+;|--- !ruby/|\{\"py/object\"|rO0AB)")
 
 
 class NotText(ValueError):
@@ -108,8 +140,10 @@ def read_text(value: Any, form: str = "plain") -> str:
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        flat = form in ("json", "auto")
-        return flatten(value) if flat else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+        with suppress(ValueError):
+            if form in ("json", "auto"):
+                return flatten(value)
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     text = _characters(value)
     if form == "auto":
         form = find_format(text)
@@ -122,53 +156,123 @@ def read_text(value: Any, form: str = "plain") -> str:
     return "" if form == "serialised" else text
 
 
+def visible(text: str) -> str:
+    """Return a text without soft hyphens and other signs within words that nobody sees."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+def count_letters(value: Any, text: str) -> tuple[int, int]:
+    """Return how many letters a value has outside of marks, and how many its text lacks. JSON and bytes have none."""
+    if not isinstance(value, str) or value.lstrip().startswith(("{", '["', "[{")) or _SERIALISED.match(value.lstrip()):
+        return 0, 0
+    letters = sum(map(str.isalpha, _ANY_MARK.sub("", value)))
+    return letters, max(0, letters - sum(map(str.isalpha, text)))
+
+
 def find_format(text: str) -> str:
-    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an object."""
+    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an object.
+
+    Marks that Markdown shows as code say nothing, and neither does what would rob a text of letters: `a[i]`, `<name>`.
+    """
     start = text[:200].lstrip()
-    if _SERIALISED.match(start):
+    if _SERIALISED.match(text.lstrip()):
         return "serialised"
     if start.startswith(("{", "[")):
         with suppress(ValueError, RecursionError):
             json.loads(text)
             return "json"
-    if len(_BBCODE.findall(text)) >= 2 or start.startswith(("<r>", "<t>")):
+    if start.startswith(("<r>", "<t>")):
         return "bbcode"
-    if _TAG.search(text) or _ENTITY.search(text):
-        return "html"
-    return "markdown" if len(_MARKDOWN.findall(text)) >= 2 else "plain"
+    is_html, is_bbcode = _is_html(text), any(mark["end"] for mark in _bbcode_marks(text))
+    if (is_html or is_bbcode) and _shows_marks(text, is_html=start.startswith("<")):
+        return "markdown"
+    is_markdown = len(_MARKDOWN.findall(text)) >= 2
+    if is_bbcode:
+        return "bbcode"
+    return (
+        "html" if is_html and not (is_markdown and not _BLOCK.search(text)) else "markdown" if is_markdown else "plain"
+    )
 
 
-def html_text(text: str) -> str:
-    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is."""
+def _is_html(text: str) -> bool:
+    """Return whether a text has an entity, a mark that ends an element or has attributes, or two of blocks."""
+    if _ENTITY.search(text):
+        return True
+    blocks = 0
+    for mark in _MARK.finditer(text) if "<" in text else ():
+        name = (mark["name"] or "").lower()
+        if name in _COMMON:
+            blocks += name in PARAGRAPHS or name in LINES
+            if mark["end"] or mark["more"] or name in ("br", "hr") or blocks > 1:
+                return True
+    return False
+
+
+def _shows_marks(text: str, *, is_html: bool) -> bool:
+    """Return whether a text is Markdown with marks of another format in its code; in fences alone if it `is_html`."""
+    if "`" not in text and "~~~" not in text:
+        return False
+    blocks = _markdown().parse(text)
+    code = [block for block in blocks if block.type == "fence"]
+    if not is_html:
+        code += [one for block in blocks for one in block.children or () if one.type == "code_inline"]
+    return any(sign in one.content for one in code for sign in "<[&")
+
+
+def html_text(text: str, *, lines: bool | None = None, elements: Set[str] | None = _KNOWN) -> str:
+    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is.
+
+    `lines` says whether line breaks count; if it does not, they do in a text without blocks. What is no mark of one of
+    the `elements` is text; None for XML, where each is.
+    """
     if "<" not in text:
         if "&" not in text:
             return text
         if _STORED_MARKS.match(text):  # some programs store the marks as entities, too
             text = html.unescape(text)
-    text = _SHORTCODE.sub("", text)
-    if not _BLOCK.search(text):  # some programs write line breaks where others write tags
-        text = _PARAGRAPH.sub("<p>", text).replace("\n", "<br>")
-    target = _HtmlText()
+    if elements is not None and "<" in text:
+        text = _only_marks(text, elements)
+    target = HtmlText(lines=not (_BLOCK.search(text) or "<br" in text.lower()) if lines is None else lines)
     parser = etree.HTMLParser(target=target, huge_tree=True, remove_comments=True, remove_pis=True)
     parser.feed("<div>" + text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8"))
     return str(parser.close())
 
 
-class _HtmlText:
-    """What lxml tells of an HTML text: `close` returns the text as a person reads it."""
+def _only_marks(text: str, elements: Set[str]) -> str:
+    """Return HTML without comments, in which each `<` begins a mark of one of the elements, or of one that it ends."""
+    commented, end, rest = text.rpartition("-->")
+    text = _COMMENT.sub("", commented + end) + rest
+    ended = {mark["name"].lower() for mark in _MARK.finditer(text) if mark["name"] and (mark["end"] or mark["close"])}
+    elements = elements | {name for name in ended if ":" in name or "-" in name}
 
-    def __init__(self) -> None:
+    def checked(mark: re.Match[str]) -> str:
+        is_mark = mark["name"].lower() in elements if mark["name"] else len(mark[0]) > 1
+        return mark[0] if is_mark else html.escape(mark[0], quote=False)
+
+    return _MARK.sub(checked, text)
+
+
+class HtmlText:
+    """What lxml tells of an HTML text, as a person reads it."""
+
+    def __init__(self, *, lines: bool) -> None:
         self._pieces: list[str] = []
+        self._heard: list[str] = []
+        """The text since the last mark."""
         self._newlines = 2
         """The line breaks at the end of the text so far. There is none before its beginning."""
-        self._left_out = self._verbatim = 0
+        self._left_out = self._verbatim = self._code = 0
+        self._lines = lines
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Begin an element."""
+        self._flush()
         if tag in LEFT_OUT:
             self._left_out += 1
         if self._left_out:
             return
         self._verbatim += tag == "pre"
+        self._code += tag in CODE
         self._break(tag)
         if tag == "li":
             self._add("- ")
@@ -178,29 +282,46 @@ class _HtmlText:
             self._add(described)
 
     def end(self, tag: str) -> None:
+        """End an element."""
+        self._flush()
         if tag in LEFT_OUT:
             self._left_out = max(0, self._left_out - 1)
         elif not self._left_out and tag != "br":
             self._verbatim -= tag == "pre"
+            self._code -= tag in CODE
             self._break(tag)
 
     def data(self, text: str) -> None:
-        if self._left_out:
-            return
+        """Add text, unless nobody reads it."""
+        if not self._left_out:
+            self._heard.append(text)
+
+    def close(self) -> str:
+        """Return the text of all that was told."""
+        self._flush()
+        text = visible("".join(self._pieces)).replace("\u00a0", " ")
+        return "\n".join(line.rstrip(" \t") for line in text.split("\n")).strip()
+
+    def _flush(self) -> None:
+        text = "".join(self._heard)
+        self._heard.clear()
         if self._verbatim:
             self._add(text)
             return
+        if not self._code:
+            text = _SHORTCODE.sub("", text)
         for number, paragraph in enumerate(_PARAGRAPH.split(text)):
             if number:
                 self._break("p")
-            piece = _SPACE.sub(" ", paragraph)
-            self._add(piece.lstrip() if self._newlines else piece)
-
-    def close(self) -> str:
-        text = "".join(self._pieces).translate(_INVISIBLE).replace("\u00a0", " ")
-        return _ROW_END.sub(r"\1", text).strip()
+            for later, line in enumerate(paragraph.split("\n") if self._lines else [paragraph]):
+                if later:
+                    self._break("br")
+                piece = _SPACE.sub(" ", line)
+                self._add(piece.lstrip() if self._newlines or self._pieces[-1:] == [" | "] else piece)
 
     def _add(self, text: str) -> None:
+        if text == " | " and self._pieces:
+            self._pieces[-1] = self._pieces[-1].rstrip(" ")
         if text:
             self._pieces.append(text)
             self._newlines = len(text) - len(text.rstrip("\n"))
@@ -214,19 +335,80 @@ class _HtmlText:
 
 def markdown_text(text: str) -> str:
     """Return the text of Markdown without its marks; links without addresses, tables as lines, code as it is."""
-    from markdown_it import MarkdownIt
+    blocks = _markdown().parse(text)
+    if any(block.level >= MAX_NESTING - 1 for block in blocks):
+        return text
+    return html_text(_markdown().renderer.render(blocks, _markdown().options, {}))
 
-    return html_text(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+
+@functools.cache
+def _markdown() -> MarkdownIt:
+    """Return a reader of Markdown that takes every address, and no words in brackets with a colon for one."""
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_block import StateBlock, reference
+
+    def defines(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+        text = state.src[state.bMarks[start] : state.eMarks[min(start + 2, end) - 1]]
+        return _DEFINITION.match(text) is not None and reference(state, start, end, silent)
+
+    reader = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable(["table", "strikethrough"])
+    reader.validateLink = lambda _: True  # type: ignore[method-assign, assignment]
+    reader.block.ruler.at("reference", defines)
+    return reader
 
 
 def bbcode_text(text: str) -> str:
-    """Return the text of BBCode, which may be mixed with HTML and entities."""
-    if not _TAG.search(text) and not text.startswith(("<r>", "<t>")):
-        text = text.replace("<", "&lt;")
-    for pattern, replacement in _BBCODE_HTML:
-        text = pattern.sub(replacement, text)
-    text = _BBCODE.sub("", text)
-    return html_text(text.replace("\n", "<br>")) if "<" in text else html.unescape(text)
+    """Return the text of BBCode, which may be mixed with HTML and entities. Code stays as it is."""
+    if text.startswith(("<r>", "<t>")):
+        text = _ELEMENTS_OF_BBCODE.sub(_element, _MARKS_OF_ELEMENTS.sub("", text))
+        return html_text(text, lines=True, elements=None)
+    is_mixed, pieces, done = _is_html(text), list[str](), 0
+
+    def add(part: str) -> None:
+        pieces.append(part if is_mixed else part.replace("<", "&lt;"))
+
+    for mark in _bbcode_marks(text):
+        name, start = mark["name"].lower(), mark.start()
+        if start < done:
+            continue
+        if mark["end"] and name in ("img", "attachment", "youtube") and not re.search(r"\s", text[done:start]):
+            done = mark.end()
+            continue
+        add(text[done:start])
+        pieces.append(_BBCODE_HTML.get(f"{mark['end']}{name}", ""))
+        if name == "quote" and not mark["end"] and (author := _AUTHOR.match(mark["value"])):
+            add(f"{author[1]}: ")
+        done = mark.end()
+    add(text[done:])
+    text = "".join(pieces)
+    return html_text(text, lines=True) if "<" in text else html.unescape(text)
+
+
+def _element(mark: re.Match[str]) -> str:
+    name = "pre" if mark[2] else "ul" if mark[3] else "blockquote"
+    return f"<{mark[1]}{name}>{mark[4] + ': ' if mark[4] else ''}"
+
+
+def _bbcode_marks(text: str) -> list[re.Match[str]]:
+    """Return the marks of a text in order, without those in code: each begins what another ends, or stands alone."""
+    marks = [mark for mark in _BBCODE.finditer(text) if mark["name"].lower() in _BBCODE_NAMES]
+    last_code = max((n for n, mark in enumerate(marks) if mark["end"] and mark["name"].lower() == "code"), default=-1)
+    opened: dict[str, list[int]] = {}
+    found, in_code = set[int](), False
+    for number, mark in enumerate(marks):
+        name = mark["name"].lower()
+        if in_code and not (mark["end"] and name == "code"):
+            continue
+        if name in ("*", "hr"):
+            found.add(number)
+        elif not mark["end"]:
+            in_code = name == "code" and number < last_code
+            opened.setdefault(name, []).append(number)
+        elif opened.get(name):
+            in_code = False
+            found |= {opened[name].pop(), number}
+    has_list = any(mark["name"].lower() == "list" for number, mark in enumerate(marks) if number in found)
+    return [marks[number] for number in sorted(found) if has_list or marks[number]["name"] != "*"]
 
 
 def flatten(value: Any) -> str:
@@ -236,7 +418,7 @@ def flatten(value: Any) -> str:
 
 def _lines(name: str, value: Any, levels: int = MAX_LEVELS) -> Iterator[str]:
     if not levels:
-        return
+        raise ValueError("too many levels")
     label = f"{name}: " if name else ""
     if isinstance(value, dict) and _is_by_language(value):
         for inner in value.values():
@@ -267,7 +449,7 @@ def _is_by_language(value: dict[Any, Any]) -> bool:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return html_text(value) if _TAG.search(value) else value.strip()
+        return html_text(value) if _is_html(value) else value.strip()
     return "" if value is None else json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 
@@ -298,7 +480,9 @@ def decode(value: bytes) -> str:
         if text:
             return text
     what = what or "no known kind of file"
-    raise NotText(f"holds {len(value):,} bytes that are no text ({what}): name another column, or leave such rows out")
+    raise NotText(
+        f"holds {len(value):,} bytes that are no text ({what}): name another column, or give this one format file"
+    )
 
 
 def _wide_charset(value: bytes) -> str | None:

@@ -179,9 +179,11 @@ class Colour(enum.Enum):
         (Decimal("2.00"), 2),
         (Decimal("1E+2"), 100),
         (Decimal("12345678901234567890123"), "12345678901234567890123"),
-        (Decimal("NaN"), None),
-        (float("nan"), None),
-        (float("inf"), None),
+        (Decimal("NaN"), "NaN"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        ([None, float("inf")], [None, "Infinity"]),
+        (1e16, 10**16),
         (0.1, 0.1),
         (NOON, "2024-05-01T12:30:00Z"),
         (NOON.astimezone(CET), "2024-05-01T12:30:00Z"),
@@ -241,12 +243,23 @@ def integers(value):
 
 
 def test_the_deep_levels_of_a_payload_become_text():
-    deep: dict[str, object] = {}
-    inner = deep
-    for _ in range(400):
-        inner["a"] = {}
-        inner = inner["a"]  # type: ignore[assignment]
-    assert decode_payload(encode_payload(deep))["a"]
+    for levels, kept in ((60, True), (61, False), (200, False), (2000, False)):
+        value: object = 1
+        for _ in range(levels):
+            value = {"a": value} if levels % 2 else [value]
+        stored = decode_payload(encode_payload({"value": value}))["value"]
+        assert (stored == value) is kept
+        depth = 0
+        while isinstance(stored, list | dict):
+            stored, depth = (stored["a"] if isinstance(stored, dict) else stored[0]), depth + 1
+        assert depth <= 60
+        assert kept or isinstance(stored, str)
+
+
+def test_the_largest_fields_of_a_payload_that_no_server_takes_say_their_size():
+    found = json.loads(encode_payload({"a": 1, "b": {"c": "ä" * 8_000_000}, "d": "x" * 4_000_000}))
+    assert found == {"a": 1, "b": "… (16,000,008 bytes)", "d": "x" * 4_000_000}
+    assert json.loads(encode_payload({"a": "x" * 15_000_000}))["a"] == "x" * 15_000_000
 
 
 def test_many_small_payloads_take_little_memory():

@@ -12,7 +12,7 @@ from rag_index.sources.changed import ChangedSource
 from tests.sources.databases import open_database, pages, read_since
 
 KINDS = {"timestamptz": "postgresql", "timestamp": "postgresql", "date": "postgresql", "datetime": "mariadb",
-         "text": "sqlite"}  # fmt: skip
+         "text": "sqlite", "integer": "sqlite", "bigint": "mariadb"}  # fmt: skip
 
 
 class Table:
@@ -26,7 +26,9 @@ class Table:
         time = dt.datetime.now(dt.UTC) - dt.timedelta(**past)
         plain = time.replace(tzinfo=None)
         text = plain.isoformat(sep=" ", timespec="seconds")
-        return {"timestamptz": time, "date": time.date(), "text": text}.get(self.kind, plain)
+        seconds = int(time.timestamp())
+        numbers = {"integer": seconds, "bigint": 1000 * seconds}
+        return {"timestamptz": time, "date": time.date(), "text": text, **numbers}.get(self.kind, plain)
 
     def put(self, number: int, at, body: str = "x") -> None:
         self.database.run(f"DELETE FROM note WHERE id = {number}")
@@ -94,6 +96,22 @@ def test_a_page_with_a_key_that_must_be_read_is_read_in_full(table):
     documents, unread = since(table, old(table, 9), must_read=lambda keys: "5" in keys)
     assert documents == ["4", "5", "6", "100"]
     assert unread == ["1", "2", "3", "7", "8", "9"]
+
+
+@pytest.mark.parametrize(("written_since", "newest_is_there"), [(False, True), (True, True), (True, False)])
+def test_a_source_that_was_put_back_to_an_older_copy_is_read_in_full(table, written_since, newest_is_there):
+    """The index has the newer text of a row that has its old time again, and no other row says so."""
+    old(table, 3)
+    table.put(2, table.ago(hours=1), "changed, and then lost")
+    watermark = table.source().watermark()
+    assert len(since(table, watermark)[1]) >= 2, "nothing was put back"
+    if newest_is_there:
+        table.put(2, table.ago(days=10))
+    else:
+        table.database.run("DELETE FROM note WHERE id = 2")
+    if written_since:
+        table.put(101, table.ago(minutes=1))
+    assert since(table, watermark)[1] == []
 
 
 def test_a_column_without_times_is_refused(sqlite):

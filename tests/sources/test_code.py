@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +18,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.code import CodeSource, decode_text
+from rag_index.sources.folder import list_files
 from tests.sources.databases import KnownStamps, pages
 
 OLD = time.time() - 1000
@@ -87,6 +91,7 @@ def test_pages_are_limited_by_rows_and_by_bytes_and_read_twice_are_the_same(root
         (["**/*.py"], [], {"a.py", "s/a.py", "s/t/d.py"}),
         (["*.py"], [], {"a.py"}),
         (["s/**"], [], {"s/a.py", "s/n.md", "s/node_modules/m.js", "s/t/d.py"}),
+        (["s/t"], [], {"s/t/d.py"}),
         ([], ["**/node_modules/**"], {"a.py", "b.ts", "s/a.py", "s/t/d.py"}),
         ([], ["a.py", "s/t"], {"b.ts", "s/a.py", "s/node_modules/m.js"}),
         (["**/*.py", "**/*.md"], ["s/t/**"], {"a.py", "s/a.py", "s/n.md"}),
@@ -231,3 +236,83 @@ def test_a_root_that_does_not_exist_and_a_pattern_that_is_not_valid(root):
         missing.page(None, 10)
     with pytest.raises(SettingsError, match="correct the pattern"):
         source(root, include=["a\\"]).page(None, 10)
+
+
+PARTS = [
+    "*",
+    "**",
+    "?",
+    "a",
+    "doc",
+    "in.py",
+    "*.py",
+    "[ab]",
+    "[!a]*",
+    "d*c",
+    "*.p[xy]",
+    "\\!n.py",
+    "[[:digit:]].py",
+    "[b-a]",
+    "[",
+    "x.py\\ ",
+]
+
+
+def test_ignore_files_leave_in_what_git_leaves_in(tmp_path):
+    chance = random.Random(1)
+    subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    folders = ["", "doc/", "doc/a/", "a/b/", "b/doc/a/"]
+    for folder, name in itertools.product(folders, ["in.py", "x.py", "!n.py", "1.py", "b c.py"]):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / name).write_text("x = 1\n")
+    for _ in range(120):
+        for folder in folders:
+            lines = [
+                "/".join(chance.choices(PARTS, k=chance.choice([1, 1, 2, 3]))) for _ in range(chance.randint(0, 3))
+            ]
+            lines = [
+                chance.choice(["", "", "!", "/", "!/"]) + line + chance.choice(["", "", "/", "/**", " ", "\r"])
+                for line in lines
+            ]
+            text = chance.choice(["", "\ufeff"]) + "\n".join([*chance.choice([[], ["*", "!*/", "!*.py"]]), *lines])
+            (tmp_path / folder / ".gitignore").write_text(text, newline="")
+        command = ["git", "ls-files", "-z", "-o", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split("\0")
+        wanted = {path for path in listed if path.endswith(".py")}
+        assert {file.path for file in list_files(tmp_path, [], []).files} == wanted
+
+
+def test_a_folder_that_became_a_link_after_the_listing_is_not_followed(tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "a.py").write_text("SECRET = 1\n")
+    root = tmp_path / "root"
+    (root / "inner").mkdir(parents=True)
+    (root / "inner" / "a.py").write_text("x = 1\n")
+    code = source(root)
+    assert code.count() == 1
+    (root / "inner").rename(root / "old")
+    (root / "inner").symlink_to(tmp_path / "private")
+    page = code.page(None, 10)
+    assert not page.documents.texts
+    assert "cannot be read" in page.unreadable[0].reason
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
+def test_an_ignore_file_that_is_no_ordinary_file_is_not_read(tmp_path, kind):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "rules").write_text("*.py\n")
+    ignore = tmp_path / ".gitignore"
+    os.mkfifo(ignore) if kind == "pipe" else ignore.symlink_to("/dev/zero" if kind == "device" else tmp_path / "rules")
+    assert [file.path for file in list_files(tmp_path, [], []).files] == ["a.py"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("foreign", [".git", ".gitignore"])
+def test_a_repository_of_somebody_else_above_the_root_does_not_count(tmp_path, foreign):
+    subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text("*.py\n")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("x = 1\n")
+    assert not list_files(tmp_path / "src", [], []).files
+    os.chown(tmp_path / foreign, 12345, 12345)
+    assert [file.path for file in list_files(tmp_path / "src", [], []).files] == ["a.py"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from contextlib import closing
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -236,22 +235,6 @@ def test_bytes_that_are_no_text_are_seen_as_they_are_read(many, index, row):
         assert not rescan(many, state, **index)
 
 
-def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_next_scan(many):
-    state = State()
-    rescan(many, state)
-
-    def meanwhile():
-        many.run("UPDATE note SET body = 'in a bucket that is read' WHERE id = 2501")
-        many.run("UPDATE note SET body = 'in a bucket that stays unread' WHERE id = 7")
-
-    many.run("UPDATE note SET body = 'before' WHERE id = 2500")
-    with closing(many.digests()) as source:
-        scan(source, state, between=meanwhile)
-    assert 0 < len(rescan(many, state)) < 200, "the bucket that was read is known as it was read"
-    assert is_current(state, many)
-    assert not rescan(many, state)
-
-
 def test_the_time_that_a_watch_begins_with_is_of_before_the_rows_were_looked_at(sqlite):
     sqlite.notes(3).run("ALTER TABLE note ADD COLUMN at TEXT", "UPDATE note SET at = date('now', '-9 days')")
     source, state = sqlite.digests(changed_since="at"), State()
@@ -277,15 +260,6 @@ def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, mo
     assert len(rescan(many, state)) == 7000
     assert len(state.known) < 100, "keys that are far apart are hashed"
     assert not rescan(many, state)
-
-
-def test_with_digests_of_another_version_everything_is_read(many):
-    state = State()
-    rescan(many, state)
-    layout = state.last_watermark
-    state.last_watermark = layout.replace("[1,", "[0,")
-    assert len(rescan(many, state)) == 5000
-    assert state.last_watermark == layout
 
 
 def test_a_database_without_digests_is_refused_in_one_line(tmp_path):

@@ -13,7 +13,9 @@ from rag_index.documents.batches import TextLayout
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
+from rag_index.settings.parts import check_link
 from rag_index.sources.changed import ChangedSource
+from rag_index.sources.pages import LinkComposer
 from tests.sources.databases import pages
 from tests.sources.digests import State, rescan
 
@@ -112,19 +114,6 @@ def test_a_document_has_columns_of_joined_rows_and_parts_of_other_tables(desk):
     assert found["4"][3]["customer"] == {"name": None}
 
 
-def test_pages_of_any_size_give_the_same_documents(desk):
-    everything = read(desk.source(**TICKETS))
-    assert [read(desk.source(**TICKETS), rows) for rows in (1, 2)] == [everything] * 2
-    query = {**TICKETS, "table": None, "where": None, "query": "SELECT * FROM ticket WHERE confidential = 0"}
-    assert read(desk.source(**query), 2) == everything  # on a server, by a stream
-
-
-def test_single_documents_are_read_with_their_parts(desk):
-    source = desk.source(**TICKETS)
-    everything = read(source)
-    assert documents(source.documents(["2", "1", "3", "9"])) == {one: everything[one] for one in ("1", "2")}
-
-
 @pytest.mark.parametrize(
     ("change", "text", "payload"),
     [
@@ -213,6 +202,15 @@ def test_parts_without_an_order_have_the_same_order_each_time(desk):
     last_first = {**plain, "order_by": ["created_at desc", "id"], "key": "id"}
     parts = read(desk.source(**{**TICKETS, "parts": [last_first]}))["1"][2]
     assert [one for _, one, _ in parts] == ["84", "88", "90", "87", "89", "86"]
+
+
+@pytest.mark.parametrize(("order", "expected"), [("rank", ["a", "b", "none"]), ("rank desc", ["b", "a", "none"])])
+def test_rows_of_a_part_without_a_value_to_order_by_are_last(database, order, expected):
+    database.notes(1).run("CREATE TABLE line (note_id INTEGER, rank INTEGER, body VARCHAR(9))")
+    database.run("INSERT INTO line VALUES (1, 1, 'a'), (1, NULL, 'none'), (1, 2, 'b')")
+    part = {"table": "line", "on": "note_id", "text": "body", "order_by": [order]}
+    [page] = pages(database.source(parts=[part]))
+    assert page.documents.texts == ["\n\n".join(expected)]
 
 
 VERSIONS = {
@@ -379,3 +377,24 @@ def test_a_mistake_is_named_before_anything_is_read(desk, wrong, place):
         desk.source(**given).check()
     assert f"{place} cannot be read: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("link", "values", "address"),
+    [
+        ("{url}", ["https://a.example/b?c=d#e"], "https://a.example/b?c=d#e"),
+        ("{url}#{id}", ["http://a.example/", 7], "http://a.example/#7"),
+        ("{url}", ["/t/1"], "/t/1"),
+        *(("{url}", [url], "") for url in ("javascript:x", "//host/a", "/\\host", "/\t/host", "https://", "a b", "")),
+        ("/t/{id}", ["/../x"], "/t/%2F..%2Fx"),
+    ],
+)
+def test_a_column_may_hold_the_address_if_it_is_one_of_the_web(link, values, address):
+    check_link(link)
+    assert LinkComposer(link).compose(values) == address
+
+
+@pytest.mark.parametrize("link", ["javascript:{id}", "//{host}/a", "/\\host/{id}", "/\t/{id}", "https:{id}"])
+def test_a_link_that_could_leave_the_web_is_refused(link):
+    with pytest.raises(ValueError, match="should begin with https://, http://, / or a column"):
+        check_link(link)

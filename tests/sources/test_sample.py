@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import SourceError
-from rag_index.sources.scaffold import READ_FACTOR, Sample, read_sample
+from rag_index.sources.sample import READ_FACTOR, Sample, read_sample
 from tests.project import Project
 from tests.sources.databases import pages
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sqlite3
 import threading
-import uuid
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy.engine import URL, make_url
 
 from rag_index.documents.canonical import decode_payload
-from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.engine import open_read_only
@@ -61,52 +56,6 @@ def test_pages_have_texts_hashes_and_payloads(database):
     assert {len(value) for value in {*documents.text_hashes, *documents.payload_hashes}} == {16}
 
 
-keys = st.one_of(
-    st.integers(-(2**63), 2**63 - 1),
-    st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
-    st.floats(allow_nan=False, allow_infinity=False).map(lambda value: value + 0.5),
-    st.binary(max_size=4),
-)
-ANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@ANY
-@given(st.lists(keys, max_size=30), st.integers(1, 10))
-def test_keys_of_any_type_even_mixed_are_read_once(tmp_path, values, rows):
-    """A column without a type holds values of any type, and SQLite decides which of them are equal keys."""
-    database = SourceDatabase(URL.create("sqlite", database=str(tmp_path / f"{uuid.uuid4()}.db")))
-    database.run("CREATE TABLE note (id PRIMARY KEY, body TEXT)")
-    database.run("INSERT OR IGNORE INTO note VALUES (?, 'x')", rows=[(value,) for value in values])
-    source = database.source()
-    found = read(source, rows)
-    assert len(found) == source.count()
-    ids = {document_id(key) for key in found}
-    if len(ids) == len(found):
-        assert {*source.documents(sorted(ids)).documents.keys} == {*found}
-    source.close()
-
-
-@ANY
-@given(st.sets(st.tuples(st.integers(0, 3), st.text("aAbé", max_size=2), st.integers(0, 3))), st.integers(1, 7))
-def test_keys_of_three_columns_are_read_once(tmp_path, values, rows):
-    database = SourceDatabase(URL.create("sqlite", database=str(tmp_path / f"{uuid.uuid4()}.db")))
-    database.run("CREATE TABLE note (a INTEGER, b TEXT, c INTEGER, body TEXT, PRIMARY KEY (a, b, c))")
-    database.run("INSERT INTO note VALUES (?, ?, ?, 'x')", rows=list(values))
-    source = database.source(key=["a", "b", "c"])
-    assert {tuple(json.loads(document_id(key))) for key in read(source, rows)} == values
-    assert len(source.documents([json.dumps(one) for one in values]).documents) == len(values)
-    source.close()
-
-
-def test_keys_that_differ_only_in_case_are_two_unless_the_database_alone_would_lose_one(sqlite):
-    sqlite.run("CREATE TABLE note (a INTEGER, id TEXT COLLATE NOCASE, body TEXT)")
-    sqlite.run("INSERT INTO note VALUES (1, ?, 'x')", rows=[(key,) for key in "aAbBcC"])
-    for rows in (1, 2, 3):
-        assert len(read(sqlite.source(), rows)) == 6
-    with pytest.raises(SourceError, match="more than once"):
-        read(sqlite.source(key=["a", "id"]), 1)
-
-
 @pytest.mark.parametrize("kind", ["table", "query"])
 def test_rows_are_inserted_deleted_and_changed_between_pages(sqlite, kind):
     """Rows that stay are read once; a row that is inserted before the cursor is for the next run."""
@@ -130,6 +79,9 @@ def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
     source = sqlite.notes(7).source()
     assert len(source.page(None, 7).documents) == 2
     assert source.documents(list("1234567")).documents.keys == list("1234567")
+    sqlite.notes(250, first=8)
+    named = [str(number) for number in range(1, 258)]
+    assert sorted(source.documents(named).documents.keys, key=int) == named
 
 
 # Names and statements
@@ -208,7 +160,7 @@ def test_bytes_that_are_not_utf8_are_read_in_the_charset_that_they_look_like(sql
     assert decode_payload(page.documents.payloads[1]) == {"author": "caf\u00e9 du"}
     assert sqlite.source(query=f"{QUERY} WHERE id = 2").check() is None
     sqlite.run("CREATE TABLE other (id TEXT, body TEXT)", "INSERT INTO other VALUES (CAST(x'61ff' AS TEXT), 'x')")
-    with pytest.raises(SourceError, match="not valid Unicode"):
+    with pytest.raises(SourceError, match=r"index notes: key id: .* not valid Unicode"):
         read(sqlite.source(table="other"))
 
 
@@ -251,11 +203,12 @@ def test_a_file_that_does_not_exist_or_is_no_database(tmp_path):
 @pytest.mark.parametrize(
     ("given", "place"),
     [
-        ({"table": "nots"}, "table 'nots' cannot be read: .*nots"),
+        ({"table": "nots"}, "table 'nots' cannot be read: .*nots.*; did you mean note"),
+        ({"table": "xyzzy"}, "table 'xyzzy' cannot be read: .*; there are note"),
         ({"schema": "mein"}, "table 'note' cannot be read: .*"),
-        ({"key": "idd"}, "table 'note' cannot be read: .*idd"),
-        ({"payload": ["xyzzy"]}, "table 'note' cannot be read: .*xyzzy"),
-        ({"query": "SELECT * FROM note", "key": "idd"}, "no column 'idd' in the query; it has id, body, author"),
+        ({"key": "idd"}, "table 'note' cannot be read: .*idd.*; did you mean id"),
+        ({"payload": ["xyzzy"]}, "table 'note' cannot be read: .*xyzzy.*; there are id, body, author"),
+        ({"query": "SELECT * FROM note", "key": "idd"}, "no column 'idd' in the query; did you mean id"),
         ({"text": "id"}, r"column 'id' of table 'note' gives int \(1\), not text; cast it"),
     ],
 )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
+from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rag_index.sources.pages import clean
 from rag_index.sources.text import NotText, find_format, read_text
 
 HTML = """<style>p {}</style><h1>Title &amp; more</h1><p>Some <b>bold</b> &ndash; text<br>in Wirbels&shy;&auml;ule</p>
@@ -112,4 +117,59 @@ def test_bytes_that_are_no_text_are_named(value, what):
 
 def test_nested_and_broken_marks_take_linear_time_and_no_stack():
     assert read_text("<div>" * 50_000 + "x", "html") == "x"
-    assert read_text("[quote]" * 5_000 + "x", "bbcode") == "x"
+    assert read_text("[quote]" * 5_000 + "x" + "[/quote]" * 5_000, "bbcode") == "x"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "kept"),
+    [
+        ("html", "<p><code>[vc_row]</code> data[user_id]</p><pre>[my_sql]</pre>", ["[vc_row]", "[user_id]", "[my_s"]),
+        ("html", "<a\nhref='http://x'>the manual</a>\nMap<String, int>", ["the manual\nMap<String, int>"]),
+        ("html", "of <user-name>, a <b and c> d<br>", ["of <user-name>, a <b and c> d"]),
+        ("markdown", "`a[user_id]`\n\n[Anna]: hello\n\n" + "> " * 30 + "deep", ["[user_id]", "[Anna]: hello", "deep"]),
+        ("bbcode", "[b]x[/b]: [code]a[i] = b[i] < 3\n\nend[/code], c[s]", ["x:", "a[i] = b[i] < 3\n\nend", "c[s]"]),
+        ("auto", "for all i: a[i] = b[i], c[b] = 2\n\nend", ["a[i] = b[i], c[b] = 2\n\nend"]),
+        ("auto", "- Why is a `<table>` wide?\n\n```html\n<p>Menu &amp;</p>\n```", ["<table>", "<p>Menu &amp;</p>"]),
+        ("auto", "Write [b]bold[/b] as `[b]bold[/b]`", ["`[b]bold[/b]`"[1:-1]]),
+        ("auto", "press <p> and i:5; if x <b and c> d", ["press <p> and i:5; if x <b and c> d"]),
+        ("json", '{"a":' * 200 + '"x"' + "}" * 200, ['"x"']),
+        ("html", "Wirbel\u00adsäule su\u200bper ก\u200bข", ["Wirbelsäule super ก\u200bข"]),
+    ],
+)  # fmt: skip
+def test_no_format_robs_a_text_of_its_words(form, text, kept):
+    found = read_text(text, form) if form != "html" or "<" in text else clean(text)
+    assert [words for words in kept if words not in found] == []
+
+
+@pytest.mark.parametrize(("form", "text"), [
+    ("html", "[vc_row width='1/2']a[/vc_row] [caption id=x]b[/caption] [embed]c[/embed]"),
+    ("markdown", "[a](file:///x) [b](javascript:x) ![c](data:image/png;base64,AAAA)"),
+    ("bbcode", "[url=http://x/?a[]=1]a[/url] [img]http://x/y.png[/img][size=2]b[/size] c"),
+])  # fmt: skip
+def test_marks_and_addresses_are_no_words(form, text):
+    assert " ".join(read_text(f"<p>{text}</p>" if form == "html" else text, form).split()) == "a b c"
+
+
+class Heard(HTMLParser):
+    """The words of HTML as Python's own parser hears them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_data(self, data: str) -> None:
+        self.words += re.findall(r"w\d+q", data)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(
+    st.sampled_from(["<!-- c -->", "&amp;", "&nbsp;", "<br>", " < ", "<3", "\n\n", "\n", "<a\nhref='x>y'>", "</a>"]),
+    st.sampled_from(["p", "b", "div", "table", "td", "li", "pre", "code", "h2", "span", "form", "a"]).flatmap(
+        lambda name: st.sampled_from([f"<{name}>", f"</{name}>", f'<{name} class="x">', f"<{name}/>"])),
+    st.just("w"),
+), max_size=40))  # fmt: skip
+def test_html_has_the_words_that_another_parser_hears(pieces):
+    text = "".join(f" w{number}q" if piece == "w" else piece for number, piece in enumerate(pieces))
+    assert re.findall(r"w\d+q", read_text(text, "html")) == Heard(text).words

@@ -53,44 +53,14 @@ def _rows() -> dict:
     for topic, title, texts in FACTS:
         topics.append((topic, 2, title, 3, 1_710_000_000, 55, 0, 0, 1))
         for text in texts:
-            posts.append(
-                (
-                    number,
-                    topic,
-                    2,
-                    4,
-                    "198.51.100.4",
-                    1_710_000_000 + number,
-                    f"Re: {title}",
-                    text,
-                    "3k8x1q",
-                    f"{number:032x}",
-                    0,
-                    "",
-                )
-            )
+            posts.append((number, topic, 2, 4, "198.51.100.4", 1_710_000_000 + number, f"Re: {title}", text, "3k8x1q", f"{number:032x}", 0, ""))  # fmt: skip
             number += 1
     hidden = [(480, 9, "Members to ban", "The member quokka threatens others.", 1, 0),
               (481, 2, "Gone topic", "Stolen wyvern frames for sale.", 2, 0),
               (482, 1, "Fuel tap dripping", "This post of mine names my address in Zanzibarweg.", 1, 1_712_000_000)]  # fmt: skip
     for topic, place, title, text, visibility, deleted in hidden:
         topics.append((topic, place, title, 3, 1_710_000_000, 5, 0, 0, visibility))
-        posts.append(
-            (
-                number,
-                topic,
-                place,
-                4,
-                "198.51.100.4",
-                1_710_000_000,
-                title,
-                text,
-                "3k8x1q",
-                f"{number:032x}",
-                deleted,
-                "own wish" if deleted else "",
-            )
-        )
+        posts.append((number, topic, place, 4, "198.51.100.4", 1_710_000_000, title, text, "3k8x1q", f"{number:032x}", deleted, "own wish" if deleted else ""))  # fmt: skip
         number += 1
     return {
         "frm_forums": [(n, 0, name, fill.text(1), "", 0) for n, name in enumerate(["Engine", "Chassis", "Travel", "Market"], 1)]
@@ -125,12 +95,7 @@ SAMPLE = Sample(
         Question("torque of the steering head nut", "frm_topics", "403", "22 Nm"),
         Question("carburettor synchronisation", "frm_topics", "404", "vacuum gauges"),
     ],
-    hidden={
-        "quokka": "members who threaten others",
-        "wyvern": "stolen frames for sale",
-        "Zanzibarweg": "fuel tap dripping address",
-        "ostrich": "where do we meet",
-    },
+    hidden={"quokka": "members who threaten others", "wyvern": "stolen frames for sale", "Zanzibarweg": "fuel tap dripping address", "ostrich": "where do we meet"},
     secrets=["$2y$10$abcdefgh", "deadbeefsalt", "KEYZZ", "5e551011", "m41lpa55", "0f1e2d3c4b5a6978"],
     private=["rider1@example.org", "198.51.100.4"],
     settings="""
@@ -150,4 +115,4 @@ order_by = "post_id"
 text = ["post_text"]
 format = {post_text = "bbcode"}
 """,
-)
+)  # fmt: skip

@@ -32,51 +32,22 @@ fill = Filler(
     "since the update|in building C|for the night shift|after a power cut|in the cold store|with gloves on",
 )
 FACTS = [  # subject, text, comments, tag
-    (
-        "Label printer smears",
-        "<div>Every <strong>third label</strong> is unreadable.</div>",
-        ["Print head cleaned with isopropanol, density down to 12."],
-        "zebra",
-    ),
-    (
-        "No dial tone",
-        "<div>Desk 14 has been silent since Monday.</div>",
-        ["The switch port had lost its voice VLAN."],
-        "telephony",
-    ),
+    ("Label printer smears", "<div>Every <strong>third label</strong> is unreadable.</div>", ["Print head cleaned with isopropanol, density down to 12."], "zebra"),
+    ("No dial tone", "<div>Desk 14 has been silent since Monday.</div>", ["The switch port had lost its voice VLAN."], "telephony"),
     ("Badge not accepted at gate 3", "", ["Reader firmware 2.8 refuses cards issued before 2015; reissued."], "access"),
-    (
-        "Scale shows negative weight",
-        "<div>Minus 4 kg with nothing on it.</div>",
-        ["Taring with the pallet removed helped."],
-        "scales",
-    ),
-    (
-        "Mail from customer lost",
-        "<div>They wrote three times.</div>",
-        ["Greylisting kept them out; their relay changes address each time."],
-        "mail",
-    ),
-    (
-        "Tablet charges slowly",
-        "<div>Five hours for a full charge.</div>",
-        ["Cable only carries 500 mA, use the yellow ones."],
-        "forklift",
-    ),
-]
+    ("Scale shows negative weight", "<div>Minus 4 kg with nothing on it.</div>", ["Taring with the pallet removed helped."], "scales"),
+    ("Mail from customer lost", "<div>They wrote three times.</div>", ["Greylisting kept them out; their relay changes address each time."], "mail"),
+    ("Tablet charges slowly", "<div>Five hours for a full charge.</div>", ["Cable only carries 500 mA, use the yellow ones."], "forklift"),
+]  # fmt: skip
 ARTICLES = [
     (
         "Working from abroad",
         "<div>Up to <em>twenty days</em> a year inside the union; ask for form A1 two weeks before.</div>",
         ["Switzerland counts as well since May."],
     ),
-    (
-        "Printing from a phone",
-        "<div>Join the network <code>guest-print</code> and choose the printer by its room.</div>",
-        [],
-    ),
+    ("Printing from a phone", "<div>Join the network <code>guest-print</code> and choose the printer by its room.</div>", []),
     ("Backup of laptops", "<div><ul><li>daily at noon</li><li>deleted files are kept for 45 days</li></ul></div>", []),
-]
+]  # fmt: skip
 
 
 def _id(*parts: object) -> str:
@@ -100,20 +71,7 @@ def _rows() -> dict:
 
     for n in range(120):
         record = _id("t", n)
-        tickets.append(
-            (
-                record,
-                _id("a", n % 4),
-                _id("u", n % 9),
-                1000 + n,
-                fill.title(),
-                n % 3,
-                fill.pick(["low", "high"]),
-                None,
-                fill.time(),
-                fill.time(),
-            )
-        )
+        tickets.append((record, _id("a", n % 4), _id("u", n % 9), 1000 + n, fill.title(), n % 3, fill.pick(["low", "high"]), None, fill.time(), fill.time()))  # fmt: skip
         text("Ticket", record, f"<div>{fill.text(2)}</div>")
         comment("Ticket", record, fill.text(1))
         if n % 2:
@@ -129,10 +87,7 @@ def _rows() -> dict:
         taggings.append((_id("tagging", n), _id("tag", n), "Ticket", record))
     for n in range(40):
         taggings.append((_id("tagging", 100 + n), _id("tag", n % 5 + 1), "Ticket", _id("t", n)))
-    articles = [
-        (ARTICLE[title], _id("a", 1), title, "published", fill.time(), fill.time(), fill.time())
-        for title, *_ in ARTICLES
-    ]
+    articles = [(ARTICLE[title], _id("a", 1), title, "published", fill.time(), fill.time(), fill.time()) for title, *_ in ARTICLES]  # fmt: skip
     for title, body, answers in ARTICLES:
         text("Solution", ARTICLE[title], body)
         for answer in answers:
@@ -142,20 +97,7 @@ def _rows() -> dict:
         text("Solution", _id("s", n), f"<div>{fill.text(3)}</div>")
     articles.append((_id("draft"), _id("a", 1), "Layoffs", "draft", None, fill.time(), fill.time()))
     text("Solution", _id("draft"), "<div>The plant in Okapiville closes.</div>")
-    tickets.append(
-        (
-            _id("gone"),
-            _id("a", 1),
-            _id("u", 1),
-            3000,
-            "Harassment report",
-            0,
-            "high",
-            "2024-05-05 10:00:00",
-            fill.time(),
-            fill.time(),
-        )
-    )
+    tickets.append((_id("gone"), _id("a", 1), _id("u", 1), 3000, "Harassment report", 0, "high", "2024-05-05 10:00:00", fill.time(), fill.time()))  # fmt: skip
     text("Ticket", _id("gone"), "<div>About Mr Capybara of sales.</div>")
     comment("Ticket", TICKET["No dial tone"], "Customer is a pest, let him wait, wombat rule.", internal=True)
     comment("Ticket", TICKET["No dial tone"], "My home number is under the axolotl.", deleted="2024-06-06 10:00:00")
@@ -187,17 +129,10 @@ SAMPLE = Sample(
         Question("how many days may I work from abroad", "solutions", ARTICLE["Working from abroad"], "twenty days"),
         Question("work from Switzerland", "solutions", ARTICLE["Working from abroad"], "Switzerland counts"),
         Question("print from my phone", "solutions", ARTICLE["Printing from a phone"], "guest-print"),
-        Question(
-            "how long are deleted files kept in the laptop backup", "solutions", ARTICLE["Backup of laptops"], "45 days"
-        ),
+        Question("how long are deleted files kept in the laptop backup", "solutions", ARTICLE["Backup of laptops"], "45 days"),
         Question("unreadable third label", "tickets", TICKET["Label printer smears"], "third label"),
     ],
-    hidden={
-        "Okapiville": "layoffs, which plant closes",
-        "Capybara": "harassment report in sales",
-        "wombat": "customer is a pest",
-        "axolotl": "home number",
-    },
+    hidden={"Okapiville": "layoffs, which plant closes", "Capybara": "harassment report in sales", "wombat": "customer is a pest", "axolotl": "home number"},
     secrets=["$2a$12$", "QWERTYzxcvb98765", "JBSWY3DP", "tok_1Zx81", "shhh_7h15", "cus_1Xk29"],
     private=["agent1@example.org"],
     settings="""
@@ -252,4 +187,4 @@ where = "commentable_type = 'Solution' AND internal = false AND deleted_at IS NU
 order_by = "created_at"
 text = ["body"]
 """,
-)
+)  # fmt: skip

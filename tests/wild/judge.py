@@ -10,11 +10,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from rag_index.indexing.run import RunOptions
-from rag_index.orchestration.launch import FlowStart
 from rag_index.orchestration.plain_run import run_plainly
 from rag_index.retrieve.retriever import Retriever
+from rag_index.schema import scaffold
 from rag_index.settings import load_settings, run_settings
-from rag_index.sources.scaffold import scaffold
 from rag_index.stores import open_store
 from tests.wild.sample import Question, Sample
 
@@ -73,7 +72,7 @@ def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
     verdict = Verdict(len(made.questions), init_seconds=init_seconds)
     settings = run_settings(config, serial=True)
     began = time.monotonic()
-    report = run_plainly(FlowStart(lambda: None, folder / ".prefect"), settings, settings.indexes, RunOptions())
+    report = run_plainly(settings, settings.indexes, RunOptions())
     verdict.index_seconds = time.monotonic() - began
     assert report.exit_code in (0, 3), [outcome.message for outcome in report.indexes]
     verdict.indexes = len(settings.indexes)

@@ -43,44 +43,9 @@ FACTS = [
 def _rows() -> dict:
     pages, elements, number = [], [], 1
     for uid in range(1, 71):
-        pages.append(
-            (
-                uid,
-                max(0, uid // 6),
-                1_700_000_000,
-                1_690_000_000,
-                0,
-                0,
-                uid,
-                1,
-                fill.title(),
-                "",
-                f"/p/{uid}",
-                None,
-                None,
-                "",
-                0,
-                0,
-            )
-        )
+        pages.append((uid, max(0, uid // 6), 1_700_000_000, 1_690_000_000, 0, 0, uid, 1, fill.title(), "", f"/p/{uid}", None, None, "", 0, 0))  # fmt: skip
         for place in range(3):
-            elements.append(
-                (
-                    number,
-                    uid,
-                    1_700_000_000,
-                    0,
-                    0,
-                    place,
-                    "text",
-                    0,
-                    fill.title() if place else "",
-                    2,
-                    f"<p>{fill.text(2)}</p>",
-                    None,
-                    None,
-                )
-            )
+            elements.append((number, uid, 1_700_000_000, 0, 0, place, "text", 0, fill.title() if place else "", 2, f"<p>{fill.text(2)}</p>", None, None))  # fmt: skip
             number += 1
     for uid, title, texts in FACTS:
         pages.append((uid, 3, 1_700_000_000, 1_690_000_000, 0, 0, uid, 1, title, "", f"/p/{uid}", None, None, "", 0, 0))
@@ -91,62 +56,11 @@ def _rows() -> dict:
         (290, 0, 1, "The new mayor will be Aardvark Brown."),
         (291, 1, 0, "Old fees of pangolin parking."),
     ):
-        pages.append(
-            (
-                uid,
-                3,
-                1_700_000_000,
-                1_690_000_000,
-                deleted,
-                hidden,
-                uid,
-                1,
-                "Planned news",
-                "",
-                f"/p/{uid}",
-                None,
-                None,
-                "",
-                0,
-                0,
-            )
-        )
+        pages.append((uid, 3, 1_700_000_000, 1_690_000_000, deleted, hidden, uid, 1, "Planned news", "", f"/p/{uid}", None, None, "", 0, 0))  # fmt: skip
         elements.append((number, uid, 1_700_000_000, 0, 0, 0, "text", 0, "", 2, f"<p>{text}</p>", None, None))
         number += 1
-    elements.append(
-        (
-            number,
-            203,
-            1_700_000_000,
-            0,
-            1,
-            9,
-            "text",
-            0,
-            "",
-            2,
-            "<p>Secret skip behind the narwhal monument.</p>",
-            None,
-            None,
-        )
-    )
-    elements.append(
-        (
-            number + 1,
-            203,
-            1_700_000_000,
-            1,
-            0,
-            9,
-            "text",
-            0,
-            "",
-            2,
-            "<p>Bulky waste was free until platypus day.</p>",
-            None,
-            None,
-        )
-    )
+    elements.append((number, 203, 1_700_000_000, 0, 1, 9, "text", 0, "", 2, "<p>Secret skip behind the narwhal monument.</p>", None, None))  # fmt: skip
+    elements.append((number + 1, 203, 1_700_000_000, 1, 0, 9, "text", 0, "", 2, "<p>Bulky waste was free until platypus day.</p>", None, None))  # fmt: skip
     return {
         "pages": pages, "tt_elements": elements,
         "tx_events": [(n, 5, 0, 0, fill.title(), "Harbour", f"2026-05-{n % 28 + 1:02d} 19:00:00", f"<p>{fill.text(2)}</p>") for n in range(1, 40)]
@@ -178,12 +92,7 @@ SAMPLE = Sample(
         Question("ferry in the night of the museums", "tx_events", "80", "until two"),
         Question("mattress bulky waste", "pages", "203", "mattresses"),
     ],
-    hidden={
-        "Aardvark": "who will be the new mayor",
-        "pangolin": "old fees for parking",
-        "narwhal": "secret skip monument",
-        "platypus": "bulky waste was free",
-    },
+    hidden={"Aardvark": "who will be the new mayor", "pangolin": "old fees for parking", "narwhal": "secret skip monument", "platypus": "bulky waste was free"},
     secrets=["$argon2i$", "JBSWY3DPEHPK3PXP", "5e550000", "0123456789abcdef0123", "key-5f6e7d8c9b0a"],
     private=["editor@example.org", "192.0.2.44"],
     settings="""
@@ -210,4 +119,4 @@ text = ["place", "description"]
 format = {description = "html"}
 where = "deleted = 0 AND hidden = 0"
 """,
-)
+)  # fmt: skip

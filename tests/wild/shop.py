@@ -56,20 +56,7 @@ FACTS = [  # id, english name, english text, german name, german text, review
 def _rows() -> dict:
     products, texts, reviews, links, prices = [], [], [], [], []
     for n in range(1, 101):
-        products.append(
-            (
-                n,
-                f"SKU-{n:05d}",
-                n % 5 + 1,
-                True,
-                n % 40,
-                1.5,
-                f"40{n:011d}",
-                json.dumps({"colour": "oak"}),
-                fill.time(),
-                fill.time(),
-            )
-        )
+        products.append((n, f"SKU-{n:05d}", n % 5 + 1, True, n % 40, 1.5, f"40{n:011d}", json.dumps({"colour": "oak"}), fill.time(), fill.time()))  # fmt: skip
         texts.append((n, "en", fill.title(), f"<p>{fill.text(3)}</p>", "", "", None))
         texts.append((n, "de", german.title(), f"<p>{german.text(3)}</p>", "", "", None))
         reviews += [(n * 2 + k, n, n % 20 + 1, "Nice", fill.text(1), 4.0, True, fill.time()) for k in range(n % 2 + 1)]

@@ -61,17 +61,7 @@ def _rows() -> dict:
         journals += [(number * 10 + n, number, "Issue", 3, note, fill.time(), False) for n, note in enumerate(notes)]
     issues.append((990, 1, "Salary data readable by interns", "The share marmalade is open to all.", 1, 1, 1, None, 0, 1, True,
                    1, 2, fill.time(), fill.time()))  # fmt: skip
-    journals.append(
-        (
-            99001,
-            904,
-            "Issue",
-            1,
-            "The customer Hinterwald refuses to pay for this, keep it among us.",
-            fill.time(),
-            True,
-        )
-    )
+    journals.append((99001, 904, "Issue", 1, "The customer Hinterwald refuses to pay for this, keep it among us.", fill.time(), True))  # fmt: skip
     for number in range(1, 400):
         kind = "Issue" if number % 7 else "Document"
         journals.append(

@@ -76,33 +76,10 @@ def _rows() -> dict:
     posts.append(
         _post(602, "Selling the house", "<p>We ask for periwinkle thousand, do not tell anyone.</p>", status="draft")
     )
-    posts.append(
-        _post(
-            603,
-            "Family letter",
-            "<p>Grandmother's gherkin cure, for relatives.</p>",
-            status="publish",
-            password="rosebud77",
-        )
-    )
+    posts.append(_post(603, "Family letter", "<p>Grandmother's gherkin cure, for relatives.</p>", status="publish", password="rosebud77"))  # fmt: skip
     posts.append(_post(604, "Old rant", "<p>The mayor and his flamingo project.</p>", status="trash"))
     posts += [_post(700 + n, "", "", kind="nav_menu_item") for n in range(12)]
-    comments.append(
-        (
-            1,
-            503,
-            "Buy pills",
-            "x@spam.example",
-            "203.0.113.5",
-            fill.time(),
-            "Cheap zolpidoxin for tomatoes",
-            "spam",
-            "bot",
-            "comment",
-            0,
-            0,
-        )
-    )
+    comments.append((1, 503, "Buy pills", "x@spam.example", "203.0.113.5", fill.time(), "Cheap zolpidoxin for tomatoes", "spam", "bot", "comment", 0, 0))  # fmt: skip
     for n in range(10, 150):
         comments.append((n, n % 120 + 1, fill.pick(["Ann", "Bo", "Cy"]), "reader@example.net", "192.0.2.9", fill.time(), fill.text(1), "1",
                          "Mozilla/5.0 (X11; Linux)", "comment", 0, 0))  # fmt: skip
@@ -139,12 +116,7 @@ SAMPLE = Sample(
         Question("when is the workshop open", "blg_posts", "601", "brass bell"),
         Question("Evapo-Rust smell", "blg_posts", "501", "Evapo-Rust"),
     ],
-    hidden={
-        "periwinkle": "selling the house price",
-        "gherkin": "grandmother's cure",
-        "flamingo": "the mayor and his project",
-        "zolpidoxin": "cheap pills for tomatoes",
-    },
+    hidden={"periwinkle": "selling the house price", "gherkin": "grandmother's cure", "flamingo": "the mayor and his project", "zolpidoxin": "cheap pills for tomatoes"},
     secrets=["55IQ0xN3Vd7GkPqW8yZ1", "$P$Bkey", "x9!kfQ2%vbN7$pLz", "sk_live_51Habc99XYZ", "rosebud77"],
     private=["horst@example.net", "192.0.2.7"],
     settings="""
@@ -165,4 +137,4 @@ order_by = "comment_ID"
 text = ["comment_content"]
 format = {comment_content = "html"}
 """,
-)
+)  # fmt: skip

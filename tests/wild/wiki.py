@@ -32,21 +32,13 @@ FACTS = [
         "Old way: by hand.",
         "== Steps ==\n# Park the telescope at '''zenith'''.\n# Turn the key to ''close'' and wait for the horn.\n\nIn wind above 60 km/h close at once.",
     ),
-    (
-        "Filling_the_dewar",
-        "Wear gloves.",
-        "Pour slowly, the '''boil-off''' takes ten minutes. Never close the valve before the plume is gone.",
-    ),
+    ("Filling_the_dewar", "Wear gloves.", "Pour slowly, the '''boil-off''' takes ten minutes. Never close the valve before the plume is gone."),
     ("Mirror_washing", "Use soap.", "Distilled water only, and CO2 snow twice a month. See [[Coating]]."),
     ("Guiding", "Choose a star.", "Exposures of 2 seconds; below that the seeing is chased."),
     ("Key_box", "Ask the janitor.", "The key box hangs behind the barometer."),
     ("Visitors'_nights", "Fridays.", "On the first Thursday of the month, with red torches only."),
-    (
-        "Lightning",
-        "Unplug.",
-        "Pull the blue connector on the pier, then the antenna, and stay away from the mast for 30 minutes.",
-    ),
-]
+    ("Lightning", "Unplug.", "Pull the blue connector on the pier, then the antenna, and stay away from the mast for 30 minutes."),
+]  # fmt: skip
 
 
 def _packed(text: str) -> bytes:
@@ -60,19 +52,7 @@ def _rows() -> dict:
     def page(number: int, title: str, versions: list[str], *, namespace: int = 0, deleted: int = 0) -> None:
         for version in versions:
             texts.append((len(texts) + 501, _packed(version), "utf-8,gzip"))
-            revisions.append(
-                (
-                    len(revisions) + 9001,
-                    number,
-                    len(texts) + 500,
-                    "typo",
-                    1,
-                    "20240101000000",
-                    deleted,
-                    len(version),
-                    f"{number:031x}",
-                )
-            )
+            revisions.append((len(revisions) + 9001, number, len(texts) + 500, "typo", 1, "20240101000000", deleted, len(version), f"{number:031x}"))  # fmt: skip
         pages.append((number, namespace, title, 0, 0.5, "20240101000000", len(revisions) + 9000, len(versions[-1])))
 
     for number in range(1, 81):
@@ -107,12 +87,7 @@ SAMPLE = Sample(
         Question("washing mirrors with distilled water", "wk_page", "303", "Distilled water"),
         Question("key to close and wait for the horn", "wk_page", "301", "horn"),
     ],
-    hidden={
-        "Dromedary": "offer for the new camera",
-        "quetzal": "bar behind the dome",
-        "Old way": "closing by hand",
-        "Ask the janitor": "ask the janitor for the key",
-    },
+    hidden={"Dromedary": "offer for the new camera", "quetzal": "bar behind the dome", "Old way": "closing by hand", "Ask the janitor": "ask the janitor for the key"},
     secrets=["pbkdf2", "a1b2c3d4e5f60718"],
     private=["observer1@example.org", "203.0.113.9"],
     settings="""
@@ -132,4 +107,4 @@ required = true
 table = "wk_text"
 on = {old_id = "revision.rev_text_id"}
 """,
-)
+)  # fmt: skip

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import textwrap
-import time
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +14,20 @@ import tomlkit
 from sqlalchemy.engine import make_url
 
 from rag_index.database.drivers import database_url, is_file, is_secret, redacted_url
-from rag_index.documents.batches import DocumentBatch
-from rag_index.errors import SettingsError, SourceError
+from rag_index.errors import SettingsError
+from rag_index.schema.catalog import read_catalog
+from rag_index.schema.proposal import propose
 from rag_index.settings.loading import load_settings
 from rag_index.settings.project import project_name
-from rag_index.sources import SourcePage, open_source
-from rag_index.sources.catalog import read_catalog
-from rag_index.sources.proposal import propose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import URL
 
-    from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import ScanState
-    from rag_index.sources.proposal import Proposal
-    from rag_index.sources.proposed_index import ProposedIndex
+    from rag_index.schema.proposal import Proposal, Question, TableUse
+    from rag_index.schema.proposed_index import ProposedIndex
+    from rag_index.settings import Settings
 
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 EXAMPLE_INDEX = """\
@@ -93,8 +88,6 @@ project = {project}  # the prefix of all collection names, so that projects can 
 # exclude = ["**/vendor/**"]            # in addition to .gitignore
 
 """
-READ_FACTOR = 20
-"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,13 @@ class Scaffold:
     text: str
     left_out: list[str]
     """Reasons with the tables that they hold for, and columns, a sentence each."""
+    policies: list[str] = field(default_factory=list)
+    """What row level security means for each index."""
     proposed: list[ProposedIndex] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    tables: list[TableUse] = field(default_factory=list)
+    coverage: list[str] = field(default_factory=list)
+    """The share of the text that a search reaches, and what it does not reach, a sentence each."""
 
 
 def scaffold(
@@ -114,10 +113,14 @@ def scaffold(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     add: Sequence[str] = (),
+    answers: Mapping[str, bool] | None = None,
+    uses: Mapping[str, str] | None = None,
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
     `include` and `exclude` are patterns of the names of tables; `add` names tables that become an index in any case.
+    `answers` are those to the questions of an earlier one, by the table; open questions stand in the file as comments.
+    `uses` are what a person chose of columns, such as `ticket.subject`: `title`, `text`, `secret` or `out`.
 
     Raises:
         SettingsError: `source` is not a database URL, its file does not exist, or its database has no table with text.
@@ -131,29 +134,36 @@ def scaffold(
         url = database_url(source, here)
     except ValueError as error:
         raise SettingsError(f"the source {error}") from None
-    proposal = propose_indexes(url, include=include, exclude=exclude, add=add)
+    proposal = propose_indexes(url, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
     left_out = _left_out(proposal)
     if not proposal.indexes:
         where = redacted_url(url)
         raise SettingsError("; ".join([f"{where} has no table whose rows people would look for", *left_out]))
     note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
     head = _HEAD.format(project=project, url=_toml(_without_secrets(source, here, folder or here)), note=note)
-    sections = [_index_section(index) for index in proposal.indexes]
+    asked = {one.table: one for one in proposal.questions}
+    sections = [_question(asked.get(index.tables[0])) + _index_section(index) for index in proposal.indexes]
+    sections += [_question(one) for one in proposal.questions if not one.guess]
     sections += ["# Left out:\n" + "".join(_comment(sentence) for sentence in left_out)] if left_out else []
-    return Scaffold(head + "\n".join(sections), left_out, proposal.indexes)
+    first = "# Row level security:\n" + "".join(map(_comment, proposal.policies)) + "\n" if proposal.policies else ""
+    text = first + head + "\n".join(sections)
+    reach = proposal.coverage.sentences(proposal.left_out)
+    text += "\n# Reached:\n" + "".join(map(_comment, reach))
+    return Scaffold(text, left_out, proposal.policies, proposal.indexes, proposal.questions, proposal.tables, reach)
 
 
-def propose_indexes(
-    url: URL, *, include: Sequence[str] = (), exclude: Sequence[str] = (), add: Sequence[str] = ()
-) -> Proposal:
-    """Return the proposed indexes of a database. Raises SettingsError (`add` names no table), and as `scaffold`."""
+def propose_indexes(url: URL, *, add: Sequence[str] = (), **chosen: Any) -> Proposal:
+    """Return the proposed indexes of a database, as `propose`.
+
+    Raises SettingsError (`add` names no table), and as `scaffold`.
+    """
     with read_catalog(url) as catalog:
         names = [table.full_name for table in catalog.tables]
         for name in add:
             if name not in names:
                 listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
                 raise SettingsError(f"--add {name}: there is no such table ({listed})")
-        return propose(catalog, include=include, exclude=exclude, add=add)
+        return propose(catalog, add=add, **chosen)
 
 
 def _left_out(proposal: Proposal) -> list[str]:
@@ -172,8 +182,20 @@ def _left_out(proposal: Proposal) -> list[str]:
 
 def _comment(sentence: str) -> str:
     """Return a comment of lines that are not too long."""
-    lines = textwrap.wrap(sentence.replace("\n", " "), 116, break_on_hyphens=False)
+    lines = textwrap.wrap(_printable(sentence), 116, break_on_hyphens=False)
     return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
+
+
+def _question(question: Question | None) -> str:
+    """Return a comment with a question, its guess, and the line that would change it."""
+    if question is None:
+        return ""
+    taken, other = (question.yes, question.no) if question.guess else (question.no, question.yes)
+    change = "remove this section" if question.guess else f"rag-index init --force --add {question.table}"
+    return (
+        _comment(f"{question.sentence} The guess is {'yes' if question.guess else 'no'}: {taken}. Otherwise {other}:")
+        + f"#   {_printable(change)}\n"
+    )
 
 
 def _index_section(index: ProposedIndex) -> str:
@@ -200,8 +222,13 @@ def _index_section(index: ProposedIndex) -> str:
 
 
 def _line(key: str, value: Any, reason: str) -> str:
-    comment = f"  # {' '.join(reason.split())}" if reason else ""
+    comment = f"  # {_printable(reason)}" if reason else ""
     return f"{key} = {_toml(value)}{comment}"
+
+
+def _printable(text: str) -> str:
+    """Return a text as it may stand in a comment: a name of a database holds any character."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def _toml(value: Any) -> str:
@@ -233,69 +260,3 @@ def _without_secrets(source: str, here: Path, folder: Path) -> str:
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     stripped = type(url).create(url.drivername, url.username, None, url.host, url.port, url.database, query)
     return stripped.render_as_string(hide_password=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Documents of a source, which are themselves a `Source`.
-
-    `seconds` is the time that reading them took: their share of the time for all documents that were read.
-    """
-
-    documents: DocumentBatch
-    seconds: float
-
-    def check(self) -> None:
-        """Do nothing: the documents are already read."""
-
-    def use_scan_state(self, state: ScanState) -> None:
-        """Do nothing: all documents are returned."""
-
-    def count(self) -> int:
-        """Return the number of documents."""
-        return len(self.documents)
-
-    def page(self, cursor: Any, rows: int) -> SourcePage:
-        """Return the documents after position `cursor`."""
-        first = cursor or 0
-        last = min(first + rows, len(self.documents))
-        documents = self.documents.take(list(range(first, last)))
-        return SourcePage(documents, last if last < len(self.documents) else None)
-
-    def close(self) -> None:
-        """Do nothing: the sample holds no connection."""
-
-
-def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
-    """Return a sample of `size` documents with text.
-
-    It holds the documents with the smallest hashes of their keys, out of the first `READ_FACTOR` times as many. So it
-    is the same sample each time, and not only from the beginning of the table.
-
-    Raises:
-        SourceUnavailable: the source does not answer.
-        SourceError: the source cannot be read, or has no document with text.
-    """
-    source = open_source(settings, index)
-    chosen = DocumentBatch.empty()
-    read, seconds, cursor = 0, 0.0, None
-    try:
-        while read == 0 or (cursor is not None and read < size * READ_FACTOR):
-            started = time.perf_counter()
-            page = source.page(cursor, min(settings.source.page_rows, size * READ_FACTOR))
-            seconds += time.perf_counter() - started
-            cursor = page.cursor
-            read += max(1, len(page.documents))
-            chosen = _smallest_hashes(chosen.plus(page.documents), size)
-    finally:
-        source.close()
-    if not chosen:
-        raise SourceError(f"index {index.name} has no documents with text to take a sample of")
-    return Sample(chosen, seconds * len(chosen) / read)
-
-
-def _smallest_hashes(documents: DocumentBatch, size: int) -> DocumentBatch:
-    """Return the `size` documents with text whose keys have the smallest hashes, in the order of reading."""
-    with_text = [row for row, text in enumerate(documents.texts) if text.strip()]
-    rows = sorted(with_text, key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest())[:size]
-    return documents.take(sorted(rows))

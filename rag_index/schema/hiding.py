@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from rag_index.sources.catalog import SAMPLED_ROWS
-from rag_index.sources.columns import FEW, NEARLY_ALL, words
-from rag_index.sources.relations import CONTAINERS
-from rag_index.sources.visibility import MODERATION, PUBLISHED_VALUES, YES, Condition, joined, listed, literal
-from rag_index.sources.vocabulary import known_words
+from rag_index.schema.catalog import SAMPLED_ROWS, Column
+from rag_index.schema.columns import FEW, NEARLY_ALL, words
+from rag_index.schema.subjects import MAX_LABELS, NOTHING, Condition, Relation, Subject
+from rag_index.schema.visibility import joined, listed, literal
+from rag_index.schema.vocabulary import (
+    CONTAINERS,
+    COPIES,
+    FOR_FEW,
+    GROUPS,
+    INTERNAL_NAMES,
+    MODERATION,
+    PERMITS,
+    PLACED,
+    PREFERRED,
+    PUBLISHED_VALUES,
+    RESTRICTS,
+    STATE_LABELS,
+    STATES_FOR_FEW,
+    YES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.sources.catalog import Column
-    from rag_index.sources.relations import Relation
-    from rag_index.sources.subjects import Subject
 
-RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
-"""Tables with the rows that only those may see who log in, or know a password."""
-PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
-"""Tables that say of rows of their own who may see or change them."""
-GROUPS = frozenset(["group", "role", "usergroup"])
-"""What tables of groups of persons are called."""
-STATES_FOR_FEW = known_words("visibility", "states_for_few")
-PLACED = frozenset(["visible", "visibility", "hidden", "published", "public", "state", "deleted"])
-"""Words of columns that say of a row of another table whether people see it."""
 MIN_KINDS = 3
-"""Tables with one more row each for the rows of another one from which on these are of different kinds."""
-FOR_FEW = frozenset(["restricted", "private", "internal", "confidential", "secret", "classified", "sealed"])
-"""Words of columns that say of a label, such as a tag, that what has it is for few."""
+"""If at least this many one-to-one tables detail the rows of a table, these are of different kinds."""
 MAX_LINKED = 8
-"""The columns up to which a table links rows of others, and does not say what happened to them."""
-MAX_LABELS = 40
-"""Rows of a table that only names what others refer to, such as states and categories."""
-COPIES = frozenset(["alias", "copy", "translation", "source"])
-"""Words of columns that name a row of the same table that is not above this one."""
-INTERNAL_NAMES = re.compile(
-    r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"
-    r"administrators?|trash ?can|trash|recycle bin|papierkorb|hidden)\b.*",
-    re.IGNORECASE,
-)
-"""Names of forums, spaces and projects that are not for everybody."""
-PREFERRED = frozenset(["preferred", "default", "main", "primary"])
-"""Words of columns that say which of several names is shown."""
-NOTHING = ("", 0, "0", -1)
-"""What a column has that names no row, besides NULL."""
+"""A table with at most this many columns links rows of others; a wider one says what happened to them."""
 
 
 def add_conditions(subjects: Sequence[Subject]) -> None:
@@ -58,6 +44,8 @@ def add_conditions(subjects: Sequence[Subject]) -> None:
         one.conditions += _internal(one)
         one.conditions += _below_hidden(one)
         one.conditions += more
+    for one in subjects:
+        _hide_with_parents(one, set())
 
 
 def restricts(subject: Subject) -> bool:
@@ -65,12 +53,33 @@ def restricts(subject: Subject) -> bool:
     return RESTRICTS.fullmatch("_".join(subject.noun)) is not None
 
 
-def hidden_with(relation: Relation) -> Condition:
-    """Return the condition that leaves out rows of a hidden row of the table that their type names."""
-    ((column, key),) = relation.pairs
-    hidden = _hidden_rows(relation.parent, key, relation.parent.conditions)
-    sql = f"({relation.type_sql} AND {relation.child.columns[column].sql} IN ({hidden})) IS NOT TRUE"
-    return Condition(column, sql, f"a row is hidden with that of {relation.parent.full_name}")
+def hides(relation: Relation) -> bool:
+    """Return whether rows are hidden with the row that they name.
+
+    They are not with a person or a state, nor with a retired label: what has it stays.
+    """
+    parent, column = relation.parent, relation.columns[0]
+    state = STATE_LABELS & {*words(column), *parent.noun[-1:]} and not relation.type_column
+    if parent is relation.child or parent.is_people or relation.is_pointer or relation.prefix or state:
+        return False
+    return any("retired" not in words(one.column) for one in parent.conditions)
+
+
+def _hide_with_parents(subject: Subject, above: set[Subject]) -> None:
+    """Add the conditions that leave out what names a hidden row, at any number of steps."""
+    if any(one.relation is not None for one in subject.conditions):
+        return
+    for relation in subject.relations:
+        if relation.parent in above or len(relation.pairs) > 1:
+            continue
+        _hide_with_parents(relation.parent, {*above, subject})
+        if hides(relation):
+            ((column, key),) = relation.pairs
+            hidden = _hidden_rows(relation.parent, key, relation.parent.conditions)
+            named = f"{relation.child.columns[column].sql} IN ({hidden})"
+            sql = f"({' AND '.join(filter(None, [relation.type_sql, named]))}) IS NOT TRUE"
+            reason = f"a row is hidden with that of {relation.parent.full_name}"
+            subject.conditions.append(Condition(column, sql, reason, relation=relation))
 
 
 def answers_none(relation: Relation) -> Condition:
@@ -239,14 +248,12 @@ def _internal(subject: Subject) -> list[Condition]:
     few = few and (subject.noun[-1] in CONTAINERS or not subject.has_prose)  # an article may be about what is internal
     if not few or not subject.children or subject.is_people:
         return []
-    rows = subject.rows_of(subject.key[0], title)
-    hidden = {key: str(name) for key, name in rows if isinstance(name, str) and INTERNAL_NAMES.fullmatch(name)}
-    if not 0 < len(hidden) < len(rows):
+    names = [str(name) for (name,) in subject.rows_of(title)]
+    hidden = sorted({name for name in names if INTERNAL_NAMES.fullmatch(name)})
+    if not 0 < len(hidden) < len(names):
         return []
-    texts = any(isinstance(key, str) for key in hidden)
-    keys = listed(map(str, hidden)) if texts else ", ".join(map(str, hidden))
-    sql = f"{subject.columns[subject.key[0]].sql} NOT IN ({keys})"
-    return [Condition(subject.key[0], sql, f"named {', '.join(hidden.values())}", lambda value: value not in hidden)]
+    sql = f"COALESCE({subject.columns[title].sql}, '') NOT IN ({listed(hidden)})"
+    return [Condition(title, sql, f"named {', '.join(hidden)}", lambda value: value not in hidden)]
 
 
 def _below_hidden(subject: Subject) -> Iterator[Condition]:

@@ -4,118 +4,40 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rag_index.sources.catalog import SAMPLED_ROWS
-from rag_index.sources.columns import FEW, MOST, NEARLY_ALL, singular, words
-from rag_index.sources.vocabulary import known_words, ordered_words
+from rag_index.schema.catalog import SAMPLED_ROWS, Column, DatabaseCatalog
+from rag_index.schema.columns import FEW, NEARLY_ALL, noun, singular, words
+from rag_index.schema.subjects import Relation, Subject
+from rag_index.schema.vocabulary import (
+    CONTAINERS,
+    ENDS,
+    GENERIC,
+    KEY_WORDS,
+    NUMBERS,
+    PARENTS,
+    PEOPLE,
+    POINTERS,
+    TYPE_WORDS,
+    VERSIONS,
+    WRITERS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
-    from rag_index.sources.subjects import Subject
 
-KEY_WORDS = known_words("relations", "key_words")
 MIN_STEM = 3
 """The letters of a word that may be the beginning of what a table is called."""
-LANGUAGES = frozenset(["lang", "language", "locale"])
-"""What tables with a row for each language are called."""
-TYPE_WORDS = known_words("relations", "type_words")
-POINTERS = known_words("relations", "pointers")
-ENDS = frozenset(["first", "last"])
-"""Words of columns that name one of several rows."""
-VERSIONS = ordered_words("relations", "versions")
-GENERIC = known_words("relations", "generic")
-PEOPLE = ordered_words("subjects", "people")
-WRITERS = frozenset(["owner", "author", "creator", "assignee", "reporter", "editor", "sender", "poster", "writer"])
-"""Words of columns that name a person, whatever the table of persons is called."""
-NUMBERS = known_words("relations", "numbers")
-PARENTS = known_words("relations", "parents")
 MIN_TYPES, MAX_TYPES = 2, 100
 """How many values of a column name tables, if it says of which table a row is and is not called so."""
 MIN_LETTERED = 5
-"""The rows from which on a letter may say which table is meant."""
+"""In fewer rows, a letter says nothing of which table is meant."""
 MIN_NAMED = 0.75
 """The share of values that are keys of the table after which a column is called: others name rows that are gone."""
-TABLE_WORDS = ("table", "tbl")
-"""Words of names that say nothing but that this is a table."""
 PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")
 MIN_PREFIXED_KEYS = 5
-"""The values from which on those that are alike but for a number name rows of another table."""
-CONTAINERS = known_words("relations", "containers")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Relation:
-    """Rows of `child` name rows of `parent`: pairs of columns, and a value that says that this parent is meant."""
-
-    child: Subject
-    parent: Subject
-    pairs: tuple[tuple[str, str], ...]
-    """Columns of the child, each with the column of the parent that it equals."""
-    type_column: str = ""
-    type_value: Any = None
-    prefix: str = ""
-    """What the only column of the child has before the key: `tt:` of `tt:102`."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Return the columns of the child."""
-        return [column for column, _ in self.pairs]
-
-    @property
-    def is_pointer(self) -> bool:
-        """Return whether it names one version of several, as `latest_revision_id` does."""
-        return bool(POINTERS & set(words(self.columns[0])))
-
-    @property
-    def is_plain(self) -> bool:
-        """Return whether one column names rows of this parent alone."""
-        return len(self.pairs) == 1 and not self.type_column
-
-    @property
-    def extends(self) -> bool:
-        """Return whether the key of a row is that of the row that it names: there is one at most for each."""
-        return self.columns == list(self.child.key) and not self.type_column
-
-    def named(self) -> list[Any]:
-        """Return what the only column has in the rows that mean this parent."""
-        if not self.type_column:
-            return list(self.child.columns[self.columns[0]].values)
-        rows = self.child.rows_of(self.type_column, self.columns[0])
-        return [value for kind, value in rows if kind == self.type_value]
-
-    @property
-    def type_sql(self) -> str:
-        """Return what holds for rows that mean this parent; "" if all do."""
-        if not self.type_column:
-            return ""
-        text = str(self.type_value).replace("'", "''")
-        value = text if isinstance(self.type_value, int) else f"'{text}'"
-        return f"{self.child.columns[self.type_column].sql} = {value}"
-
-
-@lru_cache(maxsize=10_000)
-def noun(name: str) -> tuple[str, ...]:
-    """Return the words of a table's name in the singular, without the word for a table."""
-    return tuple(map(singular, bare_words(name)))
-
-
-def bare_words(name: str) -> tuple[str, ...]:
-    """Return the words of a table's name without the word for a table."""
-    found = words(name)
-    return tuple(word for word in found if word not in TABLE_WORDS) or found
-
-
-def words_of_tables(tables: Iterable[DatabaseTable]) -> list[tuple[str, ...]]:
-    """Return what each table is called, without the word with which most of the names begin."""
-    names = [bare_words(table.name) for table in tables]
-    first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
-    prefix = first[0][0] if first and first[0][1] >= max(3, MOST * len(names)) else ""
-    return [name[1:] if name[0] == prefix and len(name) > 1 else name for name in names]
+"""At least this many values that are alike but for a number name rows of another table."""
 
 
 def find_relations(catalog: DatabaseCatalog, tables: Iterable[Subject]) -> list[Relation]:
@@ -131,7 +53,8 @@ def declared_relations(table: Subject, tables: Sequence[Subject]) -> list[Relati
         named = [parent for parent in tables if parent.name == one.table]
         named = [parent for parent in named if parent.schema is None or one.schema in (None, parent.schema)]
         found += [Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True))) for parent in named[:1]]
-    return found
+    # in no row of the sample: it says nothing of what a row belongs to
+    return [one for one in found if not table.rows or all(table.columns[name].filled for name in one.columns)]
 
 
 def _is_prefixed(table: Subject, word: str) -> bool:

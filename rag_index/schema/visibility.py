@@ -4,113 +4,76 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rag_index.sources.columns import FEW, NEARLY_ALL, singular, words
-from rag_index.sources.vocabulary import known_words
+from rag_index.schema.columns import FEW, NEARLY_ALL, ColumnProfile, singular, words
+from rag_index.schema.subjects import Condition, Subject
+from rag_index.schema.vocabulary import (
+    ALONE,
+    AUDIENCE,
+    AVAILABLE,
+    BAD_TYPES,
+    BEGINS,
+    CODED,
+    CONTENT,
+    DELETED,
+    HIDDEN_FLAGS,
+    HIDDEN_VALUES,
+    MESSENGER,
+    MODERATED_VALUES,
+    MODERATION,
+    NO,
+    NO_FLAGS,
+    NOTIFIED,
+    OFFICES,
+    OPPOSITES,
+    PLACES,
+    PUBLISHED_TIMES,
+    PUBLISHED_VALUES,
+    SAID,
+    SEEN_BY,
+    SENSITIVITY,
+    SHARED,
+    SHOWN_FLAGS,
+    SLUGS,
+    STARTS,
+    STATES,
+    STOPS,
+    TASKS,
+    TYPE_FILLERS,
+    TYPES_FOR_FEW,
+    UNPUBLISHED_TIMES,
+    UNTIL,
+    YES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseTable
-    from rag_index.sources.columns import ColumnProfile
-    from rag_index.sources.subjects import Subject
+    from rag_index.schema.catalog import Column, DatabaseTable
 
-HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
-SHOWN_FLAGS = known_words("visibility", "shown_flags")
-DELETED = known_words("visibility", "deleted")
-PUBLISHED_TIMES = known_words("visibility", "published_times")
-SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
-ENDS = re.compile(
-    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)"
-    + SUFFIX
-    + r"|(?:expire[sd]?|expiry|superseded)_?(?:at|on|date|time)?"
-)
-STARTS = re.compile(
-    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)"
-    + SUFFIX
-    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
-)
-BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
-STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
-"""Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do."""
-AVAILABLE = ("date_available", "available_date", "available_on", "available_at", "available_from")
-"""Names of times before which a row, such as a product, is not shown."""
-ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
-"""Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader."""
-PLACES = frozenset(["nav", "menu", "dashboard", "toc", "sitemap", "home", "homepage"])
-"""Words of flags that say where else a row is shown."""
-TASKS = frozenset(
-    ["task", "ticket", "issue", "case", "story", "bug", "request", "todo", "incident", "opportunity", "lead", "deal"]
-)
-"""What people work off: if it is not active, it is done."""
-SLUGS = frozenset(["slug", "alias", "permalink"])
-"""Words of columns with the name of a row in an address: it is published."""
-NOTIFIED = frozenset(["notify", "notified"])
-"""Words of columns that say of an entry of a history whether people were told."""
-SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "access", "viewlevel", "visibility")
-"""Last words of columns, but for those of keys, that say of a row that it is for few, if it differs from most."""
-SHARED = frozenset(["public", "shared", "workspace", "team", "everyone"])
-"""Values beside `private` that say of a category, say, that it means who may see a row."""
-SEEN_BY = frozenset(["visibility", "access", "audience", "privacy"])
-OFFICES = frozenset(
-    ["admin", "administrator", "manager", "moderator", "staff", "internal", "private", "owner", "agents"]
-)
-"""Words of columns that say who sees a row, and of their values for few."""
-SAID = frozenset(["post", "comment", "message", "note", "reply", "remark"])
-"""Nouns of tables with what people say to each other."""
+
 MIN_OUT = 0.66
-"""The share of rows that are out from which on the states of the others, by number, are those of drafts."""
+"""If at least this share of rows is inactive, the remaining numeric states are taken for drafts."""
 NEVER = "2090"
-"""The year from which on a time stands for none."""
+"""Times in this year or later mean 'never'."""
 MIN_SECONDS = 500_000_000
-"""The least number of seconds since 1970 that is taken for a time: 1985."""
+"""Smaller numbers are not taken for seconds since 1970: this is 1985."""
 MAX_STATES = 12
 MAX_CODES = 8
 MAX_TYPES = 20
-CODED = ("type", "kind", "class", "status", "state")
-"""The last words of the names of codes that may say who may see a row, which only the application knows."""
+MAX_UNTYPED = 12
+"""Types leave out nothing of a table with at most this many rows, but for what few people may see."""
 STATUS = "status"
 MIN_FLAGGED = 3
-"""The number of tables with a `status` of 0 or 1 that make it a flag."""
-UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
+"""If at least this many tables have a `status` of 0 or 1, it is a flag."""
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
-NO_FLAGS = known_words("visibility", "no_flags")
-AUDIENCE = known_words("visibility", "audience")
-STATES = known_words("visibility", "states")
-PUBLISHED_VALUES = known_words("visibility", "published_values")
-MODERATED_VALUES = known_words("visibility", "moderated_values")
-MODERATION = known_words("visibility", "moderation")
-HIDDEN_VALUES = known_words("visibility", "hidden_values")
-BAD_TYPES = re.compile(
-    r".*(?:revision|autosave|draft|nav_?menu|menu_?item|attachment|template|^log$|system|changeset|oembed|custom_css|redirect|"
-    r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot|direct_?message).*",
-    re.IGNORECASE,
-)
-FOR_FEW = re.compile(r".*(?:internal|private|whisper|direct_?message).*", re.IGNORECASE)
-"""Types of what a few people may see."""
-MESSENGER = ("O", "P", "D")
-"""The types of channels that all people, only some, or two can read: open, private, direct."""
 CORRESPONDENCE, INTERNAL_NOTE = ("M", "R"), "N"
 """The types of entries of a ticket: messages and responses, and notes among those who answer."""
-OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}
-YES = known_words("visibility", "yes")
-NO = known_words("visibility", "no")
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What must hold for rows that may be shown, in SQL, and why."""
-
-    column: str
-    sql: str
-    reason: str
-    shows: Callable[[Any], object] = field(default=lambda value: True)
-    """Whether a row with this value of the column may be shown."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +178,7 @@ def literal(column: Column, wanted: frozenset[str]) -> str:
 def _span(look: _Look) -> Condition | None:
     """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
     column, called, others = look.column, look.called, ["_".join(words(name)) for name in look.table.columns]
-    ends, starts = bool(ENDS.fullmatch(called)), bool(STARTS.fullmatch(called))
+    ends, starts = bool(UNTIL.fullmatch(called)), bool(STARTS.fullmatch(called))
     weak_end, weak_start = STOPS.fullmatch(called), BEGINS.fullmatch(called)
     if weak_end or weak_start:
         begins = [one for one, name in zip(look.table.columns.values(), others, strict=True) if BEGINS.fullmatch(name)]
@@ -436,24 +399,26 @@ def _type(look: _Look) -> Condition | None:
     if look.profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
         return None
     choices = look.profile.choices or tuple(dict.fromkeys(map(str, look.column.filled)))
-    if last == "code":
-        choices = choices if any(map(FOR_FEW.fullmatch, choices)) else ()
-    good = [value for value in choices if not BAD_TYPES.fullmatch(value)]
+    few = [value for value in choices if _is_type(value, TYPES_FOR_FEW)]
+    if not CONTENT & {look.table.noun[-1], *look.words} or (last == "code" and not few):
+        return None
+    some = look.table.is_label or look.table.rows <= MAX_UNTYPED
+    good = [value for value in choices if not _is_type(value, TYPES_FOR_FEW if some else BAD_TYPES)]
     if {*MESSENGER} <= {*choices}:
         good = ["O"]
     if {*CORRESPONDENCE, INTERNAL_NOTE} == {*choices} and look.table.noun[-1] == "entry":
         good = [*CORRESPONDENCE]
-    others = [one.name for one in look.table.columns.values() if one.kind == "text" and one is not look.column]
-    rows = look.table.rows_of(look.column.name, *others)
-    said = {
-        kind for kind, *texts in rows if any(isinstance(text, str) and " " in " ".join(text.split()) for text in texts)
-    }
-    good = [value for value in good if value in said]
-    good = good or [value for value in choices if not FOR_FEW.fullmatch(value)]
+    good = good or [value for value in choices if value not in few]
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
         return None
     reason = f"is also {', '.join(value for value in choices if value not in good)}"
     return look.condition(f"{look.sql} IN ({listed(good)})", reason, lambda value: value in good)
+
+
+def _is_type(value: str, known: frozenset[str]) -> bool:
+    """Return whether a type is called by these words, and by others only that say nothing: `nav_menu_item`."""
+    named = {singular(word) for word in words(value)}
+    return bool(named & known) and named <= BAD_TYPES | TYPE_FILLERS
 
 
 RULES = (

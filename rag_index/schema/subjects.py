@@ -3,70 +3,127 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rag_index.settings.index import is_named_like_a_secret
-from rag_index.sources.catalog import SAMPLED_ROWS, DatabaseTable
-from rag_index.sources.columns import (
+from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
+from rag_index.schema.columns import FEW, MAX_TITLE_CHARS, MOST, NEARLY_ALL, ColumnProfile, noun, singular, words
+from rag_index.schema.vocabulary import (
     CODES,
-    FEW,
-    MAX_TITLE_CHARS,
-    MOST,
-    NEARLY_ALL,
+    COMPLAINTS,
+    CORRESPONDENT,
+    DELETED,
+    DOUBTFUL,
+    FIRST_NAMES,
+    HIDDEN_FLAGS,
+    LANGUAGES,
+    LAST_NAMES,
+    LOGINS,
+    MACHINE_NOUN,
+    MACHINERY,
+    MESSAGES,
+    PASSWORDS,
+    PEOPLE,
+    POINTERS,
+    PRIVATE,
     PROSE,
+    READ,
+    REMARKS,
+    SETTING_NAMES,
+    SUMMARIES,
     TITLES,
+    VERSIONS,
     WHOLE_TITLES,
-    profile,
-    singular,
-    words,
 )
-from rag_index.sources.hiding import MAX_LABELS, NOTHING, add_conditions, restricts
-from rag_index.sources.relations import LANGUAGES, VERSIONS, declared_relations, find_relations, noun, words_of_tables
-from rag_index.sources.visibility import DELETED, HIDDEN_FLAGS, find_conditions, has_status_flags
-from rag_index.sources.vocabulary import known_words
+from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Mapping
 
-    from rag_index.sources.catalog import DatabaseCatalog
-    from rag_index.sources.columns import ColumnProfile
-    from rag_index.sources.relations import Relation
-    from rag_index.sources.visibility import Condition
+    from rag_index.schema.columns import Role
 
-MACHINERY = known_words("subjects", "machinery")
-DOUBTFUL = known_words("subjects", "doubtful")
-MACHINE_NOUN = re.compile(
-    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|queued\w+|cron\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
-)
-PRIVATE = known_words("subjects", "private")
-PEOPLE = known_words("subjects", "people")
-FIRST_NAMES = ("first_name", "firstname", "given_name")
-LAST_NAMES = ("last_name", "lastname", "surname", "family_name")
+CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", "secret": "secret", "out": "other"}
+"""The roles of columns by what a person may choose."""
 TEXTS = ("short", "prose", "code")
-SUMMARIES = ("summary", "short_desc", "short_description")
-PASSWORDS = known_words("subjects", "passwords")
-LOGINS = known_words("subjects", "logins")
 MIN_PASSWORDS = 0.2
-"""The share of rows with a password from which on they are accounts: else a few rows are for those who know it."""
-SETTING_NAMES = frozenset(["name", "key", "option", "property", "setting", "parameter"])
+"""If fewer rows have a password, it protects the row, and the table holds no accounts."""
 MAX_PAIR_COLUMNS = 6
-"""The columns up to which a table of names with values holds settings, whatever they are called."""
-MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
-READ = frozenset(["read", "unread", "seen", "unseen", "muted"])
-"""Words of columns that say how far a person has read a conversation."""
-CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id)?|(?:to|recipient|receiver)_id", re.I)
-"""Names of columns that say which person wrote to which."""
-COMPLAINTS = ("report", "flag", "complaint")
-MESSAGES = frozenset(["post", "comment", "message", "topic"])
-"""Nouns of tables of which somebody may complain to moderators."""
-REMARKS = frozenset(["comment", "note", "remark", "comments", "notes", "remarks"])
-"""Last words of columns with what somebody said of a change."""
+"""A table of names and values with at most this many columns holds settings, whatever it is called."""
+MARKUP = re.compile(r"<[^<>]*+>|\[/?\w++[^\[\]]*+\]|&#?\w+;|[\W_]")
 MAX_SUMMARY = 100
-"""The average length up to which a summary is the title of what has no other, as in trackers of bugs."""
+"""A summary of at most this average length is the title of a row without another, as in bug trackers."""
 MAX_SCOPES = 8
 """Rows of a table that says of what each row of more tables than that is a part, and has no parts itself."""
+
+
+MAX_LABELS = 40
+"""Rows of a table that only names what others refer to, such as states and categories."""
+NOTHING = ("", 0, "0", -1)
+"""What a column has that names no row, besides NULL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must hold for rows that may be shown, in SQL, and why."""
+
+    column: str
+    sql: str
+    reason: str
+    shows: Callable[[Any], object] = field(default=lambda value: True)
+    """Whether a row with this value of the column may be shown."""
+    relation: Relation | None = None
+    """The relation to the rows with which a row is hidden, if it is hidden with them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relation:
+    """Rows of `child` name rows of `parent`: pairs of columns, and a value that says that this parent is meant."""
+
+    child: Subject
+    parent: Subject
+    pairs: tuple[tuple[str, str], ...]
+    """Columns of the child, each with the column of the parent that it equals."""
+    type_column: str = ""
+    type_value: Any = None
+    prefix: str = ""
+    """What the only column of the child has before the key: `tt:` of `tt:102`."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the columns of the child."""
+        return [column for column, _ in self.pairs]
+
+    @property
+    def is_pointer(self) -> bool:
+        """Return whether it names one version of several, as `latest_revision_id` does."""
+        return bool(POINTERS & set(words(self.columns[0])))
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether one column names rows of this parent alone."""
+        return len(self.pairs) == 1 and not self.type_column
+
+    @property
+    def extends(self) -> bool:
+        """Return whether the key of a row is that of the row that it names: there is one at most for each."""
+        return self.columns == list(self.child.key) and not self.type_column
+
+    def named(self) -> list[Any]:
+        """Return what the only column has in the rows that mean this parent."""
+        if not self.type_column:
+            return list(self.child.columns[self.columns[0]].values)
+        rows = self.child.rows_of(self.type_column, self.columns[0])
+        return [value for kind, value in rows if kind == self.type_value]
+
+    @property
+    def type_sql(self) -> str:
+        """Return what holds for rows that mean this parent; "" if all do."""
+        if not self.type_column:
+            return ""
+        text = str(self.type_value).replace("'", "''")
+        value = text if isinstance(self.type_value, int) else f"'{text}'"
+        return f"{self.child.columns[self.type_column].sql} = {value}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -155,26 +212,36 @@ class Subject(DatabaseTable):
 
     @cached_property
     def thread(self) -> Relation | None:
-        """Return the relation of replies to the first message: they have its title or none, and it is called `root_id`.
+        """Return the relation of replies to the first message, of which none has a reply.
 
-        What is called `parent_id` may have replies to replies one day, which would be parts of no document.
+        They have its title or none, and it is called `root_id`; or what has answers has a title, and no answer has one.
         """
         if not self.has_prose or not (self.title is None or self.title in self.columns):
             return None
-        own = [one for one in self.relations if one.parent is self and "root" in words(one.columns[0])]
-        return next((one for one in own if self._are_replies(*one.pairs[0])), None)
+        own = [one for one in self.relations if one.parent is self and one.is_plain]
+        called = [one for one in own if "root" in words(one.columns[0]) or self._are_untitled(*one.pairs[0])]
+        return next((one for one in called if self._are_replies(*one.pairs[0])), None)
 
     def shown_rows(self) -> list[dict[str, Any]]:
         """Return the sampled rows that may be shown."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows_of(*self.columns)]
         return [row for row in rows if all(one.shows(row[one.column]) for one in self.conditions)]
 
+    def _are_untitled(self, column: str, key: str) -> bool:
+        """Return whether the rows that name one of the same table have no title, and all others have one."""
+        rows = (
+            [(row[column] in (None, *NOTHING), bool(row[self.title])) for row in self.shown_rows()]
+            if self.title
+            else []
+        )
+        return len({*rows}) == 2 and all(first == titled for first, titled in rows)
+
     def _are_replies(self, column: str, key: str) -> bool:
         rows = self.shown_rows()
         above = {row[key]: row[column] for row in rows if row[column] not in (None, *NOTHING)}
         if not above or above.keys() & set(above.values()):
             return False
-        if self.title is None:
+        if self.title is None or self._are_untitled(column, key):
             return True
         called = {row[key]: str(row[self.title]) for row in rows}
         pairs = [(called[own], called[other]) for own, other in above.items() if other in called]
@@ -200,6 +267,25 @@ class Subject(DatabaseTable):
     def text_length(self) -> float:
         """Return the average length of the texts of a row."""
         return sum(self.profiles[name].length * self.profiles[name].filled for name in self.prose)
+
+    def choose(self, uses: Mapping[str, str]) -> None:
+        """Take columns for what a person says of them, before anything else is derived from them."""
+        for name, use in uses.items():
+            self.profiles[name] = replace(self.profiles[name], role=CHOSEN[use])
+            if use == "title":
+                self.title = name
+
+    def use_of(self, name: str) -> str:
+        """Return what a column is used for: `title`, `text`, `secret` (for people, too) or `out`."""
+        if name in self.title_columns or name in self.prose:
+            return "title" if name in self.title_columns else "text"
+        return "secret" if self.profiles[name].role in ("secret", "personal", "internal") else "out"
+
+    @property
+    def all_length(self) -> float:
+        """Return the average length of what people read of a row, its title too."""
+        titles = (self.profiles[name] for name in self.title_columns)
+        return self.text_length + sum(one.length * one.filled for one in titles)
 
     @cached_property
     def locale(self) -> str | None:
@@ -367,31 +453,3 @@ def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
 def letters(value: object) -> object:
     """Return the beginning of a text without markup and punctuation: a rendered copy is equal to what it is made of."""
     return MARKUP.sub("", value).lower()[:200] if isinstance(value, str) else value
-
-
-def find_subjects(catalog: DatabaseCatalog, excluded: Container[str] = ()) -> list[Subject]:
-    """Return what is known of each table; those that are `excluded` are taken for missing."""
-    tables = [table for table in catalog.tables if table.full_name not in excluded]
-    subjects = [
-        Subject(
-            **{one.name: getattr(table, one.name) for one in fields(table)},
-            called=named,
-            profiles={column.name: profile(column, table) for column in table.columns.values()},
-        )
-        for table, named in zip(tables, words_of_tables(tables), strict=True)
-    ]
-    relations = find_relations(catalog, subjects)
-    for one in subjects:
-        if not one.rows and restricts(one):  # it may have rows one day
-            relations += declared_relations(one, subjects)
-    for relation in relations:
-        relation.child.relations.append(relation)
-        relation.parent.children.append(relation)
-    flags = has_status_flags(subjects)
-    nouns = {one.noun[-1] for one in subjects}
-    for one in [one for one in subjects if one.rows]:
-        for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now, status_is_flag=flags):
-            met = any(map(condition.shows, one.columns[condition.column].values))
-            (one.conditions if met else one.unmet).append(condition)
-    add_conditions(subjects)
-    return subjects

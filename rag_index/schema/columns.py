@@ -10,14 +10,27 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.documents.languages import LOCALE
+from rag_index.schema.vocabulary import (
+    ATTRIBUTES,
+    CODES,
+    HIDDEN_FLAGS,
+    INTERNAL,
+    MACHINE,
+    PERSONAL,
+    PROSE,
+    SETTINGS,
+    TABLE_WORDS,
+    TITLES,
+    WHOLE_TITLES,
+)
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.text import NotText, find_format, read_text
-from rag_index.sources.vocabulary import known_words, ordered_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseTable
+    from rag_index.schema.catalog import Column, DatabaseTable
+
 
 Role = Literal[
     "prose", "short", "code", "choice", "flag", "time", "number", "locale", "secret", "personal", "internal", "empty",
@@ -25,32 +38,20 @@ Role = Literal[
 ]  # fmt: skip
 """What a column is for: `short` are names and titles, `choice` is one of few values, `code` has no words."""
 NEARLY_ALL, MOST, FEW = 0.9, 0.6, 0.3
-"""Shares of rows or values from which on, or up to which, a rule holds."""
+"""Shares of rows or values: a rule holds above the first two, or below the last."""
 MIN_PROSE_CHARS = 20
 """The minimum average length of texts that are not named as such."""
 MAX_TITLE_CHARS = 160
 MAX_CODE_CHARS = 24
 """The maximum average length of what people know a row by. Longer values without words are for programs."""
-ATTRIBUTES = frozenset(["attribute", "property", "spec", "feature", "characteristic", "translation", "name", "title"])
-"""Words of columns whose JSON says what a thing is like, in however few words."""
 MIN_JSON_WORDS = 4
 MIN_JSON_SAID = 0.2
-"""The words, with its key, from which on a value of JSON says something, and the share of values with such a one."""
+"""JSON says something if at least this share of its values has this many words, with those of the key."""
 MAX_CHOICES = 20
 MAX_SECRET_CHARS = 4000
 """What is looked at of a text for secrets."""
 MIN_MARKED = 0.004
-"""The share of values with tags or entities from which on a column is HTML. Plain texts do not change by that."""
-TITLES = ordered_words("columns", "titles")
-WHOLE_TITLES = ("title", "subject", "headline")
-"""Columns that are what a row is called, though many may have the same, or a number."""
-PROSE = known_words("columns", "prose")
-CODES = known_words("columns", "codes")
-PERSONAL = known_words("columns", "personal")
-INTERNAL = known_words("columns", "internal")
-MACHINE = known_words("columns", "machine")
-SETTINGS = known_words("columns", "settings")
-HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
+"""If at least this share of values has tags or entities, the column is HTML. That changes no plain text."""
 _SECRET_VALUE = re.compile(
     r"\$2[abxy]?\$\d\d\$|\$argon2|\$pbkdf2|pbkdf2[_:]|\$[PHS156]\$[./A-Za-z0-9]{8}|\{(?:SSHA|SHA|MD5|CRYPT)\}"
     r"|eyJ[\w-]{8,}\.eyJ[\w-]+|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)|(?:sk|rk|pk)_(?:live|test)_\w+|gh[pousr]_\w{20,}"
@@ -63,7 +64,7 @@ _EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
 """An address, or an address after the name of its owner, as mails have it."""
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
 _ADDRESS = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|\S+/\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
+    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|(?=[^\s/]++/\S)\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
     re.IGNORECASE,
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
@@ -96,6 +97,26 @@ def singular(word: str) -> str:
     if re.search(r"(?:ss|x|ch|sh|[^aeo]us)es$", word) and len(word) > 4:
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "sis", "xis")) and len(word) > 3 else word
+
+
+@lru_cache(maxsize=10_000)
+def noun(name: str) -> tuple[str, ...]:
+    """Return the words of a table's name in the singular, without the word for a table."""
+    return tuple(map(singular, bare_words(name)))
+
+
+def bare_words(name: str) -> tuple[str, ...]:
+    """Return the words of a table's name without the word for a table."""
+    found = words(name)
+    return tuple(word for word in found if word not in TABLE_WORDS) or found
+
+
+def words_of_tables(tables: Iterable[DatabaseTable]) -> list[tuple[str, ...]]:
+    """Return what each table is called, without the word with which most of the names begin."""
+    names = [bare_words(table.name) for table in tables]
+    first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
+    prefix = first[0][0] if first and first[0][1] >= max(3, MOST * len(names)) else ""
+    return [name[1:] if name[0] == prefix and len(name) > 1 else name for name in names]
 
 
 def looks_secret(value: object) -> bool:
@@ -168,6 +189,8 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if not role and not texts:  # what is named as a text may get some
         role = "other" if values else "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
     role = role or _machine_role(made, values, named) or _text_role(made, len(values))
+    if column.kind == "bytes" and role in ("code", "short", "choice") and not all(map(_is_utf8, values)):
+        role = "other"
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
 
 
@@ -281,6 +304,15 @@ def _texts(values: Sequence[object], form: str) -> list[str]:
         if text.strip():
             texts.append(text.strip())
     return texts if refused * 2 <= len(values) else []
+
+
+def _is_utf8(value: object) -> bool:
+    """Return whether bytes are a text in UTF-8; a long one was cut anywhere."""
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else ""
+    except UnicodeDecodeError:
+        return False
+    return text.isprintable()
 
 
 def _share(texts: Sequence[str], pattern: re.Pattern[str]) -> float:

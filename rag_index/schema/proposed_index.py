@@ -10,67 +10,62 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.languages import find_languages, language_of
-from rag_index.settings.index import NO_LANGUAGE
-from rag_index.sources.catalog import SAMPLED_ROWS
-from rag_index.sources.columns import words
-from rag_index.sources.hiding import NOTHING, answers_none, hidden_with
-from rag_index.sources.roles import (
+from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
+from rag_index.schema.columns import words
+from rag_index.schema.hiding import answers_none, hides
+from rag_index.schema.roles import (
     MAX_LABEL_CHARS,
-    OLD_VERSIONS,
+    TableRoles,
     donors_of_part,
     held_texts,
     pointed_texts,
     text_parents,
     wanted_texts,
 )
-from rag_index.sources.visibility import joined, unclear_codes
-from rag_index.sources.vocabulary import known_words
+from rag_index.schema.subjects import NOTHING, Condition, Relation, Subject
+from rag_index.schema.visibility import joined, unclear_codes
+from rag_index.schema.vocabulary import (
+    CHANGED,
+    CREATED,
+    KINDS,
+    LINK_VALUES,
+    OLD_VERSIONS,
+    ORDERS,
+    STATE_LABELS,
+    TRANSLATIONS,
+    USEFUL_NUMBERS,
+    VALUE_WORDS,
+    VERSION_NUMBERS,
+)
+from rag_index.settings.index import NO_LANGUAGE
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from rag_index.sources.catalog import DatabaseTable
-    from rag_index.sources.relations import Relation
-    from rag_index.sources.roles import TableRoles
-    from rag_index.sources.subjects import Subject
-    from rag_index.sources.visibility import Condition
 
 MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
 MAX_LINKS = 4
 MAX_KINDS = 30
-"""Tables with one more row for each row, one for each kind of page, say, that are parts at most."""
+"""At most this many one-to-one detail tables (one for each kind of page, say) become parts."""
 MAX_CONTAINERS = 25
-"""Rows of a table that describes what others refer to, such as projects and forums, and is no document itself."""
+"""Larger tables are documents, and do not only describe what others refer to, as projects and forums do."""
 MIN_DESCRIPTION = 80
-"""The characters from which on the text of a container is one that people look for."""
+"""A container whose texts have at least this many characters on average is a document too."""
 MIN_THING = 15
 """The same, if its rows have a title and its name is not that of a kind or a state, as `visit_type` is."""
 MIN_ROWS = 3
 MIN_ALONE = 200
-"""The characters from which on a text is one that people look for though its table has fewer rows than that."""
+"""Texts of at least this many characters are indexed even if their table has fewer rows than `MIN_ROWS`."""
 MIN_CHILDREN = 3
-"""A table to which so many others refer contains their rows, too, such as a project."""
+"""A table that at least this many others refer to is a container, such as a project."""
 VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
 MIN_CONTAINER_SHARE = 2
-"""A table of which each row contains at least so many of another is a container, such as a forum or a project."""
-LINK_VALUES = ("value", "text")
-"""Last words of columns with what a row has of what it is linked to, such as the weight of a product."""
-TRANSLATIONS = frozenset(["lang", "translation", "translations", "i18n"])
-"""Last words of tables with what rows of another one are called in each language."""
-VERSION_NUMBERS = frozenset(["version", "revision", "rev", "number", "no"])
+"""A table whose rows contain at least this many rows of another is a container, such as a forum."""
 REASON = "reason"
 """Why rows of a part are hidden, until the parts have their numbers."""
-VALUE_WORDS = frozenset(["value", "coded", "answer"])
-"""Words of columns that name a row of another table as a value."""
-USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
-CREATED = known_words("proposal", "created")
-CHANGED = known_words("proposal", "changed")
-ORDERS = known_words("proposal", "orders")
-STATE_LABELS = known_words("proposal", "state_labels")
-KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
 
 
 @dataclass(slots=True)
@@ -107,10 +102,12 @@ class IndexMaker:
         self._reasons: dict[str, str] = {}
         self._hidden: list[str] = []
         self._unclear: dict[str, None] = {}
+        self._required: list[Relation] = []
+        """The relations of the joins without which a row is no document."""
         self._part_names: set[str] = set()
         self._tables = [subject.full_name]
         self._texts: list[str] = []
-        """Sampled texts, of which the languages are found."""
+        """Sampled texts, from which the languages are found."""
         self._prose = 0.0
         self._labels = 0
         self._key, self._newest = self._find_key()
@@ -127,9 +124,8 @@ class IndexMaker:
         self._add_text_of_others()
         parts = self._parts()
         for relation in subject.relations:
-            self._add_hiding(relation)
             self._add_label(relation)
-        self._text += [name for name in subject.codes if name not in self._text][:3]
+        self._text += self._note(subject, [name for name in subject.codes if name not in self._text][:3])
         told = any(child.has_prose for child, _ in self._roles.parts_of(subject)) and not subject.is_link
         if not (title or self._text or told):
             return None
@@ -204,6 +200,8 @@ class IndexMaker:
         if required:
             self._hidden += [f"{parent.full_name}: {one.reason}" for one in parent.conditions]
         self._joins[name] = join
+        if required:
+            self._required.append(relation)
         self._tables.append(parent.full_name)
         return name
 
@@ -213,13 +211,18 @@ class IndexMaker:
             return {"table": table.name}
         return {"table": table.name, "schema": table.schema or self._roles.default_schema}
 
-    def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
-        """Return the join with the row that a relation names, by its own columns or those of the join `through`."""
+    def _join(
+        self, relation: Relation, through: str = "", *, required: bool = True, way: Sequence[Relation] = ()
+    ) -> dict[str, Any]:
+        """Return the join with the row that a relation names, by its own columns or those of the join `through`.
+
+        It is on a `way` of relations, which leads to what hides the row anyway.
+        """
         join = self._place(relation.parent)
         dot, prefix = f"{through}." if through else "", relation.prefix
         join["on"] = {f"{prefix}{{{th}}}" if prefix else th: f"{dot}{here}" for here, th in relation.pairs}
-        if relation.parent.conditions and required:
-            join["where"] = joined(relation.parent.conditions)
+        if required and (told := _conditions(relation.parent, way)):
+            join["where"] = joined(told)
         return join | {"required": True} if required else join
 
     def _add_root(self, root: Relation) -> str | None:
@@ -267,11 +270,21 @@ class IndexMaker:
             names = self._note(parent, [str(parent.title)], name)
             self._payload += names
             self._text += names if not STATE_LABELS & {*words(relation.columns[0])} else []
+            self._add_label_of_label(parent, name)
+
+    def _add_label_of_label(self, label: Subject, through: str) -> None:
+        """Join what the label of a row names itself, once: the artist of the album of a track."""
+        for one in label.own_relations if not label.has_prose else ():
+            above = one.parent
+            named = above.title in above.columns and not (above.is_people or above.says_nothing or above.has_prose)
+            new = above.full_name not in self._tables and above is not self._subject and not above.conditions
+            if named and new and not STATE_LABELS & {*words(one.columns[0])} and self._labels < MAX_JOINS:
+                self._labels += 1
+                self._text += self._note(above, [str(above.title)], self._add_join(one, through))
 
     def _hides(self, relation: Relation) -> bool:
         """Return whether rows are hidden with the row of another table that contains them, such as a forum."""
-        hiding = [one for one in relation.parent.conditions if "retired" not in words(one.column)]  # what it has stays
-        return bool(hiding) and not relation.parent.is_people and self._is_contained(relation)
+        return hides(relation) and not relation.type_column and self._is_contained(relation)
 
     def _is_contained(self, relation: Relation) -> bool:
         """Return whether all rows name one of the other table, and belong to it or are several in it.
@@ -287,24 +300,13 @@ class IndexMaker:
         owned = {*relation.parent.noun} <= {*relation.child.noun[:-1]}
         return every and (owned or hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
 
-    def _add_hiding(self, relation: Relation) -> None:
-        """Join what hides rows by two steps, such as the project of the wiki of a page."""
-        parent = relation.parent
-        if relation.type_column or parent is self._subject or parent.conditions or not self._is_contained(relation):
-            return
-        for second in parent.relations:
-            above = second.parent
-            if not second.type_column and above not in (self._subject, parent) and self._hides(second):
-                if above.full_name not in self._tables:
-                    self._add_join(second, self._add_join(relation, required=True), required=True)
-                return
-
     def _parts(self) -> list[dict[str, Any]]:
         """Return the parts, those of the row that translations are of, too."""
         subject, roles = self._subject, self._roles
         found = [self._part(child, way) for child, way in roles.parts_below(subject)]
-        if subject.thread is not None:
-            found.append(self._part(subject, [subject.thread]))
+        if (thread := subject.thread) is not None:
+            found.append(self._part(subject, [thread]))
+            found += [self._part(child, [*way, thread]) for child, way in roles.parts_below(subject)]
         links: list[tuple[Relation, Relation, dict[str, str]]]
         links = [(own, label, {}) for own, label in roles.links_of(subject)[:MAX_LINKS]]
         if self._root is not None:
@@ -348,8 +350,8 @@ class IndexMaker:
 
         With `by_column` they name the row that it is joined with, by these columns.
         """
-        part = self._part_head(child)
-        joins = self._join_way(part, way[:-1], [_identifier(one.parent.name, "parent") for one in way[:-1]])
+        part = self._part_head(child, way)
+        joins = self._join_way(part, way, [_identifier(one.parent.name, "parent") for one in way[:-1]])
         if joins:
             part["on"] = {f"{[*joins][-1]}.{here}": there for here, there in way[-1].pairs}
         elif by_column:
@@ -363,12 +365,12 @@ class IndexMaker:
         return self._with_text(part, child, [*way[0].columns, way[0].type_column])
 
     def _join_way(
-        self, part: dict[str, Any], way: Sequence[Relation], names: Sequence[str]
+        self, part: dict[str, Any], whole: Sequence[Relation], names: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
         """Join the rows that lead away from those of a part, one after another, and return the joins."""
         joins: dict[str, dict[str, Any]] = {}
-        for relation, name in zip(way, names, strict=True):
-            joins[name] = self._join(relation, [*joins, ""][len(joins) - 1])
+        for relation, name in zip(whole, names, strict=False):
+            joins[name] = self._join(relation, [*joins, ""][len(joins) - 1], way=whole)
         part |= {"joins": joins} if joins else {}
         return joins
 
@@ -383,17 +385,17 @@ class IndexMaker:
         known = {row[0] for row in documents}
         return all(row in documents for row in rows if row[0] in known)
 
-    def _part_head(self, child: Subject) -> dict[str, Any]:
+    def _part_head(self, child: Subject, way: Sequence[Relation]) -> dict[str, Any]:
         self._part_names.add(child.name)
         self._tables.append(child.full_name)
         part = self._place(child)
-        return part | {REASON: self._hide(part, child, child.conditions)}
+        return part | {REASON: self._hide(part, child, _conditions(child, way))}
 
     def _hide(self, place: dict[str, Any], subject: Subject, conditions: Sequence[Condition]) -> str:
         """Leave the rows out that conditions hide, and return why."""
         if conditions:
             place["where"] = joined(conditions)
-            self._hidden += [f"{subject.full_name}: {one.reason}" for one in subject.conditions]
+            self._hidden += [f"{subject.full_name}: {one.reason}" for one in conditions]
         known = {one.column for one in conditions} | {one.type_column for one in subject.relations}
         self._unclear |= dict.fromkeys(unclear_codes(subject, known | subject.named_columns))
         return "; ".join(one.reason for one in conditions)
@@ -468,7 +470,7 @@ class IndexMaker:
         link, label = own.child, relation.parent
         called = label.called[:-1] if len(label.called) > 1 and label.called[-1] in TRANSLATIONS else label.called
         name = _identifier("_".join(called), "label")
-        part: dict[str, Any] = {"name": name, **self._part_head(link)}
+        part: dict[str, Any] = {"name": name, **self._part_head(link, [own, relation])}
         self._part_names.add(name)
         part["on"] = _on([(here, by_column.get(there, there)) for here, there in own.pairs], self._key)
         locale = self._subject.locale
@@ -487,7 +489,7 @@ class IndexMaker:
 
     def _linked_part(self, own: Relation, on: Any, way: Sequence[Relation]) -> dict[str, Any]:
         """Return the part with texts that a table of links leads to."""
-        part = self._part_head(own.child) | {"on": on}
+        part = self._part_head(own.child, [own, *way]) | {"on": on}
         self._restrict(part, way[0])
         joins = self._join_way(part, way, [_identifier(one.parent.name, "text") for one in way])
         donor, name = way[-1].parent, [*joins][-1]
@@ -529,10 +531,8 @@ class IndexMaker:
 
     def _conditions(self) -> list[Condition]:
         """Return what must hold for rows that are documents: for themselves, for what their type names, for replies."""
-        subject, found = self._subject, list(self._subject.conditions)
-        for relation in subject.relations:
-            if relation.type_column and relation.parent.conditions and len(relation.pairs) == 1:
-                found.append(hidden_with(relation))
+        subject = self._subject
+        found = _conditions(subject, self._required)
         return found if subject.thread is None else [*found, answers_none(subject.thread)]
 
     def _chosen_payload(self) -> list[str]:
@@ -543,7 +543,7 @@ class IndexMaker:
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
             named = set(words(name))
-            if name in used or not profile.filled:
+            if name in used or not profile.filled or subject.columns[name].kind == "bytes":
                 continue
             if profile.role in ("choice", "locale") and len(profile.choices) > 1:
                 ranked.append((1, name))
@@ -560,6 +560,12 @@ class IndexMaker:
 def _with_word(names: Sequence[str], known: frozenset[str]) -> list[str]:
     """Return the names with one of these words."""
     return [name for name in names if known & {*words(name)}]
+
+
+def _conditions(subject: Subject, way: Sequence[Relation]) -> list[Condition]:
+    """Return the conditions of a table, but for those that what the relations of a way name makes anyway."""
+    known = [one.columns for one in way if one.child is subject]
+    return [one for one in subject.conditions if one.relation is None or one.relation.columns not in known]
 
 
 def _on(pairs: Sequence[tuple[str, str]], key: Sequence[str]) -> str | list[str] | dict[str, str]:

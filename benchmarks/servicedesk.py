@@ -23,7 +23,6 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +32,7 @@ from rag_index.samples import new_database, settings_file
 T = TypeVar("T")
 _Template = tuple[str | tuple[str, ...], ...]
 """Literal texts, and pools from which one text is picked."""
-_DATA = json.loads((files("rag_index.samples") / "servicedesk.json").read_text(encoding="utf-8"))
+_DATA = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 _WORDS = {name: tuple(text.split("|")) for name, text in _DATA["words"].items()}
 AUTHORS = tuple(f"{first} {last}" for last in _WORDS["last"] for first in _WORDS["first"])
 _LANGUAGES = ("en",) * 45 + ("de",) * 8 + ("fr", "fr", "el", "el", "ru", "ru", "ar", "ar", "zh", "zh", "ja")
@@ -159,7 +158,7 @@ class Prose:
     __slots__ = ("_random",)
 
     def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed).random  # noqa: S311 - made-up texts, no secrets
+        self._random = random.Random(seed).random
 
     def below(self, limit: int) -> int:
         """Return an integer from 0 to limit - 1."""

@@ -18,6 +18,7 @@ from rag_index.database.drivers import first_line, is_transient
 from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
 from rag_index.sources.pages import invalid_text
+from rag_index.sources.policies import RowPolicies, read_policies, relation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,6 +101,11 @@ class DatabaseTable:
         """Return the name with its schema, if there is one."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
+    @property
+    def relation(self) -> str:
+        """Return the name by which policies are asked for."""
+        return relation(self.schema, self.name)
+
     def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
         """Return the sampled values of some columns, a tuple for each row."""
         return list(zip(*[self.columns[name].values for name in names], strict=True))
@@ -112,6 +118,7 @@ class DatabaseCatalog:
     tables: list[DatabaseTable]
     views: list[str]
     connection: Connection
+    policies: RowPolicies = field(default_factory=RowPolicies)
     _known: dict[Any, float] = field(default_factory=dict)
 
     @property
@@ -122,6 +129,22 @@ class DatabaseCatalog:
             "postgresql": "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)",
         }
         return known.get(self.connection.dialect.name, "UNIX_TIMESTAMP()")
+
+    def is_key(self, table: DatabaseTable, names: Sequence[str]) -> bool:
+        """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
+        rows = table.rows_of(*names)
+        distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
+        return distinct and _is_key(self.connection, table, names)
+
+    def chars(self, table: DatabaseTable, names: Sequence[str]) -> list[int]:
+        """Return how many characters each column has, in the first `MAX_ROWS` rows."""
+        sampled = [[str(value) for value in table.columns[name].filled] for name in names]
+        if table.rows <= SAMPLED_ROWS and all(len(text) < MAX_CHARS for texts in sampled for text in texts):
+            return [sum(map(len, texts)) for texts in sampled]
+        columns = [sa.cast(sa.column(name), sa.Text).label(f"c{number}") for number, name in enumerate(names)]
+        rows = sa.select(*columns).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS).subquery()
+        found = _rows(self.connection, sa.select(*[sa.func.sum(sa.func.length(one)) for one in rows.c]))
+        return [int(value or 0) for value in found[0]] if found else [0] * len(names)
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
@@ -167,7 +190,11 @@ def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
                 named = None if schema == default else schema
                 tables += _tables(connection, inspector, named)
                 views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
-            yield DatabaseCatalog(tables, views, connection)
+            policies = read_policies(connection, [one.relation for one in tables])
+            for table in tables:
+                if not (table.rows or table.problem):
+                    table.problem = "; ".join(policies.of([table.relation]).notes())
+            yield DatabaseCatalog(tables, views, connection, policies)
     except exc.SQLAlchemyError as error:
         raise source_error(error, url, "init") from error
     finally:
@@ -196,7 +223,6 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
         if place[1] in partitions:
             continue
         key = list((keys.get(place) or {}).get("constrained_columns") or [])
-        key = key or _unique(inspector, place, found)
         declared = tuple(
             Reference(
                 tuple(one["constrained_columns"]), one["referred_schema"], one["referred_table"],
@@ -207,24 +233,35 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
         sql = ".".join(map(quote, filter(None, [schema, place[1]])))
         table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, sql, 0)
         _read_rows(connection, table, found)
+        if not table.key and table.rows:
+            table.key = _unique(connection, inspector, table)
         tables.append(table)
     return tables
 
 
-def _unique(inspector: Any, place: tuple[str | None, str], columns: Sequence[Any]) -> list[str]:
-    """Return the columns of a unique index or constraint that are never NULL; [] if there is none."""
-    nullable = {column["name"] for column in columns if column.get("nullable", True)}
-    unique = [one for one in inspector.get_indexes(place[1], schema=place[0]) if one.get("unique")]
-    unique += inspector.get_unique_constraints(place[1], schema=place[0])
-    found = [list(one["column_names"]) for one in unique]
-    usable = [names for names in found if names and None not in names and not nullable & set(names)]
-    return min(usable, key=len, default=[])
+def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tuple[str, ...]:
+    """Return the columns of a unique index or constraint of which no row has a NULL; () if there is none."""
+    unique = [one for one in inspector.get_indexes(table.name, schema=table.schema) if one.get("unique")]
+    unique += inspector.get_unique_constraints(table.name, schema=table.schema)
+    found = [tuple(one["column_names"]) for one in unique]
+    usable = [names for names in found if names and {*names} <= table.columns.keys()]
+    return next((names for names in sorted(usable, key=len) if _is_key(connection, table, names)), ())
+
+
+def _is_key(connection: Connection, table: DatabaseTable, names: Sequence[str]) -> bool:
+    """Return whether each row has other values in these columns, none of them NULL. All rows are read."""
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in names]
+    place = sa.table(table.name, *columns, schema=table.schema)
+    missing = sa.select(sa.literal(1)).select_from(place).where(sa.or_(*[one.is_(None) for one in columns])).limit(1)
+    again = sa.select(sa.literal(1)).select_from(place).group_by(*columns).having(sa.func.count() > 1).limit(1)
+    return _rows(connection, missing) == [] and _rows(connection, again) == []
 
 
 def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[Any]) -> None:
     """Count the rows of a table, and add its columns with a sample of them."""
     kinds = {column["name"]: _kind(column["type"]) for column in columns}
-    read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other"}
+    sqlite = connection.dialect.name == "sqlite"
+    read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other" or sqlite}
     rows: list[Any] = []
     try:
         rows = _sample(connection, table, read)
@@ -238,7 +275,8 @@ def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[A
     for column in columns:
         name = column["name"]
         sampled = values.get(name, (None,) * len(rows))
-        table.columns[name] = Column(name, quote(name), kinds[name], bool(column.get("nullable", True)), sampled)
+        kind = _kind_of_values(kinds[name], sampled) if sqlite else kinds[name]
+        table.columns[name] = Column(name, quote(name), kind, bool(column.get("nullable", True)), sampled)
 
 
 def _kind(kind: Any) -> Kind:
@@ -247,6 +285,16 @@ def _kind(kind: Any) -> Kind:
     if getattr(kind, "display_width", None) == 1:  # what MariaDB and MySQL make of BOOLEAN
         return "bool"
     return next((name for types, name in KINDS if isinstance(kind, types)), "other")
+
+
+def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
+    """Return the kind of a column of SQLite, which is that of its values, whatever type was declared."""
+    types = {type(value) for value in values if value is not None}
+    if kind in ("number", "other") and str in types:
+        return "text"
+    if kind == "other" and types:
+        return "number" if types <= {int, float} else "bytes" if types == {bytes} else kind
+    return kind
 
 
 def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]) -> list[Any]:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import re
 import sqlite3
 import tomllib
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+from rag_index.schema import scaffold
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.sources import open_source
-from rag_index.sources.scaffold import scaffold
 from tests.project import Project
+from tests.schema.proposals import TEXT, documents, many
+
+NUMBERS = count()
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 
@@ -43,16 +51,9 @@ key" (body TEXT);
         for i in range(1, 31):
             author, gone = f"Ann {i}th", "2024-05-01" if i == 7 else None
             ticket = (
-                i,
-                f"Printer {i} is <b>offline</b>",
-                author,
-                "2024-01-02",
-                b"\x89PNG",
-                i == 3,
-                gone,
-                f"tok{i}",
+                i, f"Printer {i} is <b>offline</b>", author, "2024-01-02", b"\x89PNG", i == 3, gone, f"tok{i}",
                 "a@example.org",
-            )
+            )  # fmt: skip
             db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ticket)
             db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (i, i, f"{PROSE} {i}", i == 5))
             db.execute("INSERT INTO hashes VALUES (?, ?)", (i, "0123456789abcdef" * 4))
@@ -73,11 +74,8 @@ def load(text, folder):
 def test_what_people_look_for_becomes_an_index_that_fits(desk):
     settings = load(scaffold("sqlite:///desk.db").text, desk)
     assert {index.table: index.name for index in settings.indexes} == {
-        "ticket": "ticket",
-        "Visit Report": "visit-report",
-        "__odd__name__": "odd-name",
-        "größe": "grosse",
-    }
+        "ticket": "ticket", "Visit Report": "visit-report", "__odd__name__": "odd-name", "größe": "grosse",
+    }  # fmt: skip
     for index in settings.indexes:
         source = open_source(settings, index)
         source.check()
@@ -230,3 +228,28 @@ def test_sources_that_cannot_be_read(desk, source, kind, message):
     assert message in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["code", "number", "sku", "logo"])
+@pytest.mark.parametrize("value", [b"AB0001", b"\xde\xad\xbe\xef"])
+def test_a_column_of_bytes_ends_nothing(propose, column, value):
+    columns, rows = many(30, title="Page {n} of the mill", body=TEXT)
+    made = propose(note=(f"{columns}, {column} BLOB", [(*row, value if row[0] < 4 else None) for row in rows]))
+    assert len(documents(propose, made, "note")) == 30
+
+
+@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12),
+    st.text(st.sampled_from("a\n\r\t\"'\\\x1b\x7f\x85#]}{:%"), min_size=1, max_size=12),
+)
+def test_names_of_all_characters_give_a_valid_file(tmp_path, table, column):
+    file = tmp_path / f"{next(NUMBERS)}.db"
+    with closing(sqlite3.connect(file)) as made:
+        quoted = ['"' + name.replace('"', '""') + '"' for name in (table, f"title {column}", f"body {column}")]
+        made.execute("CREATE TABLE {} (id INTEGER PRIMARY KEY, {} TEXT, {} TEXT, status TEXT)".format(*quoted))
+        rows = [(n, f"Page {n} of it", f"{PROSE} {n}", ("draft", "published")[n % 2]) for n in range(30)]
+        made.executemany(f"INSERT INTO {quoted[0]} VALUES (?, ?, ?, ?)", rows)
+        made.commit()
+    found = tomllib.loads(scaffold(f"sqlite:///{file}").text)
+    assert found["indexes"][0]["table"] == table

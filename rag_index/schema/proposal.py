@@ -6,19 +6,18 @@ import fnmatch
 import itertools
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from slugify import slugify
 
-from rag_index.sources.columns import MOST, words
-from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, free_name
-from rag_index.sources.relations import LANGUAGES, VERSIONS, noun
-from rag_index.sources.roles import (
+from rag_index.schema.columns import MOST, noun, profile, words, words_of_tables
+from rag_index.schema.coverage import GOAL, MIN_CHARS, MIN_SHARE, Coverage, coverage, is_log, size
+from rag_index.schema.hiding import add_conditions, restricts
+from rag_index.schema.proposed_index import IndexMaker, ProposedIndex, free_name
+from rag_index.schema.relations import declared_relations, find_relations
+from rag_index.schema.roles import (
     MAX_DEPTH,
-    OLD_VERSIONS,
-    PAIRS,
-    PARTS,
     TableRoles,
     donors_of_part,
     held_texts,
@@ -27,14 +26,16 @@ from rag_index.sources.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.sources.subjects import find_subjects, letters
+from rag_index.schema.subjects import MAX_LABELS, Relation, Subject, letters
+from rag_index.schema.visibility import find_conditions, has_status_flags
+from rag_index.schema.vocabulary import KEY_WORDS, LANGUAGES, OLD_VERSIONS, ORDERS, PAIRS, PARTS, VERSIONED, VERSIONS
+from rag_index.sources.policies import relations_read
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
-    from rag_index.sources.relations import Relation
-    from rag_index.sources.subjects import Subject
+    from rag_index.schema.catalog import Column, DatabaseCatalog, DatabaseTable
+
 
 MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
@@ -42,13 +43,61 @@ MIN_DESCRIBED = 4
 """How many values of a column are names of tables if its rows describe tables."""
 CURRENT = {*PARTS, *VERSIONS} - OLD_VERSIONS
 """What tables are called that hold the text of rows as it is now, beside one with all versions of it."""
-COPIES = ("revision", "version")
-"""Words of tables that hold what the rows of another one were, too."""
 MIN_COPIED_CHARS = 60
 """The first letters of a text that another table has by no chance: a copy may be cut."""
 MIN_COPIED = 3
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
+MAX_QUESTIONS = 3
+BEHIND = 100
+"""What is taken from the score of an index that is needed for its text alone: it ranks behind the others."""
+MIN_ASKED_SHARE = 0.01
+"""A table is asked about if it has at least this share of all letters of the tables with text."""
+DOUBTED = frozenset([
+    "is for programs, by its name", "is for programs, by its name and its values", "has names alone",
+    "has names alone, to which others refer", "has no text of its own",
+    "holds texts, and no column says of what they are and which of them count",
+])  # fmt: skip
+"""The reasons to leave a table out that its rows do not prove."""
+REACHED = ("is a part of", "holds the text of", "is in the documents of", "has no primary key", "comes after")
+"""What a reason begins with whose table has text that some index reaches, or should."""
+LITTLE = "names with little text"
+"""What an index is of that may be noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether to search a table: the rows do not settle it, and the guess stands until a person says otherwise."""
+
+    table: str
+    """Its full name."""
+    what: str
+    """What its rows look like: `has names alone`."""
+    rows: int
+    chars: int
+    """The letters of its texts, as far as the sample says."""
+    guess: bool
+    yes: str = "its rows become documents of an index of their own"
+    no: str = "no search finds them, but by rows that name them"
+    """What follows from either answer, a sentence without its full stop."""
+
+    @property
+    def sentence(self) -> str:
+        """Return the question."""
+        rows = f"{self.rows:,} row{'s' * (self.rows != 1)}"
+        return f"`{self.table}` ({rows}, {size(self.chars)} of text; {self.what}): search it?"
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """What becomes of a table with text: "" as the reason if it is an index; and of its columns of text, by name."""
+
+    name: str
+    rows: int
+    chars: int
+    reason: str
+    columns: dict[str, str]
+    """`title`, `text`, `secret` or `out`."""
 
 
 @dataclass(slots=True)
@@ -59,22 +108,123 @@ class Proposal:
     left_out: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, list[str]] = field(default_factory=dict)
     personal: dict[str, list[str]] = field(default_factory=dict)
+    policies: list[str] = field(default_factory=list)
+    """What row level security means for the indexes: first what everybody would see for whom it is not."""
+    coverage: Coverage = field(default_factory=lambda: Coverage(0, []))
+    questions: list[Question] = field(default_factory=list)
+    """What a person should decide, at most `MAX_QUESTIONS`: that on which most text hangs is first."""
+    tables: list[TableUse] = field(default_factory=list)
+    """Those with text, the indexes first, then those with most text."""
 
 
 def propose(
-    catalog: DatabaseCatalog, *, include: Sequence[str] = (), exclude: Sequence[str] = (), add: Sequence[str] = ()
+    catalog: DatabaseCatalog,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    add: Sequence[str] = (),
+    answers: Mapping[str, bool] | None = None,
+    uses: Mapping[str, str] | None = None,
 ) -> Proposal:
     """Return the proposed indexes of a database.
 
     `include` and `exclude` are patterns of the names of tables; `add` names tables that are an index in any case.
+    `answers` are those to the questions of an earlier proposal, by the table; `uses` are as for `find_subjects`.
     """
     out = [table.full_name for table in catalog.tables if _matches(table.full_name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
-    subjects = find_subjects(catalog, [*out, *copies])
-    made = _Proposer(TableRoles(catalog.connection.dialect.default_schema_name, subjects), include, add).run()
+    subjects = find_subjects(catalog, [*out, *copies], uses)
+    counted: dict[Subject, list[int]] = {}
+
+    def chars(subject: Subject, columns: list[str]) -> list[int]:
+        if subject not in counted:
+            counted[subject] = catalog.chars(subject, columns)
+        return counted[subject]
+
+    doubtful = {one.full_name for one in subjects if (one.has_prose or one.rows > MAX_LABELS) and not is_log(one)}
+    doubtful -= {table for table, wanted in (answers or {}).items() if not wanted}
+    needed: dict[str, str] = {}
+    """Tables without which too little text is reached, with the doubtful reason to leave each out."""
+    while True:
+        roles = TableRoles(catalog.connection.dialect.default_schema_name, subjects)
+        proposer = _Proposer(roles, include, add, answers or {}, needed)
+        made = proposer.run()
+        reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
+        searched = [one for one, why in reasons.items() if _is_searched(why) and not (why in DOUBTED and is_log(one))]
+        made.coverage = coverage(searched, made.indexes, chars)
+        large = [
+            one.table for one in made.coverage.missing if one.chars >= max(MIN_CHARS, MIN_SHARE * made.coverage.chars)
+        ]
+        more = [one for one in large if one in doubtful - {*needed} and made.left_out.get(one) in DOUBTED]
+        if made.coverage.share >= GOAL or include or not more:
+            break
+        needed[more[0]] = made.left_out[more[0]]
+    made.questions = proposer.questions()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
+    made.policies = _policy_sentences(catalog, made.indexes)
     return made
+
+
+def _is_searched(reason: str) -> bool:
+    """Return whether a table is searched, or left out for no reason that its rows prove."""
+    return not reason or reason in DOUBTED or reason.startswith(REACHED)
+
+
+def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ...]:
+    """Return a column called like a key, or one with the place of a line, that tell all rows apart; () if none do."""
+    named = [name for name in subject.columns if KEY_WORDS & {*words(name)}]
+    places = [name for name in subject.columns if ORDERS & {*words(name)}]
+    ways = [*((name,) for name in named), *((name, at) for name in named for at in places if at != name)]
+    return next((way for way in ways if catalog.is_key(subject, way)), ())
+
+
+def find_subjects(
+    catalog: DatabaseCatalog, excluded: Container[str] = (), uses: Mapping[str, str] | None = None
+) -> list[Subject]:
+    """Return what is known of each table; those that are `excluded` are taken for missing.
+
+    `uses` says of columns, such as `ticket.subject`, what a person chose: `title`, `text`, `secret` or `out`.
+    """
+    tables = [table for table in catalog.tables if table.full_name not in excluded]
+    subjects = [
+        Subject(
+            **{one.name: getattr(table, one.name) for one in fields(table)},
+            called=named,
+            profiles={column.name: profile(column, table) for column in table.columns.values()},
+        )
+        for table, named in zip(tables, words_of_tables(tables), strict=True)
+    ]
+    for one in subjects:
+        one.choose(
+            {name: uses[key] for name in one.columns if (key := f"{one.full_name}.{name}") in uses} if uses else {}
+        )
+        one.key = one.key or (_undeclared_key(catalog, one) if one.rows else ())
+    relations = find_relations(catalog, subjects)
+    for one in subjects:
+        if not one.rows and restricts(one):  # it may have rows one day
+            relations += declared_relations(one, subjects)
+    for relation in relations:
+        relation.child.relations.append(relation)
+        relation.parent.children.append(relation)
+    flags = has_status_flags(subjects)
+    nouns = {one.noun[-1] for one in subjects}
+    for one in [one for one in subjects if one.rows]:
+        for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now, status_is_flag=flags):
+            met = any(map(condition.shows, one.columns[condition.column].values))
+            (one.conditions if met else one.unmet).append(condition)
+    add_conditions(subjects)
+    return subjects
+
+
+def _policy_sentences(catalog: DatabaseCatalog, indexes: Sequence[ProposedIndex]) -> list[str]:
+    warnings, notes = [], []
+    for index in indexes:
+        policies = catalog.policies.of(relations_read(index.settings))
+        if warning := policies.warning(access="access" in index.settings):
+            warnings.append(f"{index.name}: {warning}")
+        notes += [f"{index.name}: {note}" for note in policies.notes()]
+    return [*warnings, *notes]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -96,7 +246,7 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     found = {}
     for table in tables:
         named = noun(table.name)
-        bare = tuple(word for word in named if word not in COPIES)
+        bare = tuple(word for word in named if word not in VERSIONED)
         columns = {name for name, column in table.columns.items() if column.kind in ("text", "json", "bytes")}
         origin = current.get(bare) or current.get((*bare, "data"))
         if len(bare) < len(named) and origin is not None and columns and columns <= origin.columns.keys():
@@ -170,10 +320,19 @@ def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
 class _Proposer:
     """Makes a proposal, step by step."""
 
-    def __init__(self, roles: TableRoles, include: Sequence[str], add: Sequence[str]) -> None:
+    def __init__(
+        self,
+        roles: TableRoles,
+        include: Sequence[str],
+        add: Sequence[str],
+        answers: Mapping[str, bool],
+        needed: Mapping[str, str],
+    ) -> None:
         self._roles = roles
         self._include = include
-        self._add = add
+        self._add = [*add, *[table for table, wanted in answers.items() if wanted]]
+        self._answers = answers
+        self._needed = needed
         self._made = Proposal()
         self._donors: dict[Subject, str] = {}
         """Why a table is used by another one's documents."""
@@ -190,7 +349,7 @@ class _Proposer:
             reason = subject.refusal() or ("describes the tables of the application" if subject in described else "")
             if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
-            if reason and not self._is_added(subject):
+            if reason and not (self._is_added(subject) or self._needed.get(subject.full_name) == reason):
                 self._leave_out(subject, reason)
         usable = self._kept(self._roles.subjects)
         self._find_donors(usable)
@@ -206,7 +365,35 @@ class _Proposer:
                 self._made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
         self._choose([proposed[subject] for subject in usable if subject in proposed])
+        tables = map(self._use_of, self._roles.subjects)
+        self._made.tables = sorted(
+            [one for one in tables if one.rows and one.columns], key=lambda one: (bool(one.reason), -one.chars)
+        )
         return self._made
+
+    def questions(self) -> list[Question]:
+        """Return what a person should decide: tables left out by their names, and indexes of rows without prose."""
+        subjects = {one.full_name: one for one in self._roles.subjects}
+        chars = {name: round(one.rows * one.all_length) for name, one in subjects.items()}
+        reached, left_out = self._made.coverage.reached, self._made.left_out
+        found = {name: reason for name, reason in left_out.items() if reason in DOUBTED and name not in reached}
+        found |= self._needed
+        named = [index.tables[0] for index in self._made.indexes if "parts" not in index.settings]
+        found |= {name: LITTLE for name in named if not subjects[name].has_prose}
+        least = MIN_ASKED_SHARE * sum(chars.values())
+        asked = [
+            Question(name, reason, subjects[name].rows, chars[name], guess=name not in left_out)
+            for name, reason in found.items()
+            if name in subjects and subjects[name].key and chars[name] >= least > 0 and name not in self._answers
+        ]
+        return sorted(asked, key=lambda one: -one.chars)[:MAX_QUESTIONS]
+
+    def _use_of(self, subject: Subject) -> TableUse:
+        columns = {
+            one.name: subject.use_of(one.name) for one in subject.columns.values() if one.kind in ("text", "json")
+        }
+        reason = self._made.left_out.get(subject.full_name, "")
+        return TableUse(subject.full_name, subject.rows, round(subject.rows * subject.all_length), reason, columns)
 
     def _leave_out(self, subject: Subject, reason: str) -> None:
         self._made.left_out[subject.full_name] = reason
@@ -324,6 +511,8 @@ class _Proposer:
         added, parts = self._is_added(subject), self._roles.parts.get(subject, ())
         if self._include and not _matches(subject.full_name, self._include) and not added:
             reason = "is not included"
+        elif self._answers.get(subject.full_name) is False:
+            reason = "is not wanted"
         elif subject in self._donors and not added:
             reason = self._donors[subject]
         elif parts:
@@ -332,6 +521,9 @@ class _Proposer:
             reason = "has no primary key: write its [[indexes]] by hand, with unique columns as `key`"
         else:
             index = IndexMaker(subject, self._roles).made()
+            if index is not None and subject.full_name in self._needed:
+                index.score -= BEHIND
+                return index
             if index is not None and (index.score >= 1 or added):
                 return index
             names = "has names alone, to which others refer" if subject.children else "has names alone"
@@ -345,7 +537,7 @@ class _Proposer:
         names: set[str] = set()
         for number, one in enumerate(sorted(proposed, key=lambda one: -one.score)):
             table = one.tables[0]
-            if number < MAX_INDEXES or _matches(table, self._add):
+            if number < MAX_INDEXES or table in self._needed or _matches(table, self._add):
                 plain = slugify(one.name, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)
                 one.name = free_name(re.sub(r"__+", "_", plain).strip("-_") or "index", names, "-")
                 names.add(one.name)

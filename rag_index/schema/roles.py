@@ -5,53 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.sources.columns import MOST, NEARLY_ALL, words
-from rag_index.sources.hiding import first_of_each
-from rag_index.sources.relations import CONTAINERS, VERSIONS, Relation, noun
-from rag_index.sources.visibility import TASKS
-from rag_index.sources.vocabulary import known_words
+from rag_index.schema.columns import MOST, NEARLY_ALL, noun, words
+from rag_index.schema.hiding import first_of_each
+from rag_index.schema.subjects import Relation, Subject
+from rag_index.schema.vocabulary import (
+    CONTAINERS,
+    LONG,
+    MAIN,
+    OLD_VERSIONS,
+    OUT,
+    PAIRS,
+    PARTS,
+    TASKS,
+    TYPED_WRITERS,
+    VERSIONS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.sources.subjects import Subject
 
-PARTS = known_words("subjects", "parts")
-OLD_VERSIONS = known_words("proposal", "old_versions")
-PAIRS = {
-    "post": frozenset(["topic", "thread", "discussion"]),
-    "message": frozenset(
-        ["topic", "thread", "conversation", "ticket", "case", "issue", "chat", "request", "enquiry", "inquiry"]
-    ),
-    "email": frozenset(["ticket", "case", "thread", "conversation", "request"]),
-    "article": frozenset(["ticket", "case"]),
-    "entry": frozenset(["ticket", "case", "thread", "conversation", "request"]),
-    "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
-    "option": frozenset(["product", "question"]),
-}
-"""Nouns of tables whose rows are parts of some tables alone."""
-WRITERS = frozenset(
-    ["sender", "author", "creator", "owner", "actor", "user", "poster", "writer", "recipient", "tagger"]
-)
-"""Words of columns that name who did it, of whatever type: a message is a part of its conversation."""
-OUT = frozenset(["live", "published", "active", "current"])
-"""Words of columns that name the version that people see, beside `latest`."""
 MAX_LINK_COLUMNS = 6
-"""The columns, beside times, up to which a table without texts links rows of two others."""
+"""A table without texts and with at most this many columns, beside times, links rows of two others."""
 MIN_CONTAINED = 4
-"""The rows for each row of another table from which on that one contains them, and does not consist of them."""
-MAIN = frozenset(["item", "content", "entry", "section", "element"])
-"""What a table of documents may be called, though others of that name hold parts."""
-LONG = frozenset(["note", "document", "report", "letter", "finding"])
-"""Nouns of tables whose texts are documents, whatever they were written for."""
+"""If a row has at least this many rows of another table, it contains them and does not consist of them."""
 MIN_OWN_CHARS = 150
-"""The average length of these from which on they are."""
+"""Their texts are documents if they have at least this many characters on average."""
 MAX_LABEL_CHARS = 120
-"""The average length of texts up to which what has a title may be a label, as a category with a description is."""
+"""Rows with a title may be labels, such as categories, if their texts are at most this long on average."""
 MAX_DEPTH = 3
 """How many tables a part may be below another one."""
 MIN_PART_FILLED = 0.05
-"""The share of rows with text from which on rows are parts."""
+"""If fewer rows have text, they are no parts."""
 
 
 @dataclass(slots=True)
@@ -158,7 +143,7 @@ def part_relation(subject: Subject) -> list[Relation]:
         if one.parent.key and not one.parent.refusal() and not one.parent.is_login
         and one.parent is not subject
         and not one.prefix
-        and not (one.type_column and WRITERS & {*words(one.columns[0])})
+        and not (one.type_column and TYPED_WRITERS & {*words(one.columns[0])})
         and not _is_own_text(one)
     ]  # fmt: skip
     typed = [one for one in usable if one.type_column]

@@ -1,0 +1,154 @@
+"""How good the settings are that `init` writes for databases that nobody here wrote.
+
+    python benchmarks/strangers.py FOLDER [NAME …]
+
+FOLDER holds NAME.db for SQLite and NAME.sql, a dump, for MariaDB, of the sources that `strangers.toml` names; those
+that are missing are left out. For each it prints how many questions find the right document first and their evidence
+among five hits, how many hidden texts and secrets are in the indexes, the share of documents that nobody looks for, and
+the share of the letters of these tables that the documents hold. Below stands what failed, and what was asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rag_index.indexing.run import RunOptions
+from rag_index.orchestration.plain_run import run_plainly
+from rag_index.retrieve.retriever import Retriever
+from rag_index.schema import scaffold
+from rag_index.settings import load_settings
+from rag_index.stores import open_store
+from tests.live.mariadb import MariadbServer, find_mariadb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.settings import Settings
+
+HEAD = "database        right  evidence  of  hidden  secrets  noise  letters  questions  documents"
+MIN_CHARS = 20
+"""Shorter values are states and codes, and count for no text."""
+PIECE = 40
+"""Letters of a value by which it is looked for in the documents."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    known = tomllib.loads((Path(__file__).parent / "strangers.toml").read_text(encoding="utf-8"))
+    print(HEAD)
+    for name in arguments.names or known:
+        with (
+            tempfile.TemporaryDirectory(prefix="rag-index-strangers-") as place,
+            database(arguments.folder, name, known[name]["kind"]) as url,
+        ):
+            if url is not None:
+                judge(name, known[name], url, Path(place))
+
+
+@contextmanager
+def database(folder: Path, name: str, kind: str) -> Iterator[sa.URL | None]:
+    """Yield the URL of a database; None if its file is missing."""
+    file = folder / f"{name}.{'db' if kind == 'sqlite' else 'sql'}"
+    if not file.exists():
+        print(f"{name}: there is no {file}", file=sys.stderr)
+        yield None
+    elif kind == "sqlite":
+        yield sa.make_url(f"sqlite:///{file.absolute()}")
+    else:
+        with MariadbServer(*find_mariadb()) as server:
+            url = server.url
+            client = ["mariadb", "--force", f"-h{url.host}", f"-P{url.port}", f"-u{url.username}", f"-p{url.password}"]
+            with file.open("rb") as dump:
+                subprocess.run([*client, str(url.database)], stdin=dump, stderr=subprocess.DEVNULL, check=False)
+            yield url
+
+
+def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> None:
+    """Index a database with what `init` writes, ask the questions, and print the figures."""
+    whole = url.render_as_string(hide_password=False)
+    made = scaffold(whole, folder)
+    (folder / "rag-index.toml").write_text(made.text, encoding="utf-8")
+    settings = load_settings(folder / "rag-index.toml", source={"url": whole}, parallel={"serial": True})
+    with contextlib.redirect_stderr(io.StringIO()):
+        run_plainly(settings, settings.indexes, RunOptions())
+    right, evidence, failed = 0, 0, []
+    with Retriever.from_settings(settings) as retriever:
+        for question, shows, proof in asked["questions"]:
+            hits = retriever.search_sync(question, limit=5).hits
+            read = [plain(one.title, one.document_id, *map(str, one.payload.values()), one.text,
+                          *[chunk.text for chunk in one.chunks]) for one in hits]  # fmt: skip
+            first, among = plain(shows) in "".join(read[:1]), plain(proof) in "".join(read)
+            right, evidence = right + first, evidence + among
+            if not (first and among):
+                failed.append(f"{question} -> {hits[0].index + ': ' + read[0][:90] if hits else 'nothing'}")
+    texts, noise = documents(settings, asked["wanted"])
+    everything = made.text + "\n".join(texts)
+    found = [[one for one in asked.get(kind, []) if one in everything] for kind in ("hidden", "secrets")]
+    letters = reached(url, asked["wanted"], plain(*texts))
+    print(
+        f"{name:<14}  {right:>5}  {evidence:>8}  {len(asked['questions']):>2}  {len(found[0]):>6}  {len(found[1]):>7}"
+        f"  {noise / max(1, len(texts)):>5.0%}  {letters:>7.1%}  {len(made.questions):>9}"
+        f"  {len(texts):>9}"
+    )
+    for line in [*failed, *[f"shown: {one}" for one in (*found[0], *found[1])]]:
+        print(f"  - {line}")
+    for one in made.questions:
+        print(f"  ? {one.sentence} {'yes' if one.guess else 'no'}")
+
+
+def plain(*texts: str) -> str:
+    """Return texts in small letters without blanks."""
+    return "".join(" ".join(texts).lower().split())
+
+
+def documents(settings: Settings, wanted: list[str]) -> tuple[list[str], int]:
+    """Return a text for each document, and how many of them are of tables that nobody looks for."""
+    texts: list[str] = []
+    noise, store = 0, open_store(settings.store)
+    try:
+        for index in settings.indexes:
+            found: dict[str, str] = {}
+            for point in store.scroll(settings.alias(index.name), vectors=False):
+                ours = point.payload["_rag"]["document_id"]
+                found[ours] = found.get(ours, "") + "\n" + json.dumps(point.payload, ensure_ascii=False)
+            texts += found.values()
+            noise += 0 if index.table in wanted else len(found)
+    finally:
+        store.close()
+    return texts, noise
+
+
+def reached(url: sa.URL, wanted: list[str], read: str) -> float:
+    """Return the share of the letters of wanted texts whose middle stands in a document, without those with markup."""
+    engine, total, there = sa.create_engine(url), 0, 0
+    with engine.connect() as connection:
+        for table in {*sa.inspect(engine).get_table_names()} & {*wanted}:
+            for row in connection.execute(sa.select(sa.text("*")).select_from(sa.table(table))):
+                for value in row:
+                    if isinstance(value, str) and len(value) >= MIN_CHARS and "<" not in value:
+                        piece = plain(value)[len(plain(value)) // 2 :][:PIECE]
+                        total += len(value)
+                        there += len(value) * (json.dumps(piece, ensure_ascii=False)[1:-1] in read)
+    engine.dispose()
+    return there / max(1, total)
+
+
+if __name__ == "__main__":
+    main()

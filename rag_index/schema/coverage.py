@@ -1,0 +1,111 @@
+"""How much of the text of a database a search reaches with the proposed indexes, and what it does not reach."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_index.schema.columns import FEW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rag_index.schema.proposed_index import ProposedIndex
+    from rag_index.schema.subjects import Subject
+
+GOAL = 0.97
+"""Tables that are left out for a doubtful reason are added, the largest first, until a search reaches this share."""
+MIN_SHARE, MIN_CHARS = 0.01, 200
+"""Smaller tables are not worth an index of their own."""
+MIN_LOG_ROWS = 20
+SIZES = ((1_000_000, "MB"), (1_000, "kB"))
+_VARIABLE = re.compile(r"\b[0-9a-f]{8,}\b|\d+")
+"""What differs from entry to entry of a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Columns of a table with text that no search reaches."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: int
+    chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The text of a database, and what of it a search does not reach, the largest first."""
+
+    chars: int
+    missing: list[Missing]
+    reached: frozenset[str] = frozenset()
+    """The tables of which a search reaches all text."""
+
+    @property
+    def share(self) -> float:
+        """Return the share of characters that a search reaches."""
+        return 1 - sum(one.chars for one in self.missing) / self.chars if self.chars else 1.0
+
+    def sentences(self, left_out: Mapping[str, str]) -> list[str]:
+        """Return the share, and the three largest things that are not reached, with what adds each."""
+        told = "that is neither secret, personal, private, a copy nor a log"
+        found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text {told}"]
+        for one in self.missing[:3]:
+            why = left_out.get(one.table, "its texts are longer than a label's")
+            what = f"{one.table} ({', '.join(one.columns)}): {one.rows:,} rows, {size(one.chars)}"
+            found.append(f"Not reached: {what}; it {why}; --add {one.table} adds it")
+        return found
+
+
+def size(chars: int) -> str:
+    """Return a number of characters for people."""
+    return next((f"{chars / n:,.1f} {unit}" for n, unit in SIZES if chars >= n), f"{chars} characters")
+
+
+def coverage(
+    subjects: Sequence[Subject], indexes: Sequence[ProposedIndex], chars: Callable[[Subject, list[str]], list[int]]
+) -> Coverage:
+    """Return what of the texts of these tables some indexes reach; `chars` counts the characters of columns."""
+    shown = {found for index in indexes for found in _shown(index.settings)}
+    total, missing = 0, []
+    for subject in subjects:
+        columns = _text_columns(subject)
+        counted = dict(zip(columns, chars(subject, columns), strict=True)) if columns else {}
+        total += sum(counted.values())
+        places = {(subject.schema, subject.name), (None, subject.name)}
+        left = [name for name in columns if counted[name] and not {(*one, name) for one in places} & shown]
+        if left:
+            missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))
+    reached = frozenset(one.full_name for one in subjects) - {one.table for one in missing}
+    return Coverage(total, sorted(missing, key=lambda one: -one.chars), reached)
+
+
+def is_log(subject: Subject) -> bool:
+    """Return whether the texts of a table repeat but for numbers, as those do that programs write."""
+    columns = [one for name in _text_columns(subject) if (one := subject.profiles[name]).role == "prose"]
+    shapes = [{_VARIABLE.sub("#", text) for text in one.texts} for one in columns]
+    return bool(columns) and all(
+        len(one.texts) >= MIN_LOG_ROWS and len(shape) <= FEW * len(one.texts)
+        for one, shape in zip(columns, shapes, strict=True)
+    )
+
+
+def _text_columns(subject: Subject) -> list[str]:
+    """Return the columns that people read, without the names of persons."""
+    titles = [] if subject.is_people else subject.title_columns
+    return [name for name in [*titles, *subject.prose] if subject.profiles[name].is_text]
+
+
+def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
+    """Yield the columns whose text an index or a part of it shows: schema, table, column."""
+    schema, joins = place.get("schema", schema), place.get("joins", {})
+    text = place.get("text", [])
+    for template in [place.get("title") or "", *([text] if isinstance(text, str) else text)]:
+        for name in re.findall(r"\{([^{}]+)\}", template) or [template]:
+            through, _, column = name.rpartition(".")
+            table = joins.get(through, place) if through else place
+            yield table.get("schema", schema), table["table"], column if table is not place else name
+    for part in place.get("parts", ()):
+        yield from _shown(part, schema)

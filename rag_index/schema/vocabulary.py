@@ -1,0 +1,341 @@
+"""The words by which `init` judges names of tables and columns, and values that say who may see a row.
+
+Names are compared in small letters, word by word, tables in the singular. A comment says where words were met.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _ordered(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# --- What columns are called ---
+
+# The last words of columns that say what a row is called, best first. `subject`: Redmine; `header`: TYPO3;
+# `fullname`: Moodle.
+TITLES = _ordered("""
+    title subject headline heading name caption label topic question summary header term concept fullname
+    displayname
+""")
+# Columns that are what a row is called, though many may have the same, or a number.
+WHOLE_TITLES = ("title", "subject", "headline")
+# The last words of columns with texts. `bodytext`, `teaser`: TYPO3; `excerpt`: WordPress; `intro`: Moodle; `notes`:
+# Redmine; `text`: Trac, MediaWiki; `summary`: Mantis; `desc`: Bugzilla; `body`: Stack Exchange.
+PROSE = _words("""
+    abstract answer article bio biography body bodytext comment content contents description details desc detail
+    diagnosis excerpt explanation finding findings html instructions intro introduction lead message note notes
+    observation question reason remark remarks resolution review solution statement story summary synopsis teaser
+    text transcript
+""")
+# The last words of columns that people know a row by. `sku`, `ean`: OpenCart; `isbn`: Calibre; `reference`:
+# PrestaShop; `number`: osTicket.
+CODES = _words("sku ean isbn code number no nr ref reference symbol ticker article barcode identifier")
+# Words of columns with data about persons. `address1`, `postcode`: PrestaShop; `bic`: Odoo; `ip`: phpBB; `birthdate`:
+# OpenMRS; `fax`: OpenCart.
+PERSONAL = _words("""
+    email mail emails phone telephone tel mobile cell fax pager ip ssn iban bic birthday birthdate birth dob
+    passport insurance street address address1 address2 zip zipcode postcode postal salary gender sex latitude
+    longitude whatsapp skype lat lng card
+""")
+# Words of columns for few eyes. `staff`: osTicket.
+INTERNAL = _words("internal private admin staff moderator hidden confidential secret backoffice")
+# Words of columns that programs read. `lft`, `rgt`: Redmine; `sha1`: MediaWiki; `bitfield`: phpBB; `filtered`,
+# `guid`: WordPress; `rewrite`: PrestaShop.
+MACHINE = _words("""
+    guid uuid uid path url uri href file filename mime mimetype agent useragent browser checksum md5 sha1 etag slug
+    permalink referer referrer class template theme color colour icon lft rgt depth level hash crc filtered vector
+    tsv searchable normalized sortkey query sql rewrite encoding charset timezone bitfield
+""")
+# Words of columns whose JSON is for programs. `params`: Joomla.
+SETTINGS = _words("""
+    settings config configuration options params preferences meta metadata payload session state data args
+""")
+# Words of columns whose JSON says what a thing is like, in however few words.
+ATTRIBUTES = _words("attribute property spec feature characteristic translation name title")
+
+
+# --- How columns name rows ---
+
+# Words of columns with keys. `ptr`: Django; `uid`: TYPO3.
+KEY_WORDS = _words("id ids key no nr number code uuid guid fk ptr ref pk oid")
+# What tables with a row for each language are called.
+LANGUAGES = _words("lang language locale")
+# The last words of columns that say of which table a row is that the column beside names. `doctype`: ERPNext;
+# `model`: Odoo; `module`: SuiteCRM.
+TYPE_WORDS = _words("type types class module model kind entity table object doctype")
+# Words of columns that name the version that counts. `latest`: MediaWiki, Wagtail; `live`: Wagtail.
+POINTERS = _words("latest current head live newest published active")
+# Words of columns that name one of several rows.
+ENDS = _words("first last")
+# What tables are called that hold the versions, or the text, of another one's rows, the likeliest first. `revision`,
+# `text`: MediaWiki; `content`: Confluence.
+VERSIONS = _ordered("revision version content text body blob")
+# Words of columns that name a row, but not of which table. `pid`: TYPO3; `node`: Drupal; `res`: Odoo; `regarding`:
+# Dynamics.
+GENERIC = _words("""
+    pid parent owner item record entity object node ref foreign source target rel related about regarding res
+    resource
+""")
+# Words of columns that name a person, whatever the table of persons is called.
+WRITERS = _words("owner author creator assignee reporter editor sender poster writer")
+# Words of columns with numbers that count or order. `sorting`: TYPO3; `views`: phpBB; `highest`: Discourse; `rev`:
+# Trac.
+NUMBERS = _words("""
+    version revision rev position sequence sort sorting order rank level depth count total quantity amount score
+    points limit max min highest size length width height hours minutes days percent ratio interval timeout year
+    month day hour minute status priority views visibility
+""")
+# Nouns of tables whose rows contain those of the same table. `page`: Wagtail; `board`: SMF; `space`: Confluence;
+# `channel`: Mattermost; `chapter`: BookStack.
+CONTAINERS = _words("""
+    page folder category forum board section space directory project collection node department notebook chapter
+    area channel
+""")
+# Words of columns that name a row of the same table. `root`: Redmine; `original`: Mattermost; `reply`: Discourse.
+PARENTS = _words("parent reply original root")
+# Words of names that say nothing but that this is a table.
+TABLE_WORDS = ("table", "tbl")
+
+
+# --- What tables are called ---
+
+# Nouns of tables that programs need. `postmeta`: WordPress; `acl`, `wordlist`: phpBB; `smiley`: SMF;
+# `databasechangelog`: Liquibase; `alembic`, `flyway`: migrations; `watchdog`: Drupal; `redirect`: TYPO3.
+MACHINERY = _words("""
+    session cache migration queue audit token setting config configuration preference permission acl wordlist
+    trigram captcha cron nonce outbox sequence changelog databasechangelog alembic oauth credential hook webhook
+    emoji smiley metum postmetum usermetum meta postmeta usermeta lock temp tmp backup staging sitemap redirect
+    telemetry authentication spam heartbeat flyway pref prefs grant privilege capability lease consent watcher
+    throttle blacklist banlist trail syslog watchdog
+""")
+MACHINE_NOUN = re.compile(
+    r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|queued\w+|cron\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+)
+# Nouns of tables that are seldom looked for. `cart`, `history`: OpenCart; `vote`: Stack Exchange; `menu`: Joomla.
+DOUBTFUL = _words("""
+    log job option role device history schedule revision version notification search import export subscription vote
+    like favorite favourite counter stat statistic metric event_log activity_log plugin module widget menu template
+    variable param parameter feature_flag address cart basket
+""")
+# Nouns of tables for few eyes. `privmsgs`: phpBB; `reminder`: GLPI; `draft`: osTicket.
+PRIVATE = _words("privmsg privmsgs pm dm reminder notepad draft")
+# Nouns of tables of persons, the likeliest first. `employee`: Northwind; `patient`: OpenMRS.
+PEOPLE = _ordered("""
+    user people person staff member employee login operator agent admin customer patient subscriber participant
+    account
+""")
+# Nouns of tables whose rows belong to a row of another one. `journal`: Redmine; `followup`: GLPI; `obs`: OpenMRS;
+# `paragraph`: Drupal; `communication`: ERPNext.
+PARTS = _words("""
+    comment remark reply answer review rating feedback translation i18n line item detail section block paragraph
+    element text body content journal note response step ingredient followup caption tag alias synonym description
+    attribute property spec faq annotation observation obs finding diagnosis communication
+""")
+# Nouns of tables whose rows are parts of some tables alone.
+PAIRS = {
+    "post": frozenset(["topic", "thread", "discussion"]),
+    "message": frozenset(
+        ["topic", "thread", "conversation", "ticket", "case", "issue", "chat", "request", "enquiry", "inquiry"]
+    ),
+    "email": frozenset(["ticket", "case", "thread", "conversation", "request"]),
+    "article": frozenset(["ticket", "case"]),
+    "entry": frozenset(["ticket", "case", "thread", "conversation", "request"]),
+    "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
+    "option": frozenset(["product", "question"]),
+}
+# Words of columns that name who did it, of whatever type: a message is a part of its conversation.
+TYPED_WRITERS = _words("sender author creator owner actor user poster writer recipient tagger")
+# Words of columns that name the version that people see, beside `latest`.
+OUT = _words("live published active current")
+# What a table of documents may be called, though others of that name hold parts.
+MAIN = _words("item content entry section element")
+# Nouns of tables whose texts are documents, whatever they were written for.
+LONG = _words("note document report letter finding")
+COMPLAINTS = ("report", "flag", "complaint")
+# Nouns of tables of which somebody may complain to moderators.
+MESSAGES = _words("post comment message topic")
+# Last words of columns with what somebody said of a change.
+REMARKS = _words("comment note remark comments notes remarks")
+# The last nouns of tables with what rows of another table were once.
+OLD_VERSIONS = _words("version revision history archive backup draft snapshot")
+# Words of tables that hold what the rows of another one were, too.
+VERSIONED = ("revision", "version")
+FIRST_NAMES = ("first_name", "firstname", "given_name")
+LAST_NAMES = ("last_name", "lastname", "surname", "family_name")
+SUMMARIES = ("summary", "short_desc", "short_description")
+# Words of columns with passwords.
+PASSWORDS = _words("password passwd pass pwd hash salt")
+# Words of columns that tables of accounts have, beside a password.
+LOGINS = _words("email mail login username user")
+SETTING_NAMES = _words("name key option property setting parameter")
+# Words of columns that say how far a person has read a conversation.
+READ = _words("read unread seen unseen muted")
+# Names of columns that say which person wrote to which.
+CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id)?|(?:to|recipient|receiver)_id", re.I)
+
+
+# --- Who may see a row ---
+
+# Words of columns that say of a row that it is not for everybody. `voided`, `retired`: OpenMRS; `redirect`:
+# MediaWiki; `private`: Redmine.
+HIDDEN_FLAGS = _words("""
+    private internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted
+    blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret
+    redacted inactive anonymous_only personal void voided quarantined system retire retired redirect erroneous
+    erroneously
+""")
+# Words of columns that say of a row that it may be seen, or is the one that counts. `approved`: WordPress;
+# `validate`: PrestaShop; `valid`: OTRS; `public`: Redmine.
+SHOWN_FLAGS = _words("""
+    public published publish active enabled approved visible visibility live current latest released online shown
+    is_public valid validate validated moderated
+""")
+# What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.
+AUDIENCE = _words("""
+    group groups usergroup usergroups user_group user_groups fe_group fe_groups access_group access_groups
+    allowed_groups view_groups visible_groups roles access_roles allowed_roles
+""")
+# Words of columns with numbers that say when, why or how often, and not whether.
+NO_FLAGS = _words("count by at on time date number id reason revision version")
+# Words of columns that say when a row was deleted. `deleted`: Moodle, Discourse.
+DELETED = _words("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded")
+# Words of times that are empty for drafts. `published`: Ghost.
+PUBLISHED_TIMES = _words("published publish publication released approved")
+UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
+# Last words of columns with states. `moderation`: Drupal; `access`: Joomla.
+STATES = _words("status state visibility workflow stage moderation access scope privacy audience verification")
+# What states are called, in a table of their own, of what few may see.
+STATES_FOR_FEW = _words("deleted trashed trash removed spam draft unpublished hidden private quarantined")
+# Values of what is out. `publish`: WordPress.
+PUBLISHED_VALUES = _words("publish published public live visible everyone all world online released")
+# Values of what a moderator let pass. `approved`: WordPress.
+MODERATED_VALUES = _words("approved accepted active enabled")
+# Values of a column that says how a moderator decided. `hold`: WordPress.
+MODERATION = _words("""
+    approved accepted rejected refused declined denied pending new waiting hold spam unapproved trash
+""") | {"not approved"}
+# Values of what is not for everybody. `auto-draft`, `inherit`: WordPress; `entered-in-error`: FHIR.
+HIDDEN_VALUES = _words("""
+    draft drafts auto-draft autosave trash trashed deleted removed spam private internal hidden inherit unpublished
+    withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive
+    disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht
+    papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
+    historical outdated replaced discarded
+""")
+# How columns write yes.
+YES = _words("y yes t true 1 on j ja o oui s si")
+# How columns write no.
+NO = _words("n no f false 0 off nein non")
+OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}
+SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
+UNTIL = re.compile(
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)"
+    + SUFFIX
+    + r"|(?:expire[sd]?|expiry|superseded)_?(?:at|on|date|time)?"
+)
+STARTS = re.compile(
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)"
+    + SUFFIX
+    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
+)
+BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
+# Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do.
+STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
+# Names of times before which a row, such as a product, is not shown.
+AVAILABLE = ("date_available", "available_date", "available_on", "available_at", "available_from")
+# Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader.
+ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
+# Words of flags that say where else a row is shown.
+PLACES = _words("nav menu dashboard toc sitemap home homepage")
+# What people work off: if it is not active, it is done.
+TASKS = _words("task ticket issue case story bug request todo incident opportunity lead deal")
+# Words of columns with the name of a row in an address: it is published.
+SLUGS = _words("slug alias permalink")
+# Words of columns that say of an entry of a history whether people were told.
+NOTIFIED = _words("notify notified")
+# Last words of columns, but for those of keys, that say of a row that it is for few, if it differs from most.
+SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "access", "viewlevel", "visibility")
+# Values beside `private` that say of a category, say, that it means who may see a row.
+SHARED = _words("public shared workspace team everyone")
+SEEN_BY = _words("visibility access audience privacy")
+# Words of columns that say who sees a row, and of their values for few.
+OFFICES = _words("admin administrator manager moderator staff internal private owner agents")
+# Nouns of tables with what people say to each other.
+SAID = _words("post comment message note reply remark")
+# The last words of the names of codes that may say who may see a row, which only the application knows.
+CODED = ("type", "kind", "class", "status", "state")
+# The types of channels that all people, only some, or two can read: open, private, direct.
+MESSENGER = ("O", "P", "D")
+# Nouns of tables, and words of columns, whose types say what kind of content a row is: `post_type` of WordPress.
+CONTENT = _words("""
+    post message comment note page node content entry topic article document thread remark reply journal email activity
+    communication channel msg
+""")
+# Words of types of what a few people may see. `whisper`: Discourse.
+TYPES_FOR_FEW = _words("internal private whisper direct")
+# Words of types that nobody reads. `revision`, `nav`, `attachment`, `oembed`, `css`, `changeset`, `trackback`:
+# WordPress; `redirect`: MediaWiki.
+BAD_TYPES = TYPES_FOR_FEW | _words("""
+    revision autosave draft nav menu attachment template log system changeset oembed css redirect trackback pingback
+    old archive archived bot
+""")
+# Words that say nothing beside these: a `draft version`, a `private message`, but no `draft beer`.
+TYPE_FILLERS = CONTENT | _words("item version custom record type msg channel category")
+# Tables with the rows that only those may see who log in, or know a password.
+RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
+# Tables that say of rows of their own who may see or change them.
+PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
+# What tables of groups of persons are called.
+GROUPS = _words("group role usergroup")
+# Words of columns that say of a row of another table whether people see it.
+PLACED = _words("visible visibility hidden published public state deleted")
+# Words of columns that say of a label, such as a tag, that what has it is for few.
+FOR_FEW = _words("restricted private internal confidential secret classified sealed")
+# Names of forums, spaces and projects that are not for everybody.
+INTERNAL_NAMES = re.compile(
+    r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"
+    r"administrators?|trash ?can|trash|recycle bin|papierkorb|hidden)\b.*",
+    re.IGNORECASE,
+)
+# Words of columns that name a row of the same table that is not above this one.
+COPIES = _words("alias copy translation source")
+# Words of columns that say which of several names is shown.
+PREFERRED = _words("preferred default main primary")
+
+
+# --- What a document shows ---
+
+# Words of numbers that a hit shows.
+USEFUL_NUMBERS = _words("""
+    amount price total quantity points rating score priority year stock weight cost duration votes
+""")
+# Words of times when a row was made.
+CREATED = _words("""
+    create created creation date posted published submitted opened written ordered sent received added start time on
+    at
+""")
+# Words of times of the last change.
+CHANGED = _words("updated modified changed edited mtime lastmod")
+# What columns are called that order parts. `ordering`: Joomla; `index`: Zotero.
+ORDERS = _words("""
+    position sort sorting sequence seq ordinal order rank line lineno line_no number no idx index ordering
+""")
+# Words of columns whose labels say little about what a row is about. `tracker`: Redmine; `severity`: Mantis.
+STATE_LABELS = _words("""
+    status state priority severity type kind stage tracker currency unit country language locale gender
+""")
+KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
+# Words of columns that name a row of another table as a value.
+VALUE_WORDS = _words("value coded answer")
+# Last words of columns with what a row has of what it is linked to, such as the weight of a product.
+LINK_VALUES = ("value", "text")
+# Last words of tables with what rows of another one are called in each language.
+TRANSLATIONS = _words("lang translation translations i18n")
+VERSION_NUMBERS = _words("version revision rev number no")

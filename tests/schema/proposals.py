@@ -1,0 +1,209 @@
+"""What the tests of proposals share: a database that a test fills, its proposal, and the documents that it gives."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.schema.scaffold import propose_indexes
+from rag_index.settings import Settings
+from rag_index.sources import open_source
+
+PROSE = "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers came to work"
+
+
+TEXT = f"{PROSE} {{n}}"
+
+
+PAST, FUTURE = 1_600_000_000, 4_000_000_000
+
+
+DAY = "2024-01-01 00:00:00"
+
+
+@pytest.fixture
+def propose(tmp_path):
+    """A function that fills tables, given as columns and rows, and returns the proposal."""
+    url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
+
+    def made(**tables):
+        options = {name: tables.pop(name) for name in ("include", "add") if name in tables}
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            for name, (columns, rows) in tables.items():
+                connection.exec_driver_sql(f'CREATE TABLE "{name}" ({columns})')
+                for row in rows:
+                    connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
+        engine.dispose()
+        return propose_indexes(url, **options)
+
+    made.url = url
+    return made
+
+
+def many(count, key="id", /, *, kinds=None, **columns):
+    """Return a table with rows numbered from 1.
+
+    A column has texts with the number `{n}`, a function of it, or one value. `kinds` are types in SQL, for columns that
+    have another one than their values.
+    """
+
+    def value(given, n):
+        return given(n) if callable(given) else given.format(n=n) if isinstance(given, str) else given
+
+    rows = [(n, *[value(given, n) for given in columns.values()]) for n in range(1, count + 1)]
+    types = {name: "INTEGER" if isinstance(value(given, 1), int) else "TEXT" for name, given in columns.items()}
+    types |= {key: "INTEGER PRIMARY KEY"} | (kinds or {})
+    return ", ".join(f'"{name}" {types[name]}' for name in (key, *columns)), rows
+
+
+def itself(n):
+    return n
+
+
+def cycle(length):
+    """Return a function with a number from 1 to `length` for each row."""
+    return lambda n: n % length + 1
+
+
+def names(*called, key="id", name="name"):
+    """Return a table with a name for each row."""
+    return many(len(called), key, **{name: lambda n: called[n - 1]})
+
+
+def pages(extra="x INTEGER", values=(0,), count=12):
+    """Return a table of pages with a column that has these values, and then nothing but the last one."""
+    columns, rows = many(count, title="Page {n} of the mill", body=TEXT)
+    return f"{columns}, {extra}", [(*row, values[min(row[0], len(values)) - 1]) for row in rows]
+
+
+def index(proposal, table):
+    return next(one for one in proposal.indexes if one.tables[0] == table).settings
+
+
+def parts(proposal, table):
+    return [part["table"] for part in index(proposal, table).get("parts", ())]
+
+
+def documents(propose, proposal, table):
+    """Return the documents that the proposed settings give: their texts by key."""
+    made = Settings(source={"url": str(propose.url)}, indexes=[{"name": "one", **index(proposal, table)}])
+    source = open_source(made, made.indexes[0])
+    try:
+        found = source.page(None, 500).documents
+    finally:
+        source.close()
+    return dict(zip(found.keys, found.texts, strict=True))
+
+
+def shown(propose, proposal, table):
+    return documents(propose, proposal, table).keys()
+
+
+def keys(count, without=()):
+    return {str(n) for n in range(1, count + 1)} - set(without)
+
+
+def entities(*, extra=()):
+    """Return the tables of pages in two languages, each with its versions, in the way of Drupal."""
+    data = [(n, n, code, f"Page {n} {code}") for n in range(1, 13) for code in ("en", "de") if code == "en" or n < 4]
+    text = [(n, 0, n, code, 0, f"<p>{PROSE} {n} {code}</p>") for n, _, code, _ in data]
+    columns = "entity_id INTEGER, deleted INTEGER, revision_id INTEGER, langcode TEXT, delta INTEGER, body_value TEXT"
+    others = {f"{name}_data": ("id INTEGER PRIMARY KEY", [(1,)]) for name in ("menu", "file", "term", "user", "block")}
+    return others | {
+        "node": many(12, "nid", vid=itself, langcode="en"),
+        "node_field_data": (
+            "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (nid, langcode)", data),
+        "node_field_revision": (
+            "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (vid, langcode)",
+            [*data, *[(n, n + 50, "en", f"Old page {n}") for n in range(1, 13)]]),
+        "node__body": (f"{columns}, PRIMARY KEY (entity_id, deleted, delta, langcode)", [*text, *extra]),
+        "node_revision__body": (
+            f"{columns}, PRIMARY KEY (entity_id, revision_id, deleted, delta, langcode)",
+            [*text, *[(n, 0, n + 50, "en", 0, f"<p>Old {PROSE} {n}</p>") for n in range(1, 13)]]),
+        "node__field_parts": (
+            "entity_id INTEGER, delta INTEGER, field_parts_value TEXT, PRIMARY KEY (entity_id, delta)",
+            [(n, delta, f"Wheel of oak {n}{delta}") for n in (6, 7) for delta in (0, 1, 2)]),
+    }  # fmt: skip
+
+
+def wiki(prefix="tt:"):
+    """Return the tables of a wiki in the way of MediaWiki: pages, versions, what they consist of, and texts."""
+    page = {"page_title": "Mill_of_{n}", "page_latest": lambda n: 2 * n, "page_is_redirect": lambda n: int(n == 3)}
+    return {
+        "page": many(20, "page_id", **page),
+        "revision": many(40, "rev_id", rev_page=lambda n: (n + 1) // 2, rev_minor_edit=lambda n: n % 2, rev_sha1=""),
+        "slots": ("slot_revision_id INT, role INT, slot_content_id INT, PRIMARY KEY (slot_revision_id, role)",
+                  [(n, 1, n + 100) for n in range(1, 41)]),
+        "content": ("content_id INTEGER PRIMARY KEY, content_size INTEGER, content_address TEXT",
+                    [(n + 100, 9, f"{prefix}{n + 500}") for n in range(1, 41)]),
+        "text": ("old_id INTEGER PRIMARY KEY, old_text TEXT, old_flags TEXT",
+                 [(n + 500, f"{PROSE} {n}", "utf-8") for n in range(1, 41)]),
+    }  # fmt: skip
+
+
+def shop():
+    """Return the tables of a shop whose products have texts by language and by shop, in the way of PrestaShop."""
+    both = [(n, 1, language) for n in range(1, 13) for language in (1, 2)]
+    value_key, key = "PRIMARY KEY (id_feature_value, id_lang)", "PRIMARY KEY ({}, id_shop, id_lang)".format
+    texts = "id_product INT, id_shop INT, id_lang INT, name TEXT, meta_title TEXT, description TEXT, "
+    product = {"reference": lambda n: f"MW-{n:03}", "state": 1, "active": lambda n: int(n != 7)}
+    order = {"id_carrier": lambda n: 1 + n % 2, "id_shop": 1, "id_lang": lambda n: 1 + n % 2, "gift_message": TEXT}
+    comment = f"{PROSE}, says buyer {{n}}"
+    return {
+        "ps_product": many(12, "id_product", id_shop_default=1, **product),
+        "ps_product_lang": (texts + key("id_product"),
+                            [(*one, f"Wheel of mill {one[0]}", f"Buy {one[0]} now", f"{PROSE} {one}") for one in both]),
+        "ps_product_comment": many(30, "id_product_comment", id_product=cycle(12), title="Good",
+                                   content=comment),
+        "ps_carrier": names("Cart", "Post", key="id_carrier"),
+        "ps_carrier_lang": (f"id_carrier INT, id_shop INT, id_lang INT, delay TEXT, {key('id_carrier')}",
+                            [(n, 1, k, "In two days") for n in (1, 2) for k in (1, 2)]),
+        "ps_orders": many(30, "id_order", **order),
+        "ps_order_state": many(2, "id_order_state", name="Is it sent {n}", hidden=lambda n: 2 - n),
+        "ps_lang": ("id_lang INTEGER PRIMARY KEY, name TEXT, iso_code TEXT",
+                    [(1, "English (English)", "en"), (2, "Deutsch (German)", "de")]),
+        "ps_shop": names("The mill", key="id_shop"),
+        "ps_feature_product": ("id_product INT, id_feature_value INT, PRIMARY KEY (id_product, id_feature_value)",
+                               [(n, n % 3 + 1) for n in range(1, 13)]),
+        "ps_feature_value": many(3, "id_feature_value", custom=0),
+        "ps_feature_value_lang": (f"id_feature_value INT, id_lang INT, value TEXT, {value_key}",
+                                  [(n, k, f"{'Oak' if k == 1 else 'Eiche'} {'dry fine raw'.split()[n - 1]}")
+                                   for n in range(1, 4) for k in (1, 2)]),
+    }  # fmt: skip
+
+
+def cms(*, kinds=1):
+    """Return pages in a tree by path, whose texts are in tables of their kinds, and versions of them as JSON."""
+    paths = {1: "0001", 2: "00010001", 3: "00010002", 4: "000100020001", **{n: f"0001{n:04}" for n in range(5, 31)}}
+    page = {"title": "Page {n} of the mill", "draft_title": "Draft {n} of it"}
+    versions = {"latest_revision_id": lambda n: n + 100, "live_revision_id": itself}
+    said = [(n, "The text of the mill") for n in paths] + [(n + 100, "The latest text of the mill") for n in paths]
+    tables = {
+        "page": many(30, path=lambda n: paths[n], **page, **versions),
+        "revision": ("id INTEGER PRIMARY KEY, content TEXT", [(n, f'{{"body": "{text} {n}"}}') for n, text in said]),
+        "page_view_restriction": ("id INTEGER PRIMARY KEY, page_id INTEGER, password TEXT", [(1, 3, "s3cret")]),
+        "search_index_entry": many(30, title="Page {n} of the mill", body=TEXT),
+    }
+    for kind in range(kinds):
+        rows = [(n, f"{PROSE} {n}") for n in paths if n % kinds == kind]
+        tables[f"kind{kind}_page"] = ("page_ptr_id INTEGER PRIMARY KEY REFERENCES page (id), body TEXT", rows)
+    return tables
+
+
+def wheel_shop(**more):
+    """Return the tables of a shop whose products and categories have texts by language, in the way of OpenCart."""
+    described = "{0}_id INT, language_id INT, name TEXT, description TEXT, PRIMARY KEY ({0}_id, language_id)".format
+    available = {"date_available": lambda n: "2031-03-01" if n == 3 else "2022-03-01"}
+    return {
+        "language": names("English", "German"),
+        "product": many(24, "product_id", kinds={"date_available": "DATE"}, **available),
+        "product_description": (described("product"),
+                                [(n, k, f"Wheel {n} {k}", f"{PROSE} {n} {k}") for n in range(1, 25) for k in (1, 2)]),
+        "category": many(6, "category_id", sort_order=itself),
+        "category_description": (described("category"), [(n, k, f"Kind {n} {k}", f"{PROSE} for kind {n} {k}")
+                                                         for n in range(1, 7) for k in (1, 2)]),
+        "product_to_category": ("product_id INT, category_id INT, PRIMARY KEY (product_id, category_id)",
+                                [(n, n % 6 + 1) for n in range(1, 25)]),
+        **more,
+    }  # fmt: skip

@@ -1,0 +1,307 @@
+"""What `init` proposes as parts and labels of a document, and what belongs to none."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+import pytest
+import sqlalchemy as sa
+
+from tests.schema.proposals import (
+    DAY,
+    PROSE,
+    TEXT,
+    cycle,
+    entities,
+    index,
+    itself,
+    many,
+    names,
+    pages,
+    parts,
+    wheel_shop,
+)
+
+ORDER_LINES = "product_id INTEGER, order_id INTEGER, pieces INTEGER, PRIMARY KEY (order_id, product_id)"
+OF_GROUPS = "page_id INTEGER, {0} INTEGER, PRIMARY KEY (page_id, {0})".format
+GROUPED = [(n, n % 3 + 1) for n in range(1, 13)]
+
+
+def either(one, other):
+    return lambda n: (other, one)[n % 2]
+
+
+PARTS = {
+    "entries with titles, of a thread without a text": (
+        {"thread": many(12, kind=itself),
+         "thread_entry": many(36, thread_id=cycle(12), title="Question no. {n}", body=TEXT)},
+        {"thread": ["thread_entry"]}),
+    "messages, of their conversation and not of whoever sent them": (
+        {"messages": many(48, conversation_id=cycle(12), sender_type=either("Contact", "User"), sender_id=cycle(12),
+                          content=TEXT),
+         "conversations": many(12, contact_id=itself), "contacts": many(12, name="Kim Mill of {n}"),
+         "users": many(12, name="Lee {n}", password="x")},
+        {"conversations": ["messages"]}),
+    "`rev`, which else stands for a version, begins all columns": (
+        {"pages": pages(count=20), "remarks": many(40, "rev_id", rev_page=cycle(20), rev_body=TEXT)},
+        {"pages": ["remarks"]}),
+    "a number of posts names no post": (
+        {"topics": many(20, "topic_id", topic_title="Topic {n} of the mill", topic_posts_approved=cycle(9)),
+         "posts": many(60, topic_id=cycle(20), post_subject="Words {n} on it", post_text=TEXT)},
+        {"topics": ["posts"]}),
+    "model and res_id name a row of any table": (
+        {"project_task": many(20, name="Task {n} of the mill", description=TEXT, type="task"),
+         "crm_lead": many(20, name="Lead {n} of the mill", description=TEXT),
+         "mail_message": many(40, model=either("crm.lead", "project.task"), res_id=cycle(20),
+                              record_name="It {n}", body=TEXT)},
+        {"project_task": ["mail_message"], "crm_lead": ["mail_message"]}),
+    "a column without the word type, of which several values name tables": (
+        {"pages": pages(count=20), "books": pages(count=20),
+         "remarks": many(40, area=either("page", "book"), item_id=cycle(20), body=TEXT)},
+        {"pages": ["remarks"], "books": ["remarks"]}),
+    "drafts in a table of their own": (
+        {"tickets": pages(),
+         "ticket_shared_draft_zooms": many(12, ticket_id=itself, new_article=f"{PROSE} perhaps {{n}}")},
+        {"tickets": []}),
+    "a link that names pages and machines by type and id, whose numbers are equal": (
+        {"firms": pages(), "pages": pages(), "machines": many(12, name="Wheel no. {n}"),
+         "followers": many(39, firm_id=cycle(12), record_type=either("machine", "page"), record_id=cycle(12))},
+        {"firms": []}),
+    "a key called like the last word of its own table": (
+        {"visit": many(30, title="Visit {n} of the mill", report=TEXT),
+         "visit_paper_source": many(9, "paper_source_id", name="Source {n} of the mill", description=TEXT)},
+        {"visit": []}),
+    "orders called by names that many of them have": (
+        {"products": pages(), "orders": many(28, ship_name=lambda n: f"Mill no. {n % 12}", ordered_at=DAY),
+         "order_lines": (ORDER_LINES, [(n % 12 + 1, n, n) for n in range(1, 29)])},
+        {"products": []}),
+    **{f"{column} by number, beside another table with types": (
+        {"group_page": (OF_GROUPS(column), GROUPED), "page": pages(), "badge_types": names("Gold", "Silver", "Bronze")},
+        {"page": []}) for column in ("permission_type", "data_type")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tables", "wanted"), PARTS.values(), ids=PARTS)
+def test_what_belongs_to_a_document_is_its_part_and_nothing_else(propose, tables, wanted):
+    made = propose(**tables)
+    assert {table: parts(made, table) for table in wanted} == wanted
+
+
+def test_a_number_that_orders_rows_names_none_of_a_table_of_that_name(propose):
+    sequences = dict.fromkeys(["sequences_of_numbers", "number_sequence"], names("Orders of the year", "Invoices"))
+    assert "joins" not in index(propose(products=pages("sequence INTEGER", [1]), **sequences), "products")
+
+
+def test_numbers_that_two_tables_have_by_chance_make_no_relation(propose):
+    made = propose(
+        visit=many(30, "visit_id", visit_type=cycle(3), title="Visit {n} of the mill", report=TEXT),
+        visit_type=many(3, "visit_type_id", name="Visit no. {n} at least", description=PROSE),
+        gate=many(30, name="Gate no. {n} of the mill", description=TEXT),
+    )
+    visit = index(made, "visit")
+    assert "parts" not in visit
+    assert visit["joins"]["visit_type_2"]["table"] == "visit_type"
+    assert "joins" not in index(made, "gate")
+
+
+def test_of_two_tables_of_pages_the_one_called_like_the_remarks_has_them(propose):
+    """Pages of a wiki without a name stay documents, though few and short, and though it might have a text one day."""
+    made = propose(
+        pages=pages("maker TEXT", ["ACME"], count=23),
+        wikis=many(3, description=None),
+        wiki_pages=many(25, title="Page {n} of the mill", body="Words about it {n}", wikiid=cycle(3)),
+        wiki_versions=many(50, pageid=cycle(25), content="Words {n}"),
+        wiki_remarks=many(50, pageid=cycle(25), body=TEXT),
+    )
+    assert (parts(made, "pages"), parts(made, "wiki_pages")) == ([], ["wiki_remarks"])
+
+
+def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
+    values = many(12, device_id=itself, field_id=cycle(2), value="v{n}", deleted=lambda n: int(n == 4))
+    made = propose(devices=pages("maker TEXT", ["ACME"]), fields=names("Colour", "Voltage"), field_values=values)
+    (part,) = index(made, "devices")["parts"]
+    assert part["text"] == "{fields.name}: {value}"
+    assert part["where"] == "COALESCE(deleted, 0) = 0"
+
+
+@pytest.mark.parametrize(("kind", "key"), [("itemtype", "items_id"), ("object_type", "object_id")])
+def test_remarks_belong_to_what_their_type_and_id_say(propose, kind, key):
+    said = {kind: lambda n: ["Page", "Machine"][n % 2], key: cycle(9), "content": f"{PROSE} in hour {{n}}"}
+    made = propose(w_pages=pages(), w_remarks=many(40, **said), w_machines=many(11, name="Wheel {n}"))
+    (part,) = index(made, "w_pages")["parts"]
+    assert (part["table"], part["on"], part["where"]) == ("w_remarks", key, f"{kind} = 'Page'")
+
+
+def test_tags_belong_to_what_a_row_of_another_table_says_and_an_id(propose):
+    """The number of a page is that of a machine, too: the type tells which is meant, by the name of its row."""
+    types = "id INTEGER PRIMARY KEY, app_label TEXT, model TEXT", [(3, "mill", "page"), (5, "mill", "machine")]
+    links = many(
+        40, tag_id=cycle(2), content_type_id=lambda n: [3, 5][n % 2], object_id=cycle(9),
+        creator=1, created=DAY, changed=DAY, kinds={"created": "DATETIME", "changed": "DATETIME"},
+    )  # fmt: skip
+    tags = names("Water wheels", "Bakers at night")
+    made = propose(mill_page=pages(), mill_machine=pages(), content_type=types, tags=tags, tag_links=links)
+    for table, number in (("mill_page", 3), ("mill_machine", 5)):
+        (part,) = index(made, table)["parts"]
+        assert (part["table"], part["on"]) == ("tag_links", "object_id")
+        assert (part["where"], part["text"]) == (f"content_type_id = {number}", "{tags.name}")
+
+
+def test_texts_in_a_language_that_has_no_document_belong_to_all(propose):
+    made = propose(**entities(extra=[(9, 0, 9, "fr", 0, f"<p>{PROSE} en français</p>")]))
+    assert index(made, "node_field_data")["parts"][0]["on"] == {"entity_id": "nid"}
+
+
+def test_the_value_of_a_part_may_be_a_row_with_names_in_a_table_of_their_own(propose):
+    words = [("Small", "en", 0), ("Wrong", "en", 1), ("Big", "en", 1), ("Grand", "fr", 1)]
+    called = [
+        (n * 10 + number, n, f"{word} {'wheel' if n % 2 else 'sack'} {n}", locale, preferred, int(word == "Wrong"))
+        for n in range(1, 13)
+        for number, (word, locale, preferred) in enumerate(words)
+    ]
+    columns = "id INT PRIMARY KEY, concept_id INT, name TEXT, locale TEXT, main INT, void INT"
+    observed = many(
+        59, encounter_id=cycle(12), value_text=TEXT, comments=lambda n: PROSE[:40] if n == 3 else None,
+        value_coded=lambda n: n % 5 + 1 if n > 9 else None, kinds={"value_coded": "INT REFERENCES concept(concept_id)"},
+    )  # fmt: skip
+    concepts = {"concept": many(12, "concept_id", kind=itself), "concept_name": (columns, called)}
+    made = propose(encounter=pages(), **concepts, obs=observed)
+    (part,) = index(made, "encounter")["parts"]
+    assert part["text"] == ["value_text", "comments", "value_coded_2.name"]  # comments are rare, and yet text
+    engine = sa.create_engine(propose.url)
+    where = part["joins"]["value_coded_2"]["where"]
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(f"SELECT concept_id, name FROM concept_name WHERE {where}").all()
+    engine.dispose()
+    assert dict(found)[3] == "Big wheel 3"
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize(("typed", "are_parts"), [(8, False), (12, True)])
+def test_answers_of_which_only_some_belong_to_something_are_documents(propose, typed, are_parts):
+    """Conversations have a text of their own, too: what is known of each. Yet they are no parts of a person."""
+    said = {"custom_attributes": lambda n: f'{{"read before": "{PROSE} {n}"}}'}
+    origin = {"origin_type": lambda n: "Conversation" if n <= typed else None, "origin_id": itself}
+    made = propose(
+        messages=many(48, conversation_id=cycle(12), content=TEXT),
+        conversations=many(12, contact_id=cycle(6), **said, kinds={"custom_attributes": "JSON"}),
+        contacts=many(6, name="Kim Mill of {n}", about=TEXT),
+        captain_responses=many(12, question="What does wheel {n} need?", answer=TEXT, **origin),
+    )
+    assert sorted(parts(made, "conversations")) == ["captain_responses"] * are_parts + ["messages"]
+    if not are_parts:
+        assert index(made, "captain_responses")["title"] == "question"
+
+
+def test_what_a_product_is_linked_to_has_its_text_beside_it(propose):
+    key = "PRIMARY KEY (product_id, attribute_id, language_id)"
+    attributes = {
+        "attribute_description": (
+            "attribute_id INT, language_id INT, name TEXT, PRIMARY KEY (attribute_id, language_id)",
+            [(n, k, f"Size {n} {k}") for n in range(1, 4) for k in (1, 2)]),
+        "attribute": many(3, "attribute_id", sort_order=itself),
+        "product_attribute": (
+            f"product_id INT, attribute_id INT, language_id INT, text TEXT, {key}",
+            [(n, n % 3 + 1, k, ("Birch", "Larch")[n % 2]) for n in range(1, 25) for k in (1, 2)]),
+    }  # fmt: skip
+    made = propose(**wheel_shop(**attributes))
+    (part,) = [one for one in index(made, "product_description")["parts"] if one["table"] == "product_attribute"]
+    assert part["text"] == "{attribute_description.name}: {text}"
+    assert part["on"] == {
+        "product_id": "product_id", "attribute_description.language_id": "language_id", "language_id": "language_id"
+    }  # fmt: skip
+
+
+def test_what_was_said_when_an_order_changed_is_a_part_of_it_if_people_were_told(propose):
+    history = many(48, order_id=cycle(12), notify=lambda n: int(n % 5 > 0), comment=TEXT)
+    made = propose(order_history=history, orders=many(12, name="Wheel of {n}", comment=TEXT))
+    (part,) = index(made, "orders")["parts"]
+    assert (part["table"], part["where"]) == ("order_history", "notify = 1")
+
+
+def test_a_key_that_happens_to_be_that_of_another_table_is_none_if_another_column_names_its_rows(propose):
+    above = {"parent_id": "INT REFERENCES sales_order (entity_id)"}
+    history = many(24, "entity_id", parent_id=lambda n: 25 - n, comment=f"{PROSE} of {{n}}", kinds=above)
+    orders = many(24, "entity_id", title="Order of wheel {n}", body=TEXT)
+    (part,) = index(propose(sales_order=orders, sales_order_status_history=history), "sales_order")["parts"]
+    assert part["on"] == "parent_id"
+
+
+def test_a_shop_to_which_everything_refers_has_no_parts_and_the_details_of_a_review_are_parts_of_it(propose):
+    """In the way of Magento."""
+    store = {"store_id": cycle(2)}
+    detail = {"review_id": itself, **store, "title": "Fine wheel {n}", "detail": TEXT}
+    made = propose(
+        store=names("English", "Deutsch", key="store_id"),
+        review=many(50, "review_id", created_at=DAY, kinds={"created_at": "TIMESTAMP"}),
+        review_detail=many(50, "detail_id", **detail),
+        **{f"thing_{n}": many(12, **store, amount=itself) for n in range(9)},
+    )
+    (part,) = index(made, "review")["parts"]
+    assert part["text"] == ["title", "detail"]
+    assert "store" not in [one.tables[0] for one in made.indexes]
+
+
+def test_the_project_of_a_link_is_no_label_of_what_names_its_project_itself(propose):
+    """In the way of GitLab, where each table repeats the project."""
+    links = {"issue_id": cycle(24), "project_id": lambda n: (n % 24 + 1) % 3 + 1, "label_id": cycle(4)}
+    made = propose(
+        projects=many(3, name="Mill {n} at the weir"),
+        labels=many(4, title="urgent {n}"),
+        issues=many(24, project_id=cycle(3), title="Issue {n} of the mill", description=TEXT),
+        label_links=many(48, **links),
+    )
+    assert [part["name"] for part in index(made, "issues")["parts"]] == ["labels"]
+
+
+def test_titles_may_be_numbers_and_places_in_commits_are_no_text(propose):
+    place = '{{"head_sha": "{}", "new_path": "src/mill.c", "new_line": 14}}'
+    position = {"position": lambda n: place.format(sha1(str(n).encode()).hexdigest())}
+    made = propose(
+        milestones=many(24, title=lambda n: f"24.{n}" if n % 3 else f"Freeze {n}", description=TEXT),
+        notes=many(24, milestone_id=itself, note=f"{PROSE} of {{n}}", **position),
+    )
+    settings = index(made, "milestones")
+    assert (settings["title"], settings["parts"][0]["text"]) == ("title", ["note"])
+
+
+def test_items_of_any_kind_are_no_rows_of_a_table_of_items_and_long_documents_are_no_labels(propose):
+    """In the way of GLPI."""
+    long = f"{PROSE} {PROSE} {PROSE}{{n}}"
+    made = propose(
+        machines=many(5, name="Mill wheel {n}", content=TEXT),
+        changes=many(12, name="Change {n} of the mill", content=long),
+        problems=many(12, name="Problem {n} of the mill", content=TEXT),
+        changes_items=many(12, change_id=itself, itemtype="Machine", items_id=cycle(5)),
+        problems_items=many(12, problem_id=itself, itemtype="Machine", items_id=itself),
+    )
+    assert "changes" not in str(index(made, "problems"))  # most of its machines are gone
+    assert "parts" not in index(made, "machines")
+
+
+@pytest.mark.parametrize(("gone", "related"), [(6, True), (20, False)])
+def test_a_few_rows_that_name_what_is_gone_are_no_doubt(propose, gone, related):
+    remarks = many(40, page_id=lambda n: n % 20 + 1 if n > gone else 900 + n, body=TEXT)
+    assert (parts(propose(pages=pages(count=20), remarks=remarks), "pages") == ["remarks"]) is related
+
+
+def test_discussions_are_documents_though_they_belong_to_a_forum_of_a_course(propose):
+    made = propose(
+        course=many(5, fullname="Course {n} of milling", summary=TEXT),
+        forum=many(6, course=cycle(5), name="Announcements", intro=TEXT),
+        forum_discussions=many(30, course=cycle(5), forum=cycle(6), name="Question {n} on it"),
+        forum_posts=many(60, discussion=cycle(30), message=TEXT),
+    )
+    assert parts(made, "forum_discussions") == ["forum_posts"]
+    assert parts(made, "course") == []
+    assert index(made, "course")["title"] == "fullname"
+
+
+def test_a_column_called_after_two_words_names_no_row_of_the_first_alone(propose):
+    made = propose(
+        ticket_article_types=names("mail", "web", "phone"),
+        tickets=many(20, title="Ticket {n} of it", create_article_type_id=cycle(3)),
+        ticket_articles=many(40, ticket_id=cycle(20), subject="Words {n} on it", body=TEXT, type_id=cycle(3)),
+    )
+    assert parts(made, "tickets") == ["ticket_articles"]
+    assert [one["table"] for one in index(made, "tickets")["joins"].values()] == ["ticket_article_types"]

@@ -1,0 +1,272 @@
+"""Tables that `init` proposes no index for, with the reason, and columns that are secret, personal or unclear."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from random import Random
+
+import pytest
+
+from tests.schema.proposals import PROSE, TEXT, cms, cycle, documents, index, itself, many, pages, wiki
+
+ORDER = "INTEGER PRIMARY KEY REFERENCES orders(id)"
+PROPERTIES = f"property TEXT PRIMARY KEY, property_value TEXT, {', '.join(f'{name} TEXT' for name in 'abcdef')}"
+
+
+def properties(name):
+    """Return a table of settings that has more columns than names and values."""
+    return PROPERTIES, [(f"{name}.{n}", f"Wheel-{n}", f"{PROSE} {n}", *[f"Mill no. {n}"] * 5) for n in range(1, 13)]
+
+
+LEFT_OUT = [
+    ({"memos": pages("personal INTEGER", [1], count=2), "pages": pages("hidden INTEGER", [0])}, "memos",
+     "has no row that may be shown: personal says who may see a row"),
+    ({"mill_values": properties("mail.password")}, "mill_values", "holds settings: names with values"),
+    ({"mill_values": properties("mail.server")}, "mill_values", "holds settings: names with values"),
+    ({"drugs": pages(), "orders": pages(), "drug_orders": many(
+        12, "order_id", drug_id=cycle(3), instructions=f"Take it as told: {TEXT}", kinds={"order_id": ORDER})},
+     "drug_orders", "is a part of orders"),
+    (wiki("es:99"), "text", "holds texts, and no column says of what they are and which of them count"),
+    ({"pages": pages(), "api_keys": many(
+        12, description="The key of mill no. {n}", truncated_key=lambda n: f"{n:07x}",
+        consumer_key=lambda n: f"ck_{sha1(bytes([n])).hexdigest()}")}, "api_keys", "holds keys"),
+    ({"pages": pages(), "keys": many(24, title="Laptop {n} of the miller", key=TEXT, fingerprint="ab:{n}")}, "keys",
+     "holds keys"),
+    ({"page": pages(), "incoming": many(
+        12, raw=f"From: kim{{n}}@mill.example\nTo: desk@mill.example\nSubject: Wheel\n\n{TEXT}")},
+     "incoming", "has no text"),
+    ({"posts": pages(), "reports": many(12, post_id=itself, report_text=f"Spam: {TEXT}")}, "reports",
+     "holds what moderators are told"),
+    ({"pages": pages(), "messages": many(20, useridfrom=cycle(5), useridto=cycle(4), body=TEXT)}, "messages",
+     "holds messages between persons, notes of one, or drafts"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tables", "table", "reason"), LEFT_OUT)
+def test_a_table_whose_rows_nobody_looks_for_or_may_see_is_left_out(propose, tables, table, reason):
+    assert propose(**tables).left_out[table] == reason
+
+
+def test_an_id_may_be_written_together_with_its_noun_and_a_flag_is_none(propose):
+    made = propose(
+        entries=pages("maker TEXT", ["ACME"]),
+        entry_remarks=many(30, entryid=cycle(12), body=TEXT, latest=lambda n: n % 2),
+        entry_versions=many(30, entryid=cycle(12), content=TEXT),
+    )
+    (part,) = index(made, "entries")["parts"]
+    assert (part["table"], part["on"]) == ("entry_remarks", "entryid")
+    assert made.left_out["entry_versions"] == "holds older versions of rows"
+
+
+def test_random_ids_are_no_secrets_and_no_order(propose):
+    ids = [f"q7w{n:02d}e9r8t1y5u3i2o6p4a7s" for n in range(13)]
+    remarks = [(ids[n], ids[13 - n], f"Said: {PROSE} {n}", n) for n in range(1, 13)]
+    made = propose(
+        pages=(
+            "id TEXT PRIMARY KEY, title TEXT, body TEXT",
+            [(ids[n], f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)],
+        ),
+        remarks=("id TEXT PRIMARY KEY, page_id TEXT, body TEXT, create_at INTEGER", remarks),
+    )
+    assert (made.secrets, index(made, "pages")["key"]) == ({}, "id")
+    assert index(made, "pages")["parts"][0]["order_by"] == ["create_at", "id"]
+
+
+def test_a_part_whose_document_is_left_out_becomes_a_document(propose):
+    ticket = many(12, subject="The mill is silent {n}")
+    made = propose(ticket=ticket, remark=many(30, ticket_id=cycle(12), body=TEXT), include=["remark"])
+    assert [one.tables[0] for one in made.indexes] == ["remark"]
+    assert made.left_out["ticket"] == "is not included"
+
+
+def test_messages_of_conversations_between_persons_and_notes_of_one_are_left_out(propose):
+    """Where a conversation is no conversation of messages, it may be one with customers."""
+    messages = f"{PROSE} in hour {{n}}"
+    made = propose(
+        conversations=pages(),
+        message_conversations=many(12, title="Talk {n}", body="Hush! {n}"),
+        messages=many(36, message_conversation_id=cycle(12), fullmessage=messages),
+        replies=many(36, conversation_id=cycle(12), fullmessage=messages),
+        reminders=pages(),
+    )
+    assert made.left_out["messages"] == "belongs to what few persons may see"
+    assert made.left_out["reminders"] == "holds messages between persons, notes of one, or drafts"
+    assert [one.tables[0] for one in made.indexes] == ["conversations"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [("INTEGER", [4, 3, 3, 1]), ("CHAR(1)", ["R", "N", "N", "M"])], ids=["numbers", "letters"]
+)
+def test_codes_that_may_hide_rows_are_said_if_nothing_tells_what_they_mean(propose, kind, values):
+    """A whisper among staff is of type 4, and a closing note of type 3; nothing in the schema says which is which."""
+    [page] = propose(pages=pages(f"page_type {kind}", values, 1200)).indexes
+    assert "where" not in page.settings
+    [said] = page.unclear
+    assert said.startswith("pages: of ")
+    assert f"page_type is {values[3]} in " in said
+    assert f", {values[1]} in 2, {values[0]} in 1. If some" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("page_type INTEGER", [1]), ("page_state INTEGER", [9, 1]), ("priority INTEGER", [1, 2]),
+     ("page_type TEXT", ["post", "page"])],
+    ids=["one value", "put away", "another name", "words"],
+)  # fmt: skip
+def test_what_is_known_or_hides_nothing_is_not_said(propose, column, values):
+    [page] = propose(pages=pages(column, values)).indexes
+    assert page.unclear == []
+
+
+def test_why_a_row_was_hidden_is_not_shown(propose):
+    made = propose(pages=pages("delete_reason TEXT", ["It names a man in the village", "It insults the miller"]))
+    assert made.personal == {"pages": ["delete_reason"]}
+    assert "delete_reason" not in str(index(made, "pages"))
+
+
+def test_a_rendered_copy_of_a_text_is_left_out(propose):
+    html = f"<p>{PROSE}. <b>No.</b> {{n}}.</p>"
+    made = propose(pages=many(12, title="Page {n} of the mill", body=f"{PROSE}. No. {{n}}.", body_html=html))
+    assert index(made, "pages")["text"] == ["body"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "is_part"),
+    [("stage", 40, False), ("stage", 8, True), ("task", 8, False)],
+    ids=["many for each project", "few for each project", "tasks, however few"],
+)
+def test_rows_with_titles_and_texts_are_documents_if_what_contains_them_contains_many(propose, kind, count, is_part):
+    made = propose(
+        **{
+            "project_project": many(4, name="Mill {n}", description=PROSE),
+            f"project_{kind}": many(count, project_id=cycle(4), name="Work no. {n} of it", description=TEXT),
+        }
+    )
+    assert (f"project_{kind}" in made.left_out) is is_part
+
+
+def test_tables_that_describe_the_tables_are_left_out(propose):
+    called = ["sale.page", "sale.order", "sale.firm", "sale.machine", "mixin"]
+    made = propose(
+        **{name.replace(".", "_"): pages() for name in called[:4]},
+        ir_model=many(5, model=lambda n: called[n - 1], name="Name of {n}", info=TEXT),
+        ir_model_fields=many(30, model_id=cycle(5), name="Field no. {n}", help=TEXT),
+    )
+    assert made.left_out["ir_model"] == made.left_out["ir_model_fields"] == "describes the tables of the application"
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "is_document"),
+    [("category", "Wheel {n}", True), ("page_type", "Wheel {n}", False), ("word", None, False)],
+)
+def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propose, name, title, is_document):
+    few = many(4, name=title, description="Sacks, ropes and no. {n}")
+    made = propose(**{"pages": pages(f"{name}_id INTEGER", [1, 2, 3, 4]), name: few})
+    assert (name in made.left_out) is not is_document
+
+
+def test_pages_of_all_kinds_have_their_own_texts_and_no_version_of_them(propose):
+    made = propose(**cms(kinds=12))
+    page = index(made, "page")
+    assert (len(page["parts"]), "text" in page) == (12, False)
+    assert page["payload"] == []  # the title of a draft is none
+    assert made.left_out["search_index_entry"] == "is for programs, by its name"
+
+
+def test_notes_that_name_a_patient_are_no_parts_of_a_table_called_like_theirs(propose):
+    """`pid` of `form_soap` may be a row of `form`, by its name, which has a `pid` of its own."""
+    patients = [(n, n, f"Kim {n}", f"Miller {n}") for n in range(1, 13)]
+    made = propose(
+        forms=many(48, pid=cycle(12), form_name="Sheet {n} of the mill"),
+        form_soap=many(24, pid=cycle(12), plan=TEXT),
+        patient_data=("id INTEGER, pid INTEGER NOT NULL UNIQUE, fname TEXT, lname TEXT", patients),
+    )
+    assert "form_soap" not in [table for one in made.indexes if one.tables[0] == "forms" for table in one.tables]
+    assert "has no primary key" not in str(made.left_out)
+
+
+def test_tables_with_copies_of_texts_are_left_out(propose):
+    texts = [f"{text} {PROSE}, and {text} asked for it" for text in ("Anna", "Bob", "Cleo", "Dan", "Eve", "Finn")]
+    kept = {"body": lambda n: texts[n % 6] if n > 3 else f"{n} was the first draft. {PROSE}"}
+    sent = {"html": lambda n: f"<p>{texts[n - 1]}</p>", "plain": lambda n: f"Hello! {texts[n - 1]}"}
+    made = propose(
+        stories=many(6, title="Story {n} of the mill", body=lambda n: texts[n - 1]),
+        story_journals=many(19, place=cycle(6), **kept),
+        mailings=many(6, story_id=itself, subject="News {n} of the mill", **sent),
+    )
+    assert [one.tables for one in made.indexes] == [["stories"]]
+    assert made.left_out == dict.fromkeys(["story_journals", "mailings"], "holds copies of the texts of stories")
+
+
+def test_texts_in_another_language_are_no_copies(propose):
+    texts = [f"{PROSE} {name}" for name in ("Anna", "Bob", "Cleo", "Dan")]
+    rows = [(n, language, f"Titel {n}", text) for n, text in enumerate(texts, 1) for language in ("en", "de")]
+    columns = "id INTEGER, lang TEXT, title TEXT, body TEXT, PRIMARY KEY (id, lang)"
+    stories = many(4, title="T {n}", body=lambda n: texts[n - 1])
+    made = propose(stories=stories, story_texts=(columns, rows))
+    assert "copies" not in made.left_out["story_texts"]
+
+
+def test_names_with_addresses_are_personal(propose):
+    sender = "Bakers of the mill <baker{n}@mill.example>"
+    articles = many(12, ticket_id=itself, **{"from": sender}, body=TEXT)
+    made = propose(tickets=many(12, title="Ticket {n} of it"), articles=articles)
+    assert index(made, "tickets")["parts"][0]["text"] == ["body"]
+    assert made.personal["articles"] == ["from"]
+
+
+def a_sentence(n):
+    """Return a text of its own for each number."""
+    return " ".join(Random(n).choices(WORDS, k=12))
+
+
+WORDS = "river mill wheel stone barley window ladder harbor lantern copper garden winter bridge saddle orchard".split()
+
+
+def test_whatever_holds_a_good_share_of_the_text_is_searched_though_its_name_speaks_against_it(propose):
+    """A log is not, whose texts repeat, and a name is reached by the rows that name it, at two steps."""
+    made = propose(
+        tokens=many(60, description=a_sentence),
+        job_log=many(300, message="Job {n} of the night ended with 0 after {n} s"),
+        text=many(60, "text_id", text=lambda n: a_sentence(n + 100)),
+        artist=many(20, name="The Wheels {n}"),
+        album=many(50, title="Mill and weir {n}", artist_id=cycle(20)),
+        track=many(300, name="River song {n} of all", album_id=cycle(50)),
+    )
+    assert {one.tables[0] for one in made.indexes} == {"tokens", "text", "track"}
+    assert "The Wheels 7" in documents(propose, made, "track")["5"]
+    assert made.coverage.share > 0.97
+
+
+TRAC = ("name TEXT, version INTEGER, text TEXT, UNIQUE (name, version)",
+        [(f"Page {n // 2}", n % 2, a_sentence(n)) for n in range(60)])  # fmt: skip
+ANYTHING = ("id INTEGER PRIMARY KEY, value UNIQUE", [(n, a_sentence(n) if n % 3 else n) for n in range(60)])
+LINES = ("note_id INTEGER, line INTEGER, text TEXT", [(n // 3 + 1, n % 3, a_sentence(n)) for n in range(60)])
+
+
+@pytest.mark.parametrize(
+    ("tables", "table", "count"),
+    [
+        ({"wiki": TRAC}, "wiki", 30),
+        ({"data_values": ANYTHING}, "data_values", 40),
+        ({"note": many(20, patient_id=cycle(5)), "note_line": LINES}, "note", 20),
+        ({"page": many(60, page_id=itself, title="Mill"), "lines": LINES}, "lines", 60),
+    ],
+    ids=["a unique index without NULL", "values without a type", "lines without a key", "a key that nobody declared"],
+)
+def test_texts_are_found_though_their_key_or_their_type_is_not_declared(propose, tables, table, count):
+    made = propose(**tables)
+    assert (len(documents(propose, made, table)), round(made.coverage.share, 1)) == (count, 1)
+
+
+def test_answers_are_parts_of_their_question_with_the_remarks_on_them(propose):
+    above = {n: n - 1 if n % 2 == 0 else None for n in range(1, 61)}
+    posts = [(n, above[n], None if above[n] else f"Question {n} on mills?", a_sentence(n)) for n in above]
+    made = propose(
+        posts=("id INTEGER PRIMARY KEY, parent_id INTEGER, title TEXT, body TEXT", posts),
+        comments=many(60, post_id=itself, text="Remark on post {n} of the mill, and thanks for it"),
+    )
+    found = documents(propose, made, "posts")
+    assert found.keys() == {str(n) for n in above if not above[n]}
+    assert a_sentence(4) in found["3"]
+    assert "Remark on post 4" in found["3"]

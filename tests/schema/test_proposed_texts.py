@@ -1,0 +1,153 @@
+"""What `init` proposes as name, title and text of a document."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.schema.columns import singular
+from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, index, itself, many, pages
+
+
+@pytest.mark.parametrize(
+    ("plural", "noun"),
+    [("cases", "case"), ("statuses", "status"), ("wikis", "wiki"), ("warehouses", "warehouse"), ("boxes", "box"),
+     ("entries", "entry"), ("analysis", "analysis"), ("branches", "branch"), ("addresses", "address")],
+)  # fmt: skip
+def test_nouns_are_compared_in_the_singular(plural, noun):
+    assert singular(plural) == noun
+
+
+def test_a_person_is_called_by_its_name_and_not_by_its_profession(propose):
+    people = {"Title": lambda n: "Clerk" if n % 2 else "Head of sales", "Notes": TEXT}
+    made = propose(contacts=many(12, FirstName="Ann{n}", LastName="Miller{n}", **people))
+    assert index(made, "contacts")["title"] == "{FirstName} {LastName}"
+
+
+@pytest.mark.parametrize(
+    ("table", "name"), [("Aufträge", "auftrage"), ("订单", "ding-dan"), ("__x__y", "x-y"), ("#", "index")]
+)
+def test_an_index_is_called_like_its_table_in_letters_that_names_may_have(propose, table, name):
+    [page] = propose(**{table: pages("note TEXT", [None])}).indexes
+    assert page.name == name
+
+
+def test_names_without_letters_are_names(propose):
+    odd = {"%": lambda n: "ab"[n % 2], "!": itself, "title": "Page {n} of the mill", "body": TEXT}
+    assert index(propose(_=many(12, "#", **odd)), "_")["key"] == "#"
+
+
+def test_the_column_with_the_language_of_a_row_is_named_if_there_are_several(propose):
+    made = propose(page=pages("locale TEXT", ["en_GB", "de_DE"]), article=pages("locale TEXT", ["de_DE"]))
+    several, one = index(made, "page"), index(made, "article")
+    assert (sorted(several["language"]), several["language_column"]) == (["english", "german"], "locale")
+    assert (one["language"], one.get("language_column")) == ("german", None)
+
+
+@pytest.mark.parametrize(("published", "where"), [("published_at", "archived_at IS NULL"), ("opened_at", None)])
+def test_what_was_archived_after_it_was_published_is_not_out(propose, published, where):
+    times = {published: DAY, "archived_at": lambda n: DAY if n == 3 else None}
+    made = propose(pages=many(12, title="Page {n}", body=TEXT, **times, kinds=dict.fromkeys(times, "DATETIME")))
+    assert index(made, "pages").get("where") == where
+
+
+DUMP = "---\n:inbound:\n  :host: imap{n}.mill.example\n  :password: horse{n}\n"
+
+
+@pytest.mark.parametrize(("text", "found"), [(DUMP, False), ("---\ntitle: Mill {n}\n---\n" + TEXT, True)])
+def test_objects_that_a_program_wrote_as_yaml_are_no_text_and_front_matter_is(propose, text, found):
+    made = propose(channels=many(24, name="Channel {n} of the mill", body=text))
+    assert ("body" in str([one.settings.get("text") for one in made.indexes])) is found
+
+
+def test_orders_called_by_a_code_are_no_parts_of_a_customer(propose):
+    orders = many(30, company_id=cycle(12), name=lambda n: f"SO/2024/{n:04}", note=TEXT)
+    assert "name" in index(propose(companies=pages(), sale_orders=orders), "sale_orders")["text"]
+
+
+def test_texts_in_several_languages_in_one_value_have_no_keys_and_words_alone_are_titles(propose):
+    names = {"name": lambda n: f'{{"en_US": "Chair{n}", "fr_FR": "Chaise{n}"}}'}
+    names["description"] = lambda n: f'{{"en_US": "{PROSE} {n}"}}'
+    one = index(propose(products=many(12, **names, kinds=dict.fromkeys(names, "JSON"))), "products")
+    assert (one["title"], one["text"], one["format"]["name"]) == ("name", ["description"], "json")
+
+
+def test_a_password_of_few_rows_and_the_id_of_a_user_make_no_account(propose):
+    """Nor does a word of a newsletter, such as `email_digest`."""
+    few = {"modified_user_id": cycle(3), "email_digest": 1}
+    password = {"password": lambda n: "s3cret-3" if n == 3 else None}
+    made = propose(meetings=many(12, name="Meeting no. {n}", description=TEXT, **few, **password))
+    assert index(made, "meetings")["where"] == "COALESCE(password, '') = ''"
+
+
+def test_rows_are_called_by_what_tells_them_apart_and_not_by_a_job_that_many_have(propose):
+    jobs = [f"{area} {what}" for area in ("Export", "Sales", "Order", "Head") for what in ("Administrator", "Manager")]
+    made = propose(suppliers=many(15, company_name="Mill {n} and sons", contact_title=lambda n: jobs[n % 8]))
+    assert (index(made, "suppliers")["title"], "where" in index(made, "suppliers")) == ("company_name", False)
+
+
+def test_a_letter_that_says_who_may_see_a_row_is_no_text(propose):
+    assert index(propose(links=pages("link_visible TEXT", ["Y", "N", "Y"], 3)), "links")["text"] == ["body"]
+
+
+def test_of_two_versions_the_one_that_is_out_is_shown(propose):
+    assert index(propose(**cms(kinds=0)), "page")["text"] == ["live_revision.content"]
+
+
+def test_an_older_version_that_a_remark_names_is_no_text_of_it(propose):
+    remarks = {"issue_id": itself, "description_version_id": itself, "action": "description"}
+    made = propose(
+        issues=many(24, title="Issue {n} of the mill", description=TEXT),
+        description_versions=many(24, issue_id=itself, description=f"{PROSE} as it was {{n}}"),
+        issue_remarks=many(24, **remarks),
+    )
+    assert "description_versions" not in str(index(made, "issues"))
+
+
+def test_pages_with_titles_and_texts_are_no_parts_of_a_wiki_that_has_none(propose):
+    wiki_pages = many(13, wiki_id=cycle(5), title="Page {n} of the mill", text=TEXT)
+    made = propose(wikis=many(5, name="Wiki {n} of the mill"), wiki_pages=wiki_pages)
+    assert [one.tables[0] for one in made.indexes] == ["wiki_pages"]
+
+
+def test_one_row_with_a_few_words_is_nothing_to_look_for(propose):
+    made = propose(pages=pages(), offers=many(1, name="Autumn", description="For the first year"))
+    assert [one.tables[0] for one in made.indexes] == ["pages"]
+
+
+def test_json_for_programs_and_links_of_two_tables_are_nothing_to_read(propose):
+    made = propose(
+        pages=pages("rules JSON", ['{"minimum": "12 pieces", "operator": "or"}']),
+        tags=many(3, name="Tag {n}"),
+        page_tag=many(12, page_id=itself, tag_id=cycle(3), position=itself),
+        page_tag_note=many(12, page_tag_id=itself, note=f"Noted by {{n}}: {PROSE}"),
+    )
+    assert "page_tag" not in [one.tables[0] for one in made.indexes]
+    assert index(made, "pages")["text"] == ["body"]
+
+
+def test_a_main_table_called_content_is_no_text_of_others(propose):
+    said = [f"{n} times a day {PROSE}" for n in range(13)]
+    links = [(n + 50, f"Page {n} of the mill", f"{said[n][:80]} …") for n in range(1, 13)]
+    made = propose(
+        app_content=many(12, title="Page {n} of the mill", body=lambda n: said[n], catid=cycle(3)),
+        app_category=many(3, title="Category {n}"),
+        app_content_front=many(5, "content_id", ordering=itself),
+        app_finder_link=("link_id INTEGER PRIMARY KEY, name TEXT, summary TEXT", links),
+    )
+    assert [one.tables[0] for one in made.indexes] == ["app_content"]
+
+
+def test_one_statement_reads_a_small_table(propose):
+    read = []
+
+    def listen(connection, cursor, statement, *_):
+        read.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", listen)
+    try:
+        propose(pages=pages(), books=pages(count=301))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+    assert sum("FROM pages" in one for one in read) == 1
+    assert sum("FROM books" in one for one in read) > 1
