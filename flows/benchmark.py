@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect_dask.task_runners import DaskTaskRunner
+from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.indexing.steps import read_pages
-from rag_index.orchestration.cluster import Workers, given_workers, run_cluster
-from rag_index.orchestration.reporting import benchmark_state, flow_run_id
-from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.cluster import Workers, given_workers, run_cluster, run_workers
+from rag_index.orchestration.reporting import benchmark_name, benchmark_state, flow_run_id
+from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.task_policy import Opaque
 from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
-from tasks.steps import TaskSteps
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+from tasks.steps import TaskCall, growth
 
 
-@flow(name="benchmark")
+@flow(name="benchmark", flow_run_name=benchmark_name)
 def benchmark(
     config: str | None = None,
     index: str | None = None,
-    sample_size: int = 1000,
-    workers: list[int] | None = None,
+    sample_size: Annotated[int, Field(ge=1)] = 1000,
+    workers: list[Annotated[int, Field(ge=1)]] | None = None,
 ) -> State[BenchmarkReport]:
     """Compare the serial way with each number of workers. The real collections are not touched.
 
@@ -38,14 +36,21 @@ def benchmark(
         sample_size: How many documents are embedded each time.
         workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
     """
-    settings = run_settings(config)
-    with stoppable() as stop, open_bench(settings, index, sample_size) as bench:
-        identity = identify(settings.embedder)
-        bench.run_serially(identity, flow_run_id())
-        for count in bench.worker_counts(workers):
-            with Workers(bench.parallel(count)) as pool, given_workers(pool):
-                benchmark_workers(Opaque(bench), identity, count)
+    with stoppable() as stop, failing(stop):
+        settings = run_settings(config)
+        with open_bench(settings, index, sample_size) as bench:
+            identity = identify(settings.embedder)
+            benchmark_serially(Opaque(bench), identity)
+            for count in bench.worker_counts(workers):
+                with Workers(bench.parallel(count)) as given, given_workers(given):
+                    benchmark_workers(Opaque(bench), identity, count)
     return stop.state or benchmark_state(bench.report, project=settings.project)
+
+
+@flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False)
+def benchmark_serially(bench: Opaque[Bench], identity: EmbedderIdentity) -> None:
+    """Embed and write the sample one text after another in this process, as the usual script does."""
+    bench.value.run_serially(identity, flow_run_id(), TaskCall())
 
 
 @flow(
@@ -56,9 +61,8 @@ def benchmark(
 )
 def benchmark_workers(bench: Opaque[Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
-    name = count_of(workers, "worker")
+    name, call = count_of(workers, "worker"), TaskCall()
     with bench.value.scan(name, workers, identity, flow_run_id()) as scan:
         warm_up(scan)
-        with bench.value.measured(scan, name):
-            steps = TaskSteps()
-            scan.index(read_pages(scan.run, steps), steps)
+        with run_workers(scan.run.settings) as given:
+            bench.value.measure(scan, name, call, grow=growth(given, call, at_once=True))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
 
+from rag_index.doctor.findings import Diagnosis
 from rag_index.orchestration.reporting import diagnosis_state, run_name
-from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.settings import run_settings
-from tasks.examine import examine_index
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
-    from rag_index.doctor.findings import Diagnosis
+from tasks.steps import examine_index
 
 
 @flow(name="doctor", flow_run_name=run_name)
-def doctor(config: str | None = None, indexes: list[str] | None = None, wait: float | None = None) -> State[Diagnosis]:
+def doctor(
+    config: str | None = None,
+    indexes: list[str] | None = None,
+    wait: Annotated[float, Field(ge=0)] | None = None,
+) -> State[Diagnosis]:
     """Check each index, while no run of it is in progress.
 
     Args:
@@ -26,7 +28,7 @@ def doctor(config: str | None = None, indexes: list[str] | None = None, wait: fl
         indexes: Names of indexes; by default all.
         wait: Seconds to wait for services that are down at the start.
     """
-    settings = run_settings(config, wait=wait)
-    with stoppable() as stop:
+    with stoppable() as stop, failing(stop):
+        settings = run_settings(config, wait=wait)
         found = [examine_index(settings, one.name) for one in settings.named(indexes)]
     return stop.state or diagnosis_state(settings.project, found)

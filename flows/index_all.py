@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-from prefect import flow
+from prefect import flow, tags
+from prefect.client.schemas.objects import State
 
 from flows.index_collection import index_collection
 from rag_index.errors import IndexLocked, RagIndexError
+from rag_index.indexing.run import RunOptions
 from rag_index.indexing.step_retries import shared_checks
-from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
     only_run,
@@ -25,52 +25,37 @@ from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
 
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
 
 @flow(name="index-all", flow_run_name=run_name)
 def index_all(
     config: str | None = None,
     indexes: list[str] | None = None,
-    workers: int | None = None,
-    shard_documents: int | None = None,
-    serial: bool = False,
-    full: bool = False,
-    allow_deletes: bool = False,
-    allow_loss: bool = False,
-    retry_failed: bool = False,
-    wait: float | None = None,
+    options: RunOptions | None = None,
 ) -> State[RunReport]:
     """Bring all indexes up to date with their source; one that fails does not stop the others.
 
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.
-        workers: Dask worker processes; by default as the settings say.
-        shard_documents: Documents per shard; by default as the settings say.
-        serial: Embed in one process, without a Dask cluster.
-        full: Rebuild each index beside the live one, and publish it once it is verified.
-        allow_deletes: Delete what the source no longer has, however many documents that is.
-        allow_loss: Publish rebuilt collections without asking their gates.
-        retry_failed: Try failed documents again, however often they were tried.
-        wait: Seconds to wait for services that are down at the start.
+        options: What this run does differently from the settings, such as {"full": true} or {"workers": 2}.
     """
     started = time.monotonic()
-    settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
-    report, chosen = RunReport(), settings.named(indexes)
-    same = (workers, shard_documents, serial, full, allow_deletes, allow_loss, retry_failed, wait)
+    options, report = options or RunOptions(), RunReport()
+    names = indexes or ["all"]
     try:
+        settings = run_settings(config, **options.in_settings())
+        chosen = settings.named(indexes)
+        names = [index.name for index in chosen]
         with stoppable() as stop:
             with (
                 only_run(settings),
-                light_clients(settings),
                 run_workers(settings),
                 shared_checks(settings.run.wait),
                 whole_run(settings.project, len(chosen)) as whole,
             ):
                 for index in chosen:
-                    state = run_subflow(index_collection, index.name, str(settings.path), *same)
+                    with tags(settings.project, index.name):
+                        state = run_subflow(index_collection, index.name, str(settings.path), options)
                     report.indexes.append(outcome_of(state, index.name))
                     if state.is_cancelled():
                         break
@@ -80,4 +65,4 @@ def index_all(
     except IndexLocked as error:
         return superfluous_state(error)
     except RagIndexError as error:
-        return report_state(RunReport([failed_to_start(index.name, error) for index in chosen]))
+        return report_state(RunReport([failed_to_start(name, error) for name in names]))

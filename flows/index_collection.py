@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
 from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
+from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.api_server import light_clients
-from rag_index.orchestration.cluster import run_cluster
+from rag_index.orchestration.cluster import counting, run_cluster, run_workers
 from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
+from rag_index.reports.progress import captured_logs
 from rag_index.settings import run_settings
-from tasks.steps import TaskSteps
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+from tasks.steps import TaskCall, growth
 
 
 @flow(
@@ -27,43 +25,27 @@ if TYPE_CHECKING:
     flow_run_name="index {index}",
     task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
 )
-def index_collection(
-    index: str,
-    config: str | None = None,
-    workers: int | None = None,
-    shard_documents: int | None = None,
-    serial: bool = False,
-    full: bool = False,
-    allow_deletes: bool = False,
-    allow_loss: bool = False,
-    retry_failed: bool = False,
-    wait: float | None = None,
-) -> State[RunReport]:
+def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
     """Bring one index up to date with its source.
 
     Args:
         index: The name of an index in the settings file.
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
-        workers: Dask worker processes; by default as the settings say.
-        shard_documents: Documents per shard; by default as the settings say.
-        serial: Embed in one process, without a Dask cluster.
-        full: Rebuild the index beside the live one, and publish it once it is verified.
-        allow_deletes: Delete what the source no longer has, however many documents that is.
-        allow_loss: Publish rebuilt collections without asking their gates.
-        retry_failed: Try failed documents again, however often they were tried.
-        wait: Seconds to wait for services that are down at the start.
+        options: What this run does differently from the settings, such as {"full": true} or {"workers": 2}.
     """
     try:
-        settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
-        options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss, retry_failed=retry_failed)
+        options, call = options or RunOptions(), TaskCall()
+        settings = run_settings(config, **options.in_settings())
         with stoppable() as stop:
             with (
                 collect_seldom(),
-                light_clients(settings),
+                TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
+                run_workers(settings) as workers,
                 open_run(settings, index, options, run_id=flow_run_id()) as run,
+                captured_logs(run.progress.note_later),
             ):
                 end = RunEnd(run)
-                run.execute(TaskSteps())
+                execute(run, AllDocuments(workers=counting(settings.parallel)), call=call, grow=growth(workers, call))
                 end.note()
             state = end.state()
         return stop.state or state

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
-from flows.index_changes import index_changes
-from rag_index.orchestration.reporting import run_name
-from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.reporting import report_state, run_name
+from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.watch_runs import FlowRunner, watch_state
+from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
 from rag_index.status.metrics_file import try_to_write_metrics
 from rag_index.watch.loop import Stop, stopped_by_signals
-from rag_index.watch.plain import open_watch
+from rag_index.watch.plain import follow
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+    from rag_index.orchestration.task_policy import Opaque
+    from rag_index.orchestration.watch_runs import Batch
+
+
+@flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False)
+def index_changes(index: str, changes: int, batch: Opaque[Batch]) -> State[RunReport]:
+    """Bring documents up to date that are in the ledger's inbox, or that show what is there.
+
+    Args:
+        index: The name of the index.
+        changes: How many changes wait in the inbox; the batch may leave some of many to the next one.
+        batch: The batch itself; it keeps what became of it.
+    """
+    outcome = batch.value.run(index)
+    return report_state(RunReport([outcome], outcome.seconds))
 
 
 @flow(name="watch", flow_run_name=run_name)
@@ -29,12 +44,14 @@ def watch(config: str | None = None, indexes: list[str] | None = None, once: boo
         indexes: Names of indexes; by default all.
         once: Index what has changed until now, and end.
     """
-    settings, flag, caught_up = run_settings(config), Stop(), False
+    flag, caught_up = Stop(), False
     with (
         stoppable(may_complete=True) as stop,
+        failing(stop),
         stopped_by_signals(flag),  # it ends after its batch: a command's watch completes, a deployed one may be put off
-        closing(FlowRunner(settings, flag, index_changes)) as runner,
-        open_watch(settings, indexes, runner, flag, changed=lambda: try_to_write_metrics(settings)) as opened,
     ):
-        caught_up = opened.run(once=once)
+        caught_up = follow(
+            partial(run_settings, config), indexes, lambda settings: FlowRunner(settings, flag, index_changes), flag,
+            once=once, changed=try_to_write_metrics,
+        )  # fmt: skip
     return stop.state or watch_state(caught_up)

@@ -1,114 +1,120 @@
-"""The steps of a run as tasks of the flow that makes them: see `IndexRun.execute` for their order.
+"""The steps of a run as tasks of the flow run that makes them. Their order is in `rag_index.indexing.pipeline`.
 
-Fetch, health checks, delete and publish are here; what runs on workers is in `tasks.embed`.
+Each task is a policy (`rag_index.indexing.step_retries`) around one call. What embeds and writes on workers is in
+`tasks.embed`; everything else is called in the flow's process.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
+from prefect.client.schemas.objects import StateDetails
+from prefect.states import Completed
 
-from rag_index.indexing.step_retries import RETRY_SECONDS, patience
-from rag_index.indexing.steps import begin_run
-from rag_index.orchestration.cluster import count_workers
-from rag_index.orchestration.task_policy import RETRIED, Opaque, transient_for
-from tasks.embed import embed_mapped, upsert_shard
+from rag_index.doctor.checkup import examine
+from rag_index.errors import TransientError
+from rag_index.indexing.pool import embed_step
+from rag_index.indexing.step_retries import POLICIES, Policy
+from rag_index.orchestration.cluster import Growth, flow_client
+from rag_index.orchestration.task_policy import Opaque, error_of, policy_of
+from tasks.embed import embed_shard, upsert_from_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Hashable
+    from uuid import UUID
 
-    from rag_index.documents.batches import Shard, WrittenShard
-    from rag_index.indexing.run import IndexRun
+    from distributed import Client
+    from prefect.client.schemas.objects import State
+
+    from rag_index.doctor.findings import Diagnosis
+    from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.indexing.scan import Scan
-    from rag_index.sources import Source, SourcePage
+    from rag_index.indexing.step_retries import Step
+    from rag_index.orchestration.cluster import Workers
+    from rag_index.settings import Settings
 
 T = TypeVar("T")
 
 
-@task(name="fetch", task_run_name="fetch up to {rows} rows", **RETRIED)
-def fetch_page(source: Source, cursor: Any, rows: int) -> SourcePage:
-    """Return the page after `cursor`. A retry reads the same rows again, which is harmless."""
-    return source.page(cursor, rows)
+def _run(step: Opaque[Callable[[], None]]) -> None:
+    step.value()
 
 
-@task(
-    name="check", task_run_name="check {service}", retry_delay_seconds=RETRY_SECONDS, retry_jitter_factor=0.3,
-    cache_policy=NO_CACHE, persist_result=False,
-)  # fmt: skip
-def check_service(service: str, ask: Opaque[Callable[[], Any]]) -> Any:
-    """Return the answer of a service.
+TASKS = {kind: task(name=kind, **policy_of(policy))(_run) for kind, policy in POLICIES.items()}
+"""What is done in the flow's process, by the kind of the step."""
 
-    Each question has a time limit of its own: that of the database's driver, of the survey of hosts, of the store's
-    requests, or of the connection to the cluster. Jitter, so that runs on many machines ask apart.
+
+class TaskCall:
+    """Calls each step of a run as a task: a `Call`. It knows which task did which step, for the edges of the graph.
+
+    Prefect would find edges by itself, by the `id()` of results, which later objects get again: so tasks return nothing
+    here, and are told after which others they come.
     """
-    return ask.value()
+
+    def __init__(self) -> None:
+        self._done: dict[str, State[Any]] = {}
+
+    def __call__(self, step: Step, function: Callable[[], T]) -> T:
+        """Raises what the function raised at last."""
+        found: list[T] = []
+        called: Any = TASKS[step.kind].with_options(task_run_name=step.name, **policy_of(step.policy))
+        state = called(Opaque(lambda: found.append(function())), wait_for=self.before(step), return_state=True)
+        if not state.is_completed():
+            raise _ours(step, error_of(state) or RuntimeError(state.message or state.name))
+        self.note(step.name, state.state_details.task_run_id)
+        return found[-1]
+
+    def before(self, step: Step) -> list[State[Any]]:
+        """Return states of the tasks that come before a step."""
+        return [self._done[name] for name in step.after if name in self._done]
+
+    def note(self, step: str, task_run_id: UUID | None) -> None:
+        """Take note of which task does a step."""
+        self._done[step] = Completed(data=True, state_details=StateDetails(task_run_id=task_run_id))
 
 
-def check(service: str, ask: Callable[[], T], min_retries: int, *, wait: float) -> T:
-    """Return the answer of a service, which is waited for `wait` seconds."""
-    retries, seconds = patience(wait, min_retries=min_retries)
-    policy: dict[str, Any] = {"retries": retries, "retry_condition_fn": transient_for(seconds)}
-    answer: Any = check_service.with_options(**policy)(service, Opaque(ask))
-    return answer  # type: ignore[no-any-return]
+def _ours(step: Step, error: BaseException) -> BaseException:
+    if isinstance(error, TimeoutError):
+        return TransientError(f"{step.name} took more than {step.policy.limit / 3600:g} h; what is committed is kept")
+    return error
 
 
-@task(name="delete gone", task_run_name="delete gone", **RETRIED)
-def delete_gone(scan: Opaque[Scan]) -> None:
-    """Delete documents that the source no longer has, unless `delete_guard` refuses.
+def growth(workers: Workers, call: TaskCall, *, at_once: bool = False) -> Growth:
+    """Return what gives a run the workers of its flow, on which shards are tasks."""
 
-    In the store first, then in the ledger; a retry continues where it stopped.
-    """
-    scan.value.delete_gone()
+    submit_embed: Any = embed_shard.submit
+    submit_upsert: Any = upsert_from_worker.submit
+
+    def submitting(scan: Scan, _client: Client) -> Callable[[Shard], Any]:
+        def submit(shard: Shard) -> Any:
+            run, step = scan.run, embed_step(shard)
+            embedded: Any = submit_embed(Opaque(scan.job(shard)), step.of, wait_for=call.before(step))
+            call.note(step.name, embedded.task_run_id)
+            if run.store.embedded:
+                return embedded.wrapped_future
+            written: Any = submit_upsert(
+                Opaque(run.settings.store), scan.collection.name, embedded, step.of, scan.epoch
+            )
+            call.note(f"upsert {step.of}", written.task_run_id)
+            return written.wrapped_future
+
+        return submit
+
+    return Growth(workers, flow_client, submitting, _result, at_once=at_once)
 
 
-@task(name="verify and publish", task_run_name="verify and publish", **RETRIED)
-def publish(scan: Opaque[Scan]) -> None:
-    """Verify the counts; of a rebuild also a sample and the guards, then move the alias."""
-    scan.value.publish()
+def _result(future: Any) -> EmbeddedShard | WrittenShard:
+    """Return what the task of a future returned, and raise what it raised."""
+    state = future.result()  # the state that a Prefect future keeps would hide a task whose workers all died
+    error = error_of(state)
+    if error is not None:
+        raise error
+    found: Hashable = state.result()
+    return found.value if isinstance(found, Opaque) else found  # type: ignore[return-value]
 
 
-@task(name="build search index", task_run_name="build search index")
-def build_search_index(scan: Opaque[Scan]) -> None:
-    """Build the search index. A failure costs searches time and nothing else, so the run continues."""
-    scan.value.build_search_index(get_run_logger())
-
-
-class TaskSteps:
-    """Each step is a task, which has retries and time limits and is seen in Prefect."""
-
-    def begin(self, run: IndexRun) -> Scan | None:
-        """Check the services, wait `[run] wait` seconds for those that are down, and begin the scan."""
-        ask = partial(check, wait=run.settings.run.wait)
-        parallel = run.settings.parallel
-        if parallel.address and not parallel.serial:
-            return begin_run(run, ask, workers=partial(ask, "workers", partial(count_workers, parallel), 1))
-        return begin_run(run, ask)
-
-    def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
-        """Return the page of the source after the cursor."""
-        return fetch_page(run.source, cursor, rows)
-
-    def write(self, scan: Scan, shards: Iterable[Shard]) -> Iterator[WrittenShard]:
-        """Embed the shards on the workers, upsert them there or here, and yield them as they are done."""
-        run = scan.run
-        for shard in embed_mapped(scan, shards):
-            if isinstance(shard, Opaque):
-                with run.stopwatch.stage("upsert"):
-                    written = upsert_shard(run.store, scan.collection.name, shard, scan.label(shard.value.number))
-                yield written
-            else:  # a worker has written it
-                yield shard
-
-    def delete(self, scan: Scan) -> None:
-        """Delete what the source no longer has."""
-        delete_gone(Opaque(scan))
-
-    def publish(self, scan: Scan) -> None:
-        """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
-        publish(Opaque(scan))
-        if scan.search_index_due:
-            build_search_index(Opaque(scan))
+@task(name="examine", task_run_name="examine {index}", **policy_of(Policy()))
+def examine_index(settings: Settings, index: str) -> Diagnosis:
+    """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
+    return examine(settings, [index])

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import pairwise, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.settings.index import CODE, NO_LANGUAGE, split_languages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rag_index.settings import IndexSettings
 
@@ -36,25 +38,41 @@ NAMED_BY = ("path", "qualified_name", "signature")
 _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
-VERSION = 3
+_MARKED = re.compile(
+    "[\u00ad\u0300-\u06ff\u0750-\u077f\u08a0-\u08ff\u1ab0-\u1aff\u1dc0-\u1fff\u200c-\u200f\u2060\u20d0-\u20ff\ufeff]+"
+)
+"""Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, and what combines with letters."""
+_KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
+"""Short i and u of Cyrillic, which endings are made of."""
+VERSION = 4
 """Raise it if the same text would get another sparse vector."""
 K, B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
 """A text of 400 characters has some 40 words that count. Taking such texts for shorter than average finds more once
 meaning and words are added up (`benchmarks/quality.py`)."""
-_SIGNS = {"c++": "cplusplus", "c#": "csharp", "f#": "fsharp", ".net": "dotnet"}
-_SIGNED = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\b[a-z]+\.(?:ai|io|js|net)\b", re.IGNORECASE)
-"""A name that punctuation would take apart: `C++`, `.NET`, `node.js`."""
-_SIGNS_OF_NAMES = ("#", "c++", ".ai", ".io", ".js", ".net")
-"""What each of these names has one of."""
+MAX_WORDS = 160
+"""Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""
+MAX_NAME = 200
+"""Characters of a name by which a document is found as a whole."""
+_SIGN = re.compile(r"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<=\w[-.])(?=\w)|(?<=[\s(]\.)(?=\w)|(?<=[a-z][A-Z]))")
+"""What tells a word that is more than letters: a sign, a dot or a dash inside, or a capital after a small letter."""
+_WORD = re.compile(r"(?:(?<![\w.+#@$])[.#@$])?\w++(?:[-.']\w++)*+(?:[+#]++(?!\w)|\*(?![*\w]))?")
+"""A word with its signs: `6.1.56`, `g++`, `.net`, `boundary-layer`."""
+_SPELLED = {"+": "plus", "#": "sharp", "*": "star", ".": "dot", "@": "at", "$": "dollar"}
+_SIGNS = "".join(_SPELLED)
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _HIRAGANA = "\u3041-\u309f"
-_UNSPACED = re.compile(
-    f"[\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+|[{_HIRAGANA}]+"
-    "|[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]+"
-)
+_HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_KATAKANA = "\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+UNSPACED = f"{_HAN}{_HIRAGANA}{_KATAKANA}"
+"""The characters of scripts without spaces, as a class of characters has them."""
+_UNSPACED = re.compile(f"[{_HAN}]+|[{_HIRAGANA}]+|[{_KATAKANA}]+")
 """A run of Han characters, Hiragana or Katakana: in Japanese, a word seldom goes on in another script."""
 _PARTICLE = re.compile(f"[{_HIRAGANA}]")
-_WORD = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\w+(?:[-.']\w+)*", re.IGNORECASE)
+_LETTERS, _SPACE, _BETWEEN = re.compile(r"\w+"), re.compile(r"\s"), re.compile(r"[-._' ]")
+_HUMP = re.compile(r"([a-z])([A-Z])")
+_LETTER_WITH_SIGNS = re.compile(r"(?<![\w.+#@$])[^\W\d_](?:[+#]++(?!\w)|\*(?![*\w]))")
+FIRST_NAME = 2**31
+"""The dimensions of names begin here; those of words are below."""
 
 
 def split_identifiers(text: str) -> str:
@@ -81,6 +99,11 @@ def split_unspaced(text: str, *, characters: bool = False) -> str:
         return f" {' '.join([*pairs, *run] if characters else pairs)} "
 
     return text if text.isascii() else _UNSPACED.sub(words, text)
+
+
+def is_pair(word: str) -> bool:
+    """Return whether a word of a query is two characters of a text without spaces."""
+    return len(word) == 2 and _UNSPACED.fullmatch(word) is not None
 
 
 def is_compound_name(text: str) -> bool:
@@ -110,19 +133,105 @@ def definitions(text: str) -> str:
     return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.finditer(text))
 
 
+def without_accents(text: str) -> str:
+    """Return a text with one form for letters that look alike; the engine leaves the accents of some alphabets."""
+    return text if text.isascii() else _MARKED.sub(_without_marks, unicodedata.normalize("NFKC", text))
+
+
+def _without_marks(match: re.Match[str]) -> str:
+    """Return letters without accents, points and marks, and with one form of sigma: what combines is not to be seen."""
+    parts = _KEPT.sub(lambda kept: unicodedata.normalize("NFC", kept[0]), unicodedata.normalize("NFKD", match[0]))
+    return (
+        "".join(sign for sign in parts if unicodedata.category(sign) not in ("Mn", "Cf", "Lm"))
+        .lower()
+        .replace("ς", "σ")
+    )
+
+
 def _spelled_out(match: re.Match[str]) -> str:
     parts = _parts(match[0])
     return f"{''.join(parts).lower()} {' '.join(parts)}" if len(parts) > 1 else parts[0]
 
 
-def _whole_name(match: re.Match[str]) -> str:
-    name = match[0].lower()
-    return _SIGNS.get(name) or f"{match[0]} {name.replace('.', '')}"
-
-
 def _parts(name: str) -> list[str]:
     parts = _PART.findall(name) if name.isascii() else [part for part in name.split("_") if part]
     return parts or [name]
+
+
+def _with_compounds(text: str) -> str:
+    """Return the text with a word more for each compound and each word with signs: `jsonDecode`, `6.1.56`, `g++`.
+
+    A single letter with signs is no word without them: C is another language than C++.
+    """
+    extra, last = list[str](), 0
+    for sign in _SIGN.finditer(text):
+        if sign.start() >= last:
+            begin = max(text.rfind(" ", 0, sign.start()), text.rfind("\n", 0, sign.start())) + 1
+            last = end.start() if (end := _SPACE.search(text, sign.end())) else len(text)
+            for word in _WORD.findall(text, begin, last):
+                whole, parts = _compound(word)
+                if parts or whole != word:
+                    extra.append(f"{whole} {parts}" if _HUMP.search(word) else whole)
+    text = _LETTER_WITH_SIGNS.sub(" ", text) if extra else text
+    return f"{text} {' '.join(extra)}" if extra else text
+
+
+def _compound(word: str) -> tuple[str, str]:
+    """Return a word as one of letters and digits, and its parts; no parts if it is not a compound.
+
+    Numbers stay apart in it: 1.11 is not 11.1, and ORA-01018 is ora01018.
+    """
+    bare = word.strip(_SIGNS)
+    if bare != word:  # as letters, which no stemmer and no tokenizer takes away
+        return "".join(_SPELLED.get(one, one) for one in word), bare if len(bare) > 1 else ""
+    parts = [part for part in _BETWEEN.split(_HUMP.sub(r"\1 \2", word)) if part]
+    if len(parts) < 2:
+        return word, ""
+    if "'" in word:
+        return " ".join(parts), ""
+    whole = parts[0]
+    for before, part in pairwise(parts):
+        whole += f"x{part}" if before[-1].isdigit() and part[0].isdigit() else part
+    return whole, " ".join(parts)
+
+
+def letters(text: str) -> str:
+    """Return a name in letters, digits and the signs of names alone, whatever its case and accents."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKD", text)
+    return "".join(one for one in plain.casefold() if one.isalnum() or one in "+#")
+
+
+def name_dimension(name: str) -> int | None:
+    """Return the dimension of a name as a whole, such as a key or a title; None if it has no letters or is too long.
+
+    It is above those of words. A document whose name is the query is found by it, however common the words are.
+    """
+    plain = letters(name) if len(name) <= MAX_NAME else ""
+    return FIRST_NAME | int.from_bytes(blake2b(plain.encode(), digest_size=4).digest(), "big") if plain else None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryWord:
+    """A word of a query: the dimensions of all of it and of its parts, if it is a compound, and how often it stands."""
+
+    whole: frozenset[int]
+    parts: frozenset[int] = frozenset()
+    count: int = 1
+    strict: bool = False
+    """Whether texts that have the parts alone are not meant, as with CVE-2021-44228 and g++."""
+
+    @property
+    def dimensions(self) -> frozenset[int]:
+        """Return all dimensions."""
+        return self.whole | self.parts
+
+    def known(self, having: Mapping[int, int]) -> frozenset[int]:
+        """Return the dimensions that count where this many chunks have each of them."""
+        return self.whole if self.strict and any(having.get(one) for one in self.whole) else self.dimensions
+
+    def is_in(self, found: set[int]) -> bool:
+        """Return whether a text with these dimensions has the word."""
+        return not self.whole.isdisjoint(found) or (bool(self.parts) and not self.strict and self.parts <= found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,41 +273,46 @@ class Bm25Encoder:
     """A maker of sparse vectors, cheap to make: there is no model to load."""
 
     def __init__(self, model: Bm25Model) -> None:
-        self._model, self._split = model, model.identifiers
+        self.model, self._split = model, model.identifiers
         self.languages = split_languages(model.language)
         self._engines = [_engine(language) for language in self.languages]
 
-    def documents(self, texts: Iterable[str], languages: Iterable[str] = ()) -> SparseVectors:
+    def documents(
+        self, texts: Iterable[str], languages: Iterable[str] = (), names: Sequence[Iterable[str]] = ()
+    ) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row.
 
-        `languages` has the language of each text, as far as it is known. The words of the other texts tell it.
+        `languages` has the language of each text, as far as it is known. The words of the other texts tell it. `names`
+        are those by which each text is found as a whole.
         """
         found = [
             self._engine_for(text, language).embed_document(self._prepared(text, document=True))
             for text, language in zip_longest(texts, languages, fillvalue="")
         ]
-        return SparseVectors.from_lists([vector.indices for vector in found], [vector.values for vector in found])
+        indices, values = [vector.indices for vector in found], [vector.values for vector in found]
+        for row, some in enumerate(names):
+            own = sorted({one for name in some if (one := name_dimension(name)) is not None})
+            indices[row], values[row] = [*indices[row], *own], [*values[row], *[1.0] * len(own)]
+        return SparseVectors.from_lists(indices, values)
 
     def query(self, text: str) -> SparseVector:
-        """Return the sparse vector of a query: 1 for each word, as each language has it.
+        """Return the sparse vector of a query: how often it has each word, as each language has it.
 
         A few words do not tell their language, and a text that matches has them as its own language does.
         """
-        prepared = f"{self._prepared(text)} {definitions(text)}" if self._split else self._prepared(text)
-        found = [engine.embed_query(prepared) for engine in self._engines]
-        if len(found) == 1:
-            return SparseVector(tuple(found[0].indices), tuple(found[0].values))
-        values = {index: value for row in found for index, value in zip(row.indices, row.values, strict=True)}
-        return SparseVector(tuple(sorted(values)), tuple(values[index] for index in sorted(values)))
+        counts = Counter[int]()
+        for word in self.words(text).values():
+            counts.update(dict.fromkeys(word.dimensions, word.count))
+        return SparseVector(tuple(sorted(counts)), tuple(float(counts[one]) for one in sorted(counts)))
 
-    def words(self, query: str) -> Mapping[str, frozenset[int]]:
-        """Return the words of a query that count, in order, with the dimensions of each."""
-        return _words(self._model, query)
+    def words(self, query: str) -> Mapping[str, QueryWord]:
+        """Return the words of a query that count, in order."""
+        return _words(self.model, query)
 
-    def matched(self, words: Mapping[str, frozenset[int]], text: str) -> tuple[str, ...]:
-        """Return which of these words of a query the text has, in some form."""
+    def matched(self, words: Mapping[str, QueryWord], text: str) -> tuple[str, ...]:
+        """Return which of these words of a query the text has, in some form; of a compound, the whole of it."""
         found = set(self._engine_for(text).embed_query(self._prepared(text, document=True)).indices)
-        return tuple(word for word, dimensions in words.items() if not found.isdisjoint(dimensions))
+        return tuple(name for name, word in words.items() if word.is_in(found))
 
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
         """Return the engine for the language of a text, which its words tell if it is none of the index's."""
@@ -209,23 +323,33 @@ class Bm25Encoder:
         return self._engines[self.languages.index(language)]
 
     def _prepared(self, text: str, *, document: bool = False) -> str:
-        text = split_identifiers(text) if self._split else self._folded(text)
+        text = split_identifiers(without_accents(text)) if self._split else _with_compounds(without_accents(text))
         return split_unspaced(text, characters=document)
 
-    def _folded(self, text: str) -> str:
-        if not text.isascii():
-            text = unicodedata.normalize("NFKC", text)
-        elif not any(map(text.lower().__contains__, _SIGNS_OF_NAMES)):  # which most texts are, and it is much faster
-            return text
-        return _SIGNED.sub(_whole_name, text)
+    def dimensions(self, text: str) -> frozenset[int]:
+        """Return the dimensions of a text as it stands, as each language has it."""
+        return frozenset(index for engine in self._engines for index in engine.embed_query(text).indices)
+
+    def _query_word(self, word: str, count: int) -> QueryWord:
+        """Return a word of a query; a name of source code has a word for its definition too."""
+        if self._split:
+            name, _, rest = split_identifiers(word).partition(" ")
+            return QueryWord(self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count)
+        whole, parts = _compound(word)
+        strict = any(map(str.isdigit, word)) or word.strip(_SIGNS) != word
+        return QueryWord(self.dimensions(whole), self.dimensions(parts), count, strict=bool(parts) and strict)
 
 
 @lru_cache(maxsize=256)
-def _words(model: Bm25Model, query: str) -> Mapping[str, frozenset[int]]:
+def _words(model: Bm25Model, query: str) -> Mapping[str, QueryWord]:
     """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
     encoder = Bm25Encoder(model)
-    words = {word: frozenset(encoder.query(word).indices) for word in _WORD.findall(split_unspaced(query))}
-    return MappingProxyType({word: dimensions for word, dimensions in words.items() if dimensions})
+    counts = Counter((_LETTERS if model.identifiers else _WORD).findall(split_unspaced(without_accents(query))))
+    if len(counts) > MAX_WORDS:
+        kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_WORDS])
+        counts = Counter({word: count for word, count in counts.items() if word in kept})
+    words = {word: encoder._query_word(word, count) for word, count in counts.items()}
+    return MappingProxyType({word: one for word, one in words.items() if one.dimensions})
 
 
 @lru_cache(maxsize=64)

@@ -87,6 +87,9 @@ class Dispatch(HostCalls[Batch]):
       times and some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
     - A text that fails alone is tried as `HostCalls` says.
     - A text that is too long gets its error at once.
+
+    A vector counts once the model of its host was compared after it came, because a model that is pulled again under
+    its name changes while texts are embedded. If the host cannot be asked any more, its texts are sent again.
     """
 
     fault_tries = 3
@@ -106,6 +109,8 @@ class Dispatch(HostCalls[Batch]):
         self._settings, self._prefix = settings, prefix
         self._texts: deque[Text] = deque()
         """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
+        self._unconfirmed: dict[Host, list[Text]] = {}
+        """The texts that have a vector of a host whose model was not compared since."""
 
     async def run(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order: its vector or its error.
@@ -123,7 +128,34 @@ class Dispatch(HostCalls[Batch]):
         return len(self._prefix) + len(text.text)
 
     def _is_unfinished(self) -> bool:
-        return bool(self._texts) or super()._is_unfinished()
+        return bool(self._texts or self._unconfirmed) or super()._is_unfinished()
+
+    def _check_hosts(self, now: float) -> None:
+        """Also compare the models once every text has its vector."""
+        super()._check_hosts(now)
+        if self._texts or super()._is_unfinished():
+            return
+        for host in [host for host in self._unconfirmed if not host.being_probed]:
+            if host.resting(now):
+                self._confirm(host, len(self._unconfirmed[host]), well=False)
+            elif host.free_slots(now):
+                self._start_check(host, now, plain=False)
+
+    async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
+        texts = len(self._unconfirmed.get(host, ()))
+        well = await super()._check(host, started, plain=plain)
+        self._confirm(host, texts, well=well)
+        return well
+
+    def _confirm(self, host: Host, texts: int, *, well: bool) -> None:
+        """Keep the vectors of a host's first `texts` texts if its model is still the same, or send these again."""
+        unconfirmed = self._unconfirmed.pop(host, [])
+        if unconfirmed[texts:]:
+            self._unconfirmed[host] = unconfirmed[texts:]
+        for one in () if well else unconfirmed[:texts]:
+            one.entry = None
+            self._texts.append(one)
+            self._chars += self._length(one)
 
     def _send_what_fits(self, now: float) -> None:
         super()._send_what_fits(now)
@@ -185,6 +217,7 @@ class Dispatch(HostCalls[Batch]):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
                 one.settle(vector)
+                self._unconfirmed.setdefault(host, []).append(one)
             else:
                 error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")
                 broken.append((batch if batch.single else Batch([one], chars=self._length(one)), error))

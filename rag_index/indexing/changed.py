@@ -17,26 +17,29 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.errors import IndexLocked, RagIndexError, SettingsError, StoreBusy, StoreRestored
+from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
+from rag_index.indexing.diff import without_erased
+from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
-from rag_index.indexing.steps import Here
+from rag_index.indexing.step_retries import Step, call_plainly
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import BATCH, SINGLE
 from rag_index.machine import collect_seldom
-from rag_index.sources import SingleDocumentSource, Source, SourcePage, open_source
+from rag_index.sources import SingleDocumentSource, Source, SourcePage, open_source, scan_settings
 from rag_index.sources.sql import SqlSource
 from rag_index.sources.tables import look_up_columns
-from rag_index.stores import Condition
+from rag_index.stores.protocol import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.indexing.scan import Scan
+    from rag_index.indexing.step_retries import Call
     from rag_index.reports.outcome import IndexOutcome
-    from rag_index.settings import EmbedderSettings, Settings
+    from rag_index.settings import Settings
 
 CONDITION_VALUES = 100
 FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
@@ -55,12 +58,12 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     written, if an id cannot be one, if neither source nor index has it, or if the index's source cannot be asked for
     single documents; otherwise raises as `open_run`. Every other error of ours ends in the outcome.
     """
-    options, run_id = RunOptions(retry_failed=True, single=True), f"{SINGLE}{uuid.uuid4()}"
+    options, run_id = RunOptions(retry_failed=True), f"{SINGLE}{uuid.uuid4()}"
     with (
         closing(_Kept(settings, wait=settings.run.wait)) as kept,
-        open_run(kept.settings, name, options, run_id=run_id) as run,
+        open_run(kept.settings, name, options, run_id=run_id, single=True) as run,
     ):
-        outcome = run.execute(NamedDocuments(kept, list(dict.fromkeys(ids))))
+        outcome = execute(run, NamedDocuments(kept, list(dict.fromkeys(ids))))
         if isinstance(run.error, SettingsError):
             raise run.error
         return outcome
@@ -78,9 +81,8 @@ class _Kept:
         self._ledger: Ledger | None = None
         self._sources: dict[str, Source] = {}
         self._chunkers: dict[str, Chunker] = {}
-        self._embedders: dict[str, Embedder] = {}
-        """By model: that of an index may have an adapted table."""
-        self._identities: dict[Embedder, tuple[EmbedderIdentity, float]] = {}
+        self._embedder: Embedder | None = None
+        self._identity: tuple[EmbedderIdentity, float] | None = None
 
     def opened(self, name: str) -> Opened:
         self._ledger = self._ledger or Ledger(self.settings.ledger_url)
@@ -93,28 +95,25 @@ class _Kept:
             self._chunkers[run.index.name] = run.open_chunker()
         return self._chunkers[run.index.name]
 
-    def embedder(self, settings: EmbedderSettings) -> Embedder:
-        if settings.model not in self._embedders:
-            self._embedders[settings.model] = open_embedder(settings)
-        return self._embedders[settings.model]
-
-    def identity(self, embedder: Embedder) -> EmbedderIdentity:
-        """Return the identity of the embedder, which is asked for it every `IDENTITY_SECONDS` if it is a server."""
-        now, known = self._clock(), self._identities.get(embedder)
+    def embedder(self) -> tuple[Embedder, EmbedderIdentity]:
+        """Return the embedder and its identity, for which a server is asked every `IDENTITY_SECONDS`."""
+        self._embedder = self._embedder or open_embedder(self.settings.embedder)
+        now, known = self._clock(), self._identity
         if known is None or (self.settings.embedder.on_servers and now - known[1] >= IDENTITY_SECONDS):
-            known = self._identities[embedder] = embedder.identity(), now
-        return known[0]
+            known = self._identity = self._embedder.identity(), now
+        return self._embedder, known[0]
 
     def close(self) -> None:
         """Close everything. The next batch opens it again."""
-        opened = (*self._sources.values(), *self._embedders.values(), *([self._ledger] if self._ledger else ()))
-        self._ledger, self._sources, self._chunkers, self._embedders, self._identities = None, {}, {}, {}, {}
+        opened = (*self._sources.values(), self._embedder, self._ledger)
+        self._ledger, self._sources, self._chunkers, self._embedder, self._identity = None, {}, {}, None, None
         for one in opened:
-            one.close()
+            if one is not None:
+                one.close()
 
 
-class NamedDocuments(Here):
-    """The steps of a run over a few documents, whose ids a person has named: the rest of the index stays as it is."""
+class NamedDocuments(AllDocuments):
+    """A few documents, whose ids a person has named: the rest of the index stays as it is."""
 
     named = True
 
@@ -125,7 +124,7 @@ class NamedDocuments(Here):
         self.page: SourcePage
         self._gone: list[str] = []
 
-    def begin(self, run: IndexRun) -> Scan | None:
+    def begin(self, run: IndexRun, call: Call) -> Scan | None:
         """Read the documents, and begin a scan of them alone. Raises SettingsError before anything is written."""
         name = run.index.name
         if not isinstance(run.source, SingleDocumentSource):
@@ -141,19 +140,21 @@ class NamedDocuments(Here):
             if live := run.live:
                 possible = [key for some in keys.values() for key in some]
                 known = {*run.ledger.known(live.id, possible), *run.ledger.failures(live.id, possible)}
+            if self.named:  # a person wants them, whoever had them erased
+                run.ledger.let_in(run.alias, self.page.documents.keys)
+            self.page = without_erased(run.ledger, run.alias, self.page)
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
             if self.named and (lost := [given for given, some in keys.items() if (known | there).isdisjoint(some)]):
                 raise SettingsError(
                     f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
                 )
             self._gone, self._seen = sorted(known - there), sorted(there)
-        embedder = self._given = self._kept.embedder(run.choose_embedder())
-        identity = self._kept.identity(embedder)
+        self.embedder, identity = self._kept.embedder()
         return run.begin(identity, self._kept.chunker(run), workers=1, documents=len(self._ids))
 
-    def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
-        """Return the documents."""
-        return self.page
+    def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:
+        """Yield the documents, which `begin` has read."""
+        yield call(Step("fetch", f"{run.index.name} 1"), lambda: self.page)
 
     def delete(self, scan: Scan) -> None:
         """Delete those of the documents that the source no longer has."""
@@ -166,7 +167,7 @@ class NamedDocuments(Here):
 
 
 class _Batch(NamedDocuments):
-    """The steps of a batch: at most `size` of the documents that wait, after look-ups, which may add some.
+    """A batch: at most `size` of the documents that wait, after look-ups, which may add some.
 
     A document that neither source nor index has was added and deleted meanwhile.
     """
@@ -178,12 +179,20 @@ class _Batch(NamedDocuments):
         self._size = size
         self.changes: list[WaitingChange] = []
 
-    def begin(self, run: IndexRun) -> Scan | None:
-        """Read what waits, and begin a scan of it; None if nothing does."""
+    def begin(self, run: IndexRun, call: Call) -> Scan | None:
+        """Read what waits, and begin a scan of it; None if nothing does.
+
+        Raises SettingsReplaced if the collection was last written by other settings than those of the watch.
+        """
+        if run.live is not None and run.live.written_by != scan_settings(run.settings, run.index):
+            raise SettingsReplaced(
+                f"index {run.index.name} was last written by other settings than this watch has; `rag-index index "
+                f"{run.index.name}` with those of {run.settings.path} lets it go on"
+            )
         look_up(run, limit=self._size)
         self.changes = run.ledger.waiting_changes(run.alias, self._size)
         self._ids = [change.document_id for change in self.changes]
-        scan = super().begin(run) if self.changes else None
+        scan = super().begin(run, call) if self.changes else None
         if scan is not None and run.index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
             run.count_parts()
         return scan
@@ -255,22 +264,25 @@ class BatchIndexer(_Kept):
         super().__init__(settings, wait=0.0)  # what waits is kept in the inbox
         self._sizes: dict[str, int] = {}
 
-    def index(self, name: str) -> Applied:
+    def index(self, name: str, call: Call = call_plainly) -> Applied:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
         It has as many documents as are read and embedded in about BATCH_SECONDS, at most `batch_documents`. Look-ups
         that wait are done before. What waits stays there if an error of ours ends the batch, which is returned:
         IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and ledger raise.
         """
-        run_id, options = f"{BATCH}{self.settings.alias(name)}", RunOptions(single=True)
+        run_id, options = f"{BATCH}{self.settings.alias(name)}", RunOptions()
         size = min(self._sizes.get(name, FIRST_DOCUMENTS), self.settings.watch.batch_documents)
         try:
             keep = self.opened(name)
-            with collect_seldom(), open_run(self.settings, name, options, run_id=run_id, keep=keep) as run:
-                steps = _Batch(self, size)
-                applied = Applied(run.execute(steps), run.error)
+            with (
+                collect_seldom(),
+                open_run(self.settings, name, options, run_id=run_id, single=True, keep=keep) as run,
+            ):
+                batch = _Batch(self, size)
+                applied = Applied(execute(run, batch, call=call), run.error)
                 if run.error is None:
-                    documents, spent = len(steps.changes), run.stopwatch.seconds
+                    documents, spent = len(batch.changes), run.stopwatch.seconds
                     seconds = spent["fetch"] + spent["embed"]
                     # a batch that was not full says nothing of larger ones, unless it took too long already
                     if documents and (documents == size or seconds > BATCH_SECONDS):

@@ -21,7 +21,7 @@ from rag_index.documents.access import (
     with_groups,
 )
 from rag_index.documents.batches import RESERVED_KEY, CommitMark, DocumentBatch, EmbeddedShard, PointBatch, WrittenShard
-from rag_index.documents.canonical import decode_payload, hash_bytes
+from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
 from rag_index.indexing.step_retries import with_retries
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from rag_index.sources import SourcePage
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
+CHUNK_HASH = "chunk_hash"
 LOGGED_FAILURES = 20
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
@@ -91,6 +92,14 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
     return bool(ids or unknown)
 
 
+def chunk_hash(payload: Mapping[str, Any]) -> str:
+    """Return the hash over what a point's payload says of its chunk, and not of the document or of itself."""
+    ours = payload[RESERVED_KEY]
+    own = {name: payload.get(name) for name in ours.get("own", ())}
+    said = {name: value for name, value in ours.items() if name not in (*OF_DOCUMENT, "payload_hash", CHUNK_HASH)}
+    return hash_bytes(encode_payload({**own, RESERVED_KEY: said})).hex()
+
+
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
     """Return the whole payload of a point whose document changed in its payload alone."""
     before = {name: value for name, value in old[RESERVED_KEY].items() if name not in OF_DOCUMENT}
@@ -124,6 +133,7 @@ def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
         ours["own"] = sorted(own)
         payload.update(own)
     payload[RESERVED_KEY] = ours
+    ours[CHUNK_HASH] = chunk_hash(payload)
     return payload
 
 
@@ -188,10 +198,10 @@ class Committer:
     def commit(self, written: WrittenShard) -> int:
         """Commit a shard whose points are in the store, and return how many of its documents are new.
 
-        Chunks at or above the new count are deleted, of documents that had more chunks or were pending. The row of a
-        failed document becomes what it was before it was marked pending, if it keeps its points, and unknown if not: if
-        its process died, in this run or before, it may have some new points. Then those beyond its former ones are
-        deleted if these are all there, and otherwise all are. An incomplete document is indexed all the same.
+        For documents that had more chunks, or were pending, the chunks at or above the new count are deleted. The row
+        of a failed document becomes what it was before it was marked pending, if it keeps its points, and unknown if
+        not: if its process died, in this run or before, it may have some new points. Then those beyond its former ones
+        are deleted if these are all there, and otherwise all are. An incomplete document is indexed all the same.
         """
         before = {key: self._before.pop(key, None) for key in written.keys}
         failed = {f.key: self._before.pop(f.key, None) for f in written.failures if f.kind == "failed"}
@@ -208,8 +218,10 @@ class Committer:
         kept = [key for key, row in failed.items() if row and key not in lost]
         crashed = {key for key, row in failed.items() if row and row.pending}
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
+        changed = [key for key, row in before.items() if row is not None and row.text_hash]
         with committing(self.ledger, self.store, self.collection):
             self.ledger.record(self.collection.id, rows)
+            self.ledger.note_erasable(self.collection.id, changed)
             if written.failures:
                 new = [key for key in failed if key not in kept]
                 self.ledger.unmark_pending(self.collection.id, known=kept, new=new)
@@ -217,7 +229,7 @@ class Committer:
         for failure in written.failures[:LOGGED_FAILURES]:
             details = (self.index, document_id(failure.key), failure.kind, failure.reason)
             logger.warning("%s: document %s %s: %s", *details)
-        return sum(known is None or not known.text_hash for known in before.values())
+        return len(before) - len(changed)
 
     def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
         """Return those of these documents whose points are not all as the ledger's rows say."""
@@ -252,6 +264,7 @@ class Committer:
         if rows:
             with committing(self.ledger, self.store, self.collection):
                 self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
+                self.ledger.note_erasable(self.collection.id, [row[0] for row in rows])
 
     def delete_lost(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
         """Delete what the ledger has as gone, and the points of what it has as emptied; yield how many had points.
@@ -272,6 +285,7 @@ class Committer:
             with committing(self.ledger, self.store, self.collection):
                 self.ledger.forget(cid, gone)
                 self.ledger.record(cid, emptied)
+                self.ledger.note_erasable(cid, [row[0] for row in emptied])
             self.ledger.forget_lost(keys)
             yield sum(row.chunks > 0 or row.pending for row in known.values())
 

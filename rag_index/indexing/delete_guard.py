@@ -38,9 +38,9 @@ class Loss:
     def sentence(self, share: float) -> str:
         """Return what would be lost if that is more than `share`; "" if it is not.
 
-        The documents that the index had when it was last whole are counted by themselves, with those lost in the last
-        days: documents that a wrong source brought must not outweigh them. Those that came later count too, unless
-        too many of the first are held back: then they came from the source that lost the first.
+        The guard compares with the documents of the last complete run, so that new documents of a wrong source cannot
+        hide the loss of old ones. Later documents count too, unless too many of the first are held back: if so, the
+        later documents come from the same faulty source.
         """
         lost, earlier = self.deletions.whole, self._earlier
         if self.is_of_whole(share):
@@ -89,7 +89,7 @@ def held_back(documents: int, index: str) -> str:
         return ""
     which = "1 document is" if documents == 1 else f"{documents:,} documents are"
     return (
-        f"{which} held back, because the source lost more than delete_guard allows: "
+        f"{which} held back, because the source lost more than delete_guard allows, or its policies changed: "
         f"`rag-index index {index} --allow-deletes` deletes what the source no longer has"
     )
 
@@ -101,8 +101,10 @@ def _too_many(lost: int, documents: int, share: float) -> bool:
 class DeleteGuard:
     """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""
 
-    def __init__(self, ledger: Ledger, collection: Collection, share: float) -> None:
+    def __init__(self, ledger: Ledger, collection: Collection, share: float, *, hidden: str = "") -> None:
         self._ledger, self._collection, self.share = ledger, collection, share
+        self.hidden = hidden
+        """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
 
     @cached_property
     def _before(self) -> Counts:
@@ -138,6 +140,8 @@ class DeleteGuard:
     def foresee(self, index: str) -> tuple[int, str]:
         """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
         loss = self._loss(self._ledger.count_deletions(self._collection))
+        if self.hidden and loss.since_shown.deletions.all:
+            return loss.deletions.all, f"the run would hold back {loss.deletions.all:,} documents: {self.hidden}"
         if lost := loss.sentence(self.share):
             held = loss.deletions.whole if loss.is_of_whole(self.share) else loss.deletions.all
             return held, f"the run would hold back {lost}, more than delete_guard ({self.share:.0%}) allows"
@@ -146,12 +150,17 @@ class DeleteGuard:
     def hold_back(self) -> str:
         """Hold back what the scan would delete if it is too much, and return the reason; "" if it is not."""
         loss = self._loss(self._ledger.count_deletions(self._collection))
-        refused = deletion_refused(loss, self.share)
+        hidden = self._hidden_sentence(loss.since_shown.deletions.all)
+        refused = hidden or deletion_refused(loss, self.share)
         if refused:
             with self._ledger.transaction():
                 self._ledger.release(self._collection.id)
-                self._ledger.hold_back(self._collection, whole=loss.is_of_whole(self.share))
+                self._ledger.hold_back(self._collection, whole=not hidden and loss.is_of_whole(self.share))
         return refused
+
+    def _hidden_sentence(self, lost: int) -> str:
+        remedy = "if they are to go, run again with --allow-deletes"
+        return f"{lost:,} documents would be deleted, but {self.hidden}; {remedy}" if self.hidden and lost else ""
 
     def hold_back_batch(self) -> tuple[int, str]:
         """Hold back what a batch would delete if it is too much; return how many documents that are, and why.
@@ -166,12 +175,13 @@ class DeleteGuard:
         lost, together = self._loss(deletions).sentence(share), earlier + deletions.all
         if not lost and _too_many(together, self._before.all + earlier, share):
             lost = f"{deletions.all:,} documents ({together:,} with those deleted in the last {HOURS} hours)"
-        if not lost:
+        hidden = self._hidden_sentence(deletions.all)
+        if not (lost or hidden):
             self._ledger.note_batch_deletions(cid, deletions.all)
             return 0, ""
         self._ledger.hold_back(self._collection)
         remedy = "if the source is right, `rag-index index` with --allow-deletes deletes them"
-        return deletions.all, _refused(lost, share, f"they are held back: {remedy}")
+        return deletions.all, hidden or _refused(lost, share, f"they are held back: {remedy}")
 
     def allow(self) -> str:
         """Hold nothing back, because a person allowed it or because nobody reads the collection yet.
@@ -193,21 +203,32 @@ class DeleteGuard:
         """Record that all was deleted but what is still held back, and return how many documents that is."""
         with self._ledger.transaction():
             self._ledger.release(self._collection.id)
-            self._ledger.update_collection(self._collection.id, whole_at=self._ledger.clock())
+            self._ledger.note_whole(self._collection.id)
         return self._ledger.count_held(self._collection.id)
 
     def replacement_refused(self, rebuilt: Collection) -> str:
         """Return why `rebuilt` cannot replace the collection, if it lacks too much of it, or what is held back."""
         loss, share = self._loss(self._ledger.count_unmatched(self._collection, rebuilt)), self.share
-        lost = loss.sentence(share)
-        if not lost and not loss.deletions.held:
+        lost, count = loss.sentence(share), loss.deletions.all if self.hidden else loss.deletions.held
+        if not lost and not count:
             return ""
-        reason = f"more than delete_guard ({share:.0%}) allows" if lost else "which are held back"
-        lost = lost or f"{loss.deletions.held:,} documents"
+        reason = f"more than delete_guard ({share:.0%}) allows" if lost else self.hidden or "which are held back"
+        lost = lost or f"{count:,} documents"
         return (
             f"the rebuilt {rebuilt.name} lacks {lost} of the live collection, {reason}; it was not published: "
             "if that is right, run again with --allow-deletes"
         )
+
+
+def policy_digest(source: Source) -> str:
+    """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
+    return source.row_policies().digest if isinstance(source, SqlSource) else ""
+
+
+def hidden_by_policies(ledger: Ledger, alias: str, *digests: str) -> str:
+    """Return why what an index lacks may only be hidden, if one of the digests is not that of its last run."""
+    known = ledger.defined(alias, "policies")
+    return "" if {*digests} == {known} else "row level security, or the role that reads, changed since the last run"
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
@@ -219,10 +240,11 @@ def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None)
     share, parts = (guard.share, guard.parts) if guard is not None else (1.0, {})
     for part, largest in parts.items():
         now = rows.get(part, largest)
-        if _too_many(largest - now, largest, share):
+        hidden = guard.hidden if guard is not None and now < largest else ""
+        if hidden or _too_many(largest - now, largest, share):
+            why = hidden or f"which is a loss of more than delete_guard ({share:.0%}) allows"
             raise SourceError(
-                f"index {index.name}: part {part} has {now:,} rows where it had {largest:,}, which is a loss of more "
-                f"than delete_guard ({share:.0%}) allows; nothing was written: if the source is right, "
-                f"`rag-index index {index.name} --allow-deletes` goes on"
+                f"index {index.name}: part {part} has {now:,} rows where it had {largest:,}, {why}; nothing was "
+                f"written: if the source is right, `rag-index index {index.name} --allow-deletes` goes on"
             )
     return rows

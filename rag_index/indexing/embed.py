@@ -8,16 +8,13 @@ place, and then the quarantine finds the document.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import signal
 import socket
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,29 +31,27 @@ from rag_index.documents.batches import (
 )
 from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id, point_id
-from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, definitions, key_words, names_of
-from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
-from rag_index.machine import end_process_after
+from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
+from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
+from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
 from rag_index.machine.resources import peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from rag_index.chunking import Chunker
     from rag_index.documents.vectors import SparseVectors
-    from rag_index.indexing.scan import Scan
+    from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.ledger import Collection, Ledger
-    from rag_index.reports.metrics import Stopwatch
     from rag_index.settings import EmbedderSettings, IndexSettings, Settings
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
-Result = TypeVar("Result")
 NO_FIELDS = b"{}"
+NO_TEXT = "no text is left after white space"
+CODE_NAMES = ("name", "qualified_name", "path")
+"""The payload fields that name a chunk of source code as a whole."""
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
@@ -67,7 +62,6 @@ TIMES_SLOWER = 30.0
 MAX_TIMEOUTS = 4
 """Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
-POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
 logger = logging.getLogger("rag_index.indexing.embed")
 
 
@@ -120,6 +114,7 @@ def embed_shard(
         seconds=time.perf_counter() - started,
         embed_seconds=after.busy_seconds - before.busy_seconds,
         texts=len(sent),
+        sent_chars=sum(map(len, sent)),
         sent_bytes=sum(map(byte_count, sent)),
         repeated=len(made) - len(set(made)),
         reused=len(texts) - len(made),
@@ -186,7 +181,7 @@ def _gather(
         sent = document.texts_to_embed()
         wrong = [str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)]
         if wrong or not sent:
-            failures.append(Failure(key, wrong[0] if wrong else "no text is left after white space", text_hash))
+            failures.append(Failure(key, wrong[0] if wrong else document.incomplete or NO_TEXT, text_hash))
             continue
         if document.incomplete:
             failures.append(Failure(key, document.incomplete, text_hash, "incomplete"))
@@ -210,15 +205,29 @@ def _sparse_vectors(
             for row, payload in zip(rows, own, strict=True)
         ]
         heads = [f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}" for payload in payloads]
+        names = [tuple(str(payload.get(field, "")) for field in CODE_NAMES) for payload in payloads]
     else:
         words = [key_words(document_id(key)) for key in documents.keys]
         heads = [words[row] for row in rows]
+        names = [
+            own if number == 0 else ()
+            for own, document in zip(_names(documents), chunked, strict=True)
+            for number, _ in enumerate(document.chunks)
+        ]
     texts = [f"{head}\n{text}" if head else text for head, text in zip(heads, texts, strict=True)]
     encoder = Bm25Encoder(bm25)
     if len(encoder.languages) == 1 or not documents.layouts:
-        return encoder.documents(texts)
+        return encoder.documents(texts, names=names)
     languages = [TextLayout.decode(layout).language if layout else "" for layout in documents.layouts]
-    return encoder.documents(texts, [languages[row] for row in rows])
+    return encoder.documents(texts, [languages[row] for row in rows], names)
+
+
+def _names(documents: DocumentBatch) -> list[tuple[str, ...]]:
+    """Return the names by which each document is found as a whole: its key, its title, and the first line."""
+    layouts = documents.layouts or [b""] * len(documents)
+    titles = [TextLayout.decode(layout).title if layout else "" for layout in layouts]
+    lines = [text.lstrip()[: MAX_NAME + 1].partition("\n")[0] for text in documents.texts]
+    return list(zip(map(document_id, documents.keys), titles, lines, strict=True))
 
 
 def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_per_second: float) -> float:
@@ -280,8 +289,8 @@ class VectorReuse:
                 logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
                 return found
             for point in stored:
-                if point.vector is not None:
-                    ours = point.payload[RESERVED_KEY]
+                ours = point.payload[RESERVED_KEY]
+                if point.vector is not None and ours.get(CHUNK_HASH) == chunk_hash(point.payload):
                     text = text_to_embed(ours.get("context", ""), ours["text"])
                     found[text] = np.asarray(point.vector, dtype=np.float32)
         return found
@@ -296,107 +305,3 @@ def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: Emb
     if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (live.store_id, identity.fingerprint):
         return None
     return VectorReuse(index, ledger, store, live)
-
-
-def quarantine(suspects: Iterable[Shard], run_alone: Callable[[Shard], Result]) -> Iterator[Result | EmbeddedShard]:
-    """Run each suspect alone, split one that kills its process again, and yield all results.
-
-    `run_alone` raises ProcessDied if the process of its shard dies. A single document that does it is listed as failed.
-    """
-    waiting = deque(suspects)
-    while waiting:
-        suspect = waiting.popleft()
-        try:
-            yield run_alone(suspect)
-        except ProcessDied:
-            documents = suspect.documents
-            if len(documents) > 1:
-                waiting.extendleft(reversed(parts_of(suspect)))
-                continue
-            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
-            none, nothing = documents.take([]), np.empty((0, 0), dtype=np.float32)
-            yield EmbeddedShard(suspect.index, suspect.number, none, [], nothing, failures, ShardStats())
-
-
-def parts_of(shard: Shard, count: int = 8) -> list[Shard]:
-    """Split a shard into up to `count` parts of its documents, in order."""
-    documents = len(shard.documents)
-    size = -(-documents // count)
-    ranges = [range(first, min(first + size, documents)) for first in range(0, documents, size)]
-    batches = [shard.documents.take(list(rows)) for rows in ranges]
-    return [Shard(shard.index, shard.number, batch, sum(map(len, batch.texts))) for batch in batches]
-
-
-def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[EmbeddedShard]:
-    """Embed a shard of suspects in the child; yield it, or its parts if the child died."""
-    return quarantine([shard], lambda part: child.embed(scan.job(part)))
-
-
-class ChildEmbedder:
-    """A process that embeds one shard at a time, and is started again after a death. It ends when its parent dies."""
-
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self._stopwatch = stopwatch
-        self._child: tuple[BaseProcess, Connection] | None = None
-
-    def embed(self, job: EmbedJob) -> EmbeddedShard:
-        """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `embed_shard`."""
-        if self._child is None:
-            self._child = _start()
-        _, connection = self._child
-        try:
-            with self._stopwatch.stage("embed"):
-                connection.send(job)
-                answer: EmbeddedShard | BaseException = connection.recv()
-        except (EOFError, OSError) as error:
-            self.close()
-            raise ProcessDied("the process that embeds died") from error
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def close(self) -> None:
-        """End the process at once, whatever it is doing."""
-        if self._child is not None:
-            process, connection = self._child
-            self._child = None
-            connection.close()
-            process.kill()
-            process.join()
-
-
-def _start() -> tuple[BaseProcess, Connection]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), name="suspects", daemon=True)
-    process.start()
-    theirs.close()
-    return process, ours
-
-
-def _serve(connection: Connection) -> None:
-    """Embed shards until the parent closes its end: the main function of the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    embedder: Embedder | None = None
-    while True:
-        try:
-            job: EmbedJob = connection.recv()
-        except EOFError:
-            return
-        try:
-            embedder = embedder or open_embedder(job.embedder, expected=job.identity)
-            with end_process_after(job.timeout):
-                answer: EmbeddedShard | RagIndexError = job.embed(embedder)
-        except RagIndexError as error:
-            answer = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
-            answer = TerminalError(f"embedding in a child process failed: {type(error).__name__}: {error}")
-        connection.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -19,12 +19,13 @@ from rag_index.errors import RagIndexError, UnknownIndex
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import count_of
-from rag_index.stores import MOVED_TO, StoreNames, open_names, open_store
+from rag_index.stores import MOVED_TO, open_names, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.settings import Settings
+    from rag_index.stores.protocol import StoreNames
 
 DAY = 86_400.0
 
@@ -36,12 +37,12 @@ def prune(settings: Settings, ledger: Ledger) -> None:
     before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
     try:
         ledger.prune(before, {settings.alias(index.name) for index in settings.indexes})
-        prune_contexts(cache_url(settings.ledger_url), before, lambda: _indexed_texts(ledger), clock=ledger.clock)
+        prune_contexts(cache_url(settings.ledger_url), before, lambda: indexed_texts(ledger), clock=ledger.clock)
     except RagIndexError as error:
         logger.warning("what is older than [run] keep_days was not deleted: %s", error)
 
 
-def _indexed_texts(ledger: Ledger) -> Iterator[tuple[str, list[bytes]]]:
+def indexed_texts(ledger: Ledger) -> Iterator[tuple[str, list[bytes]]]:
     """Yield the recipe of each collection that has contexts, with the text hashes of its documents, page by page."""
     for collection in ledger.collections():
         if not (recipe := recipe_in(collection.chunking)):
@@ -105,7 +106,7 @@ def drop_index(settings: Settings, name: str) -> list[str]:
         if not any(stored.values()):
             ledger.forget_index(alias)
             cache, tomorrow = cache_url(settings.ledger_url), ledger.clock() + DAY
-            prune_contexts(cache, tomorrow, lambda: _indexed_texts(ledger), clock=ledger.clock)  # they repeat the texts
+            prune_contexts(cache, tomorrow, lambda: indexed_texts(ledger), clock=ledger.clock)  # they repeat the texts
         return list(stored)
 
 

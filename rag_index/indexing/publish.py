@@ -22,7 +22,8 @@ from rag_index.indexing.commit import carry_access
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.ledger import Channels, Collection, Ledger
 from rag_index.settings.payload_indexes import GROUPS_FIELD
-from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, Store, VectorQuery
+from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, find_live
+from rag_index.stores.protocol import Store, VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     Raises SettingsError if there is none to go back to, StoreMismatch if store and ledger do not belong together, so
     that nobody knows which rights to correct, and StoreRestored if the collection was put back to an older copy.
     """
-    live = store.aliases().get(alias)
+    live = found.name if (found := find_live(store, alias)) else None
     there = store.collections()
     others = [c for c in ledger.collections(alias) if c.state == "ready" and c.name != live and c.name in there]
     if live is None or not others:
@@ -181,8 +182,8 @@ class GoldenWatch:
 def calibrate(run: IndexRun, collection: Collection) -> None:
     """Learn what the scores of a collection mean and what its channels find. Before, the weights of others stand.
 
-    A collection that taught nothing is asked again once it has twice as many documents, and any once the weight of
-    meaning is another. What was learned stays if it teaches nothing then.
+    Calibrate again when a collection without a result has doubled, or when `dense_weight` has changed. If that gives no
+    result, the former one stays.
     """
     known = run.store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
     channels, documents = Channels.decode(collection.channels), run.ledger.totals(collection.id).documents
@@ -210,7 +211,8 @@ def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIde
     with closing(open_embedder(run.settings.embedder, expected=identity)) as embedder:
         outcome.verified = verify_sample(ledger, store, run.index.name, collection, embedder)
     live = None if first or run.options.allow_deletes else run.live
-    guard = DeleteGuard(ledger, live, limits.delete_guard) if live else None
+    hidden = run.scan.hidden() if run.scan is not None else ""
+    guard = DeleteGuard(ledger, live, limits.delete_guard, hidden=hidden) if live else None
     refused = guard.replacement_refused(collection) if guard else ""
     too_many = outcome.failed > limits.tolerate_failed * max(1, outcome.documents)
     if too_many and not (refused or first):  # a first one has nothing better live: what failed is only listed

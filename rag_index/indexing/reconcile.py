@@ -20,14 +20,15 @@ from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.indexing.commit import next_mark
+from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, next_mark
 from rag_index.ledger.tables import documents, failed_documents, filled, optional, primary, temporary
-from rag_index.stores import BM25, Store
+from rag_index.stores import BM25
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rag_index.ledger import Collection, Known, Ledger
+    from rag_index.stores.protocol import Store
 
 PAGE_POINTS = 1000
 MAX_EXAMPLES = 5
@@ -114,6 +115,7 @@ def reconcile(
         ours = {orphan.id: str(orphan.key) for orphan in orphans if orphan.ours}
         if mark < collection.commit_mark:  # the store is the older one
             store.delete_points(name, list(ours))
+            ledger.note_erasable(collection.id, sorted(set(ours.values())))
             deleted += sum(point_id(index, key, 0) == point for point, key in ours.items())
         else:
             ledger.mark_pending(collection.id, sorted(set(ours.values())))
@@ -170,7 +172,7 @@ def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) ->
         ours.get("payload_hash") != payload_hash
         or ours.get("text_hash") != row.text_hash.hex()
         or ours.get("document_id") != document_id(key)
-        or not isinstance(ours.get("text"), str)
+        or ours.get(CHUNK_HASH) != chunk_hash(point.payload)
         or (canonical and content_hash(point) != payload_hash)
     )
 

@@ -1,38 +1,33 @@
-"""One run of one index: the resources that it holds open, and its outcome.
-
-    open_run -> execute: begin -> (fetch -> diff -> embed -> upsert -> commit)* -> delete -> publish -> finish or fail
-
-`Scan` knows what each step means, and `Steps` how it is carried out: in this process, or as tasks of a flow.
-"""
+"""One run of one index: the resources that it holds open, and its outcome. What it does is in `indexing.pipeline`."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
 
 from rag_index.chunking import Chunker, open_chunker
-from rag_index.embedders.local import settings_for
-from rag_index.errors import RagIndexError, SourceUnavailable
+from rag_index.errors import RagIndexError, SettingsReplaced, SourceUnavailable
 from rag_index.evaluation.gate import check_gate
-from rag_index.indexing.delete_guard import DeleteGuard, count_parts
+from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
 from rag_index.indexing.pruning import prune
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.search_index import end_bulk
-from rag_index.indexing.step_retries import current_checks
-from rag_index.indexing.steps import Steps, read_pages
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
-from rag_index.reports.outcome import IndexOutcome, State, count_of
-from rag_index.reports.progress import Progress, watched_outages
-from rag_index.sources import Source, open_source
-from rag_index.stores import Store, open_store
+from rag_index.reports.outcome import IndexOutcome, count_of
+from rag_index.reports.progress import Progress
+from rag_index.settings import load_settings
+from rag_index.sources import Source, open_source, scan_settings
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     import logging
@@ -40,17 +35,23 @@ if TYPE_CHECKING:
 
     from rag_index.embedders import EmbedderIdentity
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.settings import EmbedderSettings, IndexSettings, Settings
-
-
-class Continued(Exception):
-    """The rest of a run is left to another one, which continues from the ledger."""
+    from rag_index.settings import IndexSettings, Settings
+    from rag_index.stores.protocol import Store
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What one run does differently from the settings."""
+    """What one run does differently from the settings: what a person asks for, from the command line to the scan."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Dask worker processes; by default as the settings say."""
+    shard_documents: Annotated[int, Field(ge=1)] | None = None
+    """Documents per shard; by default as the settings say."""
+    serial: bool = False
+    """Embed in one process, without Dask workers."""
+    wait: Annotated[float, Field(ge=0)] | None = None
+    """Seconds to wait for services that are down at the start; by default as the settings say."""
     full: bool = False
     """Rebuild the index beside the live collection."""
     allow_deletes: bool = False
@@ -59,8 +60,10 @@ class RunOptions:
     """Publish a rebuilt collection without asking the gate."""
     retry_failed: bool = False
     """Try failed documents again, however often they were tried."""
-    single: bool = False
-    """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
+
+    def in_settings(self) -> dict[str, Any]:
+        """Return those that take the place of settings, as `run_settings` and the command line take them."""
+        return {name: getattr(self, name) for name in ("workers", "shard_documents", "serial", "wait")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,11 @@ class IndexRun:
     ledger: Ledger
     lease: IndexLease
     store: Store
+    single: bool = False
+    """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
     golden: Sequence[GoldenQuery] = ()
     """The queries of the gate, if this run rebuilds and asks it."""
+    alias: str = field(init=False)
     outcome: IndexOutcome = field(init=False)
     progress: Progress = field(init=False)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -101,11 +107,7 @@ class IndexRun:
 
     def __post_init__(self) -> None:
         self.outcome, self.progress = IndexOutcome(self.index.name), Progress(self.index.name)
-
-    @property
-    def alias(self) -> str:
-        """The alias of the index."""
-        return self.settings.alias(self.index.name)
+        self.alias = self.settings.alias(self.index.name)
 
     @property
     def live(self) -> Collection | None:
@@ -115,19 +117,6 @@ class IndexRun:
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
         return open_chunker(self.settings, self.index)
-
-    def choose_embedder(self) -> EmbedderSettings:
-        """Return the settings of the embedder of this run, which embeds with them from now on.
-
-        It is the one that made the live collection, where they differ by an adapted table alone; a rebuild and a first
-        run use the newest table. Raises what the store raises.
-        """
-        if self.settings.embedder.kind == "local":
-            live = None if self.options.full else self.live
-            made_by = None if live is None else live.embedder
-            chosen = settings_for(self.settings.embedder, made_by)
-            self.settings = self.settings.model_copy(update={"embedder": chosen})
-        return self.settings.embedder
 
     def own_workers(self) -> int:
         """Return how many workers the run has where it starts them itself: one if this process embeds."""
@@ -142,34 +131,11 @@ class IndexRun:
     def _worker_count(self) -> int:
         return choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
 
-    def execute(self, steps: Steps) -> IndexOutcome:
-        """Do all steps in their order, and return the outcome, which is recorded. An error of ours ends in the outcome.
-
-        Raises every other, such as KeyboardInterrupt or one of Prefect's, after it was recorded.
-        """
-        try:
-            with watched_outages(self.progress, self.logger) if self.logger else nullcontext():
-                if (scan := steps.begin(self)) is not None:
-                    scan.index(read_pages(self, steps), steps)
-                    steps.delete(scan)
-                    steps.publish(scan)
-        except Continued as error:
-            return self._end("continued", str(error))
-        except RagIndexError as error:
-            if self.logger:
-                self.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
-            current_checks().index_failed(error, embedder_only=self.index.context is None)
-            self.error = error
-            return self.fail(error)
-        except BaseException as error:
-            self.fail(error)
-            raise
-        return self.finish()
-
     def count_parts(self) -> None:
         """Count the rows of each part. Raises SourceError if too many are lost, unless a person allowed it."""
         live = None if self.options.allow_deletes else self.live
-        guard = DeleteGuard(self.ledger, live, self.settings.run.delete_guard) if live else None
+        hidden = hidden_by_policies(self.ledger, self.alias, policy_digest(self.source)) if live else ""
+        guard = DeleteGuard(self.ledger, live, self.settings.run.delete_guard, hidden=hidden) if live else None
         self.part_rows = count_parts(self.source, self.index, guard)
 
     def begin(
@@ -212,10 +178,7 @@ class IndexRun:
         self.outcome.error_class = name = type(error).__name__
         reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
         stopped = "stopped; the next run continues from there"  # Ctrl-C, SIGTERM
-        return self._end("failed", reason if isinstance(error, Exception) else stopped)
-
-    def _end(self, state: State, message: str) -> IndexOutcome:
-        self.outcome.state, self.outcome.message = state, message
+        self.outcome.state, self.outcome.message = "failed", reason if isinstance(error, Exception) else stopped
         self._record()
         return self.outcome
 
@@ -225,22 +188,28 @@ class IndexRun:
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
         metrics.load, metrics.processors = load_average(), cpu_count()
-        embedder, parallel = self.settings.embedder, self.settings.parallel
-        outcome.advice = advice(metrics, embedder, parallel, on_server=not self.store.embedded)
+        outcome.advice = advice(metrics, self.settings.embedder, on_server=not self.store.embedded)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 
 
 @contextmanager
 def open_run(
-    settings: Settings, name: str, options: RunOptions, *, run_id: str, keep: Opened | None = None
+    settings: Settings,
+    name: str,
+    options: RunOptions,
+    *,
+    run_id: str,
+    single: bool = False,
+    keep: Opened | None = None,
 ) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
 
     What the caller wants to `keep` is used, and left open. A rebuild reads the golden queries of its gate first: a
     mistake in them must not wait until all is embedded.
 
-    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, StoreBusy.
+    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced,
+    StoreBusy.
     """
     index = settings.index(name)
     golden = check_gate(settings, index) if options.full and not options.allow_loss else ()
@@ -251,13 +220,25 @@ def open_run(
         else:
             source, ledger = keep.source, keep.ledger
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
+        _require_current(settings, index)
         batch = run_id.startswith(BATCH)
         opened = open_store(settings.store, wait=0.0 if batch else settings.run.wait, writes=batch)
         store: Any = stack.enter_context(closing(opened))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        run = IndexRun(settings, index, options, run_id, source, ledger, lease, store, golden)
+        run = IndexRun(settings, index, options, run_id, source, ledger, lease, store, single, golden)
         try:
             yield run
         finally:
             if run.scan is not None and run.scan.bulk:
                 end_bulk(store, run.scan.collection.name, name)
+
+
+def _require_current(settings: Settings, index: IndexSettings) -> None:
+    """Raise SettingsReplaced if the settings file says something else of an index since this process has read it."""
+    if settings.is_outdated:
+        now = load_settings(settings.path)
+        if scan_settings(now, now.index(index.name)) != scan_settings(settings, index):
+            raise SettingsReplaced(
+                f"index {index.name}: {settings.path.name} has changed since this run read it, so nothing was written "
+                "by the settings before; start it again"
+            )

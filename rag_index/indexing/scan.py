@@ -15,11 +15,13 @@ from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import StoreError, StoreRestored
 from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
-from rag_index.indexing.delete_guard import DeleteGuard, held_back
-from rag_index.indexing.diff import Comparison, LedgerScanState, diff
+from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
+from rag_index.indexing.diff import Comparison, diff, without_erased
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
+from rag_index.indexing.erase import erase
 from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
 from rag_index.indexing.reconcile import reconcile
+from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import (
     begin_bulk,
     make_searchable,
@@ -31,17 +33,18 @@ from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
+from rag_index.sources import scan_settings
+from rag_index.sources.attachments import with_files
 from rag_index.sources.sql import not_unique
 from rag_index.stores import REST_REMEDY, on_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from rag_index.chunking import Chunker
-    from rag_index.documents.batches import Failure, Shard, WrittenShard
+    from rag_index.documents.batches import DocumentBatch, Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.steps import Steps
     from rag_index.sources import SourcePage
 
 logger = logging.getLogger("rag_index.indexing")
@@ -53,7 +56,7 @@ class Scan:
     def __init__(self, run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> None:
         """Choose the collection, bring it and the ledger together, and begin. Raises as `indexing.target.Target`."""
         settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
-        single, live = run.options.single, run.alias in store.aliases()
+        single, live = run.single, run.alias in store.aliases()
         self.run, self.chunker = run, chunker
         self.identity = recognised(identity, ledger, store, run.alias)
         target = Target(ledger, store, run.alias, self.identity, chunker, bm25=bm25_model(index), index=index.name)
@@ -64,20 +67,25 @@ class Scan:
         self.collection = target.beside(allow_loss=run.options.allow_loss) if self.rebuild else target.current()
         if not (self.rebuild or self._was_restored()):
             verify_counts(ledger, store, self.collection)
+        if not single:
+            ledger.write_by(self.collection, scan_settings(settings, index), new=self.rebuild)
         self.epoch = self._configure_server()
         """Written into a server's collection: a server refuses workers of an earlier run by it."""
         make_searchable(store, self.collection.name, self.identity, index.indexed_fields)
         self.guard = DeleteGuard(ledger, self.collection, settings.run.delete_guard)
+        self.policies = policy_digest(run.source)
+        """By which policies the database showed rows when the scan began."""
         if not single:
             self.guard.note_size()
         self._reuse = reusable(index.name, ledger, store, run.alias, self.identity) if self.rebuild else None
-        if self._reuse is None and (index.kind == CODE or index.parts) and self.guard.any_documents:
+        if self._reuse is None and self.guard.any_documents and (index.kind == CODE or index.parts or index.has_files):
             self._reuse = VectorReuse(index.name, ledger, store, self.collection, own=True)
         ledger.begin_scan()
         self.committer = Committer(index.name, ledger, store, self.collection)
         rate = first_rate(self.identity.kind, index, self.collection.chars_per_second)
         workers, most = run.metrics.workers, max_chars(index)
-        self.sharder = Sharder(index.name, settings.parallel, workers=workers, max_chars=most, chars_per_second=rate)
+        documents = settings.parallel.shard_documents
+        self.sharder = Sharder(index.name, documents, workers=workers, max_chars=most, chars_per_second=rate)
         self.comparison = Comparison(run, self.collection, rebuild=self.rebuild)
         full = self.rebuild or (self.comparison.must_read_all and not single)
         self._state = LedgerScanState(
@@ -87,6 +95,7 @@ class Scan:
         asks = index.gate is not None and not (self.rebuild or single)
         self._golden = GoldenWatch(run, self.collection) if asks else None
         self._pages = 0
+        self._any_shard = False
         self._any_failures = ledger.count_failures(self.collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._suspects: set[str] = set()
@@ -109,7 +118,7 @@ class Scan:
         difference = run.ledger.different_commits(collection, run.store.commit_mark(collection.name))
         if not difference:
             return False
-        if run.options.single:
+        if run.single:
             raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
         run.progress.say("comparing every point with the ledger, because one of them was restored")
         deleted, again = reconcile(run.ledger, run.store, run.index.name, collection, check=run.lease.check)
@@ -136,35 +145,36 @@ class Scan:
                 run.outcome.say(slow)  # somebody means it to be used
         return epoch
 
-    def index(self, pages: Iterable[SourcePage], steps: Steps) -> None:
-        """Embed, upsert and commit everything in these pages that changed. Raises as the steps and `commit`."""
-        for written in steps.write(self, self.shards(pages)):
-            self.commit(written)
+    def compare(self, page: SourcePage) -> Iterator[Shard]:
+        """Compare a page with the ledger, and yield the shards of what has to be embedded that are full now.
 
-    def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
-        """Read pages, and yield everything that has to be embedded, in shards.
-
-        Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way.
-        If the size of shards is `auto`, and the whole source does not fill one, the shards are marked `in_process`:
-        starting workers, however many, would take longer than embedding.
+        Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way. The
+        files of the others are read now.
         """
-        any_shard = False
-        for page in pages:
-            with self.run.stopwatch.stage("diff"):
-                shards = list(self._diff_page(page))
-            if shards and self._golden is not None:
-                self._golden.before_writing(more_to_read=True)
-            any_shard = any_shard or bool(shards)
-            yield from shards
+        page = without_erased(self.run.ledger, self.run.alias, page)
+        with self.run.stopwatch.stage("diff"):
+            to_embed = self._diff_page(page)
+        for documents in with_files(to_embed):
+            for shard in self.sharder.add(documents, self._pages):
+                if self._golden is not None:
+                    self._golden.before_writing(more_to_read=True)
+                self._any_shard = True
+                yield shard
+
+    def rest(self) -> list[Shard]:
+        """Return the shards of what is left, after the last page.
+
+        If the size of shards is `auto`, and the whole source does not fill one, they are marked `in_process`: to start
+        another process, or workers, would take longer than embedding.
+        """
         parallel = self.run.settings.parallel
-        in_process = not any_shard and parallel.shard_documents == "auto" and not parallel.address
+        in_process = not self._any_shard and parallel.shard_documents == "auto" and not parallel.address
         if self._golden is not None:
             self._golden.before_writing(more_to_read=False)
-        for shard in self.sharder.rest():
-            yield replace(shard, in_process=in_process)
+        return [replace(shard, in_process=in_process) for shard in self.sharder.rest()]
 
-    def _diff_page(self, page: SourcePage) -> Iterator[Shard]:
-        """Compare a page with the ledger, do what needs no embedding, and yield the shards that are full."""
+    def _diff_page(self, page: SourcePage) -> DocumentBatch:
+        """Compare a page with the ledger, do what needs no embedding, and return what has to be embedded."""
         run, cid, documents, outcome = self.run, self.collection.id, page.documents, self.run.outcome
         run.lease.check()
         unread = self._record_page(page)
@@ -198,7 +208,7 @@ class Scan:
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
         self.sharder.expect(max(0, run.progress.total - outcome.documents))
-        yield from self.sharder.add(to_embed)
+        return to_embed
 
     def _record_page(self, page: SourcePage) -> int:
         """Note what the page holds, and return how many of its documents were not read."""
@@ -220,7 +230,7 @@ class Scan:
         indexed = [key for key, row in known.items() if row.chunks or row.pending]
         run.ledger.note_emptied([(key, b"", b"") for key in indexed])
         self._excluded += [skipped[key] for key in indexed]
-        if self._pages == 1 and not run.options.single:
+        if self._pages == 1 and not run.single:
             for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
                 run.outcome.say(sentence)
         return unread
@@ -239,12 +249,8 @@ class Scan:
         return max(0.0, chars - run.metrics.work.chars) / self.sharder.chars_per_second
 
     def is_suspect(self, shard: Shard) -> bool:
-        """Return whether a document of the shard may kill the process that embeds it: see `indexing.embed`."""
+        """Return whether a document of the shard may kill the process that embeds it: see `indexing.pool`."""
         return not self._suspects.isdisjoint(shard.documents.keys)
-
-    def label(self, number: int) -> str:
-        """Return the name of a shard for people, such as "comments 31"."""
-        return f"{self.run.index.name} {number}"
 
     def mark_pending(self, shard: Shard) -> None:
         """Mark a shard's documents in the ledger as about to be written."""
@@ -284,13 +290,16 @@ class Scan:
         with run.stopwatch.stage("delete"):
             run.lease.check()
             run.ledger.find_gone(cid)
-            refused = ""
+            self.guard.hidden, refused = self.hidden(), ""
             if self.rebuild or run.options.allow_deletes:
                 refused = self.guard.allow()
             elif refused := self.guard.hold_back():
                 run.outcome.hold_back(run.ledger.count_held(cid), refused)
+                run.ledger.define(run.alias, self.policies, "policies")
                 return
             self._delete_lost()
+            if not self.rebuild:
+                run.ledger.define(run.alias, self.policies, "policies")
             run.ledger.forget_unseen_failures(cid)
             held = self.guard.finish()
             run.outcome.hold_back(held, refused or held_back(held, run.index.name))
@@ -299,8 +308,8 @@ class Scan:
     def delete_some(self, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> None:
         """Delete documents that the source no longer has, and the points of emptied ones, in a scan of some documents.
 
-        Whoever has `named` the documents, which are those that are gone and those that were `seen`, allows that. For a
-        batch of changes, which nobody named, `delete_guard` holds, and counts all batches of a day together.
+        `named` documents may be deleted without the guard: the caller listed them. For a batch of changes, which
+        nobody named, `delete_guard` holds, and counts all batches of a day together.
         """
         run, cid = self.run, self.collection.id
         with run.stopwatch.stage("delete"):
@@ -308,8 +317,13 @@ class Scan:
             run.ledger.note_gone(gone)
             run.ledger.release(cid, [*seen, *gone], even_lost=named)
             if not named:
+                self.guard.hidden = self.hidden()
                 run.outcome.hold_back(*self.guard.hold_back_batch())
             self._delete_lost()
+
+    def hidden(self) -> str:
+        """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
+        return hidden_by_policies(self.run.ledger, self.run.alias, self.policies, policy_digest(self.run.source))
 
     def _delete_lost(self) -> None:
         for deleted in self.committer.delete_lost(note=self.comparison.note_deleted):
@@ -318,9 +332,9 @@ class Scan:
 
     @property
     def search_index_due(self) -> bool:
-        """Whether the run should build the search index of the collection."""
+        """Whether the run should build the search index of the collection. A batch of a watch leaves it to a run."""
         dimension, mode = self.collection.dimension, self.run.settings.store.hnsw
-        return search_index_due(self.run.store, self.collection.name, dimension, mode)
+        return not self.run.single and search_index_due(self.run.store, self.collection.name, dimension, mode)
 
     def build_search_index(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
         """Build the search index of the collection. A failure costs searches time and nothing else: it is logged."""
@@ -333,6 +347,22 @@ class Scan:
         except StoreError as error:
             remedy = f"searches scan until `rag-index optimize {run.index.name}` builds it"
             logger.warning("the search index of %s was not built (%s); %s", name, error, remedy)
+
+    @property
+    def erasure_due(self) -> bool:
+        """Whether the run ends with an erasure: `[store] erase` is set, and there is something to erase."""
+        run, live = self.run, self.run.live
+        if not run.settings.store.erase or live is None or live.id != self.collection.id:
+            return False
+        others = (c.id != live.id and c.state == "ready" for c in run.ledger.collections(run.alias))
+        return bool(run.ledger.pending_erasures(run.alias).hashes) or any(others)
+
+    def erase(self) -> None:
+        """Erase what was deleted or changed from the store's files. Raises as `indexing.erase.erase`."""
+        run = self.run
+        with run.stopwatch.stage("erase"):
+            erased = erase(run.settings, run.index, run.ledger, run.store, run.lease)
+            self.collection = (erased and run.ledger.collection(erased.collection)) or self.collection
 
     def publish(self) -> None:
         """Verify the collection; let readers see a rebuilt one, and drop those beyond `keep_previous`.
@@ -348,7 +378,8 @@ class Scan:
                     server.resume_indexing(name)
                     run.progress.say("waiting for the server to build the search index")
                     run.store.optimize(name)
-                published = publish_rebuilt(run, self.collection, self.identity, first=self.first)
+                if published := publish_rebuilt(run, self.collection, self.identity, first=self.first):
+                    run.ledger.define(run.alias, self.policies, "policies")
             else:
                 verify_counts(run.ledger, run.store, self.collection)
                 if not self.guard.any_documents and run.index.gate is not None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
 from rag_index.settings.payload_indexes import PAYLOAD_KINDS
-from rag_index.stores import BULK, NAME, Store, on_server
+from rag_index.stores import BULK, NAME, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.embedders import EmbedderIdentity
     from rag_index.settings import Settings
+    from rag_index.stores.protocol import Store
 
 SAMPLE = 100
 AUTO_MB = 256
@@ -64,6 +68,14 @@ def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Ite
         values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
         if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):
             yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives other values"
+        elif kind == "datetime" and (other := next(filterfalse(_is_time, values), None)) is not None:
+            yield f"the payload index on {field} lacks values that are no times in ISO 8601, such as {other!r:.40}"
+
+
+def _is_time(value: Any) -> bool:
+    with suppress(ValueError, TypeError):
+        return bool(datetime.fromisoformat(value))
+    return False
 
 
 def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:

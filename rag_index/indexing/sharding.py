@@ -2,12 +2,12 @@
 
 A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
 worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many of them are under
-way at a time is said in `orchestration.window`.
+way at a time is said in `indexing.pool`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.settings.index import CODE
@@ -15,14 +15,18 @@ from rag_index.settings.index import CODE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.settings import IndexSettings, ParallelSettings
+    from rag_index.settings import IndexSettings
 
 MAX_CHARS = 4_000_000
 """The number of characters for which the local embedder takes two seconds. The tasks of a shard cost some tenths of a
 second of processor time in flow, worker and Prefect's server."""
 MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
+SECONDS = 5.0
+"""How long a shard should take."""
 MIN_SECONDS = 1.0
+MAX_DOCUMENTS = 12_000
+"""Even short documents take memory in flow and worker."""
 SMOOTHING = 0.5
 MEASURABLE_CHARS = 10_000
 """A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a model; it may be faster
@@ -57,25 +61,26 @@ def max_chars(index: IndexSettings) -> int:
 class Sharder:
     """Collects documents into shards.
 
-    `shard_documents` of the settings fixes the size of a shard. If it is `auto`, a shard aims at `shard_seconds` by the
-    measured rate, and has at least `min_shard_documents`, as far as there are documents and memory allows, and at most
-    `max_shard_documents`.
+    `documents` (`[parallel] shard_documents`) fixes the size of a shard. If it is `auto`, a shard aims at five seconds
+    by the measured rate, as far as there are documents and memory allows.
     """
 
     def __init__(
         self,
         index: str,
-        settings: ParallelSettings,
+        documents: int | Literal["auto"],
         *,
         chars_per_second: float,
         workers: int,
         max_chars: int = MAX_CHARS,
     ) -> None:
-        self._index, self._settings, self._workers, self._max_chars = index, settings, workers, max_chars
-        self._documents = None if settings.shard_documents == "auto" else settings.shard_documents
+        self._index, self._workers, self._max_chars = index, workers, max_chars
+        self._documents = None if documents == "auto" else documents
         self.chars_per_second = chars_per_second
         self._measured = False
         self._waiting = DocumentBatch.empty()
+        self._pages: list[int] = []
+        """The page of each document that waits."""
         self._chars = 0
         self._number = 0
         self._coming: float | None = None
@@ -100,8 +105,12 @@ class Sharder:
         self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self._measured else rate
         self._measured = True
 
-    def add(self, batch: DocumentBatch) -> Iterator[Shard]:
-        """Add documents, and yield the shards that are full."""
+    def add(self, batch: DocumentBatch, page: int = 1) -> Iterator[Shard]:
+        """Add documents of the page of this number, and yield the shards that are full."""
+        self._pages += [page] * len(batch)
+        yield from self._divide(batch)
+
+    def _divide(self, batch: DocumentBatch) -> Iterator[Shard]:
         given = float(sum(map(len, batch.texts)))
         if len(batch):
             self._mean = given / len(batch)
@@ -118,13 +127,13 @@ class Sharder:
         """Yield what is left, divided among all workers if that is worth it, the smallest shards last."""
         self.expect(0)
         waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
-        yield from self.add(waiting)
+        yield from self._divide(waiting)
         if len(self._waiting):
             yield self._next_shard(DocumentBatch.empty())
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
-        target = self.chars_per_second * self._settings.shard_seconds
+        target = self.chars_per_second * SECONDS
         if self._coming is not None:
             left = self._chars + given + self._coming
             target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
@@ -133,13 +142,13 @@ class Sharder:
     def _is_full(self, documents: int, target: float) -> bool:
         if self._documents is not None:
             return documents >= self._documents
-        if documents < self._settings.min_shard_documents and self._chars < self._max_chars:
-            return False
-        return self._chars >= target or documents >= self._settings.max_shard_documents
+        return self._chars >= target or documents >= MAX_DOCUMENTS
 
     def _next_shard(self, last: DocumentBatch) -> Shard:
         """Return a shard of the documents that wait, and of these."""
         self._number += 1
-        shard = Shard(self._index, self._number, self._waiting.plus(last), self._chars)
+        documents = self._waiting.plus(last)
+        pages, self._pages = self._pages[: len(documents)], self._pages[len(documents) :]
+        shard = Shard(self._index, self._number, documents, self._chars, pages=tuple(sorted(set(pages))))
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard

@@ -1,4 +1,6 @@
-"""Which errors are tried again, and how often: the same in the tasks of a flow and by the plain driver.
+"""The steps of a run, and how each is called: how often it is tried again, and how long it may take at most.
+
+A plain run and the tasks of a flow read the same policies.
 
 A run waits for each service once, and not once an index. One that answered is not asked again for the next index,
 unless an index has failed since. The time that was spent on a service that does not answer is counted for the whole
@@ -13,7 +15,8 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from rag_index.errors import EmbedderUnavailable, SourceTimedOut, TransientError
 
@@ -30,11 +33,74 @@ MIN_SECONDS = 30.0
 """The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
 JITTER = 0.5
+LONG, VERY_LONG = 6 * 3600.0, 24 * 3600.0
+"""Seconds after which a task of a flow ends, if nothing below it has. Drivers, requests and workers have limits of
+their own, which end sooner and say more; these are for what has none, such as a file system that does not answer."""
+
 logger = logging.getLogger("rag_index.indexing")
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often a step is tried again after a transient error, and how long it may take. It is harmless to repeat."""
+
+    retries: int = MAX_RETRIES
+    delay: float | None = None
+    """Seconds before each retry; by default 1, 2, 4, … They get up to half as long again."""
+    within: float | None = None
+    """The seconds after the start of the step in which a retry may begin."""
+    limit: float = LONG
+
+
+POLICIES = {
+    "check": Policy(),
+    "fetch": Policy(),
+    "embed": Policy(retries=1),  # the embedder itself waits for servers
+    "upsert": Policy(),
+    "delete gone": Policy(limit=VERY_LONG),
+    "verify and publish": Policy(limit=VERY_LONG),
+    "erase": Policy(limit=VERY_LONG),
+    "build search index": Policy(retries=0, limit=VERY_LONG),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a run: its kind, which is a key of `POLICIES`, what it is done to, and the names of those before it."""
+
+    kind: str
+    of: str = ""
+    after: tuple[str, ...] = ()
+    """The names of the steps whose results it is given."""
+    patience: Policy | None = None
+    """Its policy, if it is not that of its kind."""
+
+    @property
+    def name(self) -> str:
+        """The name for people, which is that of no other step of the run."""
+        return f"{self.kind} {self.of}".strip()
+
+    @property
+    def policy(self) -> Policy:
+        """How it is tried again."""
+        return self.patience or POLICIES[self.kind]
+
+
+class Call(Protocol):
+    """Calls a step, tries it again as its policy says, and returns what it returns. Any thread may call it."""
+
+    def __call__(self, step: Step, function: Callable[[], T]) -> T:
+        """Raises what the function raised at last."""
+
+
+def call_plainly(step: Step, function: Callable[[], T]) -> T:
+    """Call a step in this thread: a `Call`."""
+    policy = step.policy
+    return with_retries(function, retries=policy.retries, delay=policy.delay, within=policy.within)
+
+
 def tries_left(error: BaseException | None, tries: int, *, retries: int = MAX_RETRIES) -> int:
-    """Return how often a step may be tried again after `tries` of which the last ended with `error`."""
+    """Return how often a step may be tried again after this many tries, the last of which ended with `error`."""
     if not isinstance(error, TransientError):
         return 0
     return max(0, (MAX_TIMED_OUT if isinstance(error, SourceTimedOut) else retries) - tries + 1)
@@ -72,6 +138,8 @@ class ServiceChecks:
         self._answers: dict[Hashable, Any] = {}
         self._spent: dict[Hashable, float] = {}
         self._given_up: dict[Hashable, str] = {}
+        self.sent_chars = 0
+        """Characters that the indexes so far had embedded."""
 
     def check(self, service: Hashable, ask: Callable[[], T]) -> T:
         """Return what `ask` returns. Raises as it does, and at once if too much time was spent on this service."""
@@ -124,6 +192,6 @@ def current_checks() -> ServiceChecks:
     return _SHARED.get() or ServiceChecks()
 
 
-def patience(wait: float, *, min_retries: int = 1) -> tuple[int, float]:
-    """Return how often a check may be tried again, and for how many seconds, in a run that may wait for services."""
-    return min_retries + int(wait / RETRY_SECONDS), max(wait, QUICK_SECONDS)
+def patience(wait: float, min_retries: int = 1) -> Policy:
+    """Return the policy of asking a service in a run that may wait this many seconds for it."""
+    return Policy(min_retries + int(wait / RETRY_SECONDS), RETRY_SECONDS, max(wait, QUICK_SECONDS))

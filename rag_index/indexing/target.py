@@ -16,7 +16,7 @@ from rag_index.documents.canonical import VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, Store, StoreNames, find_live
+from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.ledger import Collection, Ledger
+    from rag_index.stores.protocol import Store, StoreNames
 
 
 def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
@@ -45,6 +46,8 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
     if moved_to := metadata.get(MOVED_TO):  # first: a ledger that was lost is made from the other store
         raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
     collection = ledger.collection(live.name)
+    if collection is None and (former := _copied(ledger, metadata)):  # an erasure was killed
+        collection = take_name(ledger, former, live.name, metadata)
     if collection is None:
         raise StoreMismatch(
             f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: name the "
@@ -58,6 +61,23 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
             "`rag-index doctor` looks closer, `rag-index rebuild --allow-loss` starts afresh"
         )
     return collection
+
+
+def next_name(ledger: Ledger, store: StoreNames, alias: str) -> str:
+    """Return the name of the next collection of an alias: neither store nor ledger has it or a later one."""
+    names = [*store.collections(), *(collection.name for collection in ledger.collections(alias))]
+    found = (re.fullmatch(rf"{re.escape(alias)}__(\d+)", name) for name in names)
+    return f"{alias}__{max((int(match[1]) for match in found if match), default=0) + 1}"
+
+
+def take_name(ledger: Ledger, former: Collection, name: str, metadata: Mapping[str, Any]) -> Collection | None:
+    """Let the ledger's rows of a collection explain its copy, whose name and metadata are given, and return that."""
+    ledger.update_collection(former.id, name=name, store_id=str(metadata["store_id"]))
+    return ledger.collection(name)
+
+
+def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
+    return next((one for one in ledger.collections() if one.store_id == metadata.get(REPLACES)), None)
 
 
 def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
@@ -144,11 +164,9 @@ class Target:
         return not _mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
-        names = [*self.store.collections(), *(c.name for c in self.ledger.collections(self.alias))]
-        found = (re.fullmatch(rf"{re.escape(self.alias)}__(\d+)", name) for name in names)
         return self.ledger.add_collection(
             alias=self.alias,
-            name=f"{self.alias}__{max((int(match[1]) for match in found if match), default=0) + 1}",
+            name=next_name(self.ledger, self.store, self.alias),
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self.identity.fingerprint,
             embedder=str(self.identity),

@@ -1,15 +1,20 @@
-"""This process: seldom garbage collection, and an end of what hangs. `resources` has processors and memory.
+"""This process: seldom garbage collection, threads, and an end of what hangs. `resources` has processors and memory.
 
 Every command imports this module, and little else.
 """
 
 from __future__ import annotations
 
+import contextvars
 import faulthandler
 import gc
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
+T = TypeVar("T")
 ALLOCATIONS = 100_000
 
 
@@ -42,3 +47,20 @@ def end_process_after(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def in_thread(call: Callable[[], T], name: str) -> Future[T]:
+    """Call this in a thread of its own, in a copy of the caller's context, and return the future of its result.
+
+    The thread is a daemon: a program that ends in between, by Ctrl-C for example, does not wait for it.
+    """
+    future: Future[T] = Future()
+
+    def settle() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
+            future.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(settle,), name=name, daemon=True).start()
+    return future

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
 import os
 import secrets
@@ -15,18 +16,17 @@ import time
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from rag_index.database.files import private_folder, replace_file
 from rag_index.errors import TransientError
 from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import uvicorn
     from prefect.context import SettingsContext
 
-    from rag_index.settings import Settings
 
 USER = "rag-index"
 START_SECONDS = 300.0
@@ -45,10 +45,8 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
     """
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
-        PREFECT_API_SSL_CERT_FILE,
         PREFECT_API_URL,
         PREFECT_CLIENT_MAX_RETRIES,
-        PREFECT_HOME,
         temporary_settings,
     )
 
@@ -62,37 +60,11 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
             changed: dict[Any, Any] = {
                 PREFECT_API_URL: url,
                 PREFECT_API_AUTH_STRING: server.password,
-                PREFECT_API_SSL_CERT_FILE: _one_authority(PREFECT_HOME.value()),
                 PREFECT_CLIENT_MAX_RETRIES: 1,  # for seconds, not a minute with each call: it does not come back
             }
             stack.enter_context(temporary_settings(changed))
         stack.callback(send_pending_logs)
         yield url
-
-
-@contextmanager
-def light_clients(settings: Settings) -> Iterator[None]:
-    """Spare Prefect's clients within the block, and those of tasks, the certificates if the API has no TLS.
-
-    Workers on other machines do not have the file. The comparison of versions is left out everywhere: the flow's client
-    has made it, and a new worker's first task would fail if the server were away at that moment.
-    """
-    from prefect.settings import (
-        PREFECT_API_SSL_CERT_FILE,
-        PREFECT_API_URL,
-        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
-        temporary_settings,
-    )
-
-    unencrypted = (PREFECT_API_URL.value() or "").startswith("http://")
-    changed: dict[Any, Any] = {PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}
-    if unencrypted and not settings.parallel.address:
-        folder = settings.data / "prefect"
-        with suppress(OSError):
-            private_folder(folder)
-            changed[PREFECT_API_SSL_CERT_FILE] = _one_authority(folder)
-    with temporary_settings(changed):
-        yield
 
 
 def is_deployed() -> bool:
@@ -152,23 +124,6 @@ def impatient() -> SettingsContext:
     return SettingsContext(profile=context.profile, settings=made[1])
 
 
-def _one_authority(folder: Path) -> str:
-    """Return a file with one of the certificates that Prefect trusts.
-
-    Prefect reads all 150 for each client, which takes 20 to 50 ms, and makes three clients for a task. A server without
-    TLS needs none of them.
-    """
-    import certifi
-
-    file = folder / "authority.pem"
-    if not file.exists():
-        end = "-----END CERTIFICATE-----\n"
-        bundle = Path(certifi.where()).read_text(encoding="utf-8")
-        first = bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)]
-        replace_file(file, first.encode("ascii"))  # other runs may do the same now, and read what they find
-    return str(file)
-
-
 def send_pending_logs() -> None:
     """Send logs and events that are still waiting. What no server takes is dropped: exit would retry it for hours."""
     from prefect.events.worker import EventsWorker
@@ -181,13 +136,6 @@ def send_pending_logs() -> None:
     for loop, task in running:
         if loop is not None and task is not None:
             loop.call_soon_threadsafe(task.cancel)
-
-
-@contextmanager
-def temporary_server() -> Iterator[dict[str, str]]:
-    """Give the variables that lead to a Prefect API on a free loopback port, for the time of the block."""
-    with ApiServer() as server:
-        yield {"PREFECT_API_URL": server.wait(), "PREFECT_API_AUTH_STRING": server.password}
 
 
 class ApiServer(AbstractContextManager["ApiServer"]):
@@ -257,20 +205,29 @@ class ApiServer(AbstractContextManager["ApiServer"]):
 def _serve(descriptor: int) -> None:
     """Serve until told to stop, or until the parent has gone, which closes our standard input."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import prefect.settings  # noqa: F401 - settings are read here, from the folder in which the run was started
+    import prefect.settings  # settings are read here, from the folder in which the run was started
     import uvicorn
 
+    starting = (prefect.settings.PREFECT_HOME.value() / "starting").open("w")
+    fcntl.flock(starting, fcntl.LOCK_EX)  # two servers that make or migrate one SQLite file at once end with an error
     os.chdir("/")  # Alembic, which makes Prefect's tables, imports from the current folder first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn takes it meanwhile, and sends it again as it ends
     server = uvicorn.Server(
         uvicorn.Config("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error")
     )
+    threading.Thread(target=_let_others_start, args=(server, starting), daemon=True).start()
     with collect_seldom():
         with suppress(SystemExit):
             server.run()
         if server.started:
             asyncio.run(_prune())
             os._exit(0)  # Python would take seconds to free what Prefect has loaded, and the command waits for that
+
+
+def _let_others_start(server: uvicorn.Server, starting: IO[str]) -> None:
+    while not server.started:
+        time.sleep(0.05)
+    starting.close()
 
 
 async def _prune() -> None:

@@ -94,9 +94,9 @@ def automations(block: Any, page: str, *, silent: float, late: float, missing: f
 
 
 def _marking(silent: float) -> Iterator[AutomationCore]:
-    """Yield the automations that end a run in Prefect whose process or machine does not.
+    """Yield the automations that end a run in Prefect whose process or machine does not, or start it again.
 
-    "not begun" is for deployed runs only: those of the command line send no heartbeat.
+    "not begun" and "not started" are for deployed runs only: those of the command line send no heartbeat.
     """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -107,12 +107,16 @@ def _marking(silent: float) -> Iterator[AutomationCore]:
     for name, which, why, whose, after in (
         ("not heard of", f"whose process sends no heartbeat for {silent:.0f} s", f"for {silent:.0f} s", OUR_FLOWS,
          ["heartbeat"]),
-        ("not begun", f"that sends no heartbeat {taken_up}", taken_up, OUR_TAG, ["Pending", "Running"]),
+        ("not begun", f"that sends no heartbeat {taken_up}", taken_up, OUR_TAG, ["Running"]),
     ):  # fmt: skip
         message = f"not heard of {why}: {died}; {kept}"
         action = ChangeFlowRunState(force=False, state=StateType.CRASHED, name="Crashed", message=message)
         described = f"a run {which} is marked as crashed"
         yield _automation(name, described, action, whose, alive, after=after, within=silent)
+    message = "its process was ended while it started (by a restart of the worker?), so it is started again"
+    action = ChangeFlowRunState(force=False, state=StateType.SCHEDULED, name="Scheduled", message=message)
+    described, begun = f"a run that does not begin {taken_up} is scheduled again", ["Running", *alive]
+    yield _automation("not started", described, action, OUR_TAG, begun, after=["Pending", "Submitting"], within=silent)
     message = "cancelled; its process is not heard of, and what was committed is kept"
     action = ChangeFlowRunState(force=True, state=StateType.CANCELLED, name="Cancelled", message=message)
     described = f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled"

@@ -7,29 +7,41 @@ import multiprocessing
 import os
 import signal
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from prefect.context import FlowRunContext
-
 from rag_index.errors import NoWorkers, TerminalError, TransientError
-from rag_index.machine.resources import WORKER_MEMORY, choose_worker_count, estimate_worker_memory, memory_per_worker
-from rag_index.settings import ParallelSettings, Settings, run_settings
+from rag_index.machine import in_thread
+from rag_index.machine.resources import (
+    WORKER_MEMORY,
+    choose_worker_count,
+    cpu_count,
+    estimate_worker_memory,
+    memory_per_worker,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
-    from distributed import LocalCluster
+    from distributed import Client, LocalCluster
+
+    from rag_index.documents.batches import Shard
+    from rag_index.indexing.scan import Scan
+    from rag_index.orchestration.window import WorkerPlace
+    from rag_index.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
 ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")
 """Packages whose versions must be the same in the flow and on workers, because tasks travel between them."""
 
 CONNECT_SECONDS = 10
+START_SECONDS = 10.0
+"""What starting workers costs, in seconds of one process that embeds: it takes the processors from it."""
 MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
 """Dask keeps the last messages of each connection for its developers, 1,000 by default. A message that submits a task
 holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
@@ -44,38 +56,69 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 1,
     # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds.
     "distributed.deploy.lost-worker-timeout": "365 days",
+    # One that says nothing for so long is frozen: it is ended, and its shards go to the others.
+    "distributed.scheduler.worker-ttl": "30s",
     # A worker is ended for its memory only if the settings limit it: Dask's other measures hold work back.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 1.0,
+}
+NO_PAGES: dict[str, Any] = {
     # Its pages have no password, and tell keys, calls and logs; Prefect's log would name one.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.dashboard.link": "",
 }
+FLOW_PRELOAD, PLAIN_PRELOAD = "tasks.embed", "rag_index.orchestration.worker"
+"""What a worker imports before its first shard: with Prefect, or without."""
 
 
 class Workers(AbstractContextManager["Workers"]):
     """The workers of a run, for the time of a `with` block. None are started before they are needed."""
 
-    def __init__(self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"], *, preload: str = FLOW_PRELOAD
+    ) -> None:
+        self._settings, self._preload = settings, preload
         self._memory = memory  # bytes that each worker is assumed to need
         self._starting: Future[LocalCluster] | None = None
+        self._client: Client | None = None
         self._config = ExitStack()
 
     def __exit__(self, *error: object) -> None:
+        if self._client is not None:
+            self._client.close()
         starting, self._starting = self._starting, None
         if starting is not None and starting.exception() is None:
             starting.result().close()
         self._config.close()
 
-    def start(self) -> Future[LocalCluster]:
-        """Start a cluster in the background, once."""
+    @property
+    def most(self) -> int:
+        """How many workers there may be: as many as the settings say, or as this machine has room for."""
+        return max(1, choose_worker_count(self._settings, self._memory))
+
+    def start(self, count: int | None = None) -> Future[LocalCluster]:
+        """Start a cluster of so many workers in the background, once."""
         if self._starting is None:
-            self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(self._start)
+            self._starting = in_thread(partial(self._start, count or self.most), "cluster")
         return self._starting
+
+    def client(self) -> Client:
+        """Return the client of the cluster, which is started on first use, or of the one that the settings name.
+
+        Raises:
+            NoWorkers: the workers do not start, or the cluster does not answer.
+        """
+        if self._client is None:
+            from distributed import Client
+
+            try:
+                self._client = Client(self.cluster(), timeout=CONNECT_SECONDS, set_as_default=False)
+            except (OSError, TimeoutError) as error:
+                raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
+        return self._client
 
     def cluster(self) -> LocalCluster | str:
         """Return the cluster, started on first use, or the address of the one that the settings name.
@@ -90,9 +133,8 @@ class Workers(AbstractContextManager["Workers"]):
         self._config.enter_context(dask.config.set(_connection(self._settings)))
         return self._settings.address
 
-    def _start(self, *, again: bool = True) -> LocalCluster:
+    def _start(self, count: int, *, again: bool = True) -> LocalCluster:
         """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
-        count = max(1, choose_worker_count(self._settings, self._memory))
         try:
             return self._local_cluster(count)
         except (RuntimeError, OSError, ImportError) as error:  # TimeoutError is an OSError; no semaphores, no import
@@ -106,7 +148,7 @@ class Workers(AbstractContextManager["Workers"]):
                     "with fewer (--workers), or with --serial"
                 ) from error
             logger.warning("the worker processes did not start (%s), trying once more", cause)
-        return self._start(again=False)
+        return self._start(count, again=False)
 
     def _local_cluster(self, workers: int) -> LocalCluster:
         import dask
@@ -116,22 +158,24 @@ class Workers(AbstractContextManager["Workers"]):
         # Dask imports modules from its scratch folder, which by default has a fixed name in the shared /tmp.
         scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
         lasting = {**OWN_CLUSTER, **MESSAGES_KEPT, "temporary-directory": scratch}
-        if _forked():
+        lasting |= {} if self._settings.dashboard else NO_PAGES
+        if _forked(self._preload):
             lasting["distributed.worker.multiprocessing-method"] = "forkserver"
         self._config.enter_context(dask.config.set(lasting))
         return LocalCluster(
             n_workers=workers,
-            preload=[*dask.config.get("distributed.worker.preload"), "tasks.embed"],  # or the first shard waits for it
+            preload=[*dask.config.get("distributed.worker.preload"), self._preload],  # or the first shard waits
             threads_per_worker=1,
             processes=True,
             security=Security.temporary(),  # a certificate for this cluster, and no connection without it
-            dashboard_address="127.0.0.1:0",  # any free port; None would still take 8787, and warn
-            scheduler_kwargs={"dashboard": False},
+            # Any free port for what is not there; None would still take 8787, and warn.
+            dashboard_address=f"127.0.0.1:{8787 if self._settings.dashboard else 0}",
+            scheduler_kwargs={"dashboard": self._settings.dashboard},
             memory_limit=memory_per_worker(self._settings, 0),  # 0: no limit
         )
 
 
-def _forked() -> bool:
+def _forked(preload: str) -> bool:
     """Start the process that workers are forked from, and return whether there is one.
 
     It has imported what workers need, so that each takes a tenth of a second to start, and to restart after a death,
@@ -145,7 +189,7 @@ def _forked() -> bool:
     inherited = dask.config.get("distributed.nanny.pre-spawn-environ")
     os.environ.update({name: str(value) for name, value in inherited.items()})
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # or it would import from the folder in which the run was started
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", "tasks.embed"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", preload])
     resource_tracker.ensure_running()  # first, because it unblocks the signal
     # Ctrl-C, or Prefect's SIGTERM to the whole group, ends the run, and the run its workers. If these ended by
     # themselves, Dask would start them again, and the end of the run would wait for that without end.
@@ -155,6 +199,60 @@ def _forked() -> bool:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return True
+
+
+class Growth:
+    """Gives the pools of a run its workers, once they are worth their start.
+
+    If a person has said how many documents a worker gets, or where workers are, these get all shards, and the run waits
+    for them. Otherwise a child embeds already (see `Pool`), and counts as the first of the workers that there may be: a
+    machine of two processors starts none for a local model. `client` is asked where workers have started.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        client: Callable[[], Client],
+        submit: Callable[[Scan, Client], Callable[[Shard], Any]],
+        result: Callable[[Any], Any] = lambda future: future.result(),
+        *,
+        at_once: bool = False,
+    ) -> None:
+        self._at_once = at_once
+        self._workers, self._client, self._submit, self._result = workers, client, submit, result
+        self._starting: Any = None
+
+    def __call__(self, scan: Scan) -> WorkerPlace | None:
+        """Return the workers as a place for the shards of a scan, if they are there. Raises NoWorkers."""
+        from rag_index.orchestration.window import WorkerPlace
+
+        run, parallel = scan.run, scan.run.settings.parallel
+        if self._at_once or parallel.address or parallel.shard_documents != "auto":
+            count = run.metrics.workers
+            if not parallel.address:
+                self._workers.start(count)
+        else:
+            count = self._worth_starting(scan)
+            if not count or not self._workers.start(count).done():
+                return None
+            run.metrics.workers = count + 1
+        with run.stopwatch.stage("workers"):
+            client = self._client()
+        return WorkerPlace(scan, client, self._submit(scan, client), self._result, workers=count)
+
+    def _worth_starting(self, scan: Scan) -> int:
+        """Return how many workers are started already, or would share the rest of an index at a gain; 0 if none.
+
+        They take n / (n + 1) of what the process beside this one would do otherwise, which must be more than they cost.
+        Workers beyond the processors take nothing, unless an embedding server does the work.
+        """
+        count = self._workers.most
+        if not scan.run.settings.embedder.on_servers:
+            count = min(count, cpu_count() - 1) - 1
+        if self._starting is None and count > 0 and scan.seconds_left * count / (count + 1) >= START_SECONDS:
+            scan.run.progress.note_later("starting workers")
+            self._starting = count
+        return self._starting or 0
 
 
 _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", default=None)
@@ -170,35 +268,33 @@ def given_workers(workers: Workers) -> Iterator[None]:
         _GIVEN.reset(token)
 
 
-def workers_of(settings: Settings) -> Workers:
+def workers_of(settings: Settings, *, preload: str = FLOW_PRELOAD) -> Workers:
     """Return the workers of these settings: as many as they say, or as this machine has room for."""
-    return Workers(settings.parallel, estimate_worker_memory(settings.embedder))
+    return Workers(settings.parallel, estimate_worker_memory(settings.embedder), preload=preload)
 
 
 @contextmanager
-def run_workers(settings: Settings) -> Iterator[None]:
+def run_workers(settings: Settings) -> Iterator[Workers]:
     """Give all flow runs within the block the same workers: those that it is within a block of already, or new ones."""
-    if _GIVEN.get() is not None:
-        yield
+    if (given := _GIVEN.get()) is not None:
+        yield given
         return
     with workers_of(settings) as workers, given_workers(workers):
-        yield
+        yield workers
 
 
 @contextmanager
 def run_cluster() -> Iterator[LocalCluster | str]:
-    """Give the cluster of this flow run: Prefect's task runner calls this for its first task.
+    """Give the cluster of this flow run: Prefect's task runner calls this for its first task."""
+    given = _GIVEN.get()
+    if given is None:
+        raise NoWorkers("this flow run was given no workers")
+    yield given.cluster()
 
-    A flow that is deployed by itself has workers as its parameters say, which end with it.
-    """
-    if (given := _GIVEN.get()) is not None:
-        yield given.cluster()
-        return
-    context = FlowRunContext.get()
-    parameters = (context.parameters if context else None) or {}
-    wanted = {name: parameters.get(name) for name in ("workers", "shard_documents")}
-    with workers_of(run_settings(parameters.get("config"), **wanted)) as workers:
-        yield workers.cluster()
+
+def counting(settings: ParallelSettings) -> Callable[[], int] | None:
+    """Return what counts the workers of the cluster at `address`, None if a run has its own."""
+    return partial(count_workers, settings) if settings.address and not settings.serial else None
 
 
 def count_workers(settings: ParallelSettings) -> int:
@@ -258,6 +354,8 @@ def _connection(settings: ParallelSettings) -> dict[str, Any]:
 
 def flow_client() -> Any:
     """Return the client of this flow run's cluster (`distributed.Client`). Starts the cluster, and raises NoWorkers."""
+    from prefect.context import FlowRunContext
+
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
     return runner.client
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ from rag_index.orchestration.signals import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rag_index.settings import Settings
 
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
@@ -37,82 +34,24 @@ def launch(
 ) -> Any:
     """Run a flow in this process with `parameters` and return what its final state holds.
 
-    The arguments are those of `FlowStart`. Raises as `FlowStart.call`.
+    `load` imports the flow and returns it: that takes a second or two, in which an API server starts if the environment
+    names none. `home` is the folder where that keeps its data, for `keep_days`.
+
+    Raises:
+        BaseException: what ended the flow, where that is not the outcome of an index.
+        TransientError: Prefect's API does not answer, or has gone.
     """
-    with terminable(), collect_seldom(), FlowStart(load, home, verbose=verbose, keep_days=keep_days) as start:
-        return start.call(**parameters)
+    import httpx
 
-
-class FlowStart(AbstractContextManager["FlowStart"]):
-    """The start of a flow from the command line: an API server, Prefect's modules and, if wanted, workers.
-
-    `begin` returns at once and leaves the start to a thread. Leaving a `with` block ends what was started.
-
-    `load` imports the flow and returns it: that takes a second or two, in which the server starts. `home` is the folder
-    where a temporary API server keeps its data, for `keep_days`. Give `early` where workers will be needed for certain:
-    they then start beside the API server.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[], Callable[..., Any]],
-        home: Path,
-        *,
-        verbose: bool = False,
-        keep_days: float = 90.0,
-        early: Settings | None = None,
-    ) -> None:
-        self._load, self._home, self._verbose, self._early = load, home, verbose, early
-        self._keep_days = keep_days
-        self._stack = ExitStack()
-        self._server: ApiServer | None = None
-        self._given: AbstractContextManager[None] = nullcontext()
-        self._flow: Future[Callable[..., Any]] | None = None
-
-    def __exit__(self, *error: object) -> None:
-        if self._server is not None and self._flow is not None and not self._flow.done():
-            self._server.end()  # nobody waits for its answer any more
-        self.wait()
-        self._stack.close()  # workers first: they send the server what they have logged
-
-    def begin(self) -> Future[Callable[..., Any]]:
-        """Start everything beside what this process does next, once. The future has the flow."""
-        if self._flow is not None:
-            return self._flow
-        quiet(self._home, verbose=self._verbose, keep_days=self._keep_days)
-        self._stack.enter_context(trusted_folder())
-        if "PREFECT_API_URL" not in os.environ:  # Prefect's other settings are known once it is imported
-            self._server = self._stack.enter_context(ApiServer())
-        self._flow = ThreadPoolExecutor(1, "start of the flow").submit(self._prepare)
-        return self._flow
-
-    @property
-    def begun(self) -> bool:
-        """Whether the start has begun."""
-        return self._flow is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether the start has ended, well or not, so that `call` need not wait for it."""
-        return self._flow is not None and self._flow.done()
-
-    def wait(self) -> None:
-        """Wait until a start that has begun has ended, well or not."""
-        if self._flow is not None:
-            wait([self._flow])
-
-    def call(self, **parameters: Any) -> Any:
-        """Run the flow with `parameters` and return what its final state holds.
-
-        Raises:
-            BaseException: what ended the flow, where that is not the outcome of an index.
-            TransientError: Prefect's API does not answer, or has gone.
-        """
-        import httpx
-
-        flow = self.begin().result()
+    with terminable(), collect_seldom(), ExitStack() as stack:
+        quiet(home, verbose=verbose, keep_days=keep_days)
+        stack.enter_context(trusted_folder())
+        server = None  # Prefect's other settings are known once it is imported
+        if "PREFECT_API_URL" not in os.environ:
+            server = stack.enter_context(ApiServer())
+        flow = load()
         try:
-            with self._given, prefect_api(self._server):
+            with prefect_api(server):
                 result = flow(**parameters, return_state=True).result(raise_on_failure=False)
                 if isinstance(result, BaseException):
                     raise result
@@ -126,23 +65,9 @@ class FlowStart(AbstractContextManager["FlowStart"]):
                 raise
             raise TransientError(
                 f"the Prefect server at {str(error).removeprefix(UNREACHABLE).rstrip('/')} does not answer, so nothing "
-                "was done: start it, or correct PREFECT_API_URL; without one, a run starts a server of its own"
+                "was done: start it, or correct PREFECT_API_URL; without one, `index` runs without Prefect"
             ) from error
         return result
-
-    def _prepare(self) -> Callable[..., Any]:
-        flow = self._load()  # first: two threads that import parts of distributed at once get in each other's way
-        if self._early is not None:
-            from rag_index.orchestration.cluster import given_workers, workers_of
-
-            workers = self._stack.enter_context(workers_of(self._early))
-            workers.start()
-            self._given = given_workers(workers)
-        if self._server is not None:
-            self._server.wait()
-        if self._early is not None:
-            wait([workers.start()])
-        return flow
 
 
 def trusted_folder() -> AbstractContextManager[None]:
@@ -164,10 +89,15 @@ def quiet(home: Path, *, verbose: bool = False, keep_days: float = 90.0) -> None
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
-        values["DASK_LOGGING__DISTRIBUTED"] = "critical"
+        quiet_workers()
         logging.raiseExceptions = False  # or Prefect writes each log that it could not send to standard error
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def quiet_workers() -> None:
+    """Keep Dask from writing to the terminal, unless the user has said what it logs. Call it before its import."""
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
 
 def make_folder(folder: Path) -> None:

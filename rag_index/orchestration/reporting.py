@@ -249,6 +249,12 @@ def run_name() -> str:
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
+def benchmark_name() -> str:
+    """Return the name of a benchmark's flow run: "benchmark 1000 documents of" the index that is given."""
+    given = runtime.flow_run.parameters or {}
+    return f"benchmark {given.get('sample_size', 1000)} documents of {given.get('index') or 'the first index'}"
+
+
 class RunEnd:
     """A run that is shown and reported in Prefect: its progress at once, its end when it has closed all it held open.
 
@@ -285,7 +291,7 @@ class RunEnd:
         """Report the end, on the terminal and as artifacts, and return the final state of the flow."""
         run, outcome = self._run, self._run.outcome
         wait_for_api()
-        run.progress.finish(outcome.sentence())
+        run.progress.finish(outcome.sentence(reason=False))
         project, name, verdict = run.settings.project, run.index.name, outcome.gate
         if run.scan is not None:
             _failed_table(self._failed, project=project, index=name)
@@ -309,7 +315,10 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
     while True:
         wait_for_api()
         try:
-            return flow(*arguments, return_state=True)
+            state = flow(*arguments, return_state=True)
+            run_id = state.state_details.flow_run_id
+            get_run_logger().info("%s: %s (flow run %s)", arguments[0], state.message or state.name, run_id)
+            return state
         except httpx.TransportError as error:
             tries_left -= 1
             if not tries_left:
@@ -331,8 +340,8 @@ def report_state(report: RunReport) -> State[RunReport]:
     if report.state == "completed":
         return Completed(message=message, data=report)
     if report.state == "partial":
-        return _failed(f"partially indexed: {message}", report, tag="partial")
-    return _failed(message, report)
+        return failed_state(f"partially indexed: {message}", report, tag="partial")
+    return failed_state(message, report)
 
 
 def superfluous_state(error: IndexLocked) -> State[Any]:
@@ -342,7 +351,7 @@ def superfluous_state(error: IndexLocked) -> State[Any]:
     return Cancelled(message=f"another run of all indexes is under way ({error})")
 
 
-def _failed(message: str, report: Any, *, tag: str | None = None) -> State[Any]:
+def failed_state(message: str, report: Any = None, *, tag: str | None = None) -> State[Any]:
     """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs.
 
     The state keeps Prefect's own name: the page of a deployment lists no run whose state has another one.
@@ -372,7 +381,7 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     rows = [*whole.to_json()["findings"], *({"kind": "advice", **one} for one in whole.to_json()["advice"])]
     columns = ("index", "kind", "count", "message", "remedy")
     _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
-    return _failed(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)
+    return failed_state(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)
 
 
 def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
@@ -385,5 +394,5 @@ def benchmark_state(report: BenchmarkReport, *, project: str) -> State[Benchmark
         rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()} | {"memory MB": str(memory)})
     _table(report.sentence(), rows, project, report.index, "benchmark")
     if not report.in_parity:
-        return _failed(report.sentence(), report, tag="disagrees")
+        return failed_state(report.sentence(), report, tag="disagrees")
     return Completed(message=report.sentence(), data=report)

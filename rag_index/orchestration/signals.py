@@ -7,12 +7,16 @@ TerminationSignal inside a serializer becomes a serialization error, after which
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+
+OUTPUT = (1, 2)
+"""Standard output and standard error."""
 
 
 @contextmanager
@@ -57,6 +61,25 @@ def _has_sigterm(numbers: socket.socket, also: int) -> bool:
         with suppress(OSError):
             os.write(also, found)
     return signal.SIGTERM in found
+
+
+def outlive_output() -> None:
+    """Let this process go on once nobody reads what it prints, because Prefect's worker was killed.
+
+    Its standard output and error are pipes of the worker then, and rich, with which Prefect prints logs, would end the
+    process at the next line.
+    """
+    threading.Thread(target=_drop_output, daemon=True, name="output").start()
+
+
+def _drop_output() -> None:
+    broken = select.poll()
+    for descriptor in OUTPUT:
+        broken.register(descriptor, 0)  # reported alone: that the reader has gone
+    broken.poll()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in OUTPUT:
+        os.dup2(nowhere, descriptor)
 
 
 @contextmanager

@@ -24,10 +24,11 @@ from prefect.exceptions import PrefectException
 from prefect.logging import get_logger
 from prefect.states import AwaitingRetry, Cancelled
 
+from rag_index.errors import RagIndexError
 from rag_index.orchestration.api_server import impatient, is_deployed
-from rag_index.orchestration.reporting import end_with_state
-from rag_index.orchestration.signals import hold_sigterm
-from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS, start_witness
+from rag_index.orchestration.reporting import end_with_state, failed_state
+from rag_index.orchestration.signals import hold_sigterm, outlive_output
+from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,13 +72,24 @@ def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
         return
     stop = FlowStop(str(runtime.flow_run.id))
     if is_deployed():
-        start_witness(stop.run_id)
+        outlive_output()
     token = _TOP.set(stop)
     try:
         with hold_sigterm(lambda: _end(stop, stop) or may_complete), _watched(stop):
             yield stop
     finally:
         _TOP.reset(token)
+
+
+@contextmanager
+def failing(stop: FlowStop) -> Iterator[None]:
+    """Let a deployed flow end as Failed with the sentence of an error of ours; a command prints the sentence itself."""
+    try:
+        yield
+    except RagIndexError as error:
+        if not is_deployed():
+            raise
+        stop.state = failed_state(str(error))
 
 
 def _end(stop: FlowStop, top: FlowStop) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,11 +20,17 @@ from typing import Any
 
 import httpx
 
-PUT_OFF = "the worker of this run was stopped; what was committed is kept, and the run is resumed by the next worker"
+PUT_OFF = "this run was stopped; what was committed is kept. If its worker was stopped, too, the next worker resumes it"
 PUT_OFF_SECONDS = 70.0
 """Longer than the leases of the run's indexes last, which a worker on another machine would have to wait for."""
 TRY_SECONDS = 60.0
 ENDED = b"ended"
+
+
+def run_of_process() -> str | None:
+    """Return the id of the deployed run that this process is; None in any other, such as one that a run has started."""
+    started = sys.modules["__main__"].__spec__
+    return os.environ.get("PREFECT__FLOW_RUN_ID") if started is not None and started.name == "prefect.engine" else None
 
 
 def start_witness(run_id: str) -> None:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed import secede
 from distributed.threadpoolexecutor import thread_state
 
-from rag_index.documents.batches import DocumentBatch, Shard
+from rag_index.documents.batches import DocumentBatch, EmbeddedShard, Shard, WrittenShard
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import EmbedJob
-from rag_index.machine import end_process_after
+from rag_index.indexing.step_retries import Step, call_plainly
+from rag_index.machine import collect_seldom, end_process_after
 from rag_index.orchestration.cluster import current_worker, flow_client, worker_name
+from rag_index.orchestration.signals import outlive_output
 from rag_index.orchestration.window import forward
-from rag_index.stores import Store, open_store
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client
 
     from rag_index.indexing.scan import Scan
     from rag_index.settings import EmbedderSettings, StoreSettings
+    from rag_index.stores.protocol import Store
 
+T = TypeVar("T")
 START_SECONDS = 120
 
 
@@ -44,6 +52,7 @@ def process_embedder(job: EmbedJob) -> Embedder:
             _Process.embedder.close()
         else:
             forward(_requests_in_flight)
+            outlive_output()  # it is that of the flow's process
         name = worker_name()  # it differs between the workers of a cluster, so that they spread over hosts
         home = name if isinstance(name, int) else sum(map(ord, str(name or "")))
         _Process.embedder = open_embedder(job.embedder, home=home, workers=job.workers, expected=job.identity)
@@ -65,6 +74,39 @@ def process_store(settings: StoreSettings) -> Iterator[Store]:
         raise
 
 
+def embed_on_worker(job: EmbedJob) -> EmbeddedShard:
+    """Chunk and embed a shard. A worker that takes far too long ends itself: the shard is then run again."""
+    with end_process_after(None if worker_name() is None else job.timeout), collect_seldom():
+        return job.embed(process_embedder(job))
+
+
+def write_on_worker(settings: StoreSettings, collection: str, shard: EmbeddedShard, epoch: int) -> WrittenShard:
+    """Write a shard's points from the worker that has them, so that vectors never pass through the run's process.
+
+    The worker embeds its next shard meanwhile: a server's acknowledgements take time, and none of the processor's.
+    """
+    begin_next()
+    with process_store(settings) as store:
+        return write_shard(store, collection, shard, epoch=epoch)
+
+
+def submit_plainly(scan: Scan, client: Client) -> Callable[[Shard], Any]:
+    """Return what submits a shard of a scan to workers without Prefect, and returns its future."""
+
+    def submit(shard: Shard) -> Any:
+        future = client.submit(_plainly, "embed", embed_on_worker, scan.job(shard), pure=False)
+        if scan.run.store.embedded:
+            return future
+        where = scan.run.settings.store, scan.collection.name
+        return client.submit(_plainly, "upsert", write_on_worker, *where, future, scan.epoch, pure=False)
+
+    return submit
+
+
+def _plainly(kind: str, function: Callable[..., T], *arguments: Any) -> T:
+    return call_plainly(Step(kind), partial(function, *arguments))
+
+
 def begin_next() -> None:
     """Let this worker begin its next task beside the one that calls, which is going to wait for a server.
 
@@ -73,14 +115,6 @@ def begin_next() -> None:
     """
     if current_worker() is not None and thread_state.proceed:
         secede()
-
-
-def time_limit(seconds: float | None) -> AbstractContextManager[None]:
-    """End this worker process if the block takes longer; a serial run has no process to end.
-
-    The shard is then run again, as after any other death.
-    """
-    return end_process_after(None if worker_name() is None else seconds)
 
 
 def _requests_in_flight() -> int:

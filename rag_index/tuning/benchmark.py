@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,14 @@ import psutil
 from pydantic import SecretStr
 
 from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.errors import SettingsError
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.pool import Pool
 from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
-from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
-from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
-from rag_index.reports.plots import require_plots, save_figure
+from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory
 from rag_index.settings import LedgerSettings, ParallelSettings, Settings
-from rag_index.sources.scaffold import Sample, read_sample
+from rag_index.sources.sample import Sample, read_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.indexing.scan import Scan
+    from rag_index.indexing.step_retries import Call
 
 STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
 """Recall of neighbours from which two ways count as equal."""
 NEIGHBOURS = 10
+NOT_WRITTEN = "the plot cannot be written to {path}: {reason}; name another file with --plot"
 MAX_QUERIES = 500
 TIE = 1e-5
 """Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
@@ -178,10 +182,13 @@ class Bench:
         """Return the numbers of workers to try: as given, or 1, 2, 4, … up to what the settings say."""
         if given:
             return sorted(set(given))
-        limit = max(1, choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder)))
+        limit = choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
+        if self.settings.parallel.workers == "auto":
+            limit = max(limit, min(2, cpu_count()))  # two processors have something to compare, too
+        limit = max(1, limit)
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
-    def run_serially(self, identity: EmbedderIdentity, run_id: str) -> None:
+    def run_serially(self, identity: EmbedderIdentity, run_id: str, call: Call) -> None:
         """Embed the sample one text after another in this process, as the usual script does, and measure it."""
         self.report.embedder = str(identity)
         given = self.settings.embedder
@@ -196,9 +203,7 @@ class Bench:
 
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
-            steps = Here(usual)
-            with self.measured(scan, "serial"):
-                scan.index(read_pages(scan.run, steps), steps)
+            self.measure(scan, "serial", call, embedder=usual)
 
     @contextmanager
     def scan(self, name: str, workers: int, identity: EmbedderIdentity, run_id: str) -> Iterator[Scan]:
@@ -212,11 +217,11 @@ class Bench:
                 scan.sharder.chars_per_second = self._chars_per_second
             yield scan
 
-    @contextmanager
-    def measured(self, scan: Scan, name: str) -> Iterator[None]:
-        """Measure the block, which embeds and writes everything."""
+    def measure(self, scan: Scan, name: str, call: Call, **pool: Any) -> None:
+        """Embed and write everything as a run does, with such a pool, and measure it."""
         started = time.perf_counter()
-        yield
+        with Pool(scan, call, **pool) as made:
+            index_pages(scan, AllDocuments().pages(scan.run, call), made, call)
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
         points, metrics = list(scan.run.store.scroll(scan.collection.name, vectors=True)), scan.run.metrics
         matrix = np.array([point.vector for point in points], dtype=np.float32)
@@ -273,6 +278,16 @@ def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Benc
         yield Bench(settings, name, size, Path(folder))
 
 
+def require_plots(path: Path) -> None:
+    """Raise SettingsError if matplotlib is missing or the file cannot be written. To be called before the work."""
+    if find_spec("matplotlib") is None:
+        raise SettingsError("a plot needs matplotlib, which is not installed: pip install 'rag-index[plots]'")
+    try:
+        path.open("ab").close()
+    except OSError as exc:
+        raise SettingsError(NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc
+
+
 def draw(report: BenchmarkReport, path: Path) -> None:
     """Write a PNG with one point per number of workers, and a horizontal line for the serial script.
 
@@ -297,4 +312,7 @@ def draw(report: BenchmarkReport, path: Path) -> None:
     axes.set_ylim(0, 1.2 * max(serial.rate, *rates))
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
-    save_figure(figure, path)
+    try:
+        figure.savefig(path, format="png", dpi=120)
+    except OSError as exc:
+        raise SettingsError(NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc

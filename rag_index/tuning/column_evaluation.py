@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
-from rag_index.indexing.steps import Here, read_pages
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.pool import Pool
+from rag_index.indexing.step_retries import call_plainly
 from rag_index.sources import open_source
-from rag_index.sources.scaffold import Sample, read_sample
+from rag_index.sources.sample import Sample, read_sample
 from rag_index.tuning.benchmark import sample_run, settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from rag_index.evaluation.evaluate import Evaluation
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.evaluation.report import Evaluation
     from rag_index.settings import Settings
 
 
@@ -33,16 +35,17 @@ if TYPE_CHECKING:
 def temporary_indexes(settings: Settings, samples: Mapping[str, Sample]) -> Iterator[Settings]:
     """Index samples, by the name of their index, and give settings with which they are searched.
 
-    The real store and ledger are not opened. One process embeds. Raises as `Scan.index`.
+    The real store and ledger are not opened. One process embeds. Raises as `pipeline.index_pages`.
     """
     with tempfile.TemporaryDirectory(prefix="rag-index-evaluate-") as folder:
         temporary = settings_in(Path(folder), settings)
         with closing(open_embedder(temporary.embedder)) as embedder:
-            identity, steps = embedder.identity(), Here(embedder)
+            identity = embedder.identity()
             for name, sample in samples.items():
                 with sample_run(temporary, name, sample, str(uuid.uuid4())) as run:
                     scan = run.begin(identity, run.open_chunker(), workers=1, documents=len(sample.documents))
-                    scan.index(read_pages(run, steps), steps)
+                    with Pool(scan, call_plainly, embedder=embedder) as pool:
+                        index_pages(scan, AllDocuments().pages(run, call_plainly), pool)
                     scan.publish()
         yield temporary
 

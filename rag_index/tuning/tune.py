@@ -5,30 +5,22 @@ A grid of candidates is measured once, and those that are nearly as fast as the 
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import socket
-import subprocess
 import time
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
-
-import httpx
 
 from rag_index.chunking import open_chunker
 from rag_index.documents.batches import ChunkedDocument
 from rag_index.embedders import identify
-from rag_index.errors import EmbedderError, EmbedderUnavailable, SettingsError, SourceError
+from rag_index.errors import EmbedderError, SourceError
 from rag_index.machine.resources import choose_worker_count, detect_machine, estimate_worker_memory
-from rag_index.sources.scaffold import read_sample
+from rag_index.sources.sample import read_sample
 from rag_index.tuning.probe import Candidate, Probes, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rag_index.settings import EmbedderSettings, Settings
 
@@ -41,13 +33,8 @@ MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
 GRID_SHARE = 0.5
 """Share of the budget that the grid may take; the rest is for measuring the best again."""
 
-FIRST_PORT = 11434
 SAMPLE_DOCUMENTS = 2000
 MIN_INDEX_DOCUMENTS = 50
-START_SECONDS = 60.0
-STOP_SECONDS = 10.0
-SERVICE_FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models")
-"""Where the installers of a system service put models."""
 
 
 @dataclass(slots=True)
@@ -88,7 +75,7 @@ class Search:
         return self.knee
 
     def _measure(self, candidates: Sequence[Candidate], seconds: float, *, until: float | None) -> None:
-        """Measure candidates, together for about so many seconds; none any more `until` that much is spent."""
+        """Measure candidates for about `seconds` in all. Stop once `until` seconds of the budget are spent."""
         each = min(MAX_SECONDS, max(MIN_SECONDS, seconds / len(candidates)))
         for candidate in candidates:
             if until is None or self.spent < until:
@@ -152,20 +139,17 @@ def tune(
     settings: Settings,
     *,
     budget: float,
-    hosts: Sequence[str] | None = None,
     on_probe: Callable[[Candidate, float, str], None] = lambda candidate, texts_per_second, error: None,
 ) -> Outcome:
-    """Search for about `budget` seconds, on `hosts` if given instead of the settings' hosts.
+    """Search for about `budget` seconds.
 
-    `hosts` are servers of this machine that run only now; the changes name the ports at which they would run for good.
     `on_probe` is called after each probe with the candidate, texts per second, and the error if it did not work.
 
     Raises:
         SourceError: there are no texts to embed.
         EmbedderUnavailable, EmbedderError: the embedder does not work with any candidate.
     """
-    texts = sample_texts(settings)
-    embedder = settings.embedder.model_copy(update={"hosts": list(hosts)} if hosts else {})
+    texts, embedder = sample_texts(settings), settings.embedder
     identity = identify(embedder)
     space = _space(embedder, sum(map(len, texts)) / len(texts))
     current, serial, grid = _current_candidate(settings, embedder, space), space.serial(), space.grid()
@@ -188,7 +172,7 @@ def tune(
         search.trials[current],
         search.trials[serial],
         search.spent,
-        _changes(settings, knee.candidate, current, local_servers=hosts is not None),
+        _changes(settings, knee.candidate, current),
     )
 
 
@@ -240,14 +224,7 @@ def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Sp
     return Candidate(workers, **given)
 
 
-def unit_ports(servers: int) -> list[int]:
-    """Return the ports of this many Ollama servers that run on this machine for good."""
-    return [FIRST_PORT + number for number in range(servers)]
-
-
-def _changes(
-    settings: Settings, knee: Candidate, current: Candidate, *, local_servers: bool
-) -> dict[tuple[str, str], Any]:
+def _changes(settings: Settings, knee: Candidate, current: Candidate) -> dict[tuple[str, str], Any]:
     """Return the keys to change, so that the settings are what was measured: the servers belong to it."""
     changes: dict[tuple[str, str], Any] = {}
     if knee.workers != current.workers:
@@ -258,80 +235,8 @@ def _changes(
         if settings.embedder.kind != "local" and getattr(knee, key) != getattr(current, key):
             changes["embedder", key] = getattr(knee, key)
     hosts = settings.embedder.hosts
-    if settings.embedder.on_servers:
-        if local_servers and not (knee.hosts == len(hosts) and settings.embedder.local_hosts == hosts):
-            hosts = [f"http://127.0.0.1:{port}" for port in unit_ports(knee.hosts)]
-        if hosts[: knee.hosts] != settings.embedder.hosts:
-            changes["embedder", "hosts"] = hosts[: knee.hosts]
-            if settings.embedder.url is not None:
-                changes["embedder", "url"] = None
+    if settings.embedder.on_servers and hosts[: knee.hosts] != hosts:
+        changes["embedder", "hosts"] = hosts[: knee.hosts]
+        if settings.embedder.url is not None:
+            changes["embedder", "url"] = None
     return changes
-
-
-def model_folder(environ: Mapping[str, str]) -> Path:
-    """Return the model folder: OLLAMA_MODELS, this user's default folder, or that of a system service.
-
-    Raises:
-        SettingsError: none of them holds models.
-    """
-    configured = environ.get("OLLAMA_MODELS")
-    folders = [Path(configured)] if configured else [Path.home() / ".ollama" / "models", *map(Path, SERVICE_FOLDERS)]
-    for folder in folders:
-        if (folder / "manifests").is_dir():
-            return folder
-    places = ", ".join(map(str, folders))
-    raise SettingsError(f"there are no Ollama models in {places}; pull one, or name the folder in OLLAMA_MODELS")
-
-
-@contextmanager
-def local_servers(program: str, count: int, environ: Mapping[str, str]) -> Iterator[list[str]]:
-    """Start `count` servers and yield their addresses. They are stopped, and their models unloaded, as the block ends.
-
-    Each has its own port; all share one model folder.
-
-    Raises:
-        SettingsError: there is no model folder.
-        EmbedderUnavailable: a server does not start.
-    """
-    # a server must not prune models that others share
-    environment = {**environ, "OLLAMA_MODELS": str(model_folder(environ)), "OLLAMA_NOPRUNE": "1"}
-    servers: dict[str, subprocess.Popen[bytes]] = {}
-    with ExitStack() as stack:
-        for _ in range(count):
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                address = f"127.0.0.1:{free.getsockname()[1]}"
-            server = subprocess.Popen(
-                [program, "serve"],
-                env=environment | {"OLLAMA_HOST": address},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C ends the search first, and the search ends the servers
-            )
-            stack.callback(_stop, server)
-            servers[f"http://{address}"] = server
-        for url, server in servers.items():
-            _wait_until_ready(server, url)
-        yield list(servers)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    with httpx.Client(trust_env=False, timeout=2.0) as client:
-        while time.monotonic() < deadline and server.poll() is None:
-            with suppress(httpx.TransportError):
-                if client.get(f"{url}/api/version").is_success:
-                    return
-            time.sleep(0.05)
-    code = server.poll()
-    reason = f"did not answer within {START_SECONDS:.0f} s" if code is None else f"ended with {code}"
-    raise EmbedderUnavailable(f"the Ollama server started at {url} {reason}; check that `ollama serve` works here")
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)  # including the processes that run its models
-        server.wait()

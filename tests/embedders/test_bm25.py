@@ -27,16 +27,24 @@ def test_forms_of_a_word_are_one_dimension_and_frequent_words_are_none():
 
 
 def test_a_name_with_signs_is_one_word_and_another_than_that_without() -> None:
-    languages = [words(name) for name in ("C", "C++", "c#", ".NET")]
-    assert all(len(one) == 1 for one in languages)
-    assert len(set.union(*languages)) == 4
+    names = ("C", "C++", "c#", ".NET", "g++", "Notepad++", "#42", "A*")
+    whole = [ENGLISH.words(name)[name].whole for name in names]
+    assert all(len(one) == 1 for one in whole)
+    assert len(set().union(*whole)) == len(names)
     assert words("nodejs") < words("Node.js")
-    assert words("an i++ loop") == words("an i loop")
+    for name, own in zip(names, whole, strict=True):
+        assert own <= set(ENGLISH.documents([f"We use {name}, and more."]).row(0).indices)
     assert list(ENGLISH.words("C++ and .NET, C")) == ["C++", ".NET", "C"]
 
 
 def test_accents_ligatures_and_full_width_make_no_difference() -> None:
     assert words("Café ﬁle Ａｂｃ") == words("cafe file abc")
+    for marked, plain in (
+        ("ещё за́мок", "еще замок"), ("Άνθρωπος ἄλλος ΟΔΟΣ", "ανθρωπος αλλος οδός"), ("שָׁלוֹם", "שלום"),
+        ("كِتَابٌ أحمد", "كتاب احمد"), ("Wirbel\u00adsäule x\u0304y", "Wirbelsaule xy"),
+    ):  # fmt: skip
+        assert words(marked) == words(plain)
+    assert words("мой") != words("мои"), "a letter of its own"
 
 
 @pytest.mark.parametrize("language", ["english", "japanese", "none", "english, chinese"])

@@ -16,13 +16,9 @@ from rag_index.errors import BadVectors, TextRefused
 from rag_index.settings import EmbedderSettings
 
 TEXTS = [
-    "the printer on the third floor is broken",
-    "nobody can print since this morning",
-    "banana bread with walnuts",
-    "word " * 800,
-    "ü – 漢字 \U0001f600",
-    "a",
-]
+    "the printer on the third floor is broken", "nobody can print since this morning", "banana bread with walnuts",
+    "word " * 800, "ü – 漢字 \U0001f600", "a",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -301,6 +301,17 @@ def test_another_model_after_a_restart_is_noticed_before_any_of_its_vectors_is_k
         embedder.embed_documents(TEXTS * 4)
 
 
+def test_an_answer_that_is_redirected_or_too_large_is_refused(server, embedder, monkeypatch):
+    with FakeOllama() as other:
+        server.fault("status", code=307, headers={"Location": f"{other.url}/api/embed"}, times=1)
+        with pytest.raises(EmbedderError, match=f"answers 307: name {other.url}"):
+            embedder.embed_documents(TEXTS)
+        assert not other.requests
+    monkeypatch.setattr("rag_index.hosts.endpoint.MAX_ANSWER", 100)
+    with pytest.raises(EmbedderUnavailable, match="answers more than 0 MB"):
+        embedder.embed_query("a text")
+
+
 def test_one_of_several_hosts_may_be_down_at_the_start(server, make_embedder, caplog):
     with FakeOllama() as other:
         embedder = make_embedder(server, other)

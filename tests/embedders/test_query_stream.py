@@ -11,13 +11,7 @@ import numpy as np
 import pytest
 
 from rag_index.embedders.query_stream import Query, QueryStream
-from rag_index.errors import (
-    EmbedderUnavailable,
-    ModelChanged,
-    RateLimited,
-    TextRefused,
-    TextTooLong,
-)
+from rag_index.errors import EmbedderUnavailable, ModelChanged, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import KnownModel
 from rag_index.hosts.pool import Clock, Pool, RequestStats
 from rag_index.settings import EmbedderSettings
@@ -148,14 +142,6 @@ def test_requests_are_bounded_by_texts_and_by_characters(make):
     assert queries.sent(0) == [["short"], [long], ["short too"]]
 
 
-def test_many_queries_are_not_all_for_the_host_that_is_free_first(make):
-    queries = make(2, seconds_per_text=[0.01, 0.01])
-    first = [queries.ask("first"), queries.ask("second", at=0.01)]
-    asked = queries.ask(*(f"{text} {number}" for text in TWENTY for number in range(3)), at=0.05)
-    queries.run(*first, asked)
-    assert [[len(texts) for texts in queries.sent(number)] for number in range(2)] == [[1, 30], [1, 16, 14]]
-
-
 # One bad query
 
 
@@ -209,19 +195,6 @@ def test_if_all_hosts_are_down_every_query_says_why_and_the_next_one_tries_again
     assert queries.seconds("again") < 0.25
 
 
-def test_a_pause_that_all_hosts_ask_for_is_kept(make):
-    queries = make(1)
-    queries.hosts[0].outcomes("query", [RateLimited("busy", 30.0)])
-    for text in ("query", "query again"):
-        asked = queries.ask(text)
-        queries.run(asked)
-        with pytest.raises(RateLimited):
-            asked[0].future.result()
-    assert queries.sent(0) == [["query"]]
-    queries.rest(31)
-    queries.answer("query at last")
-
-
 def test_a_host_with_another_model_gets_no_query_until_it_has_the_right_one(make):
     queries = make(2)
     for host in queries.hosts.hosts:
@@ -236,16 +209,6 @@ def test_a_host_with_another_model_gets_no_query_until_it_has_the_right_one(make
     queries.hosts[1].digest = "d1" * 32
     queries.answer("again")
     assert queries.sent(0) == []
-
-
-def test_models_are_compared_although_queries_never_cease(make):
-    queries = make(2, request=0.6)
-    asked = [queries.ask(f"query {number}", at=0.5 * number) for number in range(80)]
-    queries.hosts.at(5, lambda: setattr(queries.hosts[0], "digest", "d2" * 32))
-    queries.hosts.at(22, queries.hosts[0].sent.clear)
-    queries.run(*asked)
-    assert queries.sent(0) == []
-    assert len(queries.sent(1)) > 30
 
 
 # Queries that nobody waits for

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index.errors import SourceUnavailable
+from rag_index.indexing.step_retries import POLICIES
 from rag_index.sources.sql import SqlSource
 from tasks.embed import embed_shard
-from tasks.steps import fetch_page
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
 
@@ -96,7 +96,7 @@ def source_hangs(stage: Stage, _: FakeQdrant) -> int:
 
 @line("The source breaks off in the middle")
 def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
-    assert fetch_page.retries == 3, "the line says how often the page is read again"
+    assert POLICIES["fetch"].retries == 3, "the line says how often the page is read again"
     stage.held()
     stage.project.execute("DELETE FROM note WHERE id = 1")
     stage.project.fill(40, first=DOCUMENTS + 1)

@@ -24,8 +24,18 @@ ELSEWHERE = {
     "Another run has this index": (1, "indexing/test_single.py", "it_waits_for_no_other_run_and_says_who_is_writing"),
     "A collection of the embedded store": (1, "cli/test_commands.py", "a_store_that_another_process_writes_is"),
     "The disk is nearly full": (1, "reliability/test_disk_and_clock.py", "a_disk_that_fills_up_during_a_run_loses"),
+    "The ledger's file is removed": (
+        1,
+        "reliability/test_disk_and_clock.py",
+        "a_run_whose_ledger_is_removed_meanwhile",
+    ),
     "A rebuild finds less": (3, "indexing/test_gate.py", "a_rebuild_that_finds_less_stays_beside_the_live_collection"),
     "A chunk is too long for the model": (0, "indexing/test_embed.py", "what_is_too_long_is_halved_until_it_fits"),
+    "A file of a row cannot be read": (
+        0,
+        "sources/test_attachments.py",
+        "the_example_of_the_docs_is_indexed",
+    ),
     "A document kills the worker": (3, "flows/test_code.py", "files_that_kill_or_hang_their_worker_are_found_and"),
     "A document kills the flow's own process": (137, "flows/test_suspects.py", "the_next_run_finds_it_and_indexes"),
     "A Dask worker is killed": (0, "flows/test_failures.py", "a_worker_that_is_killed_as_it_starts_does_not_stop"),

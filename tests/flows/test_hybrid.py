@@ -30,10 +30,12 @@ def points(project: Project) -> dict[str, StoredPoint]:
 
 
 def check_words(project: Project, language: str = "english") -> dict[str, StoredPoint]:
-    """Check that every point has exactly the sparse vector of its text, and return the points."""
+    """Check that every point has exactly the sparse vector of its text and of its document's names, and return them."""
     found, encoder = points(project), Bm25Encoder(Bm25Model(language))
     for point in found.values():
-        assert point.sparse == encoder.documents([point.payload["_rag"]["text"]]).row(0)
+        ours = point.payload["_rag"]
+        names = () if ours["chunk"] else (ours["document_id"], "", ours["text"].partition("\n")[0])
+        assert point.sparse == encoder.documents([ours["text"]], names=[names]).row(0)
     return found
 
 

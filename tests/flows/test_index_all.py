@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from flows.index_all import index_all
 from rag_index.orchestration.cluster import Workers
 from tests.project import Project
 from tests.waiting import eventually
@@ -81,3 +82,8 @@ def test_prefect_shows_artifacts(run):
     assert (found["test-all-progress"]["data"], found["test-all-progress"]["description"]) == (100, report.sentence())
     (failed,) = json.loads(found["test-all-failed"]["data"])
     assert (failed["index"], failed["document"]) == ("notes", "51")
+
+
+def test_a_mistake_in_the_settings_ends_in_a_failed_state_with_one_line(prefect_server, tmp_path):
+    state = index_all(config=str(tmp_path / "missing.toml"), return_state=True)
+    assert (state.name, "missing.toml" in state.message, "\n" in state.message) == ("Failed", True, False)

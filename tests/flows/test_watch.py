@@ -56,7 +56,7 @@ def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path, prefect_server):
 @pytest.mark.parametrize("whole", [False, True], ids=["batch", "ordinary run"])
 def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, monkeypatch, whole):
     """A batch is indexed without a flow run; a whole run, which needs workers, waits for the server."""
-    from flows.index_changes import index_changes
+    from flows.watch import index_changes
 
     project = Project(tmp_path / "project").fill(12)
     run_plain(project)

@@ -14,7 +14,7 @@ from rag_index.ledger import Ledger
 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch):
-    """Leave out the 200 searches at the end of a first run; `tests.retrieve.test_calibration` has them."""
+    """Leave out the searches at the end of a first run; `tests.retrieve.test_calibration` has them."""
     monkeypatch.setattr(publish, "MIN_DOCUMENTS", sys.maxsize)
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from rag_index.embedders import open_embedder
+from rag_index.indexing import pipeline
 from rag_index.indexing import run as run_module
 from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.pool import Pool
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here, read_pages
+from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
 from tests.project import run_here
 
@@ -62,8 +64,8 @@ def run_plain(
         run.source.check()
         run.count_parts()
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
-        steps = Here(embedder)
-        scan.index(read_pages(run, steps), steps)
+        with Pool(scan, call_plainly, embedder=embedder) as pool:
+            pipeline.index_pages(scan, pipeline.AllDocuments().pages(run, call_plainly), pool)
         if not delete:
             raise Died
         scan.delete_gone()

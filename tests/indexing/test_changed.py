@@ -9,9 +9,8 @@ from unittest import mock
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
-from rag_index.indexing import changed
+from rag_index.indexing import changed, pipeline
 from rag_index.indexing.changed import BatchIndexer, index_documents
-from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
@@ -76,15 +75,16 @@ def test_a_death_at_any_step_loses_nothing(project, ledger, step):
 def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project, ledger):
     project.execute("UPDATE note SET body = 'first' WHERE id = 5")
     put(ledger, "5", "6")
-    whole, done = Scan.index, []
+    whole, done = pipeline.index_pages, []
 
     def change_meanwhile(*args):
         if not done:
             project.execute("UPDATE note SET body = 'second' WHERE id = 5")
             put(ledger, "5")
-        done.append(whole(*args))
+        done.append(1)
+        return whole(*args)
 
-    with mock.patch.object(Scan, "index", change_meanwhile):
+    with mock.patch.object(pipeline, "index_pages", change_meanwhile):
         batch(project)
     assert waiting(ledger) == ["5"]
     batch(project)
@@ -95,7 +95,7 @@ def test_what_waits_stays_while_the_embedder_is_down_and_leaves_the_inbox_if_it_
     with project.source() as db:
         db.execute("UPDATE note SET body = ? WHERE id = 5", (b"\x01",))
     put(ledger, "5")
-    with mock.patch.object(Scan, "index", side_effect=EmbedderUnavailable("it is down")):
+    with mock.patch.object(pipeline, "index_pages", side_effect=EmbedderUnavailable("it is down")):
         assert isinstance(batch(project).error, EmbedderUnavailable)
     assert waiting(ledger) == ["5"]
     assert batch(project).outcome.failed == 1
@@ -139,7 +139,7 @@ def sizes(project, ledger, monkeypatch):
     """A function that has 30 changes indexed by a process that takes so many seconds for each, and returns batches."""
     monkeypatch.setattr(changed, "FIRST_DOCUMENTS", 4)
     monkeypatch.setattr(changed, "MIN_DOCUMENTS", 1)
-    whole = Scan.index
+    whole = pipeline.index_pages
 
     def index(seconds, *, first=30):
         project.execute("UPDATE note SET title = ?, body = ''", f"{seconds} seconds")
@@ -148,12 +148,13 @@ def sizes(project, ledger, monkeypatch):
         def take_time(scan, pages, *args):
             [page] = pages
             found.append(len(page.documents))
-            whole(scan, [page], *args)
+            written = whole(scan, [page], *args)
             scan.run.stopwatch.seconds |= {"fetch": 0.0, "embed": found[-1] * seconds, "upsert": 60.0}
+            return written
 
         put(ledger, *map(str, range(1, first + 1)))
         with (
-            mock.patch.object(Scan, "index", take_time),
+            mock.patch.object(pipeline, "index_pages", take_time),
             closing(BatchIndexer(project.settings)) as indexer,
         ):
             indexer.index("notes")

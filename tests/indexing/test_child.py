@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psutil
@@ -16,8 +17,8 @@ from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import EmbeddedShard, Shard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
-from rag_index.indexing.embed import ChildEmbedder, EmbedJob, parts_of, quarantine
-from rag_index.reports.metrics import Stopwatch
+from rag_index.indexing.embed import EmbedJob
+from rag_index.indexing.pool import ChildEmbedder, parts_of, quarantine
 from rag_index.settings import EmbedderSettings
 from rag_index.sources import page_of
 from tests.waiting import eventually
@@ -49,7 +50,7 @@ def job(text: str, **changed) -> EmbedJob:
 
 
 def test_it_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
-    with closing(ChildEmbedder(Stopwatch())) as child:
+    with closing(ChildEmbedder()) as child:
         assert child.embed(job("The printer is out of paper.")).chunk_counts == [1]
         with pytest.raises(EmbedderUnavailable, match="down"):
             child.embed(job("down"))
@@ -62,12 +63,19 @@ def test_it_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death(
             child.embed(job("hang", timeout=0.5))
 
 
+def test_each_thread_gets_the_answer_to_what_it_asked():
+    texts = [f"The printer of room {number} is out of paper." for number in range(8)]
+    with closing(ChildEmbedder()) as child, ThreadPoolExecutor(len(texts)) as threads:
+        answers = list(threads.map(lambda text: child.embed(job(text)), texts))
+    assert [answer.chunks for answer in answers] == [[text] for text in texts]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_child_outlives_its_parent(number):
     """Whatever the child is doing: it hangs here."""
     code = (
         "from tests.indexing.test_child import *\n"
-        "with closing(ChildEmbedder(Stopwatch())) as child:\n"
+        "with closing(ChildEmbedder()) as child:\n"
         "    child.embed(job('text'))\n"
         "    print('ready', flush=True)\n"
         "    child.embed(job('hang'))\n"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rag_index.database.drivers import database_url
+from rag_index.documents.access import stored_groups
 from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key, point_id
-from rag_index.indexing.commit import Committer
+from rag_index.indexing.commit import Committer, update_access
 from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
@@ -78,6 +79,17 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     assert ledger.known(collection.id, ["7", "8"]) == ({"7": (OLD, PAYLOAD, 2, 0)} if intact else {})
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
     assert ledger.failures(collection.id).keys() == {"7", "8"}
+
+
+@pytest.mark.parametrize("points", [2, 1])
+def test_a_document_with_missing_points_is_not_up_to_date_because_its_groups_changed(ledger, store, collection, points):
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
+    write(store, "7", OLD, range(points))
+    before = ledger.known(collection.id, ["7"])
+    committer = Committer("notes", ledger, store, collection)
+    assert update_access(committer, {"7": ["board"]}, before) == ({"7"} if points == 2 else set())
+    assert [stored_groups(point.payload) for point in store.scroll("p_notes__1")] == [["board"]] * points
+    assert (ledger.known(collection.id, ["7"]) == before) == (points == 1)
 
 
 def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(tmp_path, monkeypatch):

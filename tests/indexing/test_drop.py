@@ -63,8 +63,9 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
         assert files_with_text(kept)
 
         asked = project.cli("drop", "old")  # nobody answers
-        assert asked.returncode == 130
-        assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\nDelete all of it?" in asked.stderr
+        assert asked.returncode == 2
+        assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\n" in asked.stderr
+        assert "--yes deletes without asking" in asked.stderr
         assert rows_of(project, "test_old") == 63
 
         assert printed(project, "drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]

@@ -55,12 +55,9 @@ class HashEmbedder:
 
 def shard_of(texts, number=1):
     page = DocumentBatch(
-        [f'"{i}"' for i in range(len(texts))],
-        list(texts),
-        [b"{}"] * len(texts),
-        [hash_text(text) for text in texts],
+        [f'"{i}"' for i in range(len(texts))], list(texts), [b"{}"] * len(texts), [hash_text(text) for text in texts],
         [b"p"] * len(texts),
-    )
+    )  # fmt: skip
     return Shard("notes", number, page, sum(map(len, texts)))
 
 
@@ -100,14 +97,14 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
     assert sorted([*embedded.documents.keys, *failed]) == sorted(f'"{i}"' for i in range(len(texts)))
     assert len(set(embedder.all_sent)) == len(embedder.all_sent), "a text was sent twice"
     for key, chunks in chunks_by_key(embedded).items():
-        assert all(len(chunk) <= min(longest, chars) for chunk in chunks)
+        assert all(len(chunk) <= min(longest, chars) and "poison" not in chunk for chunk in chunks)
         assert "".join("".join(chunks).split()) == "".join(texts[int(key.strip('"'))].split())
     for key, failure in failed.items():
         text = texts[int(key.strip('"'))]
         assert "poison" in text
         assert "refused" in failure.reason
         assert failure.text_hash == hash_text(text)
-    if longest >= 6:
+    if longest >= 24:  # a half has 12 characters, and ends between words if there is a space in its second half
         assert len(failed) == sum("poison" in text for text in texts)
 
 

@@ -93,16 +93,6 @@ def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_pers
     assert live(project) == "test_notes__2"
 
 
-@pytest.mark.parametrize(
-    ("settings", "lost", "loss"), [("max_loss = 0.12", LOST, 7 / 60), ('max_loss = 0\nmetric = "nDCG@5"', (), 0.0)]
-)
-def test_max_loss_is_what_may_be_lost(project, settings, lost, loss):
-    project.write_settings(f"{project.config.read_text()}{settings}\n")
-    lose(project, *lost)
-    outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.gate.search.loss) == ("completed", pytest.approx(loss))
-
-
 def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):
     project = set_gate(Project(tmp_path / "project").fill(5))
     golden(project)

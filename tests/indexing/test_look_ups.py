@@ -9,7 +9,7 @@ import pytest
 
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SourceUnavailable
-from rag_index.indexing.scan import Scan
+from rag_index.indexing import pipeline
 from rag_index.ledger import Ledger
 from rag_index.sources.sql import SqlSource
 from tests.fakes.qdrant import FakeQdrant
@@ -99,16 +99,17 @@ def test_a_row_that_goes_while_its_documents_are_being_written_takes_them_along(
     """What writes them has read tickets of a customer, and not written them when the customer is deleted."""
     project.execute("INSERT INTO customer VALUES (3, 'dee')")
     changed_customer(ledger, 3)
-    index, done = Scan.index, []
+    index, done = pipeline.index_pages, []
 
-    def delete_meanwhile(scan, pages, steps):
+    def delete_meanwhile(scan, pages, *more):
         pages = list(pages)
         if not done:
             project.execute("DELETE FROM customer WHERE id = 3")
             changed_customer(ledger, 3)
-        done.append(index(scan, pages, steps))
+        done.append(1)
+        return index(scan, pages, *more)
 
-    with mock.patch.object(Scan, "index", delete_meanwhile):
+    with mock.patch.object(pipeline, "index_pages", delete_meanwhile):
         if whole:
             run_plain(project)
         else:

@@ -98,8 +98,8 @@ def test_a_hit_has_title_link_and_the_part_that_was_found(project):
     assert {"printer", "toner"} <= set(first.matched)  # title and answer stand in one chunk
     [first, *_] = search(project, "only red pages")
     assert shape(first) == ("1", "Printer offline", link, {}, "It prints only red pages.")
-    assert first.to_json() | {"score": 0, "relevance": 1} == {
-        "index": "notes", "document_id": "1", "score": 0, "relevance": 1,
+    assert first.to_json() | {"score": 0, "relevance": 1, "citation": ""} == {
+        "index": "notes", "document_id": "1", "citation": "", "score": 0, "relevance": 1,
         "chunk": 0, "total_chunks": 3, "text": "It prints only red pages.",
         "payload": {"customer": {"name": "Acme"}}, "title": "Printer offline", "link": link,
     }  # fmt: skip

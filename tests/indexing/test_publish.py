@@ -11,7 +11,7 @@ import pytest
 from rag_index.database.drivers import database_url
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
-from rag_index.errors import SettingsError, StoreMismatch
+from rag_index.errors import SettingsError, StoreMismatch, StoreUnavailable
 from rag_index.evaluation.nonsense import Lesson
 from rag_index.indexing import publish as publish_module
 from rag_index.indexing.changed import index_documents
@@ -149,6 +149,22 @@ def test_a_rebuild_whose_points_are_not_right_is_never_shown(tmp_path, fault, me
     with fault, moved, pytest.raises(StoreMismatch, match=message):
         run_plain(project, full=True)
     assert project.points() == before
+
+
+def test_publishing_is_tried_again_if_the_store_does_not_answer(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project").fill(3)
+    run_plain(project)
+    point, tries = EdgeStore.point_alias, []
+
+    def fail_once(store, *names):
+        tries.append(names)
+        if len(tries) == 1:
+            raise StoreUnavailable("the store does not answer")
+        point(store, *names)
+
+    monkeypatch.setattr(EdgeStore, "point_alias", fail_once)
+    assert project.run(full=True).state == "completed"
+    assert tries == [("test_notes", "test_notes__2")] * 2
 
 
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):

@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.doctor import examine, repair
 from rag_index.documents.batches import CommitMark
 from rag_index.errors import StoreRestored, StoreUnavailable
-from rag_index.indexing import steps
+from rag_index.indexing import pipeline
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.reconcile import Scratch
 from rag_index.ledger import Ledger
@@ -81,7 +81,11 @@ def _contents(project: Project):
 
 
 @pytest.mark.parametrize("part", [STORE, POINTS])
-def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, part):
+@pytest.mark.parametrize("digest", [False, True])
+def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, part, digest):
+    if digest:  # which would leave unread what has not changed in the source
+        project.write_settings(project.config.read_text().replace("[source]", "[source]\ndigest = true"))
+        run_plain(project)
     kept = back_up(project, tmp_path / "kept", part)
     edit(project)
     run_plain(project)
@@ -198,7 +202,7 @@ def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(proj
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
     """Otherwise the next commit would write its mark over the only trace."""
-    write = steps.write_shard
+    write = pipeline.write_shard
 
     def put_back(store, collection, shard, **how):
         written = write(store, collection, shard, **how)
@@ -207,7 +211,7 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, mo
 
     edit(project)
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "write_shard", put_back)
+        patch.setattr(pipeline, "write_shard", put_back)
         with pytest.raises(StoreRestored, match="while a run wrote it"):
             run_plain(project)
     assert OLDER in run_plain(project).message

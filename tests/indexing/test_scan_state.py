@@ -57,6 +57,15 @@ def test_what_a_wrong_database_overwrote_is_read_again(project, died):
     assert project.points() == right
 
 
+def test_an_ordinary_night_leaves_the_rhythm_of_the_full_comparison_alone(project):
+    due = {"changed": 5, "unchanged": 95}  # also after a run whose clock was ahead
+    for days, found in ((6, {"unchanged": 100}), (2, due), (-400, due)):
+        project.execute("UPDATE note SET title = ? WHERE id <= 5", f"without a new time {days}")
+        with closing(sqlite3.connect(project.folder / ".rag-index/ledger.db")) as db, db:
+            db.execute("UPDATE rag_index_scan_states SET full_at = full_at - ? * 86400", (days,))
+        assert figures(project) == found
+
+
 def test_what_waits_for_a_watch_still_waits_unless_the_run_reads_everything(project):
     project.execute("UPDATE note SET title = 'without a new time' WHERE id <= 10")
     with closing(Ledger(project.settings.ledger_url)) as ledger:

@@ -9,7 +9,10 @@ import pytest
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import StoreError
+from rag_index.indexing import search_index
+from rag_index.indexing.changed import index_documents
 from rag_index.indexing.search_index import make_searchable, optimize, search_index_due
+from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -105,3 +108,22 @@ def test_optimize_goes_through_the_indexes(tmp_path, monkeypatch):
         assert (done.built, built) == (True, ["desk_titles__1"])
         with pytest.raises(StoreError, match="index comments is empty: `rag-index index comments` fills it"):
             list(optimize(desk.settings, store, ["comments"]))
+
+
+def test_a_run_is_complete_before_it_builds_the_search_index_and_single_documents_leave_it_to_runs(
+    tmp_path, monkeypatch
+):
+    project, seen = Project(tmp_path / "project").fill(20), []
+
+    def note_state(store, name):
+        with closing(Ledger(project.settings.ledger_url)) as ledger:
+            seen.append(ledger.last_run("test_notes").state)
+
+    monkeypatch.setattr(search_index, "AUTO_MB", 0)
+    monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
+    monkeypatch.setattr(EdgeStore, "optimize", note_state)
+    assert project.run().state == "completed"
+    assert seen == ["completed"]
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 5")
+    assert index_documents(project.settings, "notes", ["5"]).changed == 1
+    assert seen == ["completed"]

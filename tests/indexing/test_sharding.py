@@ -9,10 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.documents.batches import DocumentBatch
-from rag_index.indexing.sharding import MAX_CHARS, MEASURABLE_CHARS, MIN_SECONDS, Sharder
-from rag_index.settings.sections import ParallelSettings
-
-MAX = ParallelSettings().max_shard_documents
+from rag_index.indexing.sharding import MAX_CHARS, MAX_DOCUMENTS, MEASURABLE_CHARS, MIN_SECONDS, Sharder
 
 
 def page_of(texts, first=0):
@@ -22,20 +19,19 @@ def page_of(texts, first=0):
     )
 
 
-def sharder(*, documents="auto", seconds=5.0, rate=1000.0, workers=2, **bounds):
-    given = ParallelSettings(shard_documents=documents, shard_seconds=seconds, **bounds)
-    return Sharder("notes", given, chars_per_second=rate, workers=workers)
+def sharder(*, documents="auto", rate=1000.0, workers=2):
+    return Sharder("notes", documents, chars_per_second=rate, workers=workers)
 
 
 def shards_of(made, pages, *, total=None):
     """All shards of these pages, as a run asks for them; with a total, what is to come is said."""
     shards, seen = [], 0
-    for texts in pages:
+    for number, texts in enumerate(pages, 1):
         page = page_of(texts, seen)
         seen += len(texts)
         if total is not None:
             made.expect(total - seen)
-        shards += made.add(page)
+        shards += made.add(page, number)
     return [*shards, *made.rest()]
 
 
@@ -58,8 +54,10 @@ def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, w
     assert [shard.number for shard in shards] == list(range(1, len(shards) + 1))
     if documents != "auto":
         assert all(len(shard.documents) == documents for shard in shards[:-1]), "a fixed size is kept"
+    page_of_key = {str(key): number for key, number in enumerate(n for n, page in enumerate(pages, 1) for _ in page)}
     for shard in shards:
         assert shard.index == "notes"
+        assert set(shard.pages) == {page_of_key[key] for key in shard.documents.keys}
         assert len(shard.documents) > 0
         assert shard.chars == sum(map(len, shard.documents.texts))
         assert shard.documents.payloads == [f"p{key}".encode() for key in shard.documents.keys]
@@ -68,7 +66,7 @@ def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, w
 
 
 def test_shards_are_worth_their_seconds_by_the_measured_rate():
-    made = sharder(seconds=5, rate=100)
+    made = sharder(rate=100)
     assert sizes(made, 10, 100) == [5, 5]
     made.observe(20_000, 10)
     assert made.chars_per_second == 2000
@@ -89,13 +87,9 @@ def test_measures_that_say_nothing_change_nothing():
 
 
 def test_shards_are_bounded_however_fast_the_embedder_is():
-    assert sizes(sharder(rate=1e12), MAX + 10, 1) == [MAX]
+    assert sizes(sharder(rate=1e12), MAX_DOCUMENTS + 10, 1) == [MAX_DOCUMENTS]
     assert sizes(sharder(rate=1e12), 9, MAX_CHARS // 4) == [4, 4]
     assert sizes(sharder(rate=10), 3, 1000) == [1, 1, 1], "one document longer than a shard is a shard"
-    assert sizes(sharder(seconds=1.0, min_shard_documents=30), 100, 500) == [30, 30, 30]
-    assert sizes(sharder(seconds=1.0, max_shard_documents=20), 60, 10) == [20, 20, 20]
-    few = sharder(seconds=1.0, min_shard_documents=5)
-    assert sizes(few, 20, MAX_CHARS // 2)[:3] == [2, 2, 2], "never more than memory has room for"
 
 
 def test_a_small_change_is_one_shard():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import numpy as np
 import pytest
 
+from rag_index.documents.batches import PointBatch
+from rag_index.ledger import Ledger
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -27,6 +32,21 @@ def test_a_rebuild_after_a_change_of_the_key_column_embeds_nothing(project):
     after = {payload["_rag"]["text"]: vector for payload, vector in project.points().values()}
     assert set(project.texts()) == {f"N{i}" for i in range(1, 301)}
     assert all(vector == before.get(text, vector) for text, vector in after.items())
+
+
+def test_a_rebuild_reuses_no_vector_of_what_a_dead_run_left_half_written(project):
+    def vector() -> list[float]:
+        return next(vector for payload, vector in project.points().values() if payload["_rag"]["document_id"] == "7")
+
+    before = vector()
+    with closing(Ledger(project.settings.ledger_url)) as ledger, project.store() as store:
+        ledger.mark_pending(ledger.collections("test_notes")[-1].id, ["7"])
+        found = next(one for one in store.scroll("test_notes", vectors=True) if one.payload["_rag"]["key"] == "7")
+        wrong = np.roll(np.asarray([found.vector], np.float32), 1)
+        store.upsert("test_notes", PointBatch([found.id], wrong, [found.payload]))
+    assert np.allclose(vector(), wrong)
+    run_plain(project, full=True)
+    assert np.allclose(vector(), before)
 
 
 def test_a_run_after_a_change_of_the_key_column_holds_the_old_documents_back(project):

@@ -81,15 +81,6 @@ def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
     assert detect_machine().memory > 0
 
 
-@pytest.mark.parametrize(
-    ("processors", "memory", "each", "workers"),
-    [(64, 1000 * GB, 300_000_000, 63), (64, 2 * GB, 300_000_000, 4), (64, GB // 2, 300_000_000, 1),
-     (2, 100 * GB, 300_000_000, 1), (1, GB, 1, 1), (64, 4 * GB, GB, 3)],
-)  # fmt: skip
-def test_workers_are_bounded_by_processors_and_memory(processors, memory, each, workers):
-    assert Machine(processors, None, memory, True, 0.0).max_workers(each) == workers
-
-
 def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
     def needed(kind, model="m"):
         return estimate_worker_memory(EmbedderSettings(kind=kind, model=model))

@@ -28,7 +28,7 @@ main()
 """
 TIMES = ("seconds", "started", "ended", "run", "stages", "load", "peak_memory", "by_worker", "by_host", "advice",
          "worker_seconds", "idle_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
-         "utilisation", "speed_up", "as_of")  # fmt: skip
+         "utilisation", "speed_up", "as_of", "erasable_since")  # fmt: skip
 """What differs between two runs in the same way."""
 
 
@@ -88,7 +88,7 @@ class Both:
                 ]
                 rows = db.execute(f"SELECT {', '.join(kept)} FROM rag_index_{table} ORDER BY {order}")
                 found[table] = rows.fetchall()
-            found["runs"] = db.execute("SELECT state, message FROM rag_index_runs ORDER BY started_at").fetchall()
+            found["runs"] = db.execute("SELECT state, message FROM rag_index_runs ORDER BY number").fetchall()
             assert not db.execute("SELECT * FROM rag_index_leases WHERE run_id IS NOT NULL").fetchall()
         if found["status"]["indexes"][0]["collection"]:
             found["points"] = project.points()

@@ -20,7 +20,7 @@ from distributed.core import connect
 from distributed.security import Security
 
 from rag_index.errors import TransientError
-from rag_index.orchestration.cluster import Workers, count_workers
+from rag_index.orchestration.cluster import OWN_CLUSTER, PLAIN_PRELOAD, Workers, count_workers
 from rag_index.settings import ParallelSettings
 from tests.ports import free_port
 from tests.waiting import eventually
@@ -162,3 +162,15 @@ def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told
         settings = ParallelSettings(address=cluster.scheduler_address)
         with pytest.raises(TransientError, match=f"has no workers: dask worker {settings.address}"):
             count_workers(settings)
+
+
+@pytest.mark.long
+def test_a_frozen_worker_loses_its_shards_to_the_other(monkeypatch):
+    monkeypatch.setitem(OWN_CLUSTER, "distributed.scheduler.worker-ttl", "2s")  # Dask takes five at least
+    with Workers(ParallelSettings(workers=2), preload=PLAIN_PRELOAD) as workers:
+        client = workers.client()
+        client.wait_for_workers(2)
+        [frozen, _] = client.run(os.getpid).values()
+        os.kill(frozen, signal.SIGSTOP)
+        shards = [client.submit(os.getpid, pure=False) for _ in range(4)]
+        assert frozen not in [shard.result(120) for shard in shards]

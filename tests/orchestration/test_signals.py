@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from rag_index.orchestration.signals import hold_sigterm, terminable
+from tests.waiting import eventually
 
 
 def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():
@@ -23,6 +28,29 @@ def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():
         library()
     with pytest.raises(ValueError, match="another"), terminable():
         raise ValueError("another error stays as it is")
+
+
+RUN = """\
+import sys
+from rich.console import Console
+from rag_index.orchestration.signals import outlive_output
+outlive_output()
+print("begun", flush=True)
+sys.stdin.readline()
+for error in (False, True):
+    Console(stderr=error).print("a line that nobody reads")
+sys.exit(7)
+"""
+
+
+def test_a_run_goes_on_if_nobody_reads_its_output_any_more():
+    with subprocess.Popen([sys.executable, "-c", RUN], stdin=PIPE, stdout=PIPE, stderr=PIPE) as run:
+        assert run.stdout.readline() == b"begun\n"
+        run.stdout.close(), run.stderr.close()  # as Prefect's worker does that is killed
+        eventually(lambda: Path(f"/proc/{run.pid}/fd/2").readlink() == Path(os.devnull))
+        run.stdin.write(b"\n")
+        run.stdin.close()
+        assert run.wait(60) == 7
 
 
 def test_the_exception_of_a_flow_engine_ends_the_flow():

@@ -80,7 +80,7 @@ def test_a_run_whose_process_was_killed_is_put_off(state):
     api = run(state, KILLED)
     (proposed,) = api.proposed
     assert (proposed["state"]["type"], proposed["state"]["name"]) == ("SCHEDULED", "AwaitingRetry")
-    assert "worker of this run was stopped" in proposed["state"]["message"]
+    assert "the next worker resumes it" in proposed["state"]["message"]
     assert not proposed["force"], "the server decides whether a run that is being cancelled may be put off"
     assert {path for path, _ in api.asked} == {"/api/flow_runs/some-id", "/api/flow_runs/some-id/set_state"}
     assert {given for _, given in api.asked} == {"Basic bWU6c2VjcmV0"}

@@ -6,31 +6,28 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.indexing import embed
+from rag_index.indexing import pool
 from tests.reliability.scenario import make_project
 
 
 class KeptChildren:
-    """The child of each embedder, as what `_start` returns; it lives on when a run ends it."""
+    """The child of each embedder, in place of the one of a run; it lives on when a run ends it."""
 
     def __init__(self) -> None:
         self.children = {}
-        self._start = embed._start
+        self._start = pool._Child
 
-    def send(self, job):
+    def ask(self, job):
         known = self.children.get(str(job.embedder))
-        if known is None or not known[0].is_alive():
+        if known is None or not known._process.is_alive():
             known = self.children[str(job.embedder)] = self._start()
-        _, connection = known
-        connection.send(job)
-        self.recv = connection.recv
+        return known.ask(job)
 
-    def close(self):
+    def end(self):
         """Leave the child to the next run."""
 
 
@@ -38,16 +35,14 @@ class KeptChildren:
 def kept_children():
     kept = KeptChildren()
     yield kept
-    for process, _ in kept.children.values():
-        process.kill()
-        process.join()
+    for child in kept.children.values():
+        child.end()
 
 
 @pytest.fixture(autouse=True)
 def one_child(kept_children, monkeypatch):
     """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
-    lives = SimpleNamespace(kill=lambda: None, join=lambda: None)
-    monkeypatch.setattr(embed, "_start", lambda: (lives, kept_children))
+    monkeypatch.setattr(pool, "_Child", lambda: kept_children)
 
 
 @pytest.fixture(scope="module")

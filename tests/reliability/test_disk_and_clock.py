@@ -20,10 +20,11 @@ from sqlalchemy.engine import make_url
 from rag_index.errors import LedgerError
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
+from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import Victim, assert_equals_clean_index, dead_pid, ledger_rows
-from tests.waiting import eventually
+from tests.waiting import eventually, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +105,24 @@ def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_serve
 
 
 @pytest.mark.mount
+@pytest.mark.parametrize("left", [2 << 20, 8 << 20])
+def test_a_store_that_is_loaded_on_a_full_disk_says_so(tmp_path, left):
+    project = make_project(tmp_path / "p", 60, extra=STORE)
+    with Disk(project, 400) as disk:
+        assert project.run().state == "completed"
+        disk.fill(leave=left)
+        for command in ("index-all", "search note"):
+            ended = project.cli(*command.split())
+            assert ended.returncode == 1
+            assert "no space left for the store" in last_line(
+                ended.stdout + ended.stderr.replace("notes: failed\n", "")
+            )
+        disk.ballast.unlink()
+        assert project.cli("search", "note").returncode == 0
+        assert project.run().state == "completed"
+
+
+@pytest.mark.mount
 def test_a_ledger_that_is_opened_on_a_full_disk_says_so(tmp_path):
     project = Project(tmp_path / "p")
     with Disk(project, 4) as disk:
@@ -132,6 +151,18 @@ def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, extra, message)
             assert project.run().state == "completed"
         ledger = disk.path / "ledger.db" if extra == LEDGER else None
         assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
+
+
+def test_a_run_whose_ledger_is_removed_meanwhile_says_so(tmp_path):
+    with FakeOllama(seconds_per_text=0.05) as server:
+        project = make_project(tmp_path / "p", 40, extra=server.settings)
+        files = project.folder / ".rag-index"
+        with when(server.embeds, lambda: [file.unlink() for file in files.glob("ledger.db*")]):
+            ended = project.cli("index-all", "--serial", "--shard-documents", "10")
+        assert ended.returncode == 1
+        assert "was removed or replaced while it was open" in last_line(ended.stdout)
+        assert project.cli("doctor", "--repair").returncode == 0
+        assert project.run().state == "completed"
 
 
 @contextlib.contextmanager
@@ -176,6 +207,30 @@ def test_a_ledger_that_is_locked_is_waited_for_and_ends_the_run_with_one_line_if
     assert "Traceback" not in ended.stderr
     assert project.run().state == "completed"
     assert_equals_clean_index(project, tmp_path / "clean")
+
+
+def test_what_a_run_with_a_clock_ahead_claimed_is_not_believed_and_later_runs_count(tmp_path):
+    project = make_project(tmp_path / "p", 30)
+    assert project.run().state == "completed"
+    for table, column in (
+        ("positions", "at"),
+        ("runs", "started_at"),
+        ("runs", "ended_at"),
+        ("scan_states", "full_at"),
+    ):
+        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+            db.execute(f"UPDATE rag_index_{table} SET {column} = {column} + {400 * DAY}")
+    fresh = ("search", "note", "--max-age", "1 h", "--timeout")
+    answer = project.cli(*fresh, "2")
+    assert answer.returncode == 1
+    assert "ahead of this clock" in answer.stderr
+    assert "known by a clock that was ahead" in project.cli("status").stdout
+    project.execute("ALTER TABLE note RENAME TO gone")
+    assert project.run().state == "failed"
+    assert project.json("status")["indexes"][0]["last_run"]["state"] == "failed"
+    project.execute("ALTER TABLE gone RENAME TO note")
+    assert project.run().state == "completed"
+    assert project.cli(*fresh, "60").returncode == 0
 
 
 @pytest.mark.long

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from rag_index.indexing.diff import MAX_TRIES
+from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
@@ -93,11 +93,11 @@ def _half(batch):
     return type(batch)(batch.ids[:count], batch.vectors[:count], batch.payloads[:count])
 
 
-class SmallSteps(Here):
-    """The steps of a run in this process, in small pages and small shards, whose size no rate changes."""
+class SmallSteps(AllDocuments):
+    """All documents, in small pages and small shards, whose size no rate changes."""
 
-    def begin(self, run):
-        scan = run.begin(self._given.identity(), run.open_chunker(), workers=1)
+    def begin(self, run, call):
+        scan = run.begin(self.embedder.identity(), run.open_chunker(), workers=1)
         scan.sharder._documents = 12
         scan.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and not write it
         return scan
@@ -113,7 +113,7 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
     with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
         run.store = death.of(run.store, WRITES["store"])
         run.ledger = death.of(run.ledger, WRITES["ledger"])
-        outcome = run.execute(SmallSteps(embedder))
+        outcome = execute(run, SmallSteps(embedder=embedder))
         if run.error is not None:
             raise run.error
         return outcome

@@ -19,13 +19,12 @@ from dataclasses import dataclass, replace
 import psutil
 import pytest
 
-from rag_index.orchestration.api_server import temporary_server
-from rag_index.orchestration.window import shards_per_worker
 from tests.dask_workers import command
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
+from tests.prefect_api import temporary_server
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import Victim, file_stamps, kill_qdrant, ledger_rows, project_in
 from tests.waiting import eventually
@@ -68,21 +67,21 @@ class Case:
     server: bool = False
     """Whether the store is a server."""
     workers: int = 2
-    own_prefect: bool = False
-    """Whether the run starts a temporary Prefect server, as for a user without one. It must end by itself."""
+    plain: bool = False
+    """Whether the run has no Prefect server, as for a user without one."""
     share: float = 0.0
     delay: float = 0.0
 
 
 CASES = (
-    Case("flow", "second", own_prefect=True),
+    Case("flow", "second", plain=True),
     Case("flow", "first", workers=1),
     Case("group", "first", embedder="ollama"),
     Case("group", "second", server=True),
     Case("worker", "first"),
     Case("ollama", "second", embedder="ollama"),
     Case("qdrant", "first", server=True),
-    Case("prefect", "second", own_prefect=True),
+    Case("worker", "second", server=True, plain=True),
     Case("prefect-external", "first"),
 )
 
@@ -177,7 +176,7 @@ class Trial:
             if case.target == "prefect-external":
                 environment, server = stack.enter_context(prefect_to_kill())
                 environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # by default Prefect tries for a minute at each call
-            victim = stack.enter_context(Victim(self.project, *arguments, own_prefect=case.own_prefect, **environment))
+            victim = stack.enter_context(Victim(self.project, *arguments, plain=case.plain, **environment))
             self.wait_for_moment(victim)
             self.kill(victim, server)
             self.check_end(victim)
@@ -215,8 +214,6 @@ class Trial:
             self.ollama.start()
         elif target == "qdrant":
             kill_qdrant(self.qdrant, pause)
-        elif target == "prefect":
-            victim.prefect()[0].kill()
         else:
             server.kill()
 
@@ -242,7 +239,7 @@ class Trial:
         with_text = {key: row for key, row in self.rows.items() if row.chunks}
         left = {key for key, row in with_text.items() if key not in rows or rows[key].text_hash != row.text_hash}
         again = outcome.new + outcome.changed - sum(not (key in rows and rows[key].pending) for key in left)
-        window = shards_per_worker(embedded=not case.server) * case.workers * SHARD_DOCUMENTS[case.run]
+        window = (3 if case.server else 2) * case.workers * SHARD_DOCUMENTS[case.run]
         payloads = sum(
             key in self.before and self.before[key].text_hash == row.text_hash and self.before[key] != row
             for key, row in with_text.items()

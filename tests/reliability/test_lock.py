@@ -13,8 +13,10 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.pool import Pool
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here, read_pages
+from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
 from rag_index.ledger import lease as lease_module
 from rag_index.ledger.lease import IndexLease
@@ -149,13 +151,10 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path):
     ):
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
 
-        class LosesTheLease(Here):
-            def write(self, scan, shards):
-                for written in super().write(scan, shards):
-                    run.lease._lost = True
-                    yield written
+        def loses_the_lease(step, function):
+            run.lease._lost = step.kind == "upsert"
+            return call_plainly(step, function)
 
-        steps = LosesTheLease(embedder)
-        with pytest.raises(IndexLocked):
-            scan.index(read_pages(run, steps), steps)
+        with pytest.raises(IndexLocked), Pool(scan, call_plainly, embedder=embedder) as pool:
+            index_pages(scan, AllDocuments().pages(run, call_plainly), pool, loses_the_lease)
         assert run.ledger.totals(scan.collection.id).documents == 0

@@ -12,6 +12,7 @@ import uuid
 import pytest
 
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.indexing.pipeline import execute
 from rag_index.indexing.run import RunOptions, open_run
 from tests.project import Project
 from tests.reliability.scenario import make_project
@@ -116,7 +117,7 @@ def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, 
     with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
         watch = Watch(run.store, run.ledger)
         run.store, run.ledger = watch.store, watch.ledger
-        assert run.execute(SmallSteps(embedder)).state == "completed", run.error
+        assert execute(run, SmallSteps(embedder=embedder)).state == "completed", run.error
     return watch.checked
 
 

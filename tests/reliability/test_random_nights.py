@@ -16,15 +16,7 @@ from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from tests.indexing.plain import batch
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import (
-    Death,
-    Died,
-    copied,
-    failed,
-    live_points,
-    run_once,
-    with_digests,
-)
+from tests.reliability.test_every_step import Death, Died, copied, failed, live_points, run_once, with_digests
 from tests.twin import LEDGER, STORE, back_up, restore
 
 if TYPE_CHECKING:

@@ -11,15 +11,7 @@ import shutil
 import pytest
 
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import (
-    DOCUMENTS,
-    SCENES,
-    Death,
-    Died,
-    copied,
-    run_once,
-    state_of,
-)
+from tests.reliability.test_every_step import DOCUMENTS, SCENES, Death, Died, copied, run_once, state_of
 from tests.twin import back_up, restore
 
 SEED = random.SystemRandom().randrange(1_000_000)

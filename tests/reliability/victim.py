@@ -98,15 +98,17 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
 
 
 class Victim:
-    """`rag-index index-all` in a process group of its own; at the end of the block all its processes are killed."""
+    """`rag-index index-all`, or another command, in a group of its own; all its processes are killed at the end."""
 
-    def __init__(self, project: Project, *arguments: str, own_prefect: bool = False, **environment: str) -> None:
+    def __init__(
+        self, project: Project, *arguments: str, plain: bool = False, run: str = "index-all", **environment: str
+    ) -> None:
         self._mark = uuid.uuid4().hex
-        inherited = {k: v for k, v in os.environ.items() if not (own_prefect and k.startswith("PREFECT_"))}
+        inherited = {k: v for k, v in os.environ.items() if not (plain and k.startswith("PREFECT_"))}
         self._output = project.folder / "output.txt"
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [*PROGRAM, "--config", str(project.config), "index-all", *arguments],
+                [*PROGRAM, "--config", str(project.config), run, *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env={**inherited, **environment, MARK: self._mark},
             )  # fmt: skip
@@ -146,10 +148,6 @@ class Victim:
     def fork_servers(self) -> list[psutil.Process]:
         """Return the processes that the workers are forked from."""
         return fork_servers(self.processes())
-
-    def prefect(self) -> list[psutil.Process]:
-        """Return the temporary Prefect server."""
-        return self._children("rag_index.orchestration.api_server")
 
     def kill_tree(self) -> None:
         for process in self._children(""):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import pytest
 
-from rag_index.tuning.probe import Candidate, Space, _rate
+from rag_index.tuning.probe import Space, _rate
 from rag_index.tuning.tune import Search
 
 
@@ -49,11 +48,6 @@ def several_servers(candidate):
     return 1000.0 * busy * candidate.batch_texts / (candidate.batch_texts + 4)
 
 
-def concurrent(candidate):
-    """A server that takes up to eight requests at once."""
-    return 1000.0 * min(8, candidate.workers * candidate.requests_in_flight)
-
-
 OLLAMA = {"kind": "ollama", "processors": 4, "mean_chars": 400.0}
 
 
@@ -73,12 +67,6 @@ def test_all_hosts_are_used_if_they_work_independently(hosts):
     knee = Machine(several_servers, noise=0.03).search(Space(**OLLAMA, max_workers=8, max_hosts=hosts)).knee.candidate
     assert knee.hosts == hosts
     assert knee.batch_texts >= 32
-
-
-def test_a_concurrent_server_gets_as_many_requests_as_useful_from_few_workers():
-    search = Machine(concurrent, noise=0.02).search(Space(**OLLAMA, max_workers=4, max_hosts=1))
-    assert concurrent(search.knee.candidate) == 8000
-    assert search.knee.candidate.workers <= 2
 
 
 def test_workers_of_the_local_embedder():
@@ -105,18 +93,6 @@ def test_a_candidate_that_does_not_work_is_never_the_knee():
     knee = Machine(rate).search(Space(**OLLAMA, max_workers=2, max_hosts=1)).knee
     assert knee.rate == 100.0
     assert knee.candidate.num_thread is None
-
-
-def test_cost_compares_servers_then_processes_requests_threads_and_characters():
-    order = [
-        Candidate(batch_texts=1, num_thread=1),
-        Candidate(batch_texts=64, batch_chars=9000, num_thread=1),
-        Candidate(num_thread=None),
-        Candidate(requests_in_flight=2, num_thread=1),
-        Candidate(workers=2, num_thread=1),
-        Candidate(workers=1, hosts=2, num_thread=1),
-    ]
-    assert all(one.cost < dearer.cost for one, dearer in pairwise(order))
 
 
 @pytest.mark.parametrize("kind", ["local", "ollama", "openai", "sentence-transformers"])

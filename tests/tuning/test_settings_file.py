@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
+from rag_index.cli.settings import write_keys
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
-from rag_index.tuning import write_keys
 
 TEXT = """\
 # Our service desk.   Ask Ada before you change it.

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import subprocess
-import sys
 from contextlib import ExitStack
 
 import psutil
 import pytest
 
 from rag_index.embedders import identify
-from rag_index.errors import EmbedderUnavailable, SettingsError, SourceError
+from rag_index.errors import EmbedderUnavailable, SourceError
 from rag_index.settings import load_settings
 from rag_index.tuning.probe import Candidate, Probes
-from rag_index.tuning.tune import local_servers, model_folder, sample_texts, tune
+from rag_index.tuning.tune import sample_texts, tune
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
-from tests.project import PROGRAM, Project, run_here
+from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
@@ -131,61 +130,3 @@ def test_an_unreachable_embedder_and_a_source_without_texts_are_errors(tmp_path,
         tune(project.settings, budget=5)
     with pytest.raises(SourceError, match="no documents with text"):
         tune(Project(tmp_path / "empty").settings, budget=5)
-
-
-FAKE_PROGRAM = """\
-#!{python}
-import os, sys
-sys.path.insert(0, {root!r})
-from tests.fakes.ollama import FakeOllama
-port = int(os.environ["OLLAMA_HOST"].rpartition(":")[2])
-assert sys.argv[1:] == ["serve"] and os.environ["OLLAMA_MODELS"] == {models!r}
-with FakeOllama(port=port, seconds_per_text=0.02):
-    import threading
-    threading.Event().wait()
-"""
-
-
-@pytest.fixture
-def program(tmp_path):
-    """A program `ollama` in a folder of its own, and its model folder."""
-    models = tmp_path / "models"
-    (models / "manifests").mkdir(parents=True)
-    path = tmp_path / "bin" / "ollama"
-    path.parent.mkdir()
-    root = __file__.rpartition("/tests/")[0]
-    path.write_text(FAKE_PROGRAM.format(python=sys.executable, root=root, models=str(models)))
-    path.chmod(0o755)
-    return path, models
-
-
-def test_local_servers_are_worth_running_if_they_work_independently(tmp_path, fakes, program):
-    path, models = program
-    project = project_with(tmp_path / "p", fakes())
-    ended = project.cli(
-        "tune", "--budget", "8", "--local-servers", "--write",
-        PATH=f"{path.parent}:/usr/bin:/bin", OLLAMA_MODELS=str(models),
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert "servers are worth running: systemctl enable --now ollama@11434 ollama@11435" in ended.stdout, ended.stdout
-    assert 'hosts = ["http://127.0.0.1:11434", "http://127.0.0.1:11435"' in ended.stdout
-    hosts = load_settings(project.config).embedder.hosts
-    assert hosts == [f"http://127.0.0.1:{11434 + number}" for number in range(len(hosts))]
-    assert "Start these servers before the next run" in ended.stdout
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(path) in (p.info["cmdline"] or [])]
-
-
-def test_local_servers_need_a_program_models_and_servers_that_start(tmp_path, fakes):
-    config = project_with(tmp_path / "p", fakes()).config
-    assert "kind 'ollama'" in run_here(Project(tmp_path / "local").config, "tune", "--local-servers", code=2)[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", "/nowhere")
-        assert "not on the PATH" in run_here(config, "tune", "--local-servers", code=2)[1]
-    with pytest.raises(SettingsError, match="OLLAMA_MODELS"):
-        model_folder({"OLLAMA_MODELS": str(tmp_path)})
-    (tmp_path / "manifests").mkdir()
-    with (
-        pytest.raises(EmbedderUnavailable, match="ended with 1"),
-        local_servers("/bin/false", 2, {"OLLAMA_MODELS": str(tmp_path)}),
-    ):
-        pass

@@ -14,8 +14,8 @@ from pathlib import Path
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
+from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
 from rag_index.settings import Settings, load_settings
 from rag_index.watch import loop
 from rag_index.watch.loop import Stop, stopped_by_signals
@@ -49,10 +49,10 @@ def main() -> None:
         watch.run()
 
 
-def whole_run(settings: Settings, name: str, steps: Here | None = None):
+def whole_run(settings: Settings, name: str, documents: AllDocuments | None = None):
     """Bring an index up to date by reading everything, and return the outcome."""
     with open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run:
-        outcome = run.execute(steps or Here())
+        outcome = execute(run, documents)
         if run.error is not None:
             raise run.error
         return outcome

@@ -1,0 +1,263 @@
+"""Erasing: leave no file of the store with what runs have deleted or changed.
+
+    copy what lives into a new collection -> counts -> alias -> ledger -> drop the former one and the kept ones
+
+Engines mark a deleted point and keep its bytes in segments, logs and vectors. A copy of what lives has none of them. A
+kill leaves the former collection live, with the copy for the next erasure to drop, or the copy live: the ledger learns
+its name when it is next read for writing (`target.live_collection`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+import uuid
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from rag_index.chunking.context.cache import cache_url, prune_contexts
+from rag_index.database.drivers import is_file
+from rag_index.database.files import replace_file
+from rag_index.documents.keys import point_id
+from rag_index.errors import SettingsError, StoreError
+from rag_index.indexing.commit import committing, delete_chunks
+from rag_index.indexing.pruning import DAY, indexed_texts
+from rag_index.indexing.publish import verify_counts
+from rag_index.indexing.residue import ENCODINGS, Scanned, Scanner
+from rag_index.indexing.target import live_collection, next_name, take_name
+from rag_index.retrieve.results import possible_document_keys
+from rag_index.stores import NAME, REPLACES, find_live, open_reader
+from rag_index.stores.points import batch_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rag_index.documents.batches import StoredPoint
+    from rag_index.ledger import Collection, Known, Ledger
+    from rag_index.ledger.lease import IndexLease
+    from rag_index.settings import IndexSettings, Settings
+    from rag_index.stores.protocol import Store
+
+BATCH_POINTS = 500
+PAUSES = (1.0, 5.0, 0.0)
+OUTSIDE = (
+    "backups, exports and snapshots, of this store and of the ledger",
+    "blocks that deleted files leave in a file system or on a disk",
+    "the database itself, with its logs and replicas",
+    "what model servers, proxies and terminals logged, and what somebody copied out of an answer",
+)
+"""What no erasure reaches: the proof names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure did: `documents` were deleted or changed since the last one, and `dropped` held their texts."""
+
+    index: str
+    collection: str
+    documents: int
+    points: int
+    dropped: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Witness:
+    """What watches an erasure, and writes the proof of it to `path`, which must not exist.
+
+    `folders` are read besides those of the settings, such as the storage of a server on this machine.
+    """
+
+    path: Path
+    folders: list[Path] = field(default_factory=list)
+    scanner: Scanner = field(default_factory=Scanner)
+    before: Scanned = field(default_factory=Scanned)
+
+    def watch(self, settings: Settings, points: Iterable[StoredPoint]) -> None:
+        """Look for what these points hold, before any of it is deleted."""
+        folders = [settings.data, *([settings.store.path] if settings.store.url is None else [])]
+        folders += [Path(str(url.database)).parent for url in [settings.ledger_url] if is_file(url)]
+        self.folders += [folder.absolute() for folder in folders if folder.is_dir()]
+        for point in points:
+            for text in _texts(point.payload):
+                self.scanner.add_text(text)
+            for vector in _vectors(point):
+                self.scanner.add_vector(vector)
+        self.before = self.scanner.scan(self.folders)
+
+    def prove(self, settings: Settings, ledger: Ledger, erased: Erased) -> dict[str, Any]:
+        """Write the proof and return it, with the key of its hashes, which is kept nowhere.
+
+        Raises StoreError, and writes none, if a file holds something of it that no living document has.
+        """
+        alias, after, left = settings.alias(erased.index), Scanned(), set[Any]()
+        for pause in PAUSES:
+            after = self.scanner.scan(self.folders)
+            if not (left := self._dead(settings, set().union(*after.found.values()))):
+                break
+            time.sleep(pause)  # a server deletes files in its own time
+        if files := [name for name, found in after.found.items() if found & left]:
+            raise StoreError(
+                f"{len(files)} files still hold something of what was erased, such as {', '.join(files[:3])}: no "
+                "proof was written. End processes that have them open, erase other indexes of the same texts, or see "
+                "which living document has them; the next erase looks again"
+            )
+        key, reached = secrets.token_bytes(), ledger.reached().get(alias)
+        hashes = [hmac.new(key, bytes.fromhex(one), hashlib.sha256) for one in ledger.pending_erasures(alias).hashes]
+        proof = {
+            "index": erased.index,
+            "erased": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ledger.clock())),
+            "position": (reached and reached.position) or None,
+            "complete_at": reached and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(reached.at)),
+            "documents": sorted(one.hexdigest() for one in hashes),
+            "dropped": erased.dropped,
+            "looked_for": {"texts": self.scanner.texts, "vectors": self.scanner.vectors, "encodings": ENCODINGS},
+            "found_before": {"files": len(self.before.found)},
+            "read": {"folders": [*map(str, self.folders)], "files": after.files, "bytes": after.bytes},
+            "not_read": [*after.unreadable, *([f"files of {settings.store.url}"] if settings.store.url else [])],
+            "outside": OUTSIDE,
+        }
+        replace_file(self.path, orjson.dumps(proof, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        return {**proof, "key": key.hex()}
+
+    def _dead(self, settings: Settings, found: set[Any]) -> set[Any]:
+        """Return what was found and no living document of any index has."""
+        with closing(open_reader(settings.store)) as store:
+            for name in settings.aliases if found else ():
+                live = find_live(store, name)
+                for point in store.scroll(live.readable, vectors=True) if live else ():
+                    found -= self.scanner.living(_texts(point.payload), _vectors(point))
+        return found
+
+
+def _vectors(point: StoredPoint) -> list[Sequence[float]]:
+    return [one for one in (point.vector, point.sparse.values if point.sparse else None) if one is not None]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a payload."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def erase(
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    store: Store,
+    lease: IndexLease,
+    ids: Sequence[str] = (),
+    witness: Witness | None = None,
+) -> Erased | None:
+    """Erase what was deleted from an index or changed in it, and first the documents of these ids, which stay away.
+
+    Returns None if nothing is indexed. The caller holds the lease, and gives the connections back afterwards. With a
+    witness the erasure stays pending until `Ledger.end_erasure`. Raises SettingsError if there is no document of an id,
+    StoreMismatch if store and ledger do not belong together, and what they raise.
+    """
+    began, alias = time.perf_counter(), settings.alias(index.name)
+    former = live_collection(ledger, store, alias)
+    if former is None:
+        return None
+    known = _known(index, ledger, former, ids)
+    ours = [name for name, made in store.collections().items() if made.get("alias") == alias]
+    others = [name for name in ours if name != former.name]
+    if witness is not None:
+        witness.watch(settings, _gone_points(index.name, store, former.name, others, known))
+    _delete(index, ledger, store, former, known)
+    for name in [name for name in others if store.metadata(name).get(REPLACES) and ledger.collection(name) is None]:
+        store.drop(name)  # an erasure that was killed made it
+        others.remove(name)
+    name = next_name(ledger, store, alias)
+    points = _copy(ledger, store, former, name, lease)
+    lease.check()
+    store.point_alias(alias, name)
+    take_name(ledger, former, name, store.metadata(name))
+    for dropped in [former.name, *others]:
+        store.drop(dropped)
+    for kept in ledger.collections(alias):  # an unfinished rebuild too: it may hold what was erased
+        if kept.id != former.id:
+            ledger.drop_collection(kept.id)
+    tomorrow = ledger.clock() + DAY
+    prune_contexts(cache_url(settings.ledger_url), tomorrow, lambda: indexed_texts(ledger), clock=ledger.clock)
+    documents = len(ledger.pending_erasures(alias).hashes)
+    if witness is None:
+        ledger.end_erasure(alias)
+    ledger.empty_log()
+    seconds = round(time.perf_counter() - began, 3)
+    return Erased(index.name, name, documents, points, (former.name, *others), seconds)
+
+
+def _known(index: IndexSettings, ledger: Ledger, live: Collection, ids: Sequence[str]) -> dict[str, Known]:
+    """Return the ledger's rows of these documents. Raises SettingsError for one that it never had."""
+    found: dict[str, Known] = {}
+    for document_id in ids:
+        keys = possible_document_keys(index, document_id)
+        known = ledger.known(live.id, keys)
+        if not known and not ledger.kept_out(live.alias, keys):  # else an erasure was killed, or is repeated
+            raise SettingsError(f"index {index.name} has no document {document_id!r}: nothing was erased")
+        found |= known
+    return found
+
+
+def _gone_points(
+    index: str, store: Store, live: str, others: Iterable[str], known: Mapping[str, Known]
+) -> Iterator[StoredPoint]:
+    """Yield the points of these documents, and those of other collections that the live one has otherwise or not."""
+    ids = [point_id(index, key, chunk) for key, row in known.items() for chunk in range(row.chunks)]
+    yield from store.retrieve(live, ids, vectors=True)
+    for other in others:
+        points = store.scroll(other, vectors=True, page=BATCH_POINTS)
+        while some := list(islice(points, BATCH_POINTS)):
+            living = {point.id: point.payload for point in store.retrieve(live, [one.id for one in some])}
+            yield from (one for one in some if living.get(one.id) != one.payload)
+
+
+def _delete(
+    index: IndexSettings, ledger: Ledger, store: Store, collection: Collection, known: Mapping[str, Known]
+) -> None:
+    """Delete documents from store and ledger, and let no run index them again."""
+    for key, row in known.items():
+        ledger.mark_pending(collection.id, [key])
+        delete_chunks(store, collection.name, index.name, [(key, 0, row)])
+        store.flush(collection.name)
+        with committing(ledger, store, collection):
+            ledger.keep_out(collection, [key])
+            ledger.forget(collection.id, [key])
+
+
+def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease) -> int:
+    """Copy a collection under another name, and return its number of points. Raises StoreError if they differ."""
+    metadata = store.metadata(former.name)
+    made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, NAME: name}
+    store.create(name, former.dimension, made, sparse=store.has_sparse(former.name), like=former.name)
+    if fields := metadata.get("payload_indexes"):
+        store.index_fields(name, fields)
+    living = store.scroll(former.name, vectors=True, page=BATCH_POINTS)
+    while points := list(islice(living, BATCH_POINTS)):
+        lease.check()
+        store.upsert(name, batch_of(points))
+    store.flush(name)
+    store.set_commit_mark(name, store.commit_mark(former.name))
+    verify_counts(ledger, store, former)
+    if (copied := store.count(name)) != store.count(former.name):
+        raise StoreError(
+            f"{name} has {copied:,} points and not those of {former.name}: nothing was erased; run it again"
+        )
+    if store.indexed(former.name):
+        store.optimize(name)
+    return copied

@@ -1,0 +1,271 @@
+"""A run of one index, as the diagram of the README draws it. What is written, is written in this order.
+
+    read > compare > shard > embed > upsert > commit, page by page;  then delete > verify > publish
+
+`execute` is the run, and `index_pages` its first line. They push: each step is given what the one before made. How a
+step is called (plainly, or as a task of Prefect) and where shards are embedded (`indexing.pool`) is given to them.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.documents.batches import EmbeddedShard, Shard, ShardStats, WrittenShard
+from rag_index.embedders import identify
+from rag_index.errors import (
+    IndexLocked,
+    LedgerError,
+    LedgerUnavailable,
+    RagIndexError,
+    StoreError,
+    StoreUnavailable,
+    TerminalError,
+)
+from rag_index.indexing.commit import write_shard
+from rag_index.indexing.pool import Place, Pool
+from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
+from rag_index.ledger.runs import BATCH
+from rag_index.machine import in_thread
+from rag_index.reports.progress import watched_outages
+from rag_index.settings.index import SQL
+from rag_index.sources.pages import PAGE_CHARS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from rag_index.embedders import Embedder
+    from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
+    from rag_index.reports.outcome import IndexOutcome
+    from rag_index.sources import SourcePage
+
+FIRST_ROWS = 2000
+ROW_CHARS = 500
+NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
+"""Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
+logger = logging.getLogger("rag_index.indexing")
+
+
+def execute(
+    run: IndexRun,
+    documents: AllDocuments | None = None,
+    *,
+    call: Call = call_plainly,
+    grow: Callable[[Scan], Place | None] | None = None,
+) -> IndexOutcome:
+    """Bring documents of an index up to date, all by default, and return the outcome, which is recorded.
+
+    An error of ours ends in the outcome. Every other is raised after it was recorded, such as KeyboardInterrupt or one
+    of Prefect's. `grow` is asked for workers: see `Pool`.
+    """
+    documents = documents or AllDocuments()
+    try:
+        with watched_outages(run.progress, run.logger) if run.logger else nullcontext():
+            scan = documents.begin(run, call)
+            if scan is not None:
+                with Pool(scan, call, embedder=documents.embedder, grow=grow) as pool:
+                    written = index_pages(scan, documents.pages(run, call), pool, call)
+                call(Step("delete gone", after=written), partial(documents.delete, scan))
+                call(Step("verify and publish", after=("delete gone",)), partial(documents.publish, scan))
+                # once a night, not with each batch of a watch
+                if not run.run_id.startswith(BATCH) and scan.erasure_due:
+                    call(Step("erase", after=("verify and publish",)), scan.erase)
+    except RagIndexError as error:
+        if run.logger:
+            run.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
+        current_checks().index_failed(error, embedder_only=run.index.context is None)
+        run.error = error
+        return run.fail(error)
+    except BaseException as error:
+        run.fail(error)
+        raise
+    outcome = run.finish()
+    if scan is not None and scan.search_index_due:  # the run is complete: searches scan meanwhile
+        call(Step("build search index"), partial(scan.build_search_index, run.logger or logger))
+    return outcome
+
+
+def index_pages(scan: Scan, pages: Iterable[SourcePage], pool: Pool, call: Call = call_plainly) -> tuple[str, ...]:
+    """Embed, upsert and commit everything in these pages that changed. Return the names of the steps that wrote it.
+
+    While a shard is embedded, the next pages are read and the one before is written. What is embedded when the pages
+    or the pool raise is committed before. Raises as these, and as `commit`.
+    """
+    writer, budget = Writer(scan, call), Budget(scan)
+
+    def push(shard: Shard) -> None:
+        budget.check(shard, drain)
+        budget.under_way += shard.chars
+        scan.mark_pending(shard)
+        pool.submit(shard)
+        pass_on(pool.ready())
+
+    def pass_on(shards: Iterable[EmbeddedShard | WrittenShard]) -> None:
+        for embedded in shards:
+            writer.upsert(embedded)
+            commit()
+
+    def commit() -> None:
+        for written in writer.ready():
+            scan.commit(written)  # deletes stale chunks, then writes the ledger
+            budget.note(written.stats)
+
+    def drain() -> None:
+        pass_on(pool.rest())
+        writer.finish()
+        commit()
+
+    try:
+        for page in pages:
+            for shard in scan.compare(page):
+                push(shard)
+        for shard in scan.rest():
+            push(shard)
+    except NOT_WRITABLE:
+        raise
+    except Exception:
+        drain()
+        raise
+    drain()
+    return tuple(writer.steps)
+
+
+class Writer:
+    """Upserts shards: into an embedded store in this thread, and to a server in another one, one shard at a time."""
+
+    def __init__(self, scan: Scan, call: Call) -> None:
+        self._scan, self._call = scan, call
+        self._under_way: Future[WrittenShard] | None = None
+        self._written: list[WrittenShard] = []
+        self.steps: list[str] = []
+        """The names of the steps that wrote something."""
+
+    def upsert(self, shard: EmbeddedShard | WrittenShard) -> None:
+        """Write a shard, unless the worker that embedded it did. To a server, wait for the shard before."""
+        store, scan = self._scan.run.store, self._scan
+        label = f"{scan.run.index.name} {shard.number}"
+        step = Step("upsert", label, after=(f"embed {label}",))
+        self.steps.append(step.name)
+        if isinstance(shard, WrittenShard):
+            self._written.append(shard)
+            return
+        self.finish()
+        epoch = None if store.embedded else scan.epoch
+        write = partial(self._call, step, partial(write_shard, store, scan.collection.name, shard, epoch=epoch))
+        if store.embedded:
+            with scan.run.stopwatch.stage("upsert"):
+                self._written.append(write())
+        else:
+            self._under_way = in_thread(write, "upsert")
+
+    def ready(self) -> Iterator[WrittenShard]:
+        """Yield what is written since the last call, whose points are durable."""
+        while self._written:
+            yield self._written.pop(0)
+
+    def finish(self) -> None:
+        """Wait for what is being written, and raise what that raises."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            with self._scan.run.stopwatch.stage("upsert"):
+                self._written.append(under_way.result())
+
+
+class Budget:
+    """What embedding has cost in this run, all its indexes together, against `[run] max_cost`."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan, self._settings, self._checks = scan, scan.run.settings, current_checks()
+        self.under_way = 0
+        """Characters of the shards that the pool was given and that are not committed."""
+
+    def _cost(self, shard: Shard) -> float:
+        """Return what the run costs with this shard, if no vector of it or of those under way is known."""
+        work = self._scan.run.metrics.work
+        repeated = max(1.0, work.sent_chars / max(1, work.chars))  # chunks overlap
+        return self._settings.embedder.cost(self._checks.sent_chars + (self.under_way + shard.chars) * repeated)
+
+    def check(self, shard: Shard, drain: Callable[[], None]) -> None:
+        """Raise TerminalError if the run may not embed this shard too; `drain` commits what is under way."""
+        limit = self._settings.run.max_cost
+        if limit is None or self._cost(shard) <= limit:
+            return
+        drain()  # known vectors cost nothing, so it may have cost less
+        if (cost := self._cost(shard)) > limit:
+            raise TerminalError(
+                f"to embed the next texts too, this run would cost {cost:.2f}, more than [run] max_cost = {limit:g}: "
+                "what was embedded is kept, and the next run goes on there"
+            )
+
+    def note(self, stats: ShardStats) -> None:
+        """Take note of a shard that is committed."""
+        self.under_way -= stats.chars
+        self._checks.sent_chars += stats.sent_chars
+
+
+class AllDocuments:
+    """All documents of an index. `workers` returns how many workers embed; by default as `IndexRun.own_workers`.
+
+    Runs over some documents override every step. An `embedder` that is open already is the one of the scan.
+    """
+
+    def __init__(self, *, embedder: Embedder | None = None, workers: Callable[[], int] | None = None) -> None:
+        self.embedder, self._workers = embedder, workers
+
+    def begin(self, run: IndexRun, call: Call) -> Scan | None:
+        """Check the services, wait `[run] wait` seconds for those that are down, and begin the scan.
+
+        Returns None if there is nothing to do.
+        """
+        index, checks = run.index, current_checks()
+
+        def ask(service: str, question: Callable[[], Any], min_retries: int = 1) -> Any:
+            return call(Step("check", service, patience=patience(run.settings.run.wait, min_retries)), question)
+
+        source = "source" if index.kind == SQL else ("source", index.name)
+        checks.check(source, partial(ask, "source", run.source.check))
+        checks.check("store", partial(ask, "store", run.store.collections, 0))  # it waits some seconds by itself
+        if index.parts:
+            ask("parts", run.count_parts)
+        count = ask("workers", self._workers) if self._workers else run.own_workers()
+        if index.context is None:
+            chunker = run.open_chunker()
+        else:
+            service = ("context", index.context.model, *(index.context.hosts or []))
+            chunker = checks.check(service, partial(ask, "context", run.open_chunker))
+        identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder)))
+        return run.begin(identity, chunker, workers=count)
+
+    def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:
+        """Yield the pages of the source, which grow from a small first one, so that work begins soon.
+
+        They grow to about `PAGE_CHARS`, so that short texts do not mean many small queries.
+        """
+        cursor, rows, max_rows, number = None, FIRST_ROWS, run.settings.source.page_rows, 0
+        while True:
+            number += 1
+            step = Step("fetch", f"{run.index.name} {number}")
+            with run.stopwatch.stage("fetch"):
+                page = call(step, partial(self.fetch, run, cursor, min(rows, max_rows)))
+            yield page
+            cursor = page.cursor
+            if cursor is None:
+                return
+            mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
+            rows = max(1, min(rows * 4, max_rows, int(PAGE_CHARS / mean)))
+
+    def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
+        """Return the page of the source after the cursor. A retry reads the same rows again, which is harmless."""
+        return run.source.page(cursor, rows)
+
+    def delete(self, scan: Scan) -> None:
+        """Delete what the source no longer has, unless `delete_guard` refuses."""
+        scan.delete_gone()
+
+    def publish(self, scan: Scan) -> None:
+        """Verify the counts; of a rebuild also a sample and the guards, then move the alias."""
+        scan.publish()

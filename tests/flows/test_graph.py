@@ -1,0 +1,56 @@
+"""The graph that Prefect draws of a run is the diagram, in every way of running: no edge is missing, and none false."""
+
+from __future__ import annotations
+
+import os
+
+import httpx
+import pytest
+
+from rag_index.indexing import sharding
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project
+
+PAGES = "[source]\npage_rows = 60\n"
+
+
+def graph_of(url: str, name: str) -> tuple[dict[str, set[str]], set[str]]:
+    """Return the names of the tasks before each task of the newest flow run of this name, and its tags."""
+    user, _, password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
+    with httpx.Client(base_url=url, auth=(user, password), timeout=30) as client:
+        wanted = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
+        [run] = client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+        nodes = dict(client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"])
+    labels = {key: node["label"] for key, node in nodes.items()}
+    assert not any(node["encapsulating"] for node in nodes.values()), "a task is hidden in another"
+    return {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}, run["tags"]
+
+
+@pytest.mark.parametrize(
+    ("way", "server"),
+    [
+        ({"serial": True}, False),
+        ({}, False),  # a child
+        ({}, True),
+        ({"workers": 2, "shard_documents": 50}, False),
+        pytest.param({"workers": 2, "shard_documents": 50}, True, id="workers that write to a server"),
+    ],
+)
+def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, server):
+    monkeypatch.setattr(sharding, "MAX_DOCUMENTS", 50)
+    with FakeQdrant() as qdrant:
+        store = f'[store]\nurl = "{qdrant.url}"\n' if server else ""
+        project = Project(tmp_path / "project", extra=store).fill(180)
+        text = project.config.read_text()
+        project.write_settings(text.replace("[source]\n", PAGES, 1))
+        assert project.index(**way).state == "completed"
+    found, tags = graph_of(prefect_server, "index notes")
+    pages = {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {3}}  # of 60 rows each, and shards of 50
+    expected = {f"fetch notes {page}": set() for page in (1, 2, 3)}
+    expected |= {f"embed notes {shard}": {f"fetch notes {page}" for page in pages[shard]} for shard in pages}
+    expected |= {f"upsert notes {shard}": {f"embed notes {shard}"} for shard in pages}
+    expected |= {"delete gone": {f"upsert notes {shard}" for shard in pages}, "verify and publish": {"delete gone"}}
+    steps = {name: before for name, before in found.items() if not name.startswith("check ")}
+    assert steps == expected
+    assert not any(before for name, before in found.items() if name.startswith("check "))
+    assert {"test", "notes"} <= set(tags)

@@ -1,0 +1,260 @@
+"""What was deleted or changed is gone from every file once it is erased; a scanner that knows no index looks for it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import json
+import shutil
+import struct
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from rag_index.documents.batches import Failure
+from rag_index.errors import RagIndexError
+from rag_index.indexing.residue import Scanner
+from rag_index.ledger import Ledger
+from rag_index.retrieve import Retriever
+from tests.forked_program import run_code
+from tests.project import Project, run_here
+from tests.waiting import eventually
+
+SECRETS = {
+    5: "Erika Mustermann lives at Heidestrasse 17 in the second house",
+    6: "Iban DE02120300000000202051 of the second bank belongs to her",
+    7: "Her sister Ida Musterfrau has moved to Schillerplatz 3, first floor",
+}
+RANDOM = np.random.default_rng(5)
+VECTOR = np.asarray(RANDOM.normal(size=64), dtype=np.float32)
+SCALED = (VECTOR - VECTOR.min()) / np.ptp(VECTOR)
+PLANTED = {
+    "cbor": b"".join(b"\xfa" + struct.pack(">f", one) for one in VECTOR),
+    "float16": VECTOR.astype(np.float16).tobytes(),
+    "float32": VECTOR.tobytes(),
+    "float64": VECTOR.astype(np.float64).tobytes(),
+    "gzip": gzip.compress(RANDOM.bytes(500) + SECRETS[5].encode()),
+    "int8": np.round(SCALED * 250 - 125).astype(np.int8).tobytes(),
+    "lz4": b"\x60notes \x02\x00" + bytes([0xF0, len(SECRETS[5]) - 15]) + SECRETS[5].encode(),
+    "short": b"..Heidestrasse..",
+    "uint8": np.round(SCALED * 127).astype(np.uint8).tobytes(),
+    "utf16": SECRETS[5].encode("utf-16-le"),
+    "utf8": SECRETS[5][:40].encode(),
+    "where blocks meet": RANDOM.bytes((1 << 20) - 107) + SECRETS[5][:40].encode(),
+}
+
+
+def residues(folder, texts=(), vectors=()):
+    """Return the files below a folder that hold something of these texts or vectors."""
+    scanner = Scanner()
+    for text in texts:
+        (scanner.add_text if len(text) > 39 else scanner.add_words)(text)
+    for vector in vectors:
+        scanner.add_vector(vector)
+    return sorted(name.removeprefix(f"{folder}/") for name in scanner.scan([folder]).found)
+
+
+def test_the_scanner_finds_what_is_planted(tmp_path):
+    for name, content in PLANTED.items():
+        (tmp_path / name).write_bytes(content if name == "gzip" else RANDOM.bytes(77) + content + bytes(50))
+    (tmp_path / "clean").write_bytes(SECRETS[5][:12].encode() + VECTOR[:7].tobytes() + RANDOM.bytes(2 << 20))
+    assert residues(tmp_path, [SECRETS[5], "Heidestrasse"], [VECTOR]) == sorted(PLANTED)
+    assert residues(tmp_path, ["Nobody lives here, and nobody ever did"], [VECTOR[::-1]]) == []
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path, "[store]\nkeep_previous = 1\n").fill(40)
+    for number, secret in SECRETS.items():
+        project.execute("UPDATE note SET body = ? WHERE id = ?", secret, number)
+    project.run()
+    return project
+
+
+def data(project):
+    return project.settings.store.path.parent
+
+
+def forget(project):
+    """Delete one secret and change the other, and return the vectors that they had."""
+    vectors = [v for payload, v in project.points().values() if payload["_rag"]["document_id"] in ("5", "6")]
+    assert len(vectors) == 2
+    project.run(full=True)  # so that a former collection is kept
+    project.execute("DELETE FROM note WHERE id = 5")
+    project.execute("UPDATE note SET body = 'moved away' WHERE id = 6")
+    project.run(allow_deletes=True)
+    return vectors
+
+
+def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
+    vectors = forget(project)
+    gone = [SECRETS[5], SECRETS[6]]
+    before = residues(data(project), gone, vectors)
+    assert before, "or the scanner looks for nothing"
+    living = {number: texts for number, texts in project.texts().items() if number != "5"}
+    out, _ = run_here(project.config, "erase", "notes", "--json")
+    told = json.loads(out)
+    assert (told["documents"], told["points"]) == (2, len(project.points()))
+    assert residues(data(project), gone, vectors) == []
+    assert project.texts() == living
+    assert "Nothing found." in run_here(project.config, "doctor")[0]
+    assert project.run().indexes[0].unchanged == 39
+    _, error = run_here(project.config, "rollback", "notes", code=2)
+    assert "no earlier collection" in error
+
+
+def test_a_reader_lets_go_of_what_was_erased_at_its_next_searches(project):
+    with Retriever.from_settings(project.config) as retriever:
+        assert retriever.search_sync("ticket").hits
+        project.execute("DELETE FROM note WHERE id = 5")
+        project.run(allow_deletes=True)
+        run_here(project.config, "erase", "notes")
+
+        def erased():
+            return retriever.search_sync("ticket").hits and not residues(data(project), [SECRETS[5]])
+
+        assert eventually(erased)
+
+
+def test_a_single_document_is_erased_although_the_source_has_it(project):
+    run_here(project.config, "erase", "notes", "--key", "5")
+    assert residues(data(project), [SECRETS[5]]) == []
+    assert "5" not in project.texts()
+    for options in ({}, {"full": True}):
+        project.run(**options)
+        assert "5" not in project.texts(), "it stays away"
+    assert json.loads(run_here(project.config, "plan", "--json")[0])["indexes"][0]["new"] == 0
+    assert "Nothing found." in run_here(project.config, "doctor")[0]
+    run_here(project.config, "erase", "notes", "--key", "5")  # once more does no harm
+    assert "has no document '777'" in run_here(project.config, "erase", "notes", "--key", "777", code=2)[1]
+    run_here(project.config, "index", "notes", "--id", "5")
+    assert "5" in project.texts(), "somebody wants it back"
+
+
+def test_a_nightly_run_erases_by_itself_and_says_what_is_pending_without(project):
+    project.write_settings(project.config.read_text().replace("keep_previous = 1", "erase = true"))
+    project.execute("DELETE FROM note WHERE id = 5")
+    project.run(allow_deletes=True)
+    assert residues(data(project), [SECRETS[5]]) == []
+    assert "may keep texts" not in run_here(project.config, "status")[0]
+    project.write_settings(project.config.read_text().replace("erase = true", "erase = false"))
+    project.execute("UPDATE note SET body = 'moved away' WHERE id = 6")
+    project.run()
+    project.execute("UPDATE note SET author = 'her former name' WHERE id = 7")
+    project.run()
+    sentence = "the store's files may keep texts of 2 deleted or changed documents since"
+    assert sentence in run_here(project.config, "status")[0]
+    [status] = project.json("status")["indexes"]
+    assert (status["erasable"], status["erasable_since"] > "2020") == (2, True)
+    assert f"advice: {sentence}" in run_here(project.config, "doctor")[0]
+    project.write_settings(project.config.read_text().replace("erase = false", "erase = true"))
+    assert f"pending_erasures: {sentence}" in run_here(project.config, "doctor", code=3)[0]
+
+
+def test_a_proof_says_what_was_erased_without_its_words(project, tmp_path):
+    forget(project)
+    (tmp_path / "persons.txt").write_text("Mustermann\n")
+    asked = ("erase", "notes", "--key", "7", "--proof", tmp_path / "proof.json", "--look-for", tmp_path / "persons.txt")
+    told = json.loads(run_here(project.config, *asked, "--json")[0])["proof"]
+    written = (tmp_path / "proof.json").read_text()
+    proof, key = json.loads(written), bytes.fromhex(told.pop("key"))
+    assert proof == told
+    assert not [word for word in ("Mustermann", "DE021203", "moved away") if word in written]
+    hashes = [hmac.new(key, hashlib.sha256(one).digest(), hashlib.sha256).hexdigest() for one in (b"5", b"6", b"7")]
+    assert proof["documents"] == sorted(hashes)
+    assert proof["looked_for"]["texts"] > 3 < proof["found_before"]["files"]
+    assert proof["read"]["bytes"] > 10_000
+    assert (proof["position"], proof["erased"] >= proof["complete_at"], proof["not_read"]) == (None, True, [])
+    assert proof["outside"][0].startswith("backups")
+    assert "exists" in run_here(project.config, *asked, code=2)[1]
+
+
+def test_no_proof_is_written_of_what_a_file_still_holds(project, tmp_path):
+    (data(project) / "old.log").write_text(f"failed: {SECRETS[5]}")
+    asked = ("erase", "notes", "--key", "5", "--proof", tmp_path / "proof.json")
+    _, error = run_here(project.config, *asked, code=1)
+    assert "1 files still hold something of what was erased" in error
+    assert "old.log" in error
+    assert not (tmp_path / "proof.json").exists()
+    assert "pending_erasures: the store's files may keep texts of 1" in run_here(project.config, "doctor", code=3)[0]
+    (data(project) / "old.log").unlink()
+    run_here(project.config, *asked)
+    assert len(json.loads((tmp_path / "proof.json").read_text())["documents"]) == 1
+
+
+def test_the_ledger_forgets_what_a_failure_said_of_a_text(project, tmp_path):
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        [collection] = ledger.collections()
+        ledger.fail(collection.id, [Failure("5", f"the server refuses {SECRETS[5]!r}", b"another text")])
+    assert "ledger.db" in " ".join(residues(data(project), [SECRETS[5]]))
+    project.execute("DELETE FROM note WHERE id = 5")
+    project.run(allow_deletes=True)
+    run_here(project.config, "erase", "notes", "--proof", tmp_path / "proof.json")
+    assert residues(data(project), [SECRETS[5]]) == []
+
+
+def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(project, tmp_path):
+    shutil.copytree(project.settings.store.path, tmp_path / "copy")
+    project.execute("DELETE FROM note WHERE id = 5")
+    project.run(allow_deletes=True)
+    run_here(project.config, "erase", "notes", "--key", "6")
+    shutil.rmtree(project.settings.store.path)
+    shutil.copytree(tmp_path / "copy", project.settings.store.path)
+    with Retriever.from_settings(project.config) as retriever, pytest.raises(RagIndexError, match="in the ledger"):
+        retriever.search_sync("Mustermann Iban")
+    run_here(project.config, "doctor", "--repair", code=3)
+    assert project.texts().keys() & {"5", "6", "7"} == {"7"}
+    run_here(project.config, "erase", "notes")
+    assert residues(data(project), [SECRETS[5], SECRETS[6]]) == []
+
+
+DYING = """
+import os, sys
+from functools import partial
+from pathlib import Path
+import sqlalchemy as sa
+from rag_index.cli import main
+from rag_index.stores.edge.store import EdgeStore
+
+config, proof, left = {config!r}, {proof!r}, {writes}
+
+def count(*_):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), 9)
+
+def before(real, self, *given, **named):
+    count()
+    return real(self, *given, **named)
+
+for name in "create set_metadata index_fields upsert flush set_commit_mark point_alias drop delete_points".split():
+    run = partial(before, getattr(EdgeStore, name))
+    setattr(EdgeStore, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
+sa.event.listen(sa.Engine, "before_cursor_execute",
+                lambda c, cur, sql, *rest: count() if sql.split()[0] in ("INSERT", "UPDATE", "DELETE") else None)
+sys.addaudithook(lambda event, given: count() if event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+                 else None)
+main(["--config", config, "erase", "notes", "--key", "7", "--proof", proof])
+"""
+
+
+def test_a_kill_at_any_write_loses_nothing_proves_nothing_and_the_next_erasure_ends_it(project, tmp_path):
+    vectors, proof, deaths = forget(project), tmp_path / "proof.json", 0
+    living = {number: text for number, text in project.texts().items() if number != "7"}
+    while True:
+        ended = run_code(DYING.format(config=str(project.config), proof=str(proof), writes=deaths), {})
+        if proof.exists():
+            assert residues(data(project), SECRETS.values(), vectors) == []
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -9, ended.stderr
+        proof.unlink(missing_ok=True)
+        deaths += 9
+        assert {number: text for number, text in project.texts().items() if number != "7"} == living
+    assert deaths > 50
+    assert len(json.loads(proof.read_text())["documents"]) == 3
+    assert "Nothing found." in run_here(project.config, "doctor")[0]
+    assert project.run().indexes[0].unchanged == 38

@@ -1,0 +1,139 @@
+"""The pool keeps a bounded number of shards in flight, and loses none, whatever becomes of one of them."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from rag_index.errors import EmbedderUnavailable, NoWorkers, ProcessDied
+from rag_index.indexing import pool as pool_module
+from rag_index.indexing.pool import Pool
+from rag_index.indexing.step_retries import call_plainly
+from tests.indexing.test_child import shard_of
+
+
+class Place:
+    """Takes shards, by number, and is done with them when told to."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size, self.futures = size, {}
+
+    def ends(self, number: int) -> None:
+        """Do at once with a shard what a test wants, if it does."""
+
+    def submit(self, shard):
+        self.futures[shard.number] = Future()
+        self.ends(shard.number)
+        return self.futures[shard.number]
+
+    def result(self, future):
+        return future.result()
+
+    def tick(self) -> None:
+        raise EmbedderUnavailable("no worker")
+
+    def finish(self, *numbers: int) -> None:
+        for number in numbers:
+            self.futures[number].set_result(-number)
+
+    def fail(self, number: int, error: Exception) -> None:
+        self.futures[number].set_exception(error)
+
+
+class Scan(SimpleNamespace):
+    """As much of a scan as a pool asks."""
+
+    def __init__(self) -> None:
+        self.counts, self.said = [], []
+        progress = SimpleNamespace(
+            under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
+        )
+        self.run = SimpleNamespace(
+            settings=SimpleNamespace(parallel=SimpleNamespace(serial=False)), any_workers=True, progress=progress,
+            metrics=SimpleNamespace(workers=1), logger=None,
+            stopwatch=SimpleNamespace(stage=lambda name: nullcontext()),
+            outcome=SimpleNamespace(say=self.said.append),
+        )  # fmt: skip
+
+    def is_suspect(self, shard) -> bool:
+        return False
+
+
+def numbered(number: int):
+    shard = shard_of("text")
+    return type(shard)(shard.index, number, shard.documents, shard.chars)
+
+
+@contextmanager
+def pooled(place: Place, *numbers: int):
+    scan = Scan()
+    with Pool(scan, call_plainly, grow=lambda scan: place) as pool:
+        for number in numbers:
+            pool.submit(numbered(number))
+        yield pool, scan
+
+
+def test_no_more_shards_are_in_flight_than_there_is_room_for():
+    place = Place()
+    with pooled(place) as (pool, scan):
+        for number in range(10):
+            pool.submit(numbered(number))
+            place.finish(*[number - 1] * (number > 0))
+            list(pool.ready())
+        place.finish(9)
+        list(pool.rest())
+        assert (max(scan.counts), scan.counts[-1]) == (2, 0)
+
+
+def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
+    place = Place(4)
+    with pooled(place, 1, 2, 3) as (pool, _):
+        place.finish(1, 2)
+        assert list(pool.ready()) == [-1]
+        pool.submit(numbered(4))
+        assert list(pool.ready()) == [-2]
+        place.finish(3, 4)
+        assert sorted(pool.rest()) == [-4, -3]
+
+
+def test_an_error_is_raised_only_after_the_results_of_all_others():
+    place, found = Place(3), []
+    with pooled(place, 1, 2, 3) as (pool, scan):
+        place.fail(1, EmbedderUnavailable("down"))
+        place.finish(2, 3)
+        with pytest.raises(EmbedderUnavailable, match="down"):
+            found.extend(pool.ready())  # a list keeps what comes before the error
+        assert (sorted(found), scan.counts[-1], list(pool.rest())) == ([-3, -2], 0, [])
+
+
+def test_what_a_place_raises_while_nothing_comes_ends_the_waiting(monkeypatch):
+    monkeypatch.setattr(pool_module, "TICK_SECONDS", 0.01)
+    with pooled(Place(), 1) as (pool, _), pytest.raises(EmbedderUnavailable, match="no worker"):
+        list(pool.rest())
+
+
+def test_a_shard_whose_process_dies_is_embedded_again_alone_and_the_others_go_on():
+    place = Place()
+    with pooled(place, 1, 2) as (pool, _):
+        place.fail(1, ProcessDied("it died"))
+        place.finish(2)
+        results = pool.rest()
+        assert next(results) == -2
+        place.ends = place.finish
+        assert list(results) == [-1]
+
+
+def test_without_workers_the_run_says_so_and_goes_on(monkeypatch):
+    def none(scan):
+        raise NoWorkers("no memory")
+
+    scan, place = Scan(), Place()
+    with Pool(scan, call_plainly, grow=none) as pool:
+        monkeypatch.setattr(pool, "_beside", lambda: place)
+        pool.submit(numbered(1))
+        place.finish(1)
+        assert list(pool.rest()) == [-1]
+    assert scan.said == ["it was indexed in one process: no memory", "no workers, continuing in one process"]

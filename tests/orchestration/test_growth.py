@@ -1,0 +1,95 @@
+"""When a run starts workers, and who sees it: a command without a Prefect server has them too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from rag_index.chunking.text import TextChunker
+from rag_index.indexing.run import RunOptions
+from rag_index.orchestration import cluster
+from rag_index.orchestration.cluster import Growth
+from rag_index.orchestration.launch import names_api
+from rag_index.orchestration.plain_run import run_plainly
+from tests.forked_program import without_api
+from tests.project import PROGRAM, Project
+
+
+@pytest.mark.parametrize(
+    ("processors", "asked", "servers", "seconds_left", "started"),
+    [
+        (2, "auto", False, 1e6, None),  # a child embeds already
+        (2, 2, False, 1e6, None),  # the processors are what there is
+        (4, "auto", False, 1e6, 2),
+        (4, "auto", False, 12.0, None),
+        (8, 3, False, 1e6, 2),
+        (2, 4, True, 1e6, 4),  # servers do the work
+        (2, 4, True, 12.0, None),
+    ],
+)
+def test_workers_are_started_if_those_beyond_the_child_are_worth_it(
+    monkeypatch, processors, asked, servers, seconds_left, started
+):
+    monkeypatch.setattr(cluster, "cpu_count", lambda: processors)
+    begun = []
+
+    def start(count):
+        begun.append(count)
+        return SimpleNamespace(done=lambda: False)
+
+    most = processors - 1 if asked == "auto" else asked
+    settings = SimpleNamespace(
+        parallel=SimpleNamespace(address=None, shard_documents="auto"), embedder=SimpleNamespace(on_servers=servers)
+    )
+    run = SimpleNamespace(settings=settings, progress=SimpleNamespace(note_later=lambda note: None))
+    scan = SimpleNamespace(run=run, seconds_left=seconds_left)
+    assert Growth(SimpleNamespace(most=most, start=start), None, None)(scan) is None
+    assert begun == ([] if started is None else [started])
+
+
+class Deadly(TextChunker):
+    """A chunker that one document makes kill its process."""
+
+    def chunk(self, documents):
+        if any("ticket 7 " in text for text in documents.texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().chunk(documents)
+
+
+@pytest.mark.long
+def test_a_shard_that_kills_ends_a_child_and_not_the_run(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project").fill(300)
+    monkeypatch.setattr("rag_index.indexing.run.open_chunker", lambda settings, index: Deadly(200, 20))
+    monkeypatch.setattr("rag_index.indexing.sharding.MAX_DOCUMENTS", 50)
+    [outcome] = run_plainly(project.settings, project.settings.indexes, RunOptions()).indexes
+    assert (outcome.new, outcome.failed) == (299, 1)
+    [failed] = project.json("failed")["failed"]
+    assert "dies on this document" in failed["reason"]
+
+
+@pytest.mark.parametrize(("active", "named"), [('"a"', True), ('"b"', False), ("not toml", False)])
+def test_whoever_names_a_prefect_server_in_a_profile_sees_the_runs_there(tmp_path, monkeypatch, active, named):
+    for name in os.environ.keys() - without_api().keys():
+        monkeypatch.delenv(name)
+    assert not names_api(tmp_path)
+    profile = f'active = {active}\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n'
+    (tmp_path / "profiles.toml").write_text(profile)
+    assert names_api(tmp_path) is named
+
+
+@pytest.mark.long
+def test_a_command_without_a_prefect_server_has_workers(tmp_path):
+    """`--shard-documents` says that workers are to have the shards."""
+    project = Project(tmp_path / "project").fill(600)
+    command = [*PROGRAM, "--config", str(project.config), "index-all", "--shard-documents", "100", "--json"]
+    ended = subprocess.run(command, env=without_api(), capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stderr
+    [outcome] = json.loads(ended.stdout)["indexes"]
+    assert outcome["new"] == len(project.texts()) == 600
+    [metrics] = [run["metrics"] for run in project.json("report")["runs"]]
+    assert (metrics["shards"], metrics["stages"]["wait"] > 0) == (6, True)
