@@ -55,6 +55,9 @@ class Received:
     """Up to where this and what was given before has every change, for indexes of which that is known. An index that
     the feed did not look at in this call is not among them, or has its earlier position. Without any, answers claim no
     position, and nobody finds out what the watch missed."""
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    """What the tables of an index are, such as their columns and types, as of a moment after `through`. If that is not
+    what it was, rows have changed that no feed gives, and the index needs a full scan."""
 
 
 class ChangeFeed(Protocol):

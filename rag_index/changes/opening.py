@@ -16,7 +16,8 @@ from rag_index.changes.files import FileFeed
 from rag_index.changes.poll import PollFeed
 from rag_index.changes.postgres import SlotState
 from rag_index.changes.queues import open_queue, queue_kind
-from rag_index.changes.rows import RowFeed, connected, object_name
+from rag_index.changes.rows import RowFeed, connected
+from rag_index.changes.statements import object_name
 from rag_index.changes.wal import WalFeed
 from rag_index.changes.watched_tables import TablePlan, plan_tables
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
@@ -89,7 +90,7 @@ def open_row_feed(settings: Settings, plan: TablePlan, ledger: Ledger) -> RowFee
     source, given = settings.source, (settings.source_url, plan.tables, settings.project, plan.routes)
     if source.changes == "wal":
         return WalFeed(*given, ledger=ledger, max_rows=settings.watch.burst_documents, timeout=source.timeout)
-    return open_queue(*given, timeout=source.timeout)
+    return open_queue(*given, ledger=ledger, timeout=source.timeout)
 
 
 @dataclass(slots=True)

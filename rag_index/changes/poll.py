@@ -1,8 +1,8 @@
 """Polling: the rows whose `changed_since` has risen, asked for every few seconds, for any database.
 
-A row may be committed later than it is dated. So each poll looks back from the latest time that it knows: usually
-`QUICK_OVERLAP`, and every `THOROUGH_SECONDS` as far as the next run will (`changed_overlap`, and more where the column
-does not tell its time zone). What was given within that time is remembered by key and time, and not given again.
+A row may be committed later than it is dated. So each poll looks back as far as the next run will (`changed_overlap`,
+and more where the column does not tell its time zone), from the latest time that the database's clock does not deny. A
+poll that takes long is followed by a longer pause. What is found is remembered by key and time, and not given again.
 
 The first poll begins at the watermark of the last complete run. That run read everything before, and a change since
 then is given whether or not a watch was running.
@@ -15,34 +15,38 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
+from rag_index.changes.rows import WatchedTable, definition, errors_as_ours
+from rag_index.changes.watched_tables import plan_tables
 from rag_index.documents.keys import document_id
 from rag_index.ledger.records import Collection, Position
+from rag_index.settings.sections import CHANGES
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
-from rag_index.sources.changed import ChangedSource
+from rag_index.sources.changed import ChangedSource, tables_read
+from rag_index.sources.engine import open_read_only
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Set
 
     from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
-QUICK_OVERLAP = 60.0
-"""Seconds by which most late commits are late."""
-THOROUGH_SECONDS = 60.0
-"""Seconds between two polls that look back as far as the next run."""
+LOOK_SECONDS = 60.0
+"""Seconds between two looks at all groups."""
 GROUPS = 500
 """Documents whose groups are read at once."""
 SHARE = 0.1
-"""The share of the time that reading groups may take."""
-FUTURE = dt.timedelta(hours=14)
-"""A time without a zone may be this much later than UTC. A later one is an error, and never the latest."""
+"""The share of the time that polls may take, and that reading groups may take."""
+SAME_SECOND, QUARTER = 3.0, 900.0
+"""Until so long after its time, a row that has whole seconds may change again with the same time. The zone of a time
+may be unknown, and zones differ by quarters of an hour."""
 LONG_AGO = float("-inf")
 
 Stamps = tuple[str | None, str]
@@ -54,17 +58,13 @@ class _Given:
     """What was given so far. What a poll gives makes it another one, which counts once that is acknowledged."""
 
     since: str | None = None
-    """The watermark from which the next thorough poll looks; None before the first poll."""
-    latest: Any = None
-    floor: Any = None
-    """After more changes than a burst, the latest time among them: a run takes care of all up to it."""
-    times: Mapping[str, Any] = field(default_factory=dict)
-    """The times, by key, that may be found again."""
+    """The watermark from which the next poll looks; None before the first one."""
+    seen: Set[int] = frozenset()
+    """Hashes of the keys and times that the last poll found: the rows themselves would take too much memory."""
     stamps: Mapping[str, Stamps] = field(default_factory=dict)
     """By key, of documents whose change of groups was given, or that the ledger has no stamp of."""
     cursor: Any = None
     """How far this look at all groups has come."""
-    next_thorough: float = LONG_AGO
     next_look: float = LONG_AGO
 
 
@@ -76,6 +76,8 @@ class PollFeed:
     ) -> None:
         self._settings, self._index, self._ledger, self._clock = settings, index, ledger, clock
         self._source = ChangedSource(settings.source_url, index, timeout=settings.source.timeout)
+        self._engine = open_read_only(settings.source_url)
+        self._tables: list[WatchedTable] | None = None
         self._given = _Given()
         self._next_poll = LONG_AGO
 
@@ -91,8 +93,9 @@ class PollFeed:
         others = ", and no changes of joined rows and of parts" if self._index.joins or self._index.parts else ""
         groups = ", and new groups only after a while" if self._index.access else ""
         return (
-            "polling sees no deletions, no rows without a time, and no changes that are committed more than "
-            f"{self._index.changed_overlap:g} s after their time{others}{groups}: the next run finds these"
+            "polling sees no deletions, no older copy of the source, no rows without a time, and no changes that are "
+            f"committed more than {self._index.changed_overlap:g} s after their time{others}{groups}: the next run "
+            "finds these"
         )
 
     def check(self) -> Mapping[str, RagIndexError]:
@@ -105,7 +108,8 @@ class PollFeed:
         """Return what has risen since the last poll, if it is time to poll: all of it, unless it is a burst."""
         if self._clock() < self._next_poll:
             return Received(())
-        looked_at, name, burst = time.time(), self._index.name, self._settings.watch.burst_documents
+        began, looked_at = self._clock(), time.time()
+        name, watch = self._index.name, self._settings.watch
         since = self._given.since
         if since is None and (collection := self._live_collection()) is not None:  # from where the last run has read
             record = self._ledger.scan_state(collection.id)
@@ -114,13 +118,15 @@ class PollFeed:
         if since is None:  # a run has to read all of it
             return Received((), replace(self._given, since=self._source.watermark() or ""), overflow=(name,))
         after, found = self._poll(since)
+        ended = self._clock()
         after, moved = self._look_at_groups(after)
-        self._next_poll = self._clock() + self._settings.watch.poll_seconds
-        if max(len(found), len(moved)) > burst:
-            return Received((), replace(after, floor=after.latest), overflow=(name,))
+        self._next_poll = self._clock() + max(watch.poll_seconds, (ended - began) / SHARE)
+        if max(len(found), len(moved)) > watch.burst_documents:
+            return Received((), after, overflow=(name,))
         now = time.time()
         changes = [DocumentChange(name, document_id(key), _seconds(at, now)) for key, at in (moved | found).items()]
-        return Received(changes, after, through={name: Position(looked_at, how="poll")})
+        through = {name: Position(looked_at, how="poll")}
+        return Received(changes, after, through=through, definitions=self._definitions())
 
     def acknowledge(self, received: Received) -> None:
         """Do not give these changes again until their time rises."""
@@ -134,31 +140,34 @@ class PollFeed:
     def close(self) -> None:
         """Close what the feed holds open."""
         self._source.close()
+        self._engine.dispose()
 
     def _poll(self, since: str) -> tuple[_Given, dict[str, Any]]:
         """Return the times, by key, that changed and were not given, and what is given with them.
 
-        `since` is the watermark for a thorough poll. Of more than a burst, one more is returned.
+        `since` is the watermark from which to look. Of more than a burst, one more is returned.
         """
-        given, found, still = self._given, dict[str, Any](), dict[str, Any]()
-        thorough, latest, next_since = given.latest is None or self._clock() >= given.next_thorough, given.latest, since
-        if thorough:
-            next_since = self._source.watermark() or ""
-        else:
-            since = self._source.watermark_at(latest, min(QUICK_OVERLAP, self._index.changed_overlap))
+        found, seen, again, before = dict[str, Any](), set[int](), set[int](), self._given.seen
+        next_since = self._source.watermark() or ""
         for key, changed_at in self._source.changed_keys(since or None):
-            latest = _later(latest, changed_at)
-            if given.times.get(key) == changed_at:
-                still[key] = changed_at
-            elif len(found) <= self._settings.watch.burst_documents:
-                at = changed_at if isinstance(changed_at, dt.date) else str(changed_at)
-                if given.floor is None or at > given.floor:
-                    found[key] = changed_at
-        # what a thorough poll does not find any more is forgotten
-        times = still | found if thorough else {**given.times, **found} if found else given.times
-        next_thorough = self._clock() + THOROUGH_SECONDS if thorough else given.next_thorough
-        after = replace(given, since=next_since, latest=latest, times=times, next_thorough=next_thorough)
-        return after, found
+            seen.add(this := hash((key, changed_at)))
+            if this not in before and len(found) <= self._settings.watch.burst_documents:
+                found[key] = changed_at
+                again |= {this} if _may_come_again(changed_at, self._source.now) else set()
+        seen -= again if len(found) <= self._settings.watch.burst_documents else set()  # else a run reads them, later
+        return replace(self._given, since=next_since, seen=seen), found
+
+    def _definitions(self) -> dict[str, str]:
+        """Return what the tables are that the documents are read from, if the database tells."""
+        url, what = self._settings.source_url, "the definition of the polled tables"
+        if url.get_backend_name() not in CHANGES["queue"]:
+            return {}
+        with errors_as_ours(url, what), self._engine.connect() as connection:
+            if self._tables is None:
+                plan = plan_tables(self._settings, [self._index])
+                read = () if plan.tables else sorted(tables_read(connection, self._index))
+                self._tables = [*plan.tables, *(WatchedTable(table, None, ()) for table in read)]
+            return {self._index.name: definition(connection, self._tables)}
 
     def _look_at_groups(self, given: _Given) -> tuple[_Given, dict[str, Stamps]]:
         """Return the stamps, by key, of documents with other groups than the index has, that were not given for that.
@@ -188,7 +197,7 @@ class PollFeed:
                 or len(moved) > self._settings.watch.burst_documents
             ):
                 break
-        pause = max(THOROUGH_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
+        pause = max(LOOK_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
         return replace(given, stamps=seen, cursor=cursor, next_look=self._clock() + pause), moved
 
     def _live_collection(self) -> Collection | None:
@@ -196,18 +205,14 @@ class PollFeed:
         return self._ledger.collection(live) if live else None
 
 
-def _later(latest: Any, changed_at: Any) -> Any:
-    """Return the later of two times, unless it cannot be true."""
-    now = dt.datetime.now(dt.UTC) + FUTURE
-    if isinstance(changed_at, dt.datetime):
-        limit: Any = now if changed_at.tzinfo is not None else now.replace(tzinfo=None)
-    elif isinstance(changed_at, dt.date):
-        limit = now.date()
-    else:
-        limit, changed_at = f"{now.date()}~", str(changed_at)  # no text that begins with this date is later
-    if changed_at > limit:
-        return latest
-    return changed_at if latest is None or changed_at > latest else latest
+def _may_come_again(changed_at: Any, now: dt.datetime) -> bool:
+    """Return whether a row may change again and have the same time."""
+    with suppress(ValueError):
+        time = dt.datetime.fromisoformat(changed_at) if isinstance(changed_at, str) else changed_at
+        if isinstance(time, dt.datetime) and not time.microsecond:
+            age = now - (time if time.tzinfo is not None else time.replace(tzinfo=dt.UTC))
+            return (age.total_seconds() + 1) % QUARTER < SAME_SECOND + 1
+    return False
 
 
 def _seconds(changed_at: Any, now: float) -> float:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.changes.rows import SETUP, WatchedTable, quoted
+from rag_index.changes.rows import SETUP, WatchedTable
+from rag_index.changes.statements import quoted
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -51,10 +52,14 @@ _STATE = sa.text("""
     FROM pg_replication_slots WHERE slot_name = :slot
 """)
 _PUBLISHED = sa.text("""
-    SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot
+    SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
+           AND to_jsonb(t) ->> 'rowfilter' IS NULL
+           AND (to_jsonb(t) -> 'attnames' IS NULL OR to_jsonb(t) -> 'attnames' @> to_jsonb(CAST(:columns AS text[]))),
+           p.pubviaroot
     FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
     WHERE p.pubname = :name AND t.schemaname = :schema AND t.tablename = :table
 """)
+"""Before PostgreSQL 15, `pg_publication_tables` has no row filters and column lists."""
 
 
 class UniqueIndex(NamedTuple):
@@ -191,7 +196,9 @@ class SlotState:
 
 def require_published(connection: Connection, publication: str, table: PostgresTable) -> None:
     """Raise SettingsError if the log does not have all changes of a table and the old values of its watched columns."""
-    given = {"name": publication, "schema": table.schema, "table": table.name}
+    given = {
+        "name": publication, "schema": table.schema, "table": table.name, "columns": list(table.watched.columns),
+    }  # fmt: skip
     whole, through_root = connection.execute(_PUBLISHED, given).fetchone() or (False, False)
     if not whole or (table.partitioned and not through_root):
         raise SettingsError(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.changes import DocumentChange, Received
+from rag_index.changes.statements import object_name
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.engine import limited, open_read_only, source_error
@@ -24,9 +25,36 @@ if TYPE_CHECKING:
 
     from rag_index.ledger.records import Position
 
+DEFINITIONS = {
+    "postgresql": """
+        WITH t AS (
+            SELECT c.oid AS id, c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relname = :name AND
+                  CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
+        )
+        SELECT a.attname, id, a.attnum, a.atttypid, a.atttypmod, a.xmin::text, pg_get_expr(d.adbin, d.adrelid),
+               array(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = a.atttypid ORDER BY e.enumsortorder)
+        FROM t JOIN pg_attribute a ON a.attrelid = id AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attrdef d ON d.adrelid = id AND d.adnum = a.attnum
+        UNION ALL
+        SELECT NULL, id, NULL, p.oid, relforcerowsecurity::int, p.xmin::text, NULL, NULL
+        FROM t LEFT JOIN pg_policy p ON p.polrelid = id WHERE relrowsecurity
+        UNION ALL
+        SELECT NULL, c.oid, NULL, c.relfilenode, NULL, NULL, NULL, NULL
+        FROM t, pg_partition_tree(id) p JOIN pg_class c ON c.oid = p.relid WHERE t.relkind = 'p'
+        ORDER BY 2, 3, 4""",
+    "sqlite": """
+        SELECT NULL, type, name, rootpage, sql FROM sqlite_master
+        WHERE tbl_name = :name COLLATE NOCASE AND type IN ('table', 'trigger') ORDER BY type, name""",
+    "mysql": """
+        SELECT c.COLUMN_NAME, t.CREATE_TIME, c.COLUMN_TYPE, c.COLLATION_NAME, c.COLUMN_DEFAULT, c.GENERATION_EXPRESSION
+        FROM information_schema.COLUMNS c JOIN information_schema.TABLES t USING (TABLE_SCHEMA, TABLE_NAME)
+        WHERE c.TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND c.TABLE_NAME = :name ORDER BY c.ORDINAL_POSITION""",
+}
+"""What a table is: for each column its name and what changes whenever a statement makes other values of it without
+writing rows. Rows without a name concern the whole table. `xmin` of a column is the transaction that last altered it;
+a partition that was emptied has another file, and a policy decides which rows there are."""
 SETUP = "run the SQL that `rag-index watch --setup` prints"
-MAX_NAME = 60
-"""PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""
 TIMEOUT = 600.0
 PROBE_SECONDS = 0.2
 """The time between two looks whether anything has changed, which cost the source next to nothing."""
@@ -114,8 +142,6 @@ class RowFeed(ABC):
     routes: Sequence[RowRoute] = ()
     timeout: float = field(default=TIMEOUT, kw_only=True)
     clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
-    _probe: Connection | None = field(default=None, init=False)
-    """A connection that looks again and again, without a transaction that would stay open."""
     _rest_until: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -157,8 +183,21 @@ class RowFeed(ABC):
         return sorted({route.index for name in names for route in self._routes.get(name, ())})
 
     def receive(self, limit: int) -> Received:
-        """Return about `limit` changes that are not acknowledged yet, without waiting for any."""
-        return self.route(self.rows(limit))
+        """Return about `limit` changes that are not acknowledged yet, without waiting for any.
+
+        What the tables are is read last: a claim must not reach beyond a statement that altered one.
+        """
+        received = self.route(self.rows(limit))
+        if not (received.changes or received.overflow or received.through):
+            return received
+        tables = {str(table): table for table in self.tables}
+        of: dict[str, set[str]] = {}
+        for route in self.routes:
+            of.setdefault(route.index, set()).add(route.table)
+        with self._connect("the definition of the watched tables") as connection:
+            found = {name: definition(connection, [table]) for name, table in tables.items()}
+        definitions = {index: " ".join(found[name] for name in sorted(names)) for index, names in of.items()}
+        return replace(received, definitions=definitions)
 
     def route(self, rows: ReceivedRows) -> Received:
         """Return what these rows mean."""
@@ -181,30 +220,16 @@ class RowFeed(ABC):
 
     def wait(self, seconds: float) -> None:
         """Return after this many seconds, or when there may be changes."""
-        until = self.clock() + seconds
-        while (left := until - self.clock()) > 0:
-            if self.clock() >= self._rest_until:
-                try:
-                    if self._probe is None:
-                        self._probe = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
-                    if self._look(self._probe):
-                        return
-                except exc.SQLAlchemyError:  # `rows` says so
-                    self._close_probe()
+        until, looking = self.clock() + seconds, self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with suppress(exc.SQLAlchemyError), looking.connect() as connection:  # `rows` says what is wrong
+            while (left := until - self.clock()) > 0:
+                if self.clock() >= self._rest_until and self._look(connection):
                     return
-            time.sleep(min(left, PROBE_SECONDS))
+                time.sleep(min(left, PROBE_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""
-        self._close_probe()
         self._engine.dispose()
-
-    def _close_probe(self) -> None:
-        if self._probe is not None:
-            with suppress(exc.SQLAlchemyError):
-                self._probe.invalidate()
-                self._probe.close()
-        self._probe = None
 
     @contextmanager
     def _connect(self, what: str, engine: Engine | None = None) -> Iterator[Connection]:
@@ -215,42 +240,6 @@ class RowFeed(ABC):
             limited(connection, self.timeout, what),
         ):
             yield connection
-
-
-class Step(NamedTuple):
-    """A statement without its semicolon, and the reason for it. One of the two may be empty."""
-
-    sql: str
-    reason: str = ""
-
-    def lines(self) -> list[str]:
-        """Return both as SQL."""
-        return [*([f"-- {self.reason}"] if self.reason else []), *(f"{self.sql};".splitlines() if self.sql else [])]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What to run so that a source tells its changes, and how to get rid of it."""
-
-    title: str
-    costs: str
-    """What it costs the source and those who write to it, in lines."""
-    steps: Sequence[Step]
-    removal: Sequence[Step]
-    position: str = ""
-    """The statement by which an application learns the position of what it has committed."""
-
-    def script(self) -> str:
-        """Return all of it as SQL. The removal is commented out."""
-        lines = [f"-- {self.title}", "--", "-- What it costs:", *(f"--   {line}" for line in self.costs.splitlines())]
-        for step in self.steps:
-            lines += ["", *step.lines()]
-        if self.position:
-            lines += ["", "-- After its commit, an application learns by this up to where an answer has to reach:"]
-            lines += [f"--   {self.position};"]
-        lines += ["", "-- To remove all of it:"]
-        lines += [f"--   {line}" for step in self.removal for line in step.lines()]
-        return "\n".join(lines) + "\n"
 
 
 @contextmanager
@@ -273,20 +262,16 @@ def connected(url: URL, what: str) -> Iterator[Connection]:
         engine.dispose()
 
 
-def quoted(name: str, mark: str = '"') -> str:
-    """Return a name for a statement."""
-    return mark + name.replace(mark, mark * 2) + mark
+def definition(connection: Connection, tables: Iterable[WatchedTable]) -> str:
+    """Return a digest of what tables are: each itself, and the names, types and defaults of the columns that are used.
 
-
-def object_name(project: str, *parts: str) -> str:
-    """Return a name of this project, which says whose it is and begins with `rag_index_`.
-
-    It has only lower-case letters, digits and `_`, as the name of a slot must. Whatever is lost by that comes back as a
-    digest at its end, so that names of different projects differ.
+    It changes with each statement that makes other values without writing rows, as triggers and logs understand that.
     """
-    whole = "_".join(["rag_index", project, *parts])
-    name = re.sub(r"[^a-z0-9]+", "_", whole.lower())
-    if name == whole and len(name) <= MAX_NAME:
-        return name
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{name[: MAX_NAME - 9].rstrip('_')}_{digest}"
+    backend, digest = connection.dialect.name, hashlib.sha256()
+    statement = sa.text(DEFINITIONS["mysql" if backend == "mariadb" else backend])
+    for table in tables:
+        wanted = None if table.used is None else {None, *table.used, *table.columns}
+        rows = connection.execute(statement, {"schema": table.schema, "name": table.name}).fetchall()
+        said = [tuple(map(str, row)) for row in rows if wanted is None or row[0] in wanted]
+        digest.update(repr((str(table), said)).encode())
+    return digest.hexdigest()[:16]

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from rag_index.changes.postgres import POSITION, PostgresTable, table_in_catalogue
 from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import Setup, Step, WatchedTable, connected, object_name, quoted
+from rag_index.changes.rows import WatchedTable, connected
+from rag_index.changes.statements import Setup, Step, comment, object_name, quoted
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError
 
@@ -55,7 +56,7 @@ def setup_script(settings: Settings) -> str:
     if not plan.tables:
         raise SettingsError(f"there is no table to follow: {'; '.join(notes) or 'no index is of kind sql'}")
     setup = setup_for(settings.source_url, changes, plan.tables, settings.project)
-    return "".join(f"-- {note}\n" for note in notes) + setup.script()
+    return "".join(map(comment, notes)) + setup.script()
 
 
 def setup_for(url: URL, changes: str, tables: Sequence[WatchedTable], project: str) -> Setup:

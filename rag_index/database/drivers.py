@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 import threading
 import time
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
     import sqlalchemy as sa
@@ -28,6 +30,15 @@ DRIVERS: Mapping[str, tuple[str, str, str]] = {
     "mariadb": ("mariadb+pymysql", "pymysql", "mariadb"),
 }
 """The scheme with our driver, the driver's module and our extra for it, by the scheme of a URL without a driver."""
+PACKAGES: Mapping[str, str] = {
+    "bigquery": "sqlalchemy-bigquery", "clickhouse": "clickhouse-sqlalchemy", "cockroachdb": "sqlalchemy-cockroachdb",
+    "db2": "ibm_db_sa", "duckdb": "duckdb-engine", "firebird": "sqlalchemy-firebird", "hana": "sqlalchemy-hana",
+    "mssql": "pyodbc", "oracle": "oracledb", "redshift": "sqlalchemy-redshift", "snowflake": "snowflake-sqlalchemy",
+    "teradatasql": "teradatasqlalchemy", "trino": "trino[sqlalchemy]",
+}  # fmt: skip
+"""The package with the driver of a database for which we have no extra."""
+MIN_SECRET = 4
+"""Shorter secrets are masked only where a URL has them: they stand in any message by chance."""
 TRANSIENT_STATES = frozenset({"08", "40", "53", "55", "57", "58"})
 """Transient classes of SQLSTATE: connection, rollback, resources, locks, shutdown and timeouts, system errors."""
 TERMINAL_WORDS = (
@@ -39,6 +50,8 @@ CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
+LISTED = 20
+"""Names that a message lists at most."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -91,7 +104,14 @@ def missing_driver(url: URL, error: Exception) -> str:
     """Return the message for a database whose driver cannot be loaded."""
     backend = url.drivername.split("+")[0]
     driver, _, extra = DRIVERS.get(backend, ("", "", ""))
-    remedy = f"`pip install 'rag-index[{extra}]'` installs {driver}" if extra else "install the one that the URL names"
+    if extra:
+        remedy = f"`pip install 'rag-index[{extra}]'` installs {driver}"
+    elif package := PACKAGES.get(backend):
+        named = ", and the URL begins with oracle+oracledb" if url.drivername == "oracle" else ""
+        remedy = f"`pip install '{package}'` installs one{named}"
+    else:
+        near = did_you_mean(backend, [*DRIVERS, *PACKAGES, "sqlite"])
+        remedy = near or "install the SQLAlchemy dialect that the URL names"
     return f"no driver for {url.drivername!r} is installed ({error}); {remedy}"
 
 
@@ -117,9 +137,25 @@ def first_line(error: Exception, url: URL) -> str:
     message = lines[0].strip() if lines else type(origin).__name__
     secrets = [str(value) for key, value in url.query.items() if is_secret(key)]
     for secret in filter(None, [url.password and str(url.password), *secrets]):
-        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
-            message = message.replace(form, "***")
+        for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
+            message = re.sub(rf"([:=]){re.escape(form)}(?=[@&\s'\"]|$)", r"\1***", message)
+            message = message.replace(form, "***") if len(form) >= MIN_SECRET else message
     return message
+
+
+def wrong_login(message: str, setting: str) -> str:
+    """Return what to do if a database refuses user or password; "" if that is not what its message says."""
+    refused = re.search(r"authentication failed|password supplied|access denied for user .*password", message, re.I)
+    return f"; correct user and password in {setting}" if refused else ""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) -> str:
+    """Return a question with the known names that are like a wrong one; without any, the first names if asked for."""
+    names = {one.lower(): one for one in known}
+    if near := get_close_matches(name.lower(), names, n=3, cutoff=0.6):
+        return f"did you mean {' or '.join(names[one] for one in near)}?"
+    listed = ", ".join(list(names.values())[:LISTED]) + ", …" * (len(names) > LISTED)
+    return f"there are {listed}" if all_of_them and names else ""
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ __all__ = [
 class Ledger(DocumentRows, DeletionRows, RunRows, InboxRows):
     """One connection to the ledger's database, which threads of a process may share.
 
-    Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
+    Its methods raise LedgerUnavailable if another try may help, and LedgerError if not.
     """
 
     def collection(self, name: str) -> Collection | None:
@@ -73,6 +73,20 @@ class Ledger(DocumentRows, DeletionRows, RunRows, InboxRows):
     def update_collection(self, collection_id: int, **values: Any) -> None:
         """Change columns of a collection."""
         self._write(collections.update().where(collections.c.id == collection_id).values(**values))
+
+    def note_whole(self, collection_id: int) -> None:
+        """Record that a collection has everything now that its source has, and nothing else."""
+        self.update_collection(collection_id, whole_in=collections.c.commits)
+
+    def write_by(self, collection: Collection, settings: str, *, new: bool) -> None:
+        """Record by which settings a collection is written from now on. Unless it is `new`, what a watch said of it is
+        forgotten until a complete scan has ended: it may hold documents by both.
+        """
+        if collection.written_by != settings:
+            with self.transaction():
+                self.update_collection(collection.id, written_by=settings)
+                if not new and self.watch(collection.alias) is not None:
+                    self.need_full_scan(collection.alias)
 
     def record_commit(self, collection_id: int, mark: CommitMark) -> None:
         """Record the last commit of a collection, with the rows that it commits."""

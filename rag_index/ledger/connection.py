@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ from rag_index.database.drivers import (
     missing_driver,
     redacted_url,
     set_pragmas,
+    wrong_login,
 )
 from rag_index.database.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
-from rag_index.ledger.tables import documents, migrate, version_of
+from rag_index.ledger.tables import create_tables, documents, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,7 +46,7 @@ class LedgerConnection:
     """The transactions of one connection, and their statements."""
 
     def __init__(self, url: URL, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> None:
-        """Open a ledger, and create or upgrade it.
+        """Open a ledger, and create it if it is missing.
 
         With `read_only`, none is created: an empty one in memory takes the place of one that is missing. So the URL may
         be mistyped, and a ledger of this version may be on a read-only mount or belong to somebody else.
@@ -63,7 +64,7 @@ class LedgerConnection:
                 self.close()
                 self._connect(_engine(IN_MEMORY, read_only=True))
         with self.transaction() as connection:
-            migrate(connection, redacted_url=self.redacted_url)
+            create_tables(connection, redacted_url=self.redacted_url)
 
     def _connect(self, engine: Engine) -> None:
         self.engine = engine
@@ -81,6 +82,13 @@ class LedgerConnection:
             self._connection.close()
             self.engine.dispose()
 
+    def empty_log(self) -> None:
+        """Leave nothing of deleted rows in SQLite's log; their pages are overwritten as they are freed."""
+        if self._is_sqlite:
+            with self._lock, self._map_errors():
+                self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+                self._connection.rollback()
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Run the statements of the block as one transaction. Signals are deferred until its end."""
@@ -96,13 +104,27 @@ class LedgerConnection:
             self._check_unchanged()
 
     def _file_stamp(self) -> object:
-        file = self._unchanging
-        return file and (file_stamp(file), Path(f"{file}-wal").exists())
+        if file := self._unchanging:
+            return file_stamp(file), Path(f"{file}-wal").exists()
+        if not is_file(self._url) or self.engine.url == IN_MEMORY:
+            return None
+        with suppress(OSError):
+            return Path(str(self._url.database)).stat().st_ino
+        return 0
 
     def _check_unchanged(self) -> None:
-        """Raise LedgerUnavailable if SQLite takes the file for unchanging, and it has changed: pages may be mixed."""
-        if self._file_stamp() != self._stamp:
+        """Raise LedgerUnavailable if SQLite takes the file for unchanging, and it has changed: pages may be mixed.
+
+        Raises LedgerError if the file is another one than when it was opened: what is written now, nobody will read.
+        """
+        if self._file_stamp() == self._stamp:
+            return
+        if self._unchanging:
             raise LedgerUnavailable(f"ledger {self.redacted_url} is being written by its owner: run the command again")
+        raise LedgerError(
+            f"ledger {self.redacted_url} was removed or replaced while it was open: put it back and run again, or let "
+            "`rag-index doctor --repair` make it from the store"
+        )
 
     def _select(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
         with self.transaction() as connection:
@@ -133,7 +155,7 @@ class LedgerConnection:
         self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=values))
 
     def _insert_or_update(self, table: sa.Table, names: Iterable[str], updated: Iterable[str]) -> Any:
-        """Return the INSERT of rows of these columns, for `_execute_many`; a row that is there gets `updated` of it."""
+        """Return the INSERT of rows for `_execute_many`; an existing row gets the columns `updated`."""
         insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
         keys = [column.name for column in table.primary_key]
         return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in updated})
@@ -201,7 +223,7 @@ class LedgerConnection:
                     f"{ledger} does not answer: {origin}. Check that it runs and that the URL is right"
                 ) from error
             else:
-                message = f"{ledger} refuses: {origin}"
+                message = f"{ledger} refuses: {origin}{wrong_login(origin, '[ledger] url')}"
             raise LedgerError(message) from error
 
 

@@ -66,7 +66,7 @@ class DeletionRows(ScanRows):
 
     def hold_back(self, collection: Collection, *, whole: bool = False) -> None:
         """Hold back what is gone or emptied (with `whole`, only of what was there when the index was last whole)."""
-        which = IS_LOST & (d.added_at <= collection.whole_at) if whole else IS_LOST
+        which = IS_LOST & (d.added_in <= collection.whole_in) if whole else IS_LOST
         indexed = (d.collection_id == collection.id) & (d.chunks > 0) & d.held_at.is_(None)
         self._write(documents.update().where(indexed, which).values(held_at=self.clock()))
 
@@ -154,7 +154,7 @@ class DeletionRows(ScanRows):
 
 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:
-    whole = table.c.added_at <= collection.whole_at
+    whole = table.c.added_in <= collection.whole_in
     columns: list[sa.ColumnElement[Any]] = [sa.func.count().label("all")]
     for name, which in (("whole", whole), ("held", whole & table.c.held_at.is_not(None))):
         columns.append(sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0).label(name))

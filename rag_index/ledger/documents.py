@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.records import Collection, FailedDocument, Known, Totals
+from rag_index.ledger.records import Collection, FailedDocument, Known, PendingErasures, Totals
 from rag_index.ledger.scan import ScanRows, seen, texts
-from rag_index.ledger.tables import PENDING, documents, failed_documents, file_hashes
+from rag_index.ledger.tables import PENDING, collections, documents, erasures, failed_documents, file_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
     from rag_index.documents.batches import CommitMark, Failure, FailureKind
 
-d, f = documents.c, failed_documents.c
-COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_at")
-"""What is written of a document; `added_at` only when it is new."""
+d, e, f = documents.c, erasures.c, failed_documents.c
+COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in")
+"""What is written of a document; `added_in` only when it is new."""
 FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
 QUERY_HASHES = 500
 _ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
+
+
+def key_hash(key: str) -> str:
+    """Return the hash of a typed key, by which the ledger remembers a document that it has no longer."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 class DocumentRows(ScanRows):
@@ -42,7 +48,7 @@ class DocumentRows(ScanRows):
             return
         key = self._keys_as_rows(keys).subquery().c[0]
         rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
-        rows = rows.add_columns(sa.literal(self.clock()), self._known_bucket(collection_id, key))
+        rows = rows.add_columns(sa.literal(self._next_commit(collection_id)), self._known_bucket(collection_id, key))
         insert = self._insert(documents).from_select([*COLUMNS, "bucket"], rows.where(sa.true()))
         with self.transaction():
             self._write(insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1}))
@@ -52,8 +58,8 @@ class DocumentRows(ScanRows):
         self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]], *, clear_failures: bool = True
     ) -> None:
         """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures by default."""
-        now = self.clock()
-        values = [(collection_id, key, text, payload, chunks, 0, now) for key, text, payload, chunks in rows]
+        commit = self._next_commit(collection_id)
+        values = [(collection_id, key, text, payload, chunks, 0, commit) for key, text, payload, chunks in rows]
         if not values:
             return
         statement = self._insert_or_update(documents, COLUMNS, ("text_hash", "payload_hash", "chunks", "pending"))
@@ -62,6 +68,11 @@ class DocumentRows(ScanRows):
             if clear_failures:
                 self.clear_failures(collection_id, [str(row[1]) for row in values])
 
+    def _next_commit(self, collection_id: int) -> int:
+        """Return the number of the commit that writes a document now."""
+        last = self._value(sa.select(collections.c.commits).where(collections.c.id == collection_id))
+        return int(last or 0) + 1
+
     def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
         """Undo `mark_pending` for documents that were not written: known ones stay as before, new ones are deleted."""
         ours = d.collection_id == collection_id
@@ -69,10 +80,52 @@ class DocumentRows(ScanRows):
             self._write(documents.update().where(ours, self._is_in(d.key, known)).values(pending=0))
             self._write(documents.delete().where(ours, self._is_in(d.key, new)))
 
+    def note_erasable(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Record documents of which the store's files keep a content that is no longer in the index."""
+        of_collection = sa.select(collections.c.alias).where(collections.c.id == collection_id)
+        if keys and (alias := self._value(of_collection)):
+            names, now = ("alias", "hash", "pending_since"), self.clock()
+            insert = self._insert(erasures).values({name: sa.bindparam(name) for name in names})
+            since = sa.func.coalesce(erasures.c.pending_since, insert.excluded.pending_since)
+            statement = insert.on_conflict_do_update(index_elements=names[:2], set_={"pending_since": since})
+            self._execute_many(statement, names, [(alias, key_hash(key), now) for key in keys])
+
+    def pending_erasures(self, alias: str) -> PendingErasures:
+        """Return which documents of an index are to be erased."""
+        query = sa.select(e.hash, e.pending_since, e.kept_out_since)
+        rows = self._select(query.where(e.alias == alias, e.pending_since.is_not(None)))
+        since = min((row[1] for row in rows), default=None)
+        return PendingErasures(sorted(row[0] for row in rows), since, any(row[2] is not None for row in rows))
+
+    def end_erasure(self, alias: str) -> None:
+        """Record that everything is erased. What was to be kept out stays so."""
+        with self.transaction():
+            self._write(erasures.delete().where(e.alias == alias, e.kept_out_since.is_(None)))
+            self._write(erasures.update().where(e.alias == alias).values(pending_since=None))
+
+    def keep_out(self, collection: Collection, keys: Sequence[str]) -> None:
+        """Let no run index these documents of an index again, until `let_in`."""
+        with self.transaction():
+            self.note_erasable(collection.id, keys)
+            ours = (e.alias == collection.alias) & self._is_in(e.hash, map(key_hash, keys))
+            self._write(erasures.update().where(ours).values(kept_out_since=self.clock()))
+
+    def let_in(self, alias: str, keys: Sequence[str]) -> None:
+        """Undo `keep_out`."""
+        ours = (e.alias == alias) & self._is_in(e.hash, map(key_hash, keys))
+        self._write(erasures.update().where(ours).values(kept_out_since=None))
+
+    def kept_out(self, alias: str, keys: Sequence[str]) -> set[str]:
+        """Return those of these documents that were erased and are to stay away."""
+        rows = self._column(sa.select(e.hash).where(e.alias == alias, e.kept_out_since.is_not(None)))
+        hashes = set(rows)
+        return {key for key in keys if key_hash(key) in hashes} if hashes else set()
+
     def forget(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete documents and their failures from the ledger."""
         with self.transaction():
             self.forget_digests_of(collection_id, keys)
+            self.note_erasable(collection_id, keys)
             self._write(documents.delete().where(d.collection_id == collection_id, self._is_in(d.key, keys)))
             self.clear_failures(collection_id, keys)
 

@@ -11,19 +11,14 @@ What a run over all documents mended, although an index is watched, is kept unti
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.records import MissedDocument, Position, Reached, WaitingChange, WaitingLookUp, WatchRecord
+from rag_index.ledger.positions import WAITING, PositionRows
+from rag_index.ledger.records import MissedDocument, WaitingChange, WaitingLookUp, WatchRecord
 from rag_index.ledger.tables import (
-    HELD,
-    collections,
-    failed_documents,
     inbox,
     look_ups,
     mended,
@@ -33,146 +28,10 @@ from rag_index.ledger.tables import (
     watches,
 )
 
-i, u, m, w = inbox.c, look_ups.c, mended.c, watches.c
-WAITING = (inbox, look_ups)
 MAX_KEPT = 10_000
 """Documents of an index that are kept until they are explained. Of more, only the number is."""
-OPEN = m.missed_at.is_(None)
+OPEN = mended.c.missed_at.is_(None)
 """The condition for a document that was mended, and is neither explained nor known as missed."""
-
-p, s = positions.c, milestones.c
-MAX_MILESTONES = 1000
-"""Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
-CHANNEL = "rag_index_positions"
-LOOK_SECONDS = 0.02
-
-
-class PositionRows(LedgerConnection):
-    """Up to where each index is complete: the position that its answers may claim.
-
-    A feed says how far it has seen its source; the number of the last arrival in the inbox makes that a milestone. Once
-    nothing waits that arrived by then, the index has reached it. A complete scan lays the ground for that: before it,
-    nobody knows what the collection lacks. Nothing is reached while a document is failed or held back, because a search
-    would not find what the source has. One that is pending waits in the inbox, too, if the source has changed it.
-    """
-
-    _waited_from: tuple[int, ...] | None = None
-    """What the file of a ledger in SQLite was before the last reading; of PostgreSQL, whether it tells us."""
-
-    def note_position(self, alias: str, position: Position) -> None:
-        """Record that everything up to a position of the source has arrived in the inbox, and been indexed if not."""
-        with self.transaction():
-            number = int(self._value(sa.select(w.last_number).where(w.alias == alias)) or 0)
-            newest = self._newest_milestone(alias)
-            if newest and self._count(milestones, s.alias == alias) >= MAX_MILESTONES:
-                self._write(milestones.delete().where(s.alias == alias, s.number == newest.number))
-            # a watch that began after the last row of the queue was deleted does not know its number
-            text = position.text or (newest.position if newest else "")
-            values = {"at": position.at, "position": text, "how": position.how}
-            self._put_row(milestones, {"alias": alias, "number": number}, values)
-            self._advance(alias)
-
-    def note_written(self, alias: str, collection_id: int) -> None:
-        """Move the position on, after changes that waited were written to a collection, and committed."""
-        with self.transaction():
-            # what went to another collection, such as the one before after a rollback, is missing in this one
-            self._write(positions.delete().where(p.alias == alias, p.collection_id != collection_id))
-            self._advance(alias)
-
-    def complete_scan(self, alias: str, collection_id: int, *, number: int, began: float, read_all: bool) -> None:
-        """Record that a scan of the whole source ended with everything in a collection, which is live now.
-
-        `number` is that of the last arrival when it began. One that has not `read_all` relies on `changed_since`.
-        """
-        with self.transaction():
-            if self._has_gaps(collection_id):
-                return
-            values: dict[str, Any] = {"at": began, "position": "", "how": "run", "number": number if read_all else None}
-            last = self._position(alias)
-            same = last is not None and last.collection_id == collection_id
-            if last is not None and (same or (read_all and last.number is not None and last.number <= number)):
-                values["position"] = last.position
-                values["number"] = values["number"] if last.number is None else last.number
-                if last.at > began:
-                    values |= {"at": last.at, "how": last.how}
-            self._move(alias, collection_id, **values)
-            self._advance(alias)
-
-    def drop_position(self, alias: str) -> None:
-        """Forget what an index has reached, until the next complete scan: its store was put back to an older copy."""
-        self._write(positions.delete().where(p.alias == alias))
-
-    def doubt_position(self, alias: str) -> None:
-        """Forget what a feed said an index has reached, because it did not see all changes. What a run said stays."""
-        self._write(positions.delete().where(p.alias == alias, p.how != "run"))
-
-    def reached(self) -> dict[str, Reached]:
-        """Return what each index has reached, by its alias. One that was never complete is left out."""
-        if self._is_sqlite:
-            self._waited_from = self._file_state()
-        columns = (p.alias, collections.c.name, p.commits, p.number, p.at, p.position, p.how)
-        joined = positions.join(collections, collections.c.id == p.collection_id)
-        return {row.alias: Reached(*row) for row in self._select(sa.select(*columns).select_from(joined))}
-
-    def wait_for_positions(self, seconds: float) -> None:
-        """Return when a position may have moved since `reached`, or after this many seconds, without a query.
-
-        The first call returns at once where it begins to be told: what moved before is not.
-        """
-        if self._is_sqlite:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until and self._file_state() == self._waited_from:
-                time.sleep(LOOK_SECONDS)
-            return
-        driver: Any = self._connection.connection.driver_connection
-        if self._waited_from is None:
-            driver.autocommit = True
-            driver.execute(f"LISTEN {CHANNEL}")
-            self._waited_from = ()
-            return
-        for _ in driver.notifies(timeout=seconds, stop_after=1):
-            return
-
-    def _file_state(self) -> tuple[int, ...]:
-        log = Path(f"{self._url.database}-wal")
-        found = log.stat() if log.exists() else None
-        return (found.st_mtime_ns, found.st_size) if found else ()
-
-    def _position(self, alias: str) -> Any:
-        return self._first(sa.select(positions).where(p.alias == alias))
-
-    def _newest_milestone(self, alias: str, *where: sa.ColumnElement[bool]) -> Any:
-        return self._first(sa.select(milestones).where(s.alias == alias, *where).order_by(s.number.desc()).limit(1))
-
-    def _advance(self, alias: str) -> None:
-        """Move an index to the newest milestone by which nothing waits, if there is one and nothing is missing."""
-        now = self._position(alias)
-        if now is None or now.number is None or self._has_gaps(now.collection_id):
-            return
-        if self._value(sa.select(w.full_number).where(w.alias == alias)) is not None:
-            return
-        firsts = (sa.select(sa.func.min(table.c.first_number)).where(table.c.alias == alias) for table in WAITING)
-        waits = [number for first in firsts if (number := self._value(first)) is not None]
-        if one := self._newest_milestone(alias, *(s.number < number for number in waits)):
-            values = {"at": max(one.at, now.at), "position": one.position or now.position, "how": one.how}
-            self._move(alias, now.collection_id, number=one.number, **values)
-            self._write(milestones.delete().where(s.alias == alias, s.number <= one.number))
-
-    def _move(self, alias: str, collection_id: int, **values: Any) -> None:
-        """Write a position with the commit that a reader has to see, and tell those who wait for it."""
-        commits = sa.select(collections.c.commits).where(collections.c.id == collection_id).scalar_subquery()
-        values |= {"collection_id": collection_id, "commits": sa.func.coalesce(commits, 0)}
-        self._put_row(positions, {"alias": alias}, values)
-        if not self._is_sqlite:
-            with self.transaction() as connection:
-                connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
-
-    def _has_gaps(self, collection_id: int) -> bool:
-        rows = [
-            sa.exists().where(self._is_in_index(collection_id), HELD),
-            sa.exists().where(failed_documents.c.collection_id == collection_id, failed_documents.c.kind == "failed"),
-        ]
-        return bool(self._value(sa.select(sa.or_(*rows))))
 
 
 class InboxRows(PositionRows):
@@ -183,7 +42,7 @@ class InboxRows(PositionRows):
 
     def watch(self, alias: str) -> WatchRecord | None:
         """Return what is known about the watch of an index; None if it was never watched."""
-        found = self._first(sa.select(watches).where(w.alias == alias))
+        found = self._first(sa.select(watches).where(watches.c.alias == alias))
         return WatchRecord(**found._mapping) if found else None
 
     def begin_watch(self, alias: str, *, blind: str = "") -> None:
@@ -201,7 +60,7 @@ class InboxRows(PositionRows):
 
     def update_watch(self, alias: str, **values: Any) -> None:
         """Change columns of a watch."""
-        self._write(watches.update().where(w.alias == alias).values(**values))
+        self._write(watches.update().where(watches.c.alias == alias).values(**values))
 
     def slot_position(self, name: str) -> str | None:
         """Return the position up to which everything that a slot gave is in the inbox; None if it was never read."""
@@ -211,6 +70,16 @@ class InboxRows(PositionRows):
     def remember_slot(self, name: str, position: str) -> None:
         """Record that everything that a slot gave up to a position is in the inbox."""
         self._put_row(slots, {"name": name}, {"position": position})
+
+    def defined(self, alias: str, what: str) -> str:
+        """Return what the `tables` or the `policies` of an index were; "" if nobody knows."""
+        return self.slot_position(f"{what} of {alias}") or ""  # no slot has a name with blanks
+
+    def define(self, alias: str, definition: str, what: str = "tables") -> bool:
+        """Record what the watched tables of an index are, or its policies; return whether they were something else."""
+        if differs := self.defined(alias, what) != definition:
+            self.remember_slot(f"{what} of {alias}", definition)
+        return differs
 
     # What arrives
 
@@ -256,9 +125,9 @@ class InboxRows(PositionRows):
     def _next_number(self, alias: str) -> int:
         """Raise the number of the index and return it; the first arrival makes the row of its watch."""
         values = {"alias": alias, "since": self.clock(), "last_number": 1, "state": "stopped", "message": ""}
-        raised = {"last_number": w.last_number + 1}
+        raised = {"last_number": watches.c.last_number + 1}
         insert = self._insert(watches).values(**values).on_conflict_do_update(index_elements=["alias"], set_=raised)
-        return int(self._value(insert.returning(w.last_number)))
+        return int(self._value(insert.returning(watches.c.last_number)))
 
     def need_full_scan(self, alias: str) -> None:
         """Record that nobody knows what changed up to now, so that a complete scan is needed.
@@ -267,8 +136,8 @@ class InboxRows(PositionRows):
         """
         with self.transaction():
             self.update_watch(alias, full_number=self._next_number(alias), since=self.clock())
-            self._write(milestones.delete().where(s.alias == alias))
-            self._write(positions.update().where(p.alias == alias).values(position=""))
+            self._write(milestones.delete().where(milestones.c.alias == alias))
+            self._write(positions.update().where(positions.c.alias == alias).values(position=""))
             self._forget_comparison(alias)
 
     # What waits
@@ -278,23 +147,25 @@ class InboxRows(PositionRows):
 
         If more than `limit` wait, half are the newest, so that a single change is indexed while a burst is.
         """
-        statement = sa.select(i.document_id, i.number).where(i.alias == alias)
-        found = self._select(statement.order_by(i.number, i.document_id).limit(limit + 1))
+        statement = sa.select(inbox.c.document_id, inbox.c.number).where(inbox.c.alias == alias)
+        found = self._select(statement.order_by(inbox.c.number, inbox.c.document_id).limit(limit + 1))
         if len(found) > limit:
             half = limit // 2
-            newest = self._select(statement.order_by(i.number.desc(), i.document_id.desc()).limit(half))
+            newest = self._select(statement.order_by(inbox.c.number.desc(), inbox.c.document_id.desc()).limit(half))
             found = [*found[: limit - half], *newest]
         return [WaitingChange(*row) for row in found]
 
     def waiting_look_ups(self, alias: str, limit: int) -> list[WaitingLookUp]:
         """Return the look-ups that have waited longest."""
-        statement = sa.select(u.column_name, u.value, u.number, u.changed_at, u.first_number).where(u.alias == alias)
-        statement = statement.order_by(u.number, u.column_name, u.value).limit(limit)
+        statement = sa.select(
+            look_ups.c.column_name, look_ups.c.value, look_ups.c.number, look_ups.c.changed_at, look_ups.c.first_number
+        ).where(look_ups.c.alias == alias)
+        statement = statement.order_by(look_ups.c.number, look_ups.c.column_name, look_ups.c.value).limit(limit)
         return [WaitingLookUp(*row) for row in self._select(statement)]
 
     def any_look_ups(self, alias: str) -> bool:
         """Return whether look-ups wait."""
-        return bool(self._value(sa.select(sa.exists().where(u.alias == alias))))
+        return bool(self._value(sa.select(sa.exists().where(look_ups.c.alias == alias))))
 
     def count_waiting(self, alias: str) -> int:
         """Count the documents and look-ups that wait."""
@@ -316,10 +187,10 @@ class InboxRows(PositionRows):
             numbers.setdefault(change.number, []).append(change.document_id)
         with self.transaction():
             for number, ids in numbers.items():
-                ours = (i.alias == alias) & self._is_in(i.document_id, ids)
-                self._write(inbox.delete().where(ours, i.number == number))
-                self._write(inbox.update().where(ours, i.first_number <= number).values(first_number=number + 1))
-                self._explain(alias, self._is_in(m.document_id, ids))
+                ours = (inbox.c.alias == alias) & self._is_in(inbox.c.document_id, ids)
+                self._write(inbox.delete().where(ours, inbox.c.number == number))
+                self._write(inbox.update().where(ours, inbox.c.first_number <= number).values(first_number=number + 1))
+                self._explain(alias, self._is_in(mended.c.document_id, ids))
 
     def replace_look_ups(self, alias: str, done: Iterable[WaitingLookUp], found: Iterable[tuple[str, float]]) -> None:
         """Put the documents that look-ups found (id, time of the change) in their place, all at once.
@@ -329,13 +200,15 @@ class InboxRows(PositionRows):
         done = list(done)
         first = min((one.first_number for one in done), default=None)
         number: Any = sa.bindparam("done_number")
-        same = (u.column_name == sa.bindparam("done_column")) & (u.value == sa.bindparam("done_value"))
-        ours = (u.alias == alias) & same
+        same = (look_ups.c.column_name == sa.bindparam("done_column")) & (
+            look_ups.c.value == sa.bindparam("done_value")
+        )
+        ours = (look_ups.c.alias == alias) & same
         rows = [{"done_column": one.column, "done_value": one.value, "done_number": one.number} for one in done]
         with self.transaction() as connection:
             self.put_changes(((alias, document_id, at) for document_id, at in found), first_number=first)
             if rows:
-                connection.execute(look_ups.delete().where(ours, u.number == number), rows)
+                connection.execute(look_ups.delete().where(ours, look_ups.c.number == number), rows)
                 connection.execute(look_ups.update().where(ours).values(first_number=number + 1), rows)
 
     def clear_changes(self, alias: str, number: int, *, compared: str = "") -> None:
@@ -343,16 +216,16 @@ class InboxRows(PositionRows):
 
         `compared` is the hash of the settings of the scan, if the index was watched when it began.
         """
-        arrived = (i.alias == alias) & (i.number <= number)
+        arrived = (inbox.c.alias == alias) & (inbox.c.number <= number)
         with self.transaction():
-            self._explain(alias, m.document_id.in_(sa.select(i.document_id).where(arrived)))
+            self._explain(alias, mended.c.document_id.in_(sa.select(inbox.c.document_id).where(arrived)))
             self._write(inbox.delete().where(arrived))
-            if self._write(look_ups.delete().where(u.alias == alias, u.number <= number)):
+            if self._write(look_ups.delete().where(look_ups.c.alias == alias, look_ups.c.number <= number)):
                 self._explain(alias, sa.true())  # nobody knows which documents they would have found
             for table in WAITING:
                 seen = (table.c.alias == alias) & (table.c.first_number <= number)
                 self._write(table.update().where(seen).values(first_number=number + 1))
-            settled = (w.alias == alias) & (w.full_number <= number)
+            settled = (watches.c.alias == alias) & (watches.c.full_number <= number)
             self._write(watches.update().where(settled).values(full_number=None))
             self.update_watch(alias, compared=compared)
 
@@ -365,16 +238,16 @@ class InboxRows(PositionRows):
 
     def _explain(self, alias: str, which: sa.ColumnElement[bool]) -> None:
         """Delete what runs mended, and the watch has given now."""
-        self._write(mended.delete().where(m.alias == alias, OPEN, which))
+        self._write(mended.delete().where(mended.c.alias == alias, OPEN, which))
 
     def begin_comparison(self, alias: str, settings: str) -> bool:
-        """Return whether what a complete scan finds changed is what the watch had to give until now.
+        """Return whether the watch should have delivered every change that a full scan finds.
 
         `settings` is a hash of all that decides about the content of a document. It is so if a complete scan with the
         same settings began under the watch, and nothing was lost since. Otherwise what is open is forgotten, because
         nobody can tell any more. While look-ups wait, which this scan may make superfluous, it is not so either.
         """
-        comparable = (w.alias == alias) & (w.compared == settings) & w.full_number.is_(None)
+        comparable = (watches.c.alias == alias) & (watches.c.compared == settings) & watches.c.full_number.is_(None)
         with self.transaction():
             begun = self._write(watches.update().where(comparable).values(unkept=0)) > 0
             if not begun:
@@ -383,7 +256,7 @@ class InboxRows(PositionRows):
 
     def note_settings(self, alias: str, settings: str) -> None:
         """Let the next scan judge nothing if a batch works with other settings than the last complete scan."""
-        differs = (w.alias == alias) & w.compared.not_in(["", settings])
+        differs = (watches.c.alias == alias) & watches.c.compared.not_in(["", settings])
         self._write(watches.update().where(differs).values(compared=""))
 
     def note_mended(self, alias: str, run_id: str, begun: int, changes: Sequence[tuple[str, str]]) -> None:
@@ -393,16 +266,18 @@ class InboxRows(PositionRows):
         """
         names, now = mended.c.keys(), self.clock()
         with self.transaction():
-            room = max(0, MAX_KEPT - self._count(mended, m.alias == alias, OPEN))
+            room = max(0, MAX_KEPT - self._count(mended, mended.c.alias == alias, OPEN))
             number = self._next_number(alias)
             if rows := [(alias, one, change, run_id, begun, number, now, None) for one, change in changes[:room]]:
                 self._execute_many(self._insert_or_update(mended, names, names[2:]), names, rows)
             if len(changes) > room:
-                self.update_watch(alias, unkept=w.unkept + len(changes) - room)
+                self.update_watch(alias, unkept=watches.c.unkept + len(changes) - room)
 
     def last_mended(self, alias: str) -> tuple[int, float] | None:
         """Return number and time of the last open document of an index; None if it has none."""
-        latest = sa.select(sa.func.max(m.number), sa.func.max(m.found_at)).where(m.alias == alias, OPEN)
+        latest = sa.select(sa.func.max(mended.c.number), sa.func.max(mended.c.found_at)).where(
+            mended.c.alias == alias, OPEN
+        )
         number, found_at = self._first(latest)
         return None if number is None else (number, found_at)
 
@@ -412,24 +287,26 @@ class InboxRows(PositionRows):
         A document that a join no longer gave, and that the scan deleted, is found by no look-up any more. So look-ups
         that arrived since the scan began explain all documents that it deleted.
         """
-        waits = sa.exists().where(i.alias == m.alias, i.document_id == m.document_id)
-        statement = sa.select(m.document_id).where(m.alias == alias, OPEN, m.number <= number, ~waits)
-        looked_up = sa.select(w.looked_up).where(w.alias == alias).scalar_subquery()
+        waits = sa.exists().where(inbox.c.alias == mended.c.alias, inbox.c.document_id == mended.c.document_id)
+        statement = sa.select(mended.c.document_id).where(
+            mended.c.alias == alias, OPEN, mended.c.number <= number, ~waits
+        )
+        looked_up = sa.select(watches.c.looked_up).where(watches.c.alias == alias).scalar_subquery()
         with self.transaction():
-            self._explain(alias, (m.change == "deleted") & (m.begun < looked_up))
-            return self._column(statement.order_by(m.document_id))
+            self._explain(alias, (mended.c.change == "deleted") & (mended.c.begun < looked_up))
+            return self._column(statement.order_by(mended.c.document_id))
 
     def record_missed(self, alias: str, ids: Sequence[str]) -> None:
         """Record that the watch missed these documents."""
-        missed = (m.alias == alias) & OPEN & self._is_in(m.document_id, ids)
+        missed = (mended.c.alias == alias) & OPEN & self._is_in(mended.c.document_id, ids)
         self._write(mended.update().where(missed).values(missed_at=self.clock()))
 
     def missed(self, alias: str) -> list[MissedDocument]:
         """Return the documents that the watch missed and the last run mended, in the order of their ids."""
-        columns = (m.document_id, m.change, m.run_id, m.found_at)
-        statement = sa.select(*columns).where(m.alias == alias, ~OPEN).order_by(m.document_id)
+        columns = (mended.c.document_id, mended.c.change, mended.c.run_id, mended.c.found_at)
+        statement = sa.select(*columns).where(mended.c.alias == alias, ~OPEN).order_by(mended.c.document_id)
         return [MissedDocument(*row) for row in self._select(statement)]
 
     def forget_missed(self, alias: str, run_id: str) -> None:
         """Delete what was missed before this run: nobody looks at it once the next run is complete."""
-        self._write(mended.delete().where(m.alias == alias, ~OPEN, m.run_id != run_id))
+        self._write(mended.delete().where(mended.c.alias == alias, ~OPEN, mended.c.run_id != run_id))

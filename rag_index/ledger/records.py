@@ -15,7 +15,8 @@ from rag_index.documents.batches import CommitMark, FailureKind
 BETTER_CHANCE = 0.025
 """Half of 5%, because the better of the two was chosen by the same queries."""
 PositionKind = Literal["log position", "number", "time"]
-"""A place in PostgreSQL's log (`0/16B3748`), a number of a queue (`4711`), or a time (ISO 8601)."""
+"""A place in PostgreSQL's log (`0/16B3748`), a number of a queue (`4711`, or with its time `4711@1764080000.123`), or a
+time (ISO 8601)."""
 PAGE, SEGMENT = 8192, 1 << 20
 """The size of a page of PostgreSQL's log, and of its smallest segment, whose first page has a longer header."""
 HEADER, LONG_HEADER = 24, 40
@@ -101,12 +102,25 @@ def parse_position(text: str) -> tuple[PositionKind, float]:
         # at the start of a page, the server names the place after the header, before anything is written there
         header = LONG_HEADER if number % SEGMENT == LONG_HEADER else HEADER
         return "log position", number - header if number % PAGE == header else number
-    if given.isascii() and given.isdigit():
-        return "number", int(given)
+    row, _, changed_at = given.partition("@")
+    if row.isascii() and row.isdigit():
+        float(changed_at or 0)
+        return "number", int(row)
     time = dt.datetime.fromisoformat(given)
     if time.tzinfo is None:
         raise ValueError("a time needs its zone")
     return "time", time.timestamp()
+
+
+def includes(position: str, other: str) -> bool:
+    """Return whether a place or a number is not before another of its kind.
+
+    The time of a number has to be included too: after the source was put back to an older copy, numbers come again.
+    """
+    if parse_position(position)[1] < parse_position(other)[1]:
+        return False
+    times = [float(one.partition("@")[2] or 0) for one in (position, other)]
+    return times[0] >= times[1]
 
 
 class Reached(NamedTuple):
@@ -125,6 +139,10 @@ class Reached(NamedTuple):
     """The place in the source's log, or the number of its queue; "" if there is none."""
     how: str
     """How it is known: `wal`, `queue`, `poll`, `files` or `run`."""
+
+    def age(self, now: float) -> float | None:
+        """Return how old the position is; None if its clock was ahead, so that nobody knows."""
+        return now - self.at if self.at <= now else None
 
 
 class MissedDocument(NamedTuple):
@@ -214,17 +232,29 @@ class Collection:
     """`ready`, or `building` while another collection is live."""
     created_at: float
     chars_per_second: float | None
-    whole_at: float
-    """When a run last ended with everything in it that the source had, and nothing else; 0 if none did."""
+    whole_in: int
+    """The commit by which it last had everything that the source had, and nothing else; 0 if it never had."""
     commits: int
     committed_at: str
     channels: str = ""
     """What meaning, words and both find, as `Channels.encode` returns it; "" if it was not measured."""
+    written_by: str = ""
+    """A hash of the settings by which it was last written, or a run began to; "" if nobody knows."""
 
     @property
     def commit_mark(self) -> CommitMark:
         """The last commit. The store has the same one, unless one of the two was restored from an older copy."""
         return CommitMark(self.commits, self.committed_at)
+
+
+class PendingErasures(NamedTuple):
+    """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
+
+    hashes: list[str]
+    """Those of their keys."""
+    since: float | None
+    named: bool
+    """Whether a person had one of them erased, and that did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +272,11 @@ class FailedDocument:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run of one index."""
+    """A run of one index. Runs are ordered by their `number`, whatever the clock said."""
 
     id: str
     alias: str
+    number: int
     host: str
     pid: int
     started_at: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -33,16 +33,6 @@ def lease_name(project: str) -> str:
     return f"{project} watch"
 
 
-class Prunable(NamedTuple):
-    """Numbers of rows that have grown old: all but runs are of indexes that are gone."""
-
-    runs: int
-    failed: int
-    changes: int
-    watches: int
-    buckets: int
-
-
 class RunRows(LedgerConnection):
     """The runs of each index, and the deletion of what has grown old.
 
@@ -52,8 +42,9 @@ class RunRows(LedgerConnection):
 
     def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
         """Record that a run has begun; also again, if Prefect starts a run once more under its id."""
+        newest = sa.select(sa.func.coalesce(sa.func.max(runs.c.number), 0) + 1).scalar_subquery()
         values = {
-            "alias": alias, "host": host, "pid": pid, "started_at": self.clock(), "ended_at": None,
+            "number": newest, "alias": alias, "host": host, "pid": pid, "started_at": self.clock(), "ended_at": None,
             "state": "running", "message": "", "report": "{}",
         }  # fmt: skip
         self._put_row(runs, {"id": run_id}, values)
@@ -69,7 +60,7 @@ class RunRows(LedgerConnection):
         With `run_id`, return the newest run of any kind whose id begins with it.
         """
         wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else _is_whole(runs.c.id)
-        statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.started_at.desc()).limit(1)
+        statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.number.desc()).limit(1)
         found = self._first(statement)
         return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
 
@@ -77,22 +68,15 @@ class RunRows(LedgerConnection):
         """Count the runs of all indexes."""
         return self._count(runs)
 
-    def count_prunable(self, before: float, aliases: set[str]) -> Prunable:
-        """Return how much `prune` would delete."""
-        with self.transaction() as connection:
-            found = self.prune(before, aliases)
-            connection.get_transaction().rollback()  # type: ignore[union-attr]  # it is within one
-            return found
-
-    def prune(self, before: float, aliases: set[str]) -> Prunable:
-        """Delete what is older than a time and belongs to none of these aliases, or to a run; return how much that was.
+    def prune(self, before: float, aliases: set[str]) -> int:
+        """Delete what is older than a time and belongs to none of these aliases, or to a run; return how many rows.
 
         The newest run of each index stays, and so does a run that holds a lease. The changes of an index that is gone
         would be lost to a collection that is still there. So its watch stays, and notes that everything has to be read.
         """
         w, f, r = watches.c, failed_documents.c, runs.c
         other: Any = runs.alias()
-        newer = sa.exists().where(other.c.alias == r.alias, other.c.started_at > r.started_at, _is_whole(other.c.id))
+        newer = sa.exists().where(other.c.alias == r.alias, other.c.number > r.number, _is_whole(other.c.id))
         holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
         old = (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds
         with self.transaction():
@@ -104,13 +88,14 @@ class RunRows(LedgerConnection):
             self._write(watches.update().where(due).values(full_number=w.last_number))
             self._write(mended.delete().where(mended.c.alias.in_(gone)))
             unknown = f.collection_id.not_in(sa.select(collections.c.id))
-            return Prunable(
-                runs=self._write(runs.delete().where(old)),
-                failed=self._write(failed_documents.delete().where(unknown | f.collection_id.in_(theirs))),
-                changes=sum(self._write(table.delete().where(table.c.alias.in_(gone))) for table in (inbox, look_ups)),
-                watches=self._write(watches.delete().where(w.alias.in_(gone) & ~has_collection)),
-                buckets=self._write(buckets.delete().where(buckets.c.collection_id.in_(theirs))),
-            )
+            deleted = [
+                runs.delete().where(old),
+                failed_documents.delete().where(unknown | f.collection_id.in_(theirs)),
+                *(table.delete().where(table.c.alias.in_(gone)) for table in (inbox, look_ups)),
+                watches.delete().where(w.alias.in_(gone) & ~has_collection),
+                buckets.delete().where(buckets.c.collection_id.in_(theirs)),
+            ]
+            return sum(map(self._write, deleted))
 
     def _gone(self, before: float, aliases: set[str]) -> set[str]:
         w = watches.c

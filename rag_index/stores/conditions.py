@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rag_index.documents.canonical import EXACT_IN_FLOAT, comparable_time
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
-    from rag_index.stores import Condition
+    from rag_index.stores.protocol import Condition
 
 Json = dict[str, Any]
 """A filter, or one of its conditions, as Qdrant's REST takes it; bounds in time are `datetime`."""
 BOUNDS = ("gte", "gt", "lte", "lt")
-EXACT_IN_FLOAT = 2**53
+INT64 = 2**63
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 K = TypeVar("K")
@@ -111,13 +112,13 @@ def _one_of(field: str, values: object) -> Json:
             case None:
                 rest.append(_empty(field))
             case str():
-                texts.append(value)
+                texts += dict.fromkeys([value, comparable_time(value)])
             case bool():
                 rest.append({"key": field, "match": {"value": value}})
-            case int() if abs(value) > EXACT_IN_FLOAT:
-                if not -(2**63) <= value < 2**63:
-                    raise StoreError(f"condition on {field}: {value} has more than 64 bits")
-                whole.append(value)
+            case int() if not -INT64 <= value < INT64:
+                raise StoreError(f"condition on {field}: {value} has more than 64 bits")
+            case int() | float() if EXACT_IN_FLOAT <= abs(value) < INT64 or value == -INT64:
+                whole.append(int(value))
             case int() | float():
                 numbers.add(_number(field, value))
             case date():
@@ -148,10 +149,23 @@ def _range(field: str, bounds: object) -> Json:
     if not isinstance(bounds, dict) or not bounds or not set(bounds) <= set(BOUNDS):
         raise StoreError(f"condition on {field}: a range is a dict with some of gte, gt, lte, lt, not {bounds!r}")
     if all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds.values()):
-        return {"key": field, "range": {key: _number(field, bound) for key, bound in bounds.items()}}
+        large = {key for key, bound in bounds.items() if EXACT_IN_FLOAT <= abs(_number(field, bound)) <= INT64}
+        near = {key: _number(field, bound) for key, bound in bounds.items() if key not in large}
+        found = [_large_bound(field, key, int(bounds[key])) for key in bounds if key in large]
+        found += [{"key": field, "range": near}] if near else []
+        return found[0] if len(found) == 1 else {"must": found}
     if all(isinstance(bound, (str, date)) for bound in bounds.values()):
         return {"key": field, "range": {key: _time(field, bound) for key, bound in bounds.items()}}
     raise StoreError(f"condition on {field}: bounds are all numbers or all ISO times, not {bounds!r}")
+
+
+def _large_bound(field: str, word: str, bound: int) -> Json:
+    """Require a number beyond a bound that no float tells from its neighbours: these are listed."""
+    upward = word.startswith("g")
+    step = int(math.nextafter(float(bound), math.inf if upward else -math.inf))
+    first = bound + (1 if upward else -1) * (not word.endswith("e"))
+    listed = range(first, min(step, INT64)) if upward else range(max(step + 1, -INT64), first + 1)
+    return {"should": [{"key": field, "range": {word[0] + "te": float(step)}}, match_any(field, listed)]}
 
 
 def _number(field: str, value: float) -> float:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rag_index.documents.batches import PointBatch, StoredPoint
-from rag_index.documents.vectors import SparseVector
+from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
-from rag_index.stores import SPARSE, WordPlaces
+from rag_index.stores import SPARSE
+from rag_index.stores.protocol import WordPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -174,6 +175,14 @@ def words_in(look_up: Callable[[list[int]], list[StoredPoint]], words: Sequence[
         if len(found) < limit or not new:
             break
     return places
+
+
+def batch_of(points: Sequence[StoredPoint]) -> PointBatch:
+    """Return points that were read with their vectors as a batch to write."""
+    vectors = np.asarray([point.vector for point in points], dtype=np.float32)
+    rows = [point.sparse or SparseVector((), ()) for point in points]
+    sparse = SparseVectors.from_rows(rows) if any(rows) else None
+    return PointBatch([point.id for point in points], vectors, [point.payload for point in points], sparse)
 
 
 @dataclass(frozen=True, slots=True)

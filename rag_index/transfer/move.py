@@ -32,27 +32,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import SecretStr, ValidationError
 
-from rag_index.documents.batches import PointBatch, StoredPoint
-from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.target import live_collection
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings.sections import StoreSettings
-from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, Store, open_store
+from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, open_store
+from rag_index.stores.points import batch_of
 from rag_index.transfer.export import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rag_index.documents.batches import StoredPoint
     from rag_index.settings import Settings
+    from rag_index.stores.protocol import Store
 
 BATCH_POINTS = 500
 PASSES = 3
 """The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 
-NO_WORDS = SparseVector((), ())
 LAST_BITS = 2e-7
 """Tolerance for a value of a unit vector: a little over twice the distance between float32 numbers just below 1."""
 PROGRESS_SECONDS = 5.0
@@ -129,11 +129,7 @@ def _nearly_equal(point: StoredPoint, copy: StoredPoint) -> bool:
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
     """Upsert the missing points and delete the surplus ones; return their number."""
     if missing:
-        vectors = np.asarray([point.vector for point in missing], dtype=np.float32)
-        ids, payloads = [point.id for point in missing], [point.payload for point in missing]
-        rows = [point.sparse or NO_WORDS for point in missing]
-        sparse = SparseVectors.from_rows(rows) if any(rows) else None
-        store.upsert(name, PointBatch(ids, vectors, payloads, sparse))
+        store.upsert(name, batch_of(missing))
     store.delete_points(name, surplus)
     return len(missing) + len(surplus)
 

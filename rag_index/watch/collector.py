@@ -102,32 +102,34 @@ class Collector(threading.Thread):
     def _collect(self) -> bool:
         """Receive once, and return whether the feed has more to give now."""
         received = self._feed.receive(RECEIVE)
-        self._put(received)
+        arrived = self._put(received)
         self._feed.acknowledge(received)
         self.looked_at |= {name: one.at for name, one in received.through.items() if name not in self._unseen}
-        if received.changes or received.overflow:
+        if arrived:
             self._arrived.set()
         return received.more
 
-    def _put(self, received: Received) -> None:
-        """Write what was received into the inbox, and how far it goes, in one transaction.
+    def _put(self, received: Received) -> bool:
+        """Write what was received into the inbox, and how far it goes, in one transaction; return whether any waits.
 
         The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
         them. They wait in the inbox for the next watch of all indexes, or for a run.
         """
         aliases, changes = self._aliases, received.changes
         if not (changes or received.overflow or received.through):
-            return
+            return False
         with self._ledger.transaction():
             self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in changes if not one.column)
             self._ledger.put_look_ups(
                 (aliases[one.index], one.column, one.id, one.changed_at) for one in changes if one.column
             )
-            for name in received.overflow:
+            altered = {name for name, one in received.definitions.items() if self._ledger.define(aliases[name], one)}
+            for name in (lost := altered.union(received.overflow)):
                 self._ledger.need_full_scan(aliases[name])
             for name, position in received.through.items():
                 if name not in self._unseen:
                     self._ledger.note_position(aliases[name], position)
+        return bool(changes or lost)
 
     def _check(self) -> None:
         """Check the feed. Of an index whose changes are not seen, all is compared once they are again.

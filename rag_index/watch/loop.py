@@ -20,14 +20,17 @@ from rag_index.errors import (
     IndexLocked,
     LedgerUnavailable,
     RagIndexError,
+    SettingsReplaced,
     SourceUnavailable,
     StoreBusy,
     StoreRestored,
     TransientError,
 )
+from rag_index.indexing.changed import Applied
 from rag_index.ledger.lease import IndexLease, holder
 from rag_index.ledger.runs import lease_name
 from rag_index.reports.outcome import missed_sentence
+from rag_index.sources import scan_settings
 from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
 
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.changes.opening import OpenedFeeds
-    from rag_index.indexing.changed import Applied
     from rag_index.ledger import Ledger, WatchRecord
     from rag_index.settings import Settings
     from rag_index.watch.plain import OrdinaryRun, PlainRunner
@@ -76,6 +78,8 @@ class _Index:
     """When the ledger last heard of it, and which times were among that."""
     run: OrdinaryRun | None = None
     """The ordinary run that has taken over."""
+    written: bool = False
+    """Whether the watch, or a run for it, has written the index, so that its settings have replaced those before."""
     asked: tuple[float, int] | None = None
     """Since when the last of the documents that runs mended, with this number, has been waited for."""
 
@@ -109,11 +113,12 @@ class Watch:
         self._arrived, self._ended = threading.Event(), threading.Event()
         self._indexes: list[_Index] = []
 
-    def run(self, *, once: bool = False) -> bool:
+    def run(self, *, once: bool = False, patient: bool = False) -> bool:
         """Watch until told to stop; with `once`, until everything is indexed that the feeds knew at the start.
 
-        Return whether every index was caught up at the end. Raises IndexLocked if the project is watched already, why
-        changes are not seen if that is so for all indexes, and what ends a collector if that is no error of ours.
+        Return whether every index was caught up at the end. Raises IndexLocked if the project is watched already, and
+        what ends a collector if that is no error of ours; also why changes are not seen if that is so for all indexes,
+        unless it is `patient`.
         """
         project = self._settings.project
         with ExitStack() as stack:
@@ -124,13 +129,16 @@ class Watch:
                     f"project {project} is watched already, by another process: stop that first"
                 ) from error
             collectors = self._collectors()
-            if (unseen := self._indexes[0].error) and all(index.error for index in self._indexes):
-                raise unseen
             for index in self._indexes:
                 self._ledger.begin_watch(index.alias, blind=self._feeds.blind.get(index.name, ""))
+            if not patient and (unseen := self._indexes[0].error) and all(index.error for index in self._indexes):
+                for index in self._indexes:
+                    self._note(index, "stopped", f"changes are not seen: {index.error}")
+                raise unseen
+            for index in self._indexes:
                 self._judge(index)  # a look of the collector, which begins later, answers it
                 self._note(index, "running", "")
-            self._look_for_restored()
+            self._look_at_collections()
             stack.callback(self._end)
             for collector in collectors:
                 collector.start()
@@ -169,11 +177,18 @@ class Watch:
             if index.collector.died is not None:
                 raise index.collector.died
 
-    def _look_for_restored(self) -> None:
-        """Let an ordinary run come first where store or ledger was put back to an older copy. A batch looks again."""
+    def _look_at_collections(self) -> None:
+        """Let an ordinary run come first where store or ledger was put back to an older copy, or other settings wrote.
+
+        A batch looks again.
+        """
         with suppress(RagIndexError):
             live = live_aliases(self._settings.store)
             ours = {index.name: live[index.alias] for index in self._indexes if index.alias in live}
+            for name, collection in ours.items():
+                known, wanted = self._ledger.collection(collection), self._settings.index(name)
+                if known is not None and known.written_by != scan_settings(self._settings, wanted):
+                    self._ledger.need_full_scan(known.alias)
             read_marks = partial(commit_marks, self._settings.store)
             for name, difference in self._ledger.find_restored(ours, read_marks).items():
                 logger.warning("%s: %s", name, difference)
@@ -229,17 +244,21 @@ class Watch:
                 return self._begin_run(index, "nothing is indexed yet")
             if lost:
                 why = (
-                    "what changed is not known one by one (after a setup, TRUNCATE, a huge change or a restored backup)"
+                    "what changed is not known one by one (after other settings, a setup, TRUNCATE, ALTER TABLE, a "
+                    "huge change or a restored backup)"
                 )
                 return self._begin_run(index, why)
             if not waiting:
                 self._note_idle(index, error)
                 return False
             applied = self._runner.index_changes(index.name, waiting)
-            if applied.error is not None and self._stop.is_set():
+            if isinstance(applied.error, SettingsReplaced) and not (index.written or error):
+                self._ledger.need_full_scan(index.alias)  # the settings of the watch are the newer ones
+            elif applied.error is not None and self._stop.is_set():
                 self._note_stopped(index, "a batch")
             else:
-                self._note_applied(index, applied)
+                replaced = isinstance(applied.error, SettingsReplaced)
+                self._note_applied(index, Applied(None, error) if replaced and error else applied)
         except (LedgerUnavailable, IndexLocked, StoreBusy) as error:
             self._back_off(index, error)
         return True
@@ -299,7 +318,7 @@ class Watch:
         if applied.error is not None:
             self._back_off(index, applied.error, whole=whole)
             return
-        index.not_before, index.pause = 0.0, 0.0
+        index.not_before, index.pause, index.written = 0.0, 0.0, True
         outcome = applied.outcome
         if outcome is not None and not whole:
             logger.info("%s", outcome.sentence())
@@ -339,10 +358,13 @@ class Watch:
 
 
 class Stop:
-    """A flag that a signal's handler may set. An `Event` must not be set there: the thread may hold its lock."""
+    """A flag that a signal's handler may set. An `Event` must not be set there: the thread may hold its lock.
 
-    def __init__(self) -> None:
-        self._is_set = False
+    It counts as set, too, where one of `also` says so.
+    """
+
+    def __init__(self, *also: Callable[[], bool]) -> None:
+        self._is_set, self._also = False, also
 
     def set(self) -> None:
         """Tell the watch to end."""
@@ -350,17 +372,17 @@ class Stop:
 
     def is_set(self) -> bool:
         """Return whether the watch was told to end."""
-        return self._is_set
+        return self._is_set or any(one() for one in self._also)
 
     def wait(self, seconds: float, *, until: threading.Event | None = None) -> bool:
         """Wait this many seconds, until the flag is set or the event `until` is, and return whether the flag is."""
         end = time.monotonic() + seconds
-        while not self._is_set and (left := end - time.monotonic()) > 0:
+        while not self.is_set() and (left := end - time.monotonic()) > 0:
             if until is None:
                 time.sleep(min(FLAG_SECONDS, left))
             elif until.wait(min(FLAG_SECONDS, left)):
                 break
-        return self._is_set
+        return self.is_set()
 
 
 @contextmanager

@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.changes.opening import open_feeds
+from rag_index.database.files import file_stamp
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome
-from rag_index.watch.loop import Stop, Watch
+from rag_index.watch.loop import LOOK_SECONDS, Stop, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,3 +120,59 @@ def open_watch(
             logger.warning("%s", note)
         watched = [index.name for index in indexes if index.name not in feeds.unwatched]
         yield Watch(settings, watched, feeds, ledger, runner, stop, changed=changed)
+
+
+def follow(
+    load: Callable[[], Settings],
+    names: Sequence[str] | None,
+    make_runner: Callable[[Settings], PlainRunner],
+    stop: Stop,
+    *,
+    once: bool = False,
+    began: Callable[[Watch], None] = lambda watch: None,
+    changed: Callable[[Settings], None] = lambda settings: None,
+) -> bool:
+    """Watch these indexes (None: all) by the settings that `load` returns, and by others when their file has changed.
+
+    `began` is called with each watch, `changed` with the settings when the state in the ledger has changed. Return and
+    raise as `Watch.run` and `open_watch`.
+    """
+    settings, patient = load(), False
+    while True:
+        reload = _Reload(settings, load)
+        told = Stop(stop.is_set, reload)
+        with (
+            closing(make_runner(settings)) as runner,
+            open_watch(settings, names, runner, told, changed=partial(changed, settings)) as watch,
+        ):
+            began(watch)
+            caught_up = watch.run(once=once, patient=patient)
+        if stop.is_set() or reload.found is None:
+            return caught_up
+        settings, patient = reload.found, True
+
+
+class _Reload:
+    """Whether the file of some settings has changed, is written no more, and is valid: `found` is what it says then.
+
+    Until it is, a batch writes nothing (`indexing.run`): what a change would close must not stay open.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+        self.found: Settings | None = None
+        self._settings, self._load = settings, load
+        self._seen: object = None
+        self._due = 0.0
+
+    def __call__(self) -> bool:
+        if self.found is None and self._settings.is_outdated:
+            if (stamp := file_stamp(self._settings.path)) != self._seen:
+                self._seen, self._due = stamp, time.monotonic() + LOOK_SECONDS
+            elif time.monotonic() >= self._due:
+                self._due = float("inf")
+                try:
+                    self.found = self._load()
+                    logger.info("%s has changed: the watch goes on with it", self._settings.path)
+                except RagIndexError as error:
+                    logger.error("nothing is indexed until the settings are valid: %s", error)
+        return self.found is not None

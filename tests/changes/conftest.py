@@ -24,14 +24,15 @@ def sqlite_file(tmp_path):
 def opened(request, way):
     """Yield an empty database that is followed in one of the ways."""
     if way == "sqlite":
-        database = Followed(request.getfixturevalue("sqlite_file"), "queue")
+        database = Followed(request.getfixturevalue("sqlite_file"), "queue", request.getfixturevalue("tmp_path"))
         yield database
         database.close()
     elif way == "mariadb":
         admin = Session(request.getfixturevalue("mariadb").url)
         admin.run("DROP DATABASE IF EXISTS followed")
         admin.run("CREATE DATABASE followed CHARACTER SET utf8mb4")
-        database = Followed(request.getfixturevalue("mariadb").url.set(database="followed"), "queue")
+        url = request.getfixturevalue("mariadb").url.set(database="followed")
+        database = Followed(url, "queue", request.getfixturevalue("tmp_path"))
         yield database
         database.close()
         admin.close()

@@ -66,6 +66,7 @@ class Followed:
         if self.changes == "wal":
             self._open.append(WalFeed(self.url, self.tables, PROJECT, ledger=self.ledger, **given))
         else:
+            given["ledger"] = self.ledger if self._folder else None
             self._open.append(open_queue(self.url, self.tables, PROJECT, **given))
         return self._open[-1]
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rag_index.changes.rows import WatchedTable
+from rag_index.changes.rows import WatchedTable, connected, definition
 from rag_index.errors import SourceUnavailable
 from rag_index.ledger.records import Position, parse_position
 from tests.changes.databases import problems, take
@@ -232,7 +232,9 @@ def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_late
     before = claim()
     commit(2)
     assert before < committed[1][0]
-    monkeypatch.setattr(feed, "_read", lambda *given: (read(*given), len(committed) < 3 and commit(3))[0])
+    monkeypatch.setattr(
+        feed, "_read", lambda *given, **more: (read(*given, **more), len(committed) < 3 and commit(3))[0]
+    )
     assert claim() < committed[2][0]
     eventually(lambda: claim() >= committed[2][0])
     assert received == {1, 2, 3}
@@ -241,3 +243,61 @@ def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_late
     for key in (1, 2, 3):
         commit(key)
     eventually(lambda: claim(1) >= committed[2][0])  # it claims nothing while it has more to give
+
+
+RESET = {
+    "mariadb": "ALTER TABLE {} AUTO_INCREMENT = 1",
+    "sqlite": "UPDATE sqlite_sequence SET seq = 0 WHERE name = '{}'",
+}
+
+
+@pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_queue_that_was_put_back_to_an_older_copy_has_all_compared_once(tickets, restarted):
+    """Also if the change after that gets the number of one that was read and is gone."""
+    feed, queue = tickets.feed_, tickets.feed_.named
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+    assert ids(feed) == {1}
+    with tickets.session() as session:
+        copy = session.run(f"SELECT * FROM {queue}")
+        session.run("UPDATE ticket SET body = 'abandoned' WHERE id = 2")
+        assert ids(feed) == {2}
+        session.run(f"DELETE FROM {queue}")
+        for row in copy:
+            marks = ", ".join(["?" if tickets.dialect == "sqlite" else "%s"] * len(row))
+            session.run(f"INSERT INTO {queue} VALUES ({marks})", *row)
+        session.run(RESET[tickets.dialect].format(queue)) if tickets.dialect in RESET else None
+        session.run("UPDATE ticket SET body = 'y' WHERE id = 3")
+    feed = tickets.feed() if restarted else feed
+    found, overflow = take(feed)
+    assert (found["ticket"] & {(2,)}, overflow) == (set(), {"ticket"})
+    tickets.run("UPDATE ticket SET body = 'z' WHERE id = 1")
+    assert ids(feed) == {1}
+
+
+def test_a_table_is_another_one_after_statements_that_make_other_values(followed):
+    """The statements write no rows that a trigger or the log would tell of; the others change no value."""
+    add = "ADD COLUMN body varchar(90) DEFAULT 'x'"
+    ours = ["ALTER TABLE ticket RENAME COLUMN body TO old", f"ALTER TABLE ticket {add}"]
+    others = ["UPDATE ticket SET body = 'y'", "CREATE TABLE other (id integer)", "DELETE FROM ticket"]
+    again = f"ALTER TABLE ticket DROP COLUMN body, {add}"
+    if followed.dialect != "sqlite":
+        ours += [again]
+    if followed.dialect in ("sqlite", "postgresql"):
+        others += ["CREATE INDEX by_body ON ticket (body)"]
+    if followed.dialect == "postgresql":
+        ours += ["ALTER TABLE ticket ALTER body TYPE varchar(90) USING upper(body)"]
+        ours += ["ALTER TABLE ticket ENABLE ROW LEVEL SECURITY", "CREATE POLICY own ON ticket USING (id < 3)"]
+        others += ["ALTER TABLE ticket ADD COLUMN more integer", "VACUUM FULL ticket", "ANALYZE ticket"]
+    ours += ["ALTER TABLE ticket RENAME TO gone", "CREATE TABLE ticket AS SELECT * FROM gone"]
+    followed.run(TABLE)
+    found = []
+    with connected(followed.url, "the tables") as connection:
+        for statement in (*others, *ours):
+            before = definition(connection, [TICKET])
+            if statement == again and followed.dialect != "postgresql":
+                time.sleep(1.1)  # MariaDB tells the second in which a table was altered
+            followed.run(statement)
+            connection.rollback()
+            found.append((statement, definition(connection, [TICKET]) != before))
+    assert [statement for statement, differs in found if differs] == ours

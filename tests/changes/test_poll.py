@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.poll import THOROUGH_SECONDS, PollFeed, _seconds
+from rag_index.changes.poll import LOOK_SECONDS, PollFeed, _seconds
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from tests.indexing.plain import run_plain
@@ -50,8 +50,8 @@ class Polled:
         self.feed.close()
         self.feed = self.open()
 
-    def put(self, *numbers: int, body: str = "x", **past) -> None:
-        at = (dt.datetime.now(dt.UTC) - dt.timedelta(**past)).strftime("%Y-%m-%d %H:%M:%S")
+    def put(self, *numbers: int, body: str = "x", form: str = "%Y-%m-%d %H:%M:%S.%f", **past) -> None:
+        at = (dt.datetime.now(dt.UTC) - dt.timedelta(**past)).strftime(form)
         for number in numbers:
             self.project.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", number, body, at)
 
@@ -84,7 +84,7 @@ def test_what_rises_is_given_once(polled):
     assert polled.feed.receive(100).through == {}  # nobody has looked
     assert polled.receive(after=2.0) == {"3", "99"}
     assert polled.receive() == set()
-    assert polled.receive(after=THOROUGH_SECONDS + 1) == set()
+    assert polled.receive(after=LOOK_SECONDS + 1) == set()
     polled.put(3, minutes=-1)
     assert polled.receive() == {"3"}
     polled.put(77, days=-9999)  # a row of the far future hides nothing
@@ -109,7 +109,7 @@ def test_without_an_acknowledgement_the_same_comes_again_however_late(polled):
     """What is given meanwhile is never what the feed looks back from."""
     polled.receive()
     polled.put(3, 99, minutes=55)  # seen by a look that goes back as far as a run
-    assert polled.receive(after=THOROUGH_SECONDS, acknowledge=False) == {"3", "99"}
+    assert polled.receive(after=LOOK_SECONDS, acknowledge=False) == {"3", "99"}
     polled.put(4)
     assert polled.receive(acknowledge=False) == {"3", "4", "99"}
     polled.put(5, days=-0.1)
@@ -118,13 +118,59 @@ def test_without_an_acknowledgement_the_same_comes_again_however_late(polled):
     assert polled.receive() == set()
 
 
-def test_a_late_commit_is_found_within_the_overlap(polled):
-    polled.put(50)
+def test_a_late_commit_is_found_by_the_next_poll_whatever_is_dated_ahead(polled):
+    polled.put(50, hours=-2)
     polled.receive()
     polled.put(51, seconds=30)
     polled.put(52, minutes=50)  # changed_overlap is an hour
-    assert polled.receive(after=5) == {"51"}
-    assert polled.receive(after=THOROUGH_SECONDS) == {"52"}
+    polled.put(53)
+    assert polled.receive(after=5) == {"51", "52", "53"}
+
+
+@pytest.mark.parametrize("hours", [0, 5.75])
+def test_a_second_change_within_the_same_second_is_given_too(polled, hours):
+    """Of a column with whole seconds, whose zone nobody knows."""
+    polled.receive()
+    polled.put(3, body="first", form="%Y-%m-%d %H:%M:%S", hours=hours)
+    assert polled.receive() == {"3"}
+    polled.project.execute("UPDATE note SET body = 'second' WHERE id = 3")
+    assert polled.receive() == {"3"}
+    polled.put(3, form="%Y-%m-%d %H:%M:%S", hours=hours, seconds=10)
+    assert (polled.receive(), polled.receive()) == ({"3"}, set())
+
+
+def test_a_late_commit_during_a_burst_is_given_afterwards(polled):
+    polled.receive()
+    polled.put(*range(100, 121))
+    assert polled.receive(overflow=True) == set()
+    polled.put(52, minutes=50)
+    assert polled.receive() == {"52"}
+
+
+def test_a_poll_that_takes_long_is_followed_by_a_pause_of_ten_times_as_long(polled, monkeypatch):
+    look = polled.feed._source.changed_keys
+
+    def slow(since):
+        polled.now += 1.0
+        return look(since)
+
+    monkeypatch.setattr(polled.feed._source, "changed_keys", slow)
+    polled.receive()
+    polled.put(3)
+    assert [polled.receive(after=4), polled.receive(after=4), polled.receive(after=4)] == [set(), set(), {"3"}]
+
+
+def test_a_claim_says_what_the_table_was_so_that_an_altered_one_is_compared(polled):
+    def tables():
+        polled.now += 10
+        return polled.feed.receive(5).definitions
+
+    before = tables()
+    polled.put(3)
+    assert tables() == before != {}
+    with polled.project.source() as db:
+        db.executescript("ALTER TABLE note RENAME body TO old; ALTER TABLE note ADD COLUMN body TEXT DEFAULT 'new'")
+    assert tables() != before
 
 
 @pytest.mark.parametrize("digest", [False, True])
@@ -155,7 +201,7 @@ def test_a_burst_is_left_to_a_run_and_said_once(polled):
     polled.receive()
     polled.put(*range(100, 121))
     assert polled.receive(overflow=True) == set()
-    assert not polled.receive(after=THOROUGH_SECONDS + 1) & set(map(str, range(100, 121)))
+    assert not polled.receive(after=LOOK_SECONDS + 1) & set(map(str, range(100, 121)))
     polled.put(3, minutes=-1)
     assert polled.receive() == {"3"}
     polled.put(*range(200, 220), minutes=-2)
@@ -170,9 +216,9 @@ def test_a_time_that_comes_back_is_given_again(polled):
     assert polled.receive() == {"3"}
     polled.put(3, days=300)
     polled.put(4)
-    assert polled.receive(after=THOROUGH_SECONDS + 1) == {"4"}
+    assert polled.receive(after=LOOK_SECONDS + 1) == {"4"}
     polled.project.execute("UPDATE note SET body = 'second', at = ? WHERE id = 3", at)
-    assert polled.receive(after=THOROUGH_SECONDS + 1) == {"3"}
+    assert polled.receive(after=LOOK_SECONDS + 1) == {"3"}
 
 
 def test_a_change_is_never_later_than_now():
@@ -199,13 +245,13 @@ def test_documents_whose_groups_change_are_given_once_for_each_change(polled):
     polled.receive()
     project.execute("INSERT INTO acl VALUES (3, 'staff'), (4, 'staff')")
     assert polled.receive(after=3) == set()
-    assert polled.receive(after=THOROUGH_SECONDS, acknowledge=False) == {"3", "4"}
+    assert polled.receive(after=LOOK_SECONDS, acknowledge=False) == {"3", "4"}
     assert polled.receive() == {"3", "4"}
-    assert polled.receive(after=THOROUGH_SECONDS) == set()
+    assert polled.receive(after=LOOK_SECONDS) == set()
     run_plain(project)
     for change in ("DELETE FROM acl WHERE note_id = 3", "INSERT INTO acl VALUES (3, 'staff')"):
         project.execute(change)
-        assert polled.receive(after=THOROUGH_SECONDS) == ({"3"} if "DELETE" in change else set())  # as it is indexed
+        assert polled.receive(after=LOOK_SECONDS) == ({"3"} if "DELETE" in change else set())  # as it is indexed
     project.execute("INSERT INTO acl SELECT id, 'board' FROM note")
-    assert polled.receive(after=THOROUGH_SECONDS, overflow=True) == set()
-    assert polled.receive(after=THOROUGH_SECONDS) == set()
+    assert polled.receive(after=LOOK_SECONDS, overflow=True) == set()
+    assert polled.receive(after=LOOK_SECONDS) == set()

@@ -119,6 +119,18 @@ def test_postgresql_a_commit_that_readers_do_not_see_yet_is_not_claimed(queue):
     assert ids(feed) == {1}
 
 
+def test_postgresql_the_end_of_an_idle_log_is_claimed_while_a_transaction_is_open(queue):
+    """Such as one that somebody has left open, or an autovacuum that takes long."""
+    queue.run(TABLE, "CREATE TABLE other (id integer)")
+    feed = queue.set_up(TICKET)
+    with queue.session() as forgotten, queue.session() as application:
+        forgotten.run("BEGIN")
+        forgotten.run("INSERT INTO other VALUES (1)")
+        application.run("INSERT INTO ticket VALUES (1, 'x')")
+        [[position]] = application.run(queue.position)
+        assert parse_position(feed.rows(10).through.text) >= parse_position(position)
+
+
 def test_postgresql_parts_of_a_table(queue):
     queue.run(
         "CREATE TABLE p (id integer PRIMARY KEY, body text) PARTITION BY RANGE (id)",

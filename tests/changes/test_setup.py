@@ -11,7 +11,6 @@ import pytest
 
 from rag_index.changes.opening import feed_health as feed_health_of
 from rag_index.changes.opening import open_feeds
-from rag_index.changes.rows import object_name
 from rag_index.changes.setup import setup_script
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
@@ -206,10 +205,3 @@ def test_poll_needs_no_setup_and_the_log_needs_postgresql(tmp_path, sqlite_file)
         setup_script(settings_of(tmp_path, sqlite_file, "poll"))
     with pytest.raises(SettingsError, match='changes = "wal" does not work with sqlite; set it to "queue"'):
         settings_of(tmp_path, sqlite_file, "wal")
-
-
-def test_names_of_projects_differ_and_are_allowed_for_slots():
-    assert object_name("shop") == "rag_index_shop"
-    names = {object_name(project) for project in ("shop", "Shop", "shop-1", "shop_1", "s" * 60, "s" * 61)}
-    assert len(names) == 6
-    assert all(len(name) <= 60 and name.replace("_", "").isalnum() and name == name.lower() for name in names)

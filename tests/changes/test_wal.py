@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from unittest import mock
 
 import pytest
 
 from rag_index.changes import wal
 from rag_index.changes.postgres import SlotState
-from rag_index.changes.rows import WatchedTable
+from rag_index.changes.rows import RowRoute, WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.database.drivers import database_url
@@ -17,6 +18,7 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.records import parse_position
 from rag_index.sources.engine import open_read_only
 from tests.changes.databases import PROJECT, problems, take, waiting_for_a_standby
+from tests.waiting import eventually
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 SLOT = "rag_index_desk"
@@ -253,6 +255,14 @@ def test_a_slot_that_is_not_where_it_was_left_means_that_everything_may_have_cha
     assert take(feed) == ({"ticket": {(3,)}}, set())
 
 
+def test_a_watch_that_dies_while_it_acknowledges_gets_its_changes_again_and_need_not_compare_everything(desk):
+    feed = desk.set_up(TICKET)
+    desk.run("UPDATE ticket SET body = 'seen' WHERE id = 1")
+    with mock.patch.object(Ledger, "remember_slot", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        take(feed)
+    assert take(desk.feed()) == ({"ticket": {(1,)}}, set())
+
+
 def test_what_others_write_into_the_log_means_nothing_and_stops_nothing(desk):
     """A batch of nothing but messages outside of transactions has no end of a transaction to move the slot to."""
     feed = desk.set_up(TICKET)
@@ -269,3 +279,46 @@ def test_what_others_write_into_the_log_means_nothing_and_stops_nothing(desk):
         assert take(feed, limit=1) == ({"ticket": {(1,)}}, set())
         slow.run("SELECT pg_replication_origin_session_reset()")
         slow.run("SELECT pg_replication_origin_drop('elsewhere')")
+
+
+@pytest.mark.parametrize("narrowed", ["ticket WHERE (id < 5)", "ticket (id)", "other"])
+def test_a_publication_that_lacks_rows_or_columns_is_noticed(desk, narrowed):
+    table = WatchedTable("ticket", None, ("body", "id"), None)
+    feed = desk.set_up(table)
+    assert problems(feed) == {}
+    desk.run(f"ALTER PUBLICATION {SLOT} SET TABLE {narrowed}")
+    assert "does not have all changes of table ticket" in problems(feed)["ticket"]
+    desk.set_up(table)
+    assert problems(feed) == {}
+
+
+PARTITION = "CREATE TABLE {} PARTITION OF part FOR VALUES FROM ({}) TO ({})"
+
+
+@pytest.mark.parametrize(
+    "statement", ["TRUNCATE low", "DROP TABLE low", "ALTER TABLE part DETACH PARTITION low",
+                  "ALTER TABLE part ATTACH PARTITION other FOR VALUES FROM (200) TO (300)"],
+)  # fmt: skip
+def test_a_partition_that_is_emptied_put_in_or_taken_out_has_all_compared_before_more_is_claimed(wal, statement):
+    """The log tells nothing of it that concerns the table that is followed."""
+    table = WatchedTable("part", None, ("id",))
+    wal.run(
+        "CREATE TABLE part (id integer PRIMARY KEY, body text) PARTITION BY RANGE (id)",
+        PARTITION.format("low", 0, 100), PARTITION.format("high", 100, 200),
+        "CREATE TABLE other (id integer PRIMARY KEY, body text)",
+        "INSERT INTO part VALUES (1, 'one'), (101, 'two')", "INSERT INTO other VALUES (201, 'three')",
+    )  # fmt: skip
+    wal.set_up(table)
+    feed = WalFeed(wal.url, [table], PROJECT, [RowRoute("notes", "part", ("id",))], ledger=wal.ledger)
+
+    def look():
+        received = feed.receive(10)
+        feed.acknowledge(received)
+        return received
+
+    before = eventually(lambda: look().definitions)
+    wal.run("UPDATE part SET body = 'x'")
+    eventually(lambda: (found := look()).changes and found.definitions == before)
+    wal.run(statement)
+    assert eventually(lambda: (found := look()).through and found.definitions)["notes"] != before["notes"]
+    feed.close()

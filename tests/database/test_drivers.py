@@ -1,14 +1,18 @@
-"""Pragmas wait for another process that is creating the same database file."""
+"""Pragmas wait for a process that is creating the same file; messages name the remedy and no secret."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 
 import pytest
+from sqlalchemy.engine import URL, make_url
 
 from rag_index.database import drivers
-from rag_index.database.drivers import set_pragmas
+from rag_index.database.drivers import first_line, set_pragmas
+from rag_index.errors import SettingsError
+from rag_index.sources.engine import open_writable
 
 
 @pytest.fixture
@@ -19,6 +23,27 @@ def other(tmp_path):
     connection.execute("BEGIN IMMEDIATE")
     yield connection
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("oracle://u@h/d", "`pip install 'oracledb'` installs one, and the URL begins with oracle+oracledb"),
+        ("snowflake://u@h/d", "`pip install 'snowflake-sqlalchemy'` installs one"),
+        ("sqlit:///x", "did you mean sqlite"),
+        ("notadb://x", "install the SQLAlchemy dialect that the URL names"),
+    ],
+)
+def test_an_unknown_database_names_what_to_install_or_to_write(url, said):
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        open_writable(make_url(url))
+
+
+@pytest.mark.parametrize("password", ["a", "o", "s3cret", "p@ss word"])
+def test_a_password_is_masked_where_it_stands_and_garbles_nothing(password):
+    url = URL.create("postgresql", "bob", password, "h", database="d")
+    full = f"no route to {url.render_as_string(hide_password=False)} from a host"
+    assert first_line(OSError(full), url) == "no route to postgresql://bob:***@h/d from a host"
 
 
 def test_the_switch_to_a_write_ahead_log_waits_for_the_writer(tmp_path, other):

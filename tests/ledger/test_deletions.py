@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from rag_index.documents.batches import CommitMark
 from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAY, DAYS
 from rag_index.ledger.tables import documents, sizes
@@ -18,8 +19,9 @@ def collection(ledger):
 
 def test_a_document_that_is_written_again_was_there_when_the_collection_was_whole(ledger, clock, collection):
     ledger.record(collection.id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1)])
-    ledger.update_collection(collection.id, whole_at=ledger.clock())
-    clock.now += DAY
+    ledger.record_commit(collection.id, CommitMark(1, ""))
+    ledger.note_whole(collection.id)
+    clock.now -= DAY
     ledger.mark_pending(collection.id, ["1", "3"])
     ledger.record(collection.id, [("1", b"other", b"p", 1), ("3", b"t", b"p", 1)])
     assert ledger.count_documents(ledger.collection("a__1")) == Counts(all=3, whole=2, held=0)

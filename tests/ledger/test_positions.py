@@ -56,6 +56,12 @@ def test_a_position_is_reached_once_everything_that_arrived_by_then_is_indexed(l
     assert at(ledger) == "50"
 
 
+def test_a_time_ahead_of_the_clock_is_given_up(ledger, clock):
+    complete(ledger, 1, began=clock.now + 1000)
+    arrive(ledger, 20)
+    assert ledger.reached()[ALIAS].at == 20.0
+
+
 def test_a_document_that_changes_again_and_again_holds_the_position_back(ledger):
     arrive(ledger, 20, "1")
     batch = ledger.waiting_changes(ALIAS, 100)

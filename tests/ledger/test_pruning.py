@@ -9,14 +9,12 @@ import pytest
 from rag_index.documents.batches import Failure
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.runs import Prunable
 from rag_index.settings import load_settings
 from tests.indexing.plain import run_plain
 from tests.ledger.conftest import add
 from tests.project import Project
 
 DAY = 86_400.0
-NOTHING = Prunable(0, 0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -43,13 +41,12 @@ def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
     run(ledger, "id-1", "test_notes", 800)
     run(ledger, "id-2", "test_notes", 999)
     run(ledger, "watch-test_notes", "test_notes", 700)
-    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == Prunable(3, 0, 0, 0, 0)
-    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(3, 0, 0, 0, 0)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 3
     assert ledger.count_runs() == 4
     assert ledger.last_run("test_notes").id == "run 999"
     assert ledger.last_run("other_notes").id == "run of another"
     assert ledger.last_run("test_notes", "id-").id == "id-2"
-    assert ledger.prune(910 * DAY, {"test_notes"}) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 0
 
 
 def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
@@ -58,8 +55,8 @@ def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
         ledger.clock.now = 800 * DAY
         ledger.start_run("long", "test_notes", host="h", pid=1)
         run(ledger, "newer", "test_notes", 900)
-        assert ledger.prune(950 * DAY, {"test_notes"}) == NOTHING
-    assert ledger.prune(950 * DAY, {"test_notes"}).runs == 1
+        assert ledger.prune(950 * DAY, {"test_notes"}) == 0
+    assert ledger.prune(950 * DAY, {"test_notes"}) == 1
 
 
 def test_failures_and_digests_of_indexes_that_are_gone_go(ledger):
@@ -75,8 +72,7 @@ def test_failures_and_digests_of_indexes_that_are_gone_go(ledger):
     run(ledger, "another project runs every night", "other_notes", 999)
     new = collection(ledger, "test_new")  # a first run is under way elsewhere
     ledger.record_digests(new, {1: "one"}, unread=())
-    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == Prunable(0, 2, 0, 0, 2)
-    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(0, 2, 0, 0, 2)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 4
     assert [ledger.count_failures(one) for one in (ours, other, gone, 4711)] == [1, 1, 0, 0]
     assert [len(ledger.digests(one)) for one in (ours, other, gone, new)] == [2, 2, 0, 1]
 
@@ -95,13 +91,12 @@ def test_a_pruning_that_dies_has_deleted_nothing_and_is_repeated_by_the_next_run
             raise KeyboardInterrupt
         return write(self, statement)
 
-    due = ledger.count_prunable(910 * DAY, {"test_notes"})
     with monkeypatch.context() as patch:
         patch.setattr(type(ledger), "_write", die)
         with pytest.raises(KeyboardInterrupt):
             ledger.prune(910 * DAY, {"test_notes"})
     assert ledger.watch("test_gone").full_number is None
-    assert ledger.prune(910 * DAY, {"test_notes"}) == due == Prunable(1, 0, 2, 0, 0)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 3
 
 
 def waits(ledger: Any, alias: str, day: float) -> None:
@@ -122,9 +117,7 @@ def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
     ledger.update_watch("other_watched", caught_up_at=950 * DAY)
     live = ("test_notes", "other_lives", "other_runs", "other_watched", "other_looks")
     before = {alias: ledger.watch(alias) for alias in live}
-    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == Prunable(0, 0, 2, 1, 0)
-    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(0, 0, 2, 1, 0)
-    assert ledger.count_prunable(910 * DAY, {"test_notes"}) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 3
     assert ledger.count_waiting("test_gone") == 0
     assert ledger.watch("test_gone") is None
     assert ledger.last_mended("test_gone") is None
@@ -135,15 +128,15 @@ def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
 def test_an_index_that_comes_back_with_its_collection_has_lost_no_change(ledger):
     waits(ledger, "test_gone", 700)
     collection(ledger, "test_gone")
-    assert ledger.prune(910 * DAY, {"test_notes"}) == Prunable(0, 0, 2, 0, 0)
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 2
     back = ledger.watch("test_gone")
     assert back is not None
     assert back.full_number == back.last_number, "everything has to be read once"
-    assert ledger.prune(910 * DAY, {"test_notes"}) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 0
     assert ledger.watch("test_gone") == back
     ledger.clear_changes("test_gone", back.last_number)
     assert ledger.watch("test_gone").full_number is None
-    assert ledger.prune(910 * DAY, {"test_notes"}) == NOTHING
+    assert ledger.prune(910 * DAY, {"test_notes"}) == 0
     assert ledger.watch("test_gone").full_number is None, "nothing waited"
 
 

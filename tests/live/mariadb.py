@@ -94,14 +94,9 @@ class MariadbServer:
     def connect(self):
         """Return a connection that may write; each statement is its own transaction."""
         return self._driver.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="owner",
-            password=PASSWORD,
-            database="desk",
-            autocommit=True,
+            host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, database="desk", autocommit=True,
             ssl_disabled=True,
-        )
+        )  # fmt: skip
 
     @property
     def url(self):

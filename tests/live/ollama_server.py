@@ -110,12 +110,9 @@ class OllamaServer:
         modelfile = gguf.with_suffix(".Modelfile")
         modelfile.write_text(f"FROM {gguf.absolute()}\n")
         done = subprocess.run(
-            [self.program, "create", name, "-f", modelfile],
-            env=self._environment(),
-            capture_output=True,
-            text=True,
+            [self.program, "create", name, "-f", modelfile], env=self._environment(), capture_output=True, text=True,
             check=False,
-        )
+        )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"ollama create {name}: {done.stderr[-1000:]}\n{self.log[-2000:]}")
         return name

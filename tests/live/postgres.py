@@ -127,12 +127,7 @@ class PostgresServer:
 
     def _run(self, program, *arguments):
         subprocess.run(
-            [self._programs / program, *arguments],
-            check=True,
-            capture_output=True,
-            cwd="/",
-            timeout=120,
-            **self._as,
+            [self._programs / program, *arguments], check=True, capture_output=True, cwd="/", timeout=120, **self._as
         )
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import random
+import uuid
+from contextlib import closing
+from datetime import UTC, datetime
+from operator import eq, ge, gt, le, lt
 
+import numpy as np
 import pytest
 
+from rag_index.documents.batches import PointBatch
+from rag_index.documents.canonical import comparable_time, decode_payload, encode_payload
 from rag_index.errors import StoreError
-from rag_index.stores import Condition
 from rag_index.stores.conditions import payload_filter
+from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.protocol import Condition
 
 
 def leaves(given) -> list:
@@ -68,3 +76,64 @@ def test_of_a_list_of_numbers_a_point_is_compared_with_few(op):
 def test_conditions_that_are_not_valid(condition):
     with pytest.raises(StoreError, match="condition"):
         payload_filter([condition])
+
+
+LARGE = [2**53, 2**54, 2**60, 2**63 - 1, 10**16]
+NUMBERS = [0, -1, 0.5, 1e16, 1e300, 2**53 + 1, -(2**63), -(2**63) + 1]
+
+
+@pytest.mark.parametrize("kind", [None, "integer", "float"])
+def test_numbers_compare_as_in_python_beyond_what_floats_tell_apart(tmp_path, kind):
+    chance = random.Random(3)
+    values = [
+        *NUMBERS,
+        *(min(one + step, 2**63 - 1) * sign for one in LARGE for step in (-1, 0, 1, 700) for sign in (1, -1)),
+    ]
+    values = [value for value in values if kind != "integer" or isinstance(value, int)]
+    stored = [decode_payload(encode_payload({"f": value})) for value in values]
+    with closing(EdgeStore(tmp_path)) as store:
+        fill(store, stored, {"f": kind})
+        for bound in chance.sample(values, 15):
+            for word, compare in (("gte", ge), ("gt", gt), ("lte", le), ("lt", lt), ("eq", eq)):
+                if (word, bound, kind) == ("gt", 2**63 - 1, "integer"):
+                    continue
+                condition = Condition("f", "eq", bound) if word == "eq" else Condition("f", "range", {word: bound})
+                found = {point.payload["number"] for point in store.scroll("c", conditions=[condition])}
+                assert found == {n for n, value in enumerate(values) if compare(value, bound)}, (word, bound)
+
+
+def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
+    forms = ["2024-05-01", "2024-05-01T10", "2024-05-01T10:00", "2024-05-01 10:00Z", "2024-05-01T10:00+02:00"]
+    forms += [
+        "20240501T100000Z",
+        "20240501",
+        "2024-05-01T10:00:00,5",
+        "2024-W18-3T10:00",
+        "2024-05-01 10:00:00.5+02:00",
+    ]
+    with closing(EdgeStore(tmp_path)) as store:
+        fill(store, [{"f": comparable_time(form)} for form in forms], {"f": "datetime"})
+        for bound in forms:
+            moment = in_utc(bound)
+            found = {
+                point.payload["number"]
+                for point in store.scroll("c", conditions=[Condition("f", "range", {"gte": bound})])
+            }
+            assert found == {number for number, form in enumerate(forms) if in_utc(form) >= moment}
+            found = {point.payload["number"] for point in store.scroll("c", conditions=[Condition("f", "eq", bound)])}
+            assert forms.index(bound) in found
+
+
+def in_utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def fill(store: EdgeStore, payloads: list, kinds: dict) -> None:
+    store.create("c", 2, {})
+    store.index_fields("c", kinds)
+    numbered = [
+        {**payload, "number": number, "_rag": {"key": "[1]", "chunk": 0}} for number, payload in enumerate(payloads)
+    ]
+    ids = [str(uuid.UUID(int=number)) for number in range(len(payloads))]
+    store.upsert("c", PointBatch(ids, np.ones((len(ids), 2), np.float32), numbered))

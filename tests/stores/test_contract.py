@@ -18,8 +18,8 @@ from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
 from rag_index.settings.sections import ServerSettings
-from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.protocol import Condition, VectorQuery
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -195,15 +195,9 @@ def test_upsert_replaces_whole_points(store, name):
 
 def test_payloads_come_back_as_they_were(store, name):
     payload = {
-        "Größe": "日本語 🙂",
-        "a b.c": [1, "two", None, {"three": 3.5}],
-        "null": None,
-        "true": True,
-        "float": 0.1 + 0.2,
-        "whole": 1.0,
-        "big": 2**62,
-        "empty": {},
-    }
+        "Größe": "日本語 🙂", "a b.c": [1, "two", None, {"three": 3.5}], "null": None, "true": True, "float": 0.1 + 0.2,
+        "whole": 1.0, "big": 2**62, "empty": {},
+    }  # fmt: skip
     store.upsert(name, PointBatch([point_id(1)], batch([1]).vectors, [payload]))
     (point,) = store.retrieve(name, [point_id(1)])
     assert point.payload == payload
@@ -383,27 +377,11 @@ def test_search_is_cosine_best_first(store, name):
 
 
 VALUES: dict[str, Any] = {
-    "one": 1,
-    "one float": 1.0,
-    "half": 1.5,
-    "zero": 0,
-    "huge": 2**60 + 1,
-    "true": True,
-    "false": False,
-    "text 1": "1",
-    "empty text": "",
-    "ünï 日本": "ünï 日本",
-    "null": None,
-    "empty list": [],
-    "numbers": [1, 2],
-    "words": ["low", "high"],
-    "mixed": [True, "low"],
-    "day": "2024-01-02",
-    "time": "2024-01-02T03:04:05+00:00",
-    "offset": "2024-01-02T05:04:05.500000+02:00",
-    "naive": "2024-06-01T00:00:00",
-    "object": {"inner": 1},
-}
+    "one": 1, "one float": 1.0, "half": 1.5, "zero": 0, "huge": 2**60 + 1, "true": True, "false": False,
+    "text 1": "1", "empty text": "", "ünï 日本": "ünï 日本", "null": None, "empty list": [], "numbers": [1, 2],
+    "words": ["low", "high"], "mixed": [True, "low"], "day": "2024-01-02", "time": "2024-01-02T03:04:05+00:00",
+    "offset": "2024-01-02T05:04:05.500000+02:00", "naive": "2024-06-01T00:00:00", "object": {"inner": 1},
+}  # fmt: skip
 PRESENT = set(VALUES) - {"null", "empty list"}
 
 CONDITIONS: list[tuple[str, Any, set[str]]] = [

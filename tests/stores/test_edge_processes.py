@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from rag_index.errors import SearchTimedOut, StoreError
-from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.protocol import Condition, VectorQuery
 from tests.stores.edge_process import WIDE, fill, numbers, points
 from tests.waiting import eventually
 

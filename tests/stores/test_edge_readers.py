@@ -15,7 +15,6 @@ import pytest
 from rag_index.documents.batches import CommitMark
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge import reader as reader_module
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import EdgeCollection
@@ -23,6 +22,7 @@ from rag_index.stores.edge.collection_reader import CollectionReader
 from rag_index.stores.edge.folder import MIN_LINKED, link_shard
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.protocol import Condition, VectorQuery
 from tests.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
 from tests.waiting import eventually, when
 
@@ -247,16 +247,6 @@ def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(
         assert writer.count("live") == 997
     assert numbers(reader) == set(range(3, 1000))
     assert only_live_folder(store)
-
-
-def test_a_damaged_collection_is_named_and_a_missing_one(store, reader):
-    (store / "collections" / "c" / "edge_config.json").write_text("{")
-    for _ in range(2):
-        with pytest.raises(StoreError, match="the embedded Qdrant failed on c"):
-            reader.count("live")
-    (store / "collections" / "c").rename(store / "elsewhere")
-    with pytest.raises(StoreError, match="c, is gone: run `rag-index rebuild`"):
-        reader.count("live")
 
 
 def test_a_writer_that_does_not_let_readers_in_is_named(store, monkeypatch):

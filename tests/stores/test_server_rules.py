@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreRefused
 from rag_index.settings.sections import ServerSettings
-from rag_index.stores import Condition, VectorQuery
+from rag_index.stores.protocol import Condition, VectorQuery
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc

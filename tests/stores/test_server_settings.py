@@ -12,7 +12,8 @@ from qdrant_client import QdrantClient, models
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreError, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
-from rag_index.stores import BULK, VectorQuery
+from rag_index.stores import BULK
+from rag_index.stores.protocol import VectorQuery
 from rag_index.stores.server import collections as server_collections
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
@@ -99,8 +100,8 @@ def test_an_existing_collection_is_changed_where_qdrant_can(qdrant, open_with):
 @pytest.mark.parametrize("kind", ["binary", "turbo"])
 def test_one_quantization_takes_the_place_of_another_and_none_removes_it(qdrant, open_with, kind):
     open_with(EVERYTHING).create("c", DIMENSION, {})
-    open_with(ServerSettings(quantization=kind, quantized_in_memory=False)).configure("c")
-    assert not getattr(by_hand(qdrant).quantization_config, kind).always_ram
+    open_with(ServerSettings(quantization=kind)).configure("c")
+    assert getattr(by_hand(qdrant).quantization_config, kind).always_ram
     open_with(ServerSettings(quantization="none")).configure("c")
     assert by_hand(qdrant).quantization_config is None
 
@@ -108,10 +109,9 @@ def test_one_quantization_takes_the_place_of_another_and_none_removes_it(qdrant,
 def test_quantization_that_is_too_coarse_for_the_vectors_is_named(open_with):
     coarse = ServerSettings(quantization="binary")
     open_with(coarse).create("c", DIMENSION, {})
-    said = rf'c has {DIMENSION}-d vectors, too few dimensions for binary.*"scalar" or "turbo", or oversampling to 16'
+    said = rf'c has {DIMENSION}-d vectors, too few dimensions for binary.*"scalar" or "turbo"'
     assert re.search(said, open_with(coarse).configure("c"))
     assert re.search(said, open_with().configure("c")), "set by hand"
-    assert open_with(ServerSettings(quantization="binary", oversampling=16)).configure("c") == ""
     assert open_with(ServerSettings(quantization="scalar")).configure("c") == ""
     open_with(coarse).create("wide", 1024, {})
     assert open_with(coarse).configure("wide") == ""
@@ -152,12 +152,12 @@ def test_an_older_server_without_turboquant_is_named(qdrant, open_with):
 
 
 def test_searches_of_compressed_vectors_are_scored_again_and_stay_within_strict_mode(qdrant, open_with):
-    store = open_with(ServerSettings(quantization="binary", oversampling=3.5))
+    store = open_with(ServerSettings(quantization="binary"))
     store.create("c", DIMENSION, {}, sparse=True)
     store.search("c", VectorQuery(QUERY, 1))
     store.search("c", VectorQuery(QUERY, 1, exact=True))
     compressed, exact = qdrant.searches
-    assert compressed.quantization == models.QuantizationSearchParams(rescore=True, oversampling=3.5)
+    assert compressed.quantization == models.QuantizationSearchParams(rescore=True, oversampling=2)
     assert (exact.quantization, exact.exact) == (None, True)
     qdrant.searches.clear()
     store.search("c", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))

@@ -11,8 +11,8 @@ import pytest
 
 from rag_index.changes import Received
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
+from rag_index.indexing import pipeline
 from rag_index.indexing.changed import Applied, BatchIndexer
-from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
@@ -105,16 +105,16 @@ def test_while_another_run_holds_the_index_changes_are_collected_and_then_indexe
     ],
 )
 def test_a_fault_is_said_and_the_batch_is_tried_again_until_it_is_over(project, feed, error, state):
-    wrong, whole = threading.Event(), Scan.index
+    wrong, whole = threading.Event(), pipeline.index_pages
     wrong.set()
 
     def index_pages(*args):
         if wrong.is_set():
             raise error
-        whole(*args)
+        return whole(*args)
 
     before = hash_of(project, 5)
-    with mock.patch.object(Scan, "index", index_pages), watched(project, feed) as ledger:
+    with mock.patch.object(pipeline, "index_pages", index_pages), watched(project, feed) as ledger:
         change(project, feed, 5, "the pump is mended")
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == state)
         assert str(error) in ledger.watch(ALIAS).message

@@ -116,3 +116,19 @@ def test_an_ordinary_run_is_stopped_with_the_watch_and_a_batch_is_ended_first(re
             assert running.wait(timeout=60) == 130, said.read_text()
         assert watch_record(project)[0].state == "stopped"
     assert "Traceback" not in said.read_text()
+
+
+@pytest.mark.long
+def test_a_run_that_has_taken_over_outlives_a_watch_that_is_killed_and_the_next_watch_waits_for_it(project, fake):
+    fake.seconds_per_text = 0.1
+    with watching(project) as (running, said):
+        eventually(lambda: len(fake.embeds()) > 2, said.read_text, every=0.05)
+        running.kill()
+    with watching(project) as (running, said):
+        eventually(lambda: watch_record(project)[0].state == "waiting", said.read_text, every=0.05)
+        eventually(lambda: has_caught_up(project), said.read_text, every=0.2)
+        running.terminate()
+        assert running.wait(timeout=60) == 0, said.read_text()
+    assert len(project.texts()) == 200
+    embedded = [text for request in fake.embeds() for text in request.texts if "Note" in text]
+    assert len(embedded) == len(set(embedded)), "the run that was under way was not repeated"

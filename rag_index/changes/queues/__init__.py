@@ -12,12 +12,14 @@ import json
 import time
 from abc import abstractmethod
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.changes.rows import PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, Setup, Step, object_name
+from rag_index.changes.rows import PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, WatchedTable
+from rag_index.changes.statements import Setup, Step, literal, object_name
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger.records import Position
 from rag_index.settings.sections import QUEUES
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
     from rag_index.changes import Received
-    from rag_index.changes.rows import WatchedTable
+    from rag_index.ledger import Ledger
 
 __all__ = ["QueueFeed", "QueuedRow", "open_queue", "queue_kind"]
 
@@ -39,7 +41,7 @@ transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has 
 The queue grows while no watch runs; `rag-index doctor` tells.
 Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.
 """
-VERSION = 2
+VERSION = 3
 """Belongs to the names of triggers; a change of what they do makes new names, so that `check` notices old ones."""
 WHAT = "the queue of changes"
 UNREAD_SECONDS = 600.0
@@ -56,10 +58,18 @@ class QueuedRow(NamedTuple):
     values: tuple[Any, ...] | None
     """The values of the table's watched columns; None: the whole table may have changed, or is gone."""
     changed_at: float
+    mark: str
+    """What tells this row from every other that the queue may ever have; begins with what `marked` looks for, and @."""
 
 
+@dataclass(eq=False)
 class QueueFeed(RowFeed):
-    """The changes that triggers noted. Rows are read without a lock, and deleted after they were acknowledged."""
+    """The changes that triggers noted. Rows are read without a lock, and deleted after they were acknowledged.
+
+    Without a ledger, a feed cannot tell whether this is the queue that was read before.
+    """
+
+    ledger: Ledger | None = field(default=None, kw_only=True)
 
     kinds: ClassVar[tuple[str, ...]] = ("insert", "update", "delete")
     """The triggers of each table."""
@@ -69,8 +79,14 @@ class QueueFeed(RowFeed):
     """The schema of the queue; None: that of the connection."""
     begin: ClassVar[tuple[Step, ...]] = ()
     """What precedes the steps of a setup; if there is any, COMMIT ends them."""
+    last: ClassVar[tuple[Step, ...]] = ()
+    """What ends the removal."""
     first_number: ClassVar[str] = ""
     """Where rows have numbers, the first of a new queue: none of an earlier queue may come again."""
+    digits: ClassVar[int] = 6
+    """How many decimals of a second the time of a change has."""
+    marked: ClassVar[str] = "id = :first"
+    """The condition for the row whose mark begins with `first`."""
     no_row: ClassVar[Any] = 0
     """The token of a row that does not exist, to try whether rows may be deleted."""
 
@@ -79,12 +95,18 @@ class QueueFeed(RowFeed):
         self._writer = open_writable(self.url).execution_options(isolation_level="AUTOCOMMIT")
         self._by_name = {str(table): table for table in self.tables}
         self._typed: dict[str, list[Any]] = {}
-        self._has_rows = sa.text(f"SELECT 1 FROM {self.named} LIMIT 1")
+        self._slot, self._latest = f"queue {self.name}", 0.0
+        self._marked: str | None = None
 
     @property
     def named(self) -> str:
         """Return the name of the queue for statements."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
+    def _put(self) -> str:
+        """Return how each statement begins that adds to the queue: by that, triggers of any version are known."""
+        return f"INSERT INTO {self.named} ("
 
     # What differs between databases
 
@@ -120,12 +142,17 @@ class QueueFeed(RowFeed):
         """
 
     @abstractmethod
-    def _read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        """Return rows of the queue, at most `limit`."""
+    def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:
+        """Return rows of the queue, at most `limit`, for which a condition holds."""
 
     @abstractmethod
     def _delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows by one statement, and no others."""
+
+    @staticmethod
+    def _order(row: QueuedRow) -> Any:
+        """Return what is higher for a newer row."""
+        return row.token
 
     def _rights(self, connection: Connection) -> Iterable[Step]:
         """Return what lets the user who reads the source empty the queue."""
@@ -142,7 +169,8 @@ class QueueFeed(RowFeed):
             rights = list(self._rights(connection))
         columns = "id, source" if self.first_number else "source"
         numbers = [f"{self.first_number} + {n}, " if self.first_number else "" for n in range(len(self.tables))]
-        rows = [f"({number}{text(str(table))})" for number, table in zip(numbers, self.tables, strict=True)]
+        names = [literal(str(table), self.url.get_backend_name()) for table in self.tables]
+        rows = [f"({number}{name})" for number, name in zip(numbers, names, strict=True)]
         steps = [
             *self.begin,
             *old,
@@ -156,7 +184,7 @@ class QueueFeed(RowFeed):
             ),
             *([Step("COMMIT")] if self.begin else []),
         ]
-        removal = [*old, Step(f"DROP TABLE {queue}"), *([Step(f"DROP SCHEMA {self.schema}")] if self.schema else [])]
+        removal = [*old, Step(f"DROP TABLE {queue}"), *self.last]
         title = f"rag-index: follow changes by triggers (queue {queue})"
         return Setup(title, f"{COSTS}{self.unseen}", steps, removal, self._position())
 
@@ -183,37 +211,58 @@ class QueueFeed(RowFeed):
     def warnings(self) -> list[str]:
         """Return a warning if nobody has read the queue for long."""
         with self._connect(WHAT) as connection:
-            age = max((time.time() - row.changed_at for row in self._read(connection, 1)), default=0.0)
+            unread = [row.changed_at for row in self._read(connection, 2) if row.mark != self._mark()]
+        age = max((time.time() - changed_at for changed_at in unread[:1]), default=0.0)
         remedy = "start `rag-index watch`, or remove the triggers as `rag-index watch --setup` says"
         said = f"nobody has read the queue of changes for {age / 3600:.1f} hours: {remedy}"
         return [said] if age > UNREAD_SECONDS else []
 
     def rows(self, limit: int) -> ReceivedRows:
-        """Return the changes of at most `limit` rows of the queue, without waiting for any."""
-        looked_at = time.time()
+        """Return the changes of at most `limit` rows of the queue, without waiting for any.
+
+        The newest row that was acknowledged is still in the queue. If it is not, this is not the queue that was read:
+        it was made again, or is an older copy.
+        """
+        looked_at, mark = time.time(), self._mark()
         with self._connect(WHAT) as connection:
             end = self._end(connection)
-            read = self._read(connection, limit + 1)
-        more, given = len(read) > limit, read[:limit]
+            read = [row for row in self._read(connection, limit + 2) if row.mark != mark]
+            kept = self._kept(connection, mark)
+        more, given, overflow = len(read) > limit, read[:limit], set[WatchedTable]()
         # many readings of a few rows would take the processor from the batch that is being indexed
         self._rest_until = self.clock() + PROBE_SECONDS if given else 0.0
+        if is_lost := not kept and mark != "":
+            overflow, self._latest = set(self.tables), 0.0
+        self._latest = max([self._latest, *(row.changed_at for row in (*kept, *given))])
+        if end and self.first_number:
+            end = self._place(int(end), self._latest)
         through = None if more else Position(looked_at, end, "queue")
-        changes, overflow = [], set()
+        changes = []
         for row in given:
             table = self._by_name.get(row.source)
             if table is not None and row.values is not None and len(row.values) == len(table.columns):
                 changes.append(RowChange(table, row.values, row.changed_at))
             elif table is not None:  # also of a row that triggers of other settings noted
                 overflow.add(table)
-        return ReceivedRows(changes, [row.token for row in given], more, overflow, through)
+        if not given and not is_lost:
+            return ReceivedRows([], None, more, overflow, through)
+        newest = max((*kept, *given), key=self._order, default=None)
+        done = [row.token for row in (*kept, *given) if row is not newest]
+        return ReceivedRows(changes, (newest.mark if newest else "", done), more, overflow, through)
 
     def acknowledge(self, received: Received | ReceivedRows) -> None:
-        """Delete exactly the rows that were received."""
-        if received.position:
+        """Delete exactly the rows that were received, but the newest one, which the ledger knows by its mark."""
+        if received.position is None:
+            return
+        mark, done = received.position
+        if self.ledger is not None:
+            self.ledger.remember_slot(self._slot, mark)
+        if done:
             with self._connect(WHAT, self._writer) as connection:
-                self._delete(connection, received.position)
+                self._delete(connection, done)
             if self._engine.dialect.name == "sqlite":  # hold the file open for writing no longer than needed
                 self._writer.dispose()
+        self._marked = mark
 
     def close(self) -> None:
         """Close the connections."""
@@ -221,7 +270,23 @@ class QueueFeed(RowFeed):
         self._writer.dispose()
 
     def _look(self, connection: Connection) -> bool:
-        return connection.execute(self._has_rows).first() is not None
+        first = (self._mark() or "").partition("@")[0]
+        condition, given = (f" WHERE NOT {self.marked}", {"first": first}) if first else ("", {})
+        return connection.execute(sa.text(f"SELECT 1 FROM {self.named}{condition} LIMIT 1"), given).first() is not None
+
+    def _mark(self) -> str | None:
+        """Return the mark of the newest row that was acknowledged; "" if there was none, None if nobody knows."""
+        if self._marked is None:
+            self._marked = "" if self.ledger is None else self.ledger.slot_position(self._slot)
+        return self._marked
+
+    def _kept(self, connection: Connection, mark: str | None) -> list[QueuedRow]:
+        found = self._read(connection, 100, f"WHERE {self.marked}", first=mark.partition("@")[0]) if mark else []
+        return [row for row in found if row.mark == mark][:1]
+
+    def _place(self, number: int, changed_at: float) -> str:
+        """Return a position: a number alone would not tell an abandoned history from one that was put back."""
+        return f"{number}@{changed_at:.{self.digits}f}"
 
     def _watched_types(self, connection: Connection, source: str) -> list[Any] | None:
         """Return the types of a table's watched columns; None if the table is gone, or not watched any more."""
@@ -238,11 +303,6 @@ class QueueFeed(RowFeed):
         does = json.dumps([VERSION, table.schema, table.name, table.columns, used])
         digest = hashlib.sha256(does.encode()).hexdigest()[:8]
         return {kind: object_name(self.project, digest, kind) for kind in self.kinds}
-
-
-def text(value: str) -> str:
-    """Return a text for a statement. A backslash, which MariaDB would interpret, is none of a table's name."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def queue_kind(url: URL) -> type[QueueFeed]:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import QueuedRow, QueueFeed, text
-from rag_index.changes.rows import Step, WatchedTable, quoted
+from rag_index.changes.queues import QueuedRow, QueueFeed
+from rag_index.changes.statements import Step, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
+
+    from rag_index.changes.rows import WatchedTable
 
 BINARY_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit"})
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
@@ -36,7 +38,7 @@ _COLUMNS = sa.text("""
 """)
 _TRIGGERS = sa.text("""
     SELECT TRIGGER_SCHEMA, TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
-    WHERE LEFT(TRIGGER_NAME, :length) = :prefix
+    WHERE LOCATE(:put, ACTION_STATEMENT) = 1
 """)
 _MAY_SEE = sa.text("""
     SELECT 1 FROM (
@@ -74,8 +76,10 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
         return f"{_quoted(str(self.url.database))}.{self.name}"
 
     def _old(self, connection: Connection) -> Iterable[str]:
-        there = [f"{_quoted(schema)}.{name}" for schema, name, _ in self._present(connection)]
-        own = [f"{self._schema(table)}.{name}" for table in self.tables for name in self._names(table).values()]
+        there = [f"{_quoted(schema)}.{_quoted(name)}" for schema, name, _ in self._present(connection)]
+        own = [
+            f"{self._schema(table)}.{_quoted(name)}" for table in self.tables for name in self._names(table).values()
+        ]
         return (f"DROP TRIGGER IF EXISTS {name}" for name in [*there, *own])
 
     def _create(self) -> str:
@@ -88,7 +92,8 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
 
     def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[Step]:
         types, schema = self._types(connection, table), self._schema(table)
-        old, new = (f"SELECT {text(str(table))}, {_key(table.columns, types, row)} FROM DUAL" for row in ("OLD", "NEW"))
+        name = literal(str(table), "mysql")
+        old, new = (f"SELECT {name}, {_key(table.columns, types, row)} FROM DUAL" for row in ("OLD", "NEW"))
         differs = "TRUE" if table.used is None else _differs(sorted({*table.used, *table.columns}))
         bodies = {
             "insert": new,
@@ -97,13 +102,13 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
         }
         for kind, name in self._names(table).items():
             yield Step(
-                f"CREATE TRIGGER {schema}.{name} AFTER {kind.upper()} ON {schema}.{_quoted(table.name)} FOR EACH ROW\n"
-                f"    INSERT INTO {self.named} (source, row_key) {bodies[kind]}"
+                f"CREATE TRIGGER {schema}.{_quoted(name)} AFTER {kind.upper()}\n"
+                f"    ON {schema}.{_quoted(table.name)} FOR EACH ROW\n    {self._put}source, row_key) {bodies[kind]}"
             )
 
     def _rights(self, connection: Connection) -> Iterator[Step]:
         user, _, host = str(connection.scalar(sa.text("SELECT CURRENT_USER()"))).rpartition("@")
-        sql = f"GRANT SELECT, DELETE ON {self.named} TO {text(user)}@{text(host)}"
+        sql = f"GRANT SELECT, DELETE ON {self.named} TO {literal(user, 'mysql')}@{literal(host, 'mysql')}"
         yield Step(sql, "The user who reads the source empties the queue.")
 
     def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
@@ -114,7 +119,7 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
         return bool(connection.scalar(_COMMENT, {"name": self.name}) == self._digest())
 
     def _position(self) -> str:
-        return f"INSERT INTO {self.named} (source) VALUES ('') RETURNING id"
+        return f"INSERT INTO {self.named} (source) VALUES ('') RETURNING CONCAT(id, '@', changed_at)"
 
     def _end(self, connection: Connection) -> str:
         """Return the number of the last row. Numbers are given in the order of time.
@@ -124,11 +129,13 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
         """
         return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
 
-    def _read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        statement = sa.text(f"SELECT id, source, row_key, changed_at FROM {self.name} ORDER BY id LIMIT {limit:d}")
+    def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:
+        columns = f"SELECT id, source, row_key, changed_at FROM {self.name}"
+        rows = connection.execute(sa.text(f"{columns} {where} ORDER BY id LIMIT {limit:d}"), given).fetchall()
+        typed = {source: self._watched_types(connection, source) for source in {row.source for row in rows}}
         return [
-            QueuedRow(number, source, _values(key, self._watched_types(connection, source)), float(changed_at))
-            for number, source, key, changed_at in connection.execute(statement).fetchall()
+            QueuedRow(number, source, _values(key, typed[source]), float(at), self._place(number, float(at)))
+            for number, source, key, at in rows
         ]
 
     def _delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
@@ -147,8 +154,7 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
 
     def _present(self, connection: Connection) -> list[Any]:
         """Return the schema, the name and the table of each trigger that the user may see."""
-        prefix = f"{self.name}_"
-        return list(connection.execute(_TRIGGERS, {"length": len(prefix), "prefix": prefix}))
+        return list(connection.execute(_TRIGGERS, {"put": self._put}))
 
     def _schema(self, table: WatchedTable) -> str:
         return _quoted(table.schema or str(self.url.database))

@@ -9,18 +9,21 @@ wait for each other (`benchmarks/watch_writers.py` measures it).
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from rag_index.changes.postgres import POSITION, PostgresTable, TextReader, lsn, lsn_number, table_in_catalogue
-from rag_index.changes.queues import QueuedRow, QueueFeed, text
-from rag_index.changes.rows import Step, WatchedTable, quoted
+from rag_index.changes.queues import WHAT, QueuedRow, QueueFeed
+from rag_index.changes.statements import Step, body, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
+
+    from rag_index.changes.rows import WatchedTable
 
 SCHEMA = "rag_index"
 PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})
@@ -36,13 +39,15 @@ ENABLED = {"": "O", "REPLICA": "R", "ALWAYS": "A"}
 _RUNNING = sa.text("""
     SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted
 """)
+_MOVE = sa.text("SELECT txid_current()")
+"""The commit of a transaction with an id is written to the log, whatever it has done."""
 _TRIGGERS = sa.text("""
     SELECT tgname, min(tgenabled::text) || max(tgenabled::text) FROM pg_trigger
     WHERE tgname = ANY(:names) AND (tgrelid = :oid OR tgparentid <> 0) GROUP BY tgname HAVING bool_or(tgrelid = :oid)
 """)
 _OLD_FUNCTIONS = sa.text("""
-    SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname = :schema AND p.prorettype = 'trigger'::regtype AND starts_with(p.proname, :prefix)
+    SELECT n.nspname, p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE p.prorettype = 'trigger'::regtype AND strpos(p.prosrc, :put) > 0
 """)
 
 
@@ -53,7 +58,6 @@ class PostgresQueue(QueueFeed):
     unseen = """\
 Autovacuum cleans the queue often, but not while a transaction, a prepared one or a slot holds an old snapshot: then
 it grows with every change, and the watch looks at all of it five times a second.
-Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.
 """
     schema = SCHEMA
     begin = (
@@ -61,12 +65,20 @@ Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run see
         Step("SET LOCAL lock_timeout = '30s'"),
         Step(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"),
     )
+    last = (
+        Step(
+            "DO $$ BEGIN\n    DROP SCHEMA IF EXISTS rag_index;\n"
+            "EXCEPTION WHEN dependent_objects_still_exist THEN NULL;\nEND $$",
+            "Unless another project has a queue in it.",
+        ),
+    )
+    marked = "changed_at = CAST(:first AS timestamptz)"
     no_row = ("(0,0)", "1970-01-01 00:00:00+00")
 
     def _old(self, connection: Connection) -> Iterable[str]:
-        found = connection.execute(_OLD_FUNCTIONS, {"schema": SCHEMA, "prefix": f"{self.name}_"})
-        names = [*(name for [name] in found), *(self._names(table)["truncate"] for table in self.tables)]
-        return (f"DROP FUNCTION IF EXISTS {SCHEMA}.{name} CASCADE" for name in names)
+        found = [(schema, name) for schema, name in connection.execute(_OLD_FUNCTIONS, {"put": self._put})]
+        names = [*found, *((SCHEMA, self._names(table)["truncate"]) for table in self.tables)]
+        return (f"DROP FUNCTION IF EXISTS {quoted(schema)}.{quoted(name)}() CASCADE" for schema, name in names)
 
     def _create(self) -> str:
         return (
@@ -80,7 +92,7 @@ Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run see
 
     def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[Step]:
         there, names = table_in_catalogue(connection, table), self._names(table)
-        function = f"{SCHEMA}.{names['truncate']}"
+        function = f"{quoted(SCHEMA)}.{quoted(names['truncate'])}"
         do, on = f"EXECUTE FUNCTION {function}()", f"ON {there.quoted}"
         yield Step(self._function(there, function), f"Changes of {table}.")
         rows = there.partitioned or there.inherits  # a statement for a part of a table fires no trigger of the whole
@@ -100,9 +112,8 @@ Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run see
         if not PLAIN_TYPES.issuperset(table.types[name] for name in columns):
             settings += " SET datestyle = 'ISO' SET bytea_output = 'hex' SET extra_float_digits = 1"
         old, new, changed = (_key(columns, table.types, prefix) for prefix in ("OLD.", "NEW.", ""))
-        put, name = f"INSERT INTO {self.named} (source, row_key)", text(str(table.watched))
-        return (
-            f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER {settings} AS $$\n"
+        put, name = f"{self._put}source, row_key)", literal(str(table.watched), "postgresql")
+        does = (
             "BEGIN\n"
             "    IF TG_OP = 'TRUNCATE' THEN\n"
             f"        {put} VALUES ({name}, NULL);\n"
@@ -117,8 +128,10 @@ Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run see
             "        END IF;\n"
             "    END IF;\n"
             "    RETURN NULL;\n"
-            "END $$"
+            "END"
         )
+        kind = f"RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER {settings}"
+        return f"CREATE FUNCTION {function}() {kind} AS {body(does)}"
 
     def _rights(self, connection: Connection) -> Iterator[Step]:
         role = quoted(str(connection.scalar(sa.text("SELECT current_user"))))
@@ -139,21 +152,30 @@ Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run see
         A transaction that is in the log may not be seen yet: for microseconds, or as long as the server waits for a
         standby. It holds a lock on itself until readers see it; a snapshot would not name the newest of them. Its
         application learns its position later, so that this is not below the end of the log that was read. Hence
-        everything below that is seen, and all of it if no transaction runs.
+        everything below that is seen, and all of it if no transaction runs. If one does, a transaction of our own makes
+        the log longer: else the end of an idle one would not be reached before that has ended.
         """
         end = str(connection.scalar(sa.text(POSITION)))
-        return lsn(lsn_number(end) - 1) if connection.scalar(_RUNNING) else end
+        if not connection.scalar(_RUNNING):
+            return end
+        with self._connect(WHAT, self._writer) as writer:
+            writer.execute(_MOVE)
+        return lsn(lsn_number(str(connection.scalar(sa.text(POSITION)))) - 1)
 
-    def _read(self, connection: Connection, limit: int) -> list[QueuedRow]:
+    @staticmethod
+    def _order(row: QueuedRow) -> Any:
+        return row.changed_at
+
+    def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:
         statement = sa.text(
             "SELECT ctid::text, source, row_key, changed_at::text, extract(epoch FROM changed_at)::float8 "
-            f"FROM {self.named} LIMIT {limit:d}"
+            f"FROM {self.named} {where} LIMIT {limit:d}"
         )
-        rows = connection.execute(statement).fetchall()
+        rows = connection.execute(statement, given).fetchall()
         kinds = {source: self._watched_types(connection, source) for source in {row.source for row in rows}}
         readers = {source: TextReader(connection, types) for source, types in kinds.items() if types is not None}
         return [
-            QueuedRow((place, at), source, _values(key, readers.get(source)), changed_at)
+            QueuedRow((place, at), source, _values(key, readers.get(source)), changed_at, _mark(at, source, key))
             for place, source, key, at, changed_at in rows
         ]
 
@@ -165,6 +187,10 @@ Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run see
             "WHERE q.ctid = r.p AND q.changed_at = r.t"
         )
         connection.execute(statement, {"places": [place for place, _ in tokens], "times": [at for _, at in tokens]})
+
+
+def _mark(at: str, source: str, key: Sequence[str | None] | None) -> str:
+    return f"{at}@{hashlib.sha256(repr((source, key)).encode()).hexdigest()[:16]}"
 
 
 def _values(key: Sequence[str | None] | None, reader: TextReader | None) -> tuple[Any, ...] | None:

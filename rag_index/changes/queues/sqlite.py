@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import QueuedRow, QueueFeed, text
-from rag_index.changes.rows import Step, WatchedTable, quoted
+from rag_index.changes.queues import QueuedRow, QueueFeed
+from rag_index.changes.statements import Step, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
 
-_TRIGGERS = sa.text("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'")
+    from rag_index.changes.rows import WatchedTable
+
+_TRIGGERS = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND instr(sql, :put)")
+_INDEX = sa.text("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = :name")
+_WITHOUT_ROWID = sa.text("SELECT wr FROM pragma_table_list WHERE name = :name COLLATE NOCASE AND schema = 'main'")
+_TOKENS = re.compile(
+    r"""'(?:[^']|'')*+(?:'|\Z)|"(?:[^"]|"")*+(?:"|\Z)|`(?:[^`]|``)*+(?:`|\Z)|\[[^\]]*+\]?|--[^\n]*+|/\*.*?(?:\*/|\Z)|\w++|.""",
+    re.DOTALL,
+)
+"""The words of a statement: texts, names, comments and single characters."""
+_ORDER = re.compile("asc|desc", re.IGNORECASE)
 _KIND = sa.text("SELECT type FROM sqlite_master WHERE name = :name AND type IN ('table', 'view')")
 
 
@@ -22,6 +33,7 @@ class SqliteQueue(QueueFeed):
     """The queue in SQLite, whose rows have numbers."""
 
     kinds = ("insert", "update", "delete", "replace", "replace2")
+    digits = 3
     unseen = """\
 The watch deletes these rows in short transactions of its own: the file and its folder must be writable for it,
 and writers need a busy timeout, as beside any other writer. The other tables are only read.
@@ -30,8 +42,8 @@ and writers need a busy timeout, as beside any other writer. The other tables ar
     first_number = "CAST(strftime('%s', 'now') AS INTEGER) * 1000"
 
     def _old(self, connection: Connection) -> Iterable[str]:
-        there = [name for name, _ in connection.execute(_TRIGGERS) if name.startswith(f"{self.name}_")]
-        own = [name for table in self.tables for name in self._names(table).values()]
+        there = [quoted(name) for name, _ in connection.execute(_TRIGGERS, {"put": self._put})]
+        own = [quoted(name) for table in self.tables for name in self._names(table).values()]
         return (f"DROP TRIGGER IF EXISTS {name}" for name in [*there, *own])
 
     def _create(self) -> str:
@@ -43,54 +55,55 @@ and writers need a busy timeout, as beside any other writer. The other tables ar
         )
 
     def _types(self, connection: Connection, table: WatchedTable) -> dict[str, Any]:
-        """Return whether each column belongs to the primary key. Raises SettingsError, as in other databases."""
-        columns = connection.exec_driver_sql(f"PRAGMA table_info({quoted(table.name)})").fetchall()
-        found = {column[1]: bool(column[5]) for column in columns}
+        """Return what each column is if REPLACE finds no value. Raises SettingsError, as in other databases."""
+        columns = connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table.name)})").fetchall()
+        found = {column[1]: column[4] if column[3] else None for column in columns}
         table.require(connection.scalar(_KIND, {"name": table.name}), found)
         return found
 
     def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[Step]:
-        columns = self._types(connection, table)
-        keys = _other_keys(connection, table, {name for name, is_key in columns.items() if is_key})
-        names, on = self._names(table), quoted(table.name)
+        columns, names, on = self._types(connection, table), self._names(table), quoted(table.name)
         numbered = ", ".join(f"key{number}" for number in range(len(table.columns)))
-        put = f"INSERT INTO {self.name} (source, whole, {numbered}) SELECT {text(str(table))}, 0, "
+        put = f"{self._put}source, whole, {numbered}) SELECT {literal(str(table), 'sqlite')}, 0, "
         old, new, same = (
             put + ", ".join(f"{row}{quoted(name)}" for name in table.columns) for row in ("OLD.", "NEW.", "")
         )
         when = "" if table.used is None else f" WHEN {_differs(sorted({*table.used, *table.columns}))}"
         done = {
-            "insert": ("AFTER INSERT", f"{new};"),
-            "delete": ("AFTER DELETE", f"{old};"),
-            "update": ("AFTER UPDATE", f"{old};\n    {new} WHERE {_differs(table.columns)};"),
+            "insert": ("AFTER INSERT", [new]),
+            "delete": ("AFTER DELETE", [old]),
+            "update": ("AFTER UPDATE", [old, f"{new} WHERE {_differs(table.columns)}"]),
         }
-        if keys:  # REPLACE deletes rows that have the same value in another unique column, and fires no trigger
-            same += f" FROM {on} WHERE " + " OR ".join(
-                "(" + " AND ".join(f"{quoted(c)} = NEW.{quoted(c)}" for c in key) + ")" for key in keys
-            )
-            done |= {"replace": ("BEFORE INSERT", f"{same};"), "replace2": ("BEFORE UPDATE", f"{same};")}
-        whens = {"update": when, "replace2": f" WHEN {_differs(sorted({c for key in keys for c in key}))}"}
-        for kind, (at, body) in done.items():
+        # REPLACE deletes rows that are equal in another unique key, and fires no trigger
+        times = ("replace", "BEFORE INSERT"), ("replace2", "BEFORE UPDATE")
+        for (kind, at), replaced in zip(times, _replaced(connection, table, columns), strict=True):
+            if replaced:
+                done[kind] = at, [f"{same} FROM {on} WHERE {one}" for one in replaced]
+        for kind, (at, bodies) in done.items():
+            condition = when if kind == "update" else ""
+            body = "".join(f"    {one};\n" for one in bodies)
             yield Step(
-                f"CREATE TRIGGER {names[kind]} {at} ON {on}{whens.get(kind, '')} BEGIN\n    {body}\nEND",
+                f"CREATE TRIGGER {quoted(names[kind])} {at} ON {on}{condition} BEGIN\n{body}END",
                 f"Changes of {table}." if kind == "insert" else "",
             )
 
     def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
-        wanted = {step.sql.split()[2] for step in self._triggers(connection, table)}
-        return wanted <= {name for name, of in connection.execute(_TRIGGERS) if of == table.name}
+        there = {sql for _, sql in connection.execute(_TRIGGERS, {"put": self._put})}
+        return there.issuperset(step.sql for step in self._triggers(connection, table))
 
     def _position(self) -> str:
-        return f"SELECT seq FROM sqlite_sequence WHERE name = '{self.name}'"
+        return f"SELECT id || '@' || printf('%.3f', changed_at) FROM {self.name} ORDER BY id DESC LIMIT 1"
 
     def _end(self, connection: Connection) -> str:
         """Return the last number that was given: writers come one after the other."""
-        return str(connection.scalar(sa.text(self._position())) or "")
+        return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
 
-    def _read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        found = connection.execute(sa.text(f"SELECT * FROM {self.name} ORDER BY id LIMIT {limit:d}"))
+    def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:
+        found = connection.execute(sa.text(f"SELECT * FROM {self.name} {where} ORDER BY id LIMIT {limit:d}"), given)
         return [
-            QueuedRow(number, source, None if whole else self._key(source, keys), changed_at)
+            QueuedRow(
+                number, source, None if whole else self._key(source, keys), changed_at, self._place(number, changed_at)
+            )
             for number, source, whole, changed_at, *keys in found
         ]
 
@@ -103,13 +116,51 @@ and writers need a busy timeout, as beside any other writer. The other tables ar
         return tuple(keys[: len(self._by_name[source].columns)]) if source in self._by_name else ()
 
 
-def _other_keys(connection: Connection, table: WatchedTable, primary: set[str]) -> list[list[str]]:
-    """Return the unique keys of a table, except one of the watched columns: its rows are noted anyway."""
-    keys = {frozenset(primary)}
-    for _, index, unique, *_rest in connection.exec_driver_sql(f"PRAGMA index_list({quoted(table.name)})").fetchall():
+def _replaced(connection: Connection, table: WatchedTable, columns: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return conditions for rows that an insert, and an update, may replace: they equal NEW in a unique key.
+
+    A key is compared as its index does, with its collations, expressions and condition: on both sides stand its terms
+    as the index has them, once about a row of the table, and once about a row of the same columns that NEW is.
+    """
+    on, ask = quoted(table.name), connection.exec_driver_sql
+    new = {name: f"NEW.{quoted(name)}" for name in columns}
+    new |= {name: f"coalesce({new[name]}, {default})" for name, default in columns.items() if default is not None}
+    keys, primary = [], ""
+    for _, index, unique, origin, *_rest in ask(f"PRAGMA index_list({on})").fetchall():
+        parts = [row for row in ask(f"PRAGMA index_xinfo({quoted(index)})") if row[5]]
+        terms, condition = ", ".join(f"{quoted(row[2])} COLLATE {quoted(row[4])}" for row in parts if row[2]), ""
+        if sql := connection.scalar(_INDEX, {"name": index}):
+            terms, condition = index_terms(sql)
         if unique:
-            keys.add(frozenset(row[2] for row in connection.exec_driver_sql(f"PRAGMA index_info({quoted(index)})")))
-    return sorted(sorted(key) for key in keys - {frozenset(), frozenset(table.columns)} if None not in key)
+            keys.append((terms, condition))
+        if origin == "pk":
+            primary = " AND ".join(
+                f"{quoted(row[2])} IS OLD.{quoted(row[2])} COLLATE {quoted(row[4])}" for row in parts
+            )
+    updated, own = keys, primary
+    if not connection.scalar(_WITHOUT_ROWID, {"name": table.name}):
+        rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in map(str.lower, columns))
+        updated, own, new[rowid] = [*keys, (rowid, "")], f"{rowid} = OLD.{rowid}", f"NEW.{rowid}"
+        named = [row[1] for row in ask(f"PRAGMA table_xinfo({on})") if row[5]]
+        keys = keys if named == [*table.columns] and not primary else updated  # such a row has the key of NEW
+    source = f"(SELECT {', '.join(f'{value} AS {quoted(name)}' for name, value in new.items())})"
+    equal = {key: f"({key[0]}) = (SELECT {key[0]} FROM {source}){key[1]}" for key in updated}
+    return [equal[key] for key in keys], [f"{one} AND NOT ({own})" for one in equal.values()]
+
+
+def index_terms(sql: str) -> tuple[str, str]:
+    """Return the terms of an index, and its condition as ` AND (…)`, from the statement that made it."""
+    depth, start, end = 0, 0, 0
+    for token in _TOKENS.finditer(sql):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if token[0] == "(" and depth == 1 and not start:
+            start = token.end()
+        elif token[0] == ")" and depth == 0:
+            end = token.start()
+            break
+    condition = re.match(r"\)\s*WHERE\b(.*)", sql[end:], re.IGNORECASE | re.DOTALL)
+    plain = "".join("" if _ORDER.fullmatch(token[0]) else token[0] for token in _TOKENS.finditer(sql[start:end]))
+    return plain, f" AND ({condition[1]}\n)" if condition else ""
 
 
 def _differs(columns: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import json
 import threading
 import uuid
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import replace_file
@@ -175,7 +175,7 @@ class Catalog:
                 raise StoreError(
                     f"{self._file} was written by a newer rag-index (version {document['version']}): upgrade rag-index"
                 )
-            entries = {name: _entry(name, found) for name, found in document["collections"].items()}
+            entries = {name: CatalogEntry(**found) for name, found in document["collections"].items()}
             self._state = entries, dict(document["aliases"])
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StoreError(
@@ -190,13 +190,6 @@ class Catalog:
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _entry(name: str, found: dict[str, Any]) -> CatalogEntry:
-    """Return an entry of the file; earlier versions named a folder in `writing` that was written in place."""
-    known = {field.name: found[field.name] for field in fields(CatalogEntry) if field.name in found}
-    entry = CatalogEntry(**{"folder": name, **known})
-    return replace(entry, writing="") if entry.writing == entry.folder else entry
 
 
 def _without_none(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
-from rag_index.stores import NO_WORDS, SPARSE, Condition, VectorQuery, WordCounts, WordPlaces
+from rag_index.stores import SPARSE
 from rag_index.stores.conditions import Json, match_any, payload_filter, payload_path
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.folder import engine_errors
+from rag_index.stores.edge.folder import engine_errors, require_space
 from rag_index.stores.points import (
     MAX_PLACES,
     SEARCH_EF,
@@ -33,6 +33,7 @@ from rag_index.stores.points import (
     unit_query,
     words_in,
 )
+from rag_index.stores.protocol import NO_WORDS, Condition, VectorQuery, WordCounts, WordPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
 KEYS_PER_FILTER = 10_000
+LOAD_BYTES = 32 << 20
+"""What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk kills it (SIGBUS)."""
 MAX_SCANNED_KB = 10_000
 """Vectors up to this size are scanned without a search index (the engine's own threshold)."""
 
@@ -207,6 +210,7 @@ class CollectionReader:
     def _loaded(self) -> e.EdgeShard:
         self._check_open()
         if self._shard is None:
+            require_space(self._folder.parent, LOAD_BYTES)
             self._shard = e.EdgeShard.load(str(self._folder))
         return self._shard
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -111,7 +112,8 @@ class WriterLock(FileLock):
                     f"collection {name} of the store at {store} is open in {writer(store, name)}: "
                     "wait for it (--wait SECONDS) or use a Qdrant server"
                 )
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:COMMAND_CHARS] if sys.argv else ""
+        words = [Path(sys.argv[0]).name, *[re.sub(r"://.*", "://…", word) for word in sys.argv[1:]]] if sys.argv else []
+        command = shlex.join(words)[:COMMAND_CHARS]
         since = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
@@ -163,7 +165,7 @@ def folder_errors(folder: Path) -> Iterator[None]:
             raise StoreError(f"no space left for the store at {folder}: free some, then run again") from exc
         if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(
-                f"cannot write to the store at {folder}: {exc.strerror}; "
+                f"cannot write to the store at {folder}: {exc.strerror}; a search keeps files there, too: "
                 "make it writable for this user, set `data` to a folder that is, or set another [store] path"
             ) from exc
         raise StoreError(

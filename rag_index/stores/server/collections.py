@@ -23,8 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 MIN_TURBO = (1, 18)
 """The first version that has TurboQuant."""
 MIN_BINARY = 1000
-"""Dimensions from which one bit for each is enough to find the nearest points."""
-ENOUGH_OVERSAMPLING = 16.0
+"""Vectors of at least this dimension find their nearest points by one bit a value."""
 """With fewer dimensions, what finds 93 of the 100 nearest in 51,000 points (256-d); the default of 2 finds 67."""
 DEFAULT_THRESHOLD = 10_000
 """Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
@@ -91,14 +90,14 @@ def _quantization(
     settings: ServerSettings, found: models.QuantizationConfig | None
 ) -> models.QuantizationConfig | models.Disabled | None:
     """Return how to compress a collection; None if it is so already. What else was set by hand is left alone."""
-    kind, in_memory = settings.quantization, settings.quantized_in_memory
+    kind = settings.quantization
     if not settings.quantized:
         return None if kind is None or found is None else models.Disabled.DISABLED
     config: Any = getattr(found, str(kind), None)
-    if config is not None and in_memory == (bool(config.always_ram) or config.memory == models.Memory.PINNED):
+    if config is not None and (config.always_ram or config.memory == models.Memory.PINNED):
         return None
     int8 = {"type": models.ScalarType.INT8} if kind == "scalar" else {}
-    return QUANTIZATION.validate_python({kind: {"always_ram": in_memory, **int8}})
+    return QUANTIZATION.validate_python({kind: {"always_ram": True, **int8}})
 
 
 def notes(settings: ServerSettings, name: str, info: models.CollectionInfo) -> str:
@@ -114,13 +113,11 @@ def notes(settings: ServerSettings, name: str, info: models.CollectionInfo) -> s
             "`rag-index rebuild` makes a collection with that many"
         )
     by_hand = settings.quantization is None and isinstance(info.config.quantization_config, models.BinaryQuantization)
-    chosen = settings.quantization == "binary" and settings.oversampling < ENOUGH_OVERSAMPLING
     size = vector_params(name, info).size
-    if (by_hand or chosen) and size < MIN_BINARY:
+    if (by_hand or settings.quantization == "binary") and size < MIN_BINARY:
         said.append(
             f"{name} has {size}-d vectors, too few dimensions for binary quantization, so searches miss some of the "
-            'nearest: set [store.server] quantization to "scalar" or "turbo", or oversampling to '
-            f"{ENOUGH_OVERSAMPLING:g}"
+            'nearest: set [store.server] quantization to "scalar" or "turbo"'
         )
     return "; ".join(said)
 

@@ -9,7 +9,7 @@ from typing import Any
 from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
-from rag_index.stores import NO_WORDS, SPARSE, Condition, VectorQuery, WordCounts, WordPlaces
+from rag_index.stores import SPARSE
 from rag_index.stores.conditions import match_any, payload_filter, payload_path
 from rag_index.stores.points import (
     MARK_ID,
@@ -24,8 +24,11 @@ from rag_index.stores.points import (
     unit_query,
     words_in,
 )
+from rag_index.stores.protocol import NO_WORDS, Condition, VectorQuery, WordCounts, WordPlaces
 from rag_index.stores.server.link import Limits, Requests, has_sparse
 
+OVERSAMPLING = 2.0
+"""How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
 MAX_IDS = 1000
 """Ids or keys per request."""
 
@@ -109,7 +112,7 @@ class Reads(Requests):
             params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
             if self._settings.quantized and not query.exact:  # an exact search reads the vectors themselves
                 params.quantization = models.QuantizationSearchParams(
-                    rescore=self._settings.rescore, oversampling=min(self._settings.oversampling, limits.oversampling)
+                    rescore=self._settings.rescore, oversampling=min(OVERSAMPLING, limits.oversampling)
                 )
             dense = models.QueryRequest(
                 query=near, filter=which, params=params, with_payload=query.payload or not words

@@ -1,0 +1,175 @@
+"""Names: what `watch --setup` prints runs through each database's own client, whatever a name holds."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import unicodedata
+
+import pytest
+
+from rag_index.changes.queues import open_queue
+from rag_index.changes.rows import WatchedTable
+from rag_index.changes.setup import setup_for
+from rag_index.changes.statements import body, comment, literal, object_name, quoted
+from rag_index.errors import SettingsError
+from tests.changes.databases import PROJECT, problems
+from tests.live.postgres import find_postgres
+
+PROJECTS = ["desk", "my-desk", "mein b\u00fcro", "Desk", "d" * 60, "desk_b"]
+QUEUES = pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
+WAYS = pytest.mark.parametrize("followed", ["wal", "postgresql", "mariadb", "sqlite"], indirect=True)
+HOSTILE = [
+    "\\! touch {}", "\n\\! touch {}\n", "\n.shell touch {}\n", "a\nsystem touch {}\n", "\n\\. x\n", "';--\n", '";\n--',
+    "$$ x", "$_$$__$", "`;\n", "*/ /*", "a\\", "\\'; x", "''", "\x1b[31m", "a\u2028b", "-- a\n;", "delimiter x\n",
+    ":x :'y'",
+]  # fmt: skip
+
+
+def through_the_client(url, script):
+    """Run a script as docs/watching.md says, with the program of the database; return its process."""
+    env = dict(os.environ)
+    if url.get_backend_name() == "postgresql":
+        text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        command = [find_postgres() / "psql", "-v", "ON_ERROR_STOP=1", "-q", text]
+    elif url.get_backend_name() == "sqlite":
+        command = ["sqlite3", "-bail", url.database]
+    else:
+        env["MYSQL_PWD"] = url.password
+        command = ["mariadb", "--no-defaults", "-h", url.host, "-P", str(url.port), "-u", url.username, url.database]
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"there is no {command[0]}")
+    return subprocess.run(command, input=script.encode(), capture_output=True, check=False, env=env)
+
+
+def run(url, script):
+    ended = through_the_client(url, script)
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
+def removal(script):
+    return script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
+
+
+def ours(followed):
+    """Return the names of all that a project of ours made in a database."""
+    statement = {
+        "postgresql": "SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal UNION SELECT proname::text FROM "
+        "pg_proc WHERE prosrc LIKE '%rag_index%' UNION SELECT nspname::text FROM pg_namespace "
+        "WHERE nspname = 'rag_index'",
+        "sqlite": "SELECT name FROM sqlite_master WHERE sql LIKE '%rag_index%'",
+    }.get(
+        followed.dialect,
+        "SELECT trigger_name FROM information_schema.triggers UNION "
+        "SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'rag_index%'",
+    )
+    with followed.session() as session:
+        return [name for (name,) in session.run(statement)]
+
+
+@QUEUES
+@pytest.mark.parametrize("project", PROJECTS)
+def test_the_application_writes_after_each_setup_and_after_the_removal(followed, project):
+    """Another key, the same setup again, another project beside it, and a setup of an earlier version of this one."""
+    followed.run("CREATE TABLE note (id integer PRIMARY KEY, code varchar(9) NOT NULL, body varchar(90))")
+    numbers = iter(range(1, 99))
+
+    def set_up(columns, name=project):
+        tables = [WatchedTable("note", None, columns, frozenset({"id", "code", "body"}))]
+        run(followed.url, script := setup_for(followed.url, "queue", tables, name).script())
+        feed = open_queue(followed.url, tables, name)
+        assert problems(feed) == {}
+        feed.close()
+        return writes(script)
+
+    def writes(script):
+        number = next(numbers)
+        followed.run(
+            f"INSERT INTO note VALUES ({number}, 'c', 'x')", f"UPDATE note SET code = 'd' WHERE id = {number}",
+            f"UPDATE note SET id = {number + 1000} WHERE id = {number}", f"DELETE FROM note WHERE id = {number + 1000}",
+        )  # fmt: skip
+        return script
+
+    other = set_up(("id",), "desk_b_c")
+    for columns in (("code", "id"), ("id",), ("id",)):
+        script = set_up(columns)
+    run(followed.url, writes(removal(script)))
+    beside = open_queue(
+        followed.url, [WatchedTable("note", None, ("id",), frozenset({"id", "code", "body"}))], "desk_b_c"
+    )
+    assert problems(beside) == {}  # the other project has its own
+    beside.close()
+    set_up(("id",), "desk_b_c")
+    run(followed.url, writes(removal(other)))
+    writes("")
+    assert ours(followed) == []
+
+
+def hostile_name(rng, harm):
+    """Return a name of one to three parts of characters of all kinds, or of what a client may take for a command."""
+    kinds = [chr(number) for number in (*range(1, 128), 0x85, 0xA0, 0x200B, 0x202E, 0x2028, 0x20AC, 0x4E2D)]
+    parts = [rng.choice(HOSTILE if rng.random() < 0.6 else kinds).replace("{}", str(harm)) for _ in range(3)]
+    name = "".join(parts).replace("\r", "").encode()[:45].decode(errors="ignore")
+    return f"{name.rstrip()}."  # MariaDB refuses blanks at the end
+
+
+@WAYS
+def test_a_name_is_no_command_and_no_other_name(followed, tmp_path):
+    """Schema, table and columns are named alike; the script runs, does nothing else, and the feed gets the change."""
+    rng, harm, sql = random.Random(35), tmp_path / "x", followed.dialect
+    mark = '"' if sql in ("sqlite", "postgresql") else "`"
+    for number in range(12):
+        name, key, text = (f"{hostile_name(rng, harm)}{number}{kind}" for kind in "tkb")
+        table, column, other = (quoted(one, mark) for one in (name, key, text))
+        with followed.session() as session:
+            statements = [
+                f"CREATE TABLE {table} ({column} integer PRIMARY KEY, {other} varchar(90))",
+                f"INSERT INTO {table} VALUES (7, 'x')",
+            ]
+            for statement in statements:
+                session.run(statement)
+        watched = WatchedTable(name, None, (key,), frozenset({key, text}))
+        setup = setup_for(followed.url, followed.changes, [watched], PROJECT)
+        script = setup.script()
+        run(followed.url, script)
+        run(followed.url, script)
+        followed.tables = [watched]
+        feed = followed.feed()
+        assert feed.problems() == {}
+        feed.acknowledge(feed.rows(100))
+        followed.run(f"UPDATE {table} SET {other} = 'y'")
+        received = feed.rows(100)
+        assert [(change.table, change.values) for change in received.changes] == [(watched, (7,))]
+        run(followed.url, removal(script))
+        assert not harm.exists()
+        assert ours(followed) == []
+
+
+@pytest.mark.parametrize("way", ["postgresql", "mariadb", "sqlite"])
+def test_texts_names_and_bodies_keep_every_character(request, way):
+    followed = request.getfixturevalue({"postgresql": "queue", "mariadb": "maria", "sqlite": "sqlite"}[way])
+    everything = "".join(
+        chr(number) for number in range(1, 0x3000) if unicodedata.category(chr(number)) not in ("Cs", "Cn")
+    )
+    mark = "`" if way == "mariadb" else '"'
+    with followed.session() as session:
+        for start in range(0, len(everything), 60):
+            some = everything[start : start + 60] + "$$\\"
+            named = quoted(some.replace("\r", "x"), mark)
+            assert session.run(f"{comment(some)}SELECT {literal(some, way)} AS {named}")[0][0] == some
+            if way == "postgresql":
+                session.run(f"DO {body('DECLARE x text; BEGIN x := ' + literal(some, way) + '; END')}")
+
+
+def test_a_name_that_no_file_of_sql_keeps_is_refused():
+    with pytest.raises(SettingsError, match=r"the name 'a\\rb' has a carriage return.*rename it"):
+        quoted("a\rb")
+
+
+def test_names_of_projects_differ_and_are_allowed_for_slots():
+    assert object_name("shop") == "rag_index_shop"
+    names = {object_name(project) for project in ("shop", "Shop", "shop-1", "shop_1", "s" * 60, "s" * 61)}
+    assert len(names) == 6
+    assert all(len(name) <= 60 and name.replace("_", "").isalnum() and name == name.lower() for name in names)
