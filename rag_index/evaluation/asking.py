@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.retrieve import ALL_GROUPS, Retriever
-from rag_index.stores import Store, lend
+from rag_index.stores import lend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from rag_index.retrieve.question import Asked
     from rag_index.settings import IndexSettings, Settings
+    from rag_index.stores.protocol import Store
 
     Answer = Asked | RagIndexError
     """What a query finds, or why no index answers it."""
@@ -59,12 +60,11 @@ def ask_collections(
     collections: Sequence[str],
     queries: Sequence[str],
     limit: int,
-    *,
-    texts: bool = False,
+    **options: Any,
 ) -> list[list[Asked]]:
     """Return what each of these collections of an index has for each query. The store stays open.
 
-    Raises what a search raises.
+    `options` are those of `Retriever.candidates`. Raises what a search raises.
     """
     named = {f"collection {number}": name for number, name in enumerate(collections)}
     copies = [index.model_copy(update={"name": name}) for name in named]
@@ -72,7 +72,7 @@ def ask_collections(
 
     async def ask() -> list[list[Asked]]:
         async with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
-            found = [await _collect(retriever, queries, [name], limit, texts=texts) for name in named]
+            found = [await _collect(retriever, queries, [name], limit, **options) for name in named]
         for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
             raise error
         return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
@@ -83,8 +83,8 @@ def ask_collections(
 def _patient(settings: Settings, queries: int) -> Settings:
     """Return settings for searches that have time, and keep the vectors of all queries."""
     limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
-    cache = {"cache_size": queries, "cache_seconds": SECONDS * queries}
-    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={**limits, **cache})})
+    changes = {**limits, "cache_size": queries}
+    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changes)})
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -102,8 +102,8 @@ async def _collect(
     indexes: Sequence[str],
     limit: int,
     *,
-    texts: bool = False,
     on_answer: Callable[[int], None] = lambda _: None,
+    **options: Any,
 ) -> list[Answer]:
     """Ask each query, again if its fault may pass. Documents are found whoever they are for."""
     done, free = 0, asyncio.Semaphore(AT_ONCE)
@@ -115,7 +115,7 @@ async def _collect(
                 found: Answer
                 try:
                     found = await retriever.candidates(
-                        query, indexes=indexes, limit=limit, groups=ALL_GROUPS, texts=texts
+                        query, indexes=indexes, limit=limit, groups=ALL_GROUPS, **options
                     )
                 except RagIndexError as error:
                     found = error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
 from rag_index.evaluation.golden import GoldenQuery, possible_keys
 from rag_index.evaluation.measures import Metric, measure
-from rag_index.evaluation.report import DENSE, FUSED, HYBRID, SPARSE, Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import SEED, Estimate, estimate
 from rag_index.ledger import Ledger
 from rag_index.retrieve.fusion import ranked
@@ -29,10 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from rag_index.evaluation.asking import Answer
-    from rag_index.evaluation.report import Document
     from rag_index.retrieve.question import Asked
     from rag_index.settings import Settings
 
+    Document = tuple[str, str]
+    """An index and the id of a document in it."""
     Wanted = Mapping[str, Mapping[Document, int]]
     """The grade of each document that a query should find, by the text of the query."""
 
@@ -116,6 +116,113 @@ def _best(measured: NDArray[np.float64], present: float) -> int:
     means = measured.mean(axis=1)
     smooth = np.convolve(means, SMOOTHING, "same") / np.convolve(np.ones(len(means)), SMOOTHING, "same")
     return min(range(len(WEIGHTS)), key=lambda i: (-round(smooth[i], 9), abs(WEIGHTS[i] - present)))
+
+
+DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
+"""The ways to search: by meaning alone, by words alone, and by both with the weight of the settings."""
+
+FUSED = "all"
+"""The name of the scope of all indexes searched at once."""
+
+PARTIAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to search, and how good it is: an estimate for each metric.
+
+    `hybrid_gain` is by how much hybrid is better, query by query; it is empty for hybrid itself.
+    """
+
+    name: str
+    dense_weight: float
+    metrics: Mapping[str, Estimate]
+    hybrid_gain: Mapping[str, Estimate] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `rag-index evaluate --json` prints."""
+        plain: dict[str, Any] = {"way": self.name, "dense_weight": self.dense_weight, "metrics": _json(self.metrics)}
+        return plain | ({"hybrid_gain": _json(self.hybrid_gain)} if self.hybrid_gain else {})
+
+
+def _json(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: one.to_json() for name, one in metrics.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PoorQuery:
+    """A query that does badly: its measures, the rank of each relevant document, and what was found first instead.
+
+    A rank is None if the document is not among the hits that were asked for.
+    """
+
+    query: str
+    metrics: Mapping[str, float]
+    ranks: Mapping[Document, int | None]
+    found: tuple[Document, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `rag-index evaluate --json` prints."""
+        return {
+            "query": self.query,
+            "metrics": {name: round(value, 6) for name, value in self.metrics.items()},
+            "relevant": [{**_named(document), "rank": rank} for document, rank in self.ranks.items()],
+            "found": list(map(_named, self.found)),
+        }
+
+
+def _named(document: Document) -> dict[str, Any]:
+    return dict(zip(("index", "document_id"), document, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One index, or all at once (`fused`): the ways to search it side by side, and the queries that do worst."""
+
+    name: str
+    fused: bool
+    queries: int
+    ways: tuple[Way, ...]
+    worst: tuple[PoorQuery, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `rag-index evaluate --json` prints."""
+        return {
+            "index": None if self.fused else self.name,
+            "queries": self.queries,
+            "ways": [way.to_json() for way in self.ways],
+            "worst": [query.to_json() for query in self.worst],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The result of an evaluation.
+
+    `errors` has a sentence for each index that did not answer every query, and `missing` the relevant documents that
+    an index does not have, so that nothing can find them.
+    """
+
+    scopes: tuple[Scope, ...]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[Document, ...] = ()
+    weight: WeightChoice | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """3 if an index did not answer every query, else 0."""
+        return PARTIAL if self.errors else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `rag-index evaluate --json` prints; what there is nothing to say about is left out."""
+        plain: dict[str, Any] = {"scopes": [scope.to_json() for scope in self.scopes]}
+        if self.missing:
+            plain["missing"] = list(map(_named, self.missing))
+        if self.errors:
+            plain["errors"] = dict(self.errors)
+        if self.weight:
+            plain["fusion"] = self.weight.to_json()
+        return plain
 
 
 @dataclass(frozen=True, slots=True)

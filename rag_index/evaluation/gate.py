@@ -11,7 +11,8 @@ then the golden file's ids are wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_index.errors import SettingsError
@@ -25,7 +26,7 @@ from rag_index.retrieve.fusion import ranked
 if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import GateSettings, IndexSettings, Settings
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
 WAYS: dict[str, float | None] = {SEARCH: None, MEANING: 1.0, WORDS: 0.0}
 """The weight of meaning by way of searching; None is that of the settings."""
@@ -46,12 +47,21 @@ def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
     place = f"index {index.name}, [indexes.gate]"
     try:
         parse_metric(index.gate.metric)
-        queries = [one for one in read_golden(path) if one.index in (None, index.name)]
+        queries = _merged(one for one in read_golden(path) if one.index in (None, index.name))
     except SettingsError as error:
         raise SettingsError(f"{place}: {error}") from error
     if not queries:
         raise SettingsError(f"{place}: {path} has no query for this index; leave out their index, or name {index.name}")
     return queries
+
+
+def _merged(queries: Iterable[GoldenQuery]) -> list[GoldenQuery]:
+    """Return equal queries as one with all their documents, as `rag-index evaluate` does: both measure the same."""
+    found: dict[str, GoldenQuery] = {}
+    for one in queries:
+        known = found.setdefault(one.query, one)
+        found[one.query] = replace(known, relevant={**known.relevant, **one.relevant})
+    return list(found.values())
 
 
 def gone_documents(

@@ -1,9 +1,8 @@
 """Golden files: queries, and the documents that a search should find for each of them.
 
-A file has one JSON object a line, `{"query": "…", "relevant": ["118"], "index": "comments"}`, or it is a file of TREC
-relevance judgements ("qrels": topic, iteration, document and grade), which comes with a file of queries (topic, tab,
-text). Documents are named by their ids, as `rag-index search` shows them. `relevant` may also be an object that gives
-each id a grade, a whole number: the greater, the more relevant; 0 is not relevant.
+A file has one JSON object a line: `{"query": "…", "relevant": ["118"], "index": "comments"}`. Documents are named by
+their ids, as `rag-index search` shows them. `relevant` may also be an object that gives each id a grade, a whole
+number: the greater, the more relevant; 0 is not relevant.
 """
 
 from __future__ import annotations
@@ -64,16 +63,13 @@ class _Line(BaseModel):
     note: str = ""
 
 
-def read_golden(path: Path, queries: Path | None = None) -> list[GoldenQuery]:
-    """Return the queries of a golden file; `queries` is the file with the queries' texts, if `path` is qrels.
+def read_golden(path: Path) -> list[GoldenQuery]:
+    """Return the queries of a golden file.
 
     Lines with the same query and index become one query with the documents of all of them, and the highest grade of
-    each. Topics of qrels without a relevant document are left out: nothing could find one.
-
-    Raises SettingsError, which names the file, the line and the value.
+    each. Raises SettingsError, which names the file, the line and the value.
     """
-    lines = list(_lines(path))
-    found = [_parse(*line) for line in lines] if queries is None else _judged(lines, queries)
+    found = [_parse(*line) for line in _lines(path)]
     merged: dict[tuple[str, str | None], GoldenQuery] = {}
     for one in found:
         known = merged.get((one.query, one.index), one)
@@ -134,33 +130,11 @@ def _parse(place: str, line: str) -> GoldenQuery:
         error = exc.errors()[0]
         key = ".".join(map(str, error["loc"]))
         shown = " is missing" if error["type"] == "missing" else f" is {_short(error['input'])}"
-        qrels = "; TREC qrels need --queries FILE too" if error["type"] == "json_invalid" else ""
-        raise SettingsError(f"{place}: {key or 'it'}{shown}: {error['msg']}; write {EXAMPLE}{qrels}") from None
+        raise SettingsError(f"{place}: {key or 'it'}{shown}: {error['msg']}; write {EXAMPLE}") from None
     relevant = {name: grade for name, grade in found.relevant.items() if grade}
     if not relevant:
         raise SettingsError(f"{place}: relevant has no document with a grade above 0; add one or remove the line")
     return GoldenQuery(found.query, relevant, found.index, found.note)
-
-
-def _judged(lines: Iterable[tuple[str, str]], queries: Path) -> Iterator[GoldenQuery]:
-    """Yield the judgements of qrels that a document is relevant, each with the text of its topic."""
-    texts: dict[str, str] = {}
-    for place, line in _lines(queries):
-        topic, _, query = (part.strip() for part in line.partition("\t"))
-        if not topic or not query:
-            raise SettingsError(f"{place}: {_short(line)} is not a topic, a tab and the text of a query")
-        texts[topic] = query
-    for place, line in lines:
-        try:
-            topic, _, name, grade = line.split()
-            relevance = int(grade)
-        except ValueError:
-            form = "the four columns of qrels: topic, iteration, document, grade (a whole number)"
-            raise SettingsError(f"{place}: {_short(line)} is not {form}") from None
-        if topic not in texts:
-            raise SettingsError(f"{place}: topic {topic!r} has no query in {queries}; add a line: {topic}, tab, text")
-        if relevance > 0:
-            yield GoldenQuery(texts[topic], {name: relevance})
 
 
 def _short(value: object) -> str:

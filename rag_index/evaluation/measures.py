@@ -2,8 +2,7 @@
 
 They are those of trec_eval. nDCG is that of Järvelin and Kekäläinen (Cumulated gain-based evaluation of IR techniques,
 ACM TOIS 20, 2002) with the grade as gain and the logarithm to base 2 of rank + 1 as discount. MRR is the mean over all
-queries of 1 / rank of the first relevant document; for one query it is that value. Any other measure that the library
-ir-measures knows can be named too, if it is installed (the extra `evaluate`).
+queries of 1 / rank of the first relevant document; for one query it is that value.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import math
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rag_index.errors import SettingsError
 
@@ -52,11 +49,9 @@ def parse_metric(text: str) -> Metric:
         raise SettingsError(f"metric {text!r} looks at {cutoff:,} hits, and a search returns 1 to {MAX_CUTOFF:,}")
     lower = name.lower()
     ours = NAMES.get(SYNONYMS.get(lower, lower))
-    if ours is not None:
-        return Metric(ours, cutoff)
-    metric = Metric(name, cutoff)
-    _foreign(metric)
-    return metric
+    if ours is None:
+        raise SettingsError(f"metric {text!r} is not one of {', '.join(f'{one}@k' for one in NAMES.values())}")
+    return Metric(ours, cutoff)
 
 
 def measure(
@@ -82,40 +77,10 @@ def measure(
             return float(any(gains))
         case "MRR":
             return next((1 / rank for rank, gain in enumerate(gains, 1) if gain > 0), 0.0)
-        case "nDCG":
+        case _:
             ideal = sorted(grades.values(), reverse=True)[: metric.cutoff]
             return _discounted(gains) / _discounted(ideal)
-        case _:
-            import ir_measures
-
-            # Grades before ranks: ir-measures orders by score and takes texts for ids.
-            names = {document: str(number) for number, document in enumerate({*ranked, *grades})}
-            judged = [ir_measures.Qrel("1", names[document], grade) for document, grade in grades.items()]
-            best = enumerate(ranked[: metric.cutoff])
-            run = [ir_measures.ScoredDoc("1", names[document], float(-rank)) for rank, document in best]
-            return float(ir_measures.calc_aggregate([_foreign(metric)], judged, run)[_foreign(metric)])
 
 
 def _discounted(gains: Sequence[int]) -> float:
     return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, 1))
-
-
-@cache
-def _foreign(metric: Metric) -> Any:
-    """Return the measure of ir-measures of this name. Raises SettingsError if there is none."""
-    ours = ", ".join(f"{name}@k" for name in NAMES.values())
-    if find_spec("ir_measures") is None:
-        raise SettingsError(
-            f"metric {str(metric)!r} is not one of {ours}; other measures need ir-measures: "
-            f"pip install 'rag-index[evaluate]'"
-        )
-    import ir_measures
-
-    try:
-        found = ir_measures.parse_measure(str(metric))
-        ir_measures.evaluator([found], [ir_measures.Qrel("1", "1", 1)])
-    except Exception as exc:  # its parser raises what it likes
-        raise SettingsError(
-            f"metric {str(metric)!r} is neither one of {ours} nor one that ir-measures can compute here: {exc}"
-        ) from exc
-    return found

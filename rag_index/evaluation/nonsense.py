@@ -2,16 +2,17 @@
 
 The queries that fit also tell what meaning finds, what words find, and whether both together find as much as either.
 
-Both kinds are made of its own texts. A query that fits is some words of one text, a third of which are replaced, since
-people use other words than the text. One that fits nothing has each of its words from another text, and some of them
-are spelled backwards.
+Both kinds are made of its own texts. A query that fits is some words of one text that stand near each other, a third of
+which are replaced, since people use other words than the text. One that fits nothing has each of its words from another
+text, and some of them are spelled backwards.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
@@ -22,29 +23,35 @@ from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.measures import measure
 from rag_index.evaluation.significance import chance_of_loss
 from rag_index.ledger import Channels, Collection, Ledger
-from rag_index.retrieve.calibration import Calibration, with_relevance
-from rag_index.retrieve.fusion import ranked, reordered
+from rag_index.retrieve.calibration import Calibration
+from rag_index.retrieve.fusion import agree, ranked, reordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
 MIN_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
-QUERIES = 100
-"""Queries of each kind."""
+TEXTS, KNOWN, STRANGE = 200, 32, 48
+"""Texts that words are taken from, and queries of both kinds. Those that fit nothing ask for the nearest alone."""
 REPLACED, BACKWARDS = 0.3, 0.3
-WORDS = (2, 3, 4, 5, 6, 8)
+WORDS, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 8
+"""How long queries are, and a text at least."""
+SHORT = 4
+"""Words of a query that fits whose cosines tell little."""
 FIRST = 10
 """A text that its query does not find among the first is no example."""
-LETTERS = re.compile(r"[^\W\d_]{3,}")
+LETTERS = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
+"""A word, or a piece of a text without spaces."""
+AGREEMENT = 0.5
+"""The share of queries about whose best chunks meaning and words agree, where meaning is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What was learned of a collection: its calibration, if it finds enough of its own texts, and its channels."""
+    """What was learned of a collection: its calibration, if it has enough texts, and its channels."""
 
     calibration: Calibration | None = None
     channels: Channels | None = None
@@ -58,32 +65,29 @@ def ask_own_texts(
 
     Raises what a search raises. The store stays open.
     """
-    ids = [point_id(index.name, key, 0) for key in ledger.sample(collection.id, QUERIES)]
+    ids = [point_id(index.name, key, 0) for key in ledger.sample(collection.id, TEXTS)]
     texts = {}
     for point in store.retrieve(collection.name, ids):
-        if len(words := LETTERS.findall(point.payload[RESERVED_KEY]["text"])) >= max(WORDS):
+        if len(words := LETTERS.findall(point.payload[RESERVED_KEY]["text"])) >= MIN_WORDS:
             texts[str(point.payload[RESERVED_KEY]["document_id"])] = words
-    if len(texts) < QUERIES // 4:
+    if len(texts) < TEXTS // 4:
         return Lesson()
-    chance = random.Random(QUERIES)  # noqa: S311 - the same each time
-    asked = _queries(chance, texts)
-    [answers] = ask_collections(settings, index, store, [collection.name], asked, FIRST, texts=True)
+    chance = random.Random(TEXTS)  # noqa: S311 - the same each time
+    own, strange = _queries(chance, texts)
+    ask = partial(ask_collections, settings, index, store, [collection.name], limit=FIRST, texts=True)
+    [answers], [none] = ask(list(own.values())), ask(strange, dense_weight=1.0)
     weights = [settings.dense_weight, *((1.0, 0.0) if bm25_model(index) else ())]
-    features: list[tuple[float, float]] = []
     ranks: list[list[float]] = []
-    for document_id, found in zip(texts, answers, strict=False):
+    for document_id, found in zip(own, answers, strict=False):
         orders = [[name for _, name in ranked(found, weight)] for weight in weights]
         ranks.append([measure(f"MRR@{FIRST}", order, [document_id]) for order in orders])
-        if best := [hit for hit in with_relevance(reordered(found), found) if hit.document_id == document_id]:
-            features.append((best[0].cosine, best[0].words))
+    hybrid = [answer.points for found in answers for answer in found.answered if answer.hybrid]
+    trusted = not hybrid or sum(map(agree, hybrid)) >= AGREEMENT * len(hybrid)
+    long = [one for query, one in zip(own.values(), answers, strict=True) if len(query.split()) > SHORT]
+    best = [[max(hit.cosine for hit in hits) for one in some if (hits := reordered(one))] for some in (none, long)]
+    calibration = Calibration.learn(best[1], best[0], words=len(weights) > 1) if all(best) else None
     channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
-    if len(features) < QUERIES // 8:
-        return Lesson(None, channels)
-    fits = [True] * len(features)
-    for found in answers[len(texts) :]:
-        features += [(hit.cosine, hit.words) for hit in with_relevance(reordered(found)[:1], found)]
-    fits += [False] * (len(features) - len(fits))
-    return Lesson(None if all(fits) else Calibration.learn(features, fits), channels)
+    return Lesson(calibration and replace(calibration, trusted=trusted), channels)
 
 
 def _channels(ranks: list[list[float]], dense_weight: float) -> Channels:
@@ -98,18 +102,21 @@ def _channels(ranks: list[list[float]], dense_weight: float) -> Channels:
     return Channels(len(ranks), dense_weight, mean(both), mean(meaning), mean(words), round(chance, 4))
 
 
-def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a query for each text, of some of its words, and then as many that fit nothing.
+def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+    """Return a query for each of some texts, of some of its words, by document; and as many that fit nothing.
 
     `texts` has the words of each text, by the id of its document.
     """
-    queries, ids = [], sorted(texts)
-    for words, length in zip(texts.values(), cycle(WORDS)):
-        start = chance.randrange(len(words) - length + 1)
-        own = words[start : start + length]
-        some = [chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in own]
-        queries.append(" ".join(some))
-    for length in islice(cycle(WORDS), len(texts)):
-        strange = [chance.choice(texts[one]) for one in chance.sample(ids, length)]
-        queries.append(" ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange))
-    return queries
+    own, ids = dict[str, str](), sorted(texts)
+    for document_id, length in zip(chance.sample(ids, min(KNOWN, len(ids))), cycle(WORDS)):
+        words = texts[document_id]
+        start = chance.randrange(max(1, len(words) - 2 * length))
+        around = words[start : start + 2 * length]
+        some = [around[place] for place in sorted(chance.sample(range(len(around)), min(length, len(around))))]
+        own[document_id] = " ".join(
+            chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in some
+        )
+    strange = [
+        [chance.choice(texts[one]) for one in chance.choices(ids, k=length)] for length in islice(cycle(WORDS), STRANGE)
+    ]
+    return own, [" ".join(word[::-1] if chance.random() < BACKWARDS else word for word in words) for words in strange]

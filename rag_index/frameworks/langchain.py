@@ -8,7 +8,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
-from rag_index.frameworks import parts_of
+from rag_index.frameworks import Service, found_in
 from rag_index.retrieve import Retriever  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ class RagIndexRetriever(BaseRetriever):
 
     RagIndexRetriever(retriever=Retriever.from_settings(), options={"indexes": ["comments"], "limit": 5})
 
-    Arguments of a call, such as `retriever.invoke("printer offline", groups=["staff"])`, come before the options.
-    Raises as `Retriever.search`.
+    `Service(url, token)` is a retriever that asks a `rag-index serve`. Arguments of a call, such as
+    `retriever.invoke("printer offline", groups=["staff"])`, come before the options. Raises as `Retriever.search`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    retriever: Retriever
+    retriever: Retriever | Service
     options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of `Retriever.search`: see `SearchOptions`."""
 
@@ -37,5 +37,5 @@ class RagIndexRetriever(BaseRetriever):
         return _documents(await self.retriever.search(query, **{**self.options, **given}))
 
 
-def _documents(result: SearchResult) -> list[Document]:
-    return [Document(text, id=name, metadata=metadata) for name, text, metadata in map(parts_of, result.hits)]
+def _documents(result: SearchResult | dict[str, Any]) -> list[Document]:
+    return [Document(text, id=name, metadata=metadata) for name, text, metadata in found_in(result)[0]]

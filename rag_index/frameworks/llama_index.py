@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from rag_index.frameworks import SearchOptions, parts_of
+from rag_index.frameworks import SearchOptions, Service, found_in
 
 if TYPE_CHECKING:
     from rag_index.retrieve import Retriever, SearchResult
@@ -18,10 +18,10 @@ class RagIndexRetriever(BaseRetriever):
 
     RagIndexRetriever(Retriever.from_settings(), indexes=["comments"], limit=5).retrieve("printer offline")
 
-    Raises as `Retriever.search`.
+    `Service(url, token)` is a retriever that asks a `rag-index serve`. Raises as `Retriever.search`.
     """
 
-    def __init__(self, retriever: Retriever, **options: Unpack[SearchOptions]) -> None:
+    def __init__(self, retriever: Retriever | Service, **options: Unpack[SearchOptions]) -> None:
         super().__init__()
         self._retriever = retriever
         self._options = options
@@ -33,8 +33,11 @@ class RagIndexRetriever(BaseRetriever):
         return _nodes(await self._retriever.search(query_bundle.query_str, **self._options))
 
 
-def _nodes(result: SearchResult) -> list[NodeWithScore]:
+def _nodes(result: SearchResult | dict[str, Any]) -> list[NodeWithScore]:
     return [
-        NodeWithScore(node=TextNode(id_=name, text=text, metadata=metadata), score=metadata["score"])
-        for name, text, metadata in map(parts_of, result.hits)
+        NodeWithScore(
+            node=TextNode(id_=name, text=text, metadata=metadata),
+            score=metadata.get("rag_index_score", metadata["score"]),
+        )
+        for name, text, metadata in found_in(result)[0]
     ]

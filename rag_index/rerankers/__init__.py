@@ -32,6 +32,8 @@ LATE_ARCHITECTURE = "HF_ColBERT"
 
 COMMON, TEI = "/v1/rerank", "/rerank"
 CONNECT_SECONDS = 5.0
+MAX_ANSWER = 4 << 20
+"""Bytes of an answer: a number for each text, and the texts themselves from some servers."""
 MAX_CHARS = 200
 """Characters of a server's answer, or of an error, that a message shows."""
 
@@ -143,12 +145,19 @@ class RerankServer:
     """
 
     def __init__(self, address: str, timeout: float) -> None:
-        """Prepare the client; the first call connects. `timeout` is that of a request, in seconds."""
+        """Prepare the client; the first call connects. `timeout` is that of a whole answer, in seconds."""
+        from rag_index.stores.server.link import BoundedTransport, refuse_compressed
+
         url, self._model = urldefrag(address)
         parts = urlsplit(url)
         self._place = f"the reranker at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._url, self._path = url.rstrip("/").removesuffix(COMMON), COMMON
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS))
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [refuse_compressed]},
+            transport=BoundedTransport(url, timeout, MAX_ANSWER),
+        )
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return the server's number for each text, in order. Raises RerankerError if it does not give one for each."""
@@ -185,5 +194,5 @@ class RerankServer:
             return self._client.post(self._url + self._path, json=body)
         except httpx.TimeoutException as exc:
             raise RerankerError(f"{self._place} does not answer in time: raise [retrieve] timeout") from exc
-        except (httpx.TransportError, httpx.InvalidURL) as exc:
+        except (httpx.RequestError, httpx.InvalidURL) as exc:
             raise RerankerError(f"{self._place} cannot be reached ({exc}): start it, or correct reranker") from exc

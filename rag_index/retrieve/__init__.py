@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rag_index.errors import SearchFailed
-from rag_index.retrieve.access import ALL_GROUPS
+from rag_index.retrieve.access import ALL_GROUPS, Caller
 from rag_index.retrieve.as_of import AsOf
+from rag_index.retrieve.citation import Citation, Verified
 from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
 from rag_index.retrieve.results import ChunkHit, Document, DocumentChunk, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
@@ -12,7 +13,9 @@ from rag_index.retrieve.retriever import Retriever
 __all__ = [
     "ALL_GROUPS",
     "AsOf",
+    "Caller",
     "ChunkHit",
+    "Citation",
     "Document",
     "DocumentChunk",
     "MetricsSnapshot",
@@ -21,4 +24,5 @@ __all__ = [
     "SearchHit",
     "SearchResult",
     "StageMetrics",
+    "Verified",
 ]

@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import IndexBehind, RagIndexError, SettingsError, StoreError
+from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.ledger import Ledger, Reached, Totals
 from rag_index.ledger.lease import run_state
-from rag_index.ledger.records import PositionKind, parse_position
-from rag_index.retrieve.concurrency import CLOSED
+from rag_index.ledger.records import PositionKind, includes, parse_position
+from rag_index.retrieve.concurrency import CLOSED, only_waiting
 from rag_index.settings.index import SQL
-from rag_index.stores import commit_marks, live_aliases
+from rag_index.stores import MOVED_TO, commit_marks, live_aliases, open_names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -44,6 +44,7 @@ CHECK_SECONDS = 5.0
 """Between two looks at the last runs, and at whether store and ledger belong together."""
 KEPT = 50
 """Positions of an index that are remembered, for a reader that has an older state."""
+AHEAD = "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
 UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -106,7 +107,9 @@ class Known:
         if reached is None:
             return replace(UNKNOWN, last_run=run)
         at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        behind = round(max(0.0, time.time() - reached.at), 3)
+        if (age := reached.age(time.time())) is None:
+            return AsOf(reached.position or None, not_seen=f"how old this is: {at} is {AHEAD}", last_run=run)
+        behind = round(age, 3)
         not_seen = self.not_seen.get(index, "") if reached.how != "run" else ""
         return AsOf(reached.position or None, at, behind, reached.how, not_seen, run)
 
@@ -135,7 +138,7 @@ class Demand:
             log = source.changes == "wal" or settings.source_url.get_backend_name() == "postgresql"
             own = {"wal": "log position", "queue": "log position" if log else "number"}.get(source.changes, "time")
             if kind not in (own, "time"):
-                example = {"log position": "0/16B3748", "number": "4711"}.get(own)
+                example = {"log position": "0/16B3748", "number": "4711@1764080000.123"}.get(own)
                 forms = f"a {own} of its source, such as {example}, or a time" if example else "a time"
                 raise SettingsError(f"after = {after!r}: it has to be {forms}, such as 2026-11-22T10:15:00Z")
         return cls(settings, after or "", kind, number, None if max_age is None else _seconds(max_age))
@@ -147,6 +150,8 @@ class Demand:
             return None
         as_of = known.as_of(late[0], claims[late[0]])
         state = "nothing is known of how far it is; a complete run tells"
+        if as_of.not_seen and as_of.at is None:
+            state = f"nobody knows {as_of.not_seen}"
         if as_of.at is not None:
             place, age = as_of.position or as_of.at, as_of.seconds_behind
             state = f"it is at {place}, {age:g} s behind, as its {as_of.known_by} says"
@@ -160,9 +165,12 @@ class Demand:
         if self.kind == "time" or (self.kind is not None and self.settings.index(index).kind == SQL):
             if reached is None or not (self.kind == "time" or reached.position):
                 return False
-            if (reached.at if self.kind == "time" else parse_position(reached.position)[1]) < self.number:
+            if not (reached.at >= self.number if self.kind == "time" else includes(reached.position, self.after)):
                 return False
-        return self.max_age is None or (reached is not None and time.time() - reached.at <= self.max_age)
+        age = reached.age(time.time()) if reached is not None else None
+        if age is None and self.kind == "time":
+            return False
+        return self.max_age is None or (age is not None and age <= self.max_age)
 
 
 def _seconds(given: float | str) -> float:
@@ -176,7 +184,7 @@ class Positions:
     """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop.
 
     It is read in a thread of its own, whenever somebody asks and the last reading is not young enough. The ledger is
-    opened anew with each check, since its file may have been replaced.
+    opened again for each check, since its file may have been replaced.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -191,22 +199,26 @@ class Positions:
         self._known = Known()
 
     async def current(self) -> Known:
-        """Return what is known, read within the last moments if the ledger answers at once; raises nothing."""
+        """Return what is known, read within the last moments if the ledger answers at once; raises nothing.
+
+        The first call waits until it is known whether store and ledger belong together.
+        """
         now = time.monotonic()
         if now - self._read_at >= REST_SECONDS:
-            reading = self._start()
-            if now - self._read_at > OLD_SECONDS and (left := self._begun_at + PATIENCE - now) > 0:
+            reading, patience = self._start(), PATIENCE if self._read_at > -float("inf") else CHECK_SECONDS
+            if now - self._read_at > OLD_SECONDS and (left := self._begun_at + patience - now) > 0:
                 with suppress(TimeoutError, RagIndexError):
                     await asyncio.wait_for(_shared(reading), left)
         return self._known
 
     async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
-        """Return what is known, as soon as it is `ready` or after so many seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not ready(self._known):
-                    with suppress(RagIndexError):
-                        await _shared(self._start(follow=True))
+        """Return what is known once it is `ready`, or when the seconds have passed. Raises SearchBusy."""
+        if not ready(self._known):
+            with only_waiting(), suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while not ready(self._known):
+                        with suppress(RagIndexError):
+                            await _shared(self._start(follow=True))
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
@@ -259,9 +271,10 @@ class Positions:
                 self._read_positions(self._ledger)
             if due:
                 failure = self._check(self._ledger)
-        except RagIndexError as error:
+        except (RagIndexError, OSError) as error:
             self._close_ledger()
-            self._known, failure = Known(), error
+            failure = error if isinstance(error, RagIndexError) else LedgerError(f"the ledger cannot be read: {error}")
+            self._known = Known()
         finally:
             self._read_at = time.monotonic()
             with self._lock:
@@ -302,6 +315,10 @@ class Positions:
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
             problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
             for index, name in live.items():
+                with open_names(settings.store, brief=True) as stored:
+                    place = (stored.find(name) or {}).get(MOVED_TO)
+                if place:
+                    problems[index] = f"index {index} was moved to {place}: name that store in [store] of the settings"
                 names = [one.name for one in ledger.collections(self._aliases[index])] if ledger else []
                 if names and name not in names:
                     problems[index] = (
@@ -327,5 +344,7 @@ class Positions:
 
 
 def _shared(reading: Future[None]) -> Awaitable[None]:
-    """Return what waits for a reading, without which others wait for it all the same."""
-    return asyncio.shield(asyncio.wrap_future(reading))
+    """Await a reading that others share: giving up one wait leaves it running, whose error nobody may read then."""
+    waiting = asyncio.wrap_future(reading)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return asyncio.shield(waiting)

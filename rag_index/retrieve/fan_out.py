@@ -8,32 +8,37 @@ index after another in one thread, since a search uses one of its processes; a s
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.documents.vectors import SparseVector
+from rag_index.embedders.bm25 import name_dimension
 from rag_index.errors import (
     BadVectors,
+    EmbedderUnavailable,
     FingerprintChanged,
     RagIndexError,
+    SearchBusy,
     SearchTimedOut,
     StoreBusy,
     StoreError,
     StoreMismatch,
 )
-from rag_index.retrieve.concurrency import CLOSED, Deadline, StoreHolder, result_of
-from rag_index.retrieve.fusion import best_candidates, count_documents, scorings
+from rag_index.retrieve.calibration import UNCOUNTED
+from rag_index.retrieve.concurrency import Deadline, FairThreads, StoreHolder
+from rag_index.retrieve.fusion import best_candidates, count_documents, document_key, scorings
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_model import QueryVectors
-from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question
-from rag_index.retrieve.soft_match import add_soft_match, idf_of, relative_idf
-from rag_index.retrieve.spelling import chosen_spellings, count_spellings, missing_words, possible_spellings
-from rag_index.stores import NO_WORDS, StoreReader, VectorQuery, WordCounts
+from rag_index.retrieve.question import NAMED, Asked, IndexAnswer, Question
+from rag_index.retrieve.soft_match import add_soft_match, idf_of, together
+from rag_index.retrieve.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
+from rag_index.stores.protocol import NO_WORDS, StoreReader, VectorQuery, WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,12 +60,10 @@ COUNT_SHARE = 0.25
 is slower are not in the idf."""
 READ_SHARE = 0.2
 """The share of the time that is kept to read what was found, should an index take all the rest."""
-MIN_CANDIDATES = 50
-"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
-MAX_POINTS, MORE = 10_000, 4
+MAX_POINTS, MAX_OF_PHRASE, MORE = 10_000, 2000, 4
 """Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
-STORE, ALIASES = "the store", "the aliases"
-"""Names of threads besides those of the indexes."""
+STORE, ALIASES, WORDS = "the store", "the aliases", "words"
+"""Names of threads besides those of the indexes; those for words compute in this process."""
 
 
 class FanOut:
@@ -84,15 +87,15 @@ class FanOut:
         self._store = StoreHolder(self._open_afresh, idle=retrieve.idle_seconds if self._embedded else None)
         self._vectors = QueryVectors(settings, metrics, opener=open_embedder)
         share = max(1, retrieve.concurrency // max(1, len(settings.indexes)))
-        widths = {index.name: share for index in settings.indexes} | {STORE: retrieve.concurrency, ALIASES: 2}
-        self._threads = {name: ThreadPoolExecutor(width, f"rag-index-{name}") for name, width in widths.items()}
+        widths = {index.name: share for index in settings.indexes} | {STORE: retrieve.concurrency, ALIASES: 2, WORDS: 2}
+        self._threads = {name: FairThreads(width, f"rag-index-{name}") for name, width in widths.items()}
 
     async def ask(
         self, question: Question, indexes: Sequence[str] | None, fusion: str, problems: Mapping[str, str]
     ) -> Asked:
         """Return the candidates of the indexes; the best of them alone, unless the question is for all `payloads`.
 
-        If `indexes` is None, all that hold something are asked. Those that are closed to the caller's groups are left
+        If `indexes` is None, all that hold something are asked. Those that are closed to the caller are left
         out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
         live collection may be another one by now.
 
@@ -100,7 +103,7 @@ class FanOut:
         compared and `fusion` is "score", and whatever error the store raises instead of answering.
         """
         names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
-        wanted = [one for one in indexes or names if self._access.is_open(one, question.groups)]
+        wanted = [one for one in indexes or names if self._access.is_open(one, question.caller)]
         if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         asked = Asked(question, fusion, wanted)
@@ -123,7 +126,7 @@ class FanOut:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
             await self._read_best(asked)
-        await asyncio.to_thread(add_soft_match, asked)
+        await self._think(question, add_soft_match, asked)
         return asked
 
     async def read(self, index: str, deadline: Deadline, call: Callable[[StoreReader, LiveCollection], T]) -> T:
@@ -138,14 +141,15 @@ class FanOut:
             return call(store, live)
 
         limit = Deadline(deadline.seconds, deadline.at + self._wait)
-        return await limit.wait_for(result_of(self._submit(index, self._with_store, read)))
+        return await limit.result_of(self._threads[index].submit(self._with_store, read))
 
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
         for threads in self._threads.values():
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.close()
         self._vectors.close()
         self._store.close()
+        self._access.close()
 
     # The steps of a search
 
@@ -162,12 +166,13 @@ class FanOut:
         for index, collection in live.items():
             if collection is not None:
                 try:
-                    own = self._access.conditions(collection, question.groups)
+                    own = self._access.conditions(collection, question.caller)
                 except StoreError as exc:
                     asked.fail(index, exc)
                 else:
                     hybrid = collection.bm25 is not None and question.dense_weight < 1
-                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid)
+                    asks = self._access.asks(index, question.caller)
+                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks)
         await self._count_words(asked)
         if await self._correct(asked):
             await self._count_words(asked)
@@ -177,41 +182,54 @@ class FanOut:
         await asyncio.gather(*(self._embed_and_search(asked, answers) for answers in by_model.values()))
 
     async def _count_words(self, asked: Asked) -> None:
-        """Count the words of the question in each index that has not done so. The idf is that of all together."""
+        """Count the words of the question in each index that has not done so. The idf is that of all together.
+
+        Where the database hides documents, nobody knows how rare a word is in the others: such an index does not count.
+        """
         question = asked.question
         hybrid = {one.index: one for one in asked.answered if one.hybrid and one.counts is NO_WORDS}
 
         def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
-            return store.word_counts(answer.live.collection, answer.words(question.text).indices, answer.own)
+            words = {one for word in answer.words(question.text).values() for one in word.dimensions}
+            name = name_dimension(question.text)
+            words.update(() if name is None else (name,))
+            return store.word_counts(answer.live.collection, sorted(words), answer.own)
 
         if hybrid:
-            seconds = COUNT_SHARE * min(self._index_timeout, question.deadline.seconds)
-            for index, counts in (await self._each(hybrid, count, time.monotonic() + seconds)).items():
+            until = time.monotonic() + COUNT_SHARE * min(self._index_timeout, question.deadline.seconds)
+            for index, counts in (await self._each(hybrid, count, until)).items():
                 if isinstance(counts, Exception):
-                    asked.fail(index, counts)
+                    if not isinstance(counts, SearchBusy):
+                        asked.fail(index, counts)
                 else:
                     hybrid[index].counts = counts
-            asked.idf = idf_of(answer.counts for answer in asked.answered)
+            hidden = {word: UNCOUNTED for one in asked.answered if one.asks for word in one.counts.having}
+            asked.counts = together(answer.counts for answer in asked.answered if not answer.asks)
+            asked.idf = hidden | idf_of(asked.counts)
+        for one in hybrid.values():  # its store would weigh words by those that the caller may not see
+            one.hybrid = not (one.asks and one.counts is NO_WORDS)
 
     async def _correct(self, asked: Asked) -> bool:
         """Replace words of the question that are typing errors, and return whether there are any.
 
-        The question stays as it is if an index does not say in time what it has.
+        The question stays as it is if an index does not say in time what it has, or may not say it.
         """
         question, hybrid = asked.question, {one.index: one for one in asked.answered if one.hybrid}
         counted = all(answer.counts is not NO_WORDS for answer in hybrid.values())
-        missing = missing_words(question.text, hybrid.values()) if counted else []
-        possible = await asyncio.to_thread(possible_spellings, missing) if missing else {}
+        silent = question.exact or any(answer.asks for answer in asked.answered)
+        typed = suspects(question.text, hybrid.values()) if counted and not silent else {}
+        typed = {word: count for word, count in typed.items() if not question.quotes(word)}
+        possible = await self._think(question, possible_spellings, typed) if typed else {}
         words = list(dict.fromkeys(spelling for some in possible.values() for spelling in some))
         if not words:
             return False
 
-        def count(store: StoreReader, answer: IndexAnswer) -> Mapping[str, int]:
-            return count_spellings(store, answer, words)
+        def count(store: StoreReader, answer: IndexAnswer) -> Mapping[str, tuple[int, int, str]]:
+            return count_spellings(store, answer, words, question.text)
 
         found = await self._each(hybrid, count, time.monotonic() + COUNT_SHARE * question.deadline.seconds)
         counts = [one for one in found.values() if not isinstance(one, Exception)]
-        corrected = chosen_spellings(possible, counts) if len(counts) == len(hybrid) else {}
+        corrected = chosen_spellings(possible, typed, counts) if len(counts) == len(hybrid) else {}
         if corrected:
             text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
             asked.question = replace(question, text=text, corrected=corrected)
@@ -220,7 +238,7 @@ class FanOut:
         return bool(corrected)
 
     async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Make the vector of the question for the indexes of one model, and search them.
+        """Make the vector of the question for the indexes of one model, and search them; by words alone without it.
 
         Loading a model into this process does not count in the time of the search.
         """
@@ -235,31 +253,40 @@ class FanOut:
             took = time.monotonic() - began
             deadline.at += 0.0 if loaded else took
         except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
+            by_words = asked.question.dense_weight == 0 and isinstance(exc, EmbedderUnavailable | SearchTimedOut)
             for answer in answers:
-                asked.fail(answer.index, exc)
+                if not (by_words and answer.hybrid):
+                    asked.fail(answer.index, exc)
+            took = 0.0
         else:
             asked.vectors[live.fingerprint] = vector
+        if answers := [one for one in answers if one.index in asked.answers]:
             asked.embed_seconds = max(asked.embed_seconds, took)
             await self._search(asked, answers)
 
     async def _search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Search indexes for candidates, for more than before if that was done.
-
-        A word counts with its idf in all indexes, in place of that in its own.
-        """
+        """Search indexes for candidates, for more than before if that was done."""
         question = asked.question
         for answer in answers:
-            first = max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if answer.hybrid else 0)
+            first = answer.first(question) * (MORE if answer.asks else 1)
             answer.limit = min(MAX_POINTS, answer.limit * MORE or first)
 
         def search(store: StoreReader, answer: IndexAnswer) -> tuple[list[StoredPoint], int | None, float]:
-            sparse, began = None, time.perf_counter()
+            sparse, named, began = None, math.inf, time.perf_counter()
             if answer.hybrid:
-                words, factors = answer.words(question.text), relative_idf(answer.counts, asked.idf)
-                sparse = SparseVector(words.indices, tuple(factors.get(word, 1.0) for word in words.indices))
-            vector, conditions = asked.vectors[answer.live.fingerprint], (*answer.own, *question.conditions)
-            query = VectorQuery(vector, answer.limit, sparse, conditions, payload=question.payloads)
-            points = store.search(answer.live.collection, query)
+                sparse, named = answer.query(question.text, asked.counts, asked.idf)
+            vector, conditions = asked.vectors.get(answer.live.fingerprint), (*answer.own, *question.conditions)
+            any_vector = np.ones(answer.live.identity.dimension, dtype=np.float32) if vector is None else vector
+            query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=question.payloads or answer.asks)
+            found = store.search(answer.live.collection, query)
+            answer.full = len(found) >= answer.limit
+            points = [
+                replace(one, bm25=max(0.0, one.bm25 - NAMED * named), exact=True) if named < one.bm25 else one
+                for one in found
+                if not one.payload or question.admits(one.payload)
+            ]
+            if vector is None:
+                points = [replace(one, score=0.0) for one in points]
             return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
 
         searched = {answer.index: answer for answer in answers}
@@ -267,7 +294,23 @@ class FanOut:
         for index, result in self._settled(asked, searched, found).items():
             answer = searched[index]
             answer.points, answer.commits, answer.seconds = result
-            answer.whole = question.payloads or all(point.payload for point in answer.points)
+            answer.whole = question.payloads or (not answer.asks and all(point.payload for point in answer.points))
+        await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
+
+    async def _ask_database(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Leave the candidates that the caller may see, in time for reading them. An index that cannot ask fails."""
+        until, began = _before_reading(asked.question.deadline), time.perf_counter()
+
+        def ask(_: StoreReader, answer: IndexAnswer) -> set[str]:
+            keys = list(dict.fromkeys(map(document_key, answer.points)))
+            limit = min(self._index_timeout, until - time.monotonic())
+            return self._access.permitted(answer.index, asked.question.caller, keys, limit)
+
+        asking = {answer.index: answer for answer in answers}
+        permitted = await self._each(asking, ask, until, apart=True) if asking else {}
+        asked.rights_seconds += time.perf_counter() - began if asking else 0.0
+        for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
+            asking[index].points = [point for point in asking[index].points if document_key(point) in keys]
 
     async def _read_best(self, asked: Asked) -> None:
         """Read the payloads of the best candidates, and ask for more where these belong to too few documents.
@@ -279,7 +322,7 @@ class FanOut:
         def read(store: StoreReader, answer: IndexAnswer) -> dict[str, dict[str, Any]]:
             conditions = (*answer.own, *question.conditions)
             points = store.retrieve(answer.live.collection, list(missing[answer.index]), conditions=conditions)
-            return {point.id: point.payload or {RESERVED_KEY: {}} for point in points}
+            return {one.id: one.payload or {RESERVED_KEY: {}} for one in points if question.admits(one.payload)}
 
         asked.scoring = scorings(asked.answered, question)
         while True:
@@ -292,19 +335,23 @@ class FanOut:
                 found = await self._each(unread, read, question.deadline.at)
                 for index, payloads in self._settled(asked, unread, found).items():
                     unread[index].points = [  # not by `replace`, which takes twice as long
-                        StoredPoint(one.id, payloads[one.id], score=one.score, bm25=one.bm25)
+                        StoredPoint(one.id, payloads[one.id], score=one.score, bm25=one.bm25, exact=one.exact)
                         if one.id in payloads
                         else one
                         for one in unread[index].points
-                        if one.id not in missing[index] or one.id in payloads  # else gone, or not for the caller
+                        if one.id not in missing[index] or one.id in payloads  # else gone, or not what is asked for
                     ]
                 continue
             short = [
                 answer
                 for answer in answered
-                if (whole or answer.index in few)
-                and answer.limit <= min(len(answer.points), MAX_POINTS - 1)
-                and count_documents(answer.points) < question.limit
+                if (whole or answer.asks or answer.index in few)
+                and answer.full
+                and answer.limit < (MAX_OF_PHRASE if question.phrases and not answer.asks else MAX_POINTS)
+                and (
+                    count_documents(answer.points) < question.limit
+                    or (answer.asks and len(answer.points) < 2 * answer.first(question))
+                )
             ]
             if not short:
                 break
@@ -337,22 +384,30 @@ class FanOut:
                 except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
                     found[index] = exc
 
-        working = [asyncio.wrap_future(self._submit(name, work, some)) for name, some in groups.items()]
+        async def turn(name: str, indexes: Sequence[str]) -> None:
+            try:
+                limit = Deadline(until - time.monotonic(), until)
+                await limit.result_of(
+                    self._threads[name].submit(work, indexes), patience=self._index_timeout + self._wait
+                )
+            except SearchBusy as exc:
+                found.update(dict.fromkeys(indexes, exc))
+            except SearchTimedOut:
+                pass  # what there is not is late
+
         try:
-            done, _ = await asyncio.wait(working, timeout=until - time.monotonic())
+            await asyncio.gather(*(turn(*one) for one in groups.items()))
         finally:
-            for one in working:
-                one.cancel()
-        if any(one.cancelled() for one in done):
-            raise StoreError(CLOSED)
+            until = -math.inf  # nobody waits for the others
         return found.copy()
 
     def _settled(
         self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = ""
     ) -> dict[str, T]:
         """Return what was found in time, by index; the others get an error."""
-        seconds = min(self._index_timeout, asked.question.deadline.seconds)
-        late = SearchTimedOut(f"timed out after {seconds:g} s{during}")
+        seconds, limit = asked.question.deadline.seconds, self._index_timeout
+        cut = f" ([retrieve] index_timeout, of the {seconds:g} s of this search)" if limit < seconds else ""
+        late = SearchTimedOut(f"timed out after {min(seconds, limit):g} s{during}{cut}")
         settled = {}
         for index in indexes:
             result = found.get(index, late)
@@ -362,12 +417,14 @@ class FanOut:
                 settled[index] = result
         return settled
 
-    def _submit(self, name: str, call: Callable[..., T], *args: Any) -> Future[T]:
-        """Run a call in one of the threads of this name: where calls hang, they take no threads of others."""
+    async def _think(self, question: Question, call: Callable[..., T], *args: Any) -> T:
+        """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
+        thinking = self._threads[WORDS].submit(call, *args)
         try:
-            return self._threads[name].submit(call, *args)
-        except RuntimeError as exc:
-            raise StoreError(CLOSED) from exc
+            return await question.deadline.result_of(thinking, patience=self._index_timeout)
+        except asyncio.CancelledError:
+            question.deadline.at = -math.inf  # nobody waits for it
+            raise
 
     def _with_store(self, call: Callable[..., T], *args: Any) -> T:
         with self._store.borrow() as store:
@@ -378,8 +435,8 @@ class FanOut:
         since = time.monotonic() - (0 if fresh else self._live.seconds)
         if (known := self._live.names(since)) is not None:
             return known
-        reading = self._submit(ALIASES, self._with_store, self._live.read_names, since)
-        return await deadline.wait_for(result_of(reading), " while the store was opened")
+        reading = self._threads[ALIASES].submit(self._with_store, self._live.read_names, since)
+        return await deadline.result_of(reading, " while the store was opened")
 
     def _open_afresh(self) -> StoreReader:
         store = self._open_store()

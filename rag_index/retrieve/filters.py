@@ -13,6 +13,7 @@ or is true or false, also matches numbers or booleans, besides text.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -21,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError, StoreError
 from rag_index.settings.payload_indexes import PAYLOAD_KINDS
-from rag_index.stores import Condition
-from rag_index.stores.conditions import BOUNDS, payload_filter
+from rag_index.stores.conditions import BOUNDS, INT64, payload_filter
+from rag_index.stores.protocol import Condition
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
@@ -162,8 +163,9 @@ def _parse(text: object) -> Condition:
     values: list[str | float | bool] = []
     for part in map(str.strip, value.split(",")):
         values.append(part)
-        if NUMBER.fullmatch(part) and abs(_number(part)) < 2**63:
-            values.append(_number(part))
+        if NUMBER.fullmatch(part) and math.isfinite(float(part)):
+            is_whole = isinstance(number := _number(part), int) and -INT64 <= number < INT64
+            values.append(number if is_whole else float(number))
         elif part in ("true", "false"):
             values.append(part == "true")
     return Condition(field, "not" if op == "!=" else "any", values)

@@ -8,8 +8,8 @@ best candidates by this score are read. Their soft match s (`soft_match.py`) is 
 divided by 1 + w, so that a score is at most about 1. With a of 0 or 1, only words or only meaning count.
 
 The weight a is for an embedder that knows the texts. One that does not would move noise before what the words find. It
-shows: none of the ten best chunks by words is among its 25 best. Then a is lowered (`trusted_weight`). With random
-vectors and thousands of chunks, that is the case in nearly every search; otherwise in few.
+shows: for most of the collection's own texts, none of the ten best chunks by words is among its 25 best (`agree`). Then
+a is lowered in all searches of the collection.
 
 There are two ways to fuse indexes. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion
 outperforms Condorcet and individual Rank Learning Methods, SIGIR 2009): a document at rank r of a list, counted from 1,
@@ -32,7 +32,7 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredP
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
 from rag_index.retrieve.results import ChunkHit, SearchHit
-from rag_index.retrieve.soft_match import WEIGHT
+from rag_index.retrieve.soft_match import soft_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,10 +49,10 @@ MAX_SHORT_CHUNKS, SHORT_CHARS = 5, 2000
 and stands in one of its remarks."""
 
 DISTRUST = 0.15
-"""The share of the weight of meaning that is left where meaning and words agree about no chunk."""
+"""The share of the weight of meaning that is left where meaning and words agree about few of a collection's texts."""
 NAME_WEIGHT = 0.4
 """The weight of meaning at most in a search of source code for a name: words know its definition."""
-MIN_READ, MORE = 50, 4
+MIN_READ, MIN_READ_OF_PHRASE, MORE = 50, 400, 4
 """Candidates read at least and compared by soft match, and how many times as many in each further round."""
 
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
@@ -66,30 +66,27 @@ class Scoring:
 
     dense_weight: float = 1.0
     best_bm25: float = 0.0
+    soft_weight: float = 0.0
 
     def score(self, point: StoredPoint, *, soft: bool = True) -> float:
-        """Return the score of a point, from -1 to about 1: of cosine, BM25 score, and soft match if it has it."""
+        """Return the score of a point, from -1 to about 1, and 1 more if one of its names is the query."""
         if self.dense_weight == 1:
             return point.score
-        bm25, match = point.bm25 / (self.best_bm25 or 1.0), point.soft if soft else 0.0
-        weight = WEIGHT if self.dense_weight else 0.0
-        return (self.dense_weight * point.score + (1 - self.dense_weight) * bm25 + weight * match) / (1 + weight)
+        score = self.dense_weight * point.score + (1 - self.dense_weight) * point.bm25 / (self.best_bm25 or 1.0)
+        weight = self.soft_weight if self.dense_weight else 0.0
+        return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact
 
 
-def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
-    """Return the weight of meaning, lowered if meaning and words agree about no chunk.
-
-    `points` are the candidates of all indexes of one model, with both scores.
-    """
+def agree(points: Sequence[StoredPoint]) -> bool:
+    """Return whether meaning and words agree about any of these candidates, which have both scores."""
     worded = sorted([one for one in points if one.bm25 > 0], key=lambda one: (-one.bm25, -one.score))[:BEST_BY_WORDS]
     near = sorted(points, key=lambda one: -one.score)[:BEST_BY_MEANING]
-    agreed = {one.id for one in worded}.intersection(one.id for one in near)
-    return dense_weight if agreed or not worded else dense_weight * DISTRUST
+    return not {one.id for one in worded}.isdisjoint(one.id for one in near)
 
 
 def count_documents(points: Iterable[StoredPoint]) -> int:
     """Return the number of documents that these points are chunks of. One without its payload counts as one."""
-    return len({_document_key(point) for point in points})
+    return len({document_key(point) for point in points})
 
 
 def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
@@ -110,21 +107,14 @@ def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
 
 
 def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, Scoring]:
-    """Return by index how the two scores of each of its candidates become one.
-
-    The weight of meaning is that of all indexes of a model that were searched by words too.
-    """
+    """Return by index how the two scores of each of its candidates become one."""
     best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
     code = all(answer.live.bm25 and answer.live.bm25.identifiers for answer in answered)
     weight = min(question.dense_weight, NAME_WEIGHT) if question.name and code else question.dense_weight
-    points: dict[str, list[StoredPoint]] = {}
-    for answer in answered:
-        if answer.hybrid:
-            points.setdefault(answer.live.fingerprint, []).extend(answer.points)
-    weights = {model: trusted_weight(found, weight) for model, found in points.items()}
-    return {
-        answer.index: Scoring(weights[answer.live.fingerprint] if answer.hybrid else 1.0, best) for answer in answered
-    }
+    if any(answer.hybrid and not answer.live.calibration.trusted for answer in answered):  # one scale for all
+        weight *= DISTRUST
+    soft = soft_weight(max([len(one.words(question.text)) for one in answered if one.hybrid], default=0))
+    return {answer.index: Scoring(weight if answer.hybrid else 1.0, best, soft) for answer in answered}
 
 
 def best_candidates(
@@ -145,12 +135,12 @@ def best_candidates(
             for point in answer.points
         ]
         scored.sort(key=itemgetter(0, 1), reverse=True)
-        count = max(MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
+        count = max(MIN_READ_OF_PHRASE if question.phrases else MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
         while True:
             end = count
             while end < len(scored) and scored[end][:2] == scored[count - 1][:2]:
                 end += 1
-            documents = {(index, _document_key(point)) for _, _, index, point in scored[:end]}
+            documents = {(index, document_key(point)) for _, _, index, point in scored[:end]}
             if len(documents) >= question.limit or end >= len(scored):
                 break
             count *= MORE
@@ -214,14 +204,15 @@ def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[S
     scored = []
     for point in answer.points:
         chunk = point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
-        scored.append((-scoring.score(point), -point.score, _document_key(point), chunk, point))
+        scored.append((-scoring.score(point), -point.score, document_key(point), chunk, point))
     by_document: dict[str, list[Scored]] = {}
     for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
         by_document.setdefault(key, []).append((-negative, point))
     return list(islice(by_document.values(), limit))
 
 
-def _document_key(point: StoredPoint) -> str:
+def document_key(point: StoredPoint) -> str:
+    """Return the typed key of the document that a point is a chunk of; the point's id if its payload was not read."""
     return str(point.payload.get(RESERVED_KEY, {}).get("key", point.id))
 
 
@@ -246,10 +237,12 @@ def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> Searc
         cosine=best.score,
         bm25=best.bm25,
         soft=best.soft,
+        exact=best.exact,
         title=ours.get(TITLE, ""),
         link=ours.get(LINK, ""),
         part=ours.get(PART, {}),
         total_chunks=ours.get("chunks", 1),
+        text_hash=ours.get("text_hash", ""),
     )
 
 

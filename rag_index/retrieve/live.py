@@ -12,12 +12,13 @@ from rag_index.embedders.bm25 import Bm25Model
 from rag_index.errors import StoreError
 from rag_index.retrieve.calibration import WITH_WORDS, Calibration
 from rag_index.settings.payload_indexes import GROUPS_FIELD
-from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, StoreReader, find_unlisted
+from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, check_alias, find_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rag_index.settings import Settings
+    from rag_index.stores.protocol import StoreReader
 
 ALIAS_SECONDS = 1.0
 """How long what a server says of aliases and collections is cached."""
@@ -55,6 +56,7 @@ class LiveCollections:
         self._pinned = dict(pinned or {})
         self._names: Mapping[str, str] = {}
         self._names_read_at = -float("inf")
+        self._hidden = {index.name for index in settings.indexes if index.asks_database}
         self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
 
     def names(self, since: float) -> Mapping[str, str] | None:
@@ -95,12 +97,14 @@ class LiveCollections:
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
         """Read from a collection's metadata which model made it, and whether its documents have groups; prepare it.
 
-        Raises StoreError if the collection was moved to another store, and what the store raises.
+        Raises StoreError if it is of another index, or was moved to another store, and what the store raises.
         """
         began = time.monotonic()
         if collection == self._aliases[index]:
             find_unlisted(store, collection)
         metadata = store.metadata(collection)
+        if index not in self._pinned:
+            check_alias(self._aliases[index], collection, metadata)
         if place := metadata.get(MOVED_TO):  # no run writes it any more: it gets old, and so do the groups that see it
             raise StoreError(f"index {index} was moved to {place}: name that store in [store] of the settings")
         if metadata.get(MOVED_ID):
@@ -112,7 +116,8 @@ class LiveCollections:
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
-        calibration = Calibration.from_metadata(metadata.get(CALIBRATION), words=bm25 is not None)
+        recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
+        calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
         live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted)
         store.prepare(collection)
         self._loaded[index] = began, live, metadata

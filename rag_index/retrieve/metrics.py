@@ -1,46 +1,27 @@
-"""How long searches take: count, mean and percentiles of each stage and index, in memory that does not grow.
-
-Times are counted in buckets whose bounds grow by 2 percent, so that a percentile is accurate to 1 percent, however
-many searches there were.
-"""
+"""How long searches take: what `/metrics` tells, and how often and how long each stage and index was asked."""
 
 from __future__ import annotations
 
-import math
-import threading
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import accumulate
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, SummaryMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-MIN_SECONDS = 1e-6
-"""Shorter times are all in the first bucket."""
-MAX_SECONDS = 1e5
-"""Longer times count as this long."""
-GROWTH = math.log(1.02)
 STAGES = ("embed", "fuse", "total")
-QUANTILES = (0.5, 0.95, 0.99)
+BUCKETS = tuple(float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7))
+"""The bounds of the times that are counted together, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageMetrics:
-    """The times of one stage or index, in milliseconds."""
+    """How often a stage or an index was asked, and its mean time in milliseconds."""
 
     count: int = 0
     mean_ms: float = 0.0
-    p50_ms: float = 0.0
-    p95_ms: float = 0.0
-    p99_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MetricsSnapshot(Collector):
+@dataclass(frozen=True, slots=True)
+class MetricsSnapshot:
     """The measurements of a Retriever so far.
 
     `stages` has embed, fuse, rerank (if there is a reranker) and total; `indexes` the response times of each index;
@@ -53,121 +34,73 @@ class MetricsSnapshot(Collector):
     errors: Mapping[str, int]
     vectors_asked: int
     vectors_made: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index search --repeat N --json` prints as `metrics`."""
-        return {
-            **{name: _rounded(stage) for name, stage in self.stages.items()},
-            "indexes": {name: _rounded(stage) for name, stage in self.indexes.items()},
-            "errors": dict(self.errors),
-            "query_vectors": {"asked": self.vectors_asked, "made": self.vectors_made},
-        }
+    prometheus: str
+    """All of it in Prometheus' text format 0.0.4: two histograms (in seconds) and three counters."""
 
     def to_prometheus(self) -> str:
-        """Return the snapshot in Prometheus' text format 0.0.4: two summaries (in seconds) and three counters."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry).decode()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics as prometheus_client takes them, whose own Summary has no quantiles."""
-        yield _summary("rag_index_search_seconds", "Time of a search stage.", "stage", self.stages)
-        yield _summary("rag_index_search_index_seconds", "Response time of an index.", "index", self.indexes)
-        failed = "Searches that an index failed to answer."
-        errors = CounterMetricFamily("rag_index_search_errors", failed, labels=["index"])
-        for index, count in self.errors.items():
-            errors.add_metric([index], count)
-        yield errors
-        needed, embedded = "Query vectors that searches needed.", "Query vectors that had to be embedded."
-        yield CounterMetricFamily("rag_index_query_vectors", needed, value=self.vectors_asked)
-        yield CounterMetricFamily("rag_index_query_embeds", embedded, value=self.vectors_made)
+        """Return the text that Prometheus reads."""
+        return self.prometheus
 
 
 class Metrics:
     """The recorder of a Retriever's times. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.reset()
-
-    def reset(self) -> None:
-        """Set all counts and times to zero."""
-        with self._lock:
-            self._stages = {name: _Histogram() for name in STAGES}
-            self._indexes: dict[str, _Histogram] = {}
-            self._errors: Counter[str] = Counter()
-            self._vectors_asked = self._vectors_made = 0
+        self._registry = registry = CollectorRegistry()
+        self._stages, self._indexes = (
+            Histogram(f"rag_index_search_{name}", text, [label], buckets=BUCKETS, registry=registry)
+            for name, text, label in (
+                ("seconds", "Time of a search stage.", "stage"),
+                ("index_seconds", "Response time of an index.", "index"),
+            )
+        )
+        for stage in STAGES:
+            self._stages.labels(stage)
+        failed = "Searches that an index failed to answer."
+        self._errors = Counter("rag_index_search_errors", failed, ["index"], registry=registry)
+        self._asked, self._made = (
+            Counter(f"rag_index_query_{name}", text, registry=registry)
+            for name, text in (
+                ("vectors", "Query vectors that searches needed."),
+                ("embeds", "Query vectors that had to be embedded."),
+            )
+        )
 
     def add_search(self, stages: Mapping[str, float]) -> None:
-        """Record the seconds that the stages of one search took: embed, fuse, rerank (if it was done) and total."""
-        with self._lock:
-            for name, seconds in stages.items():
-                self._stages.setdefault(name, _Histogram()).add(seconds)
+        """Record the seconds that the stages of one search took, those that it had."""
+        for name, seconds in stages.items():
+            self._stages.labels(name).observe(seconds)
 
     def add_answers(self, indexes: Mapping[str, float | None]) -> None:
         """Record the response time of each index that one search asked, None for an index that failed to answer."""
-        with self._lock:
-            for name, seconds in indexes.items():
-                if seconds is None:
-                    self._errors[name] += 1
-                else:
-                    self._indexes.setdefault(name, _Histogram()).add(seconds)
+        for name, seconds in indexes.items():
+            if seconds is None:
+                self._errors.labels(name).inc()
+            else:
+                self._indexes.labels(name).observe(seconds)
 
     def count_vector(self, *, made: bool) -> None:
         """Count a query vector that a search needed, and whether it has to be embedded."""
-        with self._lock:
-            self._vectors_asked += 1
-            self._vectors_made += made
+        self._asked.inc()
+        self._made.inc(made)
 
     def snapshot(self) -> MetricsSnapshot:
         """Return all measurements so far."""
-        with self._lock:
-            return MetricsSnapshot(
-                {name: times.summary() for name, times in self._stages.items()},
-                {name: times.summary() for name, times in sorted(self._indexes.items())},
-                dict(sorted(self._errors.items())),
-                vectors_asked=self._vectors_asked,
-                vectors_made=self._vectors_made,
-            )
+        errors = {index: int(count) for index, count in _by_label(self._errors, "_total")}
+        asked, made = (int(_by_label(one, "_total")[0][1]) for one in (self._asked, self._made))
+        text = generate_latest(self._registry).decode()
+        return MetricsSnapshot(_stages(self._stages), _stages(self._indexes), errors, asked, made, text)
 
 
-class _Histogram:
-    """A histogram of seconds."""
-
-    __slots__ = ("_buckets", "_longest", "_shortest", "_sum")
-
-    def __init__(self) -> None:
-        self._buckets: Counter[int] = Counter()
-        self._sum = 0.0
-        self._shortest, self._longest = math.inf, 0.0
-
-    def add(self, seconds: float) -> None:
-        seconds = min(max(seconds, 0.0), MAX_SECONDS)
-        self._buckets[int(math.log(max(seconds, MIN_SECONDS) / MIN_SECONDS) / GROWTH)] += 1
-        self._sum += seconds
-        self._shortest, self._longest = min(self._shortest, seconds), max(self._longest, seconds)
-
-    def summary(self) -> StageMetrics:
-        count = self._buckets.total()
-        if not count:
-            return StageMetrics()
-        buckets = sorted(self._buckets)
-        seen, found = list(accumulate(self._buckets[bucket] for bucket in buckets)), []
-        for quantile in QUANTILES:  # by nearest rank: the shortest time that this share of all does not exceed
-            bucket = buckets[bisect_left(seen, math.ceil(quantile * count))]
-            middle = MIN_SECONDS * math.exp((bucket + 0.5) * GROWTH)
-            found.append(1000 * min(max(middle, self._shortest), self._longest))
-        return StageMetrics(count, 1000 * self._sum / count, *found)
+def _stages(times: Histogram) -> dict[str, StageMetrics]:
+    """Return the times by stage or index."""
+    sums = dict(_by_label(times, "_sum"))
+    return {
+        name: StageMetrics(int(count), 1000 * sums[name] / count if count else 0.0)
+        for name, count in _by_label(times, "_count")
+    }
 
 
-def _rounded(stage: StageMetrics) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(stage).items()}
-
-
-def _summary(metric: str, help_text: str, label: str, stages: Mapping[str, StageMetrics]) -> SummaryMetricFamily:
-    family = SummaryMetricFamily(metric, help_text, labels=[label])
-    for name, stage in stages.items():
-        for quantile, milliseconds in zip(QUANTILES, (stage.p50_ms, stage.p95_ms, stage.p99_ms), strict=True):
-            family.add_sample(metric, {label: name, "quantile": str(quantile)}, milliseconds / 1000)
-        family.add_metric([name], stage.count, stage.count * stage.mean_ms / 1000)
-    return family
+def _by_label(metric: Counter | Histogram, kind: str) -> list[tuple[str, float]]:
+    found = next(iter(metric.collect()))
+    return [("".join(one.labels.values()), one.value) for one in found.samples if one.name == found.name + kind]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
@@ -56,9 +56,7 @@ class QueryVectors:
         self._metrics, self._opener = metrics, opener or open_embedder
         self._lock = threading.Lock()
         self._models: dict[str, QueryModel] = {}
-        self._queries: TTLCache[tuple[str, bytes], LiveQuery] = TTLCache(
-            settings.retrieve.cache_size, settings.retrieve.cache_seconds
-        )
+        self._queries: LRUCache[tuple[str, bytes], LiveQuery] = LRUCache(settings.retrieve.cache_size)
         self._awaited: set[LiveQuery] = set()
         self._closed = False
 

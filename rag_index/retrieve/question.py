@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.documents.vectors import SparseVector
-from rag_index.embedders.bm25 import Bm25Encoder, is_compound_name
+from rag_index.embedders.bm25 import UNSPACED, Bm25Encoder, K, QueryWord, is_compound_name, name_dimension, names_of
 from rag_index.errors import SettingsError
-from rag_index.retrieve.access import CallerGroups, Groups, caller_groups
+from rag_index.retrieve.access import NOBODY, Caller, Groups, caller_of
 from rag_index.retrieve.concurrency import Deadline
 from rag_index.retrieve.filters import Filter, check_fields, conditions_of
-from rag_index.stores import NO_WORDS, Condition, WordCounts
+from rag_index.retrieve.soft_match import relative_idf
+from rag_index.stores.protocol import NO_WORDS, Condition, WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +31,19 @@ if TYPE_CHECKING:
 Fusion = Literal["auto", "rank", "score"]
 
 MAX_HITS = 1000
+_WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
+_QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
+_EXCLUDED = re.compile(r"(?<!\S)-([^\W\d_]{3}[^\s\"]*)")
+MAX_TYPED = 12
+"""Words of a query at most in which quotes and minuses say what must be there."""
+NAMED = 1.01
+"""How far a name lifts its document above whatever words could give it."""
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
+MIN_CANDIDATES = 50
+"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -46,6 +61,7 @@ class SearchOptions(TypedDict, total=False):
     max_age: float | str | None
     min_score: float | None
     collapse: str | None
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +79,29 @@ class Question:
     deadline: Deadline
     dense_weight: float = 1.0
     name: bool = False
-    groups: CallerGroups = frozenset()
+    caller: Caller = NOBODY
     payloads: bool = True
+    phrases: tuple[str, ...] = ()
+    """What a passage must have, as words in small letters between spaces."""
+    excluded: tuple[str, ...] = ()
+    """What it must not have."""
+    exact: bool = False
+    """Whether no word is corrected."""
     corrected: Mapping[str, str] = field(default_factory=dict)
     """What is searched for in place of words of the query that no index has: see `spelling`."""
+
+    def quotes(self, word: str) -> bool:
+        """Return whether a word stands in quotes."""
+        return any(spaced(word) in phrase for phrase in self.phrases)
+
+    def admits(self, payload: Mapping[str, Any]) -> bool:
+        """Return whether a passage has all phrases, and none of the words that it must not have."""
+        if not (self.phrases or self.excluded):
+            return True
+        ours = payload.get(RESERVED_KEY, {})
+        fields = (str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))
+        text = spaced("\n".join([names_of(payload), *fields]))
+        return all(one in text for one in self.phrases) and not any(one in text for one in self.excluded)
 
 
 @dataclass(slots=True)
@@ -83,6 +118,8 @@ class IndexAnswer:
     own: tuple[Condition, ...]
     """The conditions that the settings and the caller's groups add."""
     hybrid: bool
+    asks: bool = False
+    """Whether the database says which of the candidates the caller may see."""
     counts: WordCounts = NO_WORDS
     """The words of the query as the index counts them."""
     points: list[StoredPoint] = field(default_factory=list)
@@ -90,14 +127,38 @@ class IndexAnswer:
     """Whether the points came with their payloads."""
     limit: int = 0
     """How many points were asked for by each vector."""
+    full: bool = False
+    """Whether there were as many, so that there may be more."""
     commits: int | None = None
     """The number of the last commit that the search saw; None if it saw all."""
     seconds: float = 0.0
     """How long the search took."""
 
-    def words(self, text: str) -> SparseVector:
+    def first(self, question: Question) -> int:
+        """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
+        return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
+
+    def words(self, text: str) -> Mapping[str, QueryWord]:
         """Return the words of a text as the collection has them."""
-        return Bm25Encoder(self.live.bm25).query(text) if self.live.bm25 else SparseVector((), ())
+        return Bm25Encoder(self.live.bm25).words(text) if self.live.bm25 else {}
+
+    def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
+        """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.
+
+        A word counts as often as it stands, with its idf in all indexes in place of that in this one.
+        """
+        values, bound = dict[int, float](), 1.0
+        factors = relative_idf(self.counts, idf)
+        for word in self.words(text).values():
+            for one in word.known(all_counts.having):
+                values[one] = values.get(one, 0.0) + word.count * factors.get(one, 1.0)
+                bound += word.count * idf.get(one, 0.0) * (K + 1)
+        name = name_dimension(text)
+        if name is None or not self.counts.having.get(name):
+            bound = math.inf
+        else:
+            values[name] = NAMED * bound * factors[name] / idf[name]
+        return SparseVector(tuple(sorted(values)), tuple(values[one] for one in sorted(values))), bound
 
 
 @dataclass(slots=True)
@@ -112,10 +173,14 @@ class Asked:
     errors: dict[str, Exception] = field(default_factory=dict)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """The vector of the question, by the fingerprint of the model."""
+    counts: WordCounts = NO_WORDS
+    """The words of the question as all indexes together count them."""
     idf: Mapping[int, float] = field(default_factory=dict)
-    """The inverse document frequency of each word of the question, in the indexes together."""
+    """The inverse document frequency of each of these words."""
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
     embed_seconds: float = 0.0
+    rights_seconds: float = 0.0
+    """How long the database was asked what the caller may see."""
 
     @property
     def answered(self) -> list[IndexAnswer]:
@@ -136,6 +201,31 @@ class Asked:
         }
 
 
+def spaced(text: str) -> str:
+    """Return the words of a text in small letters without accents, with their signs, each between two spaces.
+
+    What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
+    """
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    words = _WORDS.findall(_ACCENTS.sub("", unicodedata.normalize("NFKD", plain)).lower())
+    return f" {' '.join(words)} "
+
+
+def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
+    """Return what is to be searched for, the phrases in quotes, and the words after a minus.
+
+    A query of nothing but minuses is searched for as it stands, and so are a quote without its end and a longer text,
+    whose quotes are its own.
+    """
+    if len(query.split()) > MAX_TYPED:
+        return query, [], []
+    phrases = [one for found in _QUOTED.findall(query) if (one := spaced("".join(found))).strip()]
+    rest = _QUOTED.sub(" ", query)
+    excluded = [spaced(word) for word in _EXCLUDED.findall(rest)]
+    text = " ".join(_EXCLUDED.sub(" ", _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)).split())
+    return (text, phrases, excluded) if _WORDS.search(text) else (query, [], [])
+
+
 def make_question(
     settings: Settings,
     query: str,
@@ -146,6 +236,7 @@ def make_question(
     given: Filter | None = None,
     timeout: float | None = None,
     dense_weight: float | None = None,
+    exact: bool = False,
 ) -> tuple[Question, list[str] | None]:
     """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
 
@@ -168,5 +259,9 @@ def make_question(
     weight = settings.dense_weight if dense_weight is None else dense_weight
     name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
     deadline = Deadline.after(timeout or retrieve.timeout)
-    question = Question(query, limit, conditions, deadline, weight, name, caller_groups(groups))
+    text, phrases, excluded = taken_apart(query)
+    question = Question(
+        text, limit, conditions, deadline, weight, name, caller_of(groups),
+        phrases=tuple(phrases), excluded=tuple(excluded), exact=exact,
+    )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None

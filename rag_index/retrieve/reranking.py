@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import names_of
 from rag_index.errors import RerankerError
-from rag_index.retrieve.concurrency import Deadline, result_of
+from rag_index.retrieve.concurrency import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class Reranking:
             deadline.at += await self.load()
             began = time.perf_counter()
             call = self._thread.submit(self._scores, query, [_text(hit) for hit in hits[: self.top]], abandoned)
-            scores = await deadline.wait_for(result_of(call))
+            scores = await deadline.result_of(call)
             scored = [replace(hit, rerank_score=score) for hit, score in zip(hits, scores, strict=False)]
             hits = [*sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0)), *hits[len(scored) :]]
         except Exception as exc:  # noqa: BLE001 - whatever it is, the hits are there
@@ -63,7 +63,7 @@ class Reranking:
         """Open the reranker if it is not open, and return the seconds that took. Raises what opening raises."""
         began = time.monotonic()
         if self._reranker is None:
-            await Deadline.after(MAX_LOAD_SECONDS).wait_for(result_of(self._thread.submit(self._load)))
+            await Deadline.after(MAX_LOAD_SECONDS).result_of(self._thread.submit(self._load))
         return time.monotonic() - began
 
     def close(self) -> None:

@@ -12,9 +12,10 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredP
 from rag_index.documents.keys import key_parts, point_id, possible_keys
 from rag_index.errors import RagIndexError, SettingsError, StoreError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
+from rag_index.retrieve.citation import Citation
 from rag_index.settings.index import CODE
 from rag_index.settings.payload_indexes import CHUNK_FIELD
-from rag_index.stores import Condition, StoreReader
+from rag_index.stores.protocol import Condition, StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,9 +46,11 @@ class SearchHit:
     the best chunk, and `matched` the words of the query that it has. `rerank_score` is the reranker's number for the
     best chunk, None if it read none. `relevance` (0 to 1) is how likely the hit fits the query, which means the same in
     every index: see `rag_index.retrieve.calibration`; `words` is the share of the query's words that the best chunk
-    has. `folded` is how many hits that repeat this one are left out. `title` and `link` are those of the document, as
-    its index declares them ("" if it does not). `part` says which part of the document the best chunk is of, if it is
-    of one: its name, and its id and link if it has these. The document has `total_chunks` chunks.
+    has, and `evidence` how little chance explains that. `exact` says that the query is its key, title or first line.
+    `folded` is how many hits that repeat this one are left out. `title` and `link` are those of the document, as its
+    index declares them ("" if it does not), and `text_hash` the hash of its whole text.
+    `part` says which part of the document the best chunk is of, if it is of one: its name, and its id and link if it
+    has these. The document has `total_chunks` chunks.
     """
 
     index: str
@@ -68,19 +71,27 @@ class SearchHit:
     part: Mapping[str, str] = field(default_factory=dict)
     relevance: float = 0.0
     words: float = 0.0
+    evidence: float = 0.0
+    exact: bool = False
     folded: int = 0
     total_chunks: int = 1
+    text_hash: str = ""
 
     @property
     def chunk(self) -> int:
         """Return the number of the best chunk in its document, from 0."""
         return self.chunks[0].chunk if self.chunks else 0
 
-    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
+    def citation(self, as_of: AsOf | None = None) -> Citation:
+        """Return how to cite the best chunk, in an answer that is true of `as_of`."""
+        return Citation.of(self.index, self.document_id, self.chunk, self.text_hash, as_of)
+
+    def to_json(self, as_of: AsOf | None = None, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
         plain = {
             "index": self.index,
             "document_id": self.document_id,
+            "citation": str(self.citation(as_of)),
             "score": round(self.score, 6),
             "relevance": round(self.relevance, 3),
             "text": self.text,
@@ -94,7 +105,7 @@ class SearchHit:
                 "rank": self.rank,
                 **{name: round(getattr(self, name), 6) for name in ("fused", "cosine", "bm25", "soft")},
                 "matched": list(self.matched),
-                "chunks": [{"chunk": chunk.chunk, "score": round(chunk.score, 6)} for chunk in self.chunks],
+                "chunks": [{"chunk": one.chunk, "score": round(one.score, 6), "text": one.text} for one in self.chunks],
             }
             if self.rerank_score is not None:
                 plain["rerank_score"] = round(self.rerank_score, 6)
@@ -136,7 +147,7 @@ class SearchResult:
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
         plain = {
-            "hits": [hit.to_json(explain=explain) for hit in self.hits],
+            "hits": [hit.to_json(self.as_of.get(hit.index), explain=explain) for hit in self.hits],
             **_given(nothing_fits=self.nothing_fits, corrected=dict(self.corrected)),
             "as_of": {index: one.to_json() for index, one in self.as_of.items()},
             **_given(errors=dict(self.errors), rerank_error=self.rerank_error),
@@ -178,12 +189,23 @@ class Document:
     as_of: AsOf = UNKNOWN
     numbers: tuple[int, ...] = ()
     """The numbers of all its chunks, in order."""
+    key: str = ""
+    """Its typed key."""
+    text_hash: str = ""
+    """The hash of its whole text."""
+
+    @property
+    def citation(self) -> Citation:
+        """Return how to cite its first chunk of those that were asked for."""
+        first = self.chunks[0].chunk if self.chunks else 0
+        return Citation.of(self.index, self.document_id, first, self.text_hash, self.as_of)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /documents/{index}/{id}` answers."""
         return {
             "index": self.index,
             "document_id": self.document_id,
+            "citation": str(self.citation),
             "payload": dict(self.payload),
             **_given(title=self.title, link=self.link),
             "chunks": [
@@ -294,7 +316,8 @@ def read_document(
                 break
         if points:
             document = _document(index.name, document_id, collection, points)
-            return replace(document, numbers=tuple(one.chunk for one in document.chunks) if each_judged else numbers)
+            every = tuple(one.chunk for one in document.chunks) if each_judged else numbers
+            return replace(document, numbers=every, key=key)
     return None
 
 
@@ -335,8 +358,8 @@ def _document(index: str, document_id: str, collection: str, points: Sequence[St
         for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
     )
     shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
-    title, link = (_ours(points[0]).get(name, "") for name in (TITLE, LINK))
-    return Document(index, document_id, chunks, shared, collection, title, link)
+    title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
+    return Document(index, document_id, chunks, shared, collection, title, link, text_hash=text_hash)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.rerankers import Reranker, reranker_opener
-from rag_index.retrieve.access import ALL_GROUPS, AccessRules, Groups, caller_groups
-from rag_index.retrieve.as_of import AsOf, Demand, Known, Positions
+from rag_index.retrieve.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
+from rag_index.retrieve.as_of import UNKNOWN, AsOf, Demand, Known, Positions
 from rag_index.retrieve.calibration import BY_TEXT, FITS, collapsed, with_relevance
+from rag_index.retrieve.citation import Citation, Verified
 from rag_index.retrieve.concurrency import CLOSED, Deadline
 from rag_index.retrieve.fan_out import FanOut
 from rag_index.retrieve.filters import Filter, check_field, check_fields, conditions_of
@@ -26,7 +27,7 @@ from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, Searc
 from rag_index.retrieve.reranking import Reranking
 from rag_index.retrieve.results import Document, Facets, SearchResult, count_values, facet_fields, read_document
 from rag_index.settings import Settings, run_settings
-from rag_index.stores import StoreReader, open_reader
+from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.live import LiveCollection
+    from rag_index.stores.protocol import StoreReader
 
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
-STAGES = ("embed", "fuse", "rerank", "total")
+STAGES = ("embed", "rights", "fuse", "rerank", "total")
 RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
 PLACE = ("key", "document_id", "chunk")
@@ -136,17 +138,22 @@ class Retriever:
         max_age: float | str | None = None,
         min_score: float | None = None,
         collapse: str | None = None,
+        exact: bool = False,
     ) -> SearchResult:
         """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
 
         `filter` narrows the search by payload fields (see `rag_index.retrieve.filters`); an index's `required_filter`
         applies in any case. An index with `access` answers with documents that one of the caller's `groups` may see,
-        and with nothing to a caller without groups; `ALL_GROUPS` sees all. `timeout` is for the whole search, in
+        and with nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in place of the groups has a role
+        and claims too, for which a database with `access = "database"` is asked. `timeout` is for the whole search, in
         seconds; each index has `[retrieve] index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or
         "auto": score if all indexes that answered have vectors of one model and are searched in the same way, else
         rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. `rerank` is False to leave the
         reranker out. `min_score` leaves out hits of a lower `relevance`, from 0 to 1. `collapse` folds hits with the
         same value of a payload field, or with the same "text", into the best. Indexes that fail are in `errors`.
+
+        Each passage has every `"phrase in quotes"` of the query, and no word that stands after a minus (`-word`).
+        `exact` searches for what was typed: no word is taken for a typing error. Nor is one in quotes.
 
         `after` is a position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search
         waits, within the time limit, until each index has everything that was committed by then. `max_age` is how many
@@ -159,17 +166,10 @@ class Retriever:
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
-        if rerank and self._reranking is None:
-            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
-        reranking = None if rerank is False else self._reranking
-        fusion = fusion or self._settings.retrieve.fusion
-        if fusion not in get_args(Fusion):
-            raise SettingsError(f"fusion is auto, rank or score, not {fusion!r}")
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        reranking, fusion = self._order(rerank, fusion or self._settings.retrieve.fusion, min_score)
         question, names = make_question(
             self._settings, query, indexes=indexes, limit=limit, groups=groups, given=filter, timeout=timeout,
-            dense_weight=dense_weight,
+            dense_weight=dense_weight, exact=exact,
         )  # fmt: skip
         if collapse and collapse != BY_TEXT:
             check_field(collapse, self._settings.named(names), "collapse")
@@ -180,6 +180,16 @@ class Retriever:
         hits = collapsed(result.hits, collapse) if collapse else result.hits
         return replace(result, hits=tuple(hits[:limit]), as_of=as_of)
 
+    def _order(self, rerank: bool | None, fusion: Fusion, min_score: float | None) -> tuple[Reranking | None, Fusion]:
+        """Return how hits are put in order. Raises SettingsError if it cannot be done so."""
+        if rerank and self._reranking is None:
+            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
+        if fusion not in get_args(Fusion):
+            raise SettingsError(f"fusion is auto, rank or score, not {fusion!r}")
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        return None if rerank is False else self._reranking, fusion
+
     async def candidates(
         self,
         query: str,
@@ -188,14 +198,17 @@ class Retriever:
         limit: int = 10,
         groups: Groups = None,
         texts: bool = False,
+        dense_weight: float = HYBRID,
     ) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
 
-        `rag_index.retrieve.fusion.reordered` does so. The candidates have `texts` if asked for. Raises as `search`. It
+        `rag_index.retrieve.fusion.reordered` does so. With `texts`, the best have theirs and the others are left out,
+        and no word is corrected. With a `dense_weight` of 1, there are those by meaning alone. Raises as `search`. It
         counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, indexes=indexes, limit=limit, groups=groups)
-        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, "auto", {})
+        asking = replace(question, dense_weight=dense_weight, payloads=not texts, exact=texts)
+        asked = await self._fan_out.ask(asking, names, "auto", {})
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
@@ -238,23 +251,74 @@ class Retriever:
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
-        settings, given = self._settings.index(index), caller_groups(groups)
-        known = await self._known()
-        if index in known.problems:
-            raise StoreMismatch(known.problems[index])
-
-        def read(store: StoreReader, live: LiveCollection) -> Document | None:
-            store.prepare(live.collection)  # what is read then is not older
-            claim = known.claim(index, live, store.seen_commits(live.collection))
-            conditions = self._access.conditions(live, given)
-            found = read_document(store, live.collection, settings, document_id, conditions, choose, max_chars)
-            return replace(found, as_of=known.as_of(index, claim)) if found else None
-
-        deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
-        found = await self._fan_out.read(index, deadline, read) if self._access.is_open(index, given) else None
+        found, _ = await self._read(index, document_id, caller_of(groups), timeout, choose, max_chars)
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
+
+    async def verify(
+        self, citation: str | Citation, *, groups: Groups = None, timeout: float | None = None
+    ) -> Verified:
+        """Return what became of a cited document, by its key and without a search, and as of which position.
+
+        Whether it was deleted is told only if the caller may ask its index. Raises SettingsError if the text is no
+        citation, and what `document` raises but for DocumentNotFound.
+        """
+        cited = Citation.parse(citation) if isinstance(citation, str) else citation
+        given = caller_of(groups)
+
+        def cited_chunk(numbers: Sequence[int]) -> Sequence[int]:
+            return [cited.chunk] if cited.chunk in numbers else numbers[:1]
+
+        found, as_of = await self._read(cited.index, cited.document_id, given, timeout, cited_chunk)
+        if found is None:
+            closed = not self._access.is_open(cited.index, given) or self._access.asks(cited.index, given)
+            if not closed:  # where the database hides rows, nobody is told which keys there are
+                everybody = caller_of(ALL_GROUPS)
+                others, _ = await self._read(cited.index, cited.document_id, everybody, timeout, cited_chunk)
+                closed = others is not None
+            return Verified(cited, "hidden" if closed else "deleted", as_of)
+        if found.text_hash.startswith(cited.text_hash):
+            return Verified(cited, "unchanged", as_of)
+        return Verified(cited, "changed", as_of, found)
+
+    def verify_sync(self, citation: str | Citation, *, groups: Groups = None) -> Verified:
+        """Call `verify` and wait for it, as `search_sync` does."""
+        return self._background.run(self.verify(citation, groups=groups))
+
+    async def _read(
+        self,
+        index: str,
+        document_id: str,
+        caller: Caller,
+        timeout: float | None,
+        choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        max_chars: int | None = None,
+    ) -> tuple[Document | None, AsOf]:
+        """Return a document, if the caller may see it, and what that is true of. Raises as `document`."""
+        settings, known = self._settings.index(index), await self._known()
+        if index in known.problems:
+            raise StoreMismatch(known.problems[index])
+
+        def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf]:
+            store.prepare(live.collection)  # what is read then is not older
+            as_of = known.as_of(index, known.claim(index, live, store.seen_commits(live.collection)))
+            conditions = self._access.conditions(live, caller)
+            found = read_document(store, live.collection, settings, document_id, conditions, choose, max_chars)
+            if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
+                keys = [found.key] if found else []
+                found = found if self._access.permitted(index, caller, keys, deadline.left) else None
+            return replace(found, as_of=as_of) if found else None, as_of
+
+        if not self._access.is_open(index, caller):
+            return None, UNKNOWN
+        deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
+        return await self._fan_out.read(index, deadline, read)
+
+    def closed(self, groups: Groups) -> list[str]:
+        """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
+        given = caller_of(groups)
+        return [index.name for index in self._settings.indexes if not self._access.is_open(index.name, given)]
 
     async def facets(
         self,
@@ -270,12 +334,13 @@ class Retriever:
 
         All documents that meet the filter count, of those that a search may find for the caller: `groups` and
         `required_filter` apply as in `search`. Of source code, chunks count. `fields` are by default all that have a
-        keyword index in `payload_indexes`. An index that fails is in `errors`.
+        keyword index in `payload_indexes`. An index that fails is in `errors`. So is one with `access = "database"`,
+        since the values of what the caller may not see would count.
 
         Raises:
             SettingsError: an index does not exist, a field has no keyword index, or the filter is not valid.
         """
-        searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_groups(groups)
+        searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_of(groups)
         check_fields(conditions, searched)
         known = await self._known()
         deadline = Deadline.after(
@@ -285,6 +350,8 @@ class Retriever:
         async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
             if index in known.problems:
                 raise StoreMismatch(known.problems[index])
+            if self._access.asks(index, given):
+                raise StoreError(f"index {index} counts no values, since its database says who sees what")
 
             def read(store: StoreReader, live: LiveCollection) -> dict[str, dict[str, int]]:
                 own = self._access.conditions(live, given)
@@ -312,18 +379,15 @@ class Retriever:
         """
         deadline = Deadline.after(self._settings.retrieve.timeout)
         with suppress(RagIndexError):
-            await self._fan_out.ask(Question("warm up", 1, (), deadline, groups=ALL_GROUPS), None, "auto", {})
+            question = Question("warm up", 1, (), deadline, caller=caller_of(ALL_GROUPS))
+            await self._fan_out.ask(question, None, "auto", {})
         if self._reranking:
             with suppress(Exception):  # the first search says what is wrong
                 await self._reranking.load()
 
     def metrics(self) -> MetricsSnapshot:
-        """Return count, mean, p50, p95 and p99 so far of embed, each index, fuse and total."""
+        """Return how often and how long embed, each index, fuse and total took so far."""
         return self._metrics.snapshot()
-
-    def reset_metrics(self) -> None:
-        """Set all metrics to zero."""
-        self._metrics.reset()
 
     def close(self) -> None:
         """Close store, models and threads; searches under way end with an error. A second call does nothing."""
@@ -360,7 +424,7 @@ class Retriever:
         """
         too_old: RagIndexError | None = None
         wanted = names or [index.name for index in self._settings.indexes]
-        wanted = [name for name in wanted if self._access.is_open(name, question.groups)]
+        wanted = [name for name in wanted if self._access.is_open(name, question.caller)]
         while True:
             known = await (self._reached(question, wanted, demand) if demand else self._known())
             try:
@@ -418,6 +482,7 @@ class Retriever:
         stages = {"embed": asked.embed_seconds, "fuse": time.perf_counter() - fusing}
         if reranking and hits:
             hits, failure, stages["rerank"] = await reranking.rerank(question.text, hits, question.deadline)
+        stages |= {"rights": asked.rights_seconds} if asked.rights_seconds else {}
         stages["total"] = time.perf_counter() - began
         self._metrics.add_search(stages)
         searched = {

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, split_identifiers
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, key_words, split_identifiers, split_unspaced
 from rag_index.embedders.local import load_table
+from rag_index.retrieve.concurrency import Deadline, in_time
+from rag_index.stores.protocol import WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,10 +29,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.retrieve.question import Asked, IndexAnswer
-    from rag_index.stores import WordCounts
 
-WEIGHT = 0.6
-"""The weight of soft match beside the 1 that meaning and words share."""
+MAX_WEIGHT, MIN_WEIGHT, WEIGHT_WORDS = 0.7, 0.3, 5.0
+"""The weight of soft match beside the 1 that meaning and words share, which falls for queries of more words."""
+NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
+"""How much the neighbours of a query count in soft match, and how far apart they may stand in a text."""
+MAX_TOKENS = 96
+"""Tokens of a query that are compared, about."""
 MIN_COSINE = 0.3
 """Tokens that are less alike have nothing to do with each other."""
 LENGTH_SHARE, LENGTH = 0.2, 75
@@ -44,17 +51,21 @@ ONE_THREAD = 2**18
 _WORD = re.compile(r"\w+")
 
 
-def idf_of(counts: Iterable[WordCounts]) -> dict[int, float]:
-    """Return the inverse document frequency of each word in all these collections together, as the store computes it.
+def together(counts: Iterable[WordCounts]) -> WordCounts:
+    """Return what all these collections together count."""
+    points, having = 0, Counter[int]()
+    for one in counts:
+        points += one.points
+        having.update(one.having)
+    return WordCounts(points, having)
+
+
+def idf_of(counts: WordCounts) -> dict[int, float]:
+    """Return the inverse document frequency of each word, as the store computes it.
 
     With n points, m of them with the word, that is ln((n - m + 0.5) / (m + 0.5) + 1).
     """
-    total, having = 0, dict[int, int]()
-    for one in counts:
-        total += one.points
-        for word, count in one.having.items():
-            having[word] = having.get(word, 0) + count
-    return {word: _idf(total, count) for word, count in having.items()}
+    return {word: _idf(counts.points, count) for word, count in counts.having.items()}
 
 
 def relative_idf(own: WordCounts, idf: Mapping[int, float]) -> dict[int, float]:
@@ -66,40 +77,58 @@ def _idf(points: int, having: int) -> float:
     return math.log((max(points - having, 0) + 0.5) / (having + 0.5) + 1)
 
 
+def soft_weight(words: int) -> float:
+    """Return the weight of soft match for a query of this many words: beside a long query, its parts say less."""
+    return min(MAX_WEIGHT, max(MIN_WEIGHT, WEIGHT_WORDS / max(1, words)))
+
+
 def add_soft_match(asked: Asked) -> None:
-    """Give the candidates of hybrid answers the score of soft match, as far as they have their texts."""
+    """Give the candidates of hybrid answers the score of soft match, as far as they have texts.
+
+    Raises SearchTimedOut.
+    """
     by_model: dict[Bm25Model, list[IndexAnswer]] = {}
     for answer in asked.answered:
         if answer.hybrid and answer.live.bm25:
             by_model.setdefault(answer.live.bm25, []).append(answer)
     for model, some in by_model.items():
-        words = {
-            word: max(asked.idf.get(dimension, 1.0) for dimension in dimensions)
-            for word, dimensions in Bm25Encoder(model).words(asked.question.text).items()
-        }
-        texts = [point.payload.get(RESERVED_KEY, {}).get("text", "") for answer in some for point in answer.points]
-        found = iter(soft_scores(words, texts, identifiers=model.identifiers))
+        words = {word: one.known(asked.counts.having) for word, one in some[0].words(asked.question.text).items()}
+        weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
+        texts = [_text_of(point) for answer in some for point in answer.points]
+        limit = asked.question.deadline
+        soft = soft_scores(weights, texts, identifiers=model.identifiers, deadline=limit)
+        near = near_scores(model, list(words.values()), list(weights.values()), texts, limit)
+        found = iter(one + NEAR_WEIGHT * other for one, other in zip(soft, near, strict=True))
         for answer in some:
             answer.points = [
-                StoredPoint(one.id, one.payload, one.vector, one.score, one.sparse, one.bm25, next(found))
+                StoredPoint(one.id, one.payload, one.vector, one.score, one.sparse, one.bm25, next(found), one.exact)
                 for one in answer.points
             ]
 
 
-def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers: bool = False) -> list[float]:
+def _text_of(point: StoredPoint) -> str:
+    """Return the text of a chunk after the words of its document's key."""
+    ours = point.payload.get(RESERVED_KEY, {})
+    key, text = key_words(str(ours.get("document_id", ""))), str(ours.get("text", ""))
+    return f"{key}\n{text}" if key and text else text
+
+
+def soft_scores(
+    words: Mapping[str, float], texts: Sequence[str], *, identifiers: bool = False, deadline: Deadline | None = None
+) -> list[float]:
     """Return the soft match of each text, from 0 to about 1.2, with words that have a weight each.
 
-    With `identifiers`, names are compared in one spelling.
+    With `identifiers`, names are compared in one spelling. Of many words, those of the most weight are compared.
     """
     if not words or not texts:
         return [0.0] * len(texts)
     table = _table()
-    asked = [
-        (table.tokens(part), weight)
-        for word, weight in words.items()
-        for part in table.words(word, identifiers=identifiers)
-    ]
-    found = [table.text(text, identifiers) for text in texts]
+    asked: list[tuple[tuple[int, ...], float]] = []
+    for word, weight in sorted(words.items(), key=lambda one: -one[1])[:MAX_TOKENS]:
+        asked += [(table.tokens(part), weight) for part in table.words(word, identifiers=identifiers)]
+        if sum(len(tokens) for tokens, _ in asked) >= MAX_TOKENS:
+            break
+    found = [table.text(text, identifiers) for text in in_time(texts, deadline)]
     filled = [tokens for tokens, _ in found if len(tokens)]
     if not asked or not filled:
         return [0.0] * len(texts)
@@ -109,6 +138,35 @@ def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers
     covered = iter((alike @ weights / weights.sum()).tolist())
     lengths = [(1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * words / LENGTH) if words else 0.0 for _, words in found]
     return [next(covered) * length if length else 0.0 for length in lengths]
+
+
+def near_scores(
+    model: Bm25Model,
+    words: Sequence[frozenset[int]],
+    weights: Sequence[float],
+    texts: Sequence[str],
+    deadline: Deadline | None = None,
+) -> list[float]:
+    """Return which share of the neighbours in a query are neighbours in each text, by the weights of the words.
+
+    Neighbours in a text stand at most `NEAR_WORDS` words apart, in either order.
+    """
+    pairs = [one + other for one, other in pairwise(weights)]
+    if not pairs:
+        return [0.0] * len(texts)
+    encoder, known, scores = Bm25Encoder(model), dict[str, tuple[int, ...]](), list[float]()
+    for text in in_time(texts, deadline):
+        found, last = set[int](), list[tuple[int, int]]()
+        for place, word in enumerate(_WORD.findall(split_unspaced(text[:MAX_CHARS]))):
+            if (numbers := known.get(word)) is None:
+                own = encoder.dimensions(word)
+                numbers = known[word] = tuple(number for number, some in enumerate(words) if not some.isdisjoint(own))
+            for number in numbers:
+                last = [one for one in last if place - one[0] <= NEAR_WORDS]
+                found.update(min(number, other) for _, other in last if abs(number - other) == 1)
+                last.append((place, number))
+        scores.append(sum(pairs[number] for number in found) / sum(pairs))
+    return scores
 
 
 def count_tokens(word: str) -> int:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from rag_index.errors import RagIndexError, StoreError
+from rag_index.retrieve import Caller
 from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.mcp_server import INSTALL, mcp_endpoint, mcp_installed
 from rag_index.service.models import (
-    Caller,
-    DocumentById,
+    ChoicesBody,
     DocumentModel,
     DocumentQuery,
     FacetsBody,
@@ -29,6 +30,8 @@ from rag_index.service.models import (
     SearchAnswerModel,
     SearchBody,
     SearchQuery,
+    VerifyBody,
+    VerifyModel,
 )
 from rag_index.service.problems import add_problem_handlers
 from rag_index.service.search_service import SearchService
@@ -94,25 +97,46 @@ def make_router(service: SearchService) -> APIRouter:
         """Count the documents that have each value of a field, of all that meet a filter and are for the caller."""
         return JSONResponse((await service.facets(caller_of(request), body)).to_json())
 
-    @router.get("/documents/{index}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document by its id")
-    async def find_document(index: str, query: Annotated[DocumentById, Query()], request: Request) -> JSONResponse:
-        """Return a document as it is indexed: its payload, and its chunks in order, or those that are wanted."""
-        return await get_document(index, query.id, query, request)
-
     @router.get(
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document"
     )
     async def get_document(
         index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
     ) -> JSONResponse:
-        """Do the same by address. The id may contain slashes, but no client sends one that is `.` or `..`."""
+        """Return a document as it is indexed: its payload, and its chunks in order, or those that are wanted.
+
+        The id may contain slashes, but no client sends one that is `.` or `..`.
+        """
         return JSONResponse((await service.document(index, document_id, caller_of(request), query)).to_json())
+
+    @router.post("/verify", response_model=VerifyModel, summary="What became of what was cited")
+    async def verify(body: VerifyBody, request: Request) -> JSONResponse:
+        """Say of each citation whether its document is unchanged, changed, deleted, or not for the caller."""
+        found = await service.verify(caller_of(request), body.citations)
+        return JSONResponse({"citations": [one.to_json() for one in found]})
 
     @router.get("/indexes", response_model=IndexesModel, summary="Indexes")
     async def get_indexes(request: Request) -> JSONResponse:
         """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
         found = [asdict(one) for one in await service.indexes(caller_of(request))]
         return JSONResponse({"indexes": found, "kinds": KINDS})
+
+    return router
+
+
+def make_choices(
+    proposal: Callable[[ChoicesBody], dict[str, Any]], keep: Callable[[ChoicesBody], dict[str, Any]]
+) -> APIRouter:
+    """Return the routes of a trial: what becomes of the tables with what was chosen, and settings to keep."""
+    router = APIRouter()
+
+    @router.post("/proposal")
+    def post_proposal(body: ChoicesBody) -> JSONResponse:
+        return JSONResponse(proposal(body))
+
+    @router.post("/keep")
+    def post_keep(body: ChoicesBody) -> JSONResponse:
+        return JSONResponse(keep(body))
 
     return router
 
@@ -130,8 +154,12 @@ def make_probes(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: PROBLEMS[503]}, summary="Can it search")
     async def readyz() -> JSONResponse:
-        """Answer 200 if the store can be reached and at least one index is live."""
-        await service.check_ready()
+        """Answer 200 if the store can be reached and at least one index is live. The log says what is wrong."""
+        try:
+            await service.check_ready()
+        except RagIndexError as error:
+            logger.warning("not ready: %s", error)
+            raise StoreError("the service is not ready; its log says why") from None
         return JSONResponse({"status": "ready"})
 
     @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
@@ -142,11 +170,14 @@ def make_probes(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     return router
 
 
-def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None) -> FastAPI:
+def make_app(
+    settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None, more: APIRouter | None = None
+) -> FastAPI:
     """Return the application over a retriever, which stays the caller's to close.
 
     Every request goes through the guard, which says who asks (`request.state.caller`). By default the tokens are
-    those of the settings. Raises SettingsError if a token is not valid.
+    those of the settings. `more` are routes of a trial, to which the page then leads. Raises SettingsError if a token
+    is not valid.
     """
     service, metrics = SearchService(settings, retriever), HttpMetrics()
     agents = mcp_endpoint(service, caller_of) if mcp_installed() else None
@@ -173,9 +204,13 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     app.include_router(make_router(service))
     app.include_router(make_probes(service, lambda: retriever.metrics().to_prometheus() + metrics.to_prometheus()))
     app.router.routes.extend([agents[0]] if agents else [])
-    app.router.add_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
+    if more is not None:
+        app.include_router(more, include_in_schema=False)
+    app.router.add_route(
+        "/", _page if more is None else _page_of_trial, methods=["GET", "HEAD"], include_in_schema=False
+    )
     app.mount("/static", StaticFiles(directory=FILES), name="static")
-    register = tokens or TokenRegister(settings.serve)
+    register = tokens or TokenRegister(settings.serve, settings.source.caller_roles)
     app.add_middleware(Guard, serve=settings.serve, tokens=register, metrics=metrics)
     if settings.serve.cors:
         app.add_middleware(
@@ -186,6 +221,11 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
             max_age=CORS_SECONDS,
         )
     return app
+
+
+async def _page_of_trial(_: Request) -> HTMLResponse:
+    text = (FILES / "index.html").read_text(encoding="utf-8")
+    return HTMLResponse(text.replace('id="choose" hidden', 'id="choose"'))
 
 
 async def _page(_: Request) -> FileResponse:

@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from starlette.datastructures import Headers
 
 from rag_index.errors import RagIndexError, RequestTooLarge
-from rag_index.service.models import Caller
+from rag_index.retrieve import Caller
+from rag_index.retrieve.concurrency import Places
 from rag_index.service.problems import ProblemResponse, problem, problem_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts
 
@@ -53,7 +54,8 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS = 1.0
 """How long a request whose time is up may take to stop."""
 PROBES = ("/healthz", "/readyz")
-"""What is asked to find out whether the service works, and never too often."""
+"""What is asked to find out whether the service works, and never too often; it has places of its own."""
+MAX_HEADER_BYTES = 16_384
 GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -114,6 +116,25 @@ class Exchange:
         if named and address.is_private:
             return named
         return f"{address} {self.scope['client'][1]}" if address.is_loopback else str(address)
+
+    @property
+    def who(self) -> str:
+        """Return who has a rate and a share of the places."""
+        return f"token {self.caller.name}" if self.caller.name else f"address {self.sender}"
+
+    @property
+    def malformed(self) -> ProblemResponse | None:
+        """Return the problem of first lines that are too long, or that two programs could read in two ways."""
+        size = sum(len(name) + len(value) + 4 for name, value in self.scope["headers"])
+        size += len(self.scope.get("raw_path") or b"") + len(self.scope["query_string"])
+        closing = {"Connection": "close"}
+        if size > MAX_HEADER_BYTES:
+            detail = f"the first lines of the request are larger than {MAX_HEADER_BYTES:,} bytes"
+            return problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail, headers=closing)
+        if {"content-length", "transfer-encoding"} <= self.headers.keys():
+            detail = "the request has Content-Length and Transfer-Encoding, of which one is right at most"
+            return problem(HTTPStatus.BAD_REQUEST, detail, headers=closing)
+        return None
 
     @property
     def host(self) -> str:
@@ -177,7 +198,7 @@ class Guard:
         self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
         self._hosts = allowed_hosts(serve, tokens)
         self._rates = RateLimit(serve.rate_limit)
-        self._running = 0
+        self._places, self._probes = Places(serve.max_requests), Places(serve.max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, count it, and write a line about it to the log."""
@@ -198,22 +219,26 @@ class Guard:
             logger.info("%s %s %s %d %.1f ms", who, scope["method"], path, status, 1000 * seconds)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
-        refusal = await self._refusal(exchange)
-        if refusal is not None:
-            await exchange.refuse(refusal, receive)
-            return
-        exchange.scope.setdefault("state", {})["caller"] = exchange.caller
-        if exchange.scope["method"] == "POST":  # a body is JSON also if, as with `curl -d`, it is called a form
-            others = [header for header in exchange.scope["headers"] if header[0] != b"content-type"]
-            exchange.scope["headers"] = [*others, (b"content-type", b"application/json")]
         try:
             async with asyncio.timeout(self._serve.timeout):
+                refusal = exchange.malformed or await self._refusal(exchange)
+                if refusal is not None:
+                    await exchange.refuse(refusal, receive)
+                    return
+                exchange.scope.setdefault("state", {})["caller"] = exchange.caller
+                if exchange.scope["method"] == "POST":  # a body is JSON also if, as with `curl -d`, it is called a form
+                    others = [header for header in exchange.scope["headers"] if header[0] != b"content-type"]
+                    exchange.scope["headers"] = [*others, (b"content-type", b"application/json")]
                 body = await exchange.read_body(receive)
-                if body is not None:
-                    await self._answer_if_free(exchange, body, receive)
+                if body is not None:  # a request whose body is still to come takes no place
+                    places = self._probes if exchange.scope["path"] in PROBES else self._places
+                    with places.take(exchange.who):
+                        await self._answer_until_gone(exchange, body, receive)
         except TimeoutError:
             detail = f"the request took longer than {self._serve.timeout:g} s, which [serve] timeout allows"
             await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
+        except asyncio.CancelledError:  # by the server, which has waited long enough for its end
+            await exchange.refuse(problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops"), receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             await self._fail(exchange, receive, error)
 
@@ -230,8 +255,7 @@ class Guard:
         except RagIndexError as error:
             logger.error("%s", error)
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the tokens cannot be read; the log says why")
-        caller = f"token {exchange.caller.name}" if exchange.caller.name else exchange.sender
-        wait = 0.0 if exchange.scope["path"] in PROBES else self._rates.wait(caller)
+        wait = 0.0 if exchange.scope["path"] in PROBES else self._rates.wait(exchange.who)
         if wait:
             headers = {"Retry-After": str(int(wait) + 1)}
             return problem(HTTPStatus.TOO_MANY_REQUESTS, "too many requests; come back later", headers=headers)
@@ -249,25 +273,11 @@ class Guard:
         scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
         token = given.strip() if scheme.lower() == "bearer" else ""
         found = self._tokens.sign_on.proxied(exchange.address, exchange.scope["headers"]) or self._tokens.caller(token)
-        if found is None and (verifying := self._tokens.sign_on.verify(token)):
-            found = await asyncio.wrap_future(verifying)
+        found = found or await self._tokens.sign_on.verify(token)
         if found is not None:
             exchange.caller = found
         path = exchange.scope["path"]
         return found is not None or path in OPEN_PATHS or is_page(path)
-
-    async def _answer_if_free(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
-        """Answer, unless too many requests are being answered. One whose body is still to come does not count."""
-        if self._running >= self._serve.max_requests:
-            headers = {"Retry-After": "1"}
-            busy = problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is busy; come back later", headers=headers)
-            await exchange.refuse(busy, receive)
-            return
-        self._running += 1
-        try:
-            await self._answer_until_gone(exchange, body, receive)
-        finally:
-            self._running -= 1
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
         """Run the application, and cancel it if the client hangs up. It has a moment to stop."""

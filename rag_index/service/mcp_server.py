@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
-    from rag_index.service.models import Caller
+    from rag_index.retrieve import Caller
     from rag_index.settings import Settings
 
 logger = logging.getLogger(__name__)

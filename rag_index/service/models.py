@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
-from rag_index.retrieve.results import MAX_FACET_VALUES
+from rag_index.retrieve.results import MAX_FACET_VALUES, ChunkHit
 from rag_index.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
@@ -21,19 +21,9 @@ if TYPE_CHECKING:
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
 MAX_FACETS = 100
+MAX_CITATIONS = 100
 MAX_CHARS = 200_000
 FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whoever asks: the name of their token or the subject of their JWT, and their groups.
-
-    A caller without a token has no name and no groups, and sees nothing of an index that has access rights.
-    """
-
-    name: str = ""
-    groups: frozenset[str] | None = None
 
 
 def _check_unicode(value: Any) -> Any:
@@ -47,8 +37,7 @@ def _check_unicode(value: Any) -> Any:
 def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return the field and the message of each error of pydantic; the field is "" if it is of several.
 
-    Each type that a value may have makes an error, named after the field: that type is left out, and None, which is the
-    value that is not given.
+    pydantic reports one error for each type of a union. Keep one for the field, without the type.
     """
     found = []
     for error in errors:
@@ -68,7 +57,7 @@ class SearchArguments(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
-    """Words, a question, or an exact name."""
+    """Words, a question, or an exact name; "a phrase" must be there, and -word must not."""
     indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | SkipJsonSchema[None] = Field(
         default=None, examples=[["comments", "solutions"]]
     )
@@ -81,6 +70,8 @@ class SearchArguments(BaseModel):
     """Leave out what is less relevant, such as 0.5."""
     collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
     """Fold documents of one value of this field, or of one "text"."""
+    exact: bool = False
+    """Whether to search for the words as they are, without correcting typing errors."""
     after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])
     """A position or time that the indexes must have reached."""
     max_age: Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | SkipJsonSchema[None] = Field(
@@ -143,6 +134,43 @@ class FacetsBody(BaseModel):
     """The time limit, in seconds."""
 
 
+class VerifyBody(BaseModel):
+    """The body of `POST /verify`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    citations: Annotated[list[str], Field(min_length=1, max_length=MAX_CITATIONS)]
+    """As hits have them."""
+
+
+class ChoicesBody(BaseModel):
+    """What a person chose on the page of a trial; `show` names the table of which one document is shown."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    tables: dict[str, bool] = {}
+    columns: dict[str, Literal["title", "text", "secret", "out"]] = {}
+    show: str | None = None
+
+
+class VerifiedModel(BaseModel):
+    """What became of a cited document. `hidden` is one that is not for the caller."""
+
+    citation: str
+    state: Literal["unchanged", "changed", "deleted", "hidden"]
+    as_of: AsOf
+    since: str | None = None
+    """After which position or time it changed or was deleted: that of the citation."""
+    text: str | None = None
+    new_citation: str | None = None
+
+
+class VerifyModel(BaseModel):
+    """What became of each citation, in their order."""
+
+    citations: list[VerifiedModel]
+
+
 class FacetModel(BaseModel):
     """A value of a field, and about how many documents have it."""
 
@@ -183,41 +211,22 @@ class DocumentQuery(BaseModel):
         return self
 
 
-class DocumentById(DocumentQuery):
-    """The parameters of a document whose id is one of them."""
-
-    id: str
-
-
-class ChunkModel(BaseModel):
-    """A chunk that was found, with its score."""
-
-    chunk: int
-    score: float
-
-
 class HitModel(BaseModel):
     """A document that was found; the members after `part` are there with `explain` alone."""
 
     index: str
     document_id: str
+    citation: str
     score: float
     relevance: float
-    """How likely the document fits the query, from 0 to 1; it means the same in every index."""
     text: str
     chunk: int
-    """The number of the chunk that `text` is, from 0."""
     total_chunks: int
     payload: dict[str, Any]
     folded: int | None = None
-    """How many documents that repeat this one are left out."""
     title: str | None = None
-    """What the document is called, if its index says so."""
     link: str | None = None
-    """The address of the document."""
     part: dict[str, str] | None = None
-    """The part of the document that the text is of: its name, and its id and link if it has these."""
-
     rank: int | None = None
     fused: float | None = None
     cosine: float | None = None
@@ -225,7 +234,7 @@ class HitModel(BaseModel):
     soft: float | None = None
     matched: list[str] | None = None
     rerank_score: float | None = None
-    chunks: list[ChunkModel] | None = None
+    chunks: list[ChunkHit] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +273,7 @@ class SearchAnswerModel(BaseModel):
     hits: list[HitModel]
     as_of: dict[str, AsOf]
     corrected: dict[str, str] | None = None
-    """What was searched for in place of a word of the query that nothing has, if that is likely a typing error."""
     nothing_fits: bool | None = None
-    """True if no document is likely to fit the query; the hits are the nearest."""
     errors: dict[str, str] | None = None
     timings_ms: dict[str, float] | None = None
     fusion: str | None = None
@@ -297,6 +304,7 @@ class DocumentModel(BaseModel):
 
     index: str
     document_id: str
+    citation: str
     payload: dict[str, Any]
     title: str | None = None
     link: str | None = None

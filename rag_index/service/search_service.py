@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.service.models import Caller, DocumentQuery, FacetsBody, FieldInfo, IndexInfo
+from rag_index.service.models import DocumentQuery, FacetsBody, FieldInfo, IndexInfo
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.retrieve import Document, Retriever, SearchResult
+    from rag_index.retrieve import Caller, Document, Retriever, SearchResult, Verified
     from rag_index.retrieve.as_of import Known
     from rag_index.retrieve.results import DocumentChunk, Facets
     from rag_index.settings import IndexSettings, Settings
@@ -103,7 +103,7 @@ class SearchService:
         """
         if self.settings.serve.log_queries:
             logger.info("%s searches for %r", caller.name or "somebody", query)
-        return await self._retriever.search(query, groups=caller.groups, **options)
+        return await self._retriever.search(query, groups=caller, **options)
 
     async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> DocumentPart:
         """Return the chunks that are wanted of a document that the caller may see.
@@ -113,13 +113,17 @@ class SearchService:
         """
         max_chars = wanted.max_chars if wanted.find is None else None
         found = await self._retriever.document(
-            index, document_id, groups=caller.groups, choose=partial(_order, wanted), max_chars=max_chars
+            index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=max_chars
         )
         return await asyncio.to_thread(_part, found, wanted, self.settings.index(index))  # long ones take seconds
 
+    async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:
+        """Return what became of each citation. Raises what `Retriever.verify` raises."""
+        return [await self._retriever.verify(one, groups=caller) for one in citations]
+
     async def facets(self, caller: Caller, wanted: FacetsBody) -> Facets:
         """Return how many documents have each value of some fields. Raises what `Retriever.facets` raises."""
-        return await self._retriever.facets(groups=caller.groups, **wanted.model_dump())
+        return await self._retriever.facets(groups=caller, **wanted.model_dump())
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
@@ -127,8 +131,8 @@ class SearchService:
         return [_info(index, known, closed=index.name in closed) for index in self.settings.indexes]
 
     def closed(self, caller: Caller) -> list[str]:
-        """Return the indexes that answer nothing to a caller, who has no groups."""
-        return [] if caller.groups else [one.name for one in self.settings.indexes if one.access is not None]
+        """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
+        return self._retriever.closed(caller)
 
     async def check_ready(self) -> None:
         """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.
@@ -144,7 +148,8 @@ class SearchService:
 
 def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
     """Return what the service says of an index. One with access rights has no counts."""
-    kinds, live, counted = index.indexed_fields, index.name in known.live, known.totals.get(index.name)
+    kinds, counted = index.indexed_fields, known.totals.get(index.name)
+    live = index.name in known.live and index.name not in known.problems
     fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
     documents, chunks = (counted.documents, counted.points) if counted else (None, None) if live else (0, 0)
     if index.access is not None:

@@ -7,25 +7,28 @@ import logging
 import resource
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import uvicorn
+from h11 import InformationalResponse
 from starlette.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rag_index.database.files import file_stamp
 from rag_index.errors import CannotListen
 from rag_index.retrieve import Retriever
 from rag_index.service.app import make_app
+from rag_index.service.guard import MAX_HEADER_BYTES
 from rag_index.service.problems import problem
 from rag_index.service.tokens import TokenRegister, require_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastapi import APIRouter
     from starlette.types import Receive, Scope, Send
 
     from rag_index.settings import Settings
@@ -38,15 +41,24 @@ KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""
 STOP_POLL_SECONDS = 0.1
-MAX_HEADER_BYTES = 16_384
+HEAD_SECONDS = 30.0
+"""How long the first lines of a request may take, from the first byte of the connection or after the last answer."""
+ASK_SECONDS = 1.0
+"""Between two looks at whether a client that has closed its half of the connection is still there."""
 BACKLOG = 2048
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable[[str], object]) -> None:
+def serve(
+    settings: Settings,
+    reload: Callable[[], Settings],
+    announce: Callable[[str], object],
+    *,
+    more: APIRouter | None = None,
+) -> None:
     """Serve until SIGINT, SIGTERM or, unless it is ignored, SIGHUP. `announce` gets the address once it can be asked.
 
-    When the settings file has changed, the service goes on with what `reload` returns, on the address of the start.
+    `more` are routes of a trial. When the settings file has changed, the service goes on with what `reload` returns, on
+    the address of the start.
 
     Raises SettingsError if the settings do not say who may ask, and CannotListen.
     """
@@ -56,15 +68,14 @@ def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable
         found = reload()
         return found.model_copy(update={"serve": found.serve.model_copy(update=address)})
 
-    service = _Service(settings, reloaded)
+    service = _Service(settings, reloaded, more)
     try:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
-        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
         for name in ("httpx", "mcp", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with listen(settings.serve.host, settings.serve.port) as listening:
-            server = uvicorn.Server(_config(service))
+            server = uvicorn.Server(config_of(service))
 
             def stop(*_: object) -> None:
                 server.should_exit = True
@@ -83,12 +94,12 @@ def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable
 class _Application:
     """The application of some settings. Between `start` and `stop` it answers requests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, more: APIRouter | None) -> None:
         """Raise SettingsError if the settings are not valid, or do not say who may ask."""
-        tokens = TokenRegister(settings.serve)
+        tokens = TokenRegister(settings.serve, settings.source.caller_roles)
         require_tokens(settings.serve, tokens)
         self.retriever = Retriever.from_settings(settings)
-        self._app = make_app(settings, self.retriever, tokens)
+        self._app = make_app(settings, self.retriever, tokens, more)
         self._stopping = asyncio.Event()
         self._requests = 0
 
@@ -126,11 +137,12 @@ class _Service:
     If they are not valid, nothing is answered: what a change would close must not stay open.
     """
 
-    def __init__(self, settings: Settings, reloaded: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, reloaded: Callable[[], Settings], more: APIRouter | None) -> None:
         """Raise SettingsError as `_Application`."""
-        self._file, self._reloaded = settings.path, reloaded
+        self._file, self._reloaded, self._more = settings.path, reloaded, more
         self._stamp = file_stamp(self._file)
-        self._current: _Application | None = _Application(settings)
+        self._current: _Application | None = _Application(settings, more)
+        self.server: uvicorn.Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._current is not None:
@@ -143,6 +155,7 @@ class _Service:
 
     async def run(self, server: uvicorn.Server, listening: socket.socket) -> None:
         """Serve until the server is told to stop."""
+        self.server = server
         if self._current is not None:
             await self._current.start()
         following = asyncio.create_task(self._follow())
@@ -170,7 +183,7 @@ class _Service:
         logger.info("%s has changed: it is read again", self._file)
         old = self._current
         try:
-            new = _Application(self._reloaded())
+            new = _Application(self._reloaded(), self._more)
             await new.start()
             self._current = new
         except Exception as error:  # noqa: BLE001 - whatever it is, what may have to be closed is not answered
@@ -181,18 +194,74 @@ class _Service:
                 await old.stop()
 
 
-def _config(app: object) -> uvicorn.Config:
+class Connection(H11Protocol):
+    """A connection whose client has a limit of time for the first lines, and gets its answer if it closes its half.
+
+    One that is accepted while the service stops is closed at once.
+    """
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first lines."""
+        super().connection_made(transport)
+        self.access_log = False  # it would name what is searched for
+        server = getattr(self.app, "server", None)
+        if server and server.should_exit:
+            transport.close()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        self._watch()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection while a whole request is answered. If its client is gone, its system says so if asked."""
+        if not self._answering or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        self._ask()
+        return True
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete and not self.transport.is_closing()
+
+    def _ask(self) -> None:
+        if self._answering and not self.cycle.response_started and self.scope["http_version"] == "1.1":
+            self.transport.write(self.conn.send(InformationalResponse(status_code=100, headers=[])) or b"")
+            self.loop.call_later(ASK_SECONDS, self._ask)
+
+    def _watch(self) -> None:
+        """Close the connection in a while, unless a request is answered by then."""
+        if self._answering or self.transport.is_closing():
+            if self._head:
+                self._head.cancel()
+            self._head = None
+        elif self._head is None:
+            self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+
+def config_of(app: object) -> uvicorn.Config:
+    """Return how an application is served."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
-        access_log=False,  # it would name what is searched for
+        access_log=False,
         server_header=False,
         proxy_headers=False,
         lifespan="off",
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        http=Connection,
+        h11_max_incomplete_event_size=4 * MAX_HEADER_BYTES,  # so that most get the problem of the guard
     )
 
 

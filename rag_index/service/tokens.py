@@ -1,12 +1,14 @@
 """Who may ask: tokens of the service, JWTs of an issuer, and what a proxy says; and by which names it is asked.
 
 A token is 256 random bits, so one round of SHA-256 is enough: nobody finds it by trying, however fast hashing is.
-Its line has that hash alone: `NAME sha256:HASH`, followed by the token's groups; names and groups are percent-encoded.
+Its line has that hash alone: `NAME sha256:HASH`, followed by `@ROLE`, if it has a role in the database, and by its
+groups; all names are percent-encoded.
 Everything fails closed: what is missing, of another type or not understood is no caller, or no group.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -14,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ import httpx
 
 from rag_index.database.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
-from rag_index.service.models import Caller
+from rag_index.retrieve.access import Caller, claim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,7 +42,7 @@ Token = tuple[bytes, Caller]
 PREFIX = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
 
-LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(?P<groups>(\s+\S+)*)")
+LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(@(?P<role>\S+))?(?P<groups>(\s+\S+)*)")
 CHECK_SECONDS = 1.0
 """How often the file is looked at for changes."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -54,12 +56,15 @@ PAUSE_SECONDS = 30.0
 """The least time between two readings; one more is allowed in between, for a token that names a key not known yet."""
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
-TIMEOUT_SECONDS = 3.0
+TIMEOUT_SECONDS, MAX_KEYS_BYTES = 5.0, 1_000_000
+"""The limits of a whole answer of the issuer."""
+JWT = "jwt:"
+"""The beginning of the name of a caller with a JWT, which no token of the service has."""
 MAX_JWT_CHARS = 16_000
 
 
 class IssuerKeys:
-    """The public keys of an issuer (JWKS), from a file or a URL. For one thread."""
+    """The public keys of an issuer (JWKS), from a file or a URL. For one event loop."""
 
     def __init__(self, where: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Raise SettingsError if a file has no keys. A URL is asked when a key is needed."""
@@ -69,22 +74,25 @@ class IssuerKeys:
         self._keys: list[PyJWK] = []
         self._read_at = self._tried_at = -float("inf")
         self._one_more = False
+        self._reading: asyncio.Task[None] | None = None
         if not self._is_url:
-            self._read()
+            self._take(self._read_file())
+            if not self._keys:
+                raise SettingsError(f"[serve] jwt_keys {where} has no keys (JWKS) to read")
 
-    def find(self, key_id: str | None) -> PyJWK | None:
+    async def find(self, key_id: str | None) -> PyJWK | None:
         """Return the key of this id, or the only one if none is named; None if there is no such key.
 
-        Raises TransientError if the keys cannot be read, or have been too old for too long.
+        Keys are read beside the requests: one waits for that only if its key is not known, or old. Raises
+        TransientError if the keys cannot be read, or have been too old for too long.
         """
         found, now = self._known(key_id), self._clock()
-        due, old = now - self._tried_at > PAUSE_SECONDS, now - self._read_at > self._fresh
-        if (due and (found is None or old)) or (found is None and self._one_more):
+        due, age = now - self._tried_at > PAUSE_SECONDS, now - self._read_at
+        if (due and (found is None or age > self._fresh)) or (found is None and self._one_more):
             self._tried_at, self._one_more = now, due
-            try:
-                self._read()
-            except SettingsError as exc:
-                logger.error("%s", exc)
+            self._reading = asyncio.create_task(self._read())
+        if self._reading and (found is None or age > 2 * self._fresh):
+            await asyncio.shield(self._reading)
             found = self._known(key_id)
         if self._clock() - self._read_at > MAX_OLD_SECONDS:
             raise TransientError(f"the keys of [serve] jwt_keys {self._where} cannot be read")
@@ -94,39 +102,71 @@ class IssuerKeys:
         keys = [key for key in self._keys if key_id is None or key.key_id == key_id]
         return keys[0] if len(keys) == 1 else None
 
-    def _read(self) -> None:
-        """Read the keys. Raises SettingsError, and keeps those that are known."""
-        from jwt import PyJWKSet
+    async def _read(self) -> None:
+        """Read the keys. If that fails, the log says why, and those that are known stay."""
+        try:
+            if self._is_url:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    self._take(await self._ask())
+            else:
+                self._take(self._read_file())
+        except Exception as exc:  # noqa: BLE001 - whatever an issuer answers, others are known by their keys
+            late = f"no whole answer within {TIMEOUT_SECONDS:g} s"
+            logger.error("[serve] jwt_keys %s cannot be read: %s", self._where, str(exc) or late)
+
+    async def _ask(self) -> bytes:
+        """Return the whole answer of the issuer, as it is sent: a small one could be unpacked to a large one."""
+        answer = b""
+        async with (
+            httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client,
+            client.stream("GET", self._where) as response,
+        ):
+            async for part in response.raise_for_status().aiter_raw():
+                answer += part
+                if len(answer) > MAX_KEYS_BYTES:
+                    raise SettingsError(f"the answer is larger than {MAX_KEYS_BYTES:,} bytes")
+        return answer
+
+    def _read_file(self) -> bytes:
+        try:
+            with Path(self._where).open("rb") as file:
+                return file.read(MAX_KEYS_BYTES)
+        except OSError as exc:
+            raise SettingsError(f"[serve] jwt_keys {self._where} has no keys (JWKS) to read: {exc}") from exc
+
+    def _take(self, text: bytes) -> None:
+        """Replace the keys by those of a text, which may be none. Raises SettingsError if it is no list of keys."""
+        from jwt import PyJWK
         from jwt.exceptions import PyJWTError
 
         try:
-            if self._is_url:
-                text = httpx.get(self._where, timeout=TIMEOUT_SECONDS).raise_for_status().text
-            else:
-                text = Path(self._where).read_text(encoding="utf-8")
-            keys = PyJWKSet.from_dict(json.loads(text)).keys
-        except (OSError, ValueError, AttributeError, TypeError, httpx.HTTPError, PyJWTError) as exc:
-            raise SettingsError(f"[serve] jwt_keys {self._where} has no keys (JWKS) to read: {exc}") from exc
-        self._keys = [key for key in keys if key.public_key_use in (None, "sig")]
-        self._read_at = self._clock()
+            listed = [one for one in json.loads(text)["keys"] if one.get("use") in (None, "sig")]
+        except (ValueError, AttributeError, TypeError, KeyError) as exc:
+            raise SettingsError(f"[serve] jwt_keys {self._where} has no keys (JWKS) to read: {exc!r}") from exc
+        keys = []
+        for one in listed:
+            with suppress(PyJWTError, ValueError, TypeError):  # a kind that is not known here signs nothing here
+                keys.append(PyJWK(one))
+        self._keys, self._read_at = keys, self._clock()
 
 
 class SignOn:
     """The callers of whom an issuer of JWTs or a proxy has made sure."""
 
-    def __init__(self, serve: ServeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, serve: ServeSettings, roles: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Raise SettingsError if the file with the issuer's keys cannot be read."""
-        self._serve = serve
+        self._serve, self._role = serve, roles[0] if roles else ""
         self._networks = [ip_network(one) for one in serve.proxy]
         self._keys = IssuerKeys(serve.jwt_keys, clock=clock) if serve.jwt_keys else None
-        self._thread = ThreadPoolExecutor(1, "rag-index-jwt")
         self.any = bool(self._keys or self._networks)
         """Whether anybody can ask in one of these ways."""
 
     def proxied(self, address: str, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
         """Return the caller that a proxy at this address names by its header; None if this is no such request.
 
-        A header that is there twice is no such request either: one of them may be the caller's own.
+        A request with two such headers does not count: one of them may be the caller's own.
         """
         name = (self._serve.proxy_groups or "").lower().encode("latin-1")
         given = [value for header, value in headers if header.lower() == name]
@@ -141,18 +181,14 @@ class SignOn:
             return None
         return Caller(groups=frozenset(filter(None, map(str.strip, groups))))
 
-    def verify(self, token: str) -> Future[Caller | None] | None:
-        """Start to verify a JWT in a thread of its own, since keys may have to be read; None if it cannot be one."""
+    async def verify(self, token: str) -> Caller | None:
+        """Return whom a JWT stands for; None if it is not valid. Raises TransientError if there are no keys."""
         if self._keys is None or len(token) > MAX_JWT_CHARS or token.count(".") != 2:
             return None
-        return self._thread.submit(self._verified, self._keys, token)
-
-    def _verified(self, keys: IssuerKeys, token: str) -> Caller | None:
-        """Return whom a JWT stands for; None if it is not valid. Raises TransientError if there are no keys."""
         import jwt
 
         try:
-            key = keys.find(jwt.get_unverified_header(token).get("kid"))
+            key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
                 return None
             claims = jwt.decode(
@@ -169,14 +205,15 @@ class SignOn:
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with it, such a token is nobody's
             logger.info("a JWT was refused: %s", type(exc).__name__)
             return None
-        return Caller(quote(str(claims.get("sub", "")), safe="@ :|") or "jwt", _groups(claims, self._serve.jwt_groups))
+        name = JWT + quote(str(claims.get("sub", "")), safe="@ :|")
+        role = claim_of(claims, self._serve.jwt_role) if self._serve.jwt_role else self._role
+        role = role if isinstance(role, str) else ""
+        return Caller(name, _groups(claims, self._serve.jwt_groups), role, claims if role else {})
 
 
 def _groups(claims: Mapping[str, Any], name: str) -> frozenset[str]:
-    """Return the groups that a claim holds: a list of texts, or a text. Dots lead into claims that hold objects."""
-    found: Any = claims
-    for part in [name] if name in claims else name.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
+    """Return the groups that a claim holds: a list of texts, or a text."""
+    found = claim_of(claims, name)
     values = [found] if isinstance(found, str) else found if isinstance(found, list) else []
     return frozenset(value for value in values if isinstance(value, str) and value)
 
@@ -184,15 +221,17 @@ def _groups(claims: Mapping[str, Any], name: str) -> frozenset[str]:
 class TokenRegister:
     """The tokens of the settings and of the file that they name; `SignOn` knows callers of whom others made sure."""
 
-    def __init__(self, serve: ServeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read all tokens. Raises SettingsError if the file cannot be read or a line is not valid."""
+    def __init__(
+        self, serve: ServeSettings, roles: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Read all tokens. `roles` are `caller_roles`. Raises SettingsError if the file or a line is not valid."""
         self._clock = clock
         self._given = _parse(serve.tokens, "[serve] tokens")
         self._path = serve.tokens_file
         self._stamp = file_stamp(self._path) if self._path else None
         self._checked_at = clock()
         self._tokens = [*self._given, *self._read()]
-        self.sign_on = SignOn(serve, clock=clock)
+        self.sign_on = SignOn(serve, roles, clock=clock)
         self.any = bool(self._tokens) or self.sign_on.any
         """Whether there is a token at all, or another way to be known."""
         self.required = self.any or self._path is not None
@@ -225,9 +264,10 @@ def new_token() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def token_line(name: str, token: str, groups: Iterable[str]) -> str:
+def token_line(name: str, token: str, groups: Iterable[str], role: str = "") -> str:
     """Return the line by which a token is known."""
-    return " ".join([quote(name, safe=""), f"sha256:{_digest(token).hex()}", *(quote(one, safe="") for one in groups)])
+    known = f"sha256:{_digest(token).hex()}" + (f"@{quote(role, safe='')}" if role else "")
+    return " ".join([quote(name, safe=""), known, *(quote(one, safe="") for one in groups)])
 
 
 def _parse(lines: Iterable[str], where: str) -> list[Token]:
@@ -245,8 +285,13 @@ def _parse(lines: Iterable[str], where: str) -> list[Token]:
             raise SettingsError(
                 f"{where}: line {number} is not NAME sha256:HASH GROUP…; `rag-index serve --new-token NAME` prints one"
             )
+        if unquote(found["name"]).startswith(JWT):
+            raise SettingsError(
+                f"{where}: line {number} has a name that begins with {JWT}, as that of a JWT's subject does"
+            )
         groups = frozenset(unquote(group) for group in found["groups"].split())
-        tokens.append((bytes.fromhex(found["hash"]), Caller(unquote(found["name"]), groups)))
+        name, role = unquote(found["name"]), unquote(found["role"] or "")
+        tokens.append((bytes.fromhex(found["hash"]), Caller(name, groups, role, {"sub": name} if role else {})))
     return tokens
 
 

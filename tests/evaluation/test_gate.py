@@ -144,6 +144,12 @@ def test_the_queries_of_an_index_are_its_own_and_those_of_no_index(project):
     assert [one.query for one in queries_of(project, LINE + OTHER + own)] == ["printer", "disk"]
 
 
+def test_equal_queries_are_one_with_all_their_documents_as_evaluate_takes_them(project):
+    again = '{"query": "printer", "relevant": {"7": 2}, "index": "notes"}\n'
+    [one] = queries_of(project, LINE + again)
+    assert (one.query, one.relevant) == ("printer", {"1": 1, "7": 2})
+
+
 @pytest.mark.parametrize(
     ("content", "metric", "message"),
     [

@@ -54,7 +54,6 @@ def test_what_was_written_is_read_again(tmp_path):
     ("line", "message"),
     [
         ('{"query": "q", "relevant": ["1"]', "Invalid JSON"),
-        ("1 0 doc-1 1", "TREC qrels need --queries FILE"),
         ('["q"]', "it is '[\"q\"]': Input should be an object; write {"),
         ('{"relevant": ["1"]}', "query is missing"),
         ('{"query": " ", "relevant": ["1"]}', "query is ''"),
@@ -79,26 +78,3 @@ def test_files_that_are_none(golden, tmp_path):
     assert "cannot be read: No such file" in refusal(tmp_path / "missing.jsonl")
     assert "is not UTF-8 (byte 2)" in refusal(golden(b'{"\xff'))
     assert 'has no query with a relevant document: write one a line, such as {"query"' in refusal(golden("\n \n"))
-
-
-def test_qrels_with_their_queries(golden):
-    qrels = golden("1 0 doc-1 1\n1 0 doc-2 0\n1\t0\tdoc-3\t2\r\n\n2 0 doc-1 -1\n3 Q0 doc-9 1\n", "qrels")
-    queries = golden("1\tprinter offline\r\n2\tnobody\n4\tnot judged\n3\t cannot log in \n", "queries.tsv")
-    assert read_golden(qrels, queries) == [
-        GoldenQuery("printer offline", {"doc-1": 1, "doc-3": 2}),
-        GoldenQuery("cannot log in", {"doc-9": 1}),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("qrels", "queries", "message"),
-    [
-        ("1 0 d 1\n1 0 d", "1\tq", "qrels, line 2: '1 0 d' is not the four columns of qrels"),
-        ("1 0 d 1.5", "1\tq", "qrels, line 1: '1 0 d 1.5' is not the four columns of qrels"),
-        ("1 0 d 1\n7 0 d 1", "1\tq", "qrels, line 2: topic '7' has no query in"),
-        ("1 0 d 1", "1\tq\n2 q", "queries.tsv, line 2: '2 q' is not a topic, a tab and the text of a query"),
-        ("1 0 d 0", "1\tq", "has no query with a relevant document"),
-    ],
-)
-def test_wrong_qrels_are_named(golden, qrels, queries, message):
-    assert message in refusal(golden(qrels, "qrels"), golden(queries, "queries.tsv"))

@@ -1,9 +1,6 @@
-"""Measures: by hand, and against ir-measures on random lists."""
+"""Measures: against ir-measures on random lists."""
 
 from __future__ import annotations
-
-import math
-import sys
 
 import ir_measures
 import pytest
@@ -17,14 +14,7 @@ OURS = ["recall", "precision", "success", "MRR", "nDCG"]
 THEIRS = {"recall": "R", "precision": "P", "success": "Success", "MRR": "RR", "nDCG": "nDCG"}
 
 
-def test_measures_of_a_list_by_hand():
-    ranked, relevant = ["x", "a", "y", "b"], ["a", "b", "c"]
-    ideal = 1 + 1 / math.log2(3) + 1 / 2
-    expected = {"recall": 2 / 3, "precision": 0.2, "success": 1, "MRR": 1 / 2}
-    expected["nDCG"] = (1 / math.log2(3) + 1 / math.log2(5)) / ideal
-    assert {name: measure(f"{name}@10", ranked, relevant) for name in OURS} == pytest.approx(expected)
-    assert measure("recall@2", ranked, relevant) == pytest.approx(1 / 3)
-    assert measure("mrr@1", ranked, relevant) == 0
+def test_nothing_found_measures_0_and_nothing_to_find_is_no_measure():
     assert [measure(f"{name}@10", [], ["a"]) for name in OURS] == [0] * 5
     with pytest.raises(ValueError, match="no document is relevant"):
         measure("recall@10", ["a"], {"a": 0})
@@ -47,13 +37,10 @@ def test_all_measures_are_those_of_ir_measures(ranked, relevant, cutoff):
 
 def test_names_of_metrics():
     names = {
-        "recall@10": "recall@10",
-        "RECALL@5": "recall@5",
-        "R@100": "recall@100",
-        "mrr@10": "MRR@10",
+        "recall@10": "recall@10", "RECALL@5": "recall@5", "R@100": "recall@100", "mrr@10": "MRR@10",
         "p@1": "precision@1",
-    }
-    names |= {"RR@1000": "MRR@1000", " ndcg @ 3 ": "nDCG@3", "success@5": "success@5", "AP@20": "AP@20"}
+    }  # fmt: skip
+    names |= {"RR@1000": "MRR@1000", " ndcg @ 3 ": "nDCG@3", "success@5": "success@5"}
     assert {text: str(parse_metric(text)) for text in names} == names
     for text, message in (
         ("recall", "metric 'recall' needs a number of hits: write it as recall@10"),
@@ -61,14 +48,7 @@ def test_names_of_metrics():
         ("recall@ten", "needs a number of hits"),
         ("recall@0", "looks at 0 hits, and a search returns 1 to 1,000"),
         ("recall@1001", "looks at 1,001 hits"),
-        ("recal@10", "metric 'recal@10' is neither one of recall@k, precision@k, success@k, MRR@k, nDCG@k nor one"),
+        ("recal@10", "metric 'recal@10' is not one of recall@k, precision@k, success@k, MRR@k, nDCG@k"),
     ):
         with pytest.raises(SettingsError, match=message):
             parse_metric(text)
-
-
-def test_without_ir_measures_its_measures_are_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ir_measures", None)
-    assert measure("recall@10", ["a"], ["a"]) == 1
-    with pytest.raises(SettingsError, match=r"pip install 'rag-index\[evaluate\]'"):
-        parse_metric("RBP@17")

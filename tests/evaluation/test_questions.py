@@ -7,7 +7,7 @@ import pytest
 from rag_index.errors import SettingsError
 from rag_index.evaluation.known_items import model_of, write_questions
 from rag_index.settings.sections import ContextSettings
-from rag_index.sources.scaffold import read_sample
+from rag_index.sources.sample import read_sample
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 

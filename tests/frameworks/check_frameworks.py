@@ -6,19 +6,47 @@ import asyncio
 import sys
 
 from rag_index import Retriever
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, StoreUnavailable
+from rag_index.frameworks import Service, found_in
+from rag_index.retrieve import ALL_GROUPS
+from rag_index.settings import load_settings
+from tests.service.live import Live
 
 QUERY = "the printer is offline"
 OPTIONS = {"indexes": ["comments"], "limit": 2}
 BEST = ["comments/1", "comments/2"]
 
 
-def refused(call) -> bool:
+def refused(call, error=SettingsError) -> bool:
     try:
         call()
-    except SettingsError:
+    except error:
         return True
     return False
+
+
+def check_service(config: str) -> None:
+    """What is asked over HTTP is what is found here; our names leave those of the payload alone."""
+    with Live(load_settings(config)) as live, Retriever.from_settings(config) as retriever:
+        service = Service(live.url)
+        there, said = found_in(service.search_sync(QUERY, **OPTIONS))
+        assert there == found_in(retriever.search_sync(QUERY, **OPTIONS))[0]
+        assert {"relevance", "citation", "chunks", "score"} <= there[0][2].keys()
+        assert asyncio.run(service.search(QUERY, **OPTIONS))["hits"]
+        nothing, said = found_in(service.search_sync("zzqqxx wwvvuu", limit=1))
+        assert (said, nothing[0][2]["nothing_fits"]) == ({"nothing_fits": True}, True)
+        assert refused(lambda: service.search_sync(QUERY, indexes=["unknown"]))
+        assert refused(lambda: service.search_sync(QUERY, groups=["staff"])), "the token says that"
+    assert refused(lambda: service.search_sync(QUERY), StoreUnavailable)
+    hit = {
+        "index": "i",
+        "document_id": "1",
+        "score": 0.5,
+        "chunks": [],
+        "payload": {"score": 7, "index": "x", "chunks": 1},
+    }
+    ((_, _, metadata),), _ = found_in({"hits": [hit]})
+    assert (metadata["score"], metadata["rag_index_score"], metadata["index"]) == (7, 0.5, "x")
 
 
 def check_langchain(config: str) -> None:
@@ -76,6 +104,21 @@ def check_haystack(config: str) -> None:
         assert documents[0].score == documents[0].meta["score"]
     few = pipeline.run({"found": {"query": QUERY, "filters": {"priority": "low"}, "top_k": 1}})
     assert [document.id for document in few["found"]["documents"]] == ["comments/2"]
+    same = {"field": "meta.priority", "operator": "==", "value": "low"}
+    both = {"operator": "AND", "conditions": [same, {"field": "number", "operator": ">", "value": 1}]}
+    for filters in (same, both):
+        found = pipeline.run({"found": {"query": QUERY, "filters": filters}})["found"]
+        assert [document.id for document in found["documents"]] == ["comments/2"]
+        assert (found["errors"], found["nothing_fits"]) == ({}, False)
+    either = {"operator": "OR", "conditions": [same, same]}
+    assert refused(lambda: RagIndexRetriever(config).run(QUERY, filters=either))
+    everybody = Pipeline()
+    everybody.add_component("found", RagIndexRetriever(config, groups=ALL_GROUPS))
+    saved = Pipeline.loads(everybody.dumps(), allowed_modules=["rag_index.frameworks.haystack"])
+    assert saved.get_component("found")._options == {"groups": ALL_GROUPS}
+    with Live(load_settings(config)) as live:
+        there = RagIndexRetriever(url=live.url, **OPTIONS)
+        assert [document.id for document in there.run(QUERY)["documents"]] == BEST
     beside = Pipeline()
     component = RagIndexRetriever(config, **OPTIONS)
     beside.add_component("found", component)
@@ -87,6 +130,11 @@ def check_haystack(config: str) -> None:
 
 
 if __name__ == "__main__":
-    checks = {"langchain": check_langchain, "llama_index": check_llama_index, "haystack": check_haystack}
+    checks = {
+        "service": check_service,
+        "langchain": check_langchain,
+        "llama_index": check_llama_index,
+        "haystack": check_haystack,
+    }
     checks[sys.argv[1]](sys.argv[2])
     print("OK")

@@ -35,7 +35,7 @@ def desk(tmp_path_factory):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("framework", ["langchain", "llama_index", "haystack"])
+@pytest.mark.parametrize("framework", ["service", "langchain", "llama_index", "haystack"])
 def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
     check = ROOT / "tests" / "frameworks" / "check_frameworks.py"
     command = [python, check, framework, desk.settings.path]

@@ -24,7 +24,7 @@ from rag_index.stores import BM25, open_store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
 HEAD = """\
 project = "{project}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
+from contextlib import closing
 
 import pytest
 
-from rag_index.errors import IndexBehind, SettingsError
-from rag_index.ledger import Reached
-from rag_index.retrieve import Retriever
+from rag_index.errors import IndexBehind, SettingsError, StoreMismatch
+from rag_index.ledger import Ledger, Reached
+from rag_index.ledger.records import Position
+from rag_index.retrieve import Retriever, as_of
 from rag_index.retrieve.as_of import Known
 from rag_index.retrieve.live import LiveCollection
 from rag_index.stores.edge import reader as reader_module
@@ -100,3 +104,34 @@ def test_a_demand_that_is_not_met_or_cannot_be_meant_is_refused(project):
         with pytest.raises(IndexBehind, match=r"index notes has not been at most 0 s old within 0\.2 s") as raised:
             retriever.search_sync("printer", max_age=0, timeout=0.2)
         assert raised.value.as_of["notes"]["known_by"] == "run"
+
+
+def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypatch):
+    """As each `rag-index search`, whose process answers once, however slow the look is."""
+    monkeypatch.setattr(as_of, "PATIENCE", 0.0)
+    store, copy = project.settings.store.path, project.folder / "copy"
+    shutil.copytree(store, copy)
+    with Retriever(project.settings) as retriever:
+        assert retriever.search_sync("printer").as_of["notes"].last_run == "completed"
+    project.execute("DELETE FROM note WHERE id = 3")
+    run_plain(project)
+    shutil.rmtree(store)
+    copy.rename(store)
+    with Retriever(project.settings) as retriever, pytest.raises(StoreMismatch, match="put back to an older copy"):
+        retriever.search_sync("printer")
+
+
+@pytest.mark.parametrize("forget", ["drop_position", "need_full_scan"])
+def test_a_living_reader_forgets_the_positions_that_its_ledger_has_forgotten(project, monkeypatch, forget):
+    """Such as after a restore: numbers of a new queue, or of another log, mean something else."""
+    monkeypatch.setattr(as_of, "CHECK_SECONDS", 0.0)
+    with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
+
+        def positions():
+            known = retriever._background.run(retriever.checked())
+            return [one.position for one in known.reached.get("notes", ())]
+
+        ledger.note_position("test_notes", Position(time.time(), "4711", "queue"))
+        assert positions()[-1] == "4711"
+        getattr(ledger, forget)("test_notes")
+        assert "4711" not in positions()

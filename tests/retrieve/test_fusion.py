@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from rag_index.documents.batches import StoredPoint
+from rag_index.retrieve.calibration import WITH_WORDS
 from rag_index.retrieve.concurrency import Deadline
-from rag_index.retrieve.fusion import Scoring, best_candidates, order_answers, trusted_weight
+from rag_index.retrieve.fusion import Scoring, agree, best_candidates, order_answers, scorings
 from rag_index.retrieve.live import LiveCollection
 from rag_index.retrieve.question import IndexAnswer, Question
 
@@ -96,7 +97,7 @@ def test_by_score_orders_all_by_score_and_ties_by_the_order_asked():
 
 def test_the_best_chunk_of_a_document_is_the_one_with_the_best_score_of_both() -> None:
     points = [point("a", 0, 0.9), point("a", 1, 0.2, bm25=8.0), point("b", 0, 0.6, bm25=4.0)]
-    first, second = ordered(x=points, scoring=Scoring(0.5, 8.0))
+    first, second = ordered(x=points, scoring=Scoring(0.5, 8.0, 0.6))
     assert (first.document_id, first.text, first.score) == ("a", "a 1", pytest.approx(0.6 / 1.6))
     assert (first.cosine, first.bm25) == (0.2, 8.0)
     assert [chunk.score for chunk in first.chunks] == pytest.approx([0.6 / 1.6, 0.45 / 1.6])
@@ -122,19 +123,24 @@ def points_with(bm25: dict[int, float], count: int = 100) -> list[StoredPoint]:
 
 
 @pytest.mark.parametrize(
-    ("bm25", "weight"),
+    ("bm25", "agreed"),
     [
-        (dict.fromkeys([24, *range(40, 60)], 5.0), 0.4),
-        (dict.fromkeys(range(25, 60), 5.0), 0.06),
-        ({0: 1.0, 1: 1.0} | dict.fromkeys(range(40, 50), 5.0), 0.06),  # near, but not among the ten best by words
-        ({0: 1.0}, 0.4),
-        ({90: 1.0}, 0.06),  # the only one with the words
-        ({}, 0.4),
+        (dict.fromkeys([24, *range(40, 60)], 5.0), True),
+        (dict.fromkeys(range(25, 60), 5.0), False),
+        ({0: 1.0, 1: 1.0} | dict.fromkeys(range(40, 50), 5.0), False),  # near, but not among the ten best by words
+        ({0: 1.0}, True),
+        ({90: 1.0}, False),  # the only one with the words
     ],
 )
-def test_the_weight_falls_if_no_chunk_is_among_the_best_of_both(bm25: dict[int, float], weight: float) -> None:
+def test_meaning_and_words_agree_if_a_chunk_is_among_the_best_of_both(bm25: dict[int, float], agreed: bool) -> None:
     candidates = points_with(bm25)
-    assert trusted_weight(candidates, 0.4) == pytest.approx(weight)
-    assert trusted_weight(candidates[::-1], 0.4) == pytest.approx(weight)
-    assert trusted_weight(candidates, 0.0) == 0
-    assert trusted_weight([], 0.4) == 0.4
+    assert agree(candidates) is agree(candidates[::-1]) is agreed
+
+
+def test_meaning_counts_less_in_a_collection_where_it_agrees_with_words_about_few_texts() -> None:
+    one = answers({"x": points_with({})})[0]
+    question = Question("q", 3, (), Deadline.after(9), dense_weight=0.4)
+    for trusted, weight in ((True, 0.4), (False, 0.06)):
+        live = replace(one.live, calibration=replace(WITH_WORDS, trusted=trusted))
+        found = scorings([replace(one, hybrid=True, live=live)], question)
+        assert found["x"].dense_weight == pytest.approx(weight)

@@ -36,21 +36,12 @@ def test_words_find_a_code_and_the_score_is_the_weighted_mean_with_bm25_as_a_sha
             best = max(hit.bm25 for hit in result.hits)
             for hit in result.hits:
                 expected = weight * hit.cosine + (1 - weight) * hit.bm25 / best
-                expected = (expected + 0.6 * hit.soft) / 1.6 if weight else expected
+                expected = (expected + 0.7 * hit.soft) / 1.7 if weight else expected
                 assert hit.score == hit.fused == pytest.approx(expected, abs=1e-6)
             assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
         nothing = retriever.search_sync("of the", limit=5)
         assert len(nothing.hits) == 5
         assert all(hit.bm25 == 0 and hit.matched == () for hit in nothing.hits), "frequent words are not searched for"
-
-
-def test_an_unspaced_phrase_finds_its_text_in_an_english_index(tmp_path: Path) -> None:
-    rows = [(1, "プリンターの検索機能が動きません"), (2, "打印机离线了怎么办"), (3, "The printer is offline")]
-    with Desk(tmp_path, names=("comments",)).fill({"comments": rows}).retriever() as retriever:
-        for query, first in (("検索", "1"), ("离线的打印机", "2"), ("printer 離線", "3")):
-            hit = retriever.search_sync(query, dense_weight=0).hits[0]
-            assert (hit.document_id, hit.bm25 > 0) == (first, True)
-        assert retriever.search_sync("离线的打印机").hits[0].matched == ("离线", "打印", "印机")
 
 
 def test_an_index_without_words_takes_turns_with_one_that_has_them(empty: Desk) -> None:

@@ -15,9 +15,8 @@ from tests.retrieve.desk import Desk, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
 ROWS = {
     name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
@@ -118,22 +117,3 @@ def test_an_index_that_fails_between_the_halves_is_named_and_the_others_answer(d
         assert len(result.hits) == 10
         assert {hit.index for hit in result.hits} <= {"comments", "solutions"}
         assert retriever.metrics().errors == {"titles": 1}
-
-
-def test_the_weight_is_that_of_all_candidates(tmp_path: Path) -> None:
-    """Ten chunks have the words, and forty others are near. Of the thirty best, some of the ten are near too."""
-    desk = Desk(tmp_path, names=("titles",)).fill({"titles": ROWS["titles"]})
-    with closing(open_store(desk.settings.store)) as store:
-        ids = [point.id for point in store.scroll(desk.collection("titles"))]
-        near = [StoredPoint(one, {}, score=0.9 - n / 100) for n, one in enumerate(ids[:40])]
-        worded = [StoredPoint(one, {}, score=0.01, bm25=9.0 - n / 10) for n, one in enumerate(ids[40:50])]
-
-        class Given(Halved):
-            def search(self, *_: Any, **__: Any) -> list[StoredPoint]:
-                return [*near, *worded]
-
-        with retriever_of(desk, Given(store, lambda *_: None)) as retriever:
-            result = retriever.search_sync("printer")
-    assert result.dense_weight == pytest.approx(0.105)
-    best = result.hits[0]
-    assert best.score == pytest.approx((0.105 * 0.01 + 0.895 + 0.6 * best.soft) / 1.6)

@@ -7,7 +7,8 @@ import io
 import json
 import re
 import threading
-from contextlib import redirect_stderr, redirect_stdout
+import time
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import pytest
 
 from rag_index import Retriever
 from rag_index.cli import main
-from rag_index.errors import SettingsError
+from rag_index.errors import RerankerError, SettingsError
+from rag_index.rerankers import RerankServer
 from rag_index.settings import load_settings
 from tests.retrieve.desk import DESK, Desk, found
 
@@ -200,6 +202,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         if self.server.fault == "status":
             return self._send(503, {"error": "Loading model"})
+        if self.server.fault in ("slow", "endless"):
+            part, pause = (b" ", 0.1) if self.server.fault == "slow" else (b" " * 1_000_000, 0)
+            return self._send(200, [], *[part] * 60, pause=pause)
         if self.server.fault == "words":
             return self._send(200, {"answer": "a chat model"})
         name = "relevance_score" if self.path == "/v1/rerank" else "score"
@@ -207,12 +212,17 @@ class _Handler(BaseHTTPRequestHandler):
         rows = rows[1:] if self.server.fault == "short" else rows[::-1]  # by score, not in the order of the texts
         return self._send(200, {"results": rows} if self.path == "/v1/rerank" else rows)
 
-    def _send(self, status: int, answer: object) -> None:
+    def _send(self, status: int, answer: object, *before: bytes, pause: float = 0) -> None:
         content = json.dumps(answer).encode()
         self.send_response(status)
-        self.send_header("content-length", str(len(content)))
+        self.send_header("content-length", str(len(content) + sum(map(len, before))))
+        if self.server.fault == "gzip":
+            self.send_header("content-encoding", "gzip")
         self.end_headers()
-        self.wfile.write(content)
+        with suppress(OSError):  # the client has gone
+            for part in (*before, content):
+                self.wfile.write(part)
+                time.sleep(pause)
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
@@ -238,6 +248,17 @@ def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_f
                 result = retriever.search_sync(QUERY, limit=5)
                 assert (result.reranked, found(result)) == (False, found(fused)[:5])
                 assert re.search(message, result.rerank_error)
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("slow", "in time"), ("endless", "more than 4 MB"), ("gzip", "compressed .gzip.")]
+)
+def test_an_answer_of_a_server_has_one_time_limit_and_one_size(fault, said):
+    with RerankingServer("/v1/rerank") as server:
+        server.fault = fault
+        with closing(RerankServer(server.url, 0.5)) as reranker, pytest.raises(RerankerError, match=said):
+            reranker.score(QUERY, ["a text"])
         server.shutdown()
 
 

@@ -11,7 +11,7 @@ import pytest
 from rag_index import Retriever
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.retrieve import SearchFailed
-from rag_index.stores import Condition
+from rag_index.stores.protocol import Condition
 from tests.retrieve.desk import DESK, Desk, found
 
 

@@ -9,7 +9,7 @@ import uvicorn
 
 from rag_index.retrieve import Retriever
 from rag_index.service.app import make_app
-from rag_index.service.server import listen
+from rag_index.service.server import config_of, listen
 from tests.waiting import GENEROUS, eventually
 
 if TYPE_CHECKING:
@@ -35,11 +35,9 @@ class Live:
         self._socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = make_app(self._settings, self.retriever, **self._options)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=int(GENEROUS)
-            )
-        )
+        config = config_of(app)
+        config.lifespan, config.timeout_graceful_shutdown, config.timeout_keep_alive = "on", 5, int(GENEROUS)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
         eventually(lambda: self._server.started, "the service starts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import quote
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
+from tests.service.in_memory import ask, guarded
 from tests.service.live import Live
 
 VALUES = st.recursive(
@@ -71,14 +74,52 @@ PARAMETERS = st.dictionaries(
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(body=BODIES)
 def test_any_search_is_answered(client, body):
     content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
     check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(method=METHODS, path=PATHS, parameters=PARAMETERS)
 def test_any_address_is_answered(client, method, path, parameters):
     check(client.request(method, path, params=parameters))
+
+
+PLACES = 4
+ENDS = {
+    "answered": (200, {}), "refused": (400, {}), "broken": (500, {}), "slow": (504, {}),
+    "no body": (504, {"body": None}), "too large": (413, {"body": b"x" * 200}), "gone": (0, {"gone": True}),
+    "gone before": (0, {"body": None, "gone": True}),
+}  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(ends=st.lists(st.sampled_from(list(ENDS)), min_size=1, max_size=2 * PLACES))
+def test_whatever_becomes_of_requests_their_places_are_free_again(ends):
+    async def answer(scope) -> int:
+        match scope["path"]:
+            case "/refused":
+                raise SettingsError("wrong")
+            case "/broken":
+                raise ValueError("unexpected")
+            case "/slow" | "/gone":
+                await asyncio.Event().wait()
+            case "/together":
+                await together.wait()
+        return 200
+
+    async def main() -> None:
+        statuses = [await ask(guard, f"/{end}", **ENDS[end][1]) for end in ends]
+        assert statuses == [ENDS[end][0] for end in ends]
+        asked = [asyncio.ensure_future(ask(guard, "/together", client=("127.0.0.1", n))) for n in range(PLACES)]
+        await asyncio.sleep(0.01)
+        assert await ask(guard) == 503, "all places are taken"
+        assert await ask(guard, "/healthz") == 200, "but those of probes"
+        together.set()
+        assert await asyncio.gather(*asked) == [200] * PLACES
+
+    together = asyncio.Event()
+    guard = guarded(answer, timeout=0.1, max_requests=PLACES, max_body_bytes=100, rate_limit=0)
+    asyncio.run(main())

@@ -14,9 +14,12 @@ import httpx
 import pytest
 
 from rag_index.retrieve import as_of
+from rag_index.transfer.move import move, target_settings
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live
+from tests.service.test_http import problem
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -131,7 +134,19 @@ def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
         ledger.execute("UPDATE rag_index_collections SET name = 'test_notes__9'")
     with served(project) as client:
-        for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1"),
-                       client.get("/readyz")):  # fmt: skip
+        for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1")):
             assert answer.status_code == 503, answer.text
             assert "is none of the collections of notes in the ledger (test_notes__9)" in answer.json()["detail"]
+        assert problem(client.get("/readyz"), 503)["detail"] == "the service is not ready; its log says why"
+        assert not client.get("/indexes").json()["indexes"][0]["live"]
+
+
+def test_after_a_move_the_service_is_not_ready(tmp_path):
+    project = Project(tmp_path / "project").fill(5)
+    run_plain(project)
+    with served(project) as client:
+        assert client.get("/readyz").status_code == 200
+        move(project.settings, target_settings(project.settings, str(tmp_path / "moved"), None), (), say=print)
+        eventually(lambda: client.get("/readyz").status_code == 503, "it looks again")
+        assert not client.get("/indexes").json()["indexes"][0]["live"]
+        assert "was moved to" in problem(client.post("/search", json={"query": "printer"}), 503)["detail"]

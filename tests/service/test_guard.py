@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from rag_index.service.guard import MAX_HEADER_BYTES
 from rag_index.service.tokens import token_line
 from rag_index.settings import load_settings
 from tests.fakes.qdrant import FakeQdrant
 from tests.retrieve.desk import Desk
+from tests.service.in_memory import ask, guarded
 from tests.service.live import Live
 from tests.service.test_http import problem
 from tests.waiting import eventually
@@ -180,19 +182,6 @@ def test_a_request_that_takes_too_long_is_ended(served: Desk, qdrant):
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_busy_service_says_so_at_once(served, qdrant):
-    settings = load_settings(served.config, serve={"max_requests": 2})
-    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client, ThreadPoolExecutor() as threads:
-        assert client.get("/search", params=ASKED).status_code == 200
-        fault = qdrant.break_next("/points/query", times=None, hang=2)
-        for _ in range(2):
-            threads.submit(client.get, "/search", params={"query": "mailbox"})
-        eventually(lambda: fault.met >= 2, "both search")
-        answer = client.get("/search", params=ASKED)
-        assert "busy" in problem(answer, 503)["detail"]
-        assert answer.headers["retry-after"]
-
-
 def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
     with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         assert client.get("/search", params=ASKED).status_code == 200
@@ -200,8 +189,6 @@ def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
         search = live.retriever.search
 
         async def watched(*args, **kwargs):
-            import asyncio
-
             try:
                 return await search(*args, **kwargs)
             except asyncio.CancelledError:
@@ -253,3 +240,51 @@ def test_one_token_does_not_use_up_the_rate_of_another(desk):
         statuses = [client.get("/indexes", headers={"Authorization": f"Bearer {TOKEN}"}).status_code for _ in range(5)]
         assert 429 in statuses
         assert client.get("/indexes", headers={"Authorization": f"Bearer {OTHER}"}).status_code == 200
+
+
+@pytest.mark.parametrize(("address", "counts"), [("10.0.0.7", True), ("93.184.216.34", False)])
+def test_a_proxy_in_a_private_network_names_the_address_and_nobody_else_does(address, counts):
+    async def main() -> set[int]:
+        return {
+            await ask(guard, client=(address, 1), headers=[(b"x-forwarded-for", b"8.8.8.%d" % number)])
+            for number in range(9)
+        }
+
+    guard = guarded(ok, rate_limit=1.0)
+    assert asyncio.run(main()) == ({200} if counts else {200, 429})
+
+
+async def ok(_) -> int:
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([(b"x", b"y" * (MAX_HEADER_BYTES - 100))], 200),
+        ([(b"x", b"y" * MAX_HEADER_BYTES)], 431),
+        ([(b"content-length", b"2"), (b"transfer-encoding", b"chunked")], 400),
+    ],
+)
+def test_first_lines_that_are_too_long_or_mean_two_things_are_refused(headers, status):
+    assert asyncio.run(ask(guarded(ok), headers=headers)) == status
+
+
+def test_a_caller_has_a_share_of_the_places_and_others_have_theirs(desk):
+    async def answer(scope) -> int:
+        if scope["path"] == "/long":
+            await asyncio.Event().wait()
+        return 200
+
+    async def main() -> None:
+        held = [asyncio.ensure_future(ask(guard, "/long", headers=bo)) for _ in range(8)]
+        await asyncio.sleep(0.01)
+        assert [one.result() for one in held if one.done()] == [503] * 6, "a quarter is for one caller"
+        assert await ask(guard, headers=bo) == 503
+        assert await ask(guard, headers=kim) == 200
+        for one in held:
+            one.cancel()
+
+    bo, kim = ([(b"authorization", f"Bearer {token}".encode())] for token in (TOKEN, OTHER))
+    guard = guarded(answer, max_requests=8, tokens=[token_line("bo", TOKEN, []), token_line("kim", OTHER, [])])
+    asyncio.run(main())

@@ -175,8 +175,6 @@ def test_what_is_not_there_is_404(client):
     assert "did you mean" in problem(client.get("/documents/comment/1"), 404)["detail"]
     problem(client.get("/nothing/here"), 404)
     problem(client.get("/documents/comments/"), 404)
-    assert client.get("/documents/comments", params={"id": "2"}).json()["document_id"] == "2"
-    assert "no document '..'" in problem(client.get("/documents/comments", params={"id": ".."}), 404)["detail"]
 
 
 def test_another_method_is_405_and_says_which(client):
@@ -191,7 +189,7 @@ def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
         answer = client.get("/search", params={"query": "x"})
         assert "rag-index index-all" in problem(answer, 503)["detail"]
         assert answer.headers["retry-after"]
-        assert "rag-index index-all" in problem(client.get("/readyz"), 503)["detail"]
+        assert problem(client.get("/readyz"), 503)["detail"] == "the service is not ready; its log says why"
         assert client.get("/healthz").status_code == 200
         assert [one["live"] for one in client.get("/indexes").json()["indexes"]] == [False] * 3
 
@@ -222,7 +220,7 @@ def test_a_caller_may_leave_the_reranker_out(desk):
         arguments = {"name": "search", "arguments": {"query": "printer", "rerank": False}}
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments}
         told = client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"}).text
-        assert re.findall(r"\d+\. \[\w+/([^],]+)", told) == [hit["document_id"] for hit in plain["hits"]]
+        assert re.findall(r"\d+\. \[\w+/([^]#]+)", told) == [hit["document_id"] for hit in plain["hits"]]
 
 
 def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
@@ -231,14 +229,9 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
 
         def part(**wanted) -> tuple[list[int], int | None]:
-            answers = [
-                client.get("/documents/solutions/a/b", params=wanted),
-                client.get("/documents/solutions", params={"id": "a/b", **wanted}),
-            ]
-            first, second = (answer.raise_for_status().json() for answer in answers)
-            assert first["chunks"] == second["chunks"]
-            assert first["total_chunks"] == total
-            return [chunk["chunk"] for chunk in first["chunks"]], first["next_chunk"]
+            found = client.get("/documents/solutions/a%2Fb", params=wanted).raise_for_status().json()
+            assert found["total_chunks"] == total
+            return [chunk["chunk"] for chunk in found["chunks"]], found["next_chunk"]
 
         hit = client.get("/search", params={"query": "giraffe"}).json()["hits"][0]
         total = hit["total_chunks"]

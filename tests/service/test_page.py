@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks import servicedesk
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
 from tests.browser import Browser, find_chromium
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.long
 WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p><i>end</i>'
 REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
+EXACT = [{"field": "number", "comparison": "is", "value": "9007199254740993"}]
 ROBOT = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
 
 
@@ -50,11 +52,12 @@ def desk(tmp_path_factory):
     steps = ("steps", "The indented steps:\n  1. Unplug it\n    - wait", {"author": "eve"})
     keys = [
         steps,
-        ("..", "A parent folder of bellows"),
         (" ", "A blank key of bellows"),
         ("", "No key of bellows at all"),
     ]
-    documents = {**DESK, "solutions": [*DESK["solutions"], odd, ("markup", MARKUP, {"author": "eve"}), *keys]}
+    long = {"number": 2**53 + 1, "same": "A parcel", "long": "y" * 300, "size": 0.1, "u": 1, "v": 2, "w": 3, "wide": 4}
+    parcel = ("parcel", "A parcel", long)
+    documents = {**DESK, "solutions": [*DESK["solutions"], odd, parcel, ("markup", MARKUP, {"author": "eve"}), *keys]}
     return desk.fill(documents)
 
 
@@ -71,11 +74,11 @@ def hits(page) -> list[str]:
 
 
 def test_a_search_by_keyboard_alone_from_question_to_document_and_back(page):
-    page.type("printer offline after update")
-    page.press("Enter")
+    page.type("printer on floor two offline")  # a moment later it is searched for, without Enter
     page.wait_for("documents in")
     assert page.evaluate("document.querySelector('.hit .place').innerText") == "comments"
     assert page.evaluate("document.querySelector('.hit mark').innerText") == "printer"
+    assert page.evaluate("document.querySelector('.hit .citation').innerText").startswith("[comments/1#0:")
     page.press("ArrowDown")
     page.press("e")
     page.wait_for("cosine", "BM25", "Words found", "Rank in comments")
@@ -87,7 +90,10 @@ def test_a_search_by_keyboard_alone_from_question_to_document_and_back(page):
     assert not page.evaluate("document.querySelector('dialog').open")
     assert page.evaluate("document.activeElement.innerText") == "1"
     page.press("/")
-    assert page.evaluate("document.activeElement.id") == "query"
+    assert page.evaluate("[document.activeElement.id, document.activeElement.value]") == [
+        "query",
+        "printer on floor two offline",
+    ]
 
 
 def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
@@ -111,19 +117,16 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     page.wait_for("documents in")
 
 
+ORDERED = ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none"]
+
+
 @pytest.mark.parametrize(
     ("field", "shown"),
     [
         ("priority", ["is", "is not", "has a value", "has none", "text"]),
-        (
-            "number",
-            ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none", "number"],
-        ),
+        ("number", [*ORDERED, "number"]),
         ("created_at", ["on or after", "before", "has a value", "has none", "date"]),
-        (
-            "author",
-            ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none", "text"],
-        ),
+        ("author", [*ORDERED, "text"]),
     ],
 )
 def test_a_field_is_compared_as_its_kind_allows(page, field, shown):
@@ -147,7 +150,6 @@ def test_what_a_document_holds_is_text_and_never_markup(page):
 
 ODD = [
     ("tape library robot paragraph 20", "tapes/../robot #1?", "Paragraph 20"),
-    ("bellows", "..", "A parent folder"),
     ("bellows", '" "', "A blank key"),
     ("bellows", '""', "No key"),
 ]
@@ -206,6 +208,9 @@ def test_where_tokens_are_needed_the_page_asks_for_one_and_keeps_it_in_the_tab(w
     with Live(desk.settings.model_copy(update={"serve": serve})) as guarded:
         window.open(f"{guarded.url}/#q=printer")
         window.wait_for("A token is needed")
+        window.type("tokén")
+        window.press("Enter")
+        window.wait_for("A token is needed", "A token has letters, digits")
         window.type("wrong")
         window.press("Enter")
         window.wait_for("A token is needed", "a valid token is needed")
@@ -271,7 +276,8 @@ def test_a_long_value_does_not_widen_the_page(page):
     page.evaluate(f"""(plain => {{ window.fetch = async (url, given) =>
         String(url).includes('facets') ? new Response({counted!r}) : plain(url, given); }})(window.fetch)""")
     page.evaluate("location.hash = 'q=printer&indexes=comments'")
-    page.wait_for("x" * 300)
+    page.wait_for("x" * 40 + "…")
+    assert page.evaluate("document.querySelector('#facets button').title") == "x" * 300
     with page.screen(340, 800):
         assert page.evaluate("document.documentElement.scrollWidth") == 340
 
@@ -308,7 +314,7 @@ def test_of_a_long_document_the_chunks_around_the_one_that_was_found_are_shown(p
     page.evaluate(f"window.fetch = async url => (window.asked = String(url), new Response({json.dumps(part)!r}))")
     page.evaluate("document.querySelector('.open').click()")
     page.wait_for("The document is long: these are chunks 3 to 4 of 20,000.", "text 3")
-    assert page.evaluate("window.asked").endswith("&around=0&max_chars=100000")
+    assert page.evaluate("window.asked").endswith("?around=0&max_chars=100000")
 
 
 def test_what_hardly_fits_can_be_left_out(page):
@@ -325,8 +331,94 @@ def test_what_hardly_fits_can_be_left_out(page):
 
 def test_a_typing_error_is_corrected_and_the_page_says_so(page):
     page.evaluate("location.hash = 'q=prinetr+offline'")
-    page.wait_for("Searched for printer instead of prinetr. ")
+    page.wait_for("Searched for printer instead of prinetr")
     assert page.evaluate("document.querySelector('.hit mark').innerText").lower() == "printer"
+
+    page.click("Search for prinetr")
+    page.wait_for("documents in")
+    assert "Searched for" not in page.words()
+    assert page.evaluate("location.hash").endswith("&exact=1")
+
+
+def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_folded(page):
+    page.evaluate("location.hash = 'q=printer&order=-created_at'")
+    page.wait_for("documents in")
+    assert hits(page)[0] == "2", "the only one with a day"
+    alone = "[...document.querySelectorAll('#indexes button')].find(e => e.innerText === 'titles').click()"
+    page.evaluate(alone)
+    page.wait_for("2 documents in")
+    assert page.evaluate("[...document.querySelectorAll('#indexes input:checked')].map(e => e.value)") == ["titles"]
+    page.evaluate(alone)
+    page.wait_for("13 documents in")
+    assert hits(page)[0] == "2"
+    page.fill("#fold", "priority")
+    page.wait_for("more alike")
+    page.evaluate("document.querySelector('#fields [value=number]').click()")
+    page.wait_for("priority")
+    assert "number" not in page.evaluate("document.querySelector('#hits').innerText")
+    assert page.evaluate("location.hash").endswith("&order=-created_at&fold=priority&hide=number")
+
+
+def test_a_hit_says_nothing_twice_and_the_document_says_all(page):
+    page.evaluate("location.hash = 'q=parcel'")
+    page.wait_for("documents in")
+    shown = page.evaluate("document.querySelector('.hit .payload').innerText").split()
+    assert shown == [
+        "long",
+        "y" * 120 + "…",
+        "number",
+        "9007199254740993",
+        "size",
+        "0.1",
+        "u",
+        "1",
+        "v",
+        "2",
+        "w",
+        "3",
+        "1",
+        "more",
+    ]
+    page.evaluate("document.querySelector('.open').click()")
+    page.wait_for("solutions: parcel", "y" * 300)
+    page.press("Escape")
+    page.evaluate("location.hash = 'q=parcel&filters=' + " + json.dumps(json.dumps(EXACT)))
+    page.wait_for("1 document in")
+
+
+ANSWERS = {
+    "new Response('<html>sign on', {status: 200})": "perhaps your sign-on has ended",
+    'new Response(\'{"detail": "the service is busy"}\', {status: 503})': "the service is busy",
+    "Promise.reject(new TypeError('no network'))": "The service does not answer.",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_went_wrong_is_one_sentence_with_a_button_to_try_again(page, answer):
+    page.evaluate(f"window.plain = fetch; window.fetch = async () => {answer}; 0")
+    page.evaluate("location.hash = 'q=printer'")
+    page.wait_for(ANSWERS[answer], "Try again")
+    page.evaluate("window.fetch = plain; 0")
+    page.click("Try again")
+    page.wait_for("documents in")
+    assert page.evaluate("document.querySelector('#problem').hidden")
+
+
+def test_only_addresses_of_the_web_are_links(page):
+    addresses = [
+        "https://a.b/c",
+        "http://a.b",
+        "/t/1",
+        "//host",
+        "/\\host",
+        "/\t/host",
+        "javascript:alert(1)",
+        "https://",
+        " http://a",
+    ]
+    page.evaluate("import('/static/hits.js').then(hits => { window.isAddress = hits.isAddress })")
+    eventually(lambda: page.evaluate("Boolean(window.isAddress)"))
+    assert page.evaluate(f"{json.dumps(addresses)}.filter(isAddress)") == addresses[:3]
 
 
 def test_no_index_yet_says_what_to_run(window, tmp_path):
@@ -341,9 +433,9 @@ def help_desk(tmp_path_factory):
     """The address of `rag-index serve` over a sample that a run has indexed."""
     folder = tmp_path_factory.mktemp("desk")
     command = [*PROGRAM, "--config", str(folder / "rag-index.toml")]
-    sample = ["sample", "servicedesk", "--documents", "2000", "--out", str(folder / "desk.db"), "--settings"]
-    for arguments in (sample, ["index-all", "--serial"]):
-        subprocess.run([*command, *arguments], check=True, capture_output=True, timeout=300)
+    servicedesk.write(folder / "desk.db", documents=2000)
+    (folder / "rag-index.toml").write_text(servicedesk.scaffold("desk.db"))
+    subprocess.run([*command, "index-all", "--serial"], check=True, capture_output=True, timeout=300)
     with subprocess.Popen([*command, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
         yield process.stdout.readline().split()[-1]
         process.terminate()
@@ -362,8 +454,9 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
     with window.screen(width, height, dark=dark):
         window.open("about:blank")
         window.open(f"{help_desk}/")
-        window.wait_for("worklogs", "Add a filter")
-        assert ("just now" in window.words()) == (width > 600)
+        window.wait_for("worklogs" if width > 600 else "Indexes, filters and order")
+        eventually(lambda: not window.evaluate("document.querySelector('#indexes').hidden"))
+        assert ("just now" in window.words()) == (width > 600), "on a phone filters are folded"
         window.type("VPN does not connect after the update")
         window.press("Enter")
         window.wait_for("20 documents in")
@@ -375,6 +468,9 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
         ground = window.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (ground == "rgb(20, 23, 28)") == dark
         window.picture(picture, width=width, height=height)
+        first = window.evaluate("document.querySelector('.hit').getBoundingClientRect().top")
+        assert first < height / 2
+        window.evaluate("document.querySelector('#narrow').open = document.querySelector('#facets').open = true")
         window.click("Add a filter")
         assert window.evaluate("document.documentElement.scrollWidth") <= width
 

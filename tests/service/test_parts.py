@@ -7,8 +7,9 @@ import sqlite3
 import httpx
 import pytest
 
+from rag_index.retrieve import Caller
 from rag_index.service.mcp_tools import AgentTools
-from rag_index.service.models import Caller, DocumentModel, SearchAnswerModel
+from rag_index.service.models import DocumentModel, SearchAnswerModel
 from rag_index.service.search_service import SearchService
 from tests.indexing.plain import run_plain
 from tests.indexing.test_parts import SETTINGS, TABLES

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from rag_index.cli import main
-from rag_index.service.models import Caller
+from rag_index.retrieve import Caller
 from rag_index.service.tokens import TokenRegister, new_token, token_line
 from rag_index.settings import ServeSettings
 from tests.project import PROGRAM
@@ -56,7 +56,7 @@ def test_it_serves_with_default_settings_and_stops_in_order(desk):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         log = process.stderr.read()
-    assert "GET /search 200" in log
+    assert re.search(r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.service\S* - .*GET /search 200", log, re.MULTILINE)
     assert "secretword" not in log
     assert "Traceback" not in log
 
@@ -71,6 +71,21 @@ def test_it_lets_a_request_end_before_it_stops(served, qdrant):
         process.send_signal(signal.SIGINT)
         assert asking.result().status_code == 200
         assert process.wait(60) == 0
+
+
+@pytest.mark.long
+def test_a_request_that_does_not_end_is_given_up_when_the_service_stops(desk):
+    asked = b'{"query": "printer", "after": "2099-01-01T00:00:00Z", "timeout": 3600}'
+    with serving(desk, RAG_INDEX_SERVE__TIMEOUT="3600") as (process, url):
+        assert httpx.get(f"{url}/search", params={"query": "printer"}, timeout=60).status_code == 200
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
+            head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"
+            connection.sendall(head.encode() + asked)
+            assert httpx.get(f"{url}/healthz").status_code == 200, "it has read what came before"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+            assert b" 200 " not in connection.recv(100)
+        assert "Traceback" not in process.stderr.read()
 
 
 @pytest.mark.long

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -15,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, RSAAlgorithm
 
 from rag_index.errors import SettingsError, TransientError
-from rag_index.service.models import Caller
+from rag_index.retrieve import Caller
+from rag_index.service import tokens
 from rag_index.service.tokens import (
     FRESH_SECONDS,
+    MAX_KEYS_BYTES,
     MAX_OLD_SECONDS,
     PAUSE_SECONDS,
     IssuerKeys,
@@ -63,14 +67,15 @@ def settings(keys, **more) -> ServeSettings:
 
 
 def verify(serve: ServeSettings, token: str) -> Caller | None:
-    verifying = SignOn(serve).verify(token)
-    return verifying.result(30) if verifying else None
+    return asyncio.run(SignOn(serve).verify(token))
 
 
 def test_a_valid_jwt_stands_for_its_subject_and_groups(keys):
-    assert verify(settings(keys), signed()) == Caller("ann", frozenset({"staff"}))
-    assert verify(settings(keys), signed(CURVE, "ES256", "two")) == Caller("ann", frozenset({"staff"}))
-    assert verify(settings(keys), signed(aud=["other", AUDIENCE], sub="a\nb")).name == "a%0Ab", "one line in the log"
+    assert verify(settings(keys), signed()) == Caller("jwt:ann", frozenset({"staff"}))
+    assert verify(settings(keys), signed(CURVE, "ES256", "two")) == Caller("jwt:ann", frozenset({"staff"}))
+    assert verify(settings(keys), signed(aud=["other", AUDIENCE], sub="a\nb")).name == "jwt:a%0Ab", (
+        "one line in the log"
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,13 +123,17 @@ def test_any_other_jwt_is_nobody(keys, token):
 
 
 class Issuer(BaseHTTPRequestHandler):
-    keys, status, asked = KEYS, 200, 0
+    keys, status, asked, pause = KEYS, 200, 0, 0.0
 
     def do_GET(self):
         type(self).asked += 1
         self.send_response(self.status)
         self.end_headers()
-        self.wfile.write(json.dumps(self.keys).encode())
+        answer = json.dumps(self.keys).encode()
+        with suppress(OSError):  # the reader has gone
+            for part in (answer,) if not self.pause else (bytes([one]) for one in answer):
+                self.wfile.write(part)
+                self.gone.wait(self.pause)
 
     def log_message(self, *_):
         pass
@@ -132,36 +141,73 @@ class Issuer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def issuer():
-    kind = type("OneIssuer", (Issuer,), {})
+    kind = type("OneIssuer", (Issuer,), {"gone": threading.Event()})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         kind.url = f"http://127.0.0.1:{server.server_port}/keys"
         yield kind
+        kind.gone.set()
         server.shutdown()
 
 
 def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_the_issuer(issuer):
     now = [0.0]
-    keys = IssuerKeys(issuer.url, clock=lambda: now[0])
-    assert issuer.asked == 0, "a service starts without its issuer"
-    assert keys.find("one")
-    issuer.keys = {"keys": [jwk(OTHER, "three")]}
-    assert keys.find("three"), "a key that appeared just after the last reading"
-    assert keys.find("one") is None, "a key that the issuer took back is not good"
-    assert keys.find("two") is None
-    assert issuer.asked == 2, "unknown keys do not make it ask for each request"
-    now[0] += PAUSE_SECONDS + 1
-    assert keys.find("three")
-    assert issuer.asked == 2, "they are fresh"
-    assert [keys.find(name) for name in ("one", "two", "four")] == [None] * 3
-    assert issuer.asked == 4
-    issuer.status = 500
-    now[0] += FRESH_SECONDS + 1
-    assert [bool(keys.find("three")) for _ in range(3)] == [True] * 3
-    assert issuer.asked == 5
-    now[0] += MAX_OLD_SECONDS
-    with pytest.raises(TransientError, match="cannot be read"):
-        keys.find("three")
+
+    async def main():
+        keys = IssuerKeys(issuer.url, clock=lambda: now[0])
+        assert issuer.asked == 0, "a service starts without its issuer"
+        assert await keys.find("one")
+        issuer.keys = {"keys": [jwk(OTHER, "three")]}
+        assert await keys.find("three"), "a key that appeared just after the last reading"
+        assert await keys.find("one") is None, "a key that the issuer took back is not good"
+        assert await keys.find("two") is None
+        assert issuer.asked == 2, "unknown keys do not make it ask for each request"
+        now[0] += PAUSE_SECONDS + 1
+        assert await keys.find("three")
+        assert issuer.asked == 2, "they are fresh"
+        assert [await keys.find(name) for name in ("one", "two", "four")] == [None] * 3
+        assert issuer.asked == 4
+        issuer.status = 500
+        now[0] += 2 * FRESH_SECONDS + 1
+        assert [bool(await keys.find("three")) for _ in range(3)] == [True] * 3
+        assert issuer.asked == 5
+        issuer.status, issuer.keys = 200, {"keys": []}
+        now[0] += PAUSE_SECONDS + 1
+        assert await keys.find("three") is None, "an empty list takes all back"
+        issuer.status = 500
+        now[0] += MAX_OLD_SECONDS + 1
+        with pytest.raises(TransientError, match="cannot be read"):
+            await keys.find("three")
+
+    asyncio.run(main())
+
+
+def test_whatever_an_issuer_answers_known_keys_are_good_and_an_unknown_one_waits_no_longer_than_its_limit(
+    issuer, monkeypatch, caplog
+):
+    monkeypatch.setattr(tokens, "TIMEOUT_SECONDS", 0.3)
+    now = [0.0]
+
+    async def main():
+        keys = IssuerKeys(issuer.url, clock=lambda: now[0])
+        assert await keys.find("one")
+        for pause, answer, words in (
+            (0.05, KEYS, "no whole answer within 0.3 s"),
+            (0, {"keys": [], "more": "x" * MAX_KEYS_BYTES}, "larger than 1,000,000 bytes"),
+            (0, ["keys"], "has no keys"),
+            (0, {"keys": [5]}, "has no keys"),
+        ):
+            issuer.pause, issuer.keys = pause, answer
+            now[0] += PAUSE_SECONDS + 1
+            unknown = asyncio.ensure_future(keys.find("three"))
+            await asyncio.sleep(0)
+            assert await keys.find("one"), "it waits for nobody"
+            assert not pause or not unknown.done()
+            assert await unknown is None
+            assert words in caplog.messages[-1]
+            assert await keys.find("one")
+
+    asyncio.run(main())
 
 
 def test_a_file_without_keys_stops_the_start(tmp_path):

@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 
 from rag_index.errors import CannotListen, SettingsError
+from rag_index.retrieve import Caller
 from rag_index.service.guard import RateLimit
-from rag_index.service.models import Caller
 from rag_index.service.server import listen, url_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
 from rag_index.settings import ServeSettings
@@ -70,6 +70,13 @@ def test_a_line_that_is_none_is_named_but_not_repeated(tmp_path, line):
         with pytest.raises(SettingsError, match=r"line 1 is not NAME sha256:HASH.*--new-token") as raised:
             make()
         assert line not in str(raised.value)
+
+
+def test_no_token_has_the_name_of_a_jwt():
+    """They would be one in the log, and share a rate."""
+    for name in ("jwt:ann", "jwt%3Aann"):
+        with pytest.raises(SettingsError, match="line 1 has a name that begins with jwt:"):
+            register(tokens=[token_line("ann", new_token(), []).replace("ann", name, 1)])
 
 
 TOKEN = token_line("bo", new_token(), [])

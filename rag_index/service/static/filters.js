@@ -95,15 +95,20 @@ export function filter() {
 
 // Return what a value may mean: a field without a kind may hold text, numbers or booleans.
 function meanings(value, { type }) {
-  if (type === "integer" || type === "number") return [Number(value)];
+  if (type === "integer" || type === "number") return [number(value)];
   if (type === "boolean") return [value === "true"];
   if (type === "string") return [value];
-  if (NUMBER.test(value)) return [value, Number(value)];
+  if (NUMBER.test(value)) return [value, number(value)];
   return value === "true" || value === "false" ? [value, value === "true"] : [value];
 }
 
 function bound(value, { ordered }) {
-  return ordered === "times" || !NUMBER.test(value) ? value : Number(value);
+  return ordered === "times" || !NUMBER.test(value) ? value : number(value);
+}
+
+// Return a number, a whole one beyond 2^53 with all its digits.
+function number(value) {
+  return /^[+-]?\d+$/.test(value) && !Number.isSafeInteger(Number(value)) ? BigInt(value.replace("+", "")) : Number(value);
 }
 
 function input({ type, ordered }, value = "") {

@@ -6,12 +6,14 @@ import { time } from "./time.js";
 
 const MAX_VALUE = 120;
 
-// Show the hits of a result. `open` is called with a hit whose document is wanted.
-export function showHits(result, open) {
-  byId("hits").replaceChildren(...result.hits.map((hit) => element(hit, result, open)));
+const FIELDS = 6;
+
+// Show the hits of a result. `open` is called with a hit whose document is wanted; `hidden` are fields that nobody wants.
+export function showHits(result, open, hidden = []) {
+  byId("hits").replaceChildren(...result.hits.map((hit) => element(hit, result, open, hidden)));
 }
 
-function element(hit, result, open) {
+function element(hit, result, open, hidden) {
   const title = make("button", { type: "button", className: "open" }, place(hit));
   title.addEventListener("click", () => open(hit));
   const code = isCode(hit);
@@ -19,21 +21,34 @@ function element(hit, result, open) {
   fill(text, excerpt(hit.text, hit.matched ?? []), hit.matched ?? []);
   const heading = make("h2", {}, title);
   const address = hit.part?.link ?? hit.link;
-  const where = make("span", { className: "place" }, part(hit));
-  if (isAddress(address)) where.append(" ", make("a", { href: address, rel: "noreferrer", target: "_blank" }, "open"));
+  const link = isAddress(address)
+    ? make("a", { className: "away", href: address, rel: "noreferrer", target: "_blank" }, "open ↗")
+    : null;
+  const alike = hit.folded ? make("p", { className: "note" }, `and ${hit.folded} more alike`) : null;
+  const shown = [hit.title, address, hit.text.trim()];
   return make(
-    "li", { className: "hit" }, where, heading, text, payload(hit.payload), reasons(hit, result),
+    "li", { className: "hit" }, make("span", { className: "place" }, part(hit)), heading, link, text, alike,
+    hit.citation ? make("code", { className: "citation", title: "Cite it by this; it can be verified later" }, `[${hit.citation}]`) : null,
+    payload(hit.payload, { without: (name, value) => hidden.includes(name) || shown.includes(value), most: FIELDS }),
+    reasons(hit, result),
   );
 }
 
 // Return the index of a hit, and the part of the document that was found.
 function part(hit) {
-  return [hit.index, hit.part && `${hit.part.name} ${hit.part.id ?? ""}`.trim()].filter(Boolean).join(" · ");
+  return [hit.index, partName(hit.part)].filter(Boolean).join(" · ");
 }
 
-// Only such addresses are links: a page must not run what a database holds.
-function isAddress(text) {
-  return /^(https?:\/\/|\/(?!\/))/.test(text ?? "");
+// Return what a part of a document is called, with the page if it is a file; "" for none.
+export function partName(part) {
+  return [`${part?.name ?? ""} ${part?.id ?? ""}`.trim(), part?.page && `page ${part.page}`].filter(Boolean).join(", ");
+}
+
+// Only addresses of http and https, and paths of this host, are links: a page must not run or leave for what a database
+// holds. Browsers take backslashes for slashes, and leave out tabs.
+export function isAddress(text) {
+  if (!/^(https?:\/\/|\/)/.test(text ?? "") || /[\s\\\p{C}]/u.test(text) || !URL.canParse(text, location.href)) return false;
+  return text.startsWith("/") ? new URL(text, location.href).origin === location.origin : true;
 }
 
 // Return the document's title or id, for source code as file:line, and in quotes if nothing of it could be seen and clicked.
@@ -47,20 +62,26 @@ export function isCode(hit) {
   return "path" in hit.payload && Array.isArray(hit.payload.lines);
 }
 
-// Return a list of the payload's fields; long values are shortened here, and whole in the document.
-export function payload(values) {
-  const list = make("dl", { className: "payload" });
+// Return a list of the payload's fields: of a hit the first ones that say something new, shortened; else all in full.
+export function payload(values, { without = () => false, most = 0 } = {}) {
+  const rows = [];
   for (const [name, value] of fields(values)) {
-    if (value === null || value === "") continue;
+    if (value === null || value === "" || without(name, value)) continue;
     const words = shown(value);
-    const short = words.length > MAX_VALUE ? `${words.slice(0, MAX_VALUE)}…` : words;
-    list.append(make("div", {}, make("dt", {}, name), make("dd", {}, time(words) ?? short)));
+    const long = most && words.length > MAX_VALUE;
+    const said = time(words) ?? (long ? `${words.slice(0, MAX_VALUE)}…` : words);
+    rows.push(make("div", {}, make("dt", {}, name), make("dd", long ? { title: words } : {}, said)));
   }
+  const list = make("dl", { className: "payload" }, ...rows.splice(0, most || rows.length));
+  if (!rows.length) return list;
+  const more = make("button", { type: "button", className: "quiet" }, `${rows.length} more`);
+  more.addEventListener("click", () => more.replaceWith(...rows));
+  list.append(more);
   return list;
 }
 
 // Yield the fields of a payload; those of another table, such as customer.name, one by one.
-function* fields(values, before = "") {
+export function* fields(values, before = "") {
   for (const [name, value] of Object.entries(values)) {
     const isTable = value !== null && typeof value === "object" && !Array.isArray(value) && before.split(".").length < 3;
     if (isTable) yield* fields(value, `${before}${name}.`);
@@ -70,7 +91,7 @@ function* fields(values, before = "") {
 
 function reasons(hit, result) {
   const weight = result.dense_weight ?? 1;
-  const rows = [["Score", number(hit.score)], ["Meaning", meter(hit.cosine), `weighs ${number(weight, 2)}`]];
+  const rows = [["Relevance", number(hit.relevance, 2)], ["Score", number(hit.score)], ["Meaning", meter(hit.cosine), `weighs ${number(weight, 2)}`]];
   if (weight < 1) {
     rows.push(["Words", hit.bm25 ? `BM25 ${number(hit.bm25)}` : "no word found", `weigh ${number(1 - weight, 2)}`]);
     rows.push(["Soft match", number(hit.soft)]);
@@ -82,7 +103,7 @@ function reasons(hit, result) {
   for (const [name, value, more] of rows) {
     body.append(make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value, more ? ` (${more})` : null)));
   }
-  return make("details", {}, make("summary", {}, `Score ${number(hit.score)}: why?`), make("table", {}, body));
+  return make("details", {}, make("summary", {}, `Relevance ${Math.round(100 * hit.relevance)}%: why?`), make("table", {}, body));
 }
 
 function meter(cosine) {

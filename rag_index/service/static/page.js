@@ -3,13 +3,18 @@
 import { Problem, facets as countValues, listIndexes, search, token } from "./api.js";
 import { byId, make } from "./dom.js";
 import * as filters from "./filters.js";
-import { showHits } from "./hits.js";
+import { fields as fieldsOf, showHits } from "./hits.js";
 import { age } from "./time.js";
 import { openDocument } from "./viewer.js";
 
 const FIRST = 20;
 const MOST = 100;
 const FACETS = 6;
+const VALUES = 100; // of a field whose values are searched
+const VALUE_CHARS = 40;
+const PAUSE = 350; // milliseconds after a key before what was typed is searched for
+const MIN_TYPED = 3;
+const PHONE = matchMedia("(max-width: 34rem)");
 
 let indexes = [];
 let kinds = {}; // of the fields of indexes
@@ -17,9 +22,15 @@ let closed = []; // the names of those that are for members of groups, and this 
 let total = 0; // of the settings; those without documents are neither offered nor asked
 let limit = FIRST;
 let running = null;
+let typing = 0; // the timer of a search for what is being typed
+let typed = false; // whether the address keeps what is being typed
+let correct = true; // whether typing errors are corrected
+let hidden = []; // the fields that are not shown
+let latest = null; // the last answer
 
 async function start() {
   byId("forget").hidden = !token.get();
+  say("");
   try {
     ({ indexes, kinds } = await listIndexes());
   } catch (error) {
@@ -33,6 +44,7 @@ async function start() {
   if (!indexes.length) return closed.length ? say("") : explainEmpty();
   say("");
   showIndexes();
+  if (byId("query").value && !location.hash) return askAgain(); // it was typed meanwhile
   restore();
 }
 
@@ -51,9 +63,11 @@ function explainEmpty() {
 function showIndexes() {
   const choices = byId("indexes").querySelector(".choices");
   choices.replaceChildren(...indexes.map((index) => {
-    const box = make("input", { type: "checkbox", value: index.name, checked: true });
+    const box = make("input", { type: "checkbox", value: index.name, checked: true, ariaLabel: index.name });
+    const name = make("button", { type: "button", title: `${index.name} alone, or all again. ${completed(index)}` }, index.name);
+    name.addEventListener("click", () => only(index.name));
     const about = [index.documents?.toLocaleString(), age(index.as_of.at)].filter(Boolean).join(" · ");
-    return make("label", { className: "choice", title: completed(index) }, box, index.name, make("small", {}, about));
+    return make("span", { className: "choice" }, box, name, make("small", {}, about));
   }));
   byId("indexes").hidden = false;
   offerFields();
@@ -63,6 +77,13 @@ function completed(index) {
   const { at: time, last_run: run } = index.as_of;
   const count = index.documents === null ? "" : `${index.documents.toLocaleString()} documents. `;
   return `${count}Last complete: ${time ? new Date(time).toLocaleString() : "unknown"}. Last run: ${run ?? "none"}.`;
+}
+
+// Choose one index, or all if it is chosen alone already.
+function only(name) {
+  const alone = chosen().join("\n") === name;
+  for (const box of byId("indexes").querySelectorAll("input")) box.checked = alone || box.value === name;
+  byId("indexes").dispatchEvent(new Event("change"));
 }
 
 function chosen() {
@@ -77,6 +98,15 @@ function offerFields() {
     for (const field of index.fields ?? []) found.set(field.name, found.get(field.name) ?? field.kind ?? null);
   }
   filters.offer(found, kinds);
+  choices("fold", [["", "nothing"], ["text", "equal texts"], ...filters.ofKind("keyword").map((name) => [name, `equal ${name}`])]);
+  const dates = filters.ofKind("datetime");
+  choices("order", [["", "by relevance"], ...dates.flatMap((name) => [[`-${name}`, `newest ${name}`], [name, `oldest ${name}`]])]);
+}
+
+function choices(id, options) {
+  const before = byId(id).value;
+  if (!options.some(([value]) => value === before)) options.push([before, before]); // of an index that is not chosen now
+  byId(id).replaceChildren(...options.map(([value, words]) => make("option", { value, selected: value === before }, words)));
 }
 
 async function ask() {
@@ -93,12 +123,15 @@ async function ask() {
   if (filter) asked.filter = filter;
   const least = Number(byId("least").value);
   if (least) asked.min_score = least;
+  if (byId("fold").value) asked.collapse = byId("fold").value;
+  if (!correct) asked.exact = true;
   say("Searching …");
   try {
     const began = performance.now();
     const result = await search(asked, controller.signal);
     document.title = `${query} – rag-index`;
-    showHits(result, openDocument);
+    latest = result;
+    show();
     report(result, Boolean(filter), performance.now() - began);
     if (result.hits.length) await showFacets(names, filter, controller.signal);
     else hide("facets");
@@ -111,6 +144,21 @@ async function ask() {
   }
 }
 
+// Show the hits of the last answer, in the order that is wanted, and offer the fields that they have.
+function show() {
+  const order = byId("order").value;
+  const field = order.replace(/^-/, "");
+  const moment = (hit) => Date.parse(Object.fromEntries(fieldsOf(hit.payload))[field]);
+  const later = (one, other) => (order.startsWith("-") ? -1 : 1) * (moment(one) - moment(other));
+  const dated = latest.hits.filter((hit) => !Number.isNaN(moment(hit))).sort(later);
+  const hits = order ? [...dated, ...latest.hits.filter((hit) => Number.isNaN(moment(hit)))] : latest.hits;
+  showHits({ ...latest, hits }, openDocument, hidden);
+  const names = [...new Set([...hidden, ...latest.hits.flatMap((hit) => [...fieldsOf(hit.payload)].map(([name]) => name))])];
+  byId("fields").querySelector(".choices").replaceChildren(...names.sort().map((name) => make(
+    "label", { className: "choice" }, make("input", { type: "checkbox", value: name, checked: !hidden.includes(name) }), name,
+  )));
+}
+
 function report(result, filtered, milliseconds) {
   const found = result.hits.length;
   const none = result.nothing_fits ? "Nothing fits" : "Nothing found";
@@ -118,8 +166,12 @@ function report(result, filtered, milliseconds) {
   const advice = !found && filtered ? "; fewer filters may help" : "";
   const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : "";
   const instead = Object.entries(result.corrected ?? {}).map(([wrong, right]) => `${right} instead of ${wrong}`);
-  const corrected = instead.length ? `Searched for ${instead.join(", ")}. ` : "";
+  const corrected = instead.length ? `Searched for ${instead.join(", ")} (quotes insist). ` : "";
   say(`${corrected}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  if (instead.length) byId("status").append(button(`Search for ${Object.keys(result.corrected).join(", ")}`, () => {
+    correct = false;
+    askAgain();
+  }));
   byId("more").hidden = found < limit || limit >= MOST;
   const errors = Object.entries(result.errors ?? {});
   if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
@@ -138,18 +190,45 @@ async function showFacets(indexes, filter, signal) {
     if (error.name === "AbortError") return;
   }
   const offered = Object.entries(found).filter(([name, values]) => values.length > 1 && !taken.includes(name));
-  const facets = offered.map(([name, values]) => make(
-    "div", {}, make("span", {}, name), ...values.map(({ value, documents }) => {
-      const button = make("button", { type: "button", className: "quiet" }, `${value} `, make("small", {}, documents.toLocaleString()));
-      button.addEventListener("click", () => {
-        filters.add({ field: name, comparison: "is", value });
-        askAgain();
-      });
-      return button;
-    }),
-  ));
-  byId("facets").replaceChildren(...facets);
+  const facets = offered.map(([name, values]) => make("div", {}, make("span", {}, name), ...values.map((one) => value(name, one)),
+    ...(values.length < FACETS ? [] : [button("more", (event) => moreValues(event.target, name, { indexes, filter }))])));
+  byId("facets").querySelector(".values").replaceChildren(...facets);
   byId("facets").hidden = !facets.length;
+}
+
+// Return a button that keeps the documents with a value.
+function value(field, { value, documents }) {
+  const short = value.length > VALUE_CHARS ? `${value.slice(0, VALUE_CHARS)}…` : value;
+  const keep = button("", () => {
+    filters.add({ field, comparison: "is", value });
+    askAgain();
+  });
+  keep.title = value;
+  keep.append(`${short} `, make("small", {}, documents.toLocaleString()));
+  return keep;
+}
+
+// Show many values of a field, with an input that leaves those that have what is typed.
+async function moreValues(asking, field, { indexes, filter }) {
+  const row = asking.parentElement;
+  try {
+    const { fields } = await countValues({ indexes, fields: [field], limit: VALUES, ...(filter ? { filter } : {}) });
+    const all = (fields[field] ?? []).map((one) => value(field, one));
+    const find = make("input", { type: "search", ariaLabel: `Find a value of ${field}`, placeholder: "find" });
+    find.addEventListener("input", () => {
+      for (const one of all) one.hidden = !one.title.toLowerCase().includes(find.value.trim().toLowerCase());
+    });
+    row.replaceChildren(make("span", {}, field), find, ...all);
+    find.focus();
+  } catch (error) {
+    fail(error, () => moreValues(asking, field, { indexes, filter }));
+  }
+}
+
+function button(words, press) {
+  const made = make("button", { type: "button", className: "quiet" }, words);
+  made.addEventListener("click", press);
+  return made;
 }
 
 function nothing(words) {
@@ -177,18 +256,23 @@ function fail(error, again) {
   say("");
   if (error instanceof Problem && error.status === 401) return askForToken(error, again);
   if (!(error instanceof Problem)) console.error(error);
-  return problem(error.message);
+  problem(error.message);
+  if ([0, 429, 503, 504].includes(error.status)) byId("problem").append(button("Try again", again));
 }
 
-function askForToken(error, again) {
+function askForToken(error, again, wrong = Boolean(token.get())) {
   const dialog = byId("token");
-  dialog.querySelector(".wrong").textContent = token.get() ? error.message : "";
+  dialog.querySelector(".wrong").textContent = wrong ? error.message : "";
   token.forget();
   byId("token-value").value = "";
   dialog.onclose = () => {
     const value = byId("token-value").value.trim();
     byId("token-value").value = "";
-    if (!value) return problem("Without a token nothing can be searched. Reload the page to enter one.");
+    if (!value) {
+      problem("Without a token nothing can be searched.");
+      return byId("problem").append(button("Enter a token", again));
+    }
+    if (!/^[!-~]+$/.test(value)) return askForToken(new Error("A token has letters, digits and signs of English alone."), again, true);
     token.set(value);
     byId("forget").hidden = false;
     return again();
@@ -196,14 +280,19 @@ function askForToken(error, again) {
   if (!dialog.open) dialog.showModal();
 }
 
-function remember() {
+// Keep in the address what is asked; what is being typed takes the place of what it was a moment ago.
+function remember(replace = false) {
   const state = new URLSearchParams({ q: byId("query").value.trim() });
   const names = chosen();
   if (names.length < indexes.length) state.set("indexes", names.join(","));
-  if (byId("least").value) state.set("least", byId("least").value);
+  for (const id of ["least", "order", "fold"]) if (byId(id).value) state.set(id, byId(id).value);
+  if (hidden.length) state.set("hide", hidden.join(","));
+  if (!correct) state.set("exact", "1");
   if (filters.rows().length) state.set("filters", JSON.stringify(filters.rows()));
   const address = `#${state}`;
-  if (location.hash !== address) history.pushState(null, "", address);
+  if (location.hash === address) return;
+  if (replace) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
 }
 
 // Make the page what the address says, and search.
@@ -211,10 +300,12 @@ function restore() {
   limit = FIRST;
   const state = new URLSearchParams(location.hash.slice(1));
   byId("query").value = state.get("q") ?? "";
-  byId("least").value = state.get("least") ?? "";
+  correct = !state.get("exact");
+  hidden = state.get("hide")?.split(",") ?? [];
   const names = state.get("indexes")?.split(",");
   for (const box of byId("indexes").querySelectorAll("input")) box.checked = !names || names.includes(box.value);
   offerFields();
+  for (const id of ["least", "order", "fold"]) byId(id).value = state.get(id) ?? "";
   try {
     filters.show(JSON.parse(state.get("filters") ?? "[]"));
   } catch {
@@ -245,29 +336,49 @@ function press(event) {
   event.preventDefault();
 }
 
-function askAgain() {
+function askAgain(replace = false) {
+  clearTimeout(typing);
   limit = FIRST;
-  remember();
-  ask();
+  remember(replace === true && typed);
+  typed = replace === true;
+  return ask();
 }
 
 byId("search").addEventListener("submit", (event) => {
   event.preventDefault();
+  correct = true;
   askAgain();
+});
+byId("query").addEventListener("input", () => {
+  clearTimeout(typing);
+  correct = true;
+  if (byId("query").value.trim().length < MIN_TYPED || !byId("search").checkValidity()) return;
+  typing = setTimeout(() => askAgain(true), PAUSE);
 });
 byId("indexes").addEventListener("change", () => {
   offerFields();
   askAgain();
 });
-for (const id of ["filters", "least"]) byId(id).addEventListener("change", () => {
+for (const id of ["filters", "least", "fold"]) byId(id).addEventListener("change", () => {
   if (byId("search").checkValidity()) askAgain();
+});
+byId("order").addEventListener("change", () => {
+  remember();
+  if (latest) show();
+});
+byId("fields").addEventListener("change", () => {
+  hidden = [...byId("fields").querySelectorAll("input:not(:checked)")].map((box) => box.value);
+  remember();
+  if (latest) show();
 });
 byId("more").addEventListener("click", async () => {
   const seen = document.querySelectorAll(".open").length;
-  limit = MOST;
+  limit = Math.min(MOST, limit + FIRST);
   await ask();
   document.querySelectorAll(".open")[seen]?.focus();
 });
+byId("narrow").open = !PHONE.matches;
+byId("facets").open = !PHONE.matches;
 byId("add-filter").addEventListener("click", () => filters.add().field.focus());
 byId("forget").addEventListener("click", () => {
   token.forget();

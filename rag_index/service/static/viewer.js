@@ -2,7 +2,7 @@
 
 import { readDocument } from "./api.js";
 import { byId, make } from "./dom.js";
-import { isCode, payload, place } from "./hits.js";
+import { isCode, partName, payload, place } from "./hits.js";
 import { fill } from "./marks.js";
 import { age } from "./time.js";
 
@@ -38,7 +38,7 @@ function show(body, found, hit) {
   for (const chunk of found.chunks) {
     const text = make("p", { className: isCode(hit) ? "text code" : "text" });
     fill(text, chunk.text, hit.matched ?? []);
-    const name = chunk.part ? `${chunk.part.name} ${chunk.part.id ?? ""}` : `Chunk ${chunk.chunk}`;
+    const name = partName(chunk.part) || `Chunk ${chunk.chunk}`;
     const section = make("section", {}, several ? make("h3", {}, name) : null, text);
     if (several && chunk.chunk === hit.chunk) section.className = "found";
     body.append(section);

@@ -1,0 +1,60 @@
+"""Requests to the guard without a network: what a client sends, when, and from where."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from rag_index.service.guard import Guard, HttpMetrics
+from rag_index.service.tokens import TokenRegister
+from rag_index.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["ask", "guarded"]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def guarded(answer: Callable[[dict], Coroutine], **serve) -> Guard:
+    """Return a guard in front of an application that answers whatever a coroutine returns for the scope, or raises."""
+
+    async def app(scope, receive, send):
+        status = await answer(scope)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    settings = ServeSettings(**serve)
+    return Guard(app, serve=settings, tokens=TokenRegister(settings), metrics=HttpMetrics())
+
+
+async def ask(
+    guard: Guard,
+    path: str = "/search",
+    *,
+    body: bytes | None = b"{}",
+    gone: bool = False,
+    client: tuple[str, int] = ("127.0.0.1", 1),
+    headers: Headers = (),
+) -> int:
+    """Return the status, 0 without one. With None the body does not come; if `gone`, the client hangs up after it."""
+    events = [] if body is None else [{"type": "http.request", "body": body}]
+    events += [{"type": "http.disconnect"}] if gone else []
+    statuses: list[int] = []
+
+    async def receive():
+        if events:
+            return events.pop(0)
+        return await asyncio.Event().wait()
+
+    async def send(message):
+        statuses.append(message.get("status", 0))
+
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "client": client, "headers": [(b"host", b"localhost"), *headers],
+    }  # fmt: skip
+    await guard(scope, receive, send)
+    assert statuses.count(0) == (1 if statuses else 0), "an answer is whole"
+    return statuses[0] if statuses else 0
