@@ -67,7 +67,7 @@ class TextChunker:
         for part in layout.parts:
             of_part = self.split(text[part.start : part.end])
             fields = {part.name: part.payload} if part.payload else {}
-            described = {"name": part.name, "id": part.id, LINK: part.link}
+            described = {"name": part.name, "id": part.id, LINK: part.link, "page": part.page}
             shown = {name: value for name, value in described.items() if value}
             payload = encode_payload({**fields, RESERVED_KEY: {PART: shown}})
             chunks += of_part

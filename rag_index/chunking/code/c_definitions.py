@@ -23,7 +23,7 @@ _TEMPLATES = {"template_type", "template_function", "template_method", "dependen
 MAX_TAIL_BYTES = 2000
 """Bytes that may follow a header's guard, as comments."""
 
-_COMMENT = re.compile(rb"/\*.*?\*/|//[^\n]*", re.S)
+_COMMENT = re.compile(rb"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
 _KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
 """What damaged text may show in the place of a function's name."""
 _NAME = rb"[A-Z_][A-Z0-9_]{2,}"

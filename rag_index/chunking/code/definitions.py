@@ -20,7 +20,7 @@ _MAX_CHAIN = 200
 _EXPORTS = {"exports", "module.exports"}
 _GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis"}
 """Objects whose functions are named without them."""
-_RECEIVER = re.compile(r"([A-Za-z_]\w*)\s*(\[[^)]*\])?\s*,?\s*\)$")
+_RECEIVER = re.compile(r"\b([A-Za-z_]\w*+)\s*+(\[[^\[)]*+\])?\s*+,?\s*+\)$")
 _TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
 
 
@@ -86,7 +86,8 @@ def _several(kind: str, names: list[Node], node: Node, place: Place) -> Iterator
 
 def _python_assignment(node: Node, place: Place) -> Iterator[Named]:
     left = node.child_by_field_name("left")
-    if left is not None and left.type == "identifier" and place.type_around(2) == "module":
+    in_class = place.type_around(3) == "class_definition" and node.child_by_field_name("right") is not None
+    if left is not None and left.type == "identifier" and (in_class or place.type_around(2) == "module"):
         yield Named("constant", place.text(left), node)
 
 
@@ -170,6 +171,8 @@ def _js_member(kind: str, name: str) -> Reader:
         value = _js_value(node.child_by_field_name("value"))
         if value is not None and value.type in _FUNCTIONS:
             yield from named(kind, name)(node, place)
+        elif kind == "method" and any(child.type == "static" for child in node.children):
+            yield from named("variable", name)(node, place)
 
     return read
 
@@ -207,9 +210,10 @@ def _rust_implementation(node: Node, place: Place) -> Iterator[Named]:
 def _java_field(node: Node, place: Place) -> Iterator[Named]:
     modifiers = first_child(node)
     words = {child.type for child in modifiers.children} if modifiers and modifiers.type == "modifiers" else set()
-    if node.type == "constant_declaration" or {"static", "final"} <= words:
+    if node.type == "constant_declaration" or "static" in words:
         names = [each.child_by_field_name("name") for each in node.children_by_field_name("declarator")]
-        yield from _several("constant", [name for name in names if name is not None], node, place)
+        kind = "constant" if node.type == "constant_declaration" or "final" in words else "variable"
+        yield from _several(kind, [name for name in names if name is not None], node, place)
 
 
 def _ruby(kind: str) -> Reader:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.definitions import Reader
 
-VERSION = 3
+VERSION = 4
 """The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
 
 TEXT = "text"
@@ -38,7 +38,7 @@ _JS_WRAPPERS = frozenset({
 })  # fmt: skip
 _C_WRAPPERS = frozenset({"declaration", "field_declaration", "template_declaration"})
 _LINE_AND_BLOCK = frozenset({"line_comment", "block_comment"})
-_HEADER_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
+_HEADER_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
 _CPP_ALONE = re.compile(
     r"^[ \t]*(?:"
     r"(?:inline[ \t]+)?namespace\b[ \t\w:]*(?:\{|$)"

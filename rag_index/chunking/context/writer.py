@@ -38,6 +38,7 @@ UNKNOWN_CONTEXT = 2048
 log = logging.getLogger("rag_index.chunking.context")
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _UNFINISHED = re.compile(r"<think(?:ing)?>")
+_THOUGHT = re.compile(r"</think(?:ing)?>")
 _SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
 _JOINERS = "\u200c\u200d"
 _NOT_TEXT = {"Cs", "Co", "Cn"}
@@ -155,7 +156,8 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
     the model did not finish it, the complete sentences that fit are used. An answer is not text if it has signs that
     stand for none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits.
     """
-    text = _THINKING.sub(" ", answer.text)
+    end = max((found.end() for found in _THOUGHT.finditer(answer.text)), default=0)
+    text = _THINKING.sub(" ", answer.text[:end]) + answer.text[end:]
     if _UNFINISHED.search(text):
         return "", "the model thinks, and does not come to an answer"
     if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):

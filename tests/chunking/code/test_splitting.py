@@ -92,17 +92,6 @@ def test_splitting_a_chunk_loses_nothing(text: str, chars: int, data: st.DataObj
     assert_whole(text, shorter)
 
 
-def test_a_chunk_is_split_at_a_line() -> None:
-    text = "def f():\n    first()\n    second()\n    third()\n"
-    one = document(text, "python")
-    assert (one.chunks, lines(one)) == ([text], [(1, 4)])
-    shorter = CHUNKER.split_chunk(one, 0)
-    assert shorter is not None
-    assert shorter.chunks == ["def f():\n    first()\n", "    second()\n    third()\n"]
-    assert lines(shorter) == [(1, 2), (3, 4)]
-    assert {decode_payload(payload)["name"] for payload in shorter.payloads} == {"f"}
-
-
 def test_a_large_symbol_is_split_at_its_inner_symbols() -> None:
     body = "\n".join(f"    def method_{n}(self):\n        return {n} * {n}\n" for n in range(4))
     text = f'import os\n\n\nclass Large:\n    """Many."""\n\n    size = 1\n\n{body}\n'
@@ -110,10 +99,11 @@ def test_a_large_symbol_is_split_at_its_inner_symbols() -> None:
     assert_whole(text, one)
     payloads = [decode_payload(payload) for payload in one.payloads]
     assert [(each["kind"], each.get("qualified_name", "")) for each in payloads] == [
-        ("text", ""), ("class", "Large"), *(("method", f"Large.method_{n}") for n in range(4)),
+        ("text", ""), ("class", "Large"), ("constant", "Large.size"),
+        *(("method", f"Large.method_{n}") for n in range(4)),
     ]  # fmt: skip
-    assert payloads[2]["lines"] == [9, 10]
-    assert payloads[2]["parent"] == "Large"
+    assert payloads[3]["lines"] == [9, 10]
+    assert payloads[3]["parent"] == "Large"
 
 
 def test_a_large_function_is_split_at_lines_and_a_long_line_inside() -> None:

@@ -37,16 +37,6 @@ def test_a_written_context_is_known_to_others(cache, url):
     other.close()
 
 
-def test_an_existing_context_is_not_replaced_and_recipes_do_not_share_any(cache, url):
-    cache.put(DOCUMENT, ONE, "first")
-    cache.put(DOCUMENT, ONE, "another")
-    other = ContextCache(url, "another recipe")
-    assert known(other) == {}
-    other.put(DOCUMENT, ONE, "second")
-    assert (known(other), known(cache)) == ({ONE: "second"}, {ONE: "first"})
-    other.close()
-
-
 def test_a_table_that_another_process_creates_at_the_same_moment_is_found(postgres):
     with postgres.database() as name:
         url = postgres.url(name)

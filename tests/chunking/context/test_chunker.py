@@ -63,13 +63,6 @@ def test_each_setting_that_decides_contexts_changes_the_fingerprint_and_the_cach
     assert after.chunk(page(numbered(3)))[0].context_counts == ContextCounts(made=3)
 
 
-def test_contexts_of_a_changed_document_are_requested_again_and_others_are_not(server, make_chunker):
-    chunker = make_chunker(server)
-    chunker.chunk(page(numbered(3), numbered(3, "other")))
-    changed, same = chunker.chunk(page(numbered(4), numbered(3, "other")))
-    assert (changed.context_counts, same.context_counts) == (ContextCounts(made=4), ContextCounts(cached=3))
-
-
 def test_a_pickled_chunker_is_small_and_its_repr_has_no_secret(server, make_chunker):
     chunker = make_chunker(server)
     chunker.chunk(page(numbered(2)))

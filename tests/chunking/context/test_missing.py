@@ -104,10 +104,3 @@ def test_another_model_under_the_same_name_is_refused(server, make_chunker):
     server.digest = "e2" * 32
     with pytest.raises(ModelChanged, match="but the run began with weights"):
         chunker.chunk(page(numbered(3)))
-
-
-def test_a_cache_that_cannot_be_used_costs_a_warning_and_no_context(server, make_chunker, tmp_path, caplog):
-    (tmp_path / "cache").write_text("not a folder")
-    (document,) = make_chunker(server).chunk(page(numbered(3)))
-    assert document.context_counts == ContextCounts(made=3)
-    assert caplog.text.count("contexts are not kept for the next run") == 1

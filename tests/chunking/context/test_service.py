@@ -84,18 +84,6 @@ def test_the_model_gets_no_more_context_than_it_takes(project, server):
     assert chunker_of(write(project, server, table=f"{hosts}\nnum_ctx = 1500")).recipe.num_ctx == 1500
 
 
-def test_contexts_can_be_left_out(project, server):
-    settings = write(project, server, table='hosts = ["http://127.0.0.1:9"]')
-    assert open_chunker(settings, settings.indexes[0], contexts=False).fingerprint.startswith("text-")
-
-
-def test_a_password_of_the_ledger_is_redacted(project, server, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_LEDGER__URL", "postgresql+psycopg://me:s3cret@127.0.0.1:9/none")
-    chunker = chunker_of(write(project, server, table=f'hosts = ["{server.url}"]'))
-    assert "s3cret" in chunker.cache.get_secret_value()
-    assert "s3cret" not in repr(chunker)
-
-
 def test_the_doctor_continues_if_the_server_for_contexts_does_not_answer(project, server):
     settings = write(project, server, table=f'hosts = ["{server.url}"]')
     server.stop_listening()
