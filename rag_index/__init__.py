@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing `typing` takes as long as Python's own start
 if TYPE_CHECKING:
+    from typing import Any
+
     from rag_index.retrieve import Retriever
 
 __all__ = ["Retriever"]

@@ -6,7 +6,16 @@ Dask worker raises them in another process: arguments are positional and stay in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
+"""Control characters that are no line end or tab, changes of the direction of writing, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Return a text of others with a mark for each character that a terminal or a file might take for a command."""
+    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class RagIndexError(Exception):
@@ -15,7 +24,7 @@ class RagIndexError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else type(self).__name__
+        return printable(str(self.args[0])) if self.args else type(self).__name__
 
     @staticmethod
     def of_class(name: str, message: str) -> RagIndexError:
@@ -81,6 +90,10 @@ class SearchTimedOut(TransientError):
     """The error of a search of an index, or of its preparation, that exceeded the time limit."""
 
 
+class SearchBusy(TransientError):
+    """The error of a search whose turn has not come, because others are before it, or its caller has too many."""
+
+
 class IndexBehind(SearchTimedOut):
     """The error of a search that demands a position which an index did not reach; `as_of` is how far it is."""
 
@@ -101,6 +114,10 @@ class SettingsError(TerminalError):
 
 class UnknownIndex(SettingsError):
     """The name of an index that the settings do not have."""
+
+
+class SettingsReplaced(SettingsError):
+    """The settings of a process that runs are not those any more by which its index has to be written."""
 
 
 class SourceError(TerminalError):
@@ -210,10 +227,6 @@ class FingerprintChanged(TerminalError):
 
 class LedgerError(TerminalError):
     """The error of a ledger that cannot be read or written."""
-
-
-class LedgerTooNew(LedgerError):
-    """The error of a ledger that a newer version of rag-index wrote."""
 
 
 class IndexLocked(TerminalError):

@@ -16,9 +16,10 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
 
-from rag_index.orchestration.api_server import send_pending_logs, temporary_server
+from rag_index.orchestration.api_server import send_pending_logs
 from rag_index.orchestration.launch import quiet
 from tests.local_model import keep_model
+from tests.prefect_api import temporary_server
 
 pytest_plugins = ["tests.live.fixtures"]
 

@@ -15,7 +15,6 @@ import pytest
 
 from rag_index.cli import main
 from rag_index.indexing.run import RunOptions
-from rag_index.orchestration.launch import FlowStart
 from rag_index.orchestration.plain_run import run_plainly
 from rag_index.reports.outcome import RunReport
 from rag_index.settings import Settings, load_settings, run_settings
@@ -25,7 +24,7 @@ from tests.forked_program import PROGRAM, run_program
 if TYPE_CHECKING:
     import subprocess
 
-    from rag_index.stores import Store
+    from rag_index.stores.protocol import Store
 
 __all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body", "run_here"]
 
@@ -82,6 +81,14 @@ class Project:
         with self.source() as db:
             db.execute(statement, values)
 
+    def attach(self, data: bytes, where: str) -> None:
+        """Give some notes a file, in a column whose text belongs to the documents from now on."""
+        self.execute("ALTER TABLE note ADD COLUMN file BLOB")
+        self.execute(f"UPDATE note SET file = ? WHERE {where}", data)
+        texts = 'text = ["title", "body"]'
+        text = 'text = ["title", "body", "file"]\nformat = {file = "file"}'
+        self.write_settings(self.config.read_text(encoding="utf-8").replace(texts, text))
+
     @property
     def settings(self) -> Settings:
         return load_settings(self.config)
@@ -89,8 +96,7 @@ class Project:
     def run(self, *names: str, wait: float | None = None, **options: bool) -> RunReport:
         """Run indexes in this process as a user does without Prefect, with the steps of the flow in its order."""
         settings = run_settings(self.config, serial=True, wait=wait)
-        start = FlowStart(_no_flow, self.folder / ".prefect")
-        return run_plainly(start, settings, settings.named(list(names) or None), RunOptions(**options))
+        return run_plainly(settings, settings.named(list(names) or None), RunOptions(**options))
 
     def index(self, *names: str, **parameters: Any) -> RunReport:
         """Run the flow in this process, against the session's Prefect server."""
@@ -98,8 +104,9 @@ class Project:
         from rag_index.orchestration.launch import launch
 
         return launch(
-            load_index_all, self.folder / ".prefect", config=str(self.config), indexes=list(names) or None, **parameters
-        )
+            load_index_all, self.folder / ".prefect",
+            config=str(self.config), indexes=list(names) or None, options=RunOptions(**parameters),
+        )  # fmt: skip
 
     def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the program as a user does."""
@@ -139,10 +146,6 @@ def run_here(config: Path, *arguments: object, code: int = 0) -> tuple[str, str]
     assert ended.value.code == code, (out.getvalue(), err.getvalue())
     assert "Traceback" not in err.getvalue()
     return out.getvalue(), err.getvalue()
-
-
-def _no_flow() -> Any:
-    raise AssertionError("one process does all of it")
 
 
 def body(i: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import rag_index
 from rag_index import errors
-from rag_index.errors import RagIndexError, SettingsError, SourceError, UnknownIndex
+from rag_index.errors import RagIndexError, SettingsError, SettingsReplaced, SourceError, UnknownIndex
 
 for module in pkgutil.walk_packages(rag_index.__path__, "rag_index."):
     if not module.name.startswith("rag_index.frameworks."):  # the frameworks are not installed
@@ -34,13 +34,9 @@ def test_all_are_defined_in_one_place():
 def test_each_survives_pickle(kind):
     """Arguments, attributes and message are the same in the process that receives the error."""
     given = {
-        "retry_after": 3.5,
-        "point_ids": ("a", "b"),
-        "errors": {"notes": "why"},
-        "exit_code": 3,
-        "timed_out": True,
+        "retry_after": 3.5, "point_ids": ("a", "b"), "errors": {"notes": "why"}, "exit_code": 3, "timed_out": True,
         "as_of": {"notes": {"position": "4711"}},
-    }
+    }  # fmt: skip
     names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
     extra = [given[name] for name in names[2:]]
     for arguments in (["what is wrong"], ["what is wrong", *extra]):
@@ -52,6 +48,6 @@ def test_each_survives_pickle(kind):
 
 
 def test_exit_codes_are_those_of_the_command_line():
-    wrong_settings = {SettingsError, UnknownIndex, SourceError}
+    wrong_settings = {SettingsError, SettingsReplaced, UnknownIndex, SourceError}
     assert {kind for kind in CLASSES if kind.exit_code == 2} == wrong_settings
     assert {kind.exit_code for kind in set(CLASSES) - wrong_settings} == {1}

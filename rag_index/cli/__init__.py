@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import json
+import logging
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, printable
 from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
@@ -31,40 +32,24 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-COMMANDS = {
-    "try": "trial",
-    "init": "settings",
-    "sample": "settings",
-    "index": "runs",
-    "index-all": "runs",
-    "rebuild": "runs",
-    "retry-failed": "runs",
-    "status": "status",
-    "failed": "status",
-    "report": "status",
-    "plan": "status",
-    "search": "search",
-    "watch": "watch",
-    "serve": "serve",
-    "mcp": "serve",
-    "evaluate": "evaluate",
-    "adapt": "evaluate",
-    "optimize": "collections",
-    "rollback": "collections",
-    "drop": "collections",
-    "doctor": "doctor",
-    "export": "collections",
-    "move": "collections",
-    "config": "settings",
-    "benchmark": "tune",
-    "tune": "tune",
-    "automations": "runs",
-}
+GROUPS = {
+    "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
+    "Run": {
+        "plan": "status", "index": "runs", "index-all": "runs", "rebuild": "runs", "retry-failed": "runs",
+        "watch": "watch", "automations": "runs",
+    },
+    "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
+    "Search": {"search": "search", "verify": "search", "serve": "serve", "mcp": "serve"},
+    "Repair": {
+        "doctor": "doctor", "rollback": "collections", "optimize": "collections", "erase": "collections",
+        "drop": "collections", "export": "collections", "move": "collections",
+    },
+    "Measure": {"evaluate": "evaluate", "benchmark": "tune", "tune": "tune"},
+}  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 NO_NUMBER = "-"
 _NUMBER = re.compile(r"[\d,.]+%?|-")
-_COMMANDS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters that are no white space, changes of the direction of writing, and halves of characters."""
 
 
 @dataclass(slots=True)
@@ -94,8 +79,21 @@ class _Commands(click.Group):
             import_module(f"rag_index.cli.{module}")
         return super().get_command(ctx, cmd_name)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, group in GROUPS.items():
+            found = ((name, self.get_command(ctx, name)) for name in group)
+            with formatter.section(title):
+                formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in found if each], col_max=14)
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  rag-index try postgresql+psycopg://reader@db.example.org/servicedesk
+  rag-index search "the printer prints blank pages" --limit 3""",
+)
 @click.option("--config", metavar="FILE", help="The settings file [RAG_INDEX_CONFIG, or rag-index.toml here or above].")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--verbose", is_flag=True, help="Show the logs of Prefect and Dask.")
@@ -173,16 +171,43 @@ def search_options(verb: str) -> Callable[[Any], Any]:
     return options(index, wait_option, json_option)
 
 
+def caller_options(groups: str) -> Callable[[Any], Any]:
+    """Return a decorator with the options that say who asks, beside `--all-groups`. The function gets the `caller`."""
+
+    def add(function: Any) -> Any:
+        @wraps(function)
+        def call(*given: Any, groups: Sequence[str], role: str | None, claims: Sequence[str], **more: Any) -> Any:
+            from rag_index.retrieve import Caller
+
+            pairs = [claim.partition("=") for claim in claims]
+            if not all(name and equal for name, equal, _ in pairs):
+                raise click.UsageError("--claim is NAME=VALUE, such as --claim tenant_id=7")
+            found = {name: value for name, _, value in pairs}
+            caller = Caller("command line", frozenset(filter(None, groups)), role or "", found)
+            return function(*given, caller=caller, **more)
+
+        return call
+
+    text = UnicodeText()
+    return options(
+        repeated("--group", "groups", groups, type=text),
+        click.option("--role", metavar="ROLE", type=text, help="Ask as this role of the database, where that decides."),
+        repeated("--claim", "claims", "A claim of whoever asks", metavar="NAME=VALUE", type=text),
+        add,
+    )
+
+
 def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     """Return an option that may be given several times."""
     return click.option(option, name, multiple=True, help=f"{help_text} (may be repeated).", **more)
 
 
 def command(
-    name: str | None = None, *, quiet: bool = False, endless_without: str = ""
+    name: str | None = None, *, example: str, quiet: bool = False, endless_without: str = ""
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
 
+    The command's help ends with the `example`, which is what to type after `rag-index`.
     One that is `quiet` shows no progress, so it says which service it waits for. To stop one that has no end without
     an option (`endless_without`) is no error.
     """
@@ -195,7 +220,7 @@ def command(
                     return function(*arguments, **options)
                 from rag_index.reports.progress import said_outages
 
-                with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
+                with said_outages(lambda sentence: say(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)
             except KeyboardInterrupt as stopped:
                 is_endless = endless_without and not options[endless_without]
@@ -203,7 +228,7 @@ def command(
                     raise
                 return 0
 
-        return program.command(name)(click.pass_obj(call))
+        return program.command(name, epilog=f"\b\nExample:\n  rag-index {example}")(click.pass_obj(call))
 
     return add
 
@@ -216,23 +241,41 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         numeric = all(map(_NUMBER.fullmatch, cells)) and set(cells) != {NO_NUMBER}
         columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in (head, *cells)])
     for row in zip(*columns, strict=True):
-        click.echo(printable("  ".join(row).rstrip()))
+        say("  ".join(row).rstrip())
 
 
-def printable(text: str) -> str:
-    """Return a text of the source with a mark for each character that a terminal might take for a command."""
-    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
+def say(text: str, *, err: bool = False) -> None:
+    """Print text for a person, and nothing that a terminal would obey: some of it may come from others."""
+    click.echo(printable(text), err=err)
 
 
 def one_line(text: str, chars: int) -> str:
     """Return a text of the source on one line, of at most so many characters."""
-    line = " ".join(printable(text).split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= chars else f"{line[: chars - 1]}…"
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    click.echo(text if printable(text) == text else json.dumps(value))
+
+
+class LogLines(logging.Formatter):
+    """Lines of a log as Prefect prints those of a flow, without anything that a terminal would obey."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s | %(levelname)-7s | %(name)s - %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return printable(super().format(record))
+
+
+def log_to_terminal(logger: logging.Logger) -> None:
+    """Write what this logger is told to standard error."""
+    logger.addHandler(handler := logging.StreamHandler())
+    handler.setFormatter(LogLines())
 
 
 def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
@@ -241,7 +284,7 @@ def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
         print_json(value)
     else:
         for line in lines:
-            click.echo(line)
+            say(line)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -253,6 +296,8 @@ def main(arguments: list[str] | None = None) -> None:
     atexit.register(gc.freeze)  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
     given = sys.argv[1:] if arguments is None else arguments
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # since `rag_index.__main__`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = program.main(given, prog_name="rag-index", standalone_mode=False)
     except click.exceptions.Abort as error:  # click makes it of Ctrl-C, and of a flow that was cancelled
         code = _print_error(str(error.__cause__ or "") or "stopped", given, 130)
@@ -282,5 +327,5 @@ def _print_error(message: str, arguments: list[str], code: int, **more: str) -> 
     line = " ".join(message.split())
     if "--json" in arguments:
         print_json({"error": line, **more})
-    click.echo(f"rag-index: {line}", err=True)
+    say(f"rag-index: {line}", err=True)
     return code

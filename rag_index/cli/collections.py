@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import uuid
 from contextlib import closing
+from pathlib import Path
 
 import click
 
-from rag_index.cli import Context, command, json_option, name_argument, names_argument, print_json, show, wait_option
+from rag_index.cli import (
+    Context,
+    command,
+    json_option,
+    name_argument,
+    names_argument,
+    print_json,
+    say,
+    show,
+    wait_option,
+)
 
 
-@command()
+@command(example="drop comments --yes")
 @name_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @wait_option
 @json_option
 def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bool) -> int:
-    """Delete an index: its collections with all texts, and what the ledger has of it.
+    """Delete an index: its collections, its texts, its ledger rows.
 
     The settings need not have it any longer. Without --yes it asks first.
     """
@@ -27,11 +39,13 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)
     if not yes:
-        click.echo(f"{name}: {kept.sentence()}", err=True)
+        say(f"{name}: {kept.sentence()}", err=True)
         if kept.wanted:
-            click.echo(f"{settings.path.name} has this index, so its next run indexes everything again.", err=True)
+            say(f"{settings.path.name} has this index, so its next run indexes everything again.", err=True)
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask on; --yes deletes without asking")
         if not click.confirm("Delete all of it?", err=True):
-            click.echo("Nothing was deleted.", err=True)
+            say("Nothing was deleted.", err=True)
             return 1
     started = time.perf_counter()
     dropped = drop_index(settings, name)
@@ -41,7 +55,78 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     return 0
 
 
-@command(quiet=True)
+@command(quiet=True, example="erase comments --key 4711")
+@name_argument
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="Delete this document first (may be repeated).")
+@click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="Read all files, and write a new FILE.")
+@click.option("--look-for", type=click.Path(path_type=Path), metavar="FILE", help="Also look for each line of FILE.")
+@click.option(
+    "--folder", "folders", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Also read the files of this folder, such as a server's storage (may be repeated).",
+)  # fmt: skip
+@wait_option
+@json_option
+def erase(
+    context: Context,
+    name: str,
+    keys: tuple[str, ...],
+    proof: Path | None,
+    look_for: Path | None,
+    folders: tuple[Path, ...],
+    wait: float | None,
+    as_json: bool,
+) -> None:
+    """Leave no file of the store with what was deleted or changed.
+
+    What lives is copied, so it takes time and room as a rebuild without embedding; kept collections are dropped.
+    """
+    from rag_index.indexing.erase import Witness, erase
+    from rag_index.ledger import Ledger
+    from rag_index.ledger.lease import IndexLease
+    from rag_index.stores import open_store
+
+    if proof is None and (look_for or folders):
+        raise click.UsageError("--look-for and --folder are of the proof: give --proof too")
+    if proof is not None and proof.exists():
+        raise click.UsageError(f"--proof {proof} exists, and a proof is not overwritten: name a new file")
+    if look_for is not None and not look_for.is_file():
+        raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
+    settings = context.settings(wait=wait)
+    index, witness, proved = settings.index(name), Witness(proof, list(folders)) if proof else None, None
+    if witness is not None:
+        for words in filter(None, map(str.strip, look_for.read_text("utf-8").splitlines() if look_for else ())):
+            witness.scanner.add_words(words)
+    with (
+        closing(Ledger(settings.ledger_url)) as ledger,
+        IndexLease(ledger, settings.alias(name), f"erase-{uuid.uuid4()}") as lease,
+    ):
+        with closing(open_store(settings.store, wait=settings.run.wait)) as store:
+            erased = erase(settings, index, ledger, store, lease, keys, witness)
+        if witness is not None and erased is not None:
+            proved = witness.prove(settings, ledger, erased)
+            ledger.end_erasure(settings.alias(name))
+            ledger.empty_log()
+    if erased is None:
+        nothing = {"index": name, "collection": None}
+        show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
+        return
+    lines = [f"{name}: erased what {erased.documents:,} deleted or changed documents had left."]
+    lines.append(
+        f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped. "
+        f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours to erase."
+    )
+    if keys:
+        lines.append(f"No run indexes {', '.join(keys)} again until `rag-index index {name} --id` names it.")
+    if proved is not None:
+        read = proved["read"]
+        lines.append(
+            f"{proof}: {read['files']:,} files with {read['bytes']:,} bytes hold nothing of it; "
+            f"{proved['found_before']['files']:,} files did. Kept nowhere, the key of its hashes: {proved['key']}"
+        )
+    show(erased.to_json() | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
+
+
+@command(quiet=True, example="export comments --out comments.jsonl")
 @name_argument
 @click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")
@@ -52,10 +137,10 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
 
     count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
     where = "standard output" if out == STANDARD_OUTPUT else out
-    click.echo(f"Wrote {count:,} points to {where}", err=out == STANDARD_OUTPUT)
+    say(f"Wrote {count:,} points to {where}", err=out == STANDARD_OUTPUT)
 
 
-@command(quiet=True)
+@command(quiet=True, example="move --to http://qdrant.example.org:6333")
 @names_argument
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
@@ -66,7 +151,10 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
 def move(
     context: Context, names: tuple[str, ...], to: str, api_key_env: str | None, wait: float | None, as_json: bool
 ) -> None:
-    """Move indexes to another store, without embedding. Repeat the command to resume a move that was stopped."""
+    """Move indexes to another store, without embedding.
+
+    Repeat the command to resume a move that was stopped.
+    """
     from rag_index.transfer.move import move, next_steps, settings_line, target_settings
 
     api_key = None
@@ -76,18 +164,21 @@ def move(
         )
     settings = context.settings(wait=wait)
     target = target_settings(settings, to, api_key)
-    moved = move(settings, target, names, say=lambda line: click.echo(line, err=True))
+    moved = move(settings, target, names, say=lambda line: say(line, err=True))
     lines = [f"{one.index}: {one.sentence()}" for one in moved]
     lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
     show({"indexes": [one.to_json() for one in moved], "store": settings_line(target)}, *lines, as_json=as_json)
 
 
-@command(quiet=True)
+@command(quiet=True, example="optimize comments")
 @names_argument
 @wait_option
 @json_option
 def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_json: bool) -> None:
-    """Build missing search indexes (HNSW), so that searches need not scan all vectors."""
+    """Build missing search indexes (HNSW).
+
+    Without one a search scans all vectors.
+    """
     from rag_index.indexing.search_index import optimize
     from rag_index.stores import open_store
 
@@ -99,12 +190,12 @@ def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_js
             optimized.append(one)
             if not as_json:
                 result = f"built in {one.seconds:.1f} s" if one.built else "nothing to build"
-                click.echo(f"{one.index}: {one.points:,} points, {result}.")
+                say(f"{one.index}: {one.points:,} points, {result}.")
     if as_json:
         print_json({"indexes": [one.to_json() for one in optimized]})
 
 
-@command(quiet=True)
+@command(quiet=True, example="rollback comments")
 @name_argument
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rag_index.cli import Context, command, json_option, names_argument, show, wait_option
-from rag_index.cli.runs import launch_flow, load_index_all
-from rag_index.reports.outcome import RunReport, count_of
+from rag_index.cli import Context, command, json_option, names_argument, say, show, wait_option
+from rag_index.cli.runs import launch_run
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from rag_index.doctor import Diagnosis
 
 
-@command(quiet=True)
+@command(quiet=True, example="doctor --repair")
 @names_argument
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
 @wait_option
 @json_option
 def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: float | None, as_json: bool) -> int:
-    """Compare source, ledger and store, and say what is wrong. Repair it with --repair.
+    """Compare source, ledger and store; --repair repairs.
 
     The exit code is 0 if nothing is found or everything is repaired, and 3 if something is left.
     """
@@ -31,12 +31,12 @@ def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: floa
     settings = context.settings(wait=wait)
 
     def index(indexes: list[str], rebuild: bool) -> None:
-        """Run the flow `index_all`. If it fails, print why; what it should have repaired stays a finding."""
-        report: RunReport = launch_flow(
-            context, settings, load_index_all, indexes=indexes, full=rebuild, retry_failed=True, wait=wait
-        )
+        """Run the indexes. If that fails, print why; what it should have repaired stays a finding."""
+        from rag_index.indexing.run import RunOptions
+
+        report = launch_run(context, settings, indexes, RunOptions(full=rebuild, retry_failed=True, wait=wait))
         if report.state != "completed":
-            click.echo(f"rag-index: the run that repairs: {report.sentence()}", err=True)
+            say(f"rag-index: the run that repairs: {report.sentence()}", err=True)
 
     diagnosis = repair(settings, names, index) if repairing else examine(settings, names)
     show(diagnosis.to_json(), *_lines(diagnosis, repairing=repairing), as_json=as_json)
@@ -50,7 +50,7 @@ def _lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
     for finding in diagnosis.repaired:
         yield f"{prefix(finding.index)}repaired: {finding.message}"
     for finding in diagnosis.findings:
-        yield f"{prefix(finding.index)}{click.style(finding.kind, bold=True)}: {finding.message}"
+        yield f"{prefix(finding.index)}{finding.kind}: {finding.message}"
         yield f"    {finding.remedy}"
     for advice in diagnosis.advice:
         yield f"{prefix(advice.index)}advice: {advice.message}"

@@ -14,23 +14,20 @@ from rag_index.cli import (
     Context,
     UnicodeText,
     command,
-    json_option,
-    names_argument,
     one_line,
     print_json,
     print_table,
     repeated,
+    say,
     search_options,
-    show,
 )
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.evaluation.evaluate import EvaluationOptions, WeightChoice
+    from rag_index.evaluation.evaluate import Evaluation, EvaluationOptions, PoorQuery, WeightChoice
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.evaluation.report import Evaluation, PoorQuery
     from rag_index.evaluation.significance import Estimate
     from rag_index.settings import Settings
 
@@ -46,7 +43,6 @@ class _Given:
     """The origin of the queries, as the command line says it."""
 
     golden: Path | None
-    queries: Path | None
     query_column: str | None
     generate: bool
     model: str | None
@@ -55,9 +51,8 @@ class _Given:
     out: Path | None
 
 
-@command()
+@command(example="evaluate golden.jsonl --worst 5")
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
-@click.option("--queries", type=FILE, help="The texts of the queries, if GOLDEN is a file of TREC qrels.")
 @click.option("--query-column", type=UnicodeText(), metavar="NAME", help="Make queries of this column of the source.")
 @click.option("--generate", is_flag=True, help="Have a model write questions about the documents; needs --out.")
 @click.option("--model", type=UnicodeText(), metavar="NAME", help="The model that writes [that of indexes.context].")
@@ -69,7 +64,6 @@ class _Given:
 @click.option("--out", type=FILE, help="Write the queries that were made to this file, to be edited.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Poor queries to show.")
-@click.option("--plot", type=FILE, help="Draw a PNG (needs the extra `plots`).")
 @click.option("--tune-fusion", is_flag=True, help="Choose the weight of meaning against words with held-out queries.")
 @click.option("--write", is_flag=True, help="Write the weight to the settings file, if it is really better.")
 @search_options("Evaluate")
@@ -78,18 +72,19 @@ def evaluate(
     indexes: tuple[str, ...],
     metrics: tuple[str, ...],
     worst: int,
-    plot: Path | None,
     tune_fusion: bool,
     write: bool,
     wait: float | None,
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Measure how well searches find what they should: by meaning, by words and by both, side by side."""
+    """Measure how well searches find what they should.
+
+    It compares meaning, words and both, side by side.
+    """
     from rag_index.evaluation.evaluate import EvaluationOptions
     from rag_index.evaluation.measures import parse_metric
     from rag_index.orchestration.signals import terminable
-    from rag_index.reports.plots import require_plots
 
     asked = _check(_Given(**given), tune_fusion=tune_fusion, write=write)
     tuned = click.get_current_context().get_parameter_source("metrics") is click.core.ParameterSource.DEFAULT
@@ -98,14 +93,8 @@ def evaluate(
     options = EvaluationOptions(parsed, worst, parse_metric(tune_metric) if tune_metric else None)
     settings = context.settings(wait=wait)
     names = [index.name for index in settings.named(indexes)]
-    if plot:
-        require_plots(plot)
     with terminable():
         evaluation = _evaluate(settings, names, asked, options)
-    if plot:
-        from rag_index.evaluation.report import draw
-
-        draw(evaluation, plot)
     written = _write(settings, evaluation.weight) if write and evaluation.weight else None
     result = evaluation.to_json()
     if write:
@@ -124,7 +113,6 @@ def _check(given: _Given, *, tune_fusion: bool, write: bool) -> _Given:
     ways = [given.golden is not None, given.query_column is not None, given.generate]
     wrong = {
         "name one of these: a golden file, --query-column NAME, or --generate": sum(ways) != 1,
-        "--queries needs a golden file of TREC qrels": given.queries is not None and given.golden is None,
         "--model needs --generate": given.model is not None and not given.generate,
         "--generate needs --out FILE, for questions that you can read and edit": given.generate and out is None,
         "--out needs --query-column or --generate: a golden file exists already": out is not None and not made,
@@ -144,7 +132,7 @@ def _evaluate(settings: Settings, names: list[str], given: _Given, options: Eval
 
     if (column := given.query_column) is None:
         golden = given.golden
-        queries = _generate(settings, names, given) if golden is None else read_golden(golden, given.queries)
+        queries = _generate(settings, names, given) if golden is None else read_golden(golden)
         return evaluate(settings, queries, names, options, _counter(len(queries)))
     items = read_items(settings, names, column, queries=given.count, documents=given.documents)
     if given.out:
@@ -160,7 +148,7 @@ def _generate(settings: Settings, names: list[str], given: _Given) -> list[Golde
     from rag_index.evaluation.golden import write_golden
     from rag_index.evaluation.known_items import model_of, write_questions
     from rag_index.settings.sections import ContextSettings
-    from rag_index.sources.scaffold import read_sample
+    from rag_index.sources.sample import read_sample
 
     found, missing = [], []
     for name in names:
@@ -184,7 +172,7 @@ def _generate(settings: Settings, names: list[str], given: _Given) -> list[Golde
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    say(message, err=True)
 
 
 def _counter(total: int) -> Callable[[int], None]:
@@ -197,7 +185,7 @@ def _counter(total: int) -> Callable[[int], None]:
 
 def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:
     """Write the weight if it is better. Return the environment variables that override it, or None if not written."""
-    from rag_index.tuning import overriding_variables, write_keys
+    from rag_index.cli.settings import overriding_variables, write_keys
 
     if not weight.worthwhile:
         return None
@@ -221,17 +209,17 @@ def _print(evaluation: Evaluation) -> None:
     for scope in evaluation.scopes[-1:]:  # --json has those of each index
         gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
         if gains:
-            click.echo(f"\nHybrid in {scope.name}, query by query, is better by")
+            say(f"\nHybrid in {scope.name}, query by query, is better by")
             differences = [(name, *(_interval(one, "+") for one in gain.values())) for name, gain in gains]
             print_table([("than", *gains[0][1]), *differences])
         if scope.worst:
-            click.echo(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
+            say(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
             for query in scope.worst:
                 _print_poor(query, several=scope.fused)
     if evaluation.missing:
         named = ", ".join(f"{document_id} of {index}" for index, document_id in evaluation.missing[:5])
         more = ", …" if len(evaluation.missing) > 5 else ""
-        click.echo(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
+        say(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
     for index, reason in evaluation.errors.items():
         _say(f"rag-index: {index} did not answer {reason}")
 
@@ -245,61 +233,23 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
         for document, rank in query.ranks.items()
     )
     values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
-    click.echo(f"  {one_line(query.query, SHORT)}")
-    click.echo(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
+    say(f"  {one_line(query.query, SHORT)}")
+    say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
 
 
 def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
-    click.echo(
+    say(
         f"\nWeight of meaning by {weight.metric}, {weight.queries:,} queries in {weight.folds} held-out folds: "
         f"{weight.present_weight:g} (now) {weight.present.mean:.3f}, {weight.best_weight:g} {weight.best.mean:.3f}, "
         f"gain {_interval(weight.gain, '+')}."
     )
     if weight.best_weight == weight.present_weight:
-        click.echo("No other weight is better.")
+        say("No other weight is better.")
     elif not weight.worthwhile:
-        click.echo("The gain may be chance: the weight stays as it is.")
+        say("The gain may be chance: the weight stays as it is.")
     elif written is None:
-        click.echo(f"[retrieve] dense_weight = {weight.best_weight:g} is better: --write writes it.")
+        say(f"[retrieve] dense_weight = {weight.best_weight:g} is better: --write writes it.")
     else:
-        click.echo(f"Written: [retrieve] dense_weight = {weight.best_weight:g}")
+        say(f"Written: [retrieve] dense_weight = {weight.best_weight:g}")
         for variable in written:
-            click.echo(f"The environment variable {variable} overrides it: unset it.")
-
-
-@command()
-@names_argument
-@click.option("--undo", is_flag=True, help="Let the next rebuild use the model as it comes.")
-@json_option
-def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -> int:
-    """Let the local embedder learn the words of your documents, for the next rebuild."""
-    from rag_index.evaluation import adapt as learning
-
-    settings = context.settings()
-    if undo:
-        known = learning.undo(settings)
-        remedy = "`rag-index index-all --full` builds the indexes without it"
-        said = f"The next rebuild uses wordllama as it comes: {remedy}." if known else "Nothing was adapted."
-        show({"undone": known}, said, as_json=as_json)
-        return 0
-    found = learning.adapt(settings, names, _say)
-    if as_json:
-        print_json(found.to_json())
-        return 0 if found.model else 3
-    spans = found.documents - found.titles
-    click.echo(
-        f"Learned from {found.documents:,} documents in {found.seconds:.0f} s of processor time: from a title or first "
-        f"line of {found.titles:,}, and from random spans of {spans:,}."
-    )
-    qualities = (("before", found.before), ("after", found.after))
-    rows = [(name, _interval(quality.recall), _interval(quality.mrr)) for name, quality in qualities]
-    print_table([(f"{found.held_out:,} that were left out, by meaning alone", "recall@10", "MRR@10"), *rows])
-    if not found.model:
-        click.echo("The gain may be chance: nothing was written.")
-        return 3
-    click.echo(
-        f"Wrote {settings.embedder.tables / found.model}.npy: `rag-index index-all --full` builds the indexes with it."
-    )
-    if ungated := [index.name for index in settings.indexes if index.gate is None]:
-        click.echo(f"Without [indexes.gate], nobody asks whether searches of {', '.join(ungated)} find less then.")
-    return 0
+            say(f"The environment variable {variable} overrides it: unset it.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from rag_index.cli import (
     IndexName,
     command,
     json_option,
+    log_to_terminal,
     names_argument,
     options,
     parallel_options,
@@ -27,6 +27,7 @@ from rag_index.reports.outcome import RunReport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rag_index.indexing.run import RunOptions
     from rag_index.settings import Settings
 
 full_option = click.option("--full", is_flag=True, help="Build new collections, like the command rebuild.")
@@ -34,7 +35,7 @@ required_names = click.argument("names", type=IndexName(), nargs=-1, required=Tr
 run_options = options(
     parallel_options,
     click.option(
-        "--allow-deletes", is_flag=True, help="Delete what was held back, or else what the source lost, however much."
+        "--allow-deletes", is_flag=True, help="Delete documents that the guard held back, whatever their number."
     ),
     click.option(
         "--allow-loss",
@@ -47,11 +48,13 @@ run_options = options(
 """The options that all commands that run indexes have."""
 
 
-def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wait: float | None, **asked: Any) -> int:
-    """Run the flow over these indexes (None: all), print the report and return the exit code."""
-    parallel = {key: asked[key] for key in ("workers", "shard_documents", "serial")}
-    settings = context.settings(wait=wait, **parallel)
-    return print_report(_launch(context, settings, names, wait=wait, **asked), as_json=as_json)
+def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, **asked: Any) -> int:
+    """Run these indexes (None: all), print the report and return the exit code."""
+    from rag_index.indexing.run import RunOptions
+
+    chosen = RunOptions(**asked)
+    settings = context.settings(**chosen.in_settings())
+    return print_report(launch_run(context, settings, names, chosen), as_json=as_json)
 
 
 def print_report(report: RunReport, *, as_json: bool) -> int:
@@ -59,36 +62,33 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
     if all(outcome.nothing_to_do for outcome in report.indexes):
         line = f"Nothing changed. {report.seconds:.1f} s."
     else:
-        line = f"{report.state.capitalize()}: {report.sentence()}. {report.seconds:.1f} s."
+        said = report.sentence()
+        line = f"{report.state.capitalize()}: {said}{'' if said.endswith('?') else '.'} {report.seconds:.1f} s."
     show(report.to_json(), *filter(None, [line, report.advice]), as_json=as_json)
     return report.exit_code
 
 
-def _launch(context: Context, settings: Settings, names: list[str] | None, **asked: Any) -> RunReport:
-    """Run the flow where Prefect's settings name an API, or there is a cluster already; else plainly, if that will do.
+def launch_run(context: Context, settings: Settings, names: list[str] | None, chosen: RunOptions) -> RunReport:
+    """Run the flow where Prefect's settings name an API: whoever has one wants to see the runs there. Else plainly."""
+    from rag_index.orchestration.launch import make_folder, names_api, quiet_workers
 
-    Whoever has an API wants to see the runs there.
-    """
-    from rag_index.orchestration.launch import FlowStart, make_folder, names_api
-
-    parallel, home = settings.parallel, settings.data / "prefect"
-    if names_api(home) or (parallel.address and not parallel.serial):
-        report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, **asked)
+    home = settings.data / "prefect"
+    if names_api(home):
+        report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, options=chosen)
         return report
-    from rag_index.indexing.run import RunOptions
     from rag_index.orchestration.plain_run import run_plainly
 
     if context.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        log_to_terminal(root := logging.getLogger())
+        root.setLevel(logging.INFO)
     else:  # Python writes warnings to the terminal that no handler takes
         logging.getLogger().addHandler(logging.NullHandler())
+        quiet_workers()
     if not settings.data.exists():
         make_folder(settings.data)
     if home.exists():
         make_folder(home)  # an earlier version may have left it open to other users
-    start = FlowStart(load_index_all, home, verbose=context.verbose, keep_days=settings.run.keep_days, early=settings)
-    known = RunOptions(**{field.name: asked[field.name] for field in fields(RunOptions) if field.name in asked})
-    return run_plainly(start, settings, settings.named(names), known, config=str(settings.path), **asked)
+    return run_plainly(settings, settings.named(names), chosen)
 
 
 def launch_flow(context: Context, settings: Settings, load: Callable[[], Any], **parameters: Any) -> Any:
@@ -114,7 +114,7 @@ def flow_loader(name: str) -> Callable[[], Any]:
 load_index_all = flow_loader("index_all")
 
 
-@command()
+@command(example="index comments --id 4711")
 @required_names
 @repeated("--id", "ids", "Index only this document", metavar="KEY")
 @full_option
@@ -122,7 +122,7 @@ load_index_all = flow_loader("index_all")
 def index(
     context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
 ) -> int:
-    """Bring the named indexes up to date, or with --id single documents of one index."""
+    """Bring the named indexes, or single documents, up to date."""
     if not ids:
         return run_indexes(context, list(names), as_json=as_json, wait=wait, **others)
     from rag_index.indexing.changed import index_documents
@@ -136,7 +136,7 @@ def index(
     return print_report(RunReport([outcome], outcome.seconds), as_json=as_json)
 
 
-@command("index-all")
+@command("index-all", example="index-all")
 @full_option
 @run_options
 def index_all(context: Context, **asked: Any) -> int:
@@ -144,19 +144,22 @@ def index_all(context: Context, **asked: Any) -> int:
     return run_indexes(context, None, **asked)
 
 
-@command()
+@command(example="rebuild comments")
 @required_names
 @run_options
 def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
-    """Build new collections beside the old ones, verify them and make them live."""
+    """Build new collections beside the live ones and publish them.
+
+    They are verified first.
+    """
     return run_indexes(context, list(names), full=True, **asked)
 
 
-@command("retry-failed")
+@command("retry-failed", example="retry-failed")
 @names_argument
 @run_options
 def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
-    """Try failed documents again, no matter how often they were tried before."""
+    """Try failed documents again, however often they were tried."""
     from rag_index.status.status import status
 
     settings = context.settings()
@@ -168,7 +171,7 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     return run_indexes(context, chosen, retry_failed=True, **asked)
 
 
-@command()
+@command(example="automations --webhook https://chat.example.org/hook")
 @click.option(
     "--webhook",
     required=True,
@@ -189,7 +192,7 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 )  # fmt: skip
 @json_option
 def automations(context: Context, webhook: str, silent: int, late: int, missing: float, as_json: bool) -> None:
-    """Have Prefect call a webhook when a run fails, dies or does not start."""
+    """Have Prefect call a webhook if a run fails, dies or is missing."""
     if not webhook.startswith(("http://", "https://")):
         raise click.UsageError("--webhook is not a URL; write it as https://host/path")
     import httpx

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import (
-    POSITIVE,
     Context,
     UnicodeText,
+    caller_options,
     command,
+    json_option,
     one_line,
     print_json,
-    print_table,
-    printable,
-    repeated,
+    say,
     search_options,
 )
+from rag_index.documents.batches import part_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.retrieve import MetricsSnapshot, SearchHit, SearchResult
+    from rag_index.retrieve import Caller, SearchHit, SearchResult
     from rag_index.settings import Settings
 
 PARTIAL = 3
@@ -31,7 +31,7 @@ SNIPPET = 110
 TEXT = UnicodeText()
 
 
-@command()
+@command(example='search "error ORA-01017" --index comments --limit 3')
 @click.argument("text", type=TEXT)
 @click.option(
     "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
@@ -40,9 +40,7 @@ TEXT = UnicodeText()
     "--filter", "filters", multiple=True, metavar="FIELD=VALUE", type=TEXT,
     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
-@repeated(
-    "--group", "groups", "Search as a member of this group: without one, indexes with access find nothing", type=TEXT
-)
+@caller_options("Search as a member of this group: without one, indexes with access find nothing")
 @click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
 @click.option("--fusion", type=click.Choice(["auto", "rank", "score"]), help="How to merge results of several indexes.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the search.")
@@ -55,9 +53,9 @@ TEXT = UnicodeText()
     "--after", metavar="POSITION", type=TEXT, help="Wait until each index has all up to this position or time."
 )
 @click.option("--max-age", metavar="AGE", type=TEXT, help='Wait until no index is older than this, such as "10 s".')
+@click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
-@click.option("--repeat", type=POSITIVE, metavar="N", help="Search N times, embedding each time, and show the timings.")
 @search_options("Search")
 def search(
     context: Context,
@@ -65,83 +63,100 @@ def search(
     indexes: tuple[str, ...],
     limit: int,
     filters: tuple[str, ...],
-    groups: tuple[str, ...],
+    caller: Caller,
     all_groups: bool,
-    repeat: int | None,
     wait: float | None,
     explain: bool,
     as_json: bool,
     no_rerank: bool,
     **options: Any,
 ) -> int:
-    """Find the documents that fit TEXT best, by meaning and by words, in all indexes at once."""
+    """Find the documents that fit TEXT best, in all indexes at once.
+
+    A passage must have what stands in "quotes", and must not have a -word after a minus.
+    """
     from rag_index.retrieve import ALL_GROUPS, Retriever
     from rag_index.retrieve.filters import conditions_of
 
     if not text.strip():
         raise click.UsageError("the text to search for is empty")
-    if groups and all_groups:
-        raise click.UsageError("--group and --all-groups cannot be combined; leave one of them out")
+    if (caller.groups or caller.role) and all_groups:
+        raise click.UsageError("--all-groups cannot be combined with --group and --role; leave one of them out")
     conditions = conditions_of(filters)
     settings = context.settings(wait=wait)
-    if not (groups or all_groups):
-        _warn_of_access(settings, indexes)
-    options["groups"] = ALL_GROUPS if all_groups else groups
     options |= {"indexes": indexes or None, "limit": limit, "filter": conditions}
-    changed: dict[str, Any] = {"reranker": None} if no_rerank else {}
-    if repeat:
-        changed["cache_size"] = 0  # the cache of query vectors would spare the model all searches but the first
-    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changed)})
+    options["groups"] = ALL_GROUPS if all_groups else caller
+    if no_rerank:
+        settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"reranker": None})})
     with Retriever.from_settings(settings) as retriever:
+        _warn_of_access(settings, indexes, retriever.closed(options["groups"]))
         result = retriever.search_sync(text, **options)
-        retriever.reset_metrics()  # the first search opened the store and loaded the model
-        for _ in range(repeat or 0):
-            result = retriever.search_sync(text, **options)
-        metrics = retriever.metrics() if repeat else None
     if as_json:
-        print_json({**result.to_json(explain=explain), **({"metrics": metrics.to_json()} if metrics else {})})
+        print_json(result.to_json(explain=explain))
     else:
-        _print_result(result, explain, metrics)
+        _print_result(result, explain)
     return PARTIAL if result.errors else 0
 
 
-def _warn_of_access(settings: Settings, names: Sequence[str]) -> None:
-    closed = [index.name for index in settings.named(names) if index.access is not None]
+@command(example="verify comments/4711#0:0123456789abcdef")
+@click.argument("citations", type=TEXT, nargs=-1, required=True, metavar="CITATION…")
+@caller_options("Ask as a member of this group")
+@click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
+@json_option
+def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_groups: bool, as_json: bool) -> int:
+    """Say whether what was cited is unchanged, changed or deleted.
+
+    The exit code is 3 unless all are unchanged.
+    """
+    from rag_index.retrieve import ALL_GROUPS, Retriever
+
+    with Retriever.from_settings(context.settings()) as retriever:
+        found = [retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in citations]
+    if as_json:
+        print_json({"citations": [one.to_json() for one in found]})
+    for one in [] if as_json else found:
+        state = "not for this caller" if one.state == "hidden" else one.state
+        since = f" since {one.since}" if one.since else ""
+        say(f"{one.citation}: {state}{since}, as of {one.as_of.position or one.as_of.at or 'unknown'}")
+        for chunk in one.document.chunks if one.document else ():
+            say(f"       now: {one_line(chunk.text, SNIPPET)}")
+    return 0 if all(one.state == "unchanged" for one in found) else PARTIAL
+
+
+def _warn_of_access(settings: Settings, names: Sequence[str], closed: Sequence[str]) -> None:
+    closed = [index.name for index in settings.named(names) if index.name in closed]
     if closed:
-        click.echo(
+        say(
             f"rag-index: nothing is searched in {', '.join(closed)}, which {'has' if len(closed) == 1 else 'have'} "
-            "`access`: give --group GROUP, or --all-groups to see everything",
+            "`access`: give --group GROUP (--role ROLE for that of the database), or --all-groups to see everything",
             err=True,
         )
 
 
-def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) -> None:
+def _print_result(result: SearchResult, explain: bool) -> None:
     if result.corrected:
-        click.echo(f"{result.correction}.")
+        say(f"{result.correction}.")
     if result.nothing_fits and result.hits:
-        click.echo("Nothing fits. The nearest documents are:")
+        say("Nothing fits. The nearest documents are:")
     for hit in result.hits:
-        click.echo(f"{hit.score:.3f}  {click.style(printable(f'{hit.index}: {_place(hit)}'), bold=True)}")
+        click.echo(f"{hit.score:.3f}  {click.style(one_line(f'{hit.index}: {_place(hit)}', SNIPPET), bold=True)}")
         if explain:
-            click.echo(f"       {_explanation(hit, result.fusion)}")
+            say(f"       {_explanation(hit, result.fusion)}")
         if link := hit.part.get("link") or hit.link:
-            click.echo(f"       {link}")
-        click.echo(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
+            say(f"       {link}")
+        say(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
     if not result.hits:
-        click.echo("Nothing fits." if result.nothing_fits else "Nothing found.")
+        say("Nothing fits." if result.nothing_fits else "Nothing found.")
     for index, reason in result.errors.items():
-        click.echo(f"rag-index: {index} did not answer: {reason}", err=True)
+        say(f"rag-index: {index} did not answer: {reason}", err=True)
     if result.rerank_error:
-        click.echo(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
+        say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:
         times = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in result.timings_ms.items())
         searched = ", ".join(f"{index} in {name}" for index, name in result.collections.items())
         weight = f" Meaning weighs {result.dense_weight:g}." if result.dense_weight < 1 else ""
         order = ", best hits reranked" if result.reranked else ""
-        click.echo(f"\nFused by {result.fusion}{order}. {times}.{weight}\nSearched: {searched}.")
-    if metrics:
-        click.echo("\nEach search embedded the query. The first one, which opened store and model, is not counted.")
-        _print_metrics(metrics)
+        say(f"\nFused by {result.fusion}{order}. {times}.{weight}\nSearched: {searched}.")
 
 
 def _is_code(hit: SearchHit) -> bool:
@@ -156,7 +171,7 @@ def _place(hit: SearchHit) -> str:
     """
     if _is_code(hit):
         return f"{hit.document_id}:{hit.payload['lines'][0]}"
-    part = " ".join(filter(None, [hit.part.get("name"), hit.part.get("id")]))
+    part = part_name(hit.part)
     place = f"{one_line(hit.title, SNIPPET)} ({hit.document_id})" if hit.title else hit.document_id
     return f"{place}, {part}" if part else place
 
@@ -168,12 +183,3 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
     reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""
     scores = f"relevance {hit.relevance:.2f}, cosine {hit.cosine:.4f}{words}{reranked}"
     return f"{scores}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
-
-
-def _print_metrics(metrics: MetricsSnapshot) -> None:
-    rows: list[tuple[str, ...]] = [("ms", "count", "mean", "p50", "p95", "p99")]
-    stages = {**metrics.stages, **{f"index {name}": stage for name, stage in metrics.indexes.items()}}
-    for name, stage in stages.items():
-        values = (stage.mean_ms, stage.p50_ms, stage.p95_ms, stage.p99_ms)
-        rows.append((name, str(stage.count), *(f"{value:.2f}" for value in values)))
-    print_table(rows)

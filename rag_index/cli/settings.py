@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,23 +18,31 @@ from rag_index.cli import (
     parallel_options,
     print_json,
     repeated,
+    say,
     show,
     wait_option,
 )
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from rag_index.schema import Question, Scaffold
 
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
 
-@command()
+@command(example="config --explain")
 @click.option("--explain", is_flag=True, help="Also explain the automatic values.")
 @parallel_options
 @wait_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
 def config(context: Context, explain: bool, schema: bool, as_json: bool, **given: Any) -> None:
-    """Show every effective setting and where it comes from. Secrets are masked.
+    """Show every effective setting and where it comes from.
+
+    Secrets are redacted.
 
     A golden file that a gate could not use is an error, as it is for a rebuild.
     """
@@ -68,76 +78,174 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-@command()
+@command(example="init --source sqlite:///shop.db")
 @click.option("--source", metavar="URL", help="A database to read: what people look for in it becomes an index.")
 @repeated("--include", "include", "Propose only these tables", metavar="PATTERN")
 @repeated("--exclude", "exclude", "Do not look at these tables", metavar="PATTERN")
 @repeated("--add", "add", "Make an index of this table, too", metavar="TABLE")
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-def init(context: Context, source: str | None, force: bool, **chosen: tuple[str, ...]) -> None:
-    """Write a commented rag-index.toml, and show a document of each index that it proposes."""
+@click.option("--yes", is_flag=True, help="Ask nothing: write the questions into the file, each with a guess.")
+def init(context: Context, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:
+    """Write rag-index.toml with the indexes a database suggests.
+
+    Show a document of each. In a terminal, first ask what the database leaves open: three questions at most.
+    """
+    from rag_index.schema import scaffold
     from rag_index.settings import FILE_NAME
-    from rag_index.sources.scaffold import proposed_settings, scaffold
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     if source is None and any(chosen.values()):
         raise click.UsageError("--include, --exclude and --add choose tables of a database: name it with --source")
-    made = scaffold(source, path.parent, **chosen)
+    make = partial(scaffold, source, path.parent, **chosen)
+    made = make()
     if source is not None:
-        from rag_index.cli.status import document_lines
-        from rag_index.status.plan import show_documents
+        if made.questions and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+            made = _asked(made, make, source)
+        for sentence in made.policies:
+            say(sentence)
+        for line in shown_lines(made, source):
+            say(line)
+    write_file(path, made.text)
+    if made.left_out:
+        say("Left out:")
+    for sentence in made.left_out:
+        say(f"- {sentence}")
+    for sentence in made.coverage:
+        say(sentence)
+    say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
 
-        examples = proposed_settings(made, source)
-        for index, proposed in zip(examples.indexes, made.proposed, strict=True):
-            lines = [line for document in show_documents(examples, index, 1) for line in document_lines(document)]
-            lines += [f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden]
-            lines += [f"{index.name} may show too much: {sentence}" for sentence in proposed.unclear]
-            for line in lines:
-                click.echo(line)
+
+def write_file(path: Path, text: str) -> None:
+    """Write a settings file, for editors with its schema if that lies beside it. Raises SettingsError."""
     schema = f"#:schema ./{SCHEMA_NAME}\n\n" if (path.parent / SCHEMA_NAME).exists() else ""
     try:
-        path.write_text(schema + made.text, encoding="utf-8")
+        path.write_text(schema + text, encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror}; name a file in a folder that you may write to with --config"
         ) from error
-    if made.left_out:
-        click.echo("Left out:")
-    for sentence in made.left_out:
-        click.echo(f"- {sentence}")
-    click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
 
 
-@command()
-@click.argument("kind", type=click.Choice(["pydocs", "servicedesk", "workshop"]))
+def _asked(made: Scaffold, make: Callable[..., Scaffold], source: str) -> Scaffold:
+    """Ask the questions of a scaffold, and return the one that follows from the answers."""
+    answers: dict[str, bool] = {}
+    say("The database leaves this open. Enter takes the answer in capitals; Ctrl-D takes it for all that follow.")
+    try:
+        for question in made.questions:
+            answers[question.table] = _answer(question, partial(make, answers=answers | {question.table: True}), source)
+    except EOFError:
+        say("")
+    except KeyboardInterrupt:
+        raise click.Abort from KeyboardInterrupt("stopped; no settings file was written")
+    return make(answers=answers) if answers else made
+
+
+def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bool:
+    """Ask a question until it is answered. Raises EOFError if the input ends."""
+    say(f"\n{question.sentence}\n  yes: {question.yes}\n  no: {question.no}")
+    choices = "[Y/n/show]" if question.guess else "[y/N/show]"
+    while True:
+        said = input(f"{choices} ").strip().lower()
+        if said and "show".startswith(said):
+            for line in shown_lines(make(), source, question.table):
+                say(line)
+        elif said in ("", "y", "yes", "n", "no"):
+            return said.startswith("y") if said else question.guess
+        else:
+            say("Answer yes, no, or show to see one of its documents as a search would find it.")
+
+
+def shown_lines(made: Scaffold, source: str, table: str | None = None) -> Iterator[str]:
+    """Yield a document of each index, or of that of a table alone, and what hides rows of it."""
+    from rag_index.cli.status import document_lines
+    from rag_index.schema import proposed_settings
+    from rag_index.status.plan import show_documents
+
+    examples = proposed_settings(made, source)
+    for index, proposed in zip(examples.indexes, made.proposed, strict=True):
+        if table not in (None, proposed.tables[0]):
+            continue
+        try:
+            yield from (line for document in show_documents(examples, index, 1) for line in document_lines(document))
+        except SourceError as error:  # one index leaves the others as they are
+            yield f"{index.name}: no document can be shown: {error}"
+        yield from (f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden)
+        yield from (f"{index.name} may show too much: {sentence}" for sentence in proposed.unclear)
+
+
+@command(example="sample workshop --out workshop.db --settings")
+@click.argument("kind", type=click.Choice(["pydocs", "workshop"]))
 @click.option("--out", required=True, type=FILE, help="The SQLite file to write.")
-@click.option("--documents", type=click.IntRange(min=5), default=20_000, help="servicedesk: number [20000].")
-@click.option("--seed", type=int, default=1, help="servicedesk: a different seed gives different texts [1].")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option("--settings", is_flag=True, help="Also write a rag-index.toml beside it, if there is none.")
-def sample(context: Context, kind: str, out: Path, documents: int, seed: int, force: bool, settings: bool) -> None:
-    """Write a sample source: Python's own documentation, a generated service desk, or a small repair workshop."""
-    from rag_index.samples import pydocs, servicedesk, workshop
+def sample(context: Context, kind: str, out: Path, force: bool, settings: bool) -> None:
+    """Write a sample database.
+
+    The kinds are Python's own documentation and a small repair workshop.
+    """
+    from rag_index.samples import pydocs, workshop
+    from rag_index.schema import scaffold
     from rag_index.settings import FILE_NAME
-    from rag_index.sources.scaffold import scaffold
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists already; overwrite it with --force, or name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pydocs":
         counts, text = pydocs.write(out), pydocs.scaffold(out.name)
-    elif kind == "workshop":
+    else:
         counts = workshop.write(out)
         text = scaffold(f"sqlite:///{out.absolute()}", out.parent).text.replace(str(out.absolute()), out.name)
-    else:
-        counts = servicedesk.write(out, documents=documents, seed=seed)
-        text = servicedesk.scaffold(out.name)
-    click.echo(f"Wrote {out}: " + ", ".join(f"{count:,} in {table}" for table, count in counts.items()))
+    say(f"Wrote {out}: " + ", ".join(f"{count:,} in {table}" for table, count in counts.items()))
     file = out.parent / FILE_NAME
     if settings and file.exists():
-        click.echo(f"Left {file} as it is: if it is not for this database, remove it and write the sample again")
+        say(f"Left {file} as it is: if it is not for this database, remove it and write the sample again")
     elif settings:
         file.write_text(text, encoding="utf-8")
-        click.echo(f"Wrote {file}")
+        say(f"Wrote {file}")
+
+
+def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:
+    """Set each (table, key) to its value, or remove the key if the value is None. Keep comments and order.
+
+    The new file is checked by loading it, then replaces the old one as a whole, with the same permissions.
+
+    Raises:
+        SettingsError: the file cannot be read or written, or would no longer load; it is unchanged then.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    from rag_index.database.files import replacement
+    from rag_index.settings import load_settings
+
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+        for (table, key), value in changed.items():
+            if table not in document and value is not None:
+                if document.body:
+                    document.add(tomlkit.nl())
+                document.add(table, tomlkit.table())
+            section: Any = document.get(table, {})
+            if value is None:
+                section.pop(key, None)
+            else:
+                section[key] = value
+        with replacement(path.resolve()) as temporary:
+            temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+            temporary.chmod(path.stat().st_mode & 0o7777)
+            load_settings(temporary)
+    except TOMLKitError as exc:
+        raise SettingsError(f"{path} is not TOML: {exc}") from exc
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+def overriding_variables(path: Path, keys: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the environment variables that override these (table, key) of the settings file."""
+    from rag_index.settings import origins
+
+    places = origins(path)
+    found = (places.get(key, path.name) for key in keys)
+    return [name for name in found if name != path.name]

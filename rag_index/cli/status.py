@@ -1,8 +1,9 @@
-"""The commands that show how indexes are: `status`, `failed`, `report`, `plan`."""
+"""The commands that show how indexes are: `status`, `failed`, `report`, `plan`, `audit`."""
 
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from rag_index.cli import (
     UnicodeText,
     command,
     json_option,
+    name_argument,
     names_argument,
     print_json,
     print_table,
-    printable,
+    say,
     show,
 )
 from rag_index.machine import collect_seldom
@@ -39,10 +41,10 @@ ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "e
 SELDOM = ("held_back", "failed", "skipped")
 
 
-@command()
+@command(example="status")
 @json_option
 def status(context: Context, as_json: bool) -> int:
-    """Show each index: its collection, documents, points, failures and last run.
+    """Show each index: documents, points, failures, last run.
 
     If the store does not answer, the exit code is 1, and all is shown that the ledger knows.
     """
@@ -62,7 +64,7 @@ def status(context: Context, as_json: bool) -> int:
     else:
         _print_status(known)
     if error:
-        click.echo(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
+        say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
     return int(bool(error))
 
 
@@ -79,9 +81,9 @@ def _print_status(known: ProjectStatus) -> None:
     print_table(rows)
     for one in known.indexes:
         for line in _remarks(one):
-            click.echo(line)
+            say(line)
     for index, sentence in known.unwanted.items():
-        click.echo(f"{index}: {sentence}")
+        say(f"{index}: {sentence}")
 
 
 def _remarks(one: IndexStatus) -> Iterator[str]:
@@ -102,6 +104,9 @@ def _remarks(one: IndexStatus) -> Iterator[str]:
         yield f"{one.index}: watch {watch['state']}{waiting}{behind}{why}"
         if watch["missed"]:
             yield watch["missed"]["message"]
+    if one.erasable:
+        texts = f"{one.erasable:,} deleted or changed document{'s' if one.erasable > 1 else ''}"
+        yield f"{one.index}: the store's files may keep texts of {texts} since {one.erasable_since}"
     if run and run["message"]:
         yield f"{one.index}: {run['message']}"
 
@@ -113,11 +118,11 @@ def _last_run(run: dict[str, Any] | None) -> str:
     return f"{run['state']}, {run['started'].replace('T', ' ').rstrip('Z')} UTC{seconds}"
 
 
-@command()
+@command(example="failed comments")
 @names_argument
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
-    """List the documents that could not be indexed, with the reason and the number of tries."""
+    """List the documents that could not be indexed, and why."""
     from rag_index.status.status import failed
 
     settings = context.settings()
@@ -126,21 +131,24 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
         print_json({"failed": [one.to_json() for one in documents]})
         return
     if not documents:
-        click.echo("No documents are listed as failed.")
+        say("No documents are listed as failed.")
         return
     rows = [("index", "document", "kind", "tries", "last tried", "reason")]
     rows += [(one.index, one.document_id, one.kind, str(one.tries), one.last_tried, one.reason) for one in documents]
     print_table(rows)
     for kind, sentence in KINDS.items():
         if any(one.kind == kind for one in documents):
-            click.echo(sentence)
+            say(sentence)
 
 
-@command()
+@command(example="report")
 @click.argument("run", required=False, type=UnicodeText(), metavar="[RUN]")
 @json_option
 def report(context: Context, run: str | None, as_json: bool) -> None:
-    """Show where the time of each index's last run went (or of RUN), and what would help."""
+    """Show where the time of the last run, or of RUN, went.
+
+    Say what would make it faster.
+    """
     from rag_index.reports.metrics import report_lines
     from rag_index.status.status import run_reports
 
@@ -155,7 +163,7 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
     show({"runs": found}, *lines, as_json=as_json)
 
 
-@command(quiet=True)
+@command(quiet=True, example="plan --show 3")
 @names_argument
 @click.option("--show", "shown", type=POSITIVE, metavar="N", help="Show N whole documents as they are embedded.")
 @json_option
@@ -187,14 +195,14 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
 def document_lines(document: ShownDocument) -> Iterator[str]:
     """Yield a document as it would be embedded."""
     title = f"{' '.join(document.title.split())} " if document.title else ""
-    yield click.style(printable(f"{document.index}: {title}({document.document_id})"), bold=True)
+    yield f"{document.index}: {title}({document.document_id})"
     if document.link:
         yield f"  {document.link}"
     if document.payload:
         yield f"  payload: {json.dumps(document.payload, ensure_ascii=False)}"
     for number, chunk in enumerate(document.chunks[:MAX_SHOWN]):
         yield f"  --- {chunk.part or f'chunk {number}'}"
-        yield textwrap.indent(printable(chunk.text), "  ")
+        yield textwrap.indent(chunk.text, "  ")
     if len(document.chunks) > MAX_SHOWN:
         yield f"  --- and {len(document.chunks) - MAX_SHOWN:,} more chunks"
     yield ""
@@ -208,9 +216,44 @@ def _print_plans(plans: list[RunPlan]) -> None:
         print_table(rows)
     for one in plans:
         if one.error:
-            click.echo(f"rag-index: {one.index}: a run would fail: {one.error}", err=True)
+            say(f"rag-index: {one.index}: a run would fail: {one.error}", err=True)
             continue
         if one.cost:
-            click.echo(f"{one.index}: {one.cost.sentence()}")
+            say(f"{one.index}: {one.cost.sentence()}")
         if one.message:
-            click.echo(f"{one.index}: {one.message}")
+            say(f"{one.index}: {one.message}")
+
+
+@command(quiet=True, example="audit comments --collection langchain --url http://localhost:6333")
+@name_argument
+@click.option("--collection", required=True, metavar="NAME", help="The collection that another program made.")
+@click.option("--url", metavar="URL", help="Its Qdrant server [default: the one of the settings].")
+@click.option("--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key.")
+@click.option("--key", metavar="FIELD", help="Where the key is in the payload, such as metadata.id [default: guessed].")
+@click.option("--text", metavar="FIELD", help="Where the text is in the payload [default: guessed].")
+@json_option
+def audit(
+    context: Context,
+    name: str,
+    collection: str,
+    url: str | None,
+    api_key_env: str | None,
+    key: str | None,
+    text: str | None,
+    as_json: bool,
+) -> int:
+    """Compare another program's collection with the source; reads only.
+
+    The exit code is 0 if nothing is wrong, and 3 otherwise.
+    """
+    from rag_index.status.audit import audit
+
+    settings = context.settings()
+    if (where := url or settings.store.url) is None:
+        raise click.UsageError("[store] has no url: name the collection's server with --url")
+    api_key = settings.store.secret_api_key() if url in (None, settings.store.url) else None
+    if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
+        raise click.UsageError(f"--api-key-env names {api_key_env}, which is not set or is empty")
+    found = audit(settings, settings.index(name), collection, where, api_key=api_key, key=key, text=text)
+    show(found.to_json(), *found.lines(), as_json=as_json)
+    return 3 if found.faults else 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import webbrowser
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command
+from rag_index.cli import Context, command, say
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.evaluation.trial import Quality
+    from fastapi import APIRouter
+
+    from rag_index.evaluation.known_items import Quality
+    from rag_index.schema import Scaffold
+    from rag_index.service.models import ChoicesBody
     from rag_index.settings import Settings
-    from rag_index.sources.scaffold import Scaffold
 
 NEWEST = 1000
 """Documents of each index that are indexed before anybody can search; the rest follows."""
@@ -29,8 +34,8 @@ STOP_SECONDS = 10.0
 PROGRAM = "from rag_index.cli import main; main()"
 
 
-@command("try")
-@click.argument("url", metavar="URL")
+@command("try", example="try shop.db")
+@click.argument("url", metavar="URL|FILE")
 @click.option("--newest", type=click.IntRange(min=1), default=NEWEST, show_default=True, metavar="N",
               help="Documents of each index that are indexed before the page opens.")  # fmt: skip
 @click.option(
@@ -39,16 +44,22 @@ PROGRAM = "from rag_index.cli import main; main()"
 @click.option("--write", is_flag=True, help="Keep settings and indexes in the current folder.")
 @click.option("--once", is_flag=True, help="Index the newest, say how good it is, and end.")
 def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> None:
-    """Search a database at once: propose indexes, index the newest rows, and open a page while the rest follows.
+    """Search a database at once, without a settings file.
 
-    Nothing is left behind, unless --write says so.
+    Propose indexes, index the newest rows, and open a page while the rest follows.
+
+    The database is named by its URL, or by the path of a SQLite file. Nothing is left behind, unless --write says so.
     """
+    from sqlalchemy.engine import URL
+
     from rag_index.database.drivers import database_url
     from rag_index.orchestration.signals import terminable
+    from rag_index.schema import scaffold
     from rag_index.settings import FILE_NAME, load_settings
-    from rag_index.sources.scaffold import scaffold
 
     here = Path.cwd()
+    if Path(url).is_file():
+        url = URL.create("sqlite", database=str(Path(url).absolute())).render_as_string()
     if write and (here / FILE_NAME).exists():
         raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
     temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
@@ -58,31 +69,27 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         whole = database_url(url, here).render_as_string(hide_password=False)
         sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
         settings = load_settings(file, **sections)
-        click.echo(
-            f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …"
-        )
+        say(f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …")
         indexed = _index_newest(settings, made, newest)
-        click.echo(_sentence(made, indexed, written=write))
+        say(_sentence(made, indexed, written=write))
         if not once:
             from rag_index.service.server import serve
 
             with _rest(settings), suppress(KeyboardInterrupt):
-                serve(settings, lambda: settings, _announce)
+                serve(settings, lambda: settings, _announce, more=_choices(whole, here / FILE_NAME, overwrite=write))
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
     """Index the newest rows of each index, and return the settings for these. Raises SourceError if nothing can be."""
-    from rag_index.cli.runs import load_index_all
     from rag_index.errors import SourceError
-    from rag_index.evaluation.trial import with_newest
+    from rag_index.evaluation.known_items import with_newest
     from rag_index.indexing.run import RunOptions
-    from rag_index.orchestration.launch import FlowStart, make_folder
+    from rag_index.orchestration.launch import make_folder
     from rag_index.orchestration.plain_run import run_plainly
 
     bounded = with_newest(settings, made.proposed, newest)
     make_folder(settings.data)
-    start = FlowStart(load_index_all, settings.data / "prefect")
-    report = run_plainly(start, bounded, bounded.indexes, RunOptions())
+    report = run_plainly(bounded, bounded.indexes, RunOptions())
     if report.exit_code == 1 and all(outcome.state == "failed" for outcome in report.indexes):
         raise SourceError(f"nothing could be indexed: {report.indexes[0].message}")
     return bounded
@@ -90,7 +97,7 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
 
 def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
     """Return what was found and guessed, how good it is, and how to keep it."""
-    from rag_index.evaluation.trial import known_item_quality
+    from rag_index.evaluation.known_items import known_item_quality
 
     quality: Quality = known_item_quality(settings)
     hidden = sum(len(index.hidden) for index in made.proposed)
@@ -122,7 +129,33 @@ def _rest(settings: Settings) -> Iterator[None]:
         log.close()
 
 
+def _choices(source: str, file: Path, *, overwrite: bool) -> APIRouter:
+    """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
+    from rag_index.cli.settings import shown_lines, write_file
+    from rag_index.schema import scaffold
+    from rag_index.service.app import make_choices
+
+    kept = {file} if overwrite else set()
+
+    def made_of(chosen: ChoicesBody) -> Scaffold:
+        return scaffold(source, file.parent, answers=chosen.tables, uses=chosen.columns)
+
+    def proposal(chosen: ChoicesBody) -> dict[str, Any]:
+        made = made_of(chosen)
+        lines = [*shown_lines(made, source, chosen.show)] if chosen.show else []
+        return {"tables": [asdict(one) for one in made.tables], "document": "\n".join(lines)}
+
+    def keep(chosen: ChoicesBody) -> dict[str, Any]:
+        if file.exists() and file not in kept:
+            raise SettingsError(f"{file} exists already: move it away, or try the database from another folder")
+        write_file(file, made_of(chosen).text)
+        kept.add(file)
+        return {"file": str(file)}
+
+    return make_choices(proposal, keep)
+
+
 def _announce(url: str) -> None:
-    click.echo(f"Search at {url}; Ctrl-C ends it. The rest is indexed meanwhile.")
+    say(f"Search at {url}; Ctrl-C ends it. The rest is indexed meanwhile.")
     if sys.stdout.isatty() and {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         webbrowser.open(url)

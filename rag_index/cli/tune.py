@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import FILE, POSITIVE, Context, IndexName, command, json_option, print_json, print_table
+from rag_index.cli import FILE, POSITIVE, Context, IndexName, command, json_option, print_json, print_table, say
 from rag_index.cli.runs import flow_loader, launch_flow
 from rag_index.reports.outcome import count_of
 
@@ -24,16 +21,13 @@ if TYPE_CHECKING:
     from rag_index.tuning.tune import Outcome
 
 
-@command()
+@command(example="tune --budget 300 --write")
 @click.option("--budget", type=click.FloatRange(min=5), default=120, show_default=True, help="Seconds to spend.")
 @click.option("--write", is_flag=True, help="Write the result to the settings file; comments are kept.")
-@click.option(
-    "--local-servers", is_flag=True, help="Try 1 to N Ollama servers on this machine, started for the search."
-)
 @json_option
-def tune(context: Context, budget: float, write: bool, local_servers: bool, as_json: bool) -> None:
-    """Find the fastest settings for this embedder and machine, with your own documents."""
-    from rag_index.tuning import overriding_variables, write_keys
+def tune(context: Context, budget: float, write: bool, as_json: bool) -> None:
+    """Find the fastest settings, with your own documents."""
+    from rag_index.cli.settings import overriding_variables, write_keys
     from rag_index.tuning.probe import SKIPPED
     from rag_index.tuning.tune import tune
 
@@ -42,43 +36,24 @@ def tune(context: Context, budget: float, write: bool, local_servers: bool, as_j
     def print_probe(candidate: Candidate, texts_per_second: float, error: str) -> None:
         if not error.startswith(SKIPPED):
             result = error or f"{texts_per_second:,.1f} texts/s"
-            click.echo(f"{_describe(settings, candidate)}: {result}", err=as_json)
+            say(f"{_describe(settings, candidate)}: {result}", err=as_json)
 
-    with _start_servers(settings) if local_servers else nullcontext(None) as hosts:
-        outcome = tune(settings, budget=budget, hosts=hosts, on_probe=print_probe)
+    outcome = tune(settings, budget=budget, on_probe=print_probe)
     if write:
         write_keys(settings.path, outcome.changes)
     overridden = overriding_variables(settings.path, outcome.changes) if write else []
     if as_json:
         print_json(outcome.to_json() | {"written": write, "overridden": overridden})
         return
-    for line in _outcome_lines(settings, outcome, local_servers=local_servers):
-        click.echo(line)
+    for line in _outcome_lines(settings, outcome):
+        say(line)
     if outcome.changes and not write:
-        click.echo("To write these settings, run `rag-index tune --write`, which searches again.")
-    if local_servers and ("embedder", "hosts") in outcome.changes and write:
-        click.echo("Written. Start these servers before the next run: the settings name them.")
+        say("To write these settings, run `rag-index tune --write`, which searches again.")
     for variable in overridden:
-        click.echo(f"Written, but the environment variable {variable} overrides it: unset it.")
+        say(f"Written, but the environment variable {variable} overrides it: unset it.")
 
 
-def _start_servers(settings: Settings) -> Any:
-    from rag_index.machine.resources import detect_machine
-    from rag_index.tuning.tune import local_servers
-
-    program = shutil.which("ollama")
-    if settings.embedder.kind != "ollama":
-        raise click.UsageError(
-            f"--local-servers needs [embedder] kind 'ollama', but the settings say {settings.embedder.kind!r}"
-        )
-    if program is None:
-        raise click.UsageError("--local-servers needs the program `ollama`, which is not on the PATH")
-    return local_servers(program, max(2, min(detect_machine().processors, 8)), os.environ)
-
-
-def _outcome_lines(settings: Settings, outcome: Outcome, *, local_servers: bool) -> Iterator[str]:
-    from rag_index.tuning.tune import unit_ports
-
+def _outcome_lines(settings: Settings, outcome: Outcome) -> Iterator[str]:
     measured = sum(one.rate > 0 for one in outcome.trials)
     skipped = len(outcome.trials) - measured
     without = f", {skipped} failed or too slow" if skipped else ""
@@ -87,15 +62,6 @@ def _outcome_lines(settings: Settings, outcome: Outcome, *, local_servers: bool)
     for name, one in {**named, "cheapest within 5%": outcome.knee}.items():
         times = f"{one.rate / outcome.serial.rate:.2f} times serial" if outcome.serial.rate and one.rate else "too slow"
         yield f"  {name:<20}{one.rate:>10,.1f}  {times:<20}{_describe(settings, one.candidate)}"
-    if local_servers:
-        rates = sorted(outcome.rates_by_hosts().items())
-        yield f"Best texts/s by number of local servers: {', '.join(f'{count}: {rate:,.1f}' for count, rate in rates)}"
-        if (worth := outcome.knee.candidate.hosts) == 1:
-            yield "One server is as good as several on this machine."
-        else:
-            units = " ".join(f"ollama@{port}" for port in unit_ports(worth))
-            run = f"systemctl enable --now {units} (deployments/ollama@.service)"
-            yield f"{worth} servers are worth running: {run}, then"
     if not outcome.changes:
         yield "The settings are already the best that were found."
     for (table, key), value in outcome.changes.items():
@@ -133,7 +99,7 @@ class _WorkerCounts(click.ParamType[list[int]]):
         return counts
 
 
-@command()
+@command(example="benchmark --sample-size 2000 --workers 1,2")
 @click.option("--index", "name", type=IndexName(), metavar="NAME", help="The index to sample [the first].")
 @click.option("--sample-size", type=POSITIVE, default=1000, show_default=True, help="Number of documents.")
 @click.option(
@@ -144,9 +110,11 @@ class _WorkerCounts(click.ParamType[list[int]]):
 def benchmark(
     context: Context, name: str | None, sample_size: int, workers: list[int] | None, plot: Path | None, as_json: bool
 ) -> int:
-    """Compare the usual serial script with parallel runs on a sample. Real collections are not touched."""
-    from rag_index.reports.plots import require_plots
-    from rag_index.tuning.benchmark import draw
+    """Compare a serial script with parallel runs on a sample.
+
+    Real collections are not touched.
+    """
+    from rag_index.tuning.benchmark import draw, require_plots
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
@@ -165,9 +133,7 @@ def benchmark(
 
 
 def _print_report(report: BenchmarkReport) -> None:
-    click.echo(
-        f"{report.documents:,} documents of {report.index}, {report.measured[0].chunks:,} chunks, {report.embedder}"
-    )
+    say(f"{report.documents:,} documents of {report.index}, {report.measured[0].chunks:,} chunks, {report.embedder}")
     stages = list(report.measured[0].stages)
     rows = [("", "seconds", "documents/s", "speed-up", *stages)]
     for one in report.measured:
@@ -176,16 +142,14 @@ def _print_report(report: BenchmarkReport) -> None:
     print_table(rows)
     for one in report.measured:
         memory = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sorted(one.memory.items()))
-        click.echo(f"Memory, {one.name}: {memory}")
+        say(f"Memory, {one.name}: {memory}")
         if one.parity:
             same = "same ids" if one.parity.same_ids else "DIFFERENT ids"
-            click.echo(
+            say(
                 f"{one.name} compared with serial: {same}, "
                 f"largest difference {one.parity.largest_difference:.1e}, "
                 f"recall of 10 neighbours {one.parity.recall:.4f}"
             )
     best = max(report.measured, key=lambda one: one.rate)
     if best is report.measured[0]:
-        click.echo(
-            "Serial was fastest. The sample may be too small for workers to pay off: try a larger --sample-size."
-        )
+        say("Serial was fastest. The sample may be too small for workers to pay off: try a larger --sample-size.")

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import closing
+import sys
 
 import click
 
-from rag_index.cli import Context, IndexName, command
-from rag_index.errors import SettingsError
+from rag_index.cli import Context, IndexName, command, log_to_terminal, say
+from rag_index.errors import SettingsError, printable
 
 
-@command(endless_without="once")
+@command(endless_without="once", example="watch")
 @click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
 def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:
-    """Follow changes of the source and index them within seconds, until it is stopped."""
+    """Follow changes of the source and index them within seconds."""
     settings = context.settings()
     if setup:
         from rag_index.changes.setup import setup_script
 
         if names:
             raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
-        click.echo(setup_script(settings), nl=False)
+        script = setup_script(settings)
+        click.echo(printable(script) if sys.stdout.isatty() else script, nl=False)
         return 0
     chosen = [index.name for index in settings.named(names)]
     # What the watch says is printed, and warnings of ours. Prefect's own log is seen in Prefect.
     ours = logging.getLogger("rag_index")
-    ours.addHandler(handler := logging.StreamHandler())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log_to_terminal(ours)
     ours.propagate = False
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
     logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
@@ -41,17 +41,16 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
     from rag_index.status.metrics_file import try_to_write_metrics
     from rag_index.watch.loop import Stop, stopped_by_signals
-    from rag_index.watch.plain import PlainRunner, open_watch
+    from rag_index.watch.plain import PlainRunner, follow
 
     stop = Stop()
-    with (
-        closing(PlainRunner(settings)) as runner,
-        stopped_by_signals(stop),
-        open_watch(settings, chosen, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
-    ):
-        _say_watched(opened.names)
-        return 0 if opened.run(once=once) else 1
+    with stopped_by_signals(stop):
+        caught_up = follow(
+            context.settings, names or None, PlainRunner, stop,
+            once=once, began=lambda watch: _say_watched(watch.names), changed=try_to_write_metrics,
+        )  # fmt: skip
+    return 0 if caught_up else 1
 
 
 def _say_watched(names: list[str]) -> None:
-    click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
+    say(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)

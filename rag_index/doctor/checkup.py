@@ -8,6 +8,7 @@ Ledger, store and embedder are opened once for all indexes. A ledger that cannot
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import sqlite3
 import uuid
 from contextlib import closing, contextmanager, suppress
@@ -27,7 +28,6 @@ from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, 
 from rag_index.documents.keys import document_id
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.embedders.local import settings_for
 from rag_index.errors import (
     EmbedderError,
     EmbedderUnavailable,
@@ -42,24 +42,29 @@ from rag_index.errors import (
 from rag_index.evaluation.gate import WAYS, check_gate
 from rag_index.evaluation.significance import LEVEL, needed_queries
 from rag_index.indexing.delete_guard import held_back
-from rag_index.indexing.diff import diff
+from rag_index.indexing.diff import diff, without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Channels, Collection, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.machine.resources import cpu_count
+from rag_index.reports.outcome import count_of
 from rag_index.sources import open_source
-from rag_index.stores import REST_REMEDY, Store, on_server, open_store
+from rag_index.sources.policies import RowPolicies
+from rag_index.sources.sql import SqlSource
+from rag_index.stores import REST_REMEDY, on_server, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rag_index.settings import IndexSettings, Settings
+    from rag_index.sources import Source
+    from rag_index.stores.protocol import Store
 
 MAX_PAGE_ROWS = 5000
 BETTER_WEIGHT = (
     "one alone finds more than both; `rag-index evaluate --tune-fusion` chooses [retrieve] dense_weight by your own "
-    "queries, and `rag-index adapt` or another embedder may know these texts better"
+    "queries, and another embedder may know these texts better"
 )
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
@@ -123,15 +128,8 @@ class Checkup:
         )
 
     def _fits(self, chunker: Chunker, identity: EmbedderIdentity, collection: Collection) -> bool:
-        """Return whether the settings would make what a collection holds, with the collection's own table."""
-        resources = self.resources
-        own = settings_for(resources.settings.embedder, collection.embedder)
-        if own != resources.settings.embedder:
-            try:
-                identity = identify(own)
-            except EmbedderError:
-                return False
-        places = (resources.ledger, resources.store, self.alias)
+        """Return whether the settings would make what a collection holds."""
+        places = (self.resources.ledger, self.resources.store, self.alias)
         return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
 
     def diagnose(self) -> Diagnosis:
@@ -173,8 +171,10 @@ class Checkup:
         try:
             with closing(open_source(settings, self.index)) as source:
                 source.check()
+                self._look_at_policies(source, diagnosis)
                 while not self.source_read:
                     page = source.page(cursor, min(settings.source.page_rows, MAX_PAGE_ROWS))
+                    page = without_erased(ledger, self.alias, page)
                     documents = page.documents
                     known = ledger.known(collection_id, documents.keys)
                     failed = ledger.failures(collection_id, documents.keys) if any_failures else {}
@@ -198,6 +198,13 @@ class Checkup:
             return ""
         counts = ((new, "new"), (changed, "changed"), (scratch.count_gone(collection_id), "gone"))
         return ", ".join(f"{count:,} {word}" for count, word in counts if count)
+
+    def _look_at_policies(self, source: Source, diagnosis: Diagnosis) -> None:
+        """Add what everybody would see for whom it is not as a finding; advise of what the reader does not see."""
+        policies = source.row_policies() if isinstance(source, SqlSource) else RowPolicies()
+        if warning := policies.warning(access=self.index.access is not None):
+            diagnosis.findings.append(finding(self.index.name, "ignored_policies", warning))
+        diagnosis.advice += [Advice(self.index.name, note) for note in policies.notes()]
 
     def _scan_store(self, current: Collection, diagnosis: Diagnosis) -> None:
         """Scan the points of the live collection, and add findings about them and about documents."""
@@ -234,7 +241,7 @@ class Checkup:
         """Add advice about work that the next run would do, and about what was not compared."""
         name, resources = self.index.name, self.resources
         messages = []
-        if state.live is None and not diagnosis.findings:
+        if state.live is None and not diagnosis.kinds(name) - {"ignored_policies"}:
             messages.append(f"nothing is indexed yet; run `rag-index index {name}`")
         elif changes and state.current is not None:
             messages.append(
@@ -242,6 +249,15 @@ class Checkup:
             )
         if state.current is not None and (held := resources.ledger.count_held(state.current.id)):
             messages.append(held_back(held, name))
+        pending = resources.ledger.pending_erasures(self.alias)
+        if pending.since is not None:
+            count, since = len(pending.hashes), dt.datetime.fromtimestamp(pending.since, dt.UTC)
+            texts = f"texts of {count_of(count, 'deleted or changed document')}"
+            message = f"the store's files may keep {texts} since {since:%Y-%m-%d %H:%M} UTC"
+            if resources.settings.store.erase or pending.named:  # somebody wants them erased
+                diagnosis.findings.append(finding(name, "pending_erasures", message, count=count))
+            else:
+                messages.append(f"{message}; `rag-index erase {name}` leaves no file with them")
         channels = Channels.decode(state.current.channels) if state.current is not None else None
         if channels and channels.dense_weight == resources.settings.dense_weight and channels.one_is_better:
             messages.append(f"{channels}: {BETTER_WEIGHT}")
@@ -286,6 +302,7 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         diagnosis.advice += settings_advice(settings, indexes)
         health = feed_health(settings, resources.ledger)  # the log or the queue by which a watch learns of changes
         diagnosis.findings += [finding(None, "broken_feed", problem) for problem in health.broken]
+        diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
         diagnosis.advice += [Advice(None, warning) for warning in health.warnings]
     return diagnosis
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.doctor.findings import Finding, count_phrase, finding
 from rag_index.errors import StoreMismatch
-from rag_index.stores import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN, Store, find_live
+from rag_index.stores import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rag_index.ledger import Collection, Ledger
+    from rag_index.stores.protocol import Store
 
     Fits = Callable[[Collection], bool]
 
@@ -38,6 +39,8 @@ class CollectionState:
     """Whether the settings would make what a collection holds; None if the embedder did not answer."""
     foreign: str = ""
     """What is wrong with a collection of another program that has the alias's name."""
+    misled: str = ""
+    """What is wrong with an alias that points at another index's collection, which then counts as not live."""
 
     @classmethod
     def read(
@@ -48,18 +51,18 @@ class CollectionState:
         What the store does not list is asked for by name. Raises StoreRefused if the API key may not ask: what it may
         not see is not lost.
         """
-        live, foreign = None, ""
+        live, foreign, misled = None, "", ""
         try:
             found = find_live(store, alias)
             live = found and found.name
         except StoreMismatch as error:
-            foreign = str(error)
+            foreign, misled = ("", str(error)) if alias in store.aliases() else (str(error), "")
         known = ledger.collections(alias)
         listed = store.collections()
         names = {*(c.name for c in known), *([live] if live else [])}
         stored = {name: metadata for name in names if (metadata := listed.get(name) or store.find(name)) is not None}
         stored |= {name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias}
-        return cls(index, alias, live, stored, tuple(known), keep, fits, foreign)
+        return cls(index, alias, live, stored, tuple(known), keep, fits, foreign, misled)
 
     # Groups of collections
 
@@ -129,10 +132,10 @@ class CollectionState:
     def findings(self) -> Iterator[Finding]:
         """Yield a finding for everything that ledger, aliases and metadata disagree on."""
         found = partial(finding, self.index)
-        if self.foreign:
-            yield found("foreign_collection", self.foreign, [self.alias])
+        if wrong := self.foreign or (not self.candidate and self.misled):
+            yield found("foreign_collection", wrong, [self.alias])
         if candidate := self.candidate:
-            message = f"alias {self.alias} is missing, although collection {candidate} exists"
+            message = self.misled or f"alias {self.alias} is missing, although collection {candidate} exists"
             yield found("missing_alias", message, [candidate])
         if self.current is not None:
             yield from self._current_findings(self.current)

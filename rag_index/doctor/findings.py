@@ -1,7 +1,7 @@
 """Results of a check-up: findings with their remedy, advice, and the diagnosis that holds both for all indexes.
 
-docs/doctor.md says of each kind what is wrong, and what a repair does. The diagnosis also tells what grows with every
-run: how much is kept, and how much the next run deletes.
+docs/doctor.md says of each kind what is wrong, and what a repair does. The diagnosis also tells how much is kept
+of what grows with every run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rag_index.chunking.context.cache import cache_url, count_contexts
 from rag_index.database.drivers import is_file
 from rag_index.ledger import Ledger, reconciled_by
 from rag_index.reports.outcome import count_of
+from rag_index.sources.policies import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ REMEDIES = {
     "rolled_back": "restore the settings, or run `rag-index rebuild {index}`; --repair leaves that to you",
     "unreadable_source": "correct it; until then the index stays as it is",
     "broken_feed": "until then changes are found by the next run, or `rag-index index` now",
+    "ignored_policies": f"{REMEDY}; a policy for this role that shows all rows says that it is meant",
     "unusable_gate": "correct it, or remove the table; until then a rebuild ends at its start",
     "restored": "{reconciled}; so does `rag-index doctor --repair`",
     "missing_documents": _EMBED,
@@ -56,7 +58,9 @@ REMEDIES = {
     "missing_words": _EMBED,
     "unknown_documents": _EMBED,
     "orphan_points": "`rag-index doctor --repair` deletes them",
-    "pending_documents": "`rag-index index {index}` writes them again; so does `rag-index doctor --repair`",
+    "pending_documents": "`rag-index index {index}` writes them again; so does `rag-index doctor --repair`. Those that "
+    "the source has lost and that are held back stay until `rag-index index {index} --allow-deletes`",
+    "pending_erasures": "`rag-index erase {index}` leaves no file with them, as each run does with [store] erase",
     "failed_documents": "list them with `rag-index failed {index}` and correct them in the source; then run `rag-index "
     "retry-failed {index}`, which --repair does too",
 }
@@ -124,20 +128,11 @@ def count_phrase(count: int, noun: str, examples: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How much is kept. The fields that begin with `old_` count what the next run deletes."""
+    """How much is kept of what grows with every run."""
 
     keep_days: float
     runs: int
     """Runs in the ledger."""
-    old_runs: int
-    old_failed: int
-    """Failed documents of indexes that are gone."""
-    old_changes: int
-    """Changes that wait for indexes that are gone."""
-    old_watches: int
-    """Watches of indexes that are gone."""
-    old_buckets: int
-    """Digests of buckets of indexes that are gone."""
     contexts: int
     """Contexts in the cache."""
     contexts_bytes: int
@@ -154,17 +149,7 @@ class Kept:
             f"{count_of(self.runs, 'run')}, {_size(self.prefect_bytes)} of Prefect's history, "
             f"{count_of(self.contexts, 'context')}{size}, {_size(self.trash_bytes)} of dropped collections"
         )
-        counts = (
-            (self.old_failed, "failed document"),
-            (self.old_changes, "waiting change"),
-            (self.old_watches, "watch record"),
-            (self.old_buckets, "digest"),
-        )
-        deleted = [count_of(self.old_runs, "run")] if self.old_runs else []
-        if gone := [count_of(count, noun) for count, noun in counts if count]:
-            deleted.append(f"{', '.join(gone)} of indexes that are gone")
-        next_run = f"; the next run deletes {' and '.join(deleted)}" if deleted else ""
-        return f"kept for {self.keep_days:g} days ([run] keep_days): {there}{next_run}"
+        return f"kept for {self.keep_days:g} days ([run] keep_days): {there}"
 
 
 def kept_history(settings: Settings, ledger: Ledger, *, trash: int) -> Kept:
@@ -172,13 +157,10 @@ def kept_history(settings: Settings, ledger: Ledger, *, trash: int) -> Kept:
 
     Raises what a ledger raises.
     """
-    keep, cache = settings.run.keep_days, cache_url(settings.ledger_url)
-    before = max(0.0, ledger.clock() - keep * DAY)
-    old = ledger.count_prunable(before, {settings.alias(index.name) for index in settings.indexes})
+    cache = cache_url(settings.ledger_url)
     return Kept(
-        keep_days=keep,
+        keep_days=settings.run.keep_days,
         runs=ledger.count_runs(),
-        **{f"old_{name}": count for name, count in old._asdict().items()},
         contexts=count_contexts(cache),
         contexts_bytes=_file_bytes(Path(str(cache.database))) if is_file(cache) else 0,
         prefect_bytes=_file_bytes(settings.data / "prefect" / "prefect.db"),

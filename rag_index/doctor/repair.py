@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.doctor.checkup import Checkup, examine, ledger_damage, lock_index, open_resources
 from rag_index.doctor.collection_state import CollectionState, collection_number
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.indexing.commit import committing
+from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, committing
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
 from rag_index.stores import MAKER_KEYS, UNKNOWN
 
@@ -38,6 +38,7 @@ CORRECTED = {
 """What is corrected without points or vectors, which makes another check-up worthwhile."""
 WRONG = {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}
 NEED_RUN = {*WRONG, "restored", "unknown_documents", "pending_documents", "failed_documents"}
+ADOPTED = {"unknown_collection", "other_store"}
 
 
 def _document_rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
@@ -54,6 +55,7 @@ def _document_rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
         row = rows.setdefault(key, {**values, "points": 0, "doubtful": 0})
         row["points"] += 1
         row["doubtful"] += any(row[name] != value for name, value in values.items())
+        row["doubtful"] += ours.get(CHUNK_HASH) != chunk_hash(point.payload)
         row["doubtful"] += not text_hash or payload_hash.hex() != content_hash(point) or ours["chunk"] >= chunks
     return list(rows.values())
 
@@ -135,12 +137,13 @@ class _IndexRepair:
                 self._scratch.add_unknown_as_pending(state.current.id)
             if "orphan_points" in kinds and self._checkup.source_read:
                 self._delete_orphans(state.current)
-        lost = state.live is None and any(finding.kind == "lost_collection" for finding in found)
+        before = {finding.kind for finding in found}
+        lost = state.live is None and "lost_collection" in before
         if not self._checkup.source_read:
             return found
         if "unreadable_collection" in kinds or ("other_fingerprint" in kinds and not state.is_rolled_back()):
             self.rebuilds = True
-        elif kinds & NEED_RUN or lost:
+        elif kinds & NEED_RUN or lost or before & ADOPTED:  # what was adopted may be gone, or have been erased
             self.rebuilds = False
         return found
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from rag_index.outages import Call
 
 CONNECT_SECONDS = 5.0
+MAX_ANSWER = 256 << 20
+"""Bytes of an answer: a few thousand vectors of 4096 dimensions have as many as JSON."""
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
 LOOK_SECONDS = 1.0
@@ -115,7 +117,9 @@ class Endpoint(ABC):
         self._client_options: dict[str, Any] = {
             "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
-            "event_hooks": {"response": [self._refuse_errors]},
+            "event_hooks": {"response": [self._bound, self._refuse_errors]},
+            "headers": {"Accept-Encoding": "identity"},
+            "follow_redirects": False,  # texts and keys go to the host that the settings name, and to no other
             "verify": tls_context(),
         }
 
@@ -178,6 +182,15 @@ class Endpoint(ABC):
         except (ValueError, TypeError, KeyError) as exc:
             raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
 
+    async def _bound(self, response: httpx.Response) -> None:
+        """Refuse a redirect and a compressed answer, and limit the bytes of any other; time is limited as a whole."""
+        if response.is_redirect:
+            location = response.headers.get("location")
+            raise EmbedderError(f"{self.url} answers {response.status_code}: name {location}")
+        if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+            raise EmbedderUnavailable(f"{self.url} answers compressed ({encoding}), which was not asked for")
+        response.stream = _Bounded(response.stream, self.url)
+
     async def _refuse_errors(self, response: httpx.Response) -> None:
         """Raise our error for an error status, with the server's own description of it in one line.
 
@@ -189,7 +202,7 @@ class Endpoint(ABC):
         try:
             words = orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            words = re.sub(r"<[^>]*>", " ", response.text)
+            words = re.sub(r"<[^<>]*>", " ", response.text)
         for key in ("error", "message", "detail"):
             words = words[key] if isinstance(words, dict) and words.get(key) else words
         raise self._refusal(response.status_code, " ".join(str(words).split())[:300], response.headers)
@@ -211,6 +224,21 @@ class Endpoint(ABC):
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
         return TextRefused(message)
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """An answer of at most `MAX_ANSWER` bytes."""
+
+    def __init__(self, stream: Any, url: str) -> None:
+        self._stream, self._url = stream, url
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_ANSWER
+        async for part in self._stream:
+            if (left := left - len(part)) < 0:
+                raise EmbedderUnavailable(f"{self._url} answers more than {MAX_ANSWER >> 20} MB")
+            yield part
 
 
 @asynccontextmanager

@@ -53,9 +53,10 @@ class OpenAIEndpoint(Endpoint):
         self._key = settings.api_key.get_secret_value() if settings.api_key else ""
         if self._key_variable and not self._key:
             raise EmbedderError(f"the environment variable {self._key_variable} ([embedder] api_key_env) is not set")
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        if self._key:
+            self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
         self._server_cuts = settings.dimensions is not None
-        self._client = httpx.AsyncClient(headers=headers, **self._client_options)
+        self._client = httpx.AsyncClient(**self._client_options)
 
     async def details(self) -> ModelDetails:
         """Return a digest made of the vector of a plain text, which costs an embedding.
@@ -84,8 +85,6 @@ class OpenAIEndpoint(Endpoint):
             body["dimensions"] = self._dimensions
         content = {"content": orjson.dumps(body), "headers": {"Content-Type": "application/json"}}
         response = await self._client.post(self._address, **content)  # type: ignore[arg-type]
-        if response.is_redirect:
-            raise EmbedderError(f"{self.url} answers {response.status_code}: name {response.headers.get('location')}")
         try:
             answer = orjson.loads(response.content)
         except orjson.JSONDecodeError:

@@ -87,7 +87,7 @@ class HostCalls(ABC, Generic[Req]):
         self._waiting: deque[Req] = deque(requests)
         self._chars: float = sum(request.chars for request in self._waiting)
         self._on_trial: list[Req] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.Future[None] | None = None
         self._in_flight = 0
         self._busy_since = 0.0
@@ -240,7 +240,7 @@ class HostCalls(ABC, Generic[Req]):
         self._waiting.appendleft(request)
         self._chars += request.chars
 
-    def _start_task(self, work: Coroutine[None, None, None]) -> None:
+    def _start_task(self, work: Coroutine[None, None, object]) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
 
     # Failures that either a host or a text caused
@@ -282,11 +282,17 @@ class HostCalls(ABC, Generic[Req]):
             if host.free_slots(now) > 0 and now - host.checked_at > host.endpoint.compare_seconds:
                 wanted.append((host, False))
         for host, plain in wanted:
-            host.being_probed = True
-            self._start_task(self._check(host, now, plain=plain))
+            self._start_check(host, now, plain=plain)
 
-    async def _check(self, host: Host, started: float, *, plain: bool) -> None:
-        """Compare a host's model, with `plain` also let it embed a plain text. It gets nothing else meanwhile."""
+    def _start_check(self, host: Host, now: float, *, plain: bool) -> None:
+        host.being_probed = True
+        self._start_task(self._check(host, now, plain=plain))
+
+    async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
+        """Compare a host's model, with `plain` also let it embed a plain text. It gets nothing else meanwhile.
+
+        Return whether it is well.
+        """
         try:
             async with self._model.in_time(host.endpoint):
                 await (self._model.try_out if plain else self._model.compare)(host.endpoint)
@@ -302,18 +308,20 @@ class HostCalls(ABC, Generic[Req]):
             if plain:
                 host.admit(host.checked_at)
                 self._host_answered(host, started)
+            return True
         finally:
             host.being_probed = False
+        return False
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:
         """Record that a host failed at a request that was sent at `started`, or asked for a pause."""
-        if limited := isinstance(error, RateLimited):
+        if isinstance(error, RateLimited):
             self._stats.rate_limited += 1
             host.record_rate_limit(error, started, self._clock)
         else:
             host.record_failure(error, started, self._clock)
         if self._call is not None:
-            self._call.failed(error, answered=limited)
+            self._call.failed(error, answered=isinstance(error, RateLimited | BadVectors))
 
     def _host_answered(self, host: Host, started: float) -> None:
         """Record that a host has answered well a request that was sent at `started`, which ends the wait for it."""

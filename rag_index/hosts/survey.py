@@ -59,7 +59,7 @@ async def survey_hosts(
                 failures += 1
                 if failures == MAX_FAILURES or isinstance(exc, RequestTimedOut):
                     raise
-                call.failed(exc)
+                call.failed(exc, answered=isinstance(exc, BadVectors))
             await clock.sleep(clock.jitter(FIRST_REST / 4 * failures))
 
     async def survey(endpoint: Endpoint) -> HostReport:

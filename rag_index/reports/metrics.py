@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rag_index.documents.batches import WrittenShard
-    from rag_index.settings import EmbedderSettings, ParallelSettings
+    from rag_index.settings import EmbedderSettings
 
 STAGES = (
     "start", "fetch", "diff", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
@@ -147,9 +147,7 @@ class Stopwatch:
         self._since = now
 
 
-def advice(
-    metrics: RunMetrics, embedder: EmbedderSettings, parallel: ParallelSettings, *, on_server: bool = False
-) -> str:
+def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool = False) -> str:
     """Return one sentence that names the bottleneck of the run and the setting or machine that would change it.
 
     `on_server` says that the store is a server already.
@@ -183,7 +181,7 @@ def advice(
         return f"{busy}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
         return f"{busy}: the run was too small for a cluster to matter"
-    return f"{busy}, {_advice_on_flow(metrics, parallel, on_server=on_server)}"
+    return f"{busy}, {_advice_on_flow(metrics, on_server=on_server)}"
 
 
 _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
@@ -201,7 +199,7 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
         return threads
     ollama = "Ollama" if embedder.kind == "ollama" else "embedding"
     if len(embedder.hosts) == 1:
-        tried = "; `rag-index tune --local-servers` tries it" if embedder.kind == "ollama" else ""
+        tried = "; `rag-index tune` measures several [embedder] hosts" if embedder.kind == "ollama" else ""
         return f", one {ollama} server: a second one may help (hosts){tried}"
     servers = f"{len(embedder.hosts)} {ollama} servers"
     return f", {servers}: more servers, on more machines or GPUs, would help; `rag-index tune` measures it"
@@ -225,10 +223,9 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     return ""
 
 
-def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings, *, on_server: bool) -> str:
+def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
     """Return advice for a run whose workers waited for a stage of the flow's process."""
     shares = {name: seconds / max(metrics.seconds, 1e-9) for name, seconds in metrics.stages.items()}
-    setting = f"parallel.{'shard_seconds' if parallel.shard_documents == 'auto' else 'shard_documents'}"
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
     share = f"{shares[longest]:.0%}"
@@ -236,8 +233,7 @@ def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings, *, on_serve
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
         "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
-        "submit": f"submit took {share} of the time: larger shards ({setting}) would help",
-        "search index": f'building the search index took {share}: hnsw = "never" leaves it to `rag-index optimize`',
+        "submit": f"submit took {share} of the time: larger shards (parallel.shard_documents) would help",
         "upsert": f"writing took {share}: {server}",
         "commit": f"writing the ledger took {share}: put it on a faster disk",
     }

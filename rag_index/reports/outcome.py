@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import Failure, WrittenShard
 
-State = Literal["completed", "partial", "failed", "continued"]
+State = Literal["completed", "partial", "failed"]
 COUNTS = (
     "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
 )  # fmt: skip
@@ -257,18 +257,6 @@ class IndexOutcome:
     def _add_to(self, name: str, number: int) -> None:
         setattr(self, name, getattr(self, name) + number)
 
-    def add_earlier(self, earlier: IndexOutcome) -> None:
-        """Add the numbers of a run that this one continued: what it did is unchanged now."""
-        missing = self.missing_contexts
-        for name in ("new", "changed", "payload_only", "deleted", "incomplete", "chunks_embedded", *CONTEXTS):
-            self._add_to(name, getattr(earlier, name))
-        if missing:
-            self.message = self.message.replace(missing, self.missing_contexts)
-        else:
-            self.say(self.missing_contexts)
-        self.unchanged = max(0, self.unchanged - earlier.new - earlier.changed - earlier.payload_only)
-        self.seconds += earlier.seconds
-
     def say(self, message: str) -> None:
         """Add a sentence to the message. An empty one changes nothing."""
         self.message = "; ".join(filter(None, [self.message, message]))
@@ -317,10 +305,10 @@ class IndexOutcome:
             f"`rag-index retry-failed {self.index}` tries again"
         )
 
-    def sentence(self) -> str:
-        """Return the numbers as one line for a person."""
+    def sentence(self, *, reason: bool = True) -> str:
+        """Return the numbers as one line for a person; of a failed index the reason, unless the run says it anyway."""
         if self.state == "failed":
-            return f"{self.index}: failed: {self.message}"
+            return f"{self.index}: failed: {self.message}" if reason else f"{self.index}: failed"
         parts = [f"{count:,} {name.replace('_', ' ')}" for name in COUNTS if (count := getattr(self, name))]
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
         chunks = f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
@@ -392,12 +380,17 @@ class RunReport:
         """Return the sums as one line, which Prefect displays as the message of the run's state."""
         outcomes = self.indexes
         done = sum(o.new + o.changed + o.payload_only for o in outcomes)
-        failed = [o for o in outcomes if o.state == "failed"]
-        counts = (
-            f"{len(outcomes)} index{'es' if len(outcomes) != 1 else ''}: {count_of(done, 'document')} indexed, "
-            f"{sum(o.failed for o in outcomes):,} failed, {sum(o.deleted for o in outcomes):,} deleted, "
-            f"{sum(o.unchanged for o in outcomes):,} unchanged"
-        )
-        notes = [f"{o.index} failed: {o.message}" for o in failed]
-        notes += [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
-        return "; ".join([counts, *notes])
+        others = {name: sum(getattr(o, name) for o in outcomes) for name in ("failed", "deleted", "unchanged")}
+        counts = [f"{count_of(done, 'document')} indexed"] if done else []
+        counts += [f"{count:,} {name}" for name, count in others.items() if count]
+        said = ", ".join(counts) or "no documents"
+        notes = [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
+        reasons = [
+            o.message if o.message.startswith(f"index {o.index}: ") else f"{o.index} failed: {o.message}"
+            for o in outcomes
+            if o.state == "failed"
+        ]
+        if len(reasons) == len(outcomes) > 0 and not counts:
+            return "; ".join(reasons)
+        numbers = f"{len(outcomes)} index{'es' if len(outcomes) != 1 else ''}: {said}"
+        return "; ".join([*reasons, numbers, *notes])

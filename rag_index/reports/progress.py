@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Protocol, TextIO
 
+from rag_index.errors import printable
 from rag_index.outages import Outage, longest_first, outages
 from rag_index.reports.outcome import count_of
 
@@ -175,8 +176,8 @@ class Progress:
         return f"{eta:.0f} s left" if eta < 90 else f"{longer} left"
 
     def _rate(self) -> str:
-        """Return the recent and the average rate; "" if nothing was finished recently."""
-        if not self.rate or self.outages:
+        """Return the recent and the average rate; "" if nothing was finished recently, or a search index is left."""
+        if not self.rate or self.outages or (self.total and self.done >= self.total):
             return ""
         now = f"{self.rate:,.0f}/s"
         mean = f"{self.done / (self._clock() - self._started):,.0f}/s"
@@ -218,11 +219,11 @@ class Lines:
         now = self._clock()
         if now - self._last >= LINE_SECONDS:
             self._last = now
-            print(progress.sentence(), file=self._stream, flush=True)
+            print(printable(progress.sentence()), file=self._stream, flush=True)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Print the last line."""
-        print(sentence, file=self._stream, flush=True)
+        print(printable(sentence), file=self._stream, flush=True)
 
 
 class Bar:
@@ -248,7 +249,7 @@ class Bar:
     def show(self, progress: Progress) -> None:
         """Move the bar."""
         index, self._column.bar_width, headline = fit(progress.index, progress.headline(), self._console.width)
-        self._details.plain = progress.details()
+        self._details.plain = printable(progress.details())
         done, total = progress.done, progress.total or None
         self._bar.update(self._task, completed=done, total=total, visible=True, index=index, headline=headline)
 
@@ -256,7 +257,7 @@ class Bar:
         """Replace the bar by a line."""
         self._live.stop()
         atexit.unregister(self._live.stop)
-        print(sentence, file=self._console.file, flush=True)
+        print(printable(sentence), file=self._console.file, flush=True)
 
 
 def fit(index: str, headline: str, width: int) -> tuple[str, int, str]:

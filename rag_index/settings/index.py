@@ -19,6 +19,7 @@ from rag_index.settings.parts import (
     check_link,
     check_parts,
     check_text,
+    file_columns,
     read_template,
     template_columns,
 )
@@ -32,6 +33,8 @@ from rag_index.settings.values import Int, Number, PositiveInt, Section
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
+DATABASE = "database"
+"""The `access` of an index of which the database itself says who sees what."""
 NO_LANGUAGE = "none"
 LANGUAGES = (
     "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish",
@@ -42,9 +45,9 @@ LANGUAGES = (
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
     "access_separator", "depends_on", "not_secret", "where", "newest", "newest_among", "title", "link",
-    "format", "joins", "parts", "language_column",
+    "format", "files", "joins", "parts", "language_column",
 }  # fmt: skip
-CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
+CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes"}
 """Keys that belong to one kind only."""
 CODE_FIELDS = (
     "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
@@ -85,86 +88,124 @@ class IndexSettings(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     """The name of the index: letters, digits, `-` and single `_`."""
     kind: str = Field(default=SQL, min_length=1)
-    """`sql`, `code`, or the name of an installed source (entry point group `rag_index.sources`)."""
+    """Where documents come from. `sql`: a table or a query of the database. `code`: [source
+    code](sources.md#source-code), a folder of files. Any other name: an installed [source of your
+    own](sources.md#a-source-of-your-own). A key that belongs to another kind is an error."""
     table: str | None = None
-    """The table or view to read. An index of kind sql has either this or `query`."""
+    """The table or view to read. Set either this or `query`."""
     db_schema: str | None = Field(default=None, alias="schema")
-    """The database schema of the table."""
+    """The schema of the table."""
     query: str | None = None
-    """The SELECT to read, without parameters."""
+    """One SELECT without parameters. On a server it is read by one streaming cursor, because the server would sort it
+    again for each page; prefer a table or a view."""
     key: str | list[str] | None = None
-    """The column or columns that identify a document; required for kind sql."""
+    """The columns that identify a document, never NULL and unique, of any type that can be ordered but `FLOAT` of
+    MariaDB and MySQL. With `ENUM` and `SET` of these two the database looks at all rows for each page. Required with
+    kind `sql`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition, in SQL, for the rows of `table` that may be shown at all."""
+    """The condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`, in SQL. It names
+    columns of `table` as they are; a part and a join have their own. With a `query`, write it there."""
     newest: str | None = Field(default=None, min_length=1)
-    """If several rows of `table` have the same key: the one with the greatest value in this column is the document."""
+    """If several rows have the same `key`, such as the versions of a note: the row with the greatest value in this
+    column is the document. `where` decides about that row alone, so a note whose newest version is withdrawn is not
+    shown in an older one."""
     newest_among: str | None = Field(default=None, min_length=1)
-    """The condition, in SQL, for the rows of which `newest` takes one. Only to this row `where` is applied."""
+    """The condition for the rows of which `newest` takes one, such as `"status <> 'draft'"`, in SQL."""
     joins: dict[str, JoinSettings] = Field(default={})
-    """Tables of which each row of the document has at most one row; `NAME.column` is a column of such a row."""
+    """Other tables of which a document has at most one row each; see [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
-    """Tables of which many rows may belong to a document, such as comments: each row is a part of its text."""
+    """Tables of which many rows belong to a document, such as the comments of a ticket; see
+    [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
-    """What a document is called: a column, or a template. It is embedded with each chunk, and heads each hit."""
+    """What a document is called. It is embedded with each chunk, stands over each hit, and is found by its words. A
+    column that is in `title` alone need not be in `text`. A document with parts and without a title is called by the
+    beginning of its first text, such as the first message of a conversation."""
     link: str | None = Field(default=None, min_length=1)
-    """The address of a document, a template such as `https://desk.example.org/t/{id}`."""
+    """The address at which a person reads the document, such as `"https://desk.example.org/t/{id}"`; values are quoted
+    as in addresses. `"{url}"` takes a column that holds an address; one that is not of http or https, or of a path,
+    makes no link. Hits return it."""
     text: str | list[str] | None = None
-    """The text to embed: columns joined by new lines, or a template such as "{summary}\\n{description}"."""
+    r"""What is embedded: a column, several columns joined by line breaks (empty ones left out), or a template such as
+    `"{subject}\n{body}"`, in which a literal brace is doubled. Required with kind `sql`, unless there is a `title`, or
+    `parts`."""
     format: dict[str, Format] = Field(default={})
-    """How the text of a column is written, if it is not plain: `html`, `markdown`, `bbcode`, `json` or `auto`."""
+    """How a column is written: as text that is `plain`, `html`, `markdown`, `bbcode`, `json` or `auto`, as a `file`
+    ([attachments](sources.md#attachments)), or as a [plug-in](plugins.md) of this name reads it. Columns that are not
+    named are plain."""
+    files: Path | None = None
+    """The folder below which the texts in columns of format `file` name files. Without it, such a column holds the
+    files themselves."""
     payload: list[str] = Field(default=[])
-    """Columns that a hit returns beside its text."""
+    """The columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
-    """Columns that are named like secrets and are none, so that `plan` does not warn of them."""
+    """Columns of `key`, `text` and `payload` that are named like secrets and are none: `plan` warns of all others."""
     payload_indexes: dict[str, PayloadKind] = Field(default={})
-    """Payload columns that searches filter by, with the kind of their values."""
+    """The payload columns that searches filter by, and what they hold: `keyword`, `integer`, `float`, `bool` or
+    `datetime`."""
     required_filter: dict[str, Any] = Field(default={})
-    """A filter that applies to every search of this index, whatever the caller passes; it is written like a filter."""
+    """A filter that is added to every search of this index, whatever its caller says."""
     access: str | None = Field(default=None, min_length=1)
-    """Who may see a document: the column with its group or groups, or a SELECT that gives pairs of key and group."""
+    """Who may see a document: the column with its group or groups, or a SELECT that gives pairs of key and group. See
+    [who may see what](access.md). With `"database"`, PostgreSQL is [asked in each
+    search](access.md#rights-that-the-database-decides), under the role of whoever asks."""
     access_separator: str = ","
-    """What separates several groups in a column of text that is no array; empty: such a text is one group."""
+    """What separates several groups in a column of text. With an empty one, such a text is one group."""
     changed_since: str | None = None
-    """A column with the time of a row's last change. A run then reads only the rows in full that have changed since."""
+    """The column with the time of a row's last change. A run then reads only the rows that changed since the last
+    complete run, and just the keys of the others: see [large tables](operations.md#large-tables-changed_since). It
+    tells nothing of `joins`, `parts` and older versions (`newest`): with these a run reads everything, unless there are
+    [digests](operations.md#large-tables-digest), and a watch that polls sees changes of the table alone."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
-    """The seconds by which a change may be committed later than its time in `changed_since`."""
+    """How much later than its own time a change may be committed, in seconds."""
     depends_on: list[DependsOn] = Field(default=[])
-    """The tables whose rows the documents show, beside those of `table`: a watch then follows these, too."""
+    """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
+    key = "id", column = "customer_id"}]`. With a `query` or a view, each table that it reads. `table` may be
+    `schema.table`; `column` is a column of the index's table or query that holds the same value as `key`."""
     full_compare_days: Number = Field(default=7.0, ge=0)
-    """The days after which a source that skips unchanged documents reads all of them again."""
+    """With `digest`, with `changed_since` and with kind `code`: how often everything is read nevertheless, in days."""
     root: Path | None = None
-    """The folder whose files are indexed; required for kind code."""
+    """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
-    """Patterns of the files to index, relative to root (kind code). Empty means all files of a known language."""
+    """With kind `code`: patterns of the files to index, as in a `.gitignore`, anchored at `root`. Empty: all files
+    whose language is known."""
     exclude: list[str] = Field(default=[])
-    """Patterns of files and folders to leave out, in addition to those of .gitignore (kind code)."""
+    """With kind `code`: patterns of files and folders to leave out, besides those of `.gitignore`."""
     languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
-    """The language of files by the end of their names, where it is not the usual one: `{".h" = "cpp"}` (kind code)."""
+    """With kind `code`: the language of files, by the end of their names, where it is another than [by
+    default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
     max_file_bytes: PositiveInt = 1_000_000
-    """The size in bytes above which a file is skipped (kind code)."""
-    file_timeout: Number = Field(default=10.0, gt=0)
-    """The time limit for parsing one file, in seconds (kind code)."""
+    """With kind `code`: files larger than this, in bytes, are skipped and listed."""
+    file_timeout: Number = Field(default=30.0, gt=0)
+    """The time limit for reading a file, in seconds. With kind `code`, one that cannot be parsed within it is listed as
+    failed; of an [attachment](sources.md#attachments) the rest is left out, and its document listed as incomplete."""
     options: dict[str, Any] = Field(default={})
-    """The options that are passed to a custom source, or to the plug-in `chunker`."""
+    """What an installed source, or the plug-in `chunker`, is given."""
     chunker: str | None = Field(default=None, min_length=1)
-    """The name of a plug-in that splits documents into chunks, in place of the built-in way."""
+    """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the built-in way."""
     chunk_chars: Int = Field(default=1000, ge=20)
-    """The maximum length of a chunk, in characters."""
+    """The maximum length of a chunk, at least 20, in characters. Longer texts are split at a paragraph, or else at a
+    sentence, a line, a word."""
     chunk_overlap: Int = Field(default=100, ge=0)
-    """About how many characters a chunk repeats from the one before; at most half of `chunk_chars`."""
+    """About how much of the previous chunk a chunk repeats, in characters; at most half of `chunk_chars`. Chunks of
+    source code do not overlap."""
     search: Literal["hybrid", "dense"] = "hybrid"
-    """How the index is searched: `hybrid` finds by meaning and by words, `dense` by meaning alone."""
+    """`hybrid`: searches find by [meaning and words](retrieval.md#meaning-and-words). `dense`: by meaning alone; there
+    are no sparse vectors."""
     language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = "english"
-    """The language of the texts: its endings and stop words make no difference to a search by words; or `none`.
-
-    Of several, each text is in one, which its words tell.
-    """
+    """The language of the texts, whose endings and frequent words make no difference to a search by words:
+    `arabic`, `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`, `english`, `finnish`,
+    `french`, `german`, `greek`, `hebrew`, `hinglish`, `hungarian`, `indonesian`, `italian`, `japanese`, `kazakh`,
+    `nepali`, `norwegian`, `portuguese`, `romanian`, `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`,
+    or `none`. Of several, `["english", "german"]`, each chunk is in one, which its words tell; a query is
+    understood in all of them."""
     language_column: str | None = Field(default=None, min_length=1)
-    """The column that says which of several languages a document is in: a code such as `de` or `de_AT`, or a name."""
+    """The column that says which of several languages a document is in, by code (`de`, `de_AT`) or name; also
+    `JOIN.column`. Without it, the words of each chunk tell."""
     context: ContextSettings | None = None
-    """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
+    """Settings of the model that writes where in its document each chunk stands; see
+    [`[indexes.context]`](#indexescontext)."""
     gate: GateSettings | None = None
-    """What a rebuilt collection must still find before it goes live. By default that is not asked."""
+    """What a rebuilt collection must still find before it goes live; see [`[indexes.gate]`](#indexesgate)."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -237,6 +278,8 @@ class IndexSettings(Section):
         check_link(self.link)
         check_joins(self.joins)
         check_format(self.format, [*self.title_columns, *self.text_columns])
+        if title := set(file_columns(self.format)) & set(self.title_columns):
+            raise ValueError(f"the title cannot be a file ({', '.join(title)}); name a column of text")
         check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
         if self.language_column is not None and len(split_languages(self.language)) < 2:
             raise ValueError(
@@ -250,6 +293,11 @@ class IndexSettings(Section):
             self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]
         for name in self.joins.keys() & set(self.payload):
             raise ValueError(f"payload column {name!r} has the name of a join; give the join another name")
+
+    @property
+    def has_files(self) -> bool:
+        """Return whether a column of the table or of a part has files."""
+        return any(map(file_columns, [self.format, *(part.format for part in self.parts)]))
 
     @property
     def shown_columns(self) -> list[str]:
@@ -293,7 +341,12 @@ class IndexSettings(Section):
     @property
     def access_column(self) -> str | None:
         """Return the column that has the groups of each document, if there is one."""
-        return None if self.access is None or _is_select(self.access) else self.access
+        return None if self.access in (None, DATABASE) or _is_select(str(self.access)) else self.access
+
+    @property
+    def asks_database(self) -> bool:
+        """Return whether the database says for each search which documents the caller may see."""
+        return self.access == DATABASE
 
     @property
     def access_query(self) -> str | None:

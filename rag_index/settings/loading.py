@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from rag_index.database.files import other_writer
+from rag_index.database.files import file_stamp, other_writer
 from rag_index.errors import SettingsError
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.project import FILE_NAME, SECTIONS, TOP_KEYS, Settings, project_name
@@ -42,6 +42,7 @@ MIN_SIMILARITY = 0.75
 Place = tuple[str | int, ...]
 NO_INDEXES = "each names a table, its key and its text; `rag-index init --source URL` suggests them"
 ORDER = ("extra_forbidden", "missing")
+SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 OVERRIDES = {
     "workers": "parallel",
     "shard_documents": "parallel",
@@ -82,6 +83,13 @@ def first_problem(exc: ValidationError, values: Mapping[str, Any], origin: Mappi
 def _words(error: Mapping[str, Any]) -> str:
     if error["type"] == "model_type":
         return "should be a table of keys"
+    given = re.fullmatch(r"([\d.]+)\s*([a-zA-Z]+)", str(error["input"]).strip())
+    if error["type"].startswith(("int_", "float_")) and isinstance(error["input"], str):
+        kind = "a whole number" if error["type"].startswith("int_") else "a number"
+        seconds = given and SECONDS.get(given[2].lower())
+        if given and seconds and kind == "a number":
+            return f"should be a number of seconds, such as {float(given[1]) * seconds:g}"
+        return f"should be {kind}{' without a unit' if given else ''}"
     return re.sub(r"^\w+ should", "should", error["msg"].removeprefix("Value error, "))
 
 
@@ -175,6 +183,7 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
             line with the value and the remedy.
     """
     path = find_config(given)
+    stamp = file_stamp(path)
     values, origin = overlay(os.environ, _read_file(path))
     for section, keys in overrides.items():
         values[section] = {**values.get(section, {}), **keys}
@@ -182,7 +191,7 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
         settings = Settings(**values)
     except ValidationError as exc:
         raise SettingsError(first_problem(exc, values, origin, path.name)) from exc
-    return _with_places(settings, path)
+    return _with_places(settings, path).read_at(stamp)
 
 
 def run_settings(config: str | Path | None, **given: float | str | None) -> Settings:
@@ -236,7 +245,6 @@ def _with_places(settings: Settings, path: Path) -> Settings:
     if (reranker := settings.retrieve.reranker) and (folder / reranker).is_dir():
         updates["retrieve"]["reranker"] = str(folder / reranker)
     resolved = {section: getattr(settings, section).model_copy(update=keys) for section, keys in updates.items()}
-    resolved["embedder"] = resolved["embedder"].with_tables(data / "tables")
     project = settings.project or project_name(folder.name)
     return settings.model_copy(update={"path": path, "data": data, "project": project, **resolved})
 

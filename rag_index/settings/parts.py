@@ -8,21 +8,37 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from rag_index.settings.plugins import FORMATS, installed
 from rag_index.settings.values import Section
 
-Format = Literal["plain", "html", "markdown", "bbcode", "json", "auto"]
-"""How the text of a column is written."""
+TEXT_FORMATS = ("plain", "html", "markdown", "bbcode", "json", "auto")
+FILE = "file"
+
+
+def _check_format_name(form: str) -> str:
+    if form not in TEXT_FORMATS and form != FILE and form not in (others := installed(FORMATS)):
+        known = ", ".join((*TEXT_FORMATS, FILE, *others))
+        raise ValueError(f"{form!r} is no format; use one of {known}")
+    return form
+
+
+Format = Annotated[
+    str,
+    AfterValidator(_check_format_name),
+    WithJsonSchema({"anyOf": [{"enum": [*TEXT_FORMATS, FILE]}, {"type": "string"}]}),
+]
+"""How a column is written: as text, as a file, or as a plug-in of this name reads it."""
 Template = list[tuple[str, str | None]]
 """The parts of a template: the literal before a column, and the column (None at the end)."""
 PREFIX = re.compile(r"[ !-$&(-\[\]-~]+")
 """What may stand before a key that another table names: no quote, no percent sign and no backslash."""
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
-LINK_STARTS = ("https://", "http://", "/")
-"""How an address may begin: what a template begins with decides what a browser does."""
+ADDRESS = re.compile(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\\x00-\x1f]*")
+"""An address of http or https, or of a path of the service's own host: a page opens no other."""
 DESCENDING = " desc"
 """The end of a column in `order_by` whose greatest value comes first."""
 
@@ -67,10 +83,12 @@ def check_text(text: str | Sequence[str] | None, key: str = "text") -> None:
 
 def check_link(link: str | None) -> None:
     """Raise ValueError if a link is no template, or may become an address that a page must not open."""
-    if link is not None and read_template(link, "link") is None:
+    template = read_template(link, "link")
+    if link is not None and template is None:
         raise ValueError(f'link {link!r} names no column; write it as "https://…/{{id}}"')
-    if link is not None and not link.startswith(LINK_STARTS):
-        raise ValueError(f"link {link!r} should begin with {', '.join(LINK_STARTS)}")
+    example = "".join(literal + ("x" if name else "") for literal, name in template or ())
+    if template and not ADDRESS.fullmatch(example if template[0][0] else f"https://{example}"):
+        raise ValueError(f"link {link!r} should begin with https://, http://, / or a column that holds an address")
 
 
 def split_prefix(name: str) -> tuple[str, str]:
@@ -89,18 +107,17 @@ class JoinSettings(Section):
     """`[indexes.joins.NAME]`: another table, of which a row gives columns `NAME.column` to the document or part."""
 
     table: str = Field(min_length=1)
-    """The table that is joined."""
+    """The table or view that is joined."""
     db_schema: str | None = Field(default=None, alias="schema")
-    """The database schema of the table; that of the index's table, if none is named."""
+    """The schema of the table; without one, that of the index."""
     on: str | dict[str, str] = Field(min_length=1)
-    """The column with the id of the joined row; or columns of `table`, each with the column that it equals.
-
-    A column of `table` with whole numbers may have a text before it that the other column has, too: `tt:{old_id}`.
-    """
+    """The column that has the `id` of the joined row; otherwise columns of `table`, each with the column that it
+    equals: `{code = "customer.region"}`. A column of a join that comes before may be named. If the other column has a
+    text before the number, the column stands after it: `{"tt:{old_id}" = "content.content_address"}`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition, in SQL, for the rows of `table` that count."""
+    """The condition for the rows of `table` that count, in SQL."""
     required: bool = False
-    """Whether rows are left out that join with none."""
+    """Whether documents are left out that join with no row, such as the posts of a topic that `where` hides."""
 
     def in_schema(self, schema: str) -> JoinSettings:
         """Return the same with a table in this schema, unless it names its own."""
@@ -134,31 +151,35 @@ class PartSettings(Section):
     """An entry of `[[indexes.parts]]`: a table of which many rows may belong to one document."""
 
     name: str = Field(default="", pattern=r"^$|" + NAME)
-    """The name of such a part in hits, filters and payloads. Empty means the name of the table."""
+    """What hits, filters and payloads call such a part. Empty: the name of the table."""
     table: str = Field(min_length=1)
-    """The table with the rows."""
+    """The table or view with the rows."""
     db_schema: str | None = Field(default=None, alias="schema")
-    """The database schema of the table; that of the index's table, if none is named."""
+    """The schema of the table; without one, that of the index."""
     on: str | list[str] | dict[str, str] = Field(min_length=1)
-    """The columns that have the document's key; or columns, each with the column of the document that it equals."""
+    """The columns that have the document's key, in its order; otherwise columns of the part, each with the column of
+    the document that it equals: `{topic_id = "id"}`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition, in SQL, for the rows of `table` that belong to documents."""
+    """The condition for the rows that belong to documents, such as `"about_type = 'Ticket' AND internal = 0"`, in
+    SQL."""
     joins: dict[str, JoinSettings] = Field(default={})
-    """Tables that are joined with the rows."""
+    """Other tables of which such a row has at most one row each."""
     key: str | list[str] | None = None
-    """The column or columns by which a hit names the row."""
+    """The columns by which a hit names the row."""
     order_by: str | list[str] = Field(default=[])
-    """The columns that order the rows of a document; `created_at desc` begins with the latest."""
+    """The columns that order the rows of a document; `"created_at desc"` begins with the latest."""
     text: str | list[str] = Field(min_length=1)
-    """The text of a part: columns joined by new lines, or a template."""
+    """The text of a part."""
     format: dict[str, Format] = Field(default={})
-    """How the text of a column is written, if it is not plain."""
+    """How the text of a column is written, as for an index."""
     payload: list[str] = Field(default=[])
-    """Columns that a hit in such a part returns, below its name."""
+    """The columns that a hit in such a part returns, below the part's name: `author` of `remark` is the field
+    `remark.author`."""
     link: str | None = Field(default=None, min_length=1)
-    """The address of a part, a template of its columns."""
+    """The address of a part, from its own columns."""
     inline: bool = False
-    """Whether the rows stand in the text of the document, and are not chunked by themselves."""
+    """Whether the rows stand in the text of the document, instead of being chunked by themselves: for short ones, such
+    as tags. `payload` then holds the values of all of them."""
 
     def in_schema(self, schema: str) -> PartSettings:
         """Return the same with tables in this schema, unless they name their own."""
@@ -208,6 +229,8 @@ class PartSettings(Section):
         check_joins(self.joins)
         check_format(self.format, self.text_columns)
         check_link(self.link)
+        if self.inline and file_columns(self.format):
+            raise ValueError(f"part {self.label!r} cannot be inline: files are parts of their own; remove inline")
         if self.inline and self.link is not None:
             raise ValueError(f"link cannot be used with inline: part {self.label!r} has no hits of its own")
         return self
@@ -231,6 +254,11 @@ def check_format(form: Mapping[str, Format], columns: Iterable[str]) -> None:
     for name in form:
         if name not in names:
             raise ValueError(f"format names {name!r}, which is no column of the text ({', '.join(names)}); correct it")
+
+
+def file_columns(form: Mapping[str, str]) -> list[str]:
+    """Return the columns with files."""
+    return [name for name, one in form.items() if one not in TEXT_FORMATS]
 
 
 def check_parts(parts: Sequence[PartSettings], key: Sequence[str], taken: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rag_index.errors import SettingsError
 
 SOURCES, EMBEDDERS = "rag_index.sources", "rag_index.embedders"
-RERANKERS, CHUNKERS = "rag_index.rerankers", "rag_index.chunkers"
+RERANKERS, CHUNKERS, FORMATS = "rag_index.rerankers", "rag_index.chunkers", "rag_index.formats"
 """The groups of entry points."""
 BESIDE = ("flows", "tasks")
 """The packages of rag-index beside `rag_index`, whose names others have, too."""

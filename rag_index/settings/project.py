@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rag_index.database.drivers import database_url
+from rag_index.database.files import file_stamp
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.settings.index import SQL, IndexSettings
 from rag_index.settings.sections import (
@@ -42,9 +43,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     project: str = Field(default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=MAX_PROJECT_LENGTH)
-    """The prefix of collections and aliases. Empty means the name of the folder."""
+    """The prefix of collections and aliases: `servicedesk` makes the alias `servicedesk_comments`. Empty: the folder's
+    name. Set it if the folder may be renamed or several projects share one Qdrant: under another name the index is
+    another one, and starts empty."""
     data: Path = Path(".rag-index")
-    """The folder for what rag-index keeps itself. Keys of `[store]` and `[ledger]` may name other places."""
+    """The folder for what rag-index keeps itself: the embedded Qdrant, the ledger, written contexts, and the data of
+    the Prefect server of a run. Set it if the folder of the settings file cannot be written, such as in `/etc`. If you
+    set it later, move the old folder there: an empty folder starts an empty index."""
     source: SourceSettings = SourceSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     store: StoreSettings = StoreSettings()
@@ -57,6 +62,17 @@ class Settings(BaseModel):
     indexes: list[IndexSettings] = Field(min_length=1)
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
     """The file that these settings come from."""
+    _stamp: tuple[int, int, int] | None = PrivateAttr(default=None)  # of the file, before it was read
+
+    def read_at(self, stamp: tuple[int, int, int] | None) -> Settings:
+        """Return the settings, which remember the stamp that their file had before it was read."""
+        self._stamp = stamp
+        return self
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file has changed since these settings were read from it."""
+        return self._stamp is not None and file_stamp(self.path) != self._stamp
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Settings:
@@ -66,6 +82,17 @@ class Settings(BaseModel):
             raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
+        if self.run.max_cost is not None and self.embedder.price is None:
+            raise ValueError("[run] max_cost needs [embedder] price: what a million characters cost to embed")
+        return self
+
+    @model_validator(mode="after")
+    def _check_rights(self) -> Settings:
+        asking = next((index.name for index in self.indexes if index.asks_database), None)
+        if asking is not None and self.source_url.get_backend_name() != "postgresql":
+            raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')
+        if asking is not None and not self.source.caller_roles:
+            raise ValueError(f'index {asking}: access = "database" needs [source] caller_roles: those of the callers')
         return self
 
     @property

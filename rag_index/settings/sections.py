@@ -56,31 +56,32 @@ class ServerSettings(Section):
     """`[store.server]`: a key that is not set leaves to the server, or to whoever set it by hand, what it is about."""
 
     grpc_port: Port | None = None
-    """The port where the server answers gRPC; 0 for REST alone. By default the URL's port plus one is tried."""
+    """Where the server answers gRPC. Not set: the URL's port plus one is tried, as with Qdrant's own 6333 and 6334.
+    `0`: REST alone."""
     shard_number: PositiveInt | None = None
-    """The number of shards of a collection. Only a rebuild changes it."""
+    """How many shards a collection has. An existing collection keeps its number until a rebuild, and a run says so."""
     replication_factor: PositiveInt | None = None
-    """The number of replicas of each shard."""
+    """How many replicas each shard has."""
     write_consistency_factor: PositiveInt | None = None
-    """The number of replicas that must have taken a write before it counts as done."""
+    """How many replicas must have taken a write before it counts as done. At most `replication_factor`."""
     on_disk_vectors: bool | None = None
-    """Whether the vectors are read from disk instead of memory."""
+    """Whether vectors are read from disk instead of memory."""
     on_disk_payload: bool | None = None
-    """Whether the payloads are read from disk instead of memory."""
+    """Whether payloads are read from disk instead of memory."""
     hnsw_m: PositiveInt | None = None
-    """The number of edges of a point in the search index."""
+    """How many edges a point has in the search index. More find more, and take more memory."""
     hnsw_ef_construct: Annotated[Int, Field(ge=4)] | None = None
-    """The number of neighbours that are considered when a point is added to the search index."""
+    """How many neighbours are considered when a point is added to the search index. More find more, and take longer to
+    build. At least 4."""
     quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
-    """The compressed copy of the vectors that searches read first."""
-    quantized_in_memory: bool = True
-    """Whether the compressed vectors always stay in memory, also where the vectors are on disk."""
+    """The compressed copy of the vectors that searches read first: `scalar` (a quarter of the size), `turbo` (an
+    eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove one."""
     rescore: bool = True
-    """Whether a search of compressed vectors scores the best again by the vectors themselves."""
-    oversampling: Annotated[Number, Field(ge=1)] = 2.0
-    """How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
+    """Whether a search scores the best of the compressed vectors again by the vectors themselves. Used if
+    `quantization` is set."""
     bulk: bool = False
-    """Whether a collection is loaded without its search index, which is built before the collection is published."""
+    """Whether a new collection is loaded without its search index, which the server then builds once, before the
+    collection is published."""
 
     @property
     def quantized(self) -> bool:
@@ -107,19 +108,39 @@ def known_prefixes(model: str) -> tuple[str, str]:
     return KNOWN_PREFIXES[max(matches, key=len)]
 
 
+def _check_role(value: str) -> str:
+    if value.strip().lower() in ("", "none", "default"):
+        raise ValueError(f"{value!r} is no role: PostgreSQL takes it for the role that reads")
+    return value
+
+
 class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read. It is required if an index is of kind sql."""
+    """The database to read; required if an index is of kind `sql`. It is never written to: SQLite is opened read-only,
+    and PostgreSQL, MySQL and MariaDB are read in read-only transactions. Drivers for these come with
+    `rag-index[postgresql]` and `rag-index[mariadb]`; install the SQLAlchemy driver of any other database yourself.
+    Texts of a PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1`
+    at the end of the URL says."""
     page_rows: PositiveInt = 20_000
-    """The maximum number of rows that one query reads."""
+    """The maximum number of rows of one query. The first page has at most 2,000, and each page ends at about 4 million
+    characters."""
     timeout: Number = Field(default=600.0, gt=0)
-    """The time limit of one query, in seconds."""
+    """How long one query may take, in seconds. The database is told where it has such a limit (PostgreSQL, MySQL,
+    MariaDB), and a connection that stays silent is broken off. The query is tried once more."""
     changes: Literal["wal", "queue", "poll"] = "poll"
-    """How `rag-index watch` learns of changes: the write-ahead log of PostgreSQL, triggers, or repeated queries."""
+    """How a watch learns of changes between two runs. `wal`: the write-ahead log of PostgreSQL. `queue`: a table that
+    triggers fill. `poll`: repeated queries by `changed_since`."""
     digest: bool = False
-    """Whether the database computes digests of its rows, so that a run reads only rows near those that changed."""
+    """Whether the database computes [digests of its rows](operations.md#large-tables-digest), so that a run reads only
+    rows near those that changed. For PostgreSQL, MariaDB, MySQL and SQLite."""
+    caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
+    """The roles under which the database may be asked [what a caller
+    sees](access.md#rights-that-the-database-decides) (`access = "database"`)."""
+    caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
+    """The claim of the caller that each setting has which policies read, such as `{"app.tenant" = "tenant_id"}`. All
+    claims are in `request.jwt.claims` anyway."""
 
     @model_validator(mode="after")
     def _check_changes(self) -> SourceSettings:
@@ -136,43 +157,52 @@ class EmbedderSettings(Section):
     """`[embedder]`: the model that turns text into vectors."""
 
     kind: str = "local"
-    """`local` (in the process), `ollama`, `openai` (servers), `sentence-transformers` (torch), or a plug-in's name."""
+    """`local`: in the process, no server (wordllama, 256 dimensions). `ollama`: one or several Ollama servers.
+    `openai`: [any server with `POST /v1/embeddings`](servers.md#any-other-server). `sentence-transformers`: a model of
+    that library in each worker's process, on a GPU or one core; it comes with `rag-index[sentence-transformers]`. Any
+    other name is that of a [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The name of the model; for sentence-transformers also a folder."""
+    """The model's name; required with `ollama` and `openai`. With `sentence-transformers` it is a folder, or a name as
+    on the model hub."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
-    """The servers, which must all have the same model (ollama, openai)."""
+    """The servers (ollama, openai). All must have the same model."""
     url: HttpUrl | None = None
-    """The only server, in place of `hosts`, such as http://127.0.0.1:8000/v1 (openai)."""
+    """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The environment variable that holds the server's key (openai)."""
+    """The name of the environment variable that holds the server's key (openai). It must be set where settings are
+    read."""
     dimensions: PositiveInt | None = None
-    """The length to which vectors are cut, for models made for it (Matryoshka). By default the model's own."""
+    """The length to which vectors are cut, and scaled to unit length. It is for [models that were made for
+    it](servers.md#shorter-vectors)."""
     document_prefix: str | None = None
-    """The text put before each chunk. By default the one that the model is known to need."""
+    """Text put before each chunk. Not set: what the model is known to need, see [the models](servers.md#prefixes)."""
     query_prefix: str | None = None
-    """The text put before each query. By default the one that the model is known to need."""
+    """Text put before each query. Not set: what the model is known to need."""
     timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one embedding request, in seconds."""
+    """How long one embedding request may take, in seconds."""
     start_timeout: Number = Field(default=60.0, gt=0)
-    """How long a server may take at the start of a run to embed a plain text, in seconds (ollama, openai)."""
+    """How long a server may take to embed a plain text, the loading of its model included, in seconds: at the start of
+    a run, and after it failed (ollama, openai)."""
+    price: Number | None = Field(default=None, ge=0)
+    """What a million characters [cost](costs.md#money) to embed, in any currency."""
     batch_texts: PositiveInt = 64
     """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers)."""
     batch_chars: PositiveInt = 16_000
-    """The maximum number of characters in a request to a server, or in a call of the model (sentence-transformers)."""
+    """The maximum number of characters in a request to a server or a call (sentence-transformers). A longer text is
+    sent alone."""
     requests_in_flight: PositiveInt = 2
-    """The number of concurrent requests of each worker (ollama, openai)."""
+    """How many requests are under way at once, for each worker and each of its own hosts (ollama, openai)."""
     num_thread: PositiveInt | None = None
-    """The number of threads that an Ollama server uses for a request. By default the server chooses."""
+    """How many threads Ollama uses for a request. Not set: Ollama chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """The device that a sentence-transformers model runs on, the reranker too."""
+    """Where a sentence-transformers model runs, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
     keep_alive: str = "30m"
-    """How long an Ollama server keeps the model loaded after a request."""
+    """How long Ollama keeps the model loaded."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
-    """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
+    """How long a run waits for a server that goes down while it is embedding, in seconds."""
     options: dict[str, Any] = Field(default={})
-    """The options that are passed to a plug-in."""
+    """What a [plug-in](plugins.md) is given."""
 
-    _tables: Path = PrivateAttr(default=Path(".rag-index/tables"))
     _api_key: SecretStr | None = PrivateAttr(default=None)
 
     @property
@@ -180,21 +210,14 @@ class EmbedderSettings(Section):
         """The key that the variable `api_key_env` held when the settings were read; None if there is none."""
         return self._api_key
 
+    def cost(self, chars: float) -> float:
+        """Return what embedding so many characters costs, by `price`."""
+        return chars * (self.price or 0.0) / 1e6
+
     @property
     def on_servers(self) -> bool:
         """Whether the model is on servers."""
         return self.kind in ON_SERVERS
-
-    @property
-    def tables(self) -> Path:
-        """The folder of adapted tables (local), which is in the project's data."""
-        return self._tables
-
-    def with_tables(self, folder: Path) -> EmbedderSettings:
-        """Return the settings with another folder of adapted tables, which is no key of the file."""
-        changed = self.model_copy()
-        changed._tables = folder
-        return changed
 
     @property
     def local_hosts(self) -> list[str]:
@@ -235,19 +258,24 @@ class StoreSettings(Section):
     """`[store]`: a folder for the embedded Qdrant, or the URL of a server."""
 
     path: Path = Path(".rag-index/qdrant")
-    """The folder of the embedded Qdrant, which is used if no `url` is given."""
+    """The folder of the embedded Qdrant, on a local disk; by default `qdrant` in the folder `data`. Not used if `url`
+    is set."""
     url: HttpUrl | None = None
-    """The address of a Qdrant server."""
+    """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
     api_key: SecretStr | None = None
-    """The key of the server."""
+    """The API key of the Qdrant server."""
     timeout: Number = Field(default=60.0, gt=0)
-    """The time limit of one request to a server, in seconds."""
+    """How long one request to the server may take, in seconds."""
     keep_previous: Int = Field(default=1, ge=0)
-    """The number of older collections of an index that a rebuild keeps for a rollback."""
+    """How many older collections of an index a rebuild keeps for `rollback`."""
+    erase: bool = False
+    """A run ends by [erasing](deleted-data.md) what it deleted or changed from every file of the store, and keeps no
+    collection for `rollback`."""
     hnsw: Literal["auto", "never"] = "auto"
-    """Whether a run builds the search index of large embedded collections. `rag-index optimize` always does."""
+    """`auto`: a run builds the search index of large embedded collections. `never`: searches scan. A server builds its
+    own."""
     server: ServerSettings = ServerSettings()
-    """The collections of a server: `[store.server]`."""
+    """The collections of a Qdrant server, see [`[store.server]`](#storeserver)."""
 
     def secret_api_key(self) -> str | None:
         """Return the key in clear text, for the client only."""
@@ -258,49 +286,51 @@ class LedgerSettings(Section):
     """`[ledger]`: the database that records what is indexed."""
 
     url: DatabaseUrl = SecretStr("sqlite:///.rag-index/ledger.db")
-    """A SQLite file, or PostgreSQL if runs start on several machines."""
+    """The database of the [ledger](glossary.md): SQLite, or PostgreSQL if runs start on several machines. By default
+    `ledger.db` in the folder `data`."""
 
 
 class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """The number of worker processes. `auto`: one less than the processors, as far as memory allows; at least 1."""
+    """How many Dask workers are started. `auto`: one fewer than the processors that this process may use (affinity and
+    cgroup limits count), at least one. None are started for work that takes less time than starting them, or if memory
+    has room for none. Then a process beside the command or flow embeds ([how](how-it-works.md#how-the-data-flows))."""
     shard_documents: PositiveInt | Auto = "auto"
-    """The number of documents in a shard. `auto`: as many as take `shard_seconds` at the measured rate."""
-    shard_seconds: Number = Field(default=5.0, gt=0)
-    """How long an automatic shard should take, in seconds."""
-    min_shard_documents: PositiveInt = 1
-    """The minimum number of documents in an automatic shard."""
-    max_shard_documents: PositiveInt = 12_000
-    """The maximum number of documents in an automatic shard. Even short ones take memory in flow and worker."""
+    """How many documents make a [shard](glossary.md), the work that one worker is given at a time. `auto`: as many as
+    take five seconds at the measured rate."""
     memory: PositiveInt | Auto = "auto"
-    """Megabytes for the flow, its server and all workers together. `auto`: the memory of the machine or its cgroup."""
+    """How much memory the flow, its server and all workers may take together, in megabytes. It limits the number of
+    workers, set or automatic. `auto`: what the machine or the cgroup has."""
     worker_memory: PositiveInt | Auto = "auto"
-    """Megabytes for each worker; one that takes more is ended. `auto`: the estimated need, which is not enforced."""
+    """How much memory one worker may take, in megabytes. A worker that takes more is ended, and the document that it
+    was embedding is found and listed as failed. `auto`: the number of workers is limited by what a worker is expected
+    to need, and none is ended."""
     max_load: Number | None = Field(default=None, gt=0)
-    """The maximum of the machine's load at the start of a run plus the number of workers. One worker always runs."""
+    """The highest load of the machine that workers may bring about. The number of workers is at most this value less
+    the load average of the last minute when a run begins, and at least one. Not set: the load does not count."""
     process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
-    """The seconds after which a worker that is still at the same shard counts as hanging and is ended. `auto`: ten
-    minutes beyond what the shard should take, and what the embedder's settings allow it to wait."""
+    """How long a worker may take for one shard, in seconds. A worker that takes longer counts as hanging and is ended;
+    the document is found and listed as failed. `auto`: 10 minutes and 30 times what the shard should take at the
+    measured rate. To that comes what `embedder.timeout`, `embedder.wait_for_recovery` and the context's `timeout`
+    allow: about half an hour with Ollama. A serial run has no limit."""
     serial: bool = False
-    """Whether to embed in the process of the flow, one shard after another, without a Dask cluster."""
+    """Whether to embed in the run's process, one shard after another, without other processes."""
+    dashboard: bool = False
+    """Whether [Dask's dashboard](operations.md#who-may-look-at-dasks-dashboard) is at `http://127.0.0.1:8787` while a
+    run has workers of its own."""
     address: DaskAddress | None = None
-    """The scheduler of an existing Dask cluster, such as tcp://10.0.0.5:8786, to use instead of own workers."""
+    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then ignored."""
     tls_ca_file: Path | None = None
-    """The file of the authority that signs the certificates of a cluster with a tls:// address."""
+    """With a `tls://` address: the certificate authority that vouches for scheduler and workers."""
     tls_cert: Path | None = None
-    """The file of the certificate that this program presents to a tls:// address."""
+    """With a `tls://` address: the flow's certificate."""
     tls_key: Path | None = None
-    """The file of the key of that certificate."""
+    """With a `tls://` address: the certificate's key."""
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ParallelSettings:
-        if self.min_shard_documents > self.max_shard_documents:
-            raise ValueError(
-                f"min_shard_documents {self.min_shard_documents} is more than max_shard_documents "
-                f"{self.max_shard_documents}; lower it"
-            )
         files = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if (self.address or "").startswith("tls://") and None in files:
             raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
@@ -313,15 +343,22 @@ class RunSettings(Section):
     """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes metrics."""
 
     delete_guard: Share = 0.2
-    """The maximum share of an index that a run deletes without --allow-deletes."""
+    """The largest share of an index, or of the rows of a part, that may be lost in 30 days before [the delete
+    guard](how-it-works.md#the-delete-guard) steps in."""
     tolerate_failed: Share = 0.0
     """The share of documents that may fail in a run that still counts as completed."""
     wait: Number = Field(default=0.0, ge=0)
-    """How long a run waits at its start for services that are down, in seconds."""
+    """How long to wait at the start for services that are down, for all indexes of a run together, and for a collection
+    of the embedded store that is in use, in seconds."""
     keep_days: Number = Field(default=90.0, ge=1)
-    """Days for which runs are kept, contexts that nothing needs, and what the ledger has of indexes that are gone."""
+    """How long the history is kept, in days: runs, contexts that nothing needs, and what the ledger has of indexes that
+    are gone. Runs are in the ledger and in the database of a run's own Prefect server. Each run deletes what is older;
+    see [what is pruned](operations.md#what-is-pruned). At least 1."""
+    max_cost: Number | None = Field(default=None, gt=0)
+    """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
     metrics_file: Path | None = None
-    """The file for the metrics of each index's last run, written by every run: .json, or .prom for Prometheus."""
+    """Where each run writes the metrics of every index's last run: what `report --json` prints if the name ends with
+    `.json`, or Prometheus's text format if it ends with `.prom`."""
 
     @field_validator("metrics_file")
     @classmethod
@@ -341,60 +378,69 @@ class ContextSettings(Section):
     """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the document."""
 
     model: str = Field(min_length=1)
-    """A generative model that the Ollama servers have."""
+    """The name of a generating model on the Ollama servers, such as `llama3.2`."""
     hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
-    """The Ollama servers. By default those of an `ollama` embedder, or else the one on this machine."""
+    """The Ollama servers. Not set: those of `[embedder]` if its kind is `ollama`, otherwise
+    `http://127.0.0.1:11434`."""
     concurrency: PositiveInt = 10
-    """The number of requests that a worker sends at once, one for each chunk."""
+    """How many contexts a worker asks for at once, over all hosts. An overloaded server gets fewer."""
     max_chars: Int = Field(default=300, ge=20)
-    """The maximum length of a context, in characters."""
+    """The maximum length of a context, at least 20, in characters. The whole sentences that fit are taken from a longer
+    answer."""
     prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
-    """The prompt, with the placeholders {document} and {chunk}. By default the built-in one."""
+    """The question; it names `{document}` and `{chunk}` once each. Not set: the one in [context for
+    chunks](sources.md#the-prompt)."""
     timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one request, in seconds."""
+    """How long one question may take, in seconds."""
     required: bool = False
-    """Whether a document fails, and is not indexed, if one of its chunks gets no context."""
+    """Whether a document fails if one of its chunks gets no context. By default the chunk is indexed without one, and
+    the document is listed as incomplete."""
     num_ctx: Int = Field(default=8192, ge=1024)
-    """The context window in tokens, for request and answer. A model with a smaller window uses its own."""
+    """The context length that the model is given for question and answer, at least 1024, in tokens; less if the model
+    takes less. If a document does not fit, the model sees the part around the chunk."""
     keep_alive: str = "30m"
-    """How long a server keeps the model loaded after a request."""
+    """How long Ollama keeps the model loaded."""
 
 
 class GateSettings(Section):
     """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""
 
     queries: Path
-    """The golden file: queries, and the documents that each of them should find."""
+    """The golden file, one JSON object a line: a query and the ids of the documents that it should find. A relative
+    path starts at the folder of the settings file."""
     metric: str = Field(default="recall@10", pattern=r"^[^@\s]+( [^@\s]+)*@[1-9]\d{0,3}$")
-    """The measure of a search, such as recall@10, MRR@10 or nDCG@10."""
+    """The measure of a search: `recall@k`, `precision@k`, `success@k`, `MRR@k` or `nDCG@k`."""
     max_loss: Share = 0.02
-    """How much lower the mean of the metric may be in the rebuilt collection than in the live one."""
+    """How much lower the mean of the metric may be in the rebuilt collection: 0.02 is 2 points of recall."""
 
 
 class RetrieveSettings(Section):
     """`[retrieve]`: how several indexes are searched together."""
 
     timeout: Number = Field(default=10.0, gt=0)
-    """The time limit of a whole search, in seconds."""
+    """How long a whole search may take, in seconds."""
     index_timeout: Number = Field(default=5.0, gt=0)
-    """The time limit of each index within a search, in seconds."""
+    """How long each index within a search may take, in seconds."""
     concurrency: PositiveInt = 32
-    """The maximum number of concurrent requests to the store, over all searches; each index has at least one."""
+    """How many requests go to the store at once, over all searches. On a server they are divided among the indexes,
+    each of which has at least one, so that an index that hangs delays no other."""
     fusion: Literal["auto", "rank", "score"] = "auto"
-    """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
+    """How the hits of several indexes are put in one order: `score`, `rank`, or `auto`, which is score if all indexes
+    are of one model, and otherwise rank."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
-    """The weight of meaning against words in a hybrid search, from 0 (words alone) to 1 (meaning alone)."""
+    """The weight of meaning against words in a hybrid search; 1 is meaning alone. By default 0.7 for the local embedder
+    and 0.9 for others, and 0.4 for a name in source code."""
     reranker: str | None = Field(default=None, min_length=1)
-    """What orders the best hits: the address of a server with `/v1/rerank`, a CrossEncoder or a model of late
-    interaction of sentence-transformers (a folder, or a name on the model hub), or the name of a plug-in."""
+    """What [reranks the best hits](retrieval.md#reranking): the address of a server, such as `http://gpu:8080`, or a
+    CrossEncoder or a model of late interaction of sentence-transformers (a folder, or a name as on the model hub),
+    which needs `rag-index[sentence-transformers]`. Or the name of a [plug-in](plugins.md)."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
-    """The number of documents that the reranker reads."""
+    """How many of the best documents the reranker reads, at most 1,000."""
     cache_size: Int = Field(default=1000, ge=0)
-    """The number of query vectors to cache; 0 switches the cache off."""
-    cache_seconds: Number = Field(default=3600.0, gt=0)
-    """How long a query vector stays in the cache, in seconds."""
+    """How many query vectors are kept in memory; 0 keeps none."""
     idle_seconds: Number = Field(default=10.0, gt=0)
-    """The seconds without a search after which an embedded store is closed, so that a run need not copy it."""
+    """After this time without a search, in seconds, an embedded store is closed, so that a run need not copy what it
+    changes."""
 
 
 def _check_origin(value: str) -> str:
@@ -418,39 +464,46 @@ class ServeSettings(Section):
     """`[serve]`: where `rag-index serve` listens, who may ask, and how much."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """The address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs tokens."""
+    """The address to listen on. Any other than this machine's own (`127.0.0.1`, `::1`, `localhost`) needs tokens."""
     port: Port = 8765
     """The port to listen on; 0 takes a free one."""
     tokens: list[str] = Field(default=[])
-    """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it, with the token's hash."""
+    """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it. It holds the token's hash,
+    never the token."""
     tokens_file: Path | None = None
-    """A file with such lines. It is read again when it changes."""
+    """A file with such lines. It is read again when it changes, so that a token can be taken back at once."""
     jwt_keys: str | None = Field(default=None, min_length=1)
-    """The public keys (JWKS) of the issuer whose JWTs are tokens too: a file, or an https address."""
+    """The public keys (JWKS) of the issuer whose JWTs are tokens too: see [single sign-on](service.md#single-sign-on).
+    An address must be https."""
     jwt_audience: str | None = Field(default=None, min_length=1)
     """The audience that a JWT must name. It is needed with `jwt_keys`."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
-    """The issuer that a JWT must name."""
+    """The issuer that a JWT must name. Not set: any whose signature is good."""
     jwt_groups: str = Field(default="groups", min_length=1)
-    """The claim that holds the groups of a JWT's owner; dots lead into objects."""
+    """The claim that holds the groups, a list or one text. Dots lead into objects, as in `realm_access.roles`."""
+    jwt_role: str | None = Field(default=None, min_length=1)
+    """The claim with the role of a JWT's owner [in the database](access.md#rights-that-the-database-decides). Not set:
+    all have the first of `caller_roles`."""
     proxy: list[Network] = Field(default=[])
     """The addresses or networks of proxies that make sure who asks."""
     proxy_groups: str | None = Field(default=None, min_length=1)
     """The header in which such a proxy names the caller's groups, separated by commas."""
     hosts: list[HostName] = Field(default=[])
-    """The names under which others reach the service, such as that of a reverse proxy. Other names are refused."""
+    """The names under which others reach the service, such as that of a reverse proxy. A request for another name is
+    refused."""
     cors: list[Origin] = Field(default=[])
-    """The origins of other web pages that may ask from a browser."""
+    """The origins of other web pages that may ask from a browser, such as `https://intranet.example.com`."""
     timeout: Number = Field(default=30.0, gt=0)
-    """The time limit of a request, in seconds."""
+    """How long a request may take, in seconds."""
     max_body_bytes: Int = Field(default=100_000, gt=0)
-    """The maximum size of a request's body."""
+    """How large the body of a request may be, in bytes."""
     max_requests: Int = Field(default=256, ge=1)
-    """The maximum number of requests that are answered at the same time; more are told to come back."""
+    """How many requests are answered at the same time; more are told to come back."""
     rate_limit: Number = Field(default=100.0, ge=0)
-    """How many requests a second each token (without tokens: each address) may make on average; 0 means any number."""
+    """How many requests each token may make on average, or without a token each address, and on this machine each
+    connection. Twice as many may come at once; 0 allows any number."""
     log_queries: bool = False
-    """Whether the log names what is searched for."""
+    """Whether the log says what is searched for."""
 
     @model_validator(mode="after")
     def _check_sign_on(self) -> ServeSettings:
@@ -478,8 +531,9 @@ class WatchSettings(Section):
     """`[watch]`: how `rag-index watch` follows changes."""
 
     poll_seconds: Number = Field(default=2.0, gt=0)
-    """The seconds between two looks at the source, where nothing wakes the watch earlier."""
+    """The time between two looks at the source, where nothing wakes the watch earlier, in seconds."""
     batch_documents: PositiveInt = 5_000
     """The maximum number of documents that are indexed at once; fewer where they take longer than two seconds."""
     burst_documents: PositiveInt = 100_000
-    """The number of waiting documents of an index above which an ordinary run of that index takes over."""
+    """The number of documents that one change may concern, such as a large transaction. Above it an ordinary run of the
+    index takes over."""

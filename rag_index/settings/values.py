@@ -50,6 +50,8 @@ def _check_http_url(value: str) -> str:
         raise ValueError("must not hold a user and password, which messages would show; give only the address")
     if not re.match(r"https?://[^/\s]+", value):
         raise ValueError("is not an address; write it as http://host:port")
+    if "?" in value or "#" in value:
+        raise ValueError("must not hold a query (?…), which messages would show; a key belongs into api_key")
     return value.rstrip("/")
 
 

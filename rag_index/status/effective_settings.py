@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 
 from rag_index.database.drivers import database_url
 from rag_index.errors import RagIndexError
-from rag_index.indexing.sharding import MEAN_CHARS, first_rate
+from rag_index.indexing.sharding import MEAN_CHARS, SECONDS, first_rate
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import (
     RESERVED_MEMORY,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rag_index.settings.loading import Place
 
 COMMAND = "this command"
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 DEFAULT = "default"
 MASK = "***"
 _MEMORY_BASIS = {
@@ -139,7 +141,7 @@ def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
     automatic = {
         "memory": "the memory of this machine or of its cgroup",
         "worker_memory": f"estimated at {_mb(estimate_worker_memory(embedder))}; no worker is killed for using more",
-        "shard_documents": f"as many as take {parallel.shard_seconds:g} s at the measured rate",
+        "shard_documents": f"as many as take {SECONDS:g} s at the measured rate",
     }
     reasons |= {f"parallel.{key}": why for key, why in automatic.items() if getattr(parallel, key) == "auto"}
     if embedder.kind == "ollama" and embedder.num_thread is None:
@@ -193,7 +195,7 @@ def _documents(settings: Settings) -> Iterator[Fact]:
             continue
         measured = collection.chars_per_second if collection else None
         rate = first_rate(settings.embedder.kind, index, measured)
-        shard = max(1, round(rate * settings.parallel.shard_seconds / MEAN_CHARS))
+        shard = max(1, round(rate * SECONDS / MEAN_CHARS))
         basis = "measured in the last run" if measured else "a guess until it is measured"
         chars = (
             f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
@@ -218,15 +220,22 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Give the properties of a model's schema the docstrings that stand below its attributes."""
+    """Give the properties of a model's schema what they mean, in plain text."""
+    for key, meaning in descriptions(model).items():
+        if key in schema["properties"]:
+            schema["properties"][key]["description"] = _LINK.sub(r"\1", meaning)
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Return what each key of a model means: the docstring below its attribute, as Markdown for a page in docs."""
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     below = zip(body.body, body.body[1:]) if isinstance(body, ast.ClassDef) else ()  # noqa: B905
+    found = {}
     for attribute, text in below:
         match attribute, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(description))):
-                key = model.model_fields[name].alias or name
-                if key in schema["properties"]:
-                    schema["properties"][key]["description"] = " ".join(description.split())
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
+                found[model.model_fields[name].alias or name] = " ".join(meaning.split())
+    return found
 
 
 def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import Chunker, open_chunker
 from rag_index.documents.access import document_part
-from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch
+from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch, part_name
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.embedders.local import settings_for
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.indexing.delete_guard import DeleteGuard, count_parts
-from rag_index.indexing.diff import LedgerScanState, diff
+from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
+from rag_index.indexing.diff import diff, without_erased
+from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.outcome import count_of
+from rag_index.schema.columns import holds_secret, looks_secret
 from rag_index.sources import Source, SourcePage, has_digests, open_source
-from rag_index.sources.columns import holds_secret, looks_secret
-from rag_index.sources.sql import not_unique
+from rag_index.sources.attachments import with_files
+from rag_index.sources.sql import SqlSource, not_unique
 from rag_index.stores import commit_marks, open_names
 
 if TYPE_CHECKING:
@@ -37,8 +38,14 @@ if TYPE_CHECKING:
 SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
 
+SAMPLE_WITH_FILES = 20
+"""The same where documents have files, whose text takes long to read; their characters follow from these alone."""
+
 MAX_SECRETS = 20
 """One document of this many may have a value that looks like a secret; `plan` warns of more."""
+
+MIN_LOST = 0.02
+"""The share of the letters outside of marks that a format may drop; `plan` warns of more."""
 
 NO_COLLECTION = -1
 """An id that no collection has: nothing is known of its documents."""
@@ -62,6 +69,8 @@ class RunCost:
     """Characters that a worker embedded in a second in the last run that had enough to measure it; None before one."""
     seconds: float | None
     """How long embedding takes at that rate; None if no run has measured it."""
+    money: float | None = None
+    """What it costs by `[embedder] price`, without what overlaps in chunks; None without a price."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -75,6 +84,8 @@ class RunCost:
             said += f" in about {count_of(self.requests, 'request')}"
         if self.context_requests is not None:
             said += f" and at most {count_of(self.context_requests, 'request')} for contexts"
+        if self.money is not None:
+            said += f", which costs {self.money:,.2f} by [embedder] price"
         if self.seconds is None or self.chars_per_second is None:
             return f"{said}; how long that takes is unknown until a run has measured it"
         rate = f"{self.chars_per_second:,.0f} characters/s per worker"
@@ -97,12 +108,16 @@ class CostCounter:
         """Count the documents of a page that a run would embed."""
         if not len(documents):
             return
-        self._characters += sum(map(len, documents.texts))
-        step = -(-len(documents) // SAMPLE)
+        step = -(-len(documents) // (SAMPLE_WITH_FILES if documents.files else SAMPLE))
         sample = documents.take(list(range(0, len(documents), step)))
-        self._sampled += sum(map(len, sample.texts))
-        chunked = self._chunker.chunk(sample)
-        self._chunks += sum(len(one.chunks) for one in chunked if not isinstance(one, RagIndexError))
+        characters = 0
+        for read in with_files(sample):
+            characters += sum(map(len, read.texts))
+            chunked = self._chunker.chunk(read)
+            self._chunks += sum(len(one.chunks) for one in chunked if not isinstance(one, RagIndexError))
+        self._sampled += characters
+        whole = round(characters * len(documents) / len(sample)) if documents.files else sum(map(len, documents.texts))
+        self._characters += whole
 
     def cost(self) -> RunCost:
         """Return the cost of all documents that were counted."""
@@ -121,6 +136,7 @@ class CostCounter:
             workers=workers,
             chars_per_second=self._rate,
             seconds=None if self._rate is None else self._characters / self._rate / workers,
+            money=None if embedder.price is None else embedder.cost(self._characters),
         )
 
 
@@ -196,15 +212,20 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
     Raises what a source, a ledger and a store raise, and what a run raises that has to be refused.
     """
     plan = RunPlan(index.name)
-    if names := ", ".join(index.secret_columns):
-        plan.message = (
-            f"searches would show {names}, named like secrets: leave out what is one, and name the rest in not_secret"
-        )
     with (
         closing(open_source(settings, index)) as source,
         closing(Ledger(settings.ledger_url, read_only=True)) as ledger,
     ):
         source.check()
+        if isinstance(source, SqlSource):
+            policies = source.row_policies()
+            for sentence in (policies.warning(access=index.access is not None), *policies.notes()):
+                plan.add_message(sentence)
+        if names := ", ".join(index.secret_columns):
+            plan.add_message(
+                f"searches would show {names}, named like secrets: leave out what is one, and name the rest in "
+                "not_secret"
+            )
         with open_names(settings.store) as store:
             live = live_collection(ledger, store, settings.alias(index.name))
             if not isinstance(identity, RagIndexError):
@@ -213,8 +234,6 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
             read_marks = partial(commit_marks, settings.store)
             plan.add_message(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
         try:
-            if live is not None and (own := settings_for(settings.embedder, live.embedder)) != settings.embedder:
-                identity = identify(own)
             if isinstance(identity, RagIndexError):
                 raise identity
             chunker = open_chunker(settings, index)
@@ -246,11 +265,24 @@ def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
     )
 
 
+def _lost_letters(source: Source) -> str:
+    """Return which formats rob texts of letters that are no marks."""
+    lost = source.lost_letters() if isinstance(source, SqlSource) else {}
+    found = [f"{form} drops {share:.0%} of column {name}" for (name, form), share in lost.items() if share >= MIN_LOST]
+    if not found:
+        return ""
+    return (
+        f"of the letters outside of marks, {', '.join(found)}: look at `rag-index plan --show`, and choose another "
+        "format if more than scripts and styles is missing"
+    )
+
+
 def _compare(
     plan: RunPlan, settings: Settings, index: IndexSettings, source: Source, ledger: Ledger, live: Collection | None
 ) -> None:
     collection_id = live.id if live else NO_COLLECTION
-    guard = DeleteGuard(ledger, live, settings.run.delete_guard) if live else None
+    hidden = hidden_by_policies(ledger, settings.alias(index.name), policy_digest(source))
+    guard = DeleteGuard(ledger, live, settings.run.delete_guard, hidden=hidden) if live else None
     count_parts(source, index, guard)
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan()
@@ -260,8 +292,10 @@ def _compare(
     number = 0
     while number == 0 or cursor is not None:
         page, number = source.page(cursor, settings.source.page_rows), number + 1
+        page = without_erased(ledger, settings.alias(index.name), page)
         if number == 1:
             plan.add_message(_secret_values(index, page.documents))
+            plan.add_message(_lost_letters(source))
         unreadable = [failure.key for failure in page.unreadable]
         if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
             raise not_unique(index, repeated[0])
@@ -328,16 +362,17 @@ def show_documents(settings: Settings, index: IndexSettings, count: int) -> list
 
     They are spread over the first `LOOKED_AT` documents that have text. Raises as a source does.
     """
+    chunker = open_chunker(settings, index, contexts=False)
     with closing(open_source(settings, index)) as source:
         source.check()
         documents = source.page(None, LOOKED_AT).documents
-    with_text = [row for row, text in enumerate(documents.texts) if text]
-    step = max(1, len(with_text) // max(1, count))
-    chosen = documents.take(with_text[::step][:count])
-    chunked = open_chunker(settings, index, contexts=False).chunk(chosen)
+        with_text = [row for row in range(len(documents)) if not documents.is_empty(row)]
+        step = max(1, len(with_text) // max(1, count))
+        read = list(with_files(documents.take(with_text[::step][:count])))
     return [
-        _shown(index.name, chosen, row, document)
-        for row, document in enumerate(chunked)
+        _shown(index.name, some, row, document)
+        for some in read
+        for row, document in enumerate(chunker.chunk(some))
         if isinstance(document, ChunkedDocument)
     ]
 
@@ -348,7 +383,6 @@ def _shown(index: str, documents: DocumentBatch, row: int, document: ChunkedDocu
     payload.pop(RESERVED_KEY, None)
     own: Sequence[bytes] = document.payloads or [b"{}"] * len(document.chunks)
     parts = [decode_payload(one).get(RESERVED_KEY, {}).get(PART, {}) for one in own]
-    names = [" ".join(filter(None, [part.get("name"), part.get("id")])) for part in parts]
-    chunks = [ShownChunk(*one) for one in zip(document.texts_to_embed(), names, strict=True)]
+    chunks = [ShownChunk(*one) for one in zip(document.texts_to_embed(), map(part_name, parts), strict=True)]
     title, link = ours.get(TITLE, ""), ours.get(LINK, "")
     return ShownDocument(index, document_id(documents.keys[row]), title, link, payload, chunks)

@@ -49,6 +49,9 @@ class IndexStatus:
     """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
     channels: Channels | None = None
     """What meaning, words and both find; None if that was not measured: an index needs 500 documents."""
+    erasable: int = 0
+    """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
+    erasable_since: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -101,9 +104,21 @@ def _index_status(
     counts = (totals.documents, totals.points, indexed.get(collection.name), failed, held)
     reached, as_of = ledger.reached().get(alias), None
     if reached is not None and reached.collection == collection.name:
-        as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": reached.how}
-    channels = Channels.decode(collection.channels)
-    return IndexStatus(index.name, collection.name, *counts, run, watch, as_of=as_of, channels=channels)
+        ahead = reached.age(ledger.clock()) is None
+        how = "a clock that was ahead" if ahead else reached.how
+        as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": how}
+    channels, erasable = Channels.decode(collection.channels), ledger.pending_erasures(alias)
+    return IndexStatus(
+        index.name,
+        collection.name,
+        *counts,
+        run,
+        watch,
+        as_of=as_of,
+        channels=channels,
+        erasable=len(erasable.hashes),
+        erasable_since=iso_time(erasable.since) if erasable.since else None,
+    )
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
@@ -166,15 +181,17 @@ def iso_time(seconds: float) -> str:
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
     """Return how the watch of an index is; None if it was never watched.
 
-    `seconds_behind` counts from the earliest change that waits, or from the last catching up if nobody watches now, or
-    if changes are not received.
+    `seconds_behind` counts from the earliest change that waits, that failed, or that the delete guard holds back. If
+    there is none, it counts from the last catching up if nobody watches now, or if changes are not received.
     """
     alias = settings.alias(index.name)
     record = ledger.watch(alias)
     if record is None:
         return None
     lives = holder(ledger, lease_name(settings.project)) is not None
-    since = ledger.waiting_since(alias)
+    ready = [one.id for one in ledger.collections(alias) if one.state == "ready"]
+    waiting = [ledger.waiting_since(alias), *map(ledger.gaps_since, ready[-1:])]
+    since = min(filter(None, waiting), default=None)
     if since is None and not (lives and record.state in ("running", "catching up", "waiting")):
         since = record.caught_up_at
     return {
@@ -182,7 +199,7 @@ def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> di
         "state": record.state if lives or record.state == "stopped" else "killed",
         "message": record.message,
         "changes_waiting": ledger.count_waiting(alias),
-        "seconds_behind": 0.0 if since is None else round(max(0.0, ledger.clock() - since), 3),
+        "seconds_behind": 0.0 if since is None else round(abs(ledger.clock() - since), 3),
         "last_applied": iso_time(record.applied_at) if record.applied_at else None,
         "caught_up": iso_time(record.caught_up_at) if record.caught_up_at else None,
         "missed": missed_report(index.name, ledger.missed(alias), record),

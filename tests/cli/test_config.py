@@ -17,7 +17,7 @@ SECRET = "hunter2-correct-horse"
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path / "project", extra="[parallel]\nshard_seconds = 3.0").fill(20)
+    return Project(tmp_path / "project", extra="[parallel]\nprocess_timeout = 3.0").fill(20)
 
 
 def by_key(values) -> dict:
@@ -29,7 +29,7 @@ def test_each_value_names_its_origin(project):
     found = by_key(answer["settings"])
     assert answer["file"] == str(project.config)
     for key, value, source in (
-        ("parallel.shard_seconds", 3.0, "rag-index.toml"),
+        ("parallel.process_timeout", 3.0, "rag-index.toml"),
         ("parallel.workers", 3, "this command"),
         ("run.delete_guard", 0.5, "RAG_INDEX_RUN__DELETE_GUARD"),
         ("run.wait", 2, "RAG_INDEX_RUN__WAIT"),
@@ -48,17 +48,6 @@ def test_every_key_of_every_table_is_listed(project, monkeypatch):
         assert {f"{section}.{name}" for name in model.model_fields.keys() - tables.keys()} <= keys
         assert {f"{section}.{table}.{name}" for table, inner in tables.items() for name in inner.model_fields} <= keys
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
-
-
-def test_each_key_of_a_table_of_an_index_names_its_origin(project, monkeypatch):
-    project.write_settings(project.config.read_text() + '[indexes.context]\nmodel = "llama3.2"\n')
-    variable = "RAG_INDEX_INDEXES__NOTES__CONTEXT__MAX_CHARS"
-    monkeypatch.setenv(variable, "90")
-    found = {one.key: one.source for one in effective_settings.effective_settings(project.settings, {})}
-    table = "indexes.notes.context"
-    sources = [found[f"{table}.{key}"] for key in ("model", "max_chars", "timeout")]
-    assert sources == ["rag-index.toml", variable, "default"]
-    assert table not in found
 
 
 def test_secrets_are_masked(project):

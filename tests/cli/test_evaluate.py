@@ -76,14 +76,6 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     assert [one["index"] for one in evaluated(desk, golden)["scopes"]] == ["comments", "titles", None]
 
 
-def test_a_plot(desk):
-    pytest.importorskip("matplotlib")
-    drawn = desk.folder / "plot.png"
-    run(desk, desk.folder / "golden.jsonl", "--plot", drawn, "--index", "titles")
-    assert drawn.read_bytes().startswith(b"\x89PNG")
-    assert "No such file" in run(desk, desk.folder / "golden.jsonl", "--plot", "/nowhere/x.png", code=2)[1]
-
-
 def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
     golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
     far = before.replace("# short\n", "# short\ndense_weight = 0.98\n")
@@ -112,7 +104,6 @@ def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
         (["golden.jsonl", "--out", "x.jsonl"], "--out needs --query-column or --generate"),
         (["golden.jsonl", "--write"], "--write needs --tune-fusion"),
         (["golden.jsonl", "--model", "m"], "--model needs --generate"),
-        (["--query-column", "title", "--queries", "x"], "--queries needs a golden file of TREC qrels"),
         (["--query-column", "title", "--out", "/nowhere/x.jsonl"], "there is no folder /nowhere"),
         (["missing.jsonl"], "missing.jsonl cannot be read: No such file"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 import pytest
 
@@ -24,13 +23,6 @@ def call(project: Project, *arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--config", str(project.config), *arguments])
     return ended.value.code
-
-
-@pytest.mark.parametrize("command", ["config", "rebuild notes"])
-def test_a_golden_file_that_is_missing_is_told(project, capsys, command):
-    (project.folder / "golden.jsonl").unlink()
-    assert call(project, *command.split()) == 2
-    assert re.search(r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read", "".join(capsys.readouterr()))
 
 
 def test_report_lists_the_queries_that_got_worse(project, capsys):

@@ -6,24 +6,27 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
+from rag_index.settings import load_settings
+from tests.browser import Browser, find_chromium
 from tests.project import PROGRAM
 from tests.waiting import eventually
 from tests.wild.sample import sample, write
 
 
-def start(tmp_path, *arguments):
+def start(tmp_path, *arguments, source="sqlite:///{}/source.db"):
     temporary, here = tmp_path / "tmp", tmp_path / "here"
     temporary.mkdir()
     here.mkdir()
     engine = sa.create_engine(f"sqlite:///{tmp_path}/source.db")
     write(sample("tracker"), engine)
     engine.dispose()
-    command = [*PROGRAM, "try", f"sqlite:///{tmp_path}/source.db", *arguments]
+    command = [*PROGRAM, "try", source.format(tmp_path), *arguments]
     environment = os.environ | {"TMPDIR": str(temporary)}
     output = (tmp_path / "output").open("w")
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
@@ -55,7 +58,7 @@ def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_b
 
 
 def test_what_was_tried_can_be_kept(tmp_path):
-    process, temporary, here = start(tmp_path, "--once", "--write")
+    process, temporary, here = start(tmp_path, "--once", "--write", source="{}/source.db")  # the path of a file
     assert process.wait(120) == 0, (tmp_path / "output").read_text()
     assert (here / "rag-index.toml").is_file()
     assert (here / ".rag-index").is_dir()
@@ -70,3 +73,34 @@ def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_p
     process.send_signal(number)
     assert process.wait(30) == code
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.long
+def test_on_the_page_a_person_chooses_what_is_searched_sees_a_document_and_keeps_the_settings(tmp_path):
+    program = find_chromium()
+    if not isinstance(program, Path):
+        pytest.skip(program)
+    process, _, here = start(tmp_path, "--newest", "5")
+    try:
+        said = tmp_path / "output"
+        eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), "the page is served")
+        with Browser(program, tmp_path / "chromium") as page:
+            page.open(re.search(r"Search at (http://\S+);", said.read_text())[1])
+            page.click("What is searched")
+            page.wait_for("3 of ", "Show a document")
+            page.picture("choose.png")
+            page.fill("[aria-label='issues.description']", "secret")
+            page.evaluate("document.querySelector('[aria-label=documents]').click()")
+            page.wait_for("2 of ", "is not wanted")
+            page.evaluate("[...document.querySelectorAll('.hit button:enabled')].at(-1).click()")
+            page.wait_for("--- chunk 0")
+            page.picture("choose-document.png")
+            page.click("Close")
+            page.click("Keep it")
+            page.wait_for(f"Kept in {here / 'rag-index.toml'}")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    kept = {index.table: index.text for index in load_settings(here / "rag-index.toml").indexes}
+    assert sorted(kept) == ["issues", "projects"]
+    assert "description" not in kept["issues"]

@@ -23,6 +23,10 @@ ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
+OWN = ("config", "indexes", "index", "once", "sample_size")
+"""Parameters of flows that are not among the options of a run."""
+
+
 class PrefectServer:
     """`prefect server start` on a free port with its own PREFECT_HOME, until the `with` block ends."""
 
@@ -154,7 +158,9 @@ class PrefectServer:
 
     def start(self, name: str, *, state: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
         """Start a flow run of a deployment, and return the run."""
-        body: dict[str, Any] = {"parameters": parameters}
+        flat = parameters if name.startswith(("benchmark", "doctor", "watch")) else OWN
+        own = {one: parameters.pop(one) for one in [*flat] if one in parameters}
+        body: dict[str, Any] = {"parameters": own | ({"options": parameters} if parameters else {})}
         if state:
             body["state"] = state
         created: dict[str, Any] = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", **body)

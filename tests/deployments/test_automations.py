@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
@@ -13,7 +14,7 @@ from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.waiting import eventually
 
-NAMES = ["not complete", "crashed", "not heard of", "not begun", "not cancelled", "late", "missing"]
+NAMES = ["not complete", "crashed", "not heard of", "not begun", "not started", "not cancelled", "late", "missing"]
 
 
 @pytest.fixture
@@ -126,6 +127,7 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
     calls, _ = receiver
     made = automations("--late-after", "10", "--missing-after", "0.01")
     hurry(deployed, made, "not begun")
+    hurry(deployed, made, "not started")
     hurry(deployed, made, "not cancelled")
     late = deployed.start("index-all/index-all", state={"type": "SCHEDULED"})["id"]  # no worker is there
     taken_up = {}
@@ -135,15 +137,36 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
             deployed.post(f"/flow_runs/{run}/set_state", state={"type": reached})
             if reached == state:
                 break
-    for state in ("PENDING", "RUNNING"):
-        eventually(lambda s=state: deployed.run(taken_up[s])["state_name"] == "Crashed", f"{state} ends", every=0.25)
-        assert "not heard of 180 s after it was taken up" in deployed.run(taken_up[state])["state"]["message"]
+    running, pending = taken_up["RUNNING"], taken_up["PENDING"]
+    eventually(lambda: deployed.run(running)["state_name"] == "Crashed", "the run ends", every=0.25)
+    assert "not heard of 180 s after it was taken up" in deployed.run(running)["state"]["message"]
+    eventually(lambda: deployed.run(pending)["state_type"] == "SCHEDULED", "it waits for a worker", every=0.25)
+    assert deployed.run(pending)["next_scheduled_start_time"]
     ended = deployed.wait_for_end(taken_up["CANCELLING"])
     assert (ended["state_name"], ended["state_type"]) == ("Cancelled", "CANCELLED")
-    eventually(lambda: len(calls_about(calls, "Crashed")) >= 2, "the webhook is called for both", every=0.25)
+    eventually(lambda: calls_about(calls, "Crashed"), "the webhook is called for it", every=0.25)
     eventually(lambda: calls_about(calls, "Late"), "the webhook is called for a late run", every=0.25)
     call = calls_about(calls, "Late")[0]
     assert call["id"] == late
     assert "was not started: is a worker running?" in call["text"]
     eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
-    deployed.delete(f"/flow_runs/{late}")
+    for left in (late, pending):
+        deployed.delete(f"/flow_runs/{left}")
+
+
+@pytest.mark.long
+def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(deployed, project, tmp_path, automations):
+    """Each run is at another point of its start; one that had begun is put off by its witness."""
+    automations("--silent-after", "60")
+    runs = []
+    project.run()
+    given = {"RAG_INDEX_CONFIG": str(project.config)}
+    with deployed.worker(tmp_path / "first", **given) as worker:
+        for _ in range(4):
+            runs.append(deployed.start("doctor/doctor")["id"])
+            eventually(lambda: deployed.run(runs[-1])["state_type"] != "SCHEDULED", "it is taken up", every=0.1)
+            time.sleep(1)
+        worker.terminate()
+        worker.wait(timeout=120)
+    with deployed.worker(tmp_path / "second", **given):
+        assert [deployed.wait_for_end(run)["state_name"] for run in runs] == ["Completed"] * 4

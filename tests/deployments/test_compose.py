@@ -22,8 +22,10 @@ import yaml
 from qdrant_client.common.version_check import is_compatible
 
 from rag_index.service.tokens import new_token, token_line
+from rag_index.settings import Settings
 from tests.deployments.server import ROOT, PrefectServer
 from tests.deployments.test_cluster import kill, psutil_children
+from tests.docs.pages import page
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.postgres import postgres
@@ -75,7 +77,8 @@ def test_the_image_holds_what_is_needed_and_no_user_is_root():
     assert all((ROOT / name).exists() for name in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert copied >= {"pyproject.toml", project["project"]["readme"], *wheel}
+    [readme] = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]
+    assert copied >= {"pyproject.toml", readme["path"], *wheel}
     assert not [arguments for name, arguments in last if name == "RUN" and "install" in arguments]
     names = [name for name, _ in last]
     assert [arguments for name, arguments in last if name == "USER"] == ["1000"], "a number, which Kubernetes can check"
@@ -99,6 +102,29 @@ def test_ports_are_on_loopback_and_nothing_has_a_default_password():
     asked = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE))
     assert asked == set(re.findall(r"^([A-Z_]+)=", (FOLDER / "env.example").read_text(), re.MULTILINE))
     assert not re.findall(r"^[A-Z_]+=.+$", (FOLDER / "env.example").read_text(), re.MULTILINE)
+
+
+def test_kubernetes_runs_the_commands_of_the_compose_file_and_probes_what_answers():
+    """Commands, variables and addresses are those that the tests run as plain processes; nothing secret is in it."""
+    items = yaml.safe_load((FOLDER / "kubernetes.yaml").read_text())["items"]
+    pods = [item["spec"].get("jobTemplate", item)["spec"]["template"]["spec"] for item in items if pod_in(item)]
+    of_compose = [service["command"] for service in SERVICES.values() if service.get("image") == "rag-index"]
+    known = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    for pod in pods:
+        [container] = pod["containers"]
+        assert container["command"] in [*of_compose, ["rag-index", "index-all", "--wait", "600"]]
+        assert {variable["name"] for variable in container["env"]} <= known
+        assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in pod["volumes"]}
+        gets = [probe["httpGet"] for name, probe in container.items() if "Probe" in name and "httpGet" in probe]
+        assert {get["path"] for get in gets} <= {"/healthz", "/readyz", "/health"}
+        assert pod["securityContext"]["runAsUser"] == 1000, "the user of the image"
+    [config] = [item for item in items if item["kind"] == "ConfigMap"]
+    Settings.model_validate(tomllib.loads(config["data"]["rag-index.toml"]))
+    assert set(re.findall(r"--from-literal=([A-Z_]+)=", page("kubernetes"))) <= known
+
+
+def pod_in(item: dict) -> bool:
+    return "template" in item["spec"].get("jobTemplate", item)["spec"] if "spec" in item else False
 
 
 def test_the_client_goes_with_the_qdrant_server():

@@ -17,7 +17,7 @@ STEPS = (
     .replace("$(openssl rand -hex 24)", "a-password-of-this-test")
     .splitlines()
 )  # each line is typed in a shell of its own
-SAMPLE = "rag-index sample servicedesk --documents 200 --out desk/desk.db --settings"
+SAMPLE = "rag-index sample workshop --out desk/desk.db --settings"
 
 
 @pytest.fixture

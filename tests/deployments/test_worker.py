@@ -171,6 +171,37 @@ def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, pr
     assert "# notes: failed" in deployed.artifacts()["test-notes-report"]["data"]
 
 
+@pytest.mark.parametrize("name", ["index-all", "watch", "doctor", "benchmark"])
+def test_a_mistake_in_the_settings_is_one_line_of_a_failed_run(deployed, project, worker, elsewhere, name):
+    project.config.write_text(project.config.read_text() + "\n[parallel]\nworkers = 0\n")
+    log, begins = elsewhere / "worker.log", (elsewhere / "worker.log").stat().st_size
+    for config, words in ((project.config, "workers"), (project.folder / "absent.toml", "absent.toml")):
+        run = deployed.start(f"{name}/{name}", config=str(config))["id"]
+        ended = deployed.wait_for_end(run)
+        message = ended["state"]["message"]
+        assert (ended["state_name"], words in message, "\n" in message) == ("Failed", True, False), message
+        assert "Traceback" not in "".join(deployed.logs(run))
+    assert "Traceback" not in log.read_bytes()[begins:].decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("index-all", {"options": {one: -1}}) for one in ("workers", "shard_documents", "wait", "no_such_option")]
+    + [("doctor", {"wait": -1}), ("benchmark", {"sample_size": 0}), ("benchmark", {"workers": [0]})],
+)
+def test_a_mistake_in_the_parameters_begins_no_run(deployed, name, parameters):
+    path = f"/deployments/{deployed.deployment(f'{name}/{name}')['id']}/create_flow_run"
+    answer = deployed.client.post(path, json={"parameters": parameters})
+    assert (answer.status_code, "alidation failed" in answer.text) == (409, True), answer.text
+
+
+def test_options_of_the_command_line_reach_the_run(deployed, project, worker):
+    given = ("-p", f"config={project.config}", "-p", 'options={"serial": true, "full": true}')
+    said = deployed.prefect("deployment", "run", "index-all/index-all", *given, "--watch")
+    assert "Completed" in said
+    assert len(project.texts()) == 240
+
+
 def states(deployed, run_id) -> list[tuple[str, str]]:
     """Return the name and message of each state that a run had."""
     found = deployed.get(f"/flow_run_states/?flow_run_id={run_id}")
@@ -255,11 +286,12 @@ def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fak
     assert "Traceback" not in "".join(deployed.logs(run))
 
 
-def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, fake, worker, start):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, fake, worker, start, number):
     fake.seconds_per_text = 0.2
     run = start("index-all", serial=True)
     eventually(fake.embeds, "documents are being embedded", every=0.25)
-    engine(psutil.Process(worker.pid).children(recursive=True)).kill()
+    engine(psutil.Process(worker.pid).children(recursive=True)).send_signal(number)
     eventually(lambda: deployed.run(run)["state_name"] == "Crashed", "the run is marked as crashed", every=0.25)
 
 
@@ -286,3 +318,14 @@ def engine(processes) -> psutil.Process:
     """Return the process of the run, which is Prefect's engine."""
     (found,) = [one for one in processes if "prefect.engine" in command(one)]
     return found
+
+
+def test_a_run_outlives_its_worker_that_is_killed(deployed, project, fake, elsewhere, start):
+    fake.seconds_per_text = 0.1
+    with deployed.worker(elsewhere) as worker:
+        run = start("index-all", workers=2, shard_documents=10)
+        eventually(lambda: committed(project), "some documents are indexed", every=0.25)
+        worker.kill()
+        ended = deployed.wait_for_end(run)
+    assert ended["state_name"] == "Completed", ended["state"]["message"]
+    assert len(project.texts()) == 240

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from rag_index import cli, errors
 from rag_index.cli import program
@@ -36,8 +37,8 @@ def documented_commands() -> dict[str, str]:
 
 
 def typed_commands() -> list[str]:
-    """Return every `rag-index …` that a reader may type: in shell blocks, and between backticks."""
-    found = []
+    """Return every `rag-index …` that a reader may type: in shell blocks, between backticks, in help."""
+    found = [command.epilog.split("rag-index ", 1)[1] for command in program.commands.values()]
     for text in ALL.values():
         snippets = "\n".join([*blocks(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
         found += re.findall(r"^(?:\S*/)?rag-index (.+?)(?: >>? \S+)?$", snippets, re.MULTILINE)
@@ -60,6 +61,14 @@ def test_every_option_of_a_command_is_documented_and_no_other(name):
 def test_the_options_before_a_command_are_documented():
     intro = section(PAGE, "## All commands").split("\n|")[0]
     assert set(re.findall(r"`(--[a-z-]+)", intro)) == options(program) | {"--help"}
+
+
+def test_help_lists_each_command_on_a_line_of_its_own_by_what_it_is_for():
+    shown = CliRunner().invoke(program, ["--help"], terminal_width=80).output
+    listed = re.findall(r"^  ([a-z][a-z-]+)  +\S.*\.$", shown, re.MULTILINE)
+    assert sorted(listed) == sorted(program.commands), "a sentence that fits each line, and none twice"
+    assert listed[0] == "try"
+    assert [f"{group}:" in shown for group in cli.GROUPS] == [True] * len(cli.GROUPS)
 
 
 @pytest.mark.parametrize("typed", sorted(set(typed_commands())))

@@ -5,80 +5,29 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from pathlib import Path
 
 import jsonschema
 import pytest
-from pydantic import BaseModel, SecretStr
 
 from rag_index import cli
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
+from rag_index.settings import SECTIONS, IndexSettings, load_settings
 from rag_index.settings.loading import overlay
-from rag_index.settings.parts import JoinSettings, PartSettings
-from rag_index.settings.sections import KNOWN_PREFIXES, ContextSettings, GateSettings, ServerSettings
+from rag_index.settings.sections import KNOWN_PREFIXES
 from rag_index.settings.values import keys_of
-from rag_index.status.effective_settings import settings_schema
+from rag_index.status.effective_settings import descriptions, settings_schema
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
+from tests.docs.settings_tables import MODELS, with_tables
 
 PAGE = page("configuration")
-MODELS: dict[str, type[BaseModel]] = {
-    **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
-    "### `[store.server]`": ServerSettings,
-    "### `[[indexes]]`": IndexSettings,
-    "### `[indexes.gate]`": GateSettings,
-    "### `[indexes.context]`": ContextSettings,
-}
-WITHOUT_VARIABLES: dict[str, type[BaseModel]] = {
-    "### `[indexes.joins.NAME]`": JoinSettings,
-    "### `[[indexes.parts]]`": PartSettings,
-}
 TOML = [(name, text) for name, content in ALL.items() for text in blocks(content, "toml")]
 
 
-def default_cell(value: object) -> str:
-    """Return a default as the file would have it, or a dash."""
-    if value is None or isinstance(value, BaseModel):
-        return "–"
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    if isinstance(value, float):
-        return f"`{value:g}`"
-    return f"`{json.dumps(str(value) if isinstance(value, Path) else value)}`"
-
-
-@pytest.mark.parametrize("heading", MODELS)
-def test_every_setting_is_documented_with_default_and_variable(heading):
-    rows = {code(row[0]): row for row in table(section(PAGE, heading), "key")}
-    keys = keys_of(MODELS[heading])
-    assert rows.keys() == keys.keys()
-    name = heading.strip("#` []").upper().replace("INDEXES.", "INDEXES__COMMENTS__").replace(".", "__")
-    for key, field in keys.items():
-        _, default, _, meaning, variable = rows[key]
-        assert default == ("required" if field.is_required() else default_cell(field.default)), key
-        assert meaning.endswith("."), key
-        if name != "INDEXES":
-            assert variable == f"`RAG_INDEX_{name}__{key.upper()}`"
-        elif key != "name":
-            assert variable == f"`RAG_INDEX_INDEXES__COMMENTS__{key.upper()}`"
-
-
-@pytest.mark.parametrize("heading", WITHOUT_VARIABLES)
-def test_every_setting_of_joins_and_parts_is_documented(heading):
-    rows = {code(row[0]): row for row in table(section(PAGE, heading), "key")}
-    keys = keys_of(WITHOUT_VARIABLES[heading])
-    assert rows.keys() == keys.keys()
-    for key, field in keys.items():
-        assert rows[key][1] == ("required" if field.is_required() else default_cell(field.default)), key
-        assert rows[key][3].endswith("."), key
-
-
-def test_the_top_of_the_settings_file_is_documented():
-    rows = {code(row[0]): row for row in table(section(PAGE, "### Top of the file"), "key")}
-    assert {*rows, "indexes", *SECTIONS} == keys_of(Settings).keys()
-    for key, row in rows.items():
-        assert row[1] == default_cell(Settings.model_fields[key].default)
-        assert row[4] == f"`RAG_INDEX_{key.upper()}`"
+def test_the_tables_are_those_of_the_settings():
+    assert with_tables(PAGE) == PAGE, "python -m tests.docs.settings_tables writes them"
+    for model in MODELS.values():
+        for key, meaning in descriptions(model).items():
+            assert meaning.endswith("."), key
 
 
 @pytest.mark.parametrize("variable", sorted(set(re.findall(r"\bRAG_INDEX_[A-Z_]*[A-Z]\b", EVERYTHING))))

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from rag_index.chunking.text import TextChunker
-from rag_index.documents.batches import (
-    RESERVED_KEY,
-    ChunkedDocument,
-    DocumentBatch,
-    EmbeddedShard,
-    ShardStats,
-)
+from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
 from rag_index.hosts import pool

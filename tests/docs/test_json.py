@@ -9,8 +9,8 @@ import pytest
 
 import rag_index.cli.evaluate
 import rag_index.doctor
-import rag_index.evaluation.adapt
 import rag_index.indexing.publish
+import rag_index.status.audit
 import rag_index.status.status
 from rag_index import cli
 from rag_index.chunking.text import TextChunker
@@ -20,8 +20,7 @@ from rag_index.doctor.findings import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.evaluation.adapt import Adaptation, HeldOutQuality
-from rag_index.evaluation.report import Evaluation, PoorQuery, Scope, Way
+from rag_index.evaluation.evaluate import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import Estimate
 from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
@@ -30,6 +29,8 @@ from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.sources.pages import RowReader
+from rag_index.status.audit import KINDS, Audit
+from rag_index.status.plan import RunCost
 from rag_index.stores import open_store
 from rag_index.transfer.export import json_line
 from tests.docs.pages import page
@@ -58,7 +59,7 @@ def documented_json() -> dict[str, object]:
 
 
 RUNS = ["index", "index-all", "rebuild", "retry-failed"]
-MAIN = {*RUNS, "status", "failed", "plan", "search", "evaluate", "rollback", "doctor"}
+MAIN = {*RUNS, "status", "failed", "plan", "search", "verify", "evaluate", "rollback", "doctor"}
 FINDING = Finding("notes", "kind", 1, "what", "remedy", ("7",))
 OUTCOME = IndexOutcome("notes", state="partial", message="why", verified="how")
 ARGUMENTS = {
@@ -66,30 +67,29 @@ ARGUMENTS = {
     "rebuild": ["notes"],
     "retry-failed": ["notes"],
     "search": ["printer"],
+    "verify": ["notes/1#0:0123456789abcdef@2026-11-20T09:16:00Z"],
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
+    "erase": ["notes"],
+    "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1"],
     "evaluate": ["golden.jsonl"],
 }
 
 
 FAILED = rag_index.status.status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
-KEPT = Kept(90.0, *[0] * 10)
+KEPT = Kept(90.0, *[0] * 5)
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
+AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), {kind: ["7"] for kind in KINDS},
+                {"": 64}, False, None, "256-d", RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
-    **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
+    **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.status, "failed", [FAILED]),
+    "audit": (rag_index.status.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
-    "adapt": (
-        rag_index.evaluation.adapt,
-        "adapt",
-        Adaptation(
-            9, 8, 1, *[HeldOutQuality(*[Estimate(0.5, 0.4, 0.6)] * 2)] * 2, Estimate(0.5, 0.4, 0.6), 1.0, "model"
-        ),
-    ),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING], KEPT)),
 }

@@ -42,10 +42,12 @@ def test_files_that_are_named_exist(file):
     assert (ROOT / file).exists()
 
 
-def test_the_readme_is_short_and_links_to_every_page():
-    assert len(README.splitlines()) <= 160
-    for path in DOCS.glob("*.md"):
-        assert f"](docs/{path.name}" in README, path.name
+def test_the_readme_is_short_and_the_list_of_pages_has_every_page():
+    assert len(README.splitlines()) <= 80
+    assert len(re.findall(r"\]\(docs/\w+\.md", README)) <= 8
+    for name in [path.name for path in DOCS.glob("*.md") if path.name != "README.md"]:
+        assert f"]({name}" in page("README"), name
+        assert f'"docs/{name}"' in (ROOT / "zensical.toml").read_text(encoding="utf-8"), name
 
 
 def test_every_picture_is_used_and_small():

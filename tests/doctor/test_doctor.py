@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sqlite3
 import uuid
 from contextlib import closing
 from typing import Any
@@ -39,6 +41,21 @@ def points(clean) -> dict[str, Any]:
 @pytest.fixture
 def project(clean, tmp_path) -> Project:
     return twin(clean, tmp_path / "project")
+
+
+@pytest.mark.parametrize("version", [12, 99])
+def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points, version):
+    file = project.folder / ".rag-index/ledger.db"
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
+    refused = project.cli("plan")
+    assert refused.returncode == 1
+    way = rf"[^\n]*ledger.db has version {version}, .*move the file away.*doctor --repair.*\n"
+    assert re.fullmatch(way, refused.stderr)
+    file.rename(file.with_name("old.db"))
+    assert project.cli("doctor", "--repair").returncode == 0
+    assert project.points() == points
+    assert project.run().indexes[0].chunks_embedded == 0
 
 
 def ledger_of(project):
@@ -148,6 +165,22 @@ def lose_folder(project, points):
     shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
 
 
+def change_text(project, points):
+    """Change the text of one chunk of several: its vector is that of another text now."""
+    point = next(one for one, (payload, _) in points.items() if payload[RESERVED_KEY]["chunks"] > 1)
+    payload = points[point][0]
+    with project.store() as store:
+        store.update_payloads(NAME, [(point, {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], "text": "PLANTED"}})])
+
+
+def point_alias_elsewhere(project, points):
+    with project.store() as store:
+        store.create("another_index__1", 4, {"alias": "another_index", "store_id": "s"})
+        store.point_alias("test_notes", "another_index__1")
+    assert "another_index__1" in project.cli("search", "note").stderr
+    assert "was made for another_index" in project.run().indexes[0].message
+
+
 def lose_alias(project, points):
     catalog = project.folder / ".rag-index" / "qdrant" / "catalog.json"
     catalog.write_text(json.dumps({**json.loads(catalog.read_text()), "aliases": {}}))
@@ -185,10 +218,12 @@ def fail_documents(project, points):
         (lose_points, "missing_documents", DOCUMENTS, "`rag-index rebuild notes`", RUN),
         (lose_store, "lost_collection", 1, NAME, RUN),
         (lose_folder, "unreadable_collection", 1, "is gone", REBUILD),
+        (change_text, "wrong_payloads", 1, "1 document (", RUN),
         (lose_alias, "missing_alias", 1, NAME, []),
+        (point_alias_elsewhere, "missing_alias", 1, "was made for another_index", []),
         (lose_alias_and_ledger, "missing_alias", 1, NAME, []),
         (change_maker, "metadata_differs", 1, "0123456789abcdef", REBUILD),
-        (belong_to_another, "other_store", 1, "(its id is another, not ", []),
+        (belong_to_another, "other_store", 1, "(its id is another, not ", RUN),
         (die_while_publishing, "unfinished_publish", 1, NAME, []),
         (fail_documents, "failed_documents", 2, "the embedder did not like it", RUN),
     ],
@@ -206,8 +241,7 @@ def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, 
     before = ledger_rows(project)
     lose_ledger(project)
     assert found(project) == {"unknown_collection": 1}
-    assert repair_all(project)[1] == [], "nothing had to be embedded"
-    assert ledger_rows(project) == {key: row for key, row in before.items() if row[2]}, "all but the empty document"
+    assert repair_all(project)[1] == RUN, "what was adopted may be gone from the source"
     report = project.run().indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
     assert ledger_rows(project) == before
@@ -331,7 +365,7 @@ def test_a_ledger_on_postgresql(tmp_path, postgres):
         assert repair_all(project) == (kinds, RUN)
         assert project.points() == points
         project.write_settings(project.config.read_text().replace(f"/{first}", f"/{second}"))
-        assert repair_all(project) == ({"unknown_collection": 1}, [])
+        assert repair_all(project) == ({"unknown_collection": 1}, RUN)
         assert ledger_rows(project) == before
 
 
@@ -347,6 +381,6 @@ def test_doctor_command(project, points, prefect_server):
     assert answer["findings"] == []
     assert {finding["kind"] for finding in answer["repaired"]} == {"missing_documents", "orphan_points"}
     again = project.json("doctor")
-    assert (again["findings"], again["repaired"], again["advice"]) == ([], [], [])
+    assert (again["findings"], again["repaired"], len(again["advice"])) == ([], [], 1), "what may be erased"
     assert project.points() == points
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]

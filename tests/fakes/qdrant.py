@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -110,6 +111,9 @@ class FakeQdrant:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+            for connection in list(self._server.connections):  # as the end of a process does
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self._server = None
 
     def break_next(self, on: str = "", **what: Any) -> Fault:
@@ -151,6 +155,18 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     allow_reuse_address = True
     fake: FakeQdrant
+
+    def __init__(self, *given: Any) -> None:
+        self.connections: set[socket.socket] = set()
+        super().__init__(*given)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -293,10 +309,7 @@ def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.CreateCollection.model_validate(body)
     fixed = {key: body[key] for key in IN_PARAMS if body.get(key) is not None}
     made = fake.client.create_collection(
-        name,
-        vectors_config=request.vectors,
-        sparse_vectors_config=request.sparse_vectors,
-        metadata=request.metadata,
+        name, vectors_config=request.vectors, sparse_vectors_config=request.sparse_vectors, metadata=request.metadata
     )
     fake.configs[name] = {"params": fixed}
     return made

@@ -36,14 +36,10 @@ def numbers(hosts):
 @pytest.mark.parametrize(
     ("hosts", "workers", "shares"),
     [
-        (1, 3, [[0], [0], [0]]),
-        (3, 3, [[0], [1], [2]]),
-        (2, 4, [[0], [1], [0], [1]]),
-        (4, 1, [[0, 1, 2, 3]]),
-        (5, 2, [[0, 2, 4], [1, 3]]),
-        (4, 3, [[0, 3], [1], [2]]),
+        (1, 3, [[0], [0], [0]]), (3, 3, [[0], [1], [2]]), (2, 4, [[0], [1], [0], [1]]), (4, 1, [[0, 1, 2, 3]]),
+        (5, 2, [[0, 2, 4], [1, 3]]), (4, 3, [[0, 3], [1], [2]]),
     ],
-)
+)  # fmt: skip
 def test_every_host_is_in_a_share_and_no_share_is_empty(hosts, workers, shares):
     pools = [pool_of(hosts, home=home, workers=workers) for home in range(workers)]
     assert [numbers(pool.own) for pool in pools] == shares

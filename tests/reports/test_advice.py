@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.documents.batches import ShardStats
 from rag_index.reports.metrics import RunMetrics, advice
-from rag_index.settings import EmbedderSettings, ParallelSettings
+from rag_index.settings import EmbedderSettings
 
 LOCAL = EmbedderSettings()
 TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
@@ -70,15 +70,13 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
     ],
 )
 def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
-    assert expected in advice(metrics, embedder, ParallelSettings())
+    assert expected in advice(metrics, embedder)
 
 
-@pytest.mark.parametrize(("given", "setting"), [({}, "shard_seconds"), ({"shard_documents": 9}, "shard_documents")])
-def test_the_advice_names_the_setting_that_decides_how_large_shards_are(given, setting):
-    parallel = ParallelSettings(**given)
-    assert f"larger shards (parallel.{setting})" in advice(idle(submit=60.0), LOCAL, parallel)
+def test_the_advice_names_the_setting_that_decides_how_large_shards_are():
+    assert "larger shards (parallel.shard_documents)" in advice(idle(submit=60.0), LOCAL)
 
 
 def test_a_server_is_not_recommended_to_a_run_that_writes_to_one():
-    said = advice(idle(upsert=60.0), LOCAL, ParallelSettings(), on_server=True)
+    said = advice(idle(upsert=60.0), LOCAL, on_server=True)
     assert "writing took 60%: a faster disk or more processors for Qdrant" in said

@@ -86,10 +86,12 @@ def test_the_sentence_of_a_run_names_the_indexes_that_failed():
         ]
     )
     assert report.sentence() == (
-        "3 indexes: 1,002 documents indexed, 3 failed, 2 deleted, 5 unchanged; logs failed: there is no table 'log'; "
+        "logs failed: there is no table 'log'; 3 indexes: 1,002 documents indexed, 3 failed, 2 deleted, 5 unchanged; "
         "titles: 3 documents failed"
     )
-    assert RunReport([outcome()]).sentence().startswith("1 index: 0 documents indexed")
+    alone = outcome("logs", state="failed", message="index logs: there is no table 'log'")
+    assert RunReport([alone]).sentence() == "index logs: there is no table 'log'"
+    assert RunReport([outcome()]).sentence() == "1 index: no documents"
     assert RunReport([outcome(new=1)]).sentence().startswith("1 index: 1 document indexed")
 
 
@@ -98,15 +100,3 @@ def test_a_slow_run_ends_with_advice(capsys):
     report = RunReport([outcome("a", seconds=59, **given), outcome("b", seconds=70, **given), outcome(seconds=99)])
     print_report(report, as_json=False)
     assert capsys.readouterr().out.splitlines()[1:] == ["b: more hosts (`rag-index report` says more)"]
-
-
-def test_a_run_that_continues_another_reports_the_sum():
-    rest = outcome(documents=100, new=20, unchanged=80, incomplete=1, contexts_missing=2)
-    rest.say(rest.missing_contexts)
-    rest.add_earlier(outcome(documents=100, new=70, changed=5, incomplete=2, contexts_missing=3))
-    assert (rest.documents, rest.new, rest.changed, rest.unchanged, rest.incomplete) == (100, 90, 5, 5, 3)
-    assert rest.message.startswith("5 chunks are without context")
-    assert rest.message.count("without context") == 1
-    whole = outcome(documents=100, new=20, unchanged=80)
-    whole.add_earlier(outcome(new=80, contexts_missing=1, incomplete=1))
-    assert whole.message.startswith("1 chunk is without context")

@@ -74,21 +74,6 @@ def test_the_first_documents_foretell_nothing(clock):
     assert progress.sentence().endswith("333/s, 50 min left")
 
 
-def test_documents_beyond_the_total_are_counted(progress, clock):
-    progress.start(0)
-    clock.now += 1
-    progress.advance(5)
-    assert progress.sentence() == "notes: 5 of 5 documents, 5/s"
-
-
-@pytest.mark.parametrize(("rate", "left"), [(11.2, "89 s"), (5, "3 min"), (0.2, "83 min"), (0.05, "5 h 33 min")])
-def test_the_format_of_the_time_left(progress, clock, rate, left):
-    progress.start(2000)
-    clock.now += 1000 / rate
-    progress.advance(1000)
-    assert f", {left} left" in progress.sentence()
-
-
 def test_displays_are_updated_a_few_times_per_second_and_always_with_a_note(progress, clock):
     display = Recorder()
     progress.displays = [display]

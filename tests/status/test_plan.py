@@ -51,6 +51,22 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
     assert "the store has none live" in plan["error"]
 
 
+@pytest.mark.parametrize(
+    ("form", "body", "said"),
+    [
+        ("html", "<style>abcdefghi</style><p class='abc'>&auml;bcdefghi</p>", "html drops 47% of column body"),
+        ("bbcode", "[b]abc[/b] [img]address[/img]", "bbcode drops 70% of column body"),
+        ("auto", "# Head\n\n[abc](http://abcdef.gh) **word**", ""),
+    ],
+)
+def test_letters_that_a_format_drops_are_said_by_column(project, form, body, said):
+    change_settings(project, "chunk_chars = 200", f'chunk_chars = 200\nformat = {{body = "{form}"}}')
+    project.execute("UPDATE note SET body = ?", body)
+    message = project.json("plan")["indexes"][0].get("message", "")
+    assert said in message
+    assert ("letters" in message) == bool(said)
+
+
 def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     with FakeOllama() as server:
         extra = (
@@ -154,6 +170,8 @@ def test_the_cost_is_of_what_is_new_or_changed_at_the_rate_of_the_last_run(proje
     assert cost["chars_per_second"] > 0
     assert cost["seconds"] == pytest.approx(cost["characters"] / cost["chars_per_second"], abs=0.1)
     assert "as the last run measured" in project.cli("plan").stdout
+    priced = project.cli("plan", RAG_INDEX_EMBEDDER__PRICE="250000").stdout
+    assert f", which costs {cost['characters'] / 4:,.2f} by [embedder] price; " in priced
 
 
 def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_documents_estimated(tmp_path):
@@ -179,3 +197,10 @@ def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_doc
     assert found.requests == -(-found.chunks // 10)
     assert found.context_requests == found.chunks
     assert f"in about {found.requests} requests and at most {found.chunks} requests for contexts" in found.sentence()
+
+
+def test_the_text_of_attachments_is_in_the_cost(tmp_path):
+    project = Project(tmp_path / "project").fill(3)
+    before = project.json("plan")["indexes"][0]["cost"]["characters"]
+    project.attach(b"<!DOCTYPE html><p>" + b"word " * 1000, "true")
+    assert project.json("plan")["indexes"][0]["cost"]["characters"] >= before + 3 * 4_999

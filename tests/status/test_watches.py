@@ -13,7 +13,9 @@ from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import lease_name
 from rag_index.status.metrics_file import try_to_write_metrics
 from rag_index.status.status import status
+from tests.indexing.plain import run_plain
 from tests.project import Project
+from tests.waiting import eventually
 
 ALIAS = "test_notes"
 
@@ -49,6 +51,31 @@ def test_what_waits_and_since_when_is_said(project, ledger):
     found = status(project.settings).indexes[0].watch
     assert found["state"] == "killed"
     assert 400 <= found["seconds_behind"] < 600
+
+
+def test_an_index_is_behind_since_deletions_are_held_back_and_no_position_is_reached(project, ledger):
+    run_plain(project.fill(300))
+    ledger.begin_watch(ALIAS)
+    with IndexLease(ledger, lease_name("test"), "watch"):
+        assert status(project.settings).indexes[0].watch["seconds_behind"] == 0
+        project.execute("DELETE FROM note")
+        run_plain(project)
+        [collection] = ledger.collections(ALIAS)
+        later = ledger.clock() + 0.01
+        assert ledger.count_held(collection.id) == 300
+        eventually(lambda: ledger.clock() > later)
+        assert status(project.settings).indexes[0].watch["seconds_behind"] > 0
+        run_plain(project, allow_deletes=True)
+        assert status(project.settings).indexes[0].watch["seconds_behind"] == 0
+
+
+def test_of_many_missed_documents_the_first_ten_are_said(project, ledger):
+    ids = [f"id{number:02}" for number in range(12)]
+    ledger.begin_watch(ALIAS)
+    ledger.note_mended(ALIAS, "night", 0, [(one, "changed") for one in ids])
+    ledger.record_missed(ALIAS, ids)
+    said = status(project.settings).indexes[0].watch["missed"]["message"]
+    assert f"12 documents that the watch missed: {', '.join(ids[:10])}, …. The index is right again." in said
 
 
 @pytest.mark.parametrize(("blind", "metric"), [("", "2.0"), ("polling sees no deletions", "0.0")])

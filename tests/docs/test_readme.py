@@ -1,0 +1,53 @@
+"""README.md: its commands work, typed in their order in a fresh clone, by somebody who has nothing set up."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import README, ROOT, blocks
+from tests.strangers import NOBODY
+
+CLONE = "git clone https://github.com/rag-index/rag-index\n"
+
+
+@pytest.fixture
+def home():
+    """A folder of another user, if there can be one. (Each start of pytest closes pytest's own folders to others.)"""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        subprocess.run(["git", "clone", "--quiet", ROOT, folder / "rag-index"], check=True)
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", folder], check=True)
+        yield folder
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_a_newcomer_types_the_page_in_its_order(home):
+    first, *rest = blocks(README, "sh")
+    assert first.startswith(CLONE)
+    typed = "\n".join([first.removeprefix(CLONE), *rest])
+    assert typed.count("rag-index try ") == 1
+    typed = re.sub(r"^(rag-index try .*)$", r"\1 --once", typed, flags=re.MULTILINE)  # it would serve until Ctrl-C
+    root = os.geteuid() == 0
+    path = (
+        f"{'' if root else f'{Path(sys._base_executable).parent}:'}/usr/bin:/bin"  # root's Python may be root's alone
+    )
+    kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    ended = subprocess.run(
+        ["bash", "-e"], input=typed, cwd=home, text=True, capture_output=True, check=False,
+        env={"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", **kept},
+        **({"user": NOBODY, "group": NOBODY, "extra_groups": []} if root else {}),
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[:3000]
+    for shown in [line for block in blocks(README, "text")[:2] for line in block.splitlines()]:
+        name = re.sub(r"^[\d.]+ +", "", shown).strip()[:40]  # scores differ a little between versions of Python
+        assert name in ended.stdout, name
