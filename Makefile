@@ -35,7 +35,7 @@ docs:
 		$(DOCS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		zensical mkdocstrings-python; }
 	@rm -rf $(DOCS)/pages $(DOCS)/site && mkdir -p $(DOCS)/pages
-	@cp -r README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs deployments examples $(DOCS)/pages
+	@cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs deployments examples $(DOCS)/pages
 	@find $(DOCS)/pages -name '*.md' -exec sed -i -E 's/^```([a-z]+) [a-z]+$$/```\1/' {} +
 	$(DOCS)/venv/bin/zensical build --strict
 
@@ -53,7 +53,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[postgresql,mariadb,plots,mcp,code,evaluate]" --group dev
+		--editable ".[postgresql,mariadb,plots,mcp,code,files]" --group dev
 	@touch $@
 
 clean:

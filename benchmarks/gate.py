@@ -2,7 +2,6 @@
 
     python benchmarks/gate.py rebuilds [--repeat 100]     whole rebuilds of Python's docstrings, asked 300 known items
     python benchmarks/gate.py curve [--repeat 200]        simulated rebuilds in which answers change back and forth
-    python benchmarks/gate.py nonsense                    how often a search says that nothing fits
 
 `rebuilds` first rebuilds an index again and again, with max_loss 0.02 and with 0, from a source that did not change:
 each rebuild must go live. Then more and more of the documents that queries look for lose their text.
@@ -34,8 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.gate import WAYS, judge
 from rag_index.evaluation.golden import GoldenQuery
+from rag_index.indexing.pipeline import index_pages
+from rag_index.indexing.pool import Pool
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
+from rag_index.indexing.step_retries import call_plainly
 from rag_index.samples import pydocs
 from rag_index.settings import GateSettings, load_settings
 
@@ -60,11 +61,6 @@ queries = "golden.jsonl"
 max_loss = {max_loss}
 """
 OTHERS = tuple("abcdefghij")
-OTHER_WORDS = (
-    "pizza pineapple football champion kitten fleas flights lisbon mortgage forecast nurse vacation honey bees "
-    "dinosaur skeleton museum knitting socks tax farmer lullaby rainbow violin orchestra marathon volcano cheese "
-    "vineyard tulip castle medieval knight sailing harbour penguin glacier dentist wedding bouquet perfume"
-)
 LOST_SHARE, SUNK = 0.052, 0.24
 """Each lowers recall@10 by 4 points: 77% of the documents are among the first ten."""
 
@@ -145,7 +141,8 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
         closing(open_embedder(settings.embedder)) as embedder,
     ):
         scan = opened.begin(embedder.identity(), opened.open_chunker(), workers=1)
-        scan.index(pages(opened.source), Here(embedder))
+        with Pool(scan, call_plainly, embedder=embedder) as pool:
+            index_pages(scan, pages(opened.source), pool)
         scan.delete_gone()
         scan.publish()
         return opened.finish()
@@ -185,41 +182,6 @@ def curve(arguments: argparse.Namespace) -> None:
             print(f"| {name} | {queries:,} | {changed:.1%} | {' | '.join(cells)} | {asked} |", flush=True)
 
 
-def nonsense(arguments: argparse.Namespace) -> None:
-    """Print what the relevance of the best hits is worth, for queries that something fits and for others."""
-    from rag_index import Retriever
-
-    choose = random.Random(2)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_source(folder)
-        golden = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
-        words = [one["query"].split() for one in golden]
-        mixed = [" ".join(choose.choice(one) for one in choose.sample(words, 5)) for _ in golden]
-        other = [" ".join(choose.sample(OTHER_WORDS.split(), 4)) for _ in golden]
-        print("| queries | number | nothing fits | relevance of the best hit, quartiles |")
-        print("|---|---:|---:|---:|")
-        with Retriever.from_settings(folder / "rag-index.toml") as retriever:
-            found = {one["query"]: retriever.search_sync(one["query"], limit=10) for one in golden}
-            right = [
-                one["query"]
-                for one in golden
-                if one["relevant"][0] in {hit.document_id for hit in found[one["query"]].hits}
-            ]
-            kinds = {
-                "summaries that find their document": right,
-                "summaries that do not": [one["query"] for one in golden if one["query"] not in right],
-                "words of five summaries": mixed,
-                "words about other things": other,
-            }
-            for name, queries in kinds.items():
-                results = [retriever.search_sync(query, limit=10) for query in queries]
-                empty = sum(result.nothing_fits for result in results) / len(results)
-                best = [max(hit.relevance for hit in result.hits) for result in results]
-                quartiles = ", ".join(f"{value:.2f}" for value in np.quantile(best, (0.25, 0.5, 0.75)))
-                print(f"| {name} | {len(queries)} | {empty:.0%} | {quartiles} |")
-
-
 def drawn(
     random_numbers: np.random.Generator, queries: int, spread: float, lost: float, sunk: float
 ) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, list[tuple[str, ...]]]]:
@@ -252,7 +214,7 @@ def ranking(rank: float) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, call, repeat in (("rebuilds", rebuilds, 100), ("curve", curve, 200), ("nonsense", nonsense, 1)):
+    for name, call, repeat in (("rebuilds", rebuilds, 100), ("curve", curve, 200)):
         command = commands.add_parser(name)
         command.set_defaults(run=call)
         command.add_argument("--repeat", type=int, default=repeat)

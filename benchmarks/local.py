@@ -42,13 +42,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import servicedesk
 from throughput import PROGRAM, bare, embed, run, texts_of
 
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.orchestration.api_server import temporary_server
-from rag_index.samples import pydocs, servicedesk
+from rag_index.samples import pydocs
 from rag_index.settings import load_settings
 from rag_index.status.status import run_reports
+from tests.prefect_api import temporary_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +58,7 @@ HOOKS = str(Path(__file__).parent / "hooks")
 EXCERPT_CHARS = 400
 FEW = 10
 """Documents of a run that takes only what every run takes: health checks, the model, opening five collections."""
-SERVER = "from rag_index.orchestration.api_server import temporary_server\nwith temporary_server(): pass"
+SERVER = "from tests.prefect_api import temporary_server\nwith temporary_server(): pass"
 CLUSTER = (
     "from rag_index.orchestration.cluster import Workers; from rag_index.settings import ParallelSettings\n"
     "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"

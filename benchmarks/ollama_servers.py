@@ -34,13 +34,13 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import servicedesk
 from rag_index.embedders import identify
 from rag_index.embedders.servers import ServerEmbedder
 from rag_index.machine.resources import cpu_count
-from rag_index.samples import servicedesk
 from rag_index.settings import load_settings
 from rag_index.tuning.probe import Probes
-from rag_index.tuning.tune import local_servers, sample_texts, tune
+from rag_index.tuning.tune import sample_texts, tune
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
@@ -172,23 +172,17 @@ def other_work(processes: int) -> Iterator[None]:
 
 
 def tuned(budget: float, repeat: int, busy: bool) -> None:
-    """Tune with local servers, then measure the result and the serial script in turn."""
+    """Tune with a server, then measure the result and the serial script in turn."""
     with ExitStack() as stack:
         server = stack.enter_context(real_server())
         config = stack.enter_context(project(400, hosts=[server.url], model=MODEL))
-        environment = {**os.environ, "HOME": str(server.folder), "OLLAMA_MODELS": str(server.folder / "models")}
-        hosts = stack.enter_context(local_servers(str(server.program), max(2, cpu_count()), environment))
         stack.enter_context(other_work(cpu_count() if busy else 0))
         settings = load_settings(config)
-        outcome = tune(
-            settings, budget=budget, hosts=hosts, on_probe=lambda c, rate, error: print("  ", c, error or f"{rate:.1f}")
-        )
+        outcome = tune(settings, budget=budget, on_probe=lambda c, rate, error: print("  ", c, error or f"{rate:.1f}"))
         found, serial = outcome.knee.candidate, outcome.serial.candidate
-        servers = [(count, round(rate, 1)) for count, rate in outcome.rates_by_hosts().items()]
-        print(f"found: {found}\nservers: {servers}")
-        embedder = settings.embedder.model_copy(update={"hosts": hosts})
+        print(f"found: {found}")
         ratios = []
-        with Probes(embedder, sample_texts(settings), identify(embedder)) as probes:
+        with Probes(settings.embedder, sample_texts(settings), identify(settings.embedder)) as probes:
             for number in range(repeat):
                 order = (found, serial) if number % 2 else (serial, found)
                 rates = {one: probes.measure(one, 10.0) for one in order}

@@ -39,11 +39,12 @@ from rag_index.chunking.text import TextChunker
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.pool import Pool
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here, read_pages
+from rag_index.indexing.step_retries import call_plainly
 from rag_index.machine import collect_seldom
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.orchestration.api_server import light_clients
 from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import load_settings
 from rag_index.stores.edge import collection as edge
@@ -121,9 +122,10 @@ def stages(made: Desk) -> None:
         run.stopwatch = watch
         scan = run.begin(identity, run.open_chunker(), workers=1)
         before = dict(watch.seconds)
-        scan.index(read_pages(run, Here(embedder)), Here(embedder))
-        Here(embedder).delete(scan)
-        Here(embedder).publish(scan)
+        with Pool(scan, call_plainly, embedder=embedder) as pool:
+            index_pages(scan, AllDocuments().pages(run, call_plainly), pool)
+        scan.delete_gone()
+        scan.publish()
         chunks = run.metrics.chunks
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
     print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")
@@ -149,14 +151,11 @@ def tasks() -> None:
             times.append(time.process_time() - before)
         return median(times) * 1000
 
-    with desks(4, "dense", "") as (_, many), temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+    with desks(4, "dense", ""), temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         written = serialize_context()
         write, again = cost(serialize_context), cost(lambda: read(written))
         print(f"the context of a task: written in {write:.1f} ms, read in {again:.1f} ms")
-        heavy = cost(lambda: get_client(sync_client=True))
-        with light_clients(load_settings(many.config)):
-            light = cost(lambda: get_client(sync_client=True))
-        print(f"each of a task's three clients: {heavy:.1f} ms with all certificates, {light:.1f} ms as in a run")
+        print(f"each of a task's three clients: {cost(lambda: get_client(sync_client=True)):.1f} ms")
 
 
 def measure(given: argparse.Namespace, store: str, search: str) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.searches.known_items import NoiseEmbedder, embedder_settings
+from benchmarks.searches.known_items import embedder_settings
 from benchmarks.searches.printing import line
 from benchmarks.searches.project import program
 from benchmarks.searches.texts import SETS, known_texts
@@ -75,14 +75,13 @@ def measure(which: str, model: str, queries: int, *, errors: bool) -> None:
         program(config, "index-all", "--json")
         print(f"\n{which}: {len(texts):,} texts, {len(asked):,} queries, recall at 10")
         line("", *(f"{name:>12}" for name in COLUMNS))
-        print_line(model, config, asked, {})
+        print_line(model, config, asked)
         if not errors:
-            print_line("random vectors for the queries", config, asked, {"open_embedder": NoiseEmbedder})
             return
         asked = misspelt(asked)
-        print_line("misspelt", config, asked, {})
+        print_line("misspelt", config, asked)
         with patch.object(spelling, "MAX_WORDS", 0):
-            print_line("misspelt, not corrected", config, asked, {})
+            print_line("misspelt, not corrected", config, asked)
 
 
 def misspelt(asked: list[KnownText]) -> list[KnownText]:
@@ -92,13 +91,13 @@ def misspelt(asked: list[KnownText]) -> list[KnownText]:
         words = re.findall(rf"\b[^\W\d_]{{{spelling.MIN_LETTERS},}}\b", text.query)
         if words:
             word = chance.choice(words)
-            wrong = chance.choice(spelling.spellings(word.lower()))
+            wrong = chance.choice(list(spelling.spellings(word.lower())))
             found.append(replace(text, query=re.sub(rf"\b{word}\b", wrong, text.query)))
     return found
 
 
-def print_line(name: str, config: Path, asked: list[KnownText], options: dict[str, Any]) -> None:
-    found, corrected, milliseconds = asyncio.run(hits(config, asked, options))
+def print_line(name: str, config: Path, asked: list[KnownText]) -> None:
+    found, corrected, milliseconds = asyncio.run(hits(config, asked))
     shares, ranks = (found > 0).mean(axis=0), found.mean(axis=0)
     cells = (f"{100 * share:.1f}/{rank:.3f}" for share, rank in zip(shares, ranks, strict=True))
     line(name, *cells, f"{corrected} of {len(asked)} corrected")
@@ -106,7 +105,7 @@ def print_line(name: str, config: Path, asked: list[KnownText], options: dict[st
     print(f"  soft match of {CANDIDATES} candidates: {median:.1f} ms of CPU a query, 95 in 100 at most {most:.1f}")
 
 
-async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) -> tuple[Any, int, list[float]]:
+async def hits(config: Path, asked: list[KnownText]) -> tuple[Any, int, list[float]]:
     """Return the reciprocal rank of each query's text, 0 if it is not found, in a column for each way of searching.
 
     The others are the number of queries whose words were corrected, and the milliseconds of soft match by query.
@@ -115,9 +114,9 @@ async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) ->
     weight, corrected = settings.dense_weight, 0
     rows: list[list[float]] = []
     milliseconds: list[float] = []
-    async with Retriever(settings, **options) as retriever:
+    async with Retriever(settings) as retriever:
         for text in asked:
-            found = await retriever.candidates(text.query, texts=True)
+            found = await retriever.candidates(text.query)
             some = {one.index: replace(one, points=one.points[:CANDIDATES]) for one in found.answered}
             soft_match._table().text.cache_clear()
             began = time.thread_time()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PROGRAM = str(Path(sys.executable).parent / "rag-index")
 SERVER = """
 import time
-from rag_index.orchestration.api_server import temporary_server
+from tests.prefect_api import temporary_server
 started = time.perf_counter()
 with temporary_server():
     print(time.perf_counter() - started)

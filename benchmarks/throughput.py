@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import servicedesk
 
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.samples import servicedesk
 from rag_index.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def running_prefect(cpu: dict[str, float]) -> Iterator[dict[str, str]]:
 
     With them every run is the flow from its start, however small: otherwise a small run starts nothing.
     """
-    from rag_index.orchestration.api_server import temporary_server
+    from tests.prefect_api import temporary_server
 
     with temporary_server() as variables:
         servers = [one for one in psutil.Process().children() if kind(" ".join(one.cmdline())) == "Prefect server"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from rag_index.settings import Settings
-    from rag_index.stores import VectorQuery
+    from rag_index.stores.protocol import VectorQuery
 
 ANSWER = 0.1
 """Seconds that the loopback store takes for each query."""

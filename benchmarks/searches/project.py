@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.samples import servicedesk
+from benchmarks import servicedesk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

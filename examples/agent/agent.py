@@ -6,7 +6,7 @@ import sys
 
 from mcp import Client, StdioServerParameters
 
-FIRST = re.compile(r"1\. \[(?P<index>[^/]+)/(?P<document_id>[^],]+).*?\](?:.*?, chunk (?P<chunk>\d+))?")
+FIRST = re.compile(r"1\. \[(?P<index>[^/]+)/(?P<document_id>[^]#]+)#.*?\](?:.*?, chunk (?P<chunk>\d+))?")
 
 
 async def ask(question: str) -> None:

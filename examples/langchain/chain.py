@@ -2,11 +2,15 @@
 
 import sys
 
-from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnablePassthrough
-
 from rag_index import Retriever
-from rag_index.frameworks.langchain import RagIndexRetriever
+
+try:
+    from langchain_core.prompts import ChatPromptTemplate
+    from langchain_core.runnables import RunnablePassthrough
+
+    from rag_index.frameworks.langchain import RagIndexRetriever
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}: pip install 'rag-index[langchain]'")
 
 PROMPT = ChatPromptTemplate.from_template(
     "Answer from these documents alone, and cite them by their ids.\n\n{documents}\n\nQuestion: {question}"
