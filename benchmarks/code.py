@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from rag_index.settings import load_settings
-from rag_index.status.status import run_reports
+from rag_index.status.index_status import run_reports
 
 SETTINGS = """\
 project = "bench"

@@ -35,7 +35,7 @@ from rag_index.chunking.code.languages import HEADER, LANGUAGES, header_language
 from rag_index.chunking.code.symbols import symbols_of
 from rag_index.errors import FileTimedOut
 from rag_index.sources.code import decode_text
-from rag_index.sources.folder import list_files
+from rag_index.sources.listing import list_files
 
 HERE = Path(__file__).parent / "agreement"
 SORTS = {

@@ -21,7 +21,7 @@ from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import encode_payload
 from rag_index.indexing.sharding import MAX_CHARS_OF_CODE
 from rag_index.sources.code import decode_text
-from rag_index.sources.folder import list_files
+from rag_index.sources.listing import list_files
 
 Sized = tuple[int, str, Path]
 

@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.chunking.context.chunker import ContextChunker
+from rag_index.chunking.context.context_chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, Servers
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
 from tests.fakes.ollama import FakeOllama

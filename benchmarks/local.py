@@ -48,7 +48,7 @@ from throughput import PROGRAM, bare, embed, run, texts_of
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.samples import pydocs
 from rag_index.settings import load_settings
-from rag_index.status.status import run_reports
+from rag_index.status.index_status import run_reports
 from tests.prefect_api import temporary_server
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from rag_index.embedders.servers import ServerEmbedder
 from rag_index.machine.resources import cpu_count
 from rag_index.settings import load_settings
 from rag_index.tuning.probe import Probes
-from rag_index.tuning.tune import sample_texts, tune
+from rag_index.tuning.settings_search import sample_texts, tune
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
@@ -97,7 +97,7 @@ def run(config: Path, *arguments: str) -> float:
 
 def distinct_chunks(settings: Settings) -> list[str]:
     """Return the texts that a run sends: the chunks of every index, equal texts once."""
-    from rag_index.chunking.text import TextChunker
+    from rag_index.chunking.text_chunker import TextChunker
     from rag_index.sources import open_source
 
     texts: dict[str, None] = {}

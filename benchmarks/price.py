@@ -35,7 +35,7 @@ from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import Desk, prose
 from throughput import bare, embed, run, running_prefect, texts_of
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
@@ -48,7 +48,7 @@ from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import load_settings
 from rag_index.stores.edge import collection as edge
-from rag_index.stores.server import store as server_store
+from rag_index.stores.server import server_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -39,7 +39,7 @@ PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 
 def texts_of(settings: Settings) -> list[list[str]]:
     """Return the chunks of every index, page by page, as a run would embed them."""
-    from rag_index.chunking.text import TextChunker
+    from rag_index.chunking.text_chunker import TextChunker
     from rag_index.sources import open_source
 
     parts = []

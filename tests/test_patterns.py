@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import rag_index
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.sources.text import read_text
 
 OWN = re.compile(

@@ -24,7 +24,7 @@ SPANS = os.environ.get("BENCHMARK_SPANS")
 
 if AT_ONCE or FIRST:
     from rag_index import embedders
-    from rag_index.hosts.pool import RequestStats
+    from rag_index.hosts.host_pool import RequestStats
 
     original = embedders.open_embedder
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rag_index.changes import ChangeFeed, WatchableSource
-from rag_index.changes.files import FileFeed
+from rag_index.changes.file_feed import FileFeed
 from rag_index.changes.poll import PollFeed
-from rag_index.changes.postgres import SlotState
+from rag_index.changes.postgres_catalogue import SlotState
 from rag_index.changes.queues import open_queue, queue_kind
 from rag_index.changes.rows import RowFeed, connected
 from rag_index.changes.statements import object_name

@@ -27,7 +27,7 @@ from rag_index.ledger.records import Collection, Position
 from rag_index.settings.sections import CHANGES
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
-from rag_index.sources.changed import ChangedSource, tables_read
+from rag_index.sources.changed_rows import ChangedSource, tables_read
 from rag_index.sources.engine import open_read_only
 from rag_index.stores import live_aliases
 

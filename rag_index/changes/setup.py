@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres import POSITION, PostgresTable, table_in_catalogue
+from rag_index.changes.postgres_catalogue import POSITION, PostgresTable, table_in_catalogue
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable, connected
 from rag_index.changes.statements import Setup, Step, comment, object_name, quoted

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres import SlotState, TextReader, lsn, lsn_number, require_published, table_in_catalogue
+from rag_index.changes.postgres_catalogue import (
+    SlotState,
+    TextReader,
+    lsn,
+    lsn_number,
+    require_published,
+    table_in_catalogue,
+)
 from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger.records import Position

@@ -10,8 +10,15 @@ import sqlalchemy as sa
 
 from rag_index.changes.rows import RowRoute, WatchedTable, connected
 from rag_index.settings.index import SQL
-from rag_index.sources.changed import tables_read
-from rag_index.sources.tables import documents_from, part_from, single_select, source_tables, table_routes, used_columns
+from rag_index.sources.changed_rows import tables_read
+from rag_index.sources.source_tables import (
+    documents_from,
+    part_from,
+    single_select,
+    source_tables,
+    table_routes,
+    used_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources.tables import SourceTable
+    from rag_index.sources.source_tables import SourceTable
 
 CLOCK = re.compile(
     r"\b(now|curdate|curtime|sysdate|getdate|utc_timestamp|utc_date|unix_timestamp|random|rand)\s*\("

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from rag_index.chunking.code.chunker import CodeChunker
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.settings.index import CODE
 from rag_index.settings.plugins import CHUNKERS, load_plugin
 
@@ -52,6 +52,6 @@ def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = T
         chunker = load_plugin(CHUNKERS, index.chunker, f"chunker of index {index.name}")(settings, index)
     if index.context is None or not contexts:
         return chunker
-    from rag_index.chunking.context.chunker import ContextChunker
+    from rag_index.chunking.context.context_chunker import ContextChunker
 
     return ContextChunker.open(settings, index.context, chunker)

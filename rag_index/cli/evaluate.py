@@ -26,7 +26,7 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.evaluation.evaluate import Evaluation, EvaluationOptions, PoorQuery, WeightChoice
+    from rag_index.evaluation.evaluation import Evaluation, EvaluationOptions, PoorQuery, WeightChoice
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.significance import Estimate
     from rag_index.settings import Settings
@@ -82,7 +82,7 @@ def evaluate(
 
     It compares meaning, words and both, side by side.
     """
-    from rag_index.evaluation.evaluate import EvaluationOptions
+    from rag_index.evaluation.evaluation import EvaluationOptions
     from rag_index.evaluation.measures import parse_metric
     from rag_index.orchestration.signals import terminable
 
@@ -126,7 +126,7 @@ def _check(given: _Given, *, tune_fusion: bool, write: bool) -> _Given:
 
 
 def _evaluate(settings: Settings, names: list[str], given: _Given, options: EvaluationOptions) -> Evaluation:
-    from rag_index.evaluation.evaluate import evaluate
+    from rag_index.evaluation.evaluation import evaluate
     from rag_index.evaluation.golden import read_golden, write_golden
     from rag_index.tuning.column_evaluation import evaluate_items, read_items
 

@@ -160,7 +160,7 @@ def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 @run_options
 def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     """Try failed documents again, however often they were tried."""
-    from rag_index.status.status import status
+    from rag_index.status.index_status import status
 
     settings = context.settings()
     failing = [one.index for one in status(settings).indexes if one.failed]

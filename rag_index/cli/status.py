@@ -28,8 +28,8 @@ from rag_index.machine import collect_seldom
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rag_index.status.index_status import IndexStatus, ProjectStatus
     from rag_index.status.plan import RunPlan, ShownDocument
-    from rag_index.status.status import IndexStatus, ProjectStatus
 
 KINDS = {
     "failed": "Each run tries failed documents again, up to five times; `rag-index retry-failed` tries them now.",
@@ -51,7 +51,7 @@ def status(context: Context, as_json: bool) -> int:
     settings = context.settings()
     with collect_seldom():
         from rag_index.errors import StoreError, StoreUnavailable
-        from rag_index.status.status import ledger_status, status
+        from rag_index.status.index_status import ledger_status, status
 
         error = ""
         try:
@@ -123,7 +123,7 @@ def _last_run(run: dict[str, Any] | None) -> str:
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, and why."""
-    from rag_index.status.status import failed
+    from rag_index.status.index_status import failed
 
     settings = context.settings()
     documents = failed(settings, settings.named(names))
@@ -150,7 +150,7 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
     Say what would make it faster.
     """
     from rag_index.reports.metrics import report_lines
-    from rag_index.status.status import run_reports
+    from rag_index.status.index_status import run_reports
 
     settings = context.settings()
     found = run_reports(settings, settings.indexes, run)

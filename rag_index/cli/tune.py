@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
     from rag_index.tuning.probe import Candidate
-    from rag_index.tuning.tune import Outcome
+    from rag_index.tuning.settings_search import Outcome
 
 
 @command(example="tune --budget 300 --write")
@@ -29,7 +29,7 @@ def tune(context: Context, budget: float, write: bool, as_json: bool) -> None:
     """Find the fastest settings, with your own documents."""
     from rag_index.cli.settings import overriding_variables, write_keys
     from rag_index.tuning.probe import SKIPPED
-    from rag_index.tuning.tune import tune
+    from rag_index.tuning.settings_search import tune
 
     settings = context.settings()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.pool import RequestStats
+    from rag_index.hosts.host_pool import RequestStats
     from rag_index.settings import EmbedderSettings
 
 __all__ = ["Embedder", "EmbedderIdentity", "identify", "open_embedder"]

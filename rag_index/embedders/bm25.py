@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
-from rag_index.documents.languages import choose_language
+from rag_index.documents.text_languages import choose_language
 from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.settings.index import CODE, NO_LANGUAGE, split_languages
 

@@ -16,7 +16,7 @@ import numpy as np
 from rag_index.documents.vectors import broken_reason, shorten, usable_rows
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import BadVectors, EmbedderError, TextRefused
-from rag_index.hosts.pool import RequestStats
+from rag_index.hosts.host_pool import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.hosts.endpoint import KnownModel
-    from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
+    from rag_index.hosts.host_pool import Clock, Host, Pool, RequestStats
     from rag_index.settings import EmbedderSettings
 
 LATE_FACTOR = 4.0

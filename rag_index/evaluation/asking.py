@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.hosts.loop import EventLoopThread
+from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.stores import lend
 

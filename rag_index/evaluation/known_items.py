@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.chunking import open_chunker
-from rag_index.chunking.context.chunker import ContextChunker
+from rag_index.chunking.context.context_chunker import ContextChunker
 from rag_index.chunking.context.writer import ContextWriter
 from rag_index.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import hash_text

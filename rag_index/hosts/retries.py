@@ -19,7 +19,7 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.endpoint import noticing_work
-from rag_index.hosts.pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
+from rag_index.hosts.host_pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
 from rag_index.outages import Call, asking
 
 if TYPE_CHECKING:

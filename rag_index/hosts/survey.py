@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
 from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy, noticing_work
-from rag_index.hosts.pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
+from rag_index.hosts.host_pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import Call, asking
 
 

@@ -11,7 +11,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.access import (
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, DocumentBatch, EmbeddedShard, PointBatch, WrittenShard
+from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes
+from rag_index.documents.groups import (
     OF_DOCUMENT,
     access_part,
     document_part,
@@ -20,8 +22,6 @@ from rag_index.documents.access import (
     stored_groups,
     with_groups,
 )
-from rag_index.documents.batches import RESERVED_KEY, CommitMark, DocumentBatch, EmbeddedShard, PointBatch, WrittenShard
-from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
 from rag_index.indexing.step_retries import with_retries

@@ -27,7 +27,7 @@ from rag_index.errors import (
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.pool import Place, Pool
 from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
-from rag_index.ledger.runs import BATCH
+from rag_index.ledger.run_history import BATCH
 from rag_index.machine import in_thread
 from rag_index.reports.progress import watched_outages
 from rag_index.settings.index import SQL

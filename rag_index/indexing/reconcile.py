@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy import Integer, LargeBinary, Text
 
 from rag_index.database.drivers import insert_for
-from rag_index.documents.access import document_payload
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
+from rag_index.documents.groups import document_payload
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, next_mark

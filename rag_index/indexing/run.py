@@ -20,7 +20,7 @@ from rag_index.indexing.scan import Scan
 from rag_index.indexing.search_index import end_bulk
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.runs import BATCH
+from rag_index.ledger.run_history import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of

@@ -28,7 +28,7 @@ from rag_index.ledger.records import (
     WaitingLookUp,
     WatchRecord,
 )
-from rag_index.ledger.runs import RunRows
+from rag_index.ledger.run_history import RunRows
 from rag_index.ledger.tables import collections, metadata
 
 if TYPE_CHECKING:

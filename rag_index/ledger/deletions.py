@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from rag_index.ledger.records import Collection, Counts
-from rag_index.ledger.scan import LOST_KEYS, ScanRows
+from rag_index.ledger.scan_tables import LOST_KEYS, ScanRows
 from rag_index.ledger.tables import HELD, batch_deletions, documents, sizes
 
 d = documents.c

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.ledger.records import Collection, FailedDocument, Known, PendingErasures, Totals
-from rag_index.ledger.scan import ScanRows, seen, texts
+from rag_index.ledger.scan_tables import ScanRows, seen, texts
 from rag_index.ledger.tables import PENDING, collections, documents, erasures, failed_documents, file_hashes
 
 if TYPE_CHECKING:

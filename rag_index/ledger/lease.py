@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
-from rag_index.ledger.runs import BATCH
+from rag_index.ledger.run_history import BATCH
 from rag_index.ledger.tables import leases
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from rag_index.errors import SearchFailed
 from rag_index.retrieve.access import ALL_GROUPS, Caller
 from rag_index.retrieve.as_of import AsOf
 from rag_index.retrieve.citation import Citation, Verified
-from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
 from rag_index.retrieve.results import ChunkHit, Document, DocumentChunk, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
+from rag_index.retrieve.search_metrics import MetricsSnapshot, StageMetrics
 
 __all__ = [
     "ALL_GROUPS",

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.access import AccessRules
-    from rag_index.retrieve.metrics import Metrics
+    from rag_index.retrieve.search_metrics import Metrics
     from rag_index.settings import Settings
 
 T = TypeVar("T")

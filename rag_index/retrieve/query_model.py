@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.retrieve.live import LiveCollection
-    from rag_index.retrieve.metrics import Metrics
+    from rag_index.retrieve.search_metrics import Metrics
     from rag_index.settings import EmbedderSettings, Settings
 
 MAX_QUERIES = 32

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack, get_args
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
-from rag_index.hosts.loop import EventLoopThread
+from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.rerankers import Reranker, reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
 from rag_index.retrieve.as_of import UNKNOWN, AsOf, Demand, Known, Positions
@@ -22,10 +22,10 @@ from rag_index.retrieve.concurrency import CLOSED, Deadline
 from rag_index.retrieve.fan_out import FanOut
 from rag_index.retrieve.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.retrieve.fusion import failure_of, order_answers
-from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, SearchOptions, make_question
 from rag_index.retrieve.reranking import Reranking
 from rag_index.retrieve.results import Document, Facets, SearchResult, count_values, facet_fields, read_document
+from rag_index.retrieve.search_metrics import Metrics, MetricsSnapshot
 from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_reader
 

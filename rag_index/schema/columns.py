@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from rag_index.documents.languages import LOCALE
+from rag_index.documents.text_languages import LOCALE
 from rag_index.schema.vocabulary import (
     ATTRIBUTES,
     CODES,

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.languages import find_languages, language_of
+from rag_index.documents.text_languages import find_languages, language_of
 from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
 from rag_index.schema.columns import words
 from rag_index.schema.hiding import answers_none, hides

@@ -140,7 +140,7 @@ def scan_settings(settings: Settings, index: IndexSettings) -> str:
 def open_source(settings: Settings, index: IndexSettings) -> Source:
     """Return the source of an index. Raises SettingsError if there is no source of its kind."""
     if index.kind == SQL:
-        from rag_index.sources.changed import ChangedSource
+        from rag_index.sources.changed_rows import ChangedSource
         from rag_index.sources.digest import DigestSource
         from rag_index.sources.sql import SqlSource
 

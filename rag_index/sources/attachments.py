@@ -26,7 +26,7 @@ from rag_index.documents.batches import NO_LAYOUT, AttachedFile, DocumentBatch, 
 from rag_index.documents.canonical import hash_bytes
 from rag_index.errors import SourceUnavailable
 from rag_index.sources.file_formats import OUT_OF_MEMORY
-from rag_index.sources.folder import open_below, open_file
+from rag_index.sources.listing import open_below, open_file
 from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:

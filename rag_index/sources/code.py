@@ -18,7 +18,7 @@ from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError
 from rag_index.sources import ScanState, SourcePage
-from rag_index.sources.folder import File, Listing, list_files, open_below, open_file
+from rag_index.sources.listing import File, Listing, list_files, open_below, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

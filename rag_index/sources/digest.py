@@ -36,7 +36,7 @@ from rag_index.sources.buckets import (
     value_bucket,
     values_digest,
 )
-from rag_index.sources.changed import ChangedSource
+from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any_text
 from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources.parts import PartRows
+    from rag_index.sources.part_reader import PartRows
 
 BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
 """The databases whose buckets have digests, and the one that they are like."""

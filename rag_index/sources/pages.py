@@ -19,8 +19,7 @@ from urllib.parse import quote
 
 from sqlalchemy import exc
 
-from rag_index.chunking.text import shortened
-from rag_index.documents.access import access_part
+from rag_index.chunking.text_chunker import shortened
 from rag_index.documents.batches import (
     LINK,
     NO_LAYOUT,
@@ -33,8 +32,9 @@ from rag_index.documents.batches import (
     TextPart,
 )
 from rag_index.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
+from rag_index.documents.groups import access_part
 from rag_index.documents.keys import encode_keys
-from rag_index.documents.languages import language_of
+from rag_index.documents.text_languages import language_of
 from rag_index.errors import SourceError
 from rag_index.settings.parts import (
     ADDRESS,

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from rag_index.documents.keys import decode_values, encode_key
 from rag_index.sources.engine import begin_snapshot, limited, open_read_only, source_error
 from rag_index.sources.policies import relation
-from rag_index.sources.tables import documents_from, equals_any, equals_any_row, part_from
+from rag_index.sources.source_tables import documents_from, equals_any, equals_any_row, part_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -23,7 +23,7 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.outages import asking
 from rag_index.settings.parts import file_columns
 from rag_index.sources import ScanState, SourcePage
-from rag_index.sources.access import AccessReader
+from rag_index.sources.access_reader import AccessReader
 from rag_index.sources.attachments import start_of
 from rag_index.sources.engine import (
     begin_snapshot,
@@ -45,9 +45,9 @@ from rag_index.sources.pages import (
     stream_rows,
     with_any_text,
 )
-from rag_index.sources.parts import PartsReader, owners_of
+from rag_index.sources.part_reader import PartsReader, owners_of
 from rag_index.sources.policies import RowPolicies, read_policies, relations_read
-from rag_index.sources.tables import (
+from rag_index.sources.source_tables import (
     OF_PART,
     VALUES,
     check_columns,

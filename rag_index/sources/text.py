@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lxml import etree
 from lxml.html.defs import tags
 
-from rag_index.documents.languages import language_of
+from rag_index.documents.text_languages import language_of
 from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:

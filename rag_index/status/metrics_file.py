@@ -19,7 +19,7 @@ from rag_index.database.files import replace_file
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import State
-from rag_index.status.status import STATES, run_reports, watch_report
+from rag_index.status.index_status import STATES, run_reports, watch_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import Chunker, open_chunker
-from rag_index.documents.access import document_part
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch, part_name
 from rag_index.documents.canonical import decode_payload
+from rag_index.documents.groups import document_part
 from rag_index.documents.keys import document_id
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model

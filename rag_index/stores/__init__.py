@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import CommitMark
     from rag_index.settings import StoreSettings
     from rag_index.stores.protocol import Store, StoreNames, StoreReader
-    from rag_index.stores.server.store import ServerStore
+    from rag_index.stores.server.server_store import ServerStore
 
 REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
 """What to do if a server does not answer gRPC."""
@@ -117,7 +117,7 @@ def open_reader(
 def _open_server(
     settings: StoreSettings, *, timeout: float | None = None, patience: float | None = None
 ) -> ServerStore:
-    from rag_index.stores.server.store import ServerStore
+    from rag_index.stores.server.server_store import ServerStore
 
     timeout, key = settings.timeout if timeout is None else timeout, settings.secret_api_key()
     return ServerStore(str(settings.url), api_key=key, timeout=timeout, patience=patience, settings=settings.server)
@@ -127,7 +127,7 @@ def _open_server(
 def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[StoreNames]:
     """Open the names in the store. A server has `LOOK_SECONDS` to answer if `brief`, else as long as for a run."""
     if settings.url is None:
-        from rag_index.stores.edge.catalog import Catalog
+        from rag_index.stores.edge.catalog_file import Catalog
 
         yield Catalog(settings.path)
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
-from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
+from rag_index.evaluation.evaluation import EvaluationOptions, evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
 from rag_index.indexing.pipeline import AllDocuments, index_pages
 from rag_index.indexing.pool import Pool
@@ -26,7 +26,7 @@ from rag_index.tuning.benchmark import sample_run, settings_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.evaluation.evaluate import Evaluation
+    from rag_index.evaluation.evaluation import Evaluation
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.settings import Settings
 

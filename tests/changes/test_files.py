@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from rag_index.changes import Received
-from rag_index.changes import files as files_module
-from rag_index.changes.files import FileFeed, has_events
+from rag_index.changes import file_feed as files_module
+from rag_index.changes.file_feed import FileFeed, has_events
 from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from tests.project import Project
@@ -151,10 +151,10 @@ def test_documents_in_a_folder_that_cannot_be_read_are_kept(folder, monkeypatch)
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr("rag_index.sources.folder.os.scandir", scandir)
+    monkeypatch.setattr("rag_index.sources.listing.os.scandir", scandir)
     folder.write("z.py")
     assert folder.changes() == {"z.py"}
-    monkeypatch.setattr("rag_index.sources.folder.os.scandir", real)
+    monkeypatch.setattr("rag_index.sources.listing.os.scandir", real)
     shutil.rmtree(folder.root / "pkg")
     assert folder.changes() == {"pkg/b.py", "pkg/deep/c.py"}
 

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from rag_index.changes import wal
-from rag_index.changes.postgres import SlotState
+from rag_index.changes.postgres_catalogue import SlotState
 from rag_index.changes.rows import RowRoute, WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed

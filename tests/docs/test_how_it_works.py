@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
-from rag_index.hosts import pool
+from rag_index.hosts import host_pool
 from rag_index.indexing import delete_guard, diff, publish
 from rag_index.indexing.commit import batches
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger, lease, tables
 from rag_index.stores.edge import store as edge_store
-from rag_index.stores.server import store as server_store
+from rag_index.stores.server import server_store
 from tests.docs.pages import code, page, section, table
 from tests.project import Project
 
@@ -56,7 +56,7 @@ NUMBERS = [
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     ("servers", f"{server_store.BATCH_POINTS}, at most {server_store.BATCH_BYTES // 10**6} MB"),
-    ("servers", f"rests for {pool.FIRST_REST:.0f} s, doubled each time, up to {pool.MAX_REST:.0f} s"),
+    ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
 ]
 
 

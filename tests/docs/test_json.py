@@ -11,16 +11,16 @@ import rag_index.cli.evaluate
 import rag_index.doctor
 import rag_index.indexing.publish
 import rag_index.status.audit
-import rag_index.status.status
+import rag_index.status.index_status
 from rag_index import cli
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
 from rag_index.doctor.findings import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.evaluation.evaluate import Evaluation, PoorQuery, Scope, Way
+from rag_index.evaluation.evaluation import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import Estimate
 from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
@@ -76,7 +76,7 @@ ARGUMENTS = {
 }
 
 
-FAILED = rag_index.status.status.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = rag_index.status.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 KEPT = Kept(90.0, *[0] * 5)
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
@@ -87,7 +87,7 @@ AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), 
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
-    "failed": (rag_index.status.status, "failed", [FAILED]),
+    "failed": (rag_index.status.index_status, "failed", [FAILED]),
     "audit": (rag_index.status.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),

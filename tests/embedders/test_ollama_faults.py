@@ -204,7 +204,7 @@ def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_em
 def test_a_server_that_computes_for_long_is_told_from_one_that_is_silent(
     server, make_embedder, monkeypatch, path, said
 ):
-    monkeypatch.setattr("rag_index.hosts.pool.MIN_SILENCE", 1.0)
+    monkeypatch.setattr("rag_index.hosts.host_pool.MIN_SILENCE", 1.0)
     embedder = make_embedder(server, wait_for_recovery=100.0)
     embedder.embed_documents(["warm up"])
     server.fault("hang", path=path)

@@ -13,7 +13,7 @@ import pytest
 from rag_index.embedders.query_stream import Query, QueryStream
 from rag_index.errors import EmbedderUnavailable, ModelChanged, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import KnownModel
-from rag_index.hosts.pool import Clock, Pool, RequestStats
+from rag_index.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.settings import EmbedderSettings
 from tests.fakes.hosts import HANG, PLAIN_TEXT, FakeHosts
 from tests.fakes.ollama import vector_of

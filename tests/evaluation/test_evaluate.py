@@ -8,7 +8,7 @@ import pytest
 
 from rag_index.errors import RagIndexError, SettingsError, UnknownIndex
 from rag_index.evaluation import gate
-from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
+from rag_index.evaluation.evaluation import EvaluationOptions, evaluate
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.evaluation.measures import measure, parse_metric
 from rag_index.stores import open_store

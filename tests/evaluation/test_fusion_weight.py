@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.evaluate import choose_weight
+from rag_index.evaluation.evaluation import choose_weight
 
 
 def measures(seed, *, peak=None, noise=0.3, queries=100):

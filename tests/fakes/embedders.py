@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rag_index.embedders.servers import ServerEmbedder
-from rag_index.hosts.pool import Clock
+from rag_index.hosts.host_pool import Clock
 from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 

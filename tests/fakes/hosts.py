@@ -21,7 +21,7 @@ import numpy as np
 from rag_index.embedders.dispatch import Dispatch
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from rag_index.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
-from rag_index.hosts.pool import Clock, Pool, RequestStats
+from rag_index.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import vector_of
 

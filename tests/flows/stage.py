@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
-from rag_index.status.status import failed
+from rag_index.status.index_status import failed
 from tests.indexing.plain import run_plain
 from tests.project import Project
 

@@ -16,7 +16,7 @@ from rag_index.doctor import examine
 from rag_index.errors import RagIndexError
 from rag_index.indexing.scan import Scan
 from rag_index.stores import BULK
-from rag_index.stores.server.store import ServerStore
+from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -135,7 +135,7 @@ def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
 
 def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monkeypatch):
     qdrant.stuck = True
-    monkeypatch.setattr("rag_index.stores.server.collections.BUSY_WAIT", 0.0)
+    monkeypatch.setattr("rag_index.stores.server.collection_requests.BUSY_WAIT", 0.0)
     with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
         run_plain(project)
     assert aliases(project) == {}

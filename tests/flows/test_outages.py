@@ -48,7 +48,7 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
 
 
 def test_a_server_that_computes_for_long_is_named_and_not_called_silent(project, fake, shown, monkeypatch):
-    monkeypatch.setattr("rag_index.hosts.pool.MIN_SILENCE", 1.0)
+    monkeypatch.setattr("rag_index.hosts.host_pool.MIN_SILENCE", 1.0)
     fake.fault("hang", marker="ticket 3 ")
     with when(lambda: shown.says(*at_work(fake), "0 of 80"), lambda: (fake.clear(), fake.restart())):
         report = project.run()

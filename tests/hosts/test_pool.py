@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, RateLimited
+from rag_index.hosts.host_pool import Clock, Pool
 from rag_index.hosts.ollama_client import OllamaEndpoint
-from rag_index.hosts.pool import Clock, Pool
 from rag_index.settings import EmbedderSettings
 
 DOWN = EmbedderUnavailable("down")

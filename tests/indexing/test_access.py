@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from rag_index.doctor import examine
-from rag_index.documents.access import stored_groups
 from rag_index.documents.batches import CommitMark, PointBatch
+from rag_index.documents.groups import stored_groups
 from rag_index.documents.keys import point_id
 from rag_index.indexing import delete_guard, diff
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.commit import Committer
 from rag_index.ledger import Ledger
+from rag_index.status.index_status import failed
 from rag_index.status.plan import plan_runs
-from rag_index.status.status import failed
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import printed, run_plain

@@ -13,7 +13,7 @@ from contextlib import closing
 import psutil
 import pytest
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import EmbeddedShard, Shard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError

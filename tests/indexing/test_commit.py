@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rag_index.database.drivers import database_url
-from rag_index.documents.access import stored_groups
 from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
+from rag_index.documents.groups import stored_groups
 from rag_index.documents.keys import encode_key, point_id
 from rag_index.indexing.commit import Committer, update_access
 from rag_index.indexing.publish import verify_counts

@@ -8,8 +8,8 @@ from rag_index.doctor.checkup import examine
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.delete_guard import Loss, deletion_refused
 from rag_index.ledger import Counts
+from rag_index.status.index_status import status
 from rag_index.status.plan import plan_runs
-from rag_index.status.status import status
 from tests.indexing.plain import Died, Nights, run_plain
 from tests.project import Project
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
-from rag_index.hosts.pool import RequestStats
+from rag_index.hosts.host_pool import RequestStats
 from rag_index.indexing.embed import embed_shard, hang_limit
 from tests.project import Project
 

@@ -16,8 +16,8 @@ from rag_index.indexing import pipeline
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.reconcile import Scratch
 from rag_index.ledger import Ledger
+from rag_index.status.index_status import status
 from rag_index.status.plan import plan_runs
-from rag_index.status.status import status
 from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.qdrant import FakeQdrant

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.indexing.run import RunOptions
 from rag_index.orchestration import cluster
 from rag_index.orchestration.cluster import Growth

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.sources.changed import ChangedSource
+from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.sql import SqlSource
 from tests.project import Project
 from tests.reliability.scenario import make_project

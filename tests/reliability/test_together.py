@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.catalog_file import Catalog
 from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 

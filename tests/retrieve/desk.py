@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.access import access_part
+from rag_index.documents.groups import access_part
 from rag_index.retrieve import ALL_GROUPS
 
 if TYPE_CHECKING:

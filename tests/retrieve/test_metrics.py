@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from rag_index.retrieve.metrics import Metrics
+from rag_index.retrieve.search_metrics import Metrics
 
 
 def filled(seconds) -> Metrics:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rag_index.documents.access import access_part
 from rag_index.documents.batches import StoredPoint
+from rag_index.documents.groups import access_part
 from rag_index.retrieve import Retriever
 from rag_index.stores import lend, open_store
 from tests.retrieve.desk import Desk, found

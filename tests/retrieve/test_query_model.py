@@ -12,8 +12,8 @@ import pytest
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import FingerprintChanged, TextRefused
 from rag_index.retrieve.live import LiveCollection
-from rag_index.retrieve.metrics import Metrics
 from rag_index.retrieve.query_model import MAX_QUERIES, QueryVectors
+from rag_index.retrieve.search_metrics import Metrics
 from rag_index.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
 from rag_index.settings.sections import RetrieveSettings
 from tests.waiting import eventually

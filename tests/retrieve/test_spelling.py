@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rag_index.documents.access import access_part
+from rag_index.documents.groups import access_part
 from rag_index.errors import StoreError
 from rag_index.retrieve import ALL_GROUPS, fan_out
 from rag_index.retrieve.fusion import ranked

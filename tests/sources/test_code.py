@@ -18,7 +18,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.code import CodeSource, decode_text
-from rag_index.sources.folder import list_files
+from rag_index.sources.listing import list_files
 from tests.sources.databases import KnownStamps, pages
 
 OLD = time.time() - 1000

@@ -14,7 +14,7 @@ from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
 from rag_index.sources.buckets import time_watermark
-from rag_index.sources.changed import ChangedSource
+from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.digest import DigestSource
 from tests.sources.digests import State, is_current, rescan, scan
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources.changed import ChangedSource
+from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.digest import DigestSource
 from rag_index.sources.sql import SqlSource
 from tests.sources.databases import KINDS, KnownStamps, open_database, pages, read

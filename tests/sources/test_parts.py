@@ -8,13 +8,13 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import TextLayout
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings.parts import check_link
-from rag_index.sources.changed import ChangedSource
+from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.pages import LinkComposer
 from tests.sources.databases import pages
 from tests.sources.digests import State, rescan

@@ -13,8 +13,8 @@ from rag_index.documents.keys import encode_key
 from rag_index.ledger import Ledger
 from rag_index.settings import ContextSettings, EmbedderSettings
 from rag_index.sources import open_source
+from rag_index.status.index_status import status
 from rag_index.status.plan import CostCounter
-from rag_index.status.status import status
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import PROGRAM

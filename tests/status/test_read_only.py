@@ -9,8 +9,8 @@ import pytest
 
 from rag_index.errors import LedgerError, LedgerUnavailable
 from rag_index.ledger import Ledger
+from rag_index.status.index_status import failed, run_reports, status
 from rag_index.status.plan import plan_runs
-from rag_index.status.status import failed, run_reports, status
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.reliability.test_disk_and_clock import Disk

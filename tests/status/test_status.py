@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import StoreUnavailable
-from rag_index.status.status import status
+from rag_index.status.index_status import status
 from rag_index.stores import LOOK_SECONDS
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project

@@ -10,9 +10,9 @@ import pytest
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.runs import lease_name
+from rag_index.ledger.run_history import lease_name
+from rag_index.status.index_status import status
 from rag_index.status.metrics_file import try_to_write_metrics
-from rag_index.status.status import status
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually

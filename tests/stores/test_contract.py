@@ -20,7 +20,7 @@ from rag_index.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.protocol import Condition, VectorQuery
-from rag_index.stores.server.store import ServerStore
+from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 

@@ -22,7 +22,7 @@ from rag_index.documents.batches import PointBatch
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge import store as edge_store
-from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.catalog_file import Catalog
 from rag_index.stores.edge.folder import FileLock, WriterLock
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore

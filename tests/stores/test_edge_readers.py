@@ -16,7 +16,7 @@ from rag_index.documents.batches import CommitMark
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge import reader as reader_module
-from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.catalog_file import Catalog
 from rag_index.stores.edge.collection import EdgeCollection
 from rag_index.stores.edge.collection_reader import CollectionReader
 from rag_index.stores.edge.folder import MIN_LINKED, link_shard

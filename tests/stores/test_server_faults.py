@@ -24,7 +24,7 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefu
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import SPARSE
 from rag_index.stores.server import link
-from rag_index.stores.server.store import ServerStore, upsert_request
+from rag_index.stores.server.server_store import ServerStore, upsert_request
 from tests.fakes.qdrant import DISK_FULL, POISON, FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 

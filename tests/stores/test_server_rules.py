@@ -17,7 +17,7 @@ from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreRefused
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores.protocol import Condition, VectorQuery
-from rag_index.stores.server.store import ServerStore
+from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.stores import test_server_faults

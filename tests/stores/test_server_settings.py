@@ -14,8 +14,8 @@ from rag_index.errors import StoreError, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import BULK
 from rag_index.stores.protocol import VectorQuery
-from rag_index.stores.server import collections as server_collections
-from rag_index.stores.server.store import ServerStore
+from rag_index.stores.server import collection_requests as server_collections
+from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rag_index.chunking.code.chunker import CodeChunker
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.embedders import open_embedder
 from rag_index.errors import TextRefused
 from rag_index.rerankers import reranker_opener

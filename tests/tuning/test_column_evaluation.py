@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.evaluate import EvaluationOptions
+from rag_index.evaluation.evaluation import EvaluationOptions
 from rag_index.evaluation.measures import parse_metric
 from rag_index.stores import open_store
 from rag_index.tuning.column_evaluation import evaluate_items, read_items, temporary_indexes

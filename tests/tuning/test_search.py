@@ -7,7 +7,7 @@ import random
 import pytest
 
 from rag_index.tuning.probe import Space, _rate
-from rag_index.tuning.tune import Search
+from rag_index.tuning.settings_search import Search
 
 
 def test_a_rate_counts_the_time_in_which_all_processes_were_at_work():

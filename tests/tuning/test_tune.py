@@ -13,7 +13,7 @@ from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, SourceError
 from rag_index.settings import load_settings
 from rag_index.tuning.probe import Candidate, Probes
-from rag_index.tuning.tune import sample_texts, tune
+from rag_index.tuning.settings_search import sample_texts, tune
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import PROGRAM, Project

@@ -13,7 +13,7 @@ from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.records import Position
-from rag_index.ledger.runs import lease_name
+from rag_index.ledger.run_history import lease_name
 from rag_index.watch.loop import Stop, Watch
 from rag_index.watch.plain import PlainRunner
 

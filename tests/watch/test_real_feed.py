@@ -22,7 +22,7 @@ from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
 from rag_index.ledger.records import Position, includes
 from rag_index.retrieve import Retriever
-from rag_index.status.status import run_reports, status
+from rag_index.status.index_status import run_reports, status
 from rag_index.watch import collector, loop
 from rag_index.watch.collector import Collector
 from rag_index.watch.loop import Stop

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres import POSITION, PostgresTable, TextReader, lsn, lsn_number, table_in_catalogue
+from rag_index.changes.postgres_catalogue import (
+    POSITION,
+    PostgresTable,
+    TextReader,
+    lsn,
+    lsn_number,
+    table_in_catalogue,
+)
 from rag_index.changes.queues import WHAT, QueuedRow, QueueFeed
 from rag_index.changes.statements import Step, body, literal, quoted
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rag_index.chunking.code.languages import TEXT, VERSION
 from rag_index.chunking.code.symbols import Symbol, symbols_of
-from rag_index.chunking.text import character_boundary
+from rag_index.chunking.text_chunker import character_boundary
 from rag_index.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import RagIndexError

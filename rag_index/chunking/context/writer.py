@@ -17,9 +17,9 @@ from rag_index.chunking.context.prompt import Passage, passages, question
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import EmbedderError, RequestTimedOut, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails
-from rag_index.hosts.loop import EventLoopThread
+from rag_index.hosts.event_loop import EventLoopThread
+from rag_index.hosts.host_pool import Clock, Host, Pool, RequestStats
 from rag_index.hosts.ollama_client import Answer, OllamaEndpoint
-from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
 from rag_index.hosts.retries import HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 

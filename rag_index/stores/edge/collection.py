@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.stores.edge.catalog import Catalog
+    from rag_index.stores.edge.catalog_file import Catalog
 
 BUILD_INDEX = """\
 import sys

@@ -19,7 +19,7 @@ from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import Json, match_any, payload_filter, payload_path
-from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.catalog_file import Catalog
 from rag_index.stores.edge.folder import engine_errors, require_space
 from rag_index.stores.points import (
     MAX_PLACES,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores.edge.catalog import Catalog, CatalogEntry
+from rag_index.stores.edge.catalog_file import Catalog, CatalogEntry
 from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
 from rag_index.stores.edge.folder import (
     POLL,

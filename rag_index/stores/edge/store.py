@@ -22,7 +22,7 @@ from typing import Any
 
 from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
-from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.catalog_file import Catalog
 from rag_index.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.stores.edge.collection_reader import EdgeReads, of_catalog, of_collection
 from rag_index.stores.edge.folder import PATIENCE, UNFLUSHED, FileLock, WriterLock, folder_errors, locked, note_writing

@@ -6,10 +6,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context.chunker import ContextChunker
+from rag_index.chunking.context.context_chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, Servers, close_process_writer
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
 from tests.fakes.ollama import FakeOllama

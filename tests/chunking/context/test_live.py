@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from rag_index.chunking.context.chunker import ContextChunker
+from rag_index.chunking.context.context_chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, check_model, process_writers
-from rag_index.chunking.text import TextChunker
+from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import ContextCounts
 from tests.chunking.context.conftest import numbered, page, servers_of
 from tests.live.models import write_generating_gguf

@@ -29,7 +29,7 @@ from rag_index.sources.pages import (
     stream_rows,
     with_any_text,
 )
-from rag_index.sources.tables import VALUES, equals_any, equals_any_row, first_rows, looked_up, part_from
+from rag_index.sources.source_tables import VALUES, equals_any, equals_any_row, first_rows, looked_up, part_from
 from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:

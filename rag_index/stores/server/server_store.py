@@ -30,7 +30,7 @@ from rag_index.stores.points import (
     require_present,
     unit_vectors,
 )
-from rag_index.stores.server.collections import Collections
+from rag_index.stores.server.collection_requests import Collections
 from rag_index.stores.server.link import Limits, Link, Requests, has_sparse, vector_params
 from rag_index.stores.server.reads import MAX_IDS, Reads, key_filter
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.documents.access import groups_of
+from rag_index.documents.groups import groups_of
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
-from rag_index.sources.parts import comparable_key
-from rag_index.sources.tables import equals_any, first_rows, single_select
+from rag_index.sources.part_reader import comparable_key
+from rag_index.sources.source_tables import equals_any, first_rows, single_select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

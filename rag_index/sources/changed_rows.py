@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.documents.access import access_stamp, groups_in
+from rag_index.documents.groups import access_stamp, groups_in
 from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
+from rag_index.sources.source_tables import equals_any, single_select, untyped
 from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
-from rag_index.sources.tables import equals_any, single_select, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
