@@ -1,7 +1,5 @@
 """The setup of all tests: one Prefect server, no telemetry, and skips that count as failures in CI."""
 
-from __future__ import annotations
-
 import gc
 import os
 import shutil

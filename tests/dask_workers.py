@@ -1,13 +1,8 @@
 """Finding Dask's workers among processes: on Linux they are forked from a process that did their imports."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["command", "fork_servers", "workers_among"]
 

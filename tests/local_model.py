@@ -1,7 +1,5 @@
 """The built-in model, hashed once for each process of the tests."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from rag_index.embedders import local

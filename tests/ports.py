@@ -1,7 +1,5 @@
 """Ports for servers that must be told one, which nobody else takes before they listen."""
 
-from __future__ import annotations
-
 import random
 import socket
 import sys

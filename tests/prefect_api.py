@@ -1,7 +1,5 @@
 """A Prefect API for tests and benchmarks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

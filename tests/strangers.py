@@ -1,15 +1,10 @@
 """Another user of the machine, who tries to read or to run what is not his."""
 
-from __future__ import annotations
-
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["needs_second_user", "readable_by_others"]
 

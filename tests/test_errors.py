@@ -1,7 +1,5 @@
 """The errors: each survives pickle, and those that wrong settings cause have an exit code of their own."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import pickle

@@ -1,7 +1,5 @@
 """A call that takes longer than a service should need is an outage, until it ends or the service answers."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 

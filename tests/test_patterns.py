@@ -1,7 +1,5 @@
 """No pattern of the product takes the square of the time for a text that somebody else wrote."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import pkgutil

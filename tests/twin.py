@@ -1,7 +1,5 @@
 """Copies of an indexed project, so that a test can damage one without indexing first, and backups of its data."""
 
-from __future__ import annotations
-
 import copy
 import os
 import shutil

@@ -1,14 +1,10 @@
 """Waiting for a condition instead of for seconds, so that a busy machine makes a test slow but never wrong."""
 
-from __future__ import annotations
-
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 __all__ = ["eventually", "when"]
 

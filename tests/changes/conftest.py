@@ -1,7 +1,5 @@
 """Databases to follow: the log of PostgreSQL, and queues in PostgreSQL, MariaDB and SQLite."""
 
-from __future__ import annotations
-
 import pytest
 from sqlalchemy.engine import URL
 

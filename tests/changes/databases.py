@@ -1,7 +1,5 @@
 """Databases whose changes are followed, each with one way to follow them."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from contextlib import contextmanager

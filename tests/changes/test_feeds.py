@@ -1,7 +1,5 @@
 """Feeds of the log and of queues, all on real databases: what changed is received, and nothing is lost."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """Changed files: what people and their tools do in a folder of source code."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import closing

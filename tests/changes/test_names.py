@@ -1,7 +1,5 @@
 """Names: what `watch --setup` prints runs through each database's own client, whatever a name holds."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

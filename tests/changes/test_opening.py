@@ -1,7 +1,5 @@
 """All feeds of a watch as one: what is watched how, and what is said about the rest."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import pytest

@@ -1,7 +1,5 @@
 """Documents of several tables are followed by their declaration: a change of any of them gives the right documents."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import pytest

@@ -1,7 +1,5 @@
 """Polling by `changed_since`: what is given, once, and what is given again."""
 
-from __future__ import annotations
-
 import datetime as dt
 import time
 from contextlib import closing

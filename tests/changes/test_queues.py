@@ -1,7 +1,5 @@
 """Queues of triggers: what each kind of database does in its own way."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ messages inside and outside of transactions, tables that nobody follows, small l
 anywhere.
 """
 
-from __future__ import annotations
-
 import random
 from contextlib import closing
 

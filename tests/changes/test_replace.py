@@ -1,7 +1,5 @@
 """SQLite: whatever statement changes rows, the queue has them, also those that REPLACE and foreign keys delete."""
 
-from __future__ import annotations
-
 import random
 import sqlite3
 

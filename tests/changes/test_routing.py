@@ -1,7 +1,5 @@
 """Rows of several tables, and the documents that show them; on SQLite and PostgreSQL."""
 
-from __future__ import annotations
-
 import datetime as dt
 from contextlib import closing
 

@@ -1,7 +1,5 @@
 """What `watch --setup` prints, run as it is printed, and what the doctor says before and after."""
 
-from __future__ import annotations
-
 import sqlite3
 import subprocess
 import time

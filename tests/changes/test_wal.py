@@ -1,7 +1,5 @@
 """The log of a real PostgreSQL: when the slot moves, what only the log has, and what surprises there may be in it."""
 
-from __future__ import annotations
-
 import re
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Chunks of prose: no character is lost, no chunk is too long, and chunks end where a reader would end them."""
 
-from __future__ import annotations
-
 import time
 import unicodedata
 

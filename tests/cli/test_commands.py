@@ -1,7 +1,5 @@
 """The program as a user starts it: its output, its exit codes, and its messages about bad input."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

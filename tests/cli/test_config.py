@@ -1,7 +1,5 @@
 """`rag-index config`: the effective settings, where they come from, and why."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """`rag-index evaluate` as a user calls it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

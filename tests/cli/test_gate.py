@@ -1,7 +1,5 @@
 """The gate of a rebuild in the terminal and in Prefect: exit codes, what is printed, and the artifact."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

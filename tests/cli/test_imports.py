@@ -1,7 +1,5 @@
 """What the quick commands import: most of their time is imports, so a new one here is a decision, not an accident."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What `init` asks: in a terminal three questions at most, elsewhere as comments in the file that it writes."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

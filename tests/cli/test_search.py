@@ -1,7 +1,5 @@
 """`rag-index search` and `rag-index optimize` as a user calls them."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """`rag-index try`: from a URL to a search, and nothing is left behind."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Pragmas wait for a process that is creating the same file; messages name the remedy and no secret."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """Files that are replaced as a whole, and those of the owner alone."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One Prefect server and one browser window for all tests of deployments."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 A directive that is not known here is an error, so that no restriction of a unit is left out in silence.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import re

@@ -1,7 +1,5 @@
 """Automations call a webhook: a run failed, its machine died, or no worker was there. The receiver is on loopback."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -4,8 +4,6 @@ The compose file is held against its schema, and the command of each service of 
 same arguments and environment: only addresses and ports are others. The images are not built here.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

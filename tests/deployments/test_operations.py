@@ -1,15 +1,13 @@
 """docs/operations.md, followed command by command on a machine without any of it."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import psutil
@@ -18,9 +16,6 @@ import pytest
 from tests.deployments.server import ROOT
 from tests.ports import free_port
 from tests.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 NOT_FOLLOWED = {"install", "example", "systemd"}

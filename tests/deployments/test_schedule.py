@@ -1,7 +1,5 @@
 """Deployments describe what they take and get a schedule, and one run of all indexes is under way at a time."""
 
-from __future__ import annotations
-
 import datetime as dt
 from contextlib import closing
 

@@ -3,8 +3,6 @@
 The reference to the block may not stand in prefect.yaml: `prefect deploy` puts the value in its place.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The systemd units, set up as docs/operations.md says, run as their user and with their restrictions."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

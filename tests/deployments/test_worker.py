@@ -3,8 +3,6 @@
 SCREENSHOTS=docs/images pytest tests/deployments/test_worker.py    # also makes the page's pictures
 """
 
-from __future__ import annotations
-
 import re
 import signal
 import sqlite3

@@ -1,7 +1,5 @@
 """The pages of the documentation as text, and parts of them: sections, tables, code blocks."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tables of docs/configuration.md, made from the settings: `python -m tests.docs.settings_tables` writes them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/backup.md: its commands copy and restore a project, and the next run does what the page says."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """docs/commands.md: every command, option and exit code, and no other; whatever a page tells to type is understood."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

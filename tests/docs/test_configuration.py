@@ -1,7 +1,5 @@
 """docs/configuration.md: every key with its default and variable; examples of settings load."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

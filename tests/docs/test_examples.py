@@ -1,7 +1,5 @@
 """examples/: the one command of each README prints what the README says, and its links lead somewhere."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

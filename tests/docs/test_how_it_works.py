@@ -1,7 +1,5 @@
 """docs/how-it-works.md: payload, metadata and tables are those of the code. Numbers on any page are, too."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """docs/json.md: each example has the keys that the command prints."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """All pages: links lead somewhere, files that are named exist, words that are ours are defined, failures are whole."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """README.md: its commands work, typed in their order in a fresh clone, by somebody who has nothing set up."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

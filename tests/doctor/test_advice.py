@@ -1,7 +1,5 @@
 """What the doctor says beside its findings: what the next run does, settings that hurt, and how much is kept."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import pytest

@@ -1,7 +1,5 @@
 """The doctor: damage done by real means is found by kind and count, and a repair leaves what a clean run leaves."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The doctor on a Qdrant server: what another program did, and what the server refuses by rule."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from contextlib import closing

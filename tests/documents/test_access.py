@@ -1,7 +1,5 @@
 """Groups, read from every form in which a source may have them; what cannot be read gives no group."""
 
-from __future__ import annotations
-
 import decimal
 import uuid
 

@@ -1,7 +1,5 @@
 """Canonical forms: equal values have the same form, different values differ, and no form ever changes."""
 
-from __future__ import annotations
-
 import datetime as dt
 import enum
 import json

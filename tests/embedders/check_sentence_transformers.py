@@ -3,8 +3,6 @@
 It prints OK.
 """
 
-from __future__ import annotations
-
 import hashlib
 import multiprocessing
 import sys

@@ -1,7 +1,5 @@
 """Fixtures: a fake server, and embedders that use it."""
 
-from __future__ import annotations
-
 from tests.fakes.embedders import make_embedder, server
 
 __all__ = ["make_embedder", "server"]

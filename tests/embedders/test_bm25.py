@@ -1,7 +1,5 @@
 """Sparse vectors: which words make which dimensions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import qdrant_edge as e

@@ -1,7 +1,5 @@
 """The local embedder, which runs inside the process."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Whose fault a failure is, in every order of events, is the matter of test_dispatch.py.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import pickle

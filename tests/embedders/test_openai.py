@@ -1,7 +1,5 @@
 """Embedding by servers that answer POST /v1/embeddings: vectors, limits, keys, and models that have no digest."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 

@@ -3,8 +3,6 @@
 The hosts live in this process and time is virtual, so every outcome below is the same on any machine.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 import numpy as np

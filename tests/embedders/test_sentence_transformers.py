@@ -1,7 +1,5 @@
 """The sentence-transformers embedder, tested with a fake library and, in a long test, with the real one."""
 
-from __future__ import annotations
-
 import pickle
 import subprocess
 import sys

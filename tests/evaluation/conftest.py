@@ -1,7 +1,5 @@
 """Projects that evaluations are tested on; they are filled once, and tests only read them."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.retrieve.desk import Desk

@@ -1,7 +1,5 @@
 """Evaluations: they measure what searches return, one index at a time and all at once, and say what is missing."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import pytest

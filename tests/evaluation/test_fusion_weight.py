@@ -1,7 +1,5 @@
 """The weight of fusion: found where there is a better one, left alone where there is none."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

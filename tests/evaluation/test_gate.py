@@ -1,7 +1,5 @@
 """The gate's verdict on two rankings of the same queries, and the checks of its golden file."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Golden files: what can be read, what is refused and how, and that a file that was written is read again."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import SettingsError

@@ -1,7 +1,5 @@
 """Known items of documents that consist of several tables: a query must not find itself in a title."""
 
-from __future__ import annotations
-
 import sqlite3
 
 import pytest

@@ -1,7 +1,5 @@
 """Measures: against ir-measures on random lists."""
 
-from __future__ import annotations
-
 import ir_measures
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """Questions that a model writes: one about a passage of each document, cleaned, noted and not asked for twice."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import SettingsError

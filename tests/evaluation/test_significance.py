@@ -1,7 +1,5 @@
 """The paired randomisation test of the gate: known values, sides, and how seldom chance is taken for a loss."""
 
-from __future__ import annotations
-
 import itertools
 from math import comb
 

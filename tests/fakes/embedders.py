@@ -1,7 +1,5 @@
 """Fixtures: a fake Ollama server, and embedders that use such servers and are closed at the end."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -3,12 +3,8 @@
 The order and the words are those of Qdrant's `lib/collection/src/operations/verification` and `lib/storage/src/rbac`.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["forbidden", "strict_mode_refusal"]
 

@@ -1,7 +1,5 @@
 """What flows are run against."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.ollama import FakeOllama

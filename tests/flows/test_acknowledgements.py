@@ -3,8 +3,6 @@
 The server holds back every acknowledgement until the test lets it answer.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.qdrant import FakeQdrant

@@ -1,7 +1,5 @@
 """The benchmark on real worker processes: what it reports, and that it leaves the index alone."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, Parity, open_bench

@@ -1,12 +1,11 @@
 """Loading in bulk: the search index is off meanwhile, on again in any case, and the collection is then published."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -20,10 +19,6 @@ from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 ALIAS = "test_notes"
 

@@ -1,7 +1,5 @@
 """A run in a terminal is cancelled on Prefect's page: it ends as after Ctrl-C."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 

@@ -1,7 +1,5 @@
 """Source code on real Dask processes: indexed, changed, moved, renamed, and files that fail."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

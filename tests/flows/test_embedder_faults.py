@@ -1,7 +1,5 @@
 """An embedder that misbehaves for a while: nothing is lost, and nothing wrong is written."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.ollama import ROW_FAULTS, vector_of

@@ -1,7 +1,5 @@
 """docs/failures.md: each line of its tables happens as it says."""
 
-from __future__ import annotations
-
 import ast
 
 import pytest

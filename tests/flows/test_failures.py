@@ -1,7 +1,5 @@
 """Documents that cannot be indexed are listed and harm no other; processes that die or do not start stop no run."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """The graph that Prefect draws of a run is the diagram, in every way of running: no edge is missing, and none false."""
 
-from __future__ import annotations
-
 import os
 
 import httpx

@@ -1,19 +1,13 @@
 """Runs of hybrid indexes: every way to write a document writes its words too."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from rag_index import Retriever
+from rag_index.documents.batches import StoredPoint
 from rag_index.embedders.bm25 import VERSION, Bm25Encoder, Bm25Model
 from tests.project import SETTINGS, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rag_index.documents.batches import StoredPoint
 
 DENSE = SETTINGS.format(extra="") + 'search = "dense"\n'
 

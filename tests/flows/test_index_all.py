@@ -1,7 +1,5 @@
 """The flow on real Dask processes and a real Prefect server, as a user sees it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

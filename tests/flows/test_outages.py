@@ -1,7 +1,5 @@
 """A service that does not answer: the progress says so within seconds, and the run ends in words where it ends."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.fakes.ollama import FakeOllama

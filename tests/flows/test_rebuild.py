@@ -1,7 +1,5 @@
 """Rebuilding beside the live collection, verifying, rolling back, and reusing vectors."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.project import Project

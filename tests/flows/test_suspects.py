@@ -1,7 +1,5 @@
 """A document that kills the process that embeds it stops one run, not every night: the next run finds it."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.project import Project

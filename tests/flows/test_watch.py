@@ -1,7 +1,5 @@
 """A watch under Prefect: each batch with work is a flow run, and looking for changes makes none."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The same flow with servers that only the settings name: a Qdrant server that workers write to, and a real Ollama."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from pathlib import Path

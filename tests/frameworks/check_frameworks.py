@@ -1,7 +1,5 @@
 """Run by `test_frameworks` where the frameworks are installed: python check_frameworks.py FRAMEWORK SETTINGS."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 

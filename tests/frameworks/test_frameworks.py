@@ -1,7 +1,5 @@
 """Retrievers of other frameworks, in an environment of their own that has the real packages."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import sysconfig

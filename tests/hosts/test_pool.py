@@ -1,7 +1,5 @@
 """The pool of hosts: who is asked next, who rests, and for how long."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, RateLimited

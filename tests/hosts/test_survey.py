@@ -1,7 +1,5 @@
 """The survey of hosts: which answers agree, which are only warned about, and which error is raised."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

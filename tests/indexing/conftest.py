@@ -1,7 +1,5 @@
 """What all tests of runs share."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import closing
 

@@ -1,7 +1,5 @@
 """A change of rights is in force after the next run, or at once, and embeds nothing, whatever else happens."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import replace
 

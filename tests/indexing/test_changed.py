@@ -1,7 +1,5 @@
 """Batches of changed documents: what they leave is what a run would, and a death at any step loses nothing."""
 
-from __future__ import annotations
-
 import time
 from contextlib import closing
 from unittest import mock

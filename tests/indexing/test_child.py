@@ -1,7 +1,5 @@
 """The child that embeds suspects finds the document that kills it, and ends with its parent, whatever it is doing."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

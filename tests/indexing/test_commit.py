@@ -1,7 +1,5 @@
 """What a commit leaves of a failed document whose process died: what it had, whole, or nothing."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The delete guard over many nights: what it holds back stays until the source has it again or a person allows it."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.doctor.checkup import examine

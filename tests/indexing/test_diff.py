@@ -1,7 +1,5 @@
 """What is to be done with a page: each document in one group, and the one that its history asks for."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

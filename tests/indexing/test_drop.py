@@ -1,7 +1,5 @@
 """`rag-index drop`: an index is gone with all its texts, and what nobody wants any longer is named until then."""
 
-from __future__ import annotations
-
 import json
 from contextlib import closing
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

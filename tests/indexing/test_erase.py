@@ -1,7 +1,5 @@
 """What was deleted or changed is gone from every file once it is erased; a scanner that knows no index looks for it."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import hmac

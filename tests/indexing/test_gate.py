@@ -1,7 +1,5 @@
 """The gate of a rebuild: a collection that finds less than the live one does not go live."""
 
-from __future__ import annotations
-
 import json
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Documents that show a changed row of another table are found, whatever was being written when the change arrived."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from unittest import mock
 

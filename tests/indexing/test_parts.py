@@ -1,7 +1,5 @@
 """Documents of several tables, from the source to the hit: what is embedded, what is found, what a change costs."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 from contextlib import closing

@@ -1,7 +1,5 @@
 """The pipeline: one shard is written while the next is embedded, and nothing that was written is lost."""
 
-from __future__ import annotations
-
 import re
 import threading
 import uuid

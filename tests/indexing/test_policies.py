@@ -1,7 +1,5 @@
 """Row level security of PostgreSQL: what init, plan and doctor say of it, and rows that it hides are no loss."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

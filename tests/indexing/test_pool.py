@@ -1,7 +1,5 @@
 """The pool keeps a bounded number of shards in flight, and loses none, whatever becomes of one of them."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace

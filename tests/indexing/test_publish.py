@@ -1,7 +1,5 @@
 """No rebuild is shown before the store was counted against the ledger; and going back to collections that are kept."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """A store or a ledger that was put back to an older copy is noticed by whoever looks, and a run mends it."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from contextlib import closing, nullcontext

@@ -1,7 +1,5 @@
 """Runs of an index with `changed_since`: nothing is lost by what they leave unread."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from contextlib import closing, nullcontext

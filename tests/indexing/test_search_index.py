@@ -1,7 +1,5 @@
 """What makes a collection searchable: its model named in it, payload indexes as settings say, HNSW where it pays."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from types import SimpleNamespace
 

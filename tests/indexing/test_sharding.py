@@ -1,7 +1,5 @@
 """Shards: no document lost or doubled, each worth its seconds, and no worker idle at the end."""
 
-from __future__ import annotations
-
 import heapq
 
 import pytest

@@ -1,7 +1,5 @@
 """Single documents at once: what they leave behind is what a whole run would."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import subprocess

@@ -1,7 +1,5 @@
 """A model without a digest is known by a vector: noise changes nothing, and another model of its name is found."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import numpy as np

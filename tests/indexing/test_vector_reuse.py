@@ -1,7 +1,5 @@
 """Vectors that need not be made again."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 import numpy as np

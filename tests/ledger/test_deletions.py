@@ -1,7 +1,5 @@
 """By what the delete guard decides: which documents the collection had when it was whole, and how large it was."""
 
-from __future__ import annotations
-
 import pytest
 import sqlalchemy as sa
 

@@ -1,7 +1,5 @@
 """The inbox of changes: nothing that arrived is lost, whatever happens between arrival and the end of its batch."""
 
-from __future__ import annotations
-
 import pytest
 
 

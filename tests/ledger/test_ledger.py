@@ -1,7 +1,5 @@
 """The ledger in each database: what a run records of documents, and what is left when its process is interrupted."""
 
-from __future__ import annotations
-
 import itertools
 import signal
 import sqlite3

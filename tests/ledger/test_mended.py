@@ -1,7 +1,5 @@
 """What runs mended: a document is explained when it leaves the inbox; what is left was missed."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.ledger import inbox as inbox_module

@@ -1,7 +1,5 @@
 """The position that an index has reached: never beyond something that a search would not find."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import closing
 

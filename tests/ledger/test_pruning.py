@@ -1,7 +1,5 @@
 """What the ledger forgets: old runs and what it has of indexes that are gone, and never what is in use."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Fixtures over real servers, for all tests: `pytest_plugins = ["tests.live.fixtures"]`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

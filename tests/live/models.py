@@ -1,16 +1,11 @@
 """Models for an Ollama server with random weights from a fixed seed: meaningless, but as slow as real ones."""
 
-from __future__ import annotations
-
 import itertools
 import string
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import gguf
 import numpy as np
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["NOMIC_SIZE", "write_embedding_gguf", "write_generating_gguf"]
 

@@ -1,7 +1,5 @@
 """The Ollama embedder with a real Ollama server."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from contextlib import closing

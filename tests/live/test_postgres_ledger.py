@@ -1,7 +1,5 @@
 """The ledger on a real PostgreSQL server, where that differs from a file; `tests/ledger` has its methods in both."""
 
-from __future__ import annotations
-
 import datetime as dt
 import os
 import time

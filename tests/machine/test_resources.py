@@ -1,7 +1,5 @@
 """Processors, memory and workers, as containers and services limit them."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

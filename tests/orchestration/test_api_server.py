@@ -1,7 +1,5 @@
 """The Prefect server of a run: it asks for a password that nobody sees, and deletes what is old as it ends."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sqlite3

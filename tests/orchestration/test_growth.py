@@ -1,7 +1,5 @@
 """When a run starts workers, and who sees it: a command without a Prefect server has them too."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Which Prefect server a run of the command line uses: one that the environment or a Prefect profile names."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

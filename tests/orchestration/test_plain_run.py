@@ -3,8 +3,6 @@
 Each project is run in both ways, step by step, and compared after every step.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """A run's own Dask cluster: nobody else can run anything on it, and it keeps no shards. What is asked of another's."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """What a run learns about its services: it waits for each once, and asks again what may have changed."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, ModelMissing, SourceUnavailable, TransientError

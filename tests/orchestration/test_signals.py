@@ -1,7 +1,5 @@
 """A signal that ends a run is never lost, whatever runs when it arrives."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A run that is told to stop ends in the state that its end has, whoever told it, and however often."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

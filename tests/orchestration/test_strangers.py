@@ -1,7 +1,5 @@
 """Another user of the machine: what he can read of a project, and what runs of a folder that he has prepared."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The witness of a run: it puts the run off if its process was killed, and only then. The server is a real one."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

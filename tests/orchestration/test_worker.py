@@ -1,7 +1,5 @@
 """What a worker process keeps open from shard to shard."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

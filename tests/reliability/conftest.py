@@ -1,7 +1,5 @@
 """What tests need that run an index many times in this process."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,14 +1,9 @@
 """The corpus that is indexed while runs are killed: seeded small documents, and a night's changes to them."""
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.project import WORDS, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Row = tuple[int, str | None, str | None, str, int]
 

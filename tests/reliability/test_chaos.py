@@ -1,7 +1,5 @@
 """A watch loses nothing and claims nothing too early, whatever is killed; the next run finds nothing to mend."""
 
-from __future__ import annotations
-
 import random
 from contextlib import ExitStack
 

@@ -4,8 +4,6 @@ Plain code, no processes: what a run calls on its store and its ledger is counte
 happens, or happens by half, and nothing after it. `test_kill` shows the same of real processes, at moments by chance.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 import sqlite3

@@ -5,8 +5,6 @@ target is killed. No process of the run may remain, and nothing may be written a
 ids, the payloads, the vectors and the ledger's rows must equal those of a project that was indexed once, from nothing.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -1,7 +1,5 @@
 """The lease of an index: living runs keep it, dead ones lose it, and of two at once only one gets it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

@@ -4,8 +4,6 @@ What the ledger says is in the store, whole, with nothing left over, and survive
 what follows from that, and could not tell if a flush were missing.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import uuid
 

@@ -1,7 +1,5 @@
 """Each promise of docs/reliability.md, docs/service.md and docs/watching.md names tests that exist."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,29 +1,23 @@
 """Random nights: the source is changed, and changed back, and between these some runs die and some documents fail."""
 
-from __future__ import annotations
-
 import random
 import shutil
 import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from rag_index.embedders import Embedder
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
 from rag_index.indexing import delete_guard
 from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from tests.indexing.plain import batch
+from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import Death, Died, copied, failed, live_points, run_once, with_digests
 from tests.twin import LEDGER, STORE, back_up, restore
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rag_index.embedders import Embedder
-    from tests.project import Project
 
 NIGHTS = 30
 IDS = 64

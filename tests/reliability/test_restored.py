@@ -3,8 +3,6 @@
 The next run has to notice it, whatever was copied when, and to leave what a run that starts from nothing leaves.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 

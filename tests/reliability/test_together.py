@@ -1,7 +1,5 @@
 """A service that searches all the time, and runs, rebuilds and rollbacks of the same embedded store, killed or not."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """The advice after a run, from typical metrics."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.documents.batches import ShardStats

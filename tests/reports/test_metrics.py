@@ -1,7 +1,5 @@
 """The metrics of a run, and the stopwatch of its stages."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.documents.batches import ShardStats, WrittenShard

@@ -1,7 +1,5 @@
 """The outcome of a run: its documented keys, its sentence, its exit code."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

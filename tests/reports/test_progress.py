@@ -1,7 +1,5 @@
 """Progress of a run: correct numbers, lines at regular intervals, a bar that leaves the terminal as it was."""
 
-from __future__ import annotations
-
 import fcntl
 import io
 import os

@@ -1,7 +1,5 @@
 """The stores that searches are tested on: embedded, a fake server over HTTP, and the real server at QDRANT_URL."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from collections.abc import Iterator

@@ -1,21 +1,17 @@
 """A database with policies of every kind, callers, and histories: what is answered beside what the callers select."""
 
-from __future__ import annotations
-
 import json
 import math
 import random
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_index.errors import DocumentNotFound, RagIndexError
 from rag_index.retrieve import Caller, Retriever
 from tests.project import WORDS, Project
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CHANGES = 30
 """Changes of rights between two runs."""

@@ -1,13 +1,13 @@
 """Nobody finds what is not for them: random searches, filters and reads by random callers, over every channel."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +29,6 @@ from tests.retrieve.secret_documents import (
     random_groups,
 )
 from tests.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 
 CLOSED = ["comments", "solutions"]
 

@@ -1,7 +1,5 @@
 """What answers claim to be true of, and what searches may demand."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time

@@ -1,7 +1,5 @@
 """The calibrated score: what it is learned from, that nothing fits nonsense, `min_score`, and folded hits."""
 
-from __future__ import annotations
-
 import random
 from contextlib import closing
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Candidates in any order of weights: always what a search with that weight returns."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Citations are checked against what an index holds now, and tell nobody of documents that they may not see."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 

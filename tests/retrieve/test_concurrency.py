@@ -1,7 +1,5 @@
 """Calls wait for threads: callers take turns, and what nobody waits for is not begun."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from concurrent.futures import wait

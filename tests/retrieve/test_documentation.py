@@ -1,7 +1,5 @@
 """docs/retrieval.md: its options are those of the command."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from pathlib import Path

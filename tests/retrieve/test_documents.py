@@ -1,7 +1,5 @@
 """Documents read by their id: whole, in order, and only those that searches may find."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

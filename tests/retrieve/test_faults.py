@@ -1,7 +1,5 @@
 """Faults during a search: a clear error, the hits of the other indexes, and recovery without a restart."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """Filters as people write them."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import UTC, date, datetime
 

@@ -1,7 +1,5 @@
 """Points grouped by document, and several lists fused to one."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Searching by meaning and by words at once, on each store."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Search metrics: from any thread, and as Prometheus reads them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,9 +1,7 @@
 """What stands in a query: names as a whole, repeated words, and how much a long query may cost."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +10,6 @@ from rag_index.errors import SearchTimedOut
 from rag_index.retrieve.concurrency import Deadline
 from rag_index.retrieve.soft_match import near_scores, soft_scores
 from tests.retrieve.desk import Desk, found
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMMON = [
     ("cl-fiveam", "A regression testing framework"),

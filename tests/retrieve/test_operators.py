@@ -1,7 +1,5 @@
 """What a query asks for by its form: phrases in quotes, words after a minus, and words as they are."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.retrieve.desk import Desk

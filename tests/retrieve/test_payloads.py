@@ -1,9 +1,8 @@
 """The two halves of a hybrid search: what happens to the best candidates before their payloads are read."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -11,12 +10,8 @@ from rag_index.documents.batches import StoredPoint
 from rag_index.documents.groups import access_part
 from rag_index.retrieve import Retriever
 from rag_index.stores import lend, open_store
+from rag_index.stores.protocol import Store
 from tests.retrieve.desk import Desk, found
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rag_index.stores.protocol import Store
 
 ROWS = {
     name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]

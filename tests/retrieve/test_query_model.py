@@ -1,7 +1,5 @@
 """Vectors of queries: made once, together by one thread, and kept; one bad query fails alone."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from dataclasses import dataclass, field, replace

@@ -1,16 +1,14 @@
 """Reranking: the best hits in the order of a reranker, and in their old order if it is late or fails."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json
 import re
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +18,6 @@ from rag_index.errors import RerankerError, SettingsError
 from rag_index.rerankers import RerankServer
 from rag_index.settings import load_settings
 from tests.retrieve.desk import DESK, Desk, found
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 QUERY = "printer offline after update"
 EVERYTHING = sum(map(len, DESK.values()))

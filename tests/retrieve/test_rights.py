@@ -1,7 +1,5 @@
 """Rights that the database decides: every answer is held against what the same caller selects there."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,7 +1,5 @@
 """Searching several indexes at once, on each store."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor

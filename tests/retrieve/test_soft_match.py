@@ -1,7 +1,5 @@
 """Soft match: other words for the same thing count, and several indexes are one to the words of a query."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.retrieve.soft_match import idf_of, relative_idf, soft_scores, together

@@ -1,8 +1,6 @@
 """Typing errors: a word that nothing has is searched for as one that documents have which the caller may see."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +10,6 @@ from rag_index.retrieve import ALL_GROUPS, fan_out
 from rag_index.retrieve.fusion import ranked
 from rag_index.retrieve.spelling import spellings
 from tests.retrieve.desk import Desk, found
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 ROWS = [
     *((n, f"The printer of room {n} prints blank pages") for n in range(30)),

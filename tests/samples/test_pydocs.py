@@ -1,7 +1,5 @@
 """The sample of Python's own documentation."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import subprocess

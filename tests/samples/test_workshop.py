@@ -1,7 +1,5 @@
 """The sample workshop: the same each time, and what `init` writes for it has parts and shows nothing hidden."""
 
-from __future__ import annotations
-
 from rag_index.samples import workshop
 from tests.project import Project
 

@@ -1,7 +1,5 @@
 """What the tests of proposals share: a database that a test fills, its proposal, and the documents that it gives."""
 
-from __future__ import annotations
-
 import pytest
 import sqlalchemy as sa
 

@@ -1,7 +1,5 @@
 """What `init` proposes as parts and labels of a document, and what belongs to none."""
 
-from __future__ import annotations
-
 from hashlib import sha1
 
 import pytest

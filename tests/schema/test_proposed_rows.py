@@ -1,7 +1,5 @@
 """Rows that the proposals of `init` show, and those that nobody may be shown."""
 
-from __future__ import annotations
-
 from random import Random
 
 import pytest

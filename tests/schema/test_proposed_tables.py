@@ -1,7 +1,5 @@
 """Tables that `init` proposes no index for, with the reason, and columns that are secret, personal or unclear."""
 
-from __future__ import annotations
-
 from hashlib import sha1
 from random import Random
 

@@ -1,7 +1,5 @@
 """What `init` proposes as name, title and text of a document."""
 
-from __future__ import annotations
-
 import pytest
 import sqlalchemy as sa
 

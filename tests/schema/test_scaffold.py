@@ -1,7 +1,5 @@
 """The scaffold: it loads, fits its source, states the right defaults, and holds no password."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 import tomllib

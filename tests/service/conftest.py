@@ -1,7 +1,5 @@
 """A filled project behind a real server on loopback, which the tests of a module share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import httpx

@@ -1,16 +1,11 @@
 """Requests to the guard without a network: what a client sends, when, and from where."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
 
 from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.tokens import TokenRegister
 from rag_index.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
 
 __all__ = ["ask", "guarded"]
 

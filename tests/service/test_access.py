@@ -1,11 +1,10 @@
 """Random callers over HTTP and MCP are told of nothing that is not for the groups of their token."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import httpx2
@@ -19,10 +18,6 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.retrieve.desk import Desk
 from tests.retrieve.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
 from tests.service.live import Live
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]
 TOKENS = [f"rag_{number}{'x' * 42}" for number in range(len(CALLERS))]

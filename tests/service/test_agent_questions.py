@@ -1,7 +1,5 @@
 """Ten questions of an agent over three corpora: how many one call of `search` answers."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import subprocess

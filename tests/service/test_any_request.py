@@ -1,7 +1,5 @@
 """Whatever is asked, the answer is JSON or a problem that is the caller's, and never an unexpected error."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """How fresh an answer is: as the ledger knows it, without a search ever waiting long for the ledger."""
 
-from __future__ import annotations
-
 import asyncio
 import sqlite3
 import subprocess

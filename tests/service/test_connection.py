@@ -1,7 +1,5 @@
 """Connections: how long they may take to ask, what becomes of an answer if one half is closed, and the end."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from contextlib import asynccontextmanager

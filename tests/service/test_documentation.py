@@ -1,7 +1,5 @@
 """docs/service.md: its addresses, answers, statuses and limits are those of the service."""
 
-from __future__ import annotations
-
 import json
 import re
 

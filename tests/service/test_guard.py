@@ -1,7 +1,5 @@
 """The guard: who may ask, from which pages, how much at once and for how long; and what the log does not tell."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

@@ -1,7 +1,5 @@
 """The HTTP interface of a service with default settings: answers, and problems for what is wrong."""
 
-from __future__ import annotations
-
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor

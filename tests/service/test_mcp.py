@@ -1,7 +1,5 @@
 """The tools as agents call them: by the official client, over HTTP from a real server and over a real process."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

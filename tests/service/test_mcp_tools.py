@@ -1,7 +1,5 @@
 """What an agent reads before it calls a tool: which indexes there are, and what their fields hold."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """The page in a real browser: what a person types, sees, and reaches with the keyboard alone."""
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3

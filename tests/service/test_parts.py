@@ -1,7 +1,5 @@
 """What programs and agents see of a document that consists of several tables: title, link, and the part."""
 
-from __future__ import annotations
-
 import sqlite3
 
 import httpx

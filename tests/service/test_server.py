@@ -1,7 +1,5 @@
 """The command `serve` as a process of its own: it says where it listens, serves, and stops in order."""
 
-from __future__ import annotations
-
 import os
 import re
 import resource

@@ -1,7 +1,5 @@
 """Who asks, where an issuer of JWTs or a proxy makes sure of it: over a real service, with keys over a real server."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """Tokens: made once, known by their hash, read again when their file changes; and where a service may listen."""
 
-from __future__ import annotations
-
 import socket
 from contextlib import closing
 

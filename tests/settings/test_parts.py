@@ -1,7 +1,5 @@
 """Settings of documents that consist of several tables: what they mean, and what is said of a mistake."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import SettingsError

@@ -1,7 +1,5 @@
 """Packages of other people: those that are in the way of rag-index's own."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """Settings: a file, variables that override it, and one line with value and remedy for each mistake."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

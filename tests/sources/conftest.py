@@ -1,7 +1,5 @@
 """Databases for the tests of sources."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.live.mariadb import mariadb

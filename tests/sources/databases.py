@@ -1,7 +1,5 @@
 """A database to read, of each kind, that a test fills."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 

@@ -4,17 +4,13 @@ The oracle is a source that reads everything: whatever a full scan finds must be
 that a scan with digests read add up to.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_index.documents.keys import document_id
 from rag_index.sources.buckets import BucketDigest, add_rows
 from tests.sources.databases import pages
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["State", "is_current", "rescan", "scan"]
 

@@ -1,7 +1,5 @@
 """Who may see a row: a column, a query of pairs, and changes of either that no time tells of."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.documents.groups import groups_in

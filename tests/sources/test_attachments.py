@@ -1,7 +1,5 @@
 """Files of rows become text: PDF, office documents, e-mail and HTML, in a column or in a folder; and what cannot."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -1,7 +1,5 @@
 """`changed_since`: which rows are read, which stay unread, and clocks that disagree."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 import pytest

@@ -1,7 +1,5 @@
 """A folder of source code as a source: which files it has, in which order, which it excludes, which stay unread."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Digests of buckets: every random edit of values of any type is found, and little is read to find it."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 

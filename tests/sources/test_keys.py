@@ -1,7 +1,5 @@
 """Keys of every type, in every database: rows are read once each, in any order, and found again by their key."""
 
-from __future__ import annotations
-
 import datetime as dt
 import string
 from contextlib import ExitStack

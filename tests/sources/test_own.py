@@ -1,7 +1,5 @@
 """A source of another distribution: the example of docs/sources.md."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """What is held of a table of long texts: never more than about a page of characters."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import pytest

@@ -1,7 +1,5 @@
 """Documents of several tables, on SQLite, PostgreSQL and MariaDB: the same documents from each."""
 
-from __future__ import annotations
-
 import json
 import re
 

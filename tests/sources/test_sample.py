@@ -1,7 +1,5 @@
 """A sample of a source."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import SourceError

@@ -1,7 +1,5 @@
 """What only servers have: types, schemas, rights, cursors, time limits, and servers that stop."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """SQL sources: every document is read once, whatever its key is, and the source is never written."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """Text as people read it: formats, charsets and packed bytes; what is no text is named."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import zlib

@@ -1,7 +1,5 @@
 """What other programs made of a source in Qdrant, in the payloads of LangChain and LlamaIndex, with faults planted."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from contextlib import closing

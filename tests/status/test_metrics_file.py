@@ -1,7 +1,5 @@
 """The metrics file for monitoring: replaced as a whole, with every index, in two formats."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

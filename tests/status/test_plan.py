@@ -1,7 +1,5 @@
 """`rag-index plan`: it says what the next run does, also where that run fails or holds something back."""
 
-from __future__ import annotations
-
 import subprocess
 from contextlib import closing
 

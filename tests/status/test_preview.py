@@ -1,7 +1,5 @@
 """`rag-index plan --show N`: whole documents as they would be embedded."""
 
-from __future__ import annotations
-
 import sqlite3
 
 import pytest

@@ -1,7 +1,5 @@
 """Commands that only read: they create nothing, and need no ledger that they could write."""
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 

@@ -1,7 +1,5 @@
 """`status` while the store's server is away: an answer soon, because a person waits."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.errors import StoreUnavailable

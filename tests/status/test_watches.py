@@ -1,7 +1,5 @@
 """What `status` and the metrics file say of a watch."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import closing

@@ -1,21 +1,16 @@
 """Points for tests of the embedded store, and another process that uses it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.stores.edge.store import EdgeStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["DIMENSION", "WIDE", "Process", "fill", "numbers", "points", "writer"]
 

@@ -1,7 +1,5 @@
 """Conditions become filters of as few conditions as can be, since each makes an engine read every payload."""
 
-from __future__ import annotations
-
 import random
 import uuid
 from contextlib import closing

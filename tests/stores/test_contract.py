@@ -1,7 +1,5 @@
 """The contract of every store: embedded, a fake server over HTTP and gRPC, the real server at QDRANT_URL."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The embedded store among processes, after crashes, and on damaged or unusable folders."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -4,8 +4,6 @@ A kill leaves the files as they are at that moment. A power cut leaves of each p
 something newer, and of a new file all, a part or nothing: here chance decides.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 import uuid

@@ -1,7 +1,5 @@
 """Searches of an embedded store in processes of their own: what one of them does holds up nothing else."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor

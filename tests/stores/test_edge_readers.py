@@ -1,7 +1,5 @@
 """Processes that search an embedded store while another one writes it: what they see, and what nobody damages."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

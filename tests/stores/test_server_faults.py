@@ -1,7 +1,5 @@
 """ServerStore on a server that misbehaves: retries or none, in bounded time, with correct data afterwards."""
 
-from __future__ import annotations
-
 import gzip
 import pickle
 import socket

@@ -1,7 +1,5 @@
 """ServerStore where a server refuses by rule: strict mode, API keys, points and settings of somebody else."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import uuid

@@ -1,7 +1,5 @@
 """`[store.server]`: how collections of a server are made, changed, loaded and searched."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 

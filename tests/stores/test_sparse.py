@@ -1,7 +1,5 @@
 """The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

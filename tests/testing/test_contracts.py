@@ -1,7 +1,5 @@
 """The test classes for plug-ins: rag-index's own embedders and chunkers pass them, and so does the page's example."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

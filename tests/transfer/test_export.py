@@ -1,7 +1,5 @@
 """An export holds every point exactly, in order of id, and replaces its file as a whole."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Moved indexes: bit-equal, explained by the same ledger, live only when complete, and owned by one store at a time."""
 
-from __future__ import annotations
-
 import sqlite3
 import uuid
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Known items of a column: asked where the column is not part of the text, and nothing real is written."""
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import closing
 from pathlib import Path

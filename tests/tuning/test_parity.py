@@ -1,7 +1,5 @@
 """Comparing two sets of points."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The search, on simulated machines: the rate of each candidate is known, and time is counted, not spent."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """Writing keys into a settings file that a person wrote."""
 
-from __future__ import annotations
-
 import stat
 
 import pytest

@@ -1,7 +1,5 @@
 """`rag-index tune` with servers whose rates are known."""
 
-from __future__ import annotations
-
 import multiprocessing
 import subprocess
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """A feed whose changes a test gives, and a watch in a thread."""
 
-from __future__ import annotations
-
 import threading
 import time
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """A watch indexes what changed, lets other runs come in between, and loses nothing whatever is down."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from contextlib import closing

@@ -3,8 +3,6 @@
 `tests/reliability/test_chaos.py` shows with all feeds that no claim is wrong, and that an ordinary day reports nothing.
 """
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """A watch follows its settings file, and no writer writes by settings that others have replaced."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import closing, suppress
 

@@ -1,7 +1,5 @@
 """A watch that is told to stop ends cleanly, whatever it is doing: a batch, an ordinary run, or nothing."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

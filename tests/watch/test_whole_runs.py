@@ -1,7 +1,5 @@
 """Ordinary runs in place of batches: when they are tried, and what is said of one that fails."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import threading

@@ -1,7 +1,5 @@
 """A forum: topics without text, posts in BBCode, a moderators' section that only a permission of the group shows."""
 
-from __future__ import annotations
-
 from tests.wild.sample import Filler, Question, Sample
 
 TABLES = """

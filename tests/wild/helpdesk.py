@@ -1,7 +1,5 @@
 """A Rails application: polymorphic comments and tags, rich texts in a table of their own, soft deletes, UUID keys."""
 
-from __future__ import annotations
-
 import uuid
 
 from tests.wild.sample import Filler, Question, Sample

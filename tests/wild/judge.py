@@ -1,7 +1,5 @@
 """How good the settings of a sample database are: what its users find, and what they must not be shown."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass, field

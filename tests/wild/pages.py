@@ -1,7 +1,5 @@
 """A page tree of a CMS: titles in one table, content elements in another, hidden and deleted by flags, times by number."""
 
-from __future__ import annotations
-
 from tests.wild.sample import Filler, Question, Sample
 
 TABLES = """

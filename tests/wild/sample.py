@@ -1,7 +1,5 @@
 """A sample database: its tables and rows, the questions of its users, and how it is written into a real database."""
 
-from __future__ import annotations
-
 import importlib
 import random
 import re

@@ -1,7 +1,5 @@
 """A shop: names and descriptions by locale in a table of translations, reviews, categories over a link table, old prices."""
 
-from __future__ import annotations
-
 import json
 
 from tests.wild.sample import Filler, Question, Sample

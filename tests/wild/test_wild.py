@@ -1,7 +1,5 @@
 """What `init` writes for databases that it has never seen: found first, nothing hidden, no secret; on three databases."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A tracker with journals: remarks and changes of states share a table, by type and id; some are private."""
 
-from __future__ import annotations
-
 from tests.wild.sample import Filler, Question, Sample
 
 TABLES = """

@@ -1,7 +1,5 @@
 """A weblog: articles and their revisions, pages and menu entries in one table; HTML; meta data as pairs; drafts."""
 
-from __future__ import annotations
-
 from tests.wild.sample import Filler, Question, Sample
 
 TABLES = """

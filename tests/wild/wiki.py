@@ -1,7 +1,5 @@
 """A wiki: titles, revisions and compressed texts in three tables; only the newest revision counts; some are suppressed."""
 
-from __future__ import annotations
-
 import zlib
 
 from tests.wild.sample import Filler, Question, Sample

@@ -1,7 +1,5 @@
 """The names that symbols get, and what is a symbol at all, where grammars alone would have it otherwise."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.chunking.code.languages import Neighbours, header_language, language_of

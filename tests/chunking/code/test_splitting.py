@@ -1,7 +1,5 @@
 """Chunks of source code: no character is lost or repeated, and lines are numbered as an editor numbers them."""
 
-from __future__ import annotations
-
 import functools
 import random
 

@@ -1,7 +1,5 @@
 """The symbols of a file in each language: their kinds, names, signatures, docstrings and lines."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import time

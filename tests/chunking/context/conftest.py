@@ -1,7 +1,5 @@
 """A fake server that writes contexts, chunkers that use it, and documents."""
 
-from __future__ import annotations
-
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url

@@ -1,7 +1,5 @@
 """The context that is extracted from an answer."""
 
-from __future__ import annotations
-
 import unicodedata
 
 import pytest

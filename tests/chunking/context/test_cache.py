@@ -1,7 +1,5 @@
 """The cache of contexts: shared by processes, in a file or on a server, written at once, and never an obstacle."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """Contexts of chunks from a server on loopback: what is requested, how many at once, and what is cached."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import replace
 

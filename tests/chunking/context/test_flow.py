@@ -1,7 +1,5 @@
 """Contexts in whole runs: written, cached, counted, missing, requested again."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.chunking.context.conftest import numbered

@@ -1,7 +1,5 @@
 """Contexts from a real Ollama server, with a model that says one sentence and one that says nonsense."""
 
-from __future__ import annotations
-
 import pytest
 from pydantic import SecretStr
 

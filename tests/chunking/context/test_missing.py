@@ -1,7 +1,5 @@
 """Missing contexts: answers that cannot be used, servers that fail, and the effect on other chunks."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.documents.batches import ChunkedDocument, ContextCounts

@@ -1,7 +1,5 @@
 """The question for a chunk: its form, protection against documents, and the part of a long document that it holds."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

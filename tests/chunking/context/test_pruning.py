@@ -1,7 +1,5 @@
 """The pruning of the cache of contexts: what is old and not needed goes, and no more."""
 
-from __future__ import annotations
-
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url

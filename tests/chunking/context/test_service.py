@@ -1,7 +1,5 @@
 """The servers that write contexts: which they are, and what a run asks them before it begins."""
 
-from __future__ import annotations
-
 import pytest
 
 from rag_index.chunking import open_chunker

@@ -1,7 +1,5 @@
 """The command: a trial of a size that is given, which prints what it found as JSON."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

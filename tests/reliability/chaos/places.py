@@ -1,17 +1,13 @@
 """Databases and stores for a trial, each a real server or a file."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.reliability.chaos.desk import Desk, sqlite_url
-
-if TYPE_CHECKING:
-    from contextlib import ExitStack
-    from pathlib import Path
 
 WAYS = ("postgresql-wal", "postgresql-queue", "sqlite-queue", "mariadb-queue", "postgresql-wal-server")
 """Database, how its changes are known, and whether the store is a server of its own."""

@@ -3,8 +3,6 @@
 python -m tests.reliability.chaos.watcher SETTINGS TEXTS
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import uuid
