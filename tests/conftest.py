@@ -16,6 +16,8 @@ from sqlalchemy.util import LRUCache
 
 from rag_index.orchestration.api_server import send_pending_logs
 from rag_index.orchestration.launch import quiet
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
 from tests.local_model import keep_model
 from tests.prefect_api import temporary_server
 
@@ -39,6 +41,20 @@ def prefect_server(tmp_path_factory):
         with SettingsContext(profile=get_settings_context().profile, settings=Settings()):
             yield variables["PREFECT_API_URL"]
             send_pending_logs()
+
+
+@pytest.fixture
+def fake():
+    """A fake Ollama server."""
+    with FakeOllama() as server:
+        yield server
+
+
+@pytest.fixture
+def qdrant():
+    """A fake Qdrant server."""
+    with FakeQdrant() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,6 @@ from rag_index.ledger.lease import holder
 from rag_index.orchestration.stopping import CANCELLED
 from rag_index.orchestration.witness import PUT_OFF
 from tests.dask_workers import command, workers_among
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -29,12 +28,6 @@ model = "{fake.model}"
 hosts = ["{fake.url}"]
 wait_for_recovery = 5
 """
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,14 +2,6 @@
 
 import pytest
 
-from tests.fakes.ollama import FakeOllama
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
-
 
 class Recorder:
     """A display that keeps every sentence it is shown."""

@@ -16,12 +16,6 @@ from tests.project import Project
 OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{url}"]\n'
 
 
-@pytest.fixture
-def qdrant():
-    with FakeQdrant() as fake:
-        yield fake
-
-
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
 def on_server(request, tmp_path):
     """A project whose store is a server: a fake one, or the real one at QDRANT_URL."""

@@ -17,7 +17,6 @@ from rag_index.ledger import Ledger
 from rag_index.status.index_status import failed
 from rag_index.status.plan import plan_runs
 from rag_index.stores import open_store
-from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import printed, run_plain
 from tests.project import SETTINGS, Project, run_here
 from tests.twin import STORE, back_up, restore, twin
@@ -196,12 +195,6 @@ def test_pairs_that_change_alone_are_found_with_changed_since(project):
 
 
 # Documents that cannot be brought up to date
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
 
 
 @pytest.fixture

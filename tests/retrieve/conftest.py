@@ -49,12 +49,6 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Ite
 
 
 @pytest.fixture
-def qdrant() -> Iterator[FakeQdrant]:
-    with FakeQdrant() as qdrant:
-        yield qdrant
-
-
-@pytest.fixture
 def ollama() -> Iterator[FakeOllama]:
     with FakeOllama(model=MODEL) as ollama:
         yield ollama

@@ -30,12 +30,6 @@ def client(live: Live) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def qdrant() -> Iterator[FakeQdrant]:
-    with FakeQdrant() as qdrant:
-        yield qdrant
-
-
-@pytest.fixture
 def served(qdrant: FakeQdrant, tmp_path) -> Desk:
     """A filled desk on a fake server, whose faults a test can dial in."""
     return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"').fill()

@@ -5,14 +5,7 @@ import pytest
 from rag_index.errors import StoreUnavailable
 from rag_index.status.index_status import status
 from rag_index.stores import LOOK_SECONDS
-from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
-
-
-@pytest.fixture
-def qdrant():
-    with FakeQdrant() as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -23,17 +23,11 @@ from rag_index.settings.sections import ServerSettings
 from rag_index.stores import SPARSE
 from rag_index.stores.server import link
 from rag_index.stores.server.server_store import ServerStore, upsert_request
-from tests.fakes.qdrant import DISK_FULL, POISON, FakeQdrant
+from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
 UPSERT = "PUT /collections/c/points"
 PATIENCE = 0.5
-
-
-@pytest.fixture
-def qdrant():
-    with FakeQdrant() as fake:
-        yield fake
 
 
 @pytest.fixture

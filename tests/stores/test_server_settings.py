@@ -28,12 +28,6 @@ EVERYTHING = ServerSettings(
 
 
 @pytest.fixture
-def qdrant():
-    with FakeQdrant() as fake:
-        yield fake
-
-
-@pytest.fixture
 def open_with(qdrant):
     """A function that opens a store with these settings, over gRPC."""
     opened: list[ServerStore] = []

@@ -10,17 +10,10 @@ import httpx
 import pytest
 
 from rag_index.ledger import Ledger
-from tests.fakes.ollama import FakeOllama
 from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 
 ALIAS = "test_notes"
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
 
 
 @pytest.fixture
