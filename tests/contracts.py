@@ -1,8 +1,7 @@
-"""The test classes of `rag_index.testing`. Each states what rag-index relies on."""
+"""What an embedder and a chunker must do, as test classes for ours and for those of plug-ins."""
 
 from __future__ import annotations
 
-import math
 import pickle
 from abc import ABC, abstractmethod
 from contextlib import closing
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import Embedder
-    from rag_index.rerankers import Reranker
 
 TEXTS = (
     "The printer on the second floor is out of paper.",
@@ -112,7 +110,7 @@ class ChunkerContract(ABC):
     def test_equal_settings_have_one_fingerprint(self) -> None:
         """An index is refused if the fingerprint changes; workers get the chunker pickled."""
         chunker = self.make_chunker()
-        copy = pickle.loads(pickle.dumps(chunker))  # noqa: S301 - its own
+        copy = pickle.loads(pickle.dumps(chunker))
         assert self.make_chunker().fingerprint == copy.fingerprint == chunker.fingerprint
         assert self.chunks(copy, self.texts) == self.chunks(chunker, self.texts)
 
@@ -145,29 +143,6 @@ class ChunkerContract(ABC):
             assert all(half.strip() and len(half) < len(document.chunks[0]) for half in halves.chunks[:2])
             document = halves
         assert len(document.chunks[0]) < 100 or halves is not None, "a long chunk is not split"
-
-
-class RerankerContract(ABC):
-    """What a reranker must do."""
-
-    @abstractmethod
-    def make_reranker(self) -> Reranker:
-        """Return a new reranker, of the same model each time."""
-
-    def test_each_text_has_a_finite_number_in_order(self) -> None:
-        """The number of a text does not depend on the order of the texts."""
-        with closing(self.make_reranker()) as reranker:
-            scores = [float(score) for score in reranker.score("printer without paper", TEXTS)]
-            assert len(scores) == len(TEXTS)
-            assert all(map(math.isfinite, scores))
-            backwards = [float(score) for score in reranker.score("printer without paper", TEXTS[::-1])]
-            assert np.allclose(scores, backwards[::-1], atol=SAME), "scores depend on the order of the texts"
-
-    def test_no_texts_have_no_numbers_and_any_text_has_one(self) -> None:
-        """Hits may be few, and long."""
-        with closing(self.make_reranker()) as reranker:
-            assert list(reranker.score("anything", [])) == []
-            assert len(reranker.score("", [LONG, "x"])) == 2
 
 
 def _vectors(entries: Sequence[object]) -> NDArray[np.float32]:
