@@ -1,7 +1,5 @@
 """The contracts of plug-ins: our embedders and chunkers fulfil them, and so do those of the page's example."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import sys

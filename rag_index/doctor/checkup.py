@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
 MAX_PAGE_ROWS = 5000
 BETTER_WEIGHT = (
-    "one alone finds more than both; `rag-index evaluate --tune-fusion` chooses [retrieve] dense_weight by your own "
-    "queries, and another embedder may know these texts better"
+    "one alone finds more than both; compare other values of [retrieve] dense_weight by your own queries with "
+    "`rag-index evaluate`, and another embedder may know these texts better"
 )
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")

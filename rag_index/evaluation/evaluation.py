@@ -1,8 +1,4 @@
-"""How well an index, or all at once, find what they should: by meaning, by words and by both, side by side.
-
-Each query of a golden file is embedded and asked once. From the same answers comes the weight of meaning against words
-that fits these queries best.
-"""
+"""How well an index, or all at once, find what they should: by meaning, by words and by both, side by side."""
 
 from __future__ import annotations
 
@@ -18,14 +14,14 @@ from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
 from rag_index.evaluation.golden import GoldenQuery, possible_keys
 from rag_index.evaluation.measures import Metric, measure
-from rag_index.evaluation.significance import SEED, Estimate, estimate
+from rag_index.evaluation.significance import Estimate, estimate
 from rag_index.ledger import Ledger
 from rag_index.retrieve.fusion import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from rag_index.evaluation.asking import Answer
     from rag_index.retrieve.question import Asked
@@ -38,85 +34,6 @@ if TYPE_CHECKING:
 
 MAX_FOUND = 3
 """Hits that the report of a poor query names."""
-
-WEIGHTS = tuple(round(number / 20, 2) for number in range(21))
-"""The weights that are tried: 0, 0.05, …, 1."""
-FOLDS = 5
-MIN_QUERIES = 20
-"""The fewest queries: with fewer, a fold would have less than four."""
-SMOOTHING = (1, 2, 3, 2, 1)
-"""A weight is judged together with its neighbours, which count as much as this: a peak of one weight alone is luck."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeightChoice:
-    """A weight of meaning, and what it is expected to gain on other queries than those that it was chosen with.
-
-    `present` and `best` are the measures of the weight of the settings and of the chosen one; that of the chosen one
-    is the held-out one. `gain` is the difference of the two by query.
-    """
-
-    metric: str
-    queries: int
-    folds: int
-    present_weight: float
-    present: Estimate
-    best_weight: float
-    best: Estimate
-    gain: Estimate
-
-    @property
-    def worthwhile(self) -> bool:
-        """Whether the gain is larger than what chance explains."""
-        return self.best_weight != self.present_weight and self.gain.low > 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index evaluate --tune-fusion --json` prints."""
-        return {
-            "metric": self.metric,
-            "queries": self.queries,
-            "folds": self.folds,
-            "present": {"dense_weight": self.present_weight, **self.present.to_json()},
-            "best": {"dense_weight": self.best_weight, **self.best.to_json()},
-            "gain": self.gain.to_json(),
-            "worthwhile": self.worthwhile,
-        }
-
-
-def choose_weight(values: Callable[[float | None], ArrayLike], present: float, metric: str) -> WeightChoice:
-    """Return the best weight. `values` returns the measure of each query with a weight, or with None as searches are.
-
-    The queries are divided into folds. For each fold the weight that is best for all other queries is applied to the
-    queries of the fold, which had no part in choosing it. So the gain over the weight of the settings is what other
-    such queries can expect. The weight to be written is then the one that is best for all queries.
-
-    Raises SettingsError if there are fewer queries than MIN_QUERIES.
-    """
-    now = np.asarray(values(None), dtype=np.float64)
-    if len(now) < MIN_QUERIES:
-        raise SettingsError(
-            f"a weight cannot be chosen with {len(now)} queries: at least {MIN_QUERIES} are needed, and some hundred "
-            f"are better"
-        )
-    measured = np.asarray([values(weight) for weight in WEIGHTS], dtype=np.float64)
-    folds = np.arange(len(now)) % FOLDS
-    np.random.default_rng(SEED).shuffle(folds)
-    held_out = np.empty_like(now)
-    for fold in range(FOLDS):
-        chosen = _best(measured[:, folds != fold], present)
-        held_out[folds == fold] = measured[chosen, folds == fold]
-    best = WEIGHTS[_best(measured, present)]
-    return WeightChoice(
-        metric, len(now), FOLDS, present, estimate(now), best, estimate(held_out), estimate(held_out - now)
-    )
-
-
-def _best(measured: NDArray[np.float64], present: float) -> int:
-    """Return the number of the best weight; of equally good ones the one that is nearest to the present weight."""
-    means = measured.mean(axis=1)
-    smooth = np.convolve(means, SMOOTHING, "same") / np.convolve(np.ones(len(means)), SMOOTHING, "same")
-    return min(range(len(WEIGHTS)), key=lambda i: (-round(smooth[i], 9), abs(WEIGHTS[i] - present)))
-
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
 """The ways to search: by meaning alone, by words alone, and by both with the weight of the settings."""
@@ -206,7 +123,6 @@ class Evaluation:
     scopes: tuple[Scope, ...]
     errors: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[Document, ...] = ()
-    weight: WeightChoice | None = None
 
     @property
     def exit_code(self) -> int:
@@ -220,8 +136,6 @@ class Evaluation:
             plain["missing"] = list(map(_named, self.missing))
         if self.errors:
             plain["errors"] = dict(self.errors)
-        if self.weight:
-            plain["fusion"] = self.weight.to_json()
         return plain
 
 
@@ -231,8 +145,6 @@ class EvaluationOptions:
 
     metrics: tuple[Metric, ...]
     worst: int = 5
-    tune_metric: Metric | None = None
-    """The metric for which the weight of fusion is chosen; None leaves the weight alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,24 +183,11 @@ def evaluate(
     Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
     """
     wanted = _wanted(golden, indexes, settings)
-    limit = max(metric.cutoff for metric in (*options.metrics, options.tune_metric) if metric)
+    limit = max(metric.cutoff for metric in options.metrics)
     answers = ask_indexes(settings, list(wanted), indexes, limit, on_answer)
     judged = [one for one in _scopes(wanted, answers, indexes) if one.found]
     scopes = tuple(_measure(one, settings.dense_weight, options) for one in judged)
-    weight = None
-    if (metric := options.tune_metric) and judged:
-        widest = judged[-1]
-        if not widest.hybrid:
-            raise SettingsError(
-                f"{', '.join(widest.indexes)} cannot be searched by words, so there is no weight to choose: set "
-                f'search = "hybrid" and run `rag-index rebuild`'
-            )
-
-        def values(weight: float | None) -> NDArray[np.float64]:
-            return widest.measured(metric, widest.ranked(weight))
-
-        weight = choose_weight(values, settings.dense_weight, str(metric))
-    return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers), weight)
+    return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers))
 
 
 def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:

@@ -32,14 +32,12 @@ MAX_SHOWN = 60
 class GoldenQuery:
     """A query and the documents that it should find. `relevant` has a grade above 0 for each document id.
 
-    `index` is the index that the documents are in; None if the file does not say. `note` is for people who edit the
-    file.
+    `index` is the index that the documents are in; None if the file does not say.
     """
 
     query: str
     relevant: Mapping[str, int] = field(hash=False)
     index: str | None = None
-    note: str = ""
 
 
 def _graded(given: Any) -> Any:
@@ -61,6 +59,7 @@ class _Line(BaseModel):
     relevant: Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_graded), Field(min_length=1)]
     index: Annotated[str, Field(min_length=1)] | None = None
     note: str = ""
+    """For people who edit the file."""
 
 
 def read_golden(path: Path) -> list[GoldenQuery]:
@@ -74,9 +73,7 @@ def read_golden(path: Path) -> list[GoldenQuery]:
     for one in found:
         known = merged.get((one.query, one.index), one)
         grades = {name: max(grade, known.relevant.get(name, 0)) for name, grade in one.relevant.items()}
-        merged[one.query, one.index] = replace(
-            known, relevant={**known.relevant, **grades}, note=known.note or one.note
-        )
+        merged[one.query, one.index] = replace(known, relevant={**known.relevant, **grades})
     if not merged:
         raise SettingsError(f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}")
     return list(merged.values())
@@ -102,7 +99,7 @@ def write_golden(path: Path, queries: Iterable[GoldenQuery]) -> None:
     for query in queries:
         ungraded = set(query.relevant.values()) <= {1}
         plain = {"query": query.query, "relevant": list(query.relevant) if ungraded else dict(query.relevant)}
-        plain |= {name: value for name in ("index", "note") if (value := getattr(query, name))}
+        plain |= {"index": query.index} if query.index else {}
         content += json.dumps(plain, ensure_ascii=False) + "\n"
     try:
         replace_file(path, content.encode("utf-8", "replace"))
@@ -134,7 +131,7 @@ def _parse(place: str, line: str) -> GoldenQuery:
     relevant = {name: grade for name, grade in found.relevant.items() if grade}
     if not relevant:
         raise SettingsError(f"{place}: relevant has no document with a grade above 0; add one or remove the line")
-    return GoldenQuery(found.query, relevant, found.index, found.note)
+    return GoldenQuery(found.query, relevant, found.index)
 
 
 def _short(value: object) -> str:

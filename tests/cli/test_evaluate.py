@@ -5,8 +5,6 @@ import json
 import pytest
 
 from rag_index.evaluation.golden import GoldenQuery, read_golden, write_golden
-from tests.fakes.ollama import FakeOllama
-from tests.indexing.plain import run_plain
 from tests.project import Project, run_here
 from tests.retrieve.desk import Desk
 
@@ -74,34 +72,11 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     assert [one["index"] for one in evaluated(desk, golden)["scopes"]] == ["comments", "titles", None]
 
 
-def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
-    golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
-    far = before.replace("# short\n", "# short\ndense_weight = 0.98\n")
-    monkeypatch.setenv("RAG_INDEX_RETRIEVE__DENSE_WEIGHT", "0.99")
-    try:
-        desk.config.write_text(far, encoding="utf-8")
-        printed = run(desk, golden, "--tune-fusion", "--metric", "MRR@10")[0]
-        assert "Weight of meaning by MRR@10, 41 queries in 5 held-out folds: 0.99 (now)" in printed
-        assert "is better: --write writes it." in printed
-        assert desk.config.read_text(encoding="utf-8") == far
-        answer = evaluated(desk, golden, "--tune-fusion", "--write")
-        weight = answer["fusion"]["best"]["dense_weight"]
-        assert (answer["written"], answer["fusion"]["worthwhile"]) == (True, True)
-        assert answer["overridden"] == ["RAG_INDEX_RETRIEVE__DENSE_WEIGHT"]
-        assert weight < 0.95
-        assert desk.config.read_text(encoding="utf-8") == far.replace("0.98", str(weight))
-    finally:
-        desk.config.write_text(before, encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name one of these: a golden file, --query-column NAME, or --generate"),
-        (["--generate"], "--generate needs --out FILE"),
-        (["golden.jsonl", "--out", "x.jsonl"], "--out needs --query-column or --generate"),
-        (["golden.jsonl", "--write"], "--write needs --tune-fusion"),
-        (["golden.jsonl", "--model", "m"], "--model needs --generate"),
+        ([], "name one of these: a golden file, or --query-column NAME"),
+        (["golden.jsonl", "--out", "x.jsonl"], "--out needs --query-column"),
         (["--query-column", "title", "--out", "/nowhere/x.jsonl"], "there is no folder /nowhere"),
         (["missing.jsonl"], "missing.jsonl cannot be read: No such file"),
     ],
@@ -127,25 +102,3 @@ def test_queries_of_a_column_are_written_to_be_edited(tmp_path):
     assert len(read_golden(out)) == 12
     assert "exists already: name another file" in run(project, "--query-column", "title", "--out", out, code=2)[1]
     assert len(read_golden(out)) == 12
-
-
-def test_questions_are_written_to_be_edited_and_measured(tmp_path):
-    with FakeOllama(model="writer") as ollama:
-        project = Project(
-            tmp_path / "p", extra=f'[embedder]\nkind = "ollama"\nmodel = "writer"\nhosts = ["{ollama.url}"]'
-        )
-        run_plain(project.fill(8))
-        out = tmp_path / "golden.jsonl"
-        printed, progress = run(project, "--generate", "--model", "writer", "--count", "5", "--out", out)
-        assert f"5 questions are in {out}: read them, and remove those that nobody would ask." in progress
-        assert printed.splitlines()[1].split()[:3] == ["notes", "5", "dense"]
-        assert all(one.note and one.index == "notes" for one in read_golden(out))
-        assert [way["way"] for way in evaluated(project, out)["scopes"][0]["ways"]] == ["dense", "sparse", "hybrid"]
-        ollama.fault("generated", response="", path="/api/generate")
-        ollama.digest = "d2" * 32  # another model, whose questions are not in the cache
-        other = ("--generate", "--model", "writer", "--out", tmp_path / "other.jsonl")
-        unusable = "the model wrote no question that can be used (the answer is empty): name another with --model"
-        assert unusable in " ".join(run(project, *other, code=2)[1].split())
-        assert not other[-1].exists()
-        asked = "no index has a table [indexes.context], which names the model"
-        assert asked in run(project, "--generate", "--out", tmp_path / "other.jsonl", code=2)[1]

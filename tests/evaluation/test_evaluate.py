@@ -43,12 +43,11 @@ def searched(retriever, indexes, weight):
     return {metric: sum(values) / len(values) for metric, values in totals.items()}
 
 
-def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all_and_a_better_weight_is_found(codes_desk):
+def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_desk):
     done: list[int] = []
     settings = codes_desk.settings
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
-    options = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
-    evaluation = evaluate(settings, GOLDEN, BOTH, options, done.append)
+    evaluation = evaluate(settings, GOLDEN, BOTH, OPTIONS, done.append)
     assert done == list(range(1, 29))
     found = {scope.name: scope for scope in evaluation.scopes}
     assert [(one.name, one.fused, one.queries) for one in evaluation.scopes] == [
@@ -70,8 +69,6 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all_and_a_be
                 assert gain.mean == pytest.approx(hybrid.metrics[metric].mean - way.metrics[metric].mean)
                 assert gain.low <= gain.mean <= gain.high
     assert (evaluation.errors, evaluation.missing, evaluation.exit_code) == ({}, (), 0)
-    weight = evaluation.weight
-    assert (weight.worthwhile, weight.best_weight < 0.9, weight.queries) == (True, True, 28)
 
 
 def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
@@ -112,14 +109,11 @@ def test_an_index_that_does_not_answer_is_said_and_the_others_are_measured(tmp_p
         evaluate(desk.settings, golden, ["comments"], OPTIONS)
 
 
-def test_an_index_without_words_is_measured_by_meaning_alone_and_has_no_weight(tmp_path):
+def test_an_index_without_words_is_measured_by_meaning_alone(tmp_path):
     desk = Desk(tmp_path, names=("titles",), more={"titles": 'search = "dense"'}).fill({"titles": [(1, "printer")]})
     golden = [GoldenQuery("printer", {"1": 1})]
     [scope] = evaluate(desk.settings, golden, ["titles"], OPTIONS).scopes
     assert [way.name for way in scope.ways] == ["dense"]
-    tuned = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
-    with pytest.raises(SettingsError, match="titles cannot be searched by words, so there is no weight to choose"):
-        evaluate(desk.settings, golden, ["titles"], tuned)
 
 
 def test_documents_are_found_whoever_they_are_for(tmp_path):

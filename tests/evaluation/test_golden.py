@@ -32,7 +32,7 @@ def test_queries_of_a_file_that_was_edited_elsewhere(golden):
     assert read_golden(path) == [
         GoldenQuery("größe", {"118": 1, "-3": 1, "7": 1}),
         GoldenQuery("b", {"[1,2]": 1}, "x"),
-        GoldenQuery("q", {"a": 2, "b": 3, "d": 1}, note="asked on the phone"),
+        GoldenQuery("q", {"a": 2, "b": 3, "d": 1}),
         GoldenQuery("q", {"c": 1}, "x"),
     ]
 
@@ -40,7 +40,7 @@ def test_queries_of_a_file_that_was_edited_elsewhere(golden):
 def test_what_was_written_is_read_again(tmp_path):
     path, queries = tmp_path / "golden.jsonl", [
         GoldenQuery('with "quotes" and\nlines\u2028', {"1": 1, "ß": 1}),
-        GoldenQuery("graded", {"a": 2, "b": 1}, "titles", "note"),
+        GoldenQuery("graded", {"a": 2, "b": 1}, "titles"),
     ]  # fmt: skip
     write_golden(path, queries)
     assert read_golden(path) == queries
