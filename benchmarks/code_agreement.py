@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rag_index.chunking.code.languages import HEADER, LANGUAGES, header_language
+from rag_index.chunking.code.languages import LANGUAGES
 from rag_index.chunking.code.symbols import symbols_of
 from rag_index.errors import FileTimedOut
 from rag_index.sources.code import decode_text
@@ -95,11 +95,8 @@ def read_files(roots: list[Path]) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = defaultdict(list)
     for root in roots:
         for file in list_files(root, [], []).files:
-            path, language = root / file.path, file.language
-            if path.suffix == HEADER:
-                language = header_language(decode_text(path.read_bytes()), language)
             if file.size <= 1_000_000:
-                files[language].append(path)
+                files[file.language].append(root / file.path)
     return files
 
 

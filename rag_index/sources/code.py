@@ -12,7 +12,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.code.languages import TEXT, header_language, require_grammars
+from rag_index.chunking.code.languages import TEXT, require_grammars
 from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
@@ -154,13 +154,12 @@ class CodeSource:
             page.unreadable.append(Failure(key, "it is binary: it holds NUL bytes", kind="skipped"))
             return len(data)
         text = decode_text(data)
-        language = header_language(text, file.language) if file.is_header else file.language
         # parsed as another language, a file has other chunks
-        text_hash = hash_text(f"{language}\n{text}" if text and not text.isspace() else "")
-        if language != TEXT and (reason := _generated_reason(text)):
+        text_hash = hash_text(f"{file.language}\n{text}" if text and not text.isspace() else "")
+        if file.language != TEXT and (reason := _generated_reason(text)):
             page.unreadable.append(Failure(key, reason, text_hash, "skipped"))
             return len(data)
-        payload, documents = encode_payload({"path": file.path, "language": language}), page.documents
+        payload, documents = encode_payload({"path": file.path, "language": file.language}), page.documents
         documents.keys.append(key)
         documents.texts.append("" if text.isspace() else text)
         documents.payloads.append(payload)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rag_index.chunking.code.languages import HEADER, TEXT, Neighbours, language_of
+from rag_index.chunking.code.languages import HEADER, TEXT, language_of
 from rag_index.documents.batches import Failure
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
@@ -42,13 +42,11 @@ class File:
     path: str
     """The path from the root, with /."""
     language: str
-    """The language by its name; of a header, that of the sources nearest to it."""
+    """The language by its name; of a header, C if all sources of C and C++ below the root are of C, else C++."""
     size: int
     changed_at: float
     times: str
     """The size and the times of the file, as text."""
-    is_header: bool = False
-    """Whether it may be C or C++, which its content decides."""
 
     @property
     def stamp(self) -> str:
@@ -117,7 +115,8 @@ class _Walk:
         self._root = root
         self._include, self._exclude = _patterns(include), _patterns(exclude)
         self._languages = languages
-        self._neighbours = Neighbours()
+        self._sources: set[str] = set()
+        """The languages of the sources that are no headers."""
         self._listing = Listing()
         self._top, ignored = _ignored_above(root.absolute())
         """The path to the root, with / at the end, from the top of the repository around it."""
@@ -138,10 +137,11 @@ class _Walk:
                 if not isinstance(exc, FileNotFoundError):
                     self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
                     self._listing.unreadable_folders.append(folder)
-        for number, file in enumerate(self._listing.files):
-            if HEADER not in self._languages and file.path.lower().endswith(HEADER):
-                language = self._neighbours.guess(file.path)
-                self._listing.files[number] = replace(file, language=language, is_header=True)
+        if HEADER not in self._languages and not ("c" in self._sources and "cpp" not in self._sources):
+            self._listing.files = [
+                replace(file, language="cpp") if file.path.lower().endswith(HEADER) else file
+                for file in self._listing.files
+            ]
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
@@ -167,7 +167,8 @@ class _Walk:
             if entry.name != GIT and not self._is_excluded(f"{path}/", ignored):
                 self._waiting.append((f"{path}/", ignored))
         elif entry.is_file(follow_symlinks=False):
-            self._neighbours.add(path)
+            if not path.lower().endswith(HEADER):
+                self._sources.add(language_of(path))
             if not (language := self._included_language(path, ignored)):
                 return
             if path.isprintable() or _is_unicode(path):

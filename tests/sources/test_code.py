@@ -70,6 +70,20 @@ def test_files_are_read_by_language_the_largest_first(root):
     assert page.documents.text_hashes[1] == hash_text("python\n" + "x" * 9), "in another language it has other chunks"
 
 
+@pytest.mark.parametrize(
+    ("others", "languages", "expected"),
+    [
+        (["x.c", "a.py"], {}, "c"), (["x.c", "deep/y.cc"], {}, "cpp"), (["y.hpp"], {}, "cpp"), (["a.py"], {}, "cpp"),
+        (["y.cc"], {".h": "c"}, "c"),
+    ],
+)  # fmt: skip
+def test_a_header_is_of_c_if_all_sources_are(root, others, languages, expected):
+    for path in ("lib/v.h", *others):
+        write(root, path)
+    files = list_files(root, [], ["*.cc"], languages).files
+    assert next(file.language for file in files if file.path == "lib/v.h") == expected
+
+
 def test_pages_are_limited_by_rows_and_by_bytes_and_read_twice_are_the_same(root, monkeypatch):
     monkeypatch.setattr("rag_index.sources.code.PAGE_BYTES", 1000)
     for number in range(6):

@@ -1,10 +1,8 @@
-"""The known languages: their file names, their grammars, how to read their syntax trees, and what a header is."""
+"""The known languages: their file names, their grammars, and how to read their syntax trees."""
 
 from __future__ import annotations
 
 import functools
-import re
-from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.definitions import Reader
 
-VERSION = 4
+VERSION = 5
 """The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
 
 TEXT = "text"
@@ -38,21 +36,6 @@ _JS_WRAPPERS = frozenset({
 })  # fmt: skip
 _C_WRAPPERS = frozenset({"declaration", "field_declaration", "template_declaration"})
 _LINE_AND_BLOCK = frozenset({"line_comment", "block_comment"})
-_HEADER_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
-_CPP_ALONE = re.compile(
-    r"^[ \t]*(?:"
-    r"(?:inline[ \t]+)?namespace\b[ \t\w:]*(?:\{|$)"
-    r"|template[ \t]*<"
-    r"|(?:public|private|protected)\b[ \t]*\w*[ \t]*:"
-    r"|class[ \t]+[A-Za-z_][\w \t:()]*(?:[:{;<]|$)"
-    r"|using[ \t]+[\w:]+"
-    r"|\#[ \t]*include[ \t]*<[a-z_]+>"
-    r")"
-    r"|\b[A-Za-z_]\w*::~?[A-Za-z_]|\boperator[ \t]*[-+*/%=<>!&|^(\[]|\b(?:static|const|dynamic|reinterpret)_cast[ \t]*<"
-    r"|\bvirtual[ \t]+[~\w]|\)[ \t]*(?:const[ \t]*)?(?:noexcept|override)\b|=[ \t]*(?:delete|default)[ \t]*;",
-    re.M,
-)
-_CONDITION = re.compile(r"[ \t]*#[ \t]*(if|ifdef|ifndef|elif|else|endif)\b(.*)")
 MISSING = 'an index of source code needs {name}, which is not installed: pip install "rag-index[code]"'
 
 
@@ -149,57 +132,3 @@ def open_parser(name: str) -> Parser:
     except ImportError as exc:
         raise SettingsError(MISSING.format(name=exc.name)) from exc
     return tree_sitter.Parser(tree_sitter.Language(getattr(package, language.grammar_function)()))
-
-
-def header_language(text: str, guess: str) -> str:
-    """Return the language of a header: `guess` if its text is C and C++ alike."""
-    return "cpp" if _CPP_ALONE.search(_HEADER_COMMENT.sub(" ", _without_cpp_blocks(text))) else guess
-
-
-def _without_cpp_blocks(text: str) -> str:
-    """Return a header without what only a C++ compiler sees, as headers of C have it (`#ifdef __cplusplus`)."""
-    if "__cplusplus" not in text:
-        return text
-    kept: list[str] = []
-    hidden: list[bool] = []
-    for line in text.split("\n"):
-        match = _CONDITION.match(line)
-        if match is None:
-            if not any(hidden):
-                kept.append(line)
-        elif match[1] in {"if", "ifdef"}:
-            hidden.append("__cplusplus" in match[2] and "!" not in match[2])
-        elif match[1] == "ifndef":
-            hidden.append(False)
-        elif hidden and match[1] == "endif":
-            hidden.pop()
-        elif hidden:
-            hidden[-1] = False
-    return "\n".join(kept)
-
-
-class Neighbours:
-    """The sources in C and C++ of a tree, which tell the language of headers that are both."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Counter[str]] = defaultdict(Counter)
-        """The languages of the sources of each path without suffix, of each folder (with /), and of the tree ("")."""
-
-    def add(self, path: str) -> None:
-        """Add a file of the tree; files in other languages do not count."""
-        language = language_of(path)
-        if language in {"c", "cpp"} and not path.lower().endswith(HEADER):
-            for place in _places(path):
-                self._found[place][language] += 1
-
-    def guess(self, path: str) -> str:
-        """Return the language of the sources nearest to a header: of its name, in its folder, in the tree."""
-        name, *around = (self._found.get(place, Counter[str]()) for place in _places(path))
-        if len(name) == 1:
-            return next(iter(name))
-        counts = next(filter(None, around), Counter[str]())
-        return "cpp" if counts["cpp"] > counts["c"] else "c"
-
-
-def _places(path: str) -> tuple[str, str, str]:
-    return path.rpartition(".")[0], f"{path.rpartition('/')[0]}/", ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.chunking.code.languages import Neighbours, header_language, language_of
+from rag_index.chunking.code.languages import language_of
 from rag_index.chunking.code.symbols import symbols_of
 
 CASES = [
@@ -83,49 +83,6 @@ def test_text_is_read_from_the_file_and_not_from_what_is_parsed() -> None:
     assert (name.signature, name.docstring) == ("class LIB_EXPORT Name : public Base", "One.")
     assert method.signature == "void f() LOCKED(m)"
     assert text[name.start : name.end].endswith(b"}")
-
-
-C_HEADER = """\
-/* A class of things: template<int> and std::string are only mentioned here. */
-#ifndef A_H
-#define A_H
-#include <stdio.h>
-#ifdef __cplusplus
-#include <string>
-extern "C" {
-#endif
-struct thing { int class; int private; };  // namespace a {
-int find(struct thing *new, const char *template);
-#ifdef __cplusplus
-}
-namespace lib { class Thing; }
-#endif
-#endif
-"""
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "namespace a {", "namespace a::b\n{", "  template <typename T>", " public:", "class Name;",
-        "class EXPORT Name : B {", "using Base::f;", "#include <vector>",
-        "int a::f();", "bool operator==(int);", "virtual void f() = 0;",
-        "  void f() const noexcept;", "A(const A&) = delete;",
-    ],
-)  # fmt: skip
-def test_the_content_of_a_header_decides_between_c_and_cpp(line: str) -> None:
-    assert header_language(C_HEADER, "c") == "c"
-    assert header_language(f"int f(void);\n{line}\n", "c") == "cpp"
-
-
-def test_a_header_that_is_both_is_as_the_sources_beside_it() -> None:
-    assert header_language("#define LIMIT 3\nint f(void);\n", "cpp") == "cpp"
-    tree = Neighbours()
-    for path in ("a/x.c", "a/y.cc", "b/z.cpp", "b/w.cpp", "c/u.c", "b/README.md"):
-        tree.add(path)
-    guesses = {"a/x.h": "c", "a/y.h": "cpp", "a/v.h": "c", "b/v.h": "cpp", "c/v.h": "c", "include/v.h": "cpp"}
-    assert {path: tree.guess(path) for path in guesses} == guesses
-    assert Neighbours().guess("v.h") == "c"
 
 
 def test_languages_by_name() -> None:
