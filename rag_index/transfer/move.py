@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import SecretStr, ValidationError
 
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
@@ -53,23 +52,18 @@ BATCH_POINTS = 500
 PASSES = 3
 """The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 
-LAST_BITS = 2e-7
-"""Tolerance for a value of a unit vector: a little over twice the distance between float32 numbers just below 1."""
 PROGRESS_SECONDS = 5.0
 
 
-def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> tuple[int, int]:
-    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent, and how many
-    vectors the new store rounded.
+def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> int:
+    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent.
 
-    Qdrant keeps unit vectors bit by bit. A store that normalizes them again may return different last bits; these are
-    left as they are and counted. `on_progress` is called with the number of points compared, after each batch.
-    Raises what the stores raise, and StoreError if the two still differ at the end.
+    `on_progress` is called with the number of points compared, after each batch. Raises what the stores raise, and
+    StoreError if the two still differ at the end.
     """
     sent = 0
-    for number in range(PASSES):
-        differing, rounded = _copy_once(old, new, name, on_progress, allow_rounding=number > 0)
-        sent += differing
+    for _ in range(PASSES):
+        sent += (differing := _copy_once(old, new, name, on_progress))
         if not differing:
             break
     old_count, new_count = old.count(name), new.count(name)
@@ -79,34 +73,26 @@ def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], 
             "programs that write to it, then run the same command again"
         )
     new.flush(name)
-    return sent, rounded
+    return sent
 
 
-def _copy_once(
-    old: Store, new: Store, name: str, on_progress: Callable[[int], None], *, allow_rounding: bool
-) -> tuple[int, int]:
-    """Write and delete what differs; return how many points differed, and how many vectors are rounded.
-
-    With `allow_rounding`, vectors that differ only in their last bits are left alone and counted as rounded.
-    """
+def _copy_once(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> int:
+    """Write and delete what differs; return how many points did."""
     pairs = _pair_by_id(*(store.scroll(name, vectors=True, page=BATCH_POINTS) for store in (old, new)))
     missing: list[StoredPoint] = []
     surplus: list[str] = []
-    differing = rounded = 0
+    differing = 0
     for number, (point, copy) in enumerate(pairs, 1):
         if point is None and copy is not None:
             surplus.append(copy.id)
         elif point is not None and (copy is None or json_line(point) != json_line(copy)):
-            if allow_rounding and copy is not None and _nearly_equal(point, copy):
-                rounded += 1
-            else:
-                missing.append(point)
+            missing.append(point)
         if len(missing) + len(surplus) == BATCH_POINTS:
             differing += _write(new, name, missing, surplus)
             missing, surplus = [], []
         if number % BATCH_POINTS == 0:
             on_progress(number)
-    return differing + _write(new, name, missing, surplus), rounded
+    return differing + _write(new, name, missing, surplus)
 
 
 def _pair_by_id(
@@ -117,13 +103,6 @@ def _pair_by_id(
     for _, group in groupby(both, key=itemgetter(0)):
         found = {place: point for _, place, point in group}
         yield found.get(0), found.get(1)
-
-
-def _nearly_equal(point: StoredPoint, copy: StoredPoint) -> bool:
-    """Return whether two points are equal except for the last bits of their vectors."""
-    if json_line(replace(point, vector=None)) != json_line(replace(copy, vector=None)):
-        return False
-    return bool(np.allclose(point.vector or [], copy.vector or [], rtol=0, atol=LAST_BITS))
 
 
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
@@ -145,15 +124,12 @@ class MovedIndex:
     points: int
     copied: int
     """Points sent by this move; those that an earlier, stopped move sent are not counted."""
-    rounded: int = 0
-    """Vectors whose last bits the new store changed; Qdrant itself changes none."""
 
     def sentence(self) -> str:
         """Return one line for a person."""
-        rounded = f", {self.rounded:,} of them rounded in their last bits" if self.rounded else ""
         return (
             f"{self.documents:,} documents, {self.points:,} points in {', '.join(self.collections)}; "
-            f"{self.copied:,} copied now, all compared{rounded}"
+            f"{self.copied:,} copied now, all compared"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -241,7 +217,7 @@ class _IndexMove:
         """Copy all collections of the index, then hand over. The module describes the order."""
         with IndexLease(self._ledger, self._alias, f"move to {self._location}") as lease:
             collections = self._collections()
-            live, counts = collections[-1], list[tuple[int, int]]()
+            live, sent = collections[-1], 0
             old, new = self._old.collections(), self._new.collections()
             done = self._alias in self._new.aliases() and all(
                 old[c.name].get(MOVED_TO) == self._location and new.get(c.name, {}).get("store_id") == c.store_id
@@ -249,7 +225,7 @@ class _IndexMove:
             )
             if not done:  # else an earlier move was completed, and the new store may have changed since then
                 self._check_target(collections)
-                counts = [self._copy_collection(collection, lease) for collection in collections]
+                sent = sum([self._copy_collection(collection, lease) for collection in collections])
                 for c in collections:
                     moved = {"store_id": None, MOVED_ID: c.store_id, MOVED_TO: self._location}
                     self._old.set_metadata(c.name, moved)
@@ -257,8 +233,7 @@ class _IndexMove:
                     self._new.set_metadata(c.name, {"store_id": c.store_id, MOVED_ID: None})
                 self._new.point_alias(self._alias, live.name)
             documents, points = self._ledger.totals(live.id).documents, self._new.count(live.name)
-            sent, rounded = (sum(column) for column in zip((0, 0), *counts, strict=True))
-            return MovedIndex(self._index, [c.name for c in collections], documents, points, sent, rounded)
+            return MovedIndex(self._index, [c.name for c in collections], documents, points, sent)
 
     def _collections(self) -> list[Collection]:
         """Return the collections to move: those that ledger and old store both have, the live one last."""
@@ -296,8 +271,8 @@ class _IndexMove:
                 f"{self._location} has {foreign[0]}, which this ledger did not make; remove it there, or {RENAME}"
             )
 
-    def _copy_collection(self, collection: Collection, lease: IndexLease) -> tuple[int, int]:
-        """Copy one collection, and return the counts of `copy_points`; the copy does not get its id yet."""
+    def _copy_collection(self, collection: Collection, lease: IndexLease) -> int:
+        """Copy one collection, and return how many points were sent; the copy does not get its id yet."""
         name, metadata = collection.name, self._old.metadata(collection.name)
         incomplete = {"store_id": None, MOVED_TO: None, MOVED_ID: collection.store_id}
         sparse = self._old.has_sparse(name)
@@ -315,9 +290,9 @@ class _IndexMove:
                 last = time.monotonic()
                 self._say(f"{self._index}: {done:,} of {total:,} points of {name}")
 
-        counts = copy_points(self._old, self._new, name, on_progress)
+        sent = copy_points(self._old, self._new, name, on_progress)
         self._new.set_commit_mark(name, self._old.commit_mark(name))
-        return counts
+        return sent
 
 
 def _location(store: StoreSettings) -> str:

@@ -211,15 +211,6 @@ def test_repeating_a_complete_move_changes_nothing(project, qdrant):
     assert exported(project) == after
 
 
-def test_rounded_vectors_are_reported(project):
-    with FakeQdrant() as rounding:
-        [moved] = move(project.settings, target_settings(project.settings, rounding.url))
-        assert 0 < moved.rounded < moved.copied / 2
-        assert "rounded in their last bits" in moved.sentence()
-        use(project, f'url = "{rounding.url}"')
-        assert examine(project.settings).findings == []
-
-
 def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, tmp_path):
     target = target_settings(project.settings, qdrant.url)
     with closing(open_store(target)) as store:
