@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,8 +23,6 @@ from rag_index.ledger.tables import (
 WAITING = (inbox, look_ups)
 MAX_MILESTONES = 1000
 """Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
-CHANNEL = "rag_index_positions"
-LOOK_SECONDS = 0.02
 
 
 class PositionRows(LedgerConnection):
@@ -37,9 +33,6 @@ class PositionRows(LedgerConnection):
     nobody knows what the collection lacks. Nothing is reached while a document is failed or held back, because a search
     would not find what the source has. One that is pending waits in the inbox, too, if the source has changed it.
     """
-
-    _waited_from: tuple[int, ...] | None = None
-    """What the file of a ledger in SQLite was before the last reading; of PostgreSQL, whether it tells us."""
 
     def note_position(self, alias: str, position: Position) -> None:
         """Record that everything up to a position of the source has arrived in the inbox, and been indexed if not."""
@@ -94,43 +87,10 @@ class PositionRows(LedgerConnection):
 
     def reached(self) -> dict[str, Reached]:
         """Return what each index has reached, by its alias. One that was never complete is left out."""
-        if self._is_sqlite:
-            self._waited_from = self._file_state()
-        columns = (
-            positions.c.alias,
-            collections.c.name,
-            positions.c.commits,
-            positions.c.number,
-            positions.c.at,
-            positions.c.position,
-            positions.c.how,
-        )
-        joined = positions.join(collections, collections.c.id == positions.c.collection_id)
+        p = positions.c
+        columns = (p.alias, collections.c.name, p.commits, p.number, p.at, p.position, p.how)
+        joined = positions.join(collections, collections.c.id == p.collection_id)
         return {row.alias: Reached(*row) for row in self._select(sa.select(*columns).select_from(joined))}
-
-    def wait_for_positions(self, seconds: float) -> None:
-        """Return when a position may have moved since `reached`, or after this many seconds, without a query.
-
-        The first call returns at once where it begins to be told: what moved before is not.
-        """
-        if self._is_sqlite:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until and self._file_state() == self._waited_from:
-                time.sleep(LOOK_SECONDS)
-            return
-        driver: Any = self._connection.connection.driver_connection
-        if self._waited_from is None:
-            driver.autocommit = True
-            driver.execute(f"LISTEN {CHANNEL}")
-            self._waited_from = ()
-            return
-        for _ in driver.notifies(timeout=seconds, stop_after=1):
-            return
-
-    def _file_state(self) -> tuple[int, ...]:
-        log = Path(f"{self._url.database}-wal")
-        found = log.stat() if log.exists() else None
-        return (found.st_mtime_ns, found.st_size) if found else ()
 
     def _position(self, alias: str) -> Any:
         return self._first(sa.select(positions).where(positions.c.alias == alias))
@@ -159,13 +119,10 @@ class PositionRows(LedgerConnection):
             self._write(milestones.delete().where(milestones.c.alias == alias, milestones.c.number <= one.number))
 
     def _move(self, alias: str, collection_id: int, **values: Any) -> None:
-        """Write a position with the commit that a reader has to see, and tell those who wait for it."""
+        """Write a position with the commit that a reader has to see."""
         commits = sa.select(collections.c.commits).where(collections.c.id == collection_id).scalar_subquery()
         values |= {"collection_id": collection_id, "commits": sa.func.coalesce(commits, 0)}
         self._put_row(positions, {"alias": alias}, values)
-        if not self._is_sqlite:
-            with self.transaction() as connection:
-                connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
     def gaps_since(self, collection_id: int) -> float | None:
         """Return since when a document has been failed or held back, so that nothing is reached; None if none is."""

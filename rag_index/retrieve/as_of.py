@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
 REST_SECONDS = 0.5
-"""How long the ledger is left alone if nobody waits for a position, and waited for to change if somebody does."""
+"""How long the ledger is left alone if nobody waits for a position, or it cannot be read."""
+FOLLOW_SECONDS = 0.05
+"""How long it is left alone if somebody waits."""
 OLD_SECONDS = 10.0
 """A search waits for the ledger if the last reading is older."""
 CHECK_SECONDS = 5.0
@@ -241,7 +243,7 @@ class Positions:
             self._close_ledger()
 
     def _start(self, *, follow: bool = False) -> Future[None]:
-        """Return the reading that is under way, or start one, which first waits for news if it is to `follow`."""
+        """Return the reading that is under way, or start one, which first pauses if it is to `follow`."""
         with self._lock:
             if self._closed:
                 raise StoreError(CLOSED)
@@ -256,11 +258,8 @@ class Positions:
     def _read(self, reading: Future[None], follow: bool) -> None:
         failure = None
         try:
-            if follow and not self._ledger:
-                time.sleep(REST_SECONDS)
-            elif follow and self._ledger:
-                with suppress(Exception):  # the reading says what is wrong
-                    self._ledger.wait_for_positions(REST_SECONDS)
+            if follow:
+                time.sleep(FOLLOW_SECONDS if self._ledger else REST_SECONDS)
             due = self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS
             if due or self._ledger is None:
                 self._close_ledger()

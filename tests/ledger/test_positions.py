@@ -1,12 +1,8 @@
 """The position that an index has reached: never beyond something that a search would not find."""
 
-import threading
-from contextlib import closing
-
 import pytest
 
 from rag_index.documents.batches import CommitMark, Failure
-from rag_index.ledger import Ledger
 from rag_index.ledger.records import Position, parse_position
 from tests.ledger.conftest import add
 
@@ -142,24 +138,6 @@ def test_a_rebuilt_collection_inherits_what_its_scan_has_seen_and_one_before_it_
     complete(ledger, third, number=0, began=45.0, read_all=False)
     arrive(ledger, 50)
     assert (at(ledger), ledger.reached()[ALIAS].how) == ("", "run")  # it relied on `changed_since`
-
-
-@pytest.mark.parametrize("early", [True, False], ids=["before the wait", "during the wait"])
-def test_whoever_waits_is_told_without_a_query(ledger, early):
-    """The transaction is of another connection, as that of a watch is."""
-    with closing(Ledger(ledger._url)) as other:
-        other.reached()
-        other.wait_for_positions(0)
-        other.reached()
-        if early:
-            arrive(ledger, 20)
-        told = threading.Event()
-        waiting = threading.Thread(target=lambda: (other.wait_for_positions(60), told.set()))
-        waiting.start()
-        while not told.wait(0.05):
-            assert early or arrive(ledger, 20) is None
-        waiting.join()
-        assert other.reached()[ALIAS].position == "20"
 
 
 def test_positions_compare_by_their_kind():
