@@ -22,7 +22,7 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     with replacement(path, sync=True) as temporary:
         temporary.write_bytes(content)
-    _sync(path.parent)
+    sync_path(path.parent)
 
 
 def leftovers(path: Path) -> Iterator[Path]:
@@ -42,14 +42,15 @@ def replacement(path: Path, *, sync: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if sync:
-            _sync(temporary)
+            sync_path(temporary)
         temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Return once a file, or the names in a folder, are on disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rag_index.database.files import replace_file
+from rag_index.database.files import file_stamp, replace_file
 from rag_index.errors import StoreError, StoreMismatch
 from rag_index.stores.edge.folder import folder_errors, locked, read_mark
 
@@ -63,7 +63,7 @@ class Catalog:
     def refresh(self) -> None:
         """Read the file again if another process has replaced it."""
         with self._lock:
-            if self._stamped() != self._stamp:
+            if file_stamp(self._file) != self._stamp:
                 self._load()
 
     def entries(self) -> dict[str, CatalogEntry]:
@@ -164,7 +164,7 @@ class Catalog:
 
     def _load(self) -> None:
         with folder_errors(self._store):
-            self._stamp = self._stamped()  # before reading: if the file is replaced in between, it is read again
+            self._stamp = file_stamp(self._file)  # before reading: if the file is replaced in between, it is read again
             if self._stamp is None:
                 self._state = {}, {}
                 return
@@ -182,14 +182,6 @@ class Catalog:
                 f"{self._file} cannot be read ({exc!r}): restore it from a backup, "
                 "or remove the store's folder and run `rag-index rebuild`"
             ) from exc
-
-    def _stamped(self) -> tuple[int, ...] | None:
-        """Return what differs whenever the file was replaced; None if there is none."""
-        try:
-            found = self._file.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _without_none(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rag_index.database.files import replace_file
+from rag_index.database.files import replace_file, sync_path
 from rag_index.documents.batches import CommitMark
 from rag_index.errors import RagIndexError, StoreBusy, StoreError
 
@@ -212,7 +212,7 @@ def note_writing(folder: Path) -> None:
     """Note, durably, that the shard is about to be written. Raises OSError."""
     (folder / UNFLUSHED).touch()
     (folder / UNWRITTEN).unlink(missing_ok=True)
-    _sync(folder)
+    sync_path(folder)
 
 
 def copy_shard(source: Path, target: Path) -> None:
@@ -220,7 +220,7 @@ def copy_shard(source: Path, target: Path) -> None:
     for file, copy in _walk(source, target):
         _copy(file, copy, sync=True)
     for folder in (target.parent, target, *(path for path in target.rglob("*") if path.is_dir())):
-        _sync(folder)
+        sync_path(folder)
 
 
 def link_shard(source: Path, target: Path) -> None:
@@ -274,11 +274,3 @@ def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
                 start += copied
         if sync:
             os.fsync(new.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
