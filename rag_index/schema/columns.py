@@ -68,8 +68,12 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
-_DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL | re.MULTILINE)
-"""Objects that a program wrote as YAML. A text with front matter has a second line of dashes."""
+_DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)|[aO]:\d+:|s:\d+:\"", re.DOTALL | re.MULTILINE)
+"""Objects that a program wrote as YAML, or as PHP does. A text with front matter has a second line of dashes."""
+_IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.)[\w.]*")
+"""What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
+_PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?\w+\.[\w.]+ ?\}\}|\{\$\w|\{%|<%=")
+"""A place in a text that a program fills in."""
 _MAIL = re.compile(
     r"(?:(?:From|To|Cc|Subject|Date|Received|Message-ID|MIME-Version|Return-Path|Delivered-To): .*\r?\n){2}",
     re.IGNORECASE,
@@ -214,8 +218,21 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
 
 
 def _beginning(values: Sequence[object], pattern: re.Pattern[str]) -> float:
-    """Return the share of values that are texts which begin as a pattern says."""
-    return sum(isinstance(one, str) and pattern.match(one) is not None for one in values) / max(1, len(values))
+    """Return the share of values that begin as a pattern says."""
+    texts = (one.decode("ascii", "replace") if isinstance(one, bytes) else str(one) for one in values)
+    return sum(pattern.match(text) is not None for text in texts) / max(1, len(values))
+
+
+def is_for_programs(column: Column) -> bool:
+    """Return whether most values are names that programs give, or objects that they wrote."""
+    values = column.filled if column.kind in ("text", "bytes") else []
+    named = sum(isinstance(one, str) and _IDENTIFIER.fullmatch(one) is not None for one in values)
+    return named + _beginning(values, _DUMP) * len(values) > MOST * max(1, len(values))
+
+
+def is_template(column: ColumnProfile) -> bool:
+    """Return whether most texts have places that a program fills in."""
+    return sum(_PLACEHOLDER.search(text) is not None for text in column.texts) > MOST * max(1, len(column.texts))
 
 
 def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:

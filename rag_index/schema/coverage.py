@@ -18,6 +18,8 @@ GOAL = 0.97
 """Tables that are left out for a doubtful reason are added, the largest first, until a search reaches this share."""
 MIN_SHARE, MIN_CHARS = 0.01, 200
 """Smaller tables are not worth an index of their own."""
+LARGE = 0.2
+"""The share of all text that is not left out because of a table's name."""
 MIN_LOG_ROWS = 20
 SIZES = ((1_000_000, "MB"), (1_000, "kB"))
 _VARIABLE = re.compile(r"\b[0-9a-f]{8,}\b|\d+")
@@ -50,7 +52,7 @@ class Coverage:
 
     def sentences(self, left_out: Mapping[str, str]) -> list[str]:
         """Return the share, and the three largest things that are not reached, with what adds each."""
-        told = "that is neither secret, personal, private, a copy nor a log"
+        told = "that is neither secret, personal, private, a name alone, a copy, a log nor for programs"
         found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text {told}"]
         for one in self.missing[:3]:
             why = left_out.get(one.table, "its texts are longer than a label's")
@@ -67,11 +69,16 @@ def size(chars: int) -> str:
 def coverage(
     subjects: Sequence[Subject], indexes: Sequence[ProposedIndex], chars: Callable[[Subject, list[str]], list[int]]
 ) -> Coverage:
-    """Return what of the texts of these tables some indexes reach; `chars` counts the characters of columns."""
+    """Return what of the texts of these tables some indexes reach; `chars` counts the characters of columns.
+
+    Names of rows without another text count if the rows are documents.
+    """
     shown = {found for index in indexes for found in _shown(index.settings)}
+    indexed = {index.tables[0] for index in indexes}
     total, missing = 0, []
     for subject in subjects:
-        columns = _text_columns(subject)
+        is_counted = subject.says_something or subject.full_name in indexed
+        columns = _text_columns(subject) if is_counted else []
         counted = dict(zip(columns, chars(subject, columns), strict=True)) if columns else {}
         total += sum(counted.values())
         places = {(subject.schema, subject.name), (None, subject.name)}
@@ -90,6 +97,13 @@ def is_log(subject: Subject) -> bool:
         len(one.texts) >= MIN_LOG_ROWS and len(shape) <= FEW * len(one.texts)
         for one, shape in zip(columns, shapes, strict=True)
     )
+
+
+def repeats_texts(subject: Subject) -> bool:
+    """Return whether rows without a title have the same few texts."""
+    columns = [one for name in subject.prose if (one := subject.profiles[name]).texts]
+    few = all(len(one.texts) >= MIN_LOG_ROWS and one.distinct <= FEW for one in columns)
+    return few and bool(columns) and not subject.title
 
 
 def _text_columns(subject: Subject) -> list[str]:

@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING
 from slugify import slugify
 
 from rag_index.schema.columns import MOST, noun, profile, words, words_of_tables
-from rag_index.schema.coverage import GOAL, MIN_CHARS, MIN_SHARE, Coverage, coverage, is_log, size
+from rag_index.schema.coverage import (
+    GOAL,
+    LARGE,
+    MIN_CHARS,
+    MIN_SHARE,
+    Coverage,
+    coverage,
+    is_log,
+    repeats_texts,
+    size,
+)
 from rag_index.schema.hiding import add_conditions, restricts
-from rag_index.schema.proposed_index import IndexMaker, ProposedIndex, free_name
+from rag_index.schema.proposed_index import NAMES_ALONE, IndexMaker, ProposedIndex, free_name
 from rag_index.schema.relations import declared_relations, find_relations
 from rag_index.schema.roles import (
     MAX_DEPTH,
@@ -26,9 +36,21 @@ from rag_index.schema.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.schema.subjects import MAX_LABELS, Relation, Subject, letters
+from rag_index.schema.subjects import Relation, Subject, letters
 from rag_index.schema.visibility import find_conditions, has_status_flags
-from rag_index.schema.vocabulary import KEY_WORDS, LANGUAGES, OLD_VERSIONS, ORDERS, PAIRS, PARTS, VERSIONED, VERSIONS
+from rag_index.schema.vocabulary import (
+    DOUBTFUL,
+    KEY_WORDS,
+    LANGUAGES,
+    MACHINE_NOUN,
+    MACHINERY,
+    OLD_VERSIONS,
+    ORDERS,
+    PAIRS,
+    PARTS,
+    VERSIONED,
+    VERSIONS,
+)
 from rag_index.sources.policies import relations_read
 
 if TYPE_CHECKING:
@@ -53,11 +75,11 @@ BEHIND = 100
 """What is taken from the score of an index that is needed for its text alone: it ranks behind the others."""
 MIN_ASKED_SHARE = 0.01
 """A table is asked about if it has at least this share of all letters of the tables with text."""
-DOUBTED = frozenset([
-    "is for programs, by its name", "is for programs, by its name and its values", "has names alone",
-    "has names alone, to which others refer", "has no text of its own",
+PROGRAMS = frozenset(["is for programs, by its name", "is for programs, by its name and its values"])
+DOUBTED = PROGRAMS | {
+    "has names alone", "has names alone, to which others refer", "has no text of its own",
     "holds texts, and no column says of what they are and which of them count",
-])  # fmt: skip
+}  # fmt: skip
 """The reasons to leave a table out that its rows do not prove."""
 REACHED = ("is a part of", "holds the text of", "is in the documents of", "has no primary key", "comes after")
 """What a reason begins with whose table has text that some index reaches, or should."""
@@ -141,7 +163,7 @@ def propose(
             counted[subject] = catalog.chars(subject, columns)
         return counted[subject]
 
-    doubtful = {one.full_name for one in subjects if (one.has_prose or one.rows > MAX_LABELS) and not is_log(one)}
+    doubtful = {one.full_name for one in subjects if one.says_something and not is_log(one)}
     doubtful -= {table for table, wanted in (answers or {}).items() if not wanted}
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
@@ -152,13 +174,19 @@ def propose(
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
         searched = [one for one, why in reasons.items() if _is_searched(why) and not (why in DOUBTED and is_log(one))]
         made.coverage = coverage(searched, made.indexes, chars)
-        large = [
-            one.table for one in made.coverage.missing if one.chars >= max(MIN_CHARS, MIN_SHARE * made.coverage.chars)
+        more = [
+            one.table
+            for one in made.coverage.missing
+            if one.table in doubtful - {*needed}
+            and (why := made.left_out.get(one.table, "")) in DOUBTED
+            and one.chars >= max(MIN_CHARS, (LARGE if why in PROGRAMS else MIN_SHARE) * made.coverage.chars)
         ]
-        more = [one for one in large if one in doubtful - {*needed} and made.left_out.get(one) in DOUBTED]
         if made.coverage.share >= GOAL or include or not more:
             break
         needed[more[0]] = made.left_out[more[0]]
+    if made.coverage.share < GOAL:  # what is small and for programs, by its name, is asked about and counts no more
+        kept = [one for one in searched if reasons[one] not in PROGRAMS]
+        made.coverage = coverage(kept, made.indexes, chars)
     made.questions = proposer.questions()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
@@ -285,9 +313,17 @@ def _is_copy(table: DatabaseTable, other: DatabaseTable) -> bool:
     """Return whether a table with many texts of another one holds copies of them."""
     if _is_by_language(table) and not _is_by_language(other):  # translations, and the original
         return False
+    if _is_for_programs(table) != _is_for_programs(other):  # the copy is that for a search
+        return _is_for_programs(table)
     called = noun(other.name)
     refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
     return refers or len(noun(table.name)) > len(called)
+
+
+def _is_for_programs(table: DatabaseTable) -> bool:
+    """Return whether a table is for programs, by its name."""
+    named = {*noun(table.name)}
+    return bool(named & (MACHINERY | DOUBTFUL)) or any(map(MACHINE_NOUN.fullmatch, named))
 
 
 def _is_by_language(table: DatabaseTable) -> bool:
@@ -378,8 +414,7 @@ class _Proposer:
         reached, left_out = self._made.coverage.reached, self._made.left_out
         found = {name: reason for name, reason in left_out.items() if reason in DOUBTED and name not in reached}
         found |= self._needed
-        named = [index.tables[0] for index in self._made.indexes if "parts" not in index.settings]
-        found |= {name: LITTLE for name in named if not subjects[name].has_prose}
+        found |= {index.tables[0]: LITTLE for index in self._made.indexes if index.score % BEHIND == NAMES_ALONE}
         least = MIN_ASKED_SHARE * sum(chars.values())
         asked = [
             Question(name, reason, subjects[name].rows, chars[name], guess=name not in left_out)
@@ -524,11 +559,12 @@ class _Proposer:
             if index is not None and subject.full_name in self._needed:
                 index.score -= BEHIND
                 return index
-            if index is not None and (index.score >= 1 or added):
+            repeats = index is not None and "parts" not in index.settings and repeats_texts(subject)
+            if index is not None and (added or (index.score >= 1 and not repeats)):
                 return index
             names = "has names alone, to which others refer" if subject.children else "has names alone"
             nothing = "has no text of its own" if subject.relations else "has no text"
-            reason = names if subject.has_text else nothing
+            reason = "repeats a few texts, as logs do" if repeats else names if subject.has_text else nothing
         self._leave_out(subject, reason)
         return None
 

@@ -55,6 +55,8 @@ MIN_DESCRIPTION = 80
 """A container whose texts have at least this many characters on average is a document too."""
 MIN_THING = 15
 """The same, if its rows have a title and its name is not that of a kind or a state, as `visit_type` is."""
+NAMES_ALONE = 1.0
+"""The score of rows with names and codes that hardly say more."""
 MIN_ROWS = 3
 MIN_ALONE = 200
 """Texts of at least this many characters are indexed even if their table has fewer rows than `MIN_ROWS`."""
@@ -157,7 +159,7 @@ class IndexMaker:
         if not self._prose and not own:
             referred = subject.is_value or [one for one in children if not one.type_column]
             codes = bool(subject.codes or len(self._text) > 1)
-            return 1.0 if title and subject.rows > 12 and not referred and codes else 0.5
+            return NAMES_ALONE if title and subject.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
             return 0.0
         described = MIN_THING if title and not {*subject.noun} & KINDS else MIN_DESCRIPTION

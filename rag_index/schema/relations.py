@@ -79,7 +79,7 @@ def _ids_beside(table: Subject, type_column: str) -> list[str]:
     loose = [name for name in others if {"id"} & set(words(name)) and set(stem) & set(words(name))]
     begun = [name for name in others if words(name)[-1] in keys and last.startswith(words(name)[0])]  # `formdir`
     plain = not stem or stem == [last]
-    any_ = [name for name in others if _is_any_id(name)] if plain else []  # `model` and `res_id`
+    any_ = [name for name in others if _is_any_id(name) and not PARENTS & {*words(name)}] if plain else []  # `res_id`
     return [name for name in dict.fromkeys([*exact, *bare, *loose, *begun, *any_]) if (name,) != table.key]
 
 
@@ -240,7 +240,8 @@ class _Finder:
                 continue
             for other in _ids_beside(table, column.name):
                 typed = self._typed(table, column.name, other, lambda value: [str(value)])
-                if len(typed) >= least:
+                known = {one.type_value for one in typed}
+                if len(typed) >= least and (least == 1 or sum(map(known.__contains__, column.filled)) > len(known)):
                     found += typed
                     break
         return found

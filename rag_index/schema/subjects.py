@@ -8,7 +8,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
-from rag_index.schema.columns import FEW, MAX_TITLE_CHARS, MOST, NEARLY_ALL, ColumnProfile, noun, singular, words
+from rag_index.schema.columns import (
+    FEW,
+    MAX_TITLE_CHARS,
+    MOST,
+    NEARLY_ALL,
+    ColumnProfile,
+    is_for_programs,
+    is_template,
+    noun,
+    singular,
+    words,
+)
 from rag_index.schema.vocabulary import (
     CODES,
     COMPLAINTS,
@@ -51,6 +62,9 @@ MIN_PASSWORDS = 0.2
 MAX_PAIR_COLUMNS = 6
 """A table of names and values with at most this many columns holds settings, whatever it is called."""
 MARKUP = re.compile(r"<[^<>]*+>|\[/?\w++[^\[\]]*+\]|&#?\w+;|[\W_]")
+EXPIRES = ("expire", "expires", "expiry")
+MIN_PROGRAM_COLUMNS = 2
+"""Rows are for programs if at least this many columns are, and twice as many as people read."""
 MAX_SUMMARY = 100
 """A summary of at most this average length is the title of a row without another, as in bug trackers."""
 MAX_SCOPES = 8
@@ -254,6 +268,11 @@ class Subject(DatabaseTable):
         return any(self.profiles[name].role == "prose" for name in self.prose)
 
     @property
+    def says_something(self) -> bool:
+        """Return whether some rows have a text beside their title: others may get one."""
+        return any(self.profiles[name].role == "prose" and self.profiles[name].filled for name in self.prose)
+
+    @property
     def is_whole(self) -> bool:
         """Return whether a row has a title and a text."""
         return bool(self.title) and self.has_prose
@@ -355,6 +374,16 @@ class Subject(DatabaseTable):
         """Return whether the name of a row is nothing that tells others apart: all name the only one, or a language."""
         return self.rows < 2 or self.noun[-1] in LANGUAGES
 
+    @cached_property
+    def has_copied_titles(self) -> bool:
+        """Return whether most rows have the title of a row that names them, and no more."""
+        if self.title not in self.columns or self.has_prose or not self.children:
+            return False
+        named = {one.child for one in self.children if one.child is not self and one.child.title in one.child.columns}
+        theirs = {letters(title) for one in named for title in one.columns[str(one.title)].filled}
+        own = {letters(title) for title in self.columns[str(self.title)].filled}
+        return len(own & theirs) > MOST * max(MAX_LABELS, len(own))
+
     @property
     def is_scope(self) -> bool:
         """Return whether much of the database is for one of a few names each, such as the shops of a company."""
@@ -410,6 +439,8 @@ class Subject(DatabaseTable):
             return "holds what moderators are told"
         if self.is_private:
             return "holds messages between persons, notes of one, or drafts"
+        if reason := self._told_by_rows():
+            return reason
         if self.is_machinery:
             return "is for programs, by its name"
         if (
@@ -427,10 +458,25 @@ class Subject(DatabaseTable):
         for one in self.unmet:
             if set(words(one.column)) & (HIDDEN_FLAGS | DELETED) and self.rows <= SAMPLED_ROWS:
                 return f"has no row that may be shown: {one.reason}"
-        if _is_pairs(self):
-            return "holds settings: names with values"
         if nouns & {*VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
             return "holds texts, and no column says of what they are and which of them count"
+        return ""
+
+    def _told_by_rows(self) -> str:
+        """Return why rows are nothing that people look for, as their values say; "" if they do not."""
+        if _is_pairs(self):
+            return "holds settings: names with values"
+        prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
+        if prose and all(map(is_template, prose)):
+            return "holds templates, which programs fill in"
+        if self.has_copied_titles:
+            return "holds copies of the titles of rows that name its own"
+        read = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
+        programs = [one for name, one in self.columns.items() if name not in read and is_for_programs(one)]
+        if len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)):
+            return "is for programs, by its values"
+        if self.is_machinery and any(words(name)[0] in EXPIRES for name in self.columns):
+            return "is for programs, by its name, and its rows expire"
         return ""
 
 
@@ -440,7 +486,12 @@ def _is_pairs(subject: Subject) -> bool:
     names = [p for p in profiles if p.last_word in SETTING_NAMES]
     return any(p.last_word == "value" for p in profiles) and (
         (bool(names) and len(profiles) <= MAX_PAIR_COLUMNS)
-        or any(subject.key == (p.name,) or any(map(is_named_like_a_secret, p.texts)) for p in names)
+        or any(
+            subject.key == (p.name,)
+            or any(map(is_named_like_a_secret, p.texts))
+            or (p.distinct == 1 and is_for_programs(subject.columns[p.name]))
+            for p in names
+        )
     )
 
 
