@@ -5,7 +5,7 @@ What the delete guard asks is in `delete_guard`, and the gate in `evaluation.gat
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,22 +13,20 @@ import numpy as np
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.keys import point_id
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
 from rag_index.evaluation.gate import Answers, ask, check_gate, gone_documents, judge
 from rag_index.evaluation.golden import GoldenQuery, without_documents
-from rag_index.evaluation.nonsense import MIN_DOCUMENTS, ask_own_texts
 from rag_index.indexing.commit import carry_access
 from rag_index.indexing.delete_guard import DeleteGuard
-from rag_index.ledger import Channels, Collection, Ledger
 from rag_index.settings.payload_indexes import GROUPS_FIELD
-from rag_index.stores import CALIBRATION, LEFT, UNLEARNED, find_live
+from rag_index.stores import LEFT, find_live
 from rag_index.stores.protocol import Store, VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import Collection, Ledger
     from rag_index.settings import GateSettings
 
 SAMPLE = 20
@@ -177,28 +175,6 @@ class GoldenWatch:
             run.outcome.say(f"golden queries were not asked: {error}")
             self._documents = 0  # and they are not asked again
             return None
-
-
-def calibrate(run: IndexRun, collection: Collection) -> None:
-    """Learn what the scores of a collection mean and what its channels find. Before, the weights of others stand.
-
-    Calibrate again when a collection without a result has doubled, or when `dense_weight` has changed. If that gives no
-    result, the former one stays.
-    """
-    known = run.store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
-    channels, documents = Channels.decode(collection.channels), run.ledger.totals(collection.id).documents
-    other_weight = bm25_model(run.index) and (channels is None or channels.dense_weight != run.settings.dense_weight)
-    due = other_weight or UNLEARNED in known
-    if not due or documents < max(MIN_DOCUMENTS, 2 * known.get(UNLEARNED, 0)):
-        return
-    with run.stopwatch.stage("gate"), suppress(RagIndexError):
-        lesson = ask_own_texts(run.settings, run.index, run.ledger, run.store, collection)
-        if lesson.calibration is not None:
-            run.store.set_metadata(collection.name, {CALIBRATION: lesson.calibration.to_metadata()})
-        elif UNLEARNED in known:
-            run.store.set_metadata(collection.name, {CALIBRATION: {UNLEARNED: documents}})
-        if lesson.channels is not None:
-            run.ledger.update_collection(collection.id, channels=lesson.channels.encode())
 
 
 def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool) -> bool:

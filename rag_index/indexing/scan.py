@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import StoreError, StoreRestored
+from rag_index.evaluation.calibrate import calibrate
 from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
 from rag_index.indexing.diff import Comparison, diff, without_erased
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.erase import erase
-from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
+from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, publish_rebuilt, verify_counts
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import (
@@ -386,7 +387,7 @@ class Scan:
                     run.outcome.say(NOTHING_LIVE)
                 if self._golden is not None:
                     self._golden.report()
-            calibrate(run, self.collection)
+            calibrate(run.settings, run.index, run.ledger, run.store, self.collection, run.stopwatch)
         for part, rows in run.part_rows.items():
             run.ledger.note_size(self.collection.id, rows, part)
         if self._deletes_done:

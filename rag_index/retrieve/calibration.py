@@ -4,7 +4,7 @@ The score that orders hits cannot say that nothing fits: BM25 counts as a share 
 nonsense query gets as much of it as the best of any other. Two things about a hit are absolute: its cosine, and how
 little chance explains that it has these words of the query (`evidence`). A logistic regression makes one number of
 them. Each collection has its own, since every embedder has other cosines: it is learned from queries whose answer is
-known and from queries without one (`rag_index.evaluation.nonsense`), and is recorded in the collection's metadata. Only
+known and from queries without one (`rag_index.evaluation.calibrate`), and is kept in the collection's metadata. Only
 scale and threshold are learned: weights learned from a collection's own texts were worse on test collections.
 """
 

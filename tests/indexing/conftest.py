@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.indexing import publish
+from rag_index.evaluation import calibrate
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 
@@ -13,7 +13,7 @@ from rag_index.ledger import Ledger
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch):
     """Leave out the searches at the end of a first run; `tests.retrieve.test_calibration` has them."""
-    monkeypatch.setattr(publish, "MIN_DOCUMENTS", sys.maxsize)
+    monkeypatch.setattr(calibrate, "MIN_DOCUMENTS", sys.maxsize)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from rag_index.database.drivers import database_url
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch, StoreUnavailable
-from rag_index.evaluation.nonsense import Lesson
-from rag_index.indexing import publish as publish_module
+from rag_index.evaluation import calibrate as calibrate_module
+from rag_index.evaluation.calibrate import Lesson
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
@@ -175,14 +175,14 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
 
 
 def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr(publish_module, "MIN_DOCUMENTS", 30)
+    monkeypatch.setattr(calibrate_module, "MIN_DOCUMENTS", 30)
     asked = []
 
     def learn_nothing(settings, index, ledger, store, collection):
         asked.append(ledger.totals(collection.id).documents)
         return Lesson()
 
-    monkeypatch.setattr(publish_module, "ask_own_texts", learn_nothing)
+    monkeypatch.setattr(calibrate_module, "ask_own_texts", learn_nothing)
     project = Project(tmp_path / "project")
     for number in (20, 40, 40, 79, 80, 80):
         project.execute("DELETE FROM note")

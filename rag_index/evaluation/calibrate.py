@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
@@ -19,16 +20,19 @@ from typing import TYPE_CHECKING
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.errors import RagIndexError
 from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.measures import measure
 from rag_index.evaluation.significance import chance_of_loss
 from rag_index.ledger import Channels, Collection, Ledger
 from rag_index.retrieve.calibration import Calibration
 from rag_index.retrieve.fusion import agree, ranked, reordered
+from rag_index.stores import CALIBRATION, UNLEARNED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.reports.metrics import Stopwatch
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store
 
@@ -56,6 +60,35 @@ class Lesson:
     calibration: Calibration | None = None
     channels: Channels | None = None
     """None if it has too few texts, or is not searched by words."""
+
+
+def calibrate(
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    store: Store,
+    collection: Collection,
+    stopwatch: Stopwatch,
+) -> None:
+    """Learn what the scores of a collection mean and what its channels find. Before, the weights of others stand.
+
+    Calibrate again when a collection without a result has doubled, or when `dense_weight` has changed. If that gives no
+    result, the former one stays.
+    """
+    known = store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
+    channels, documents = Channels.decode(collection.channels), ledger.totals(collection.id).documents
+    other_weight = bm25_model(index) and (channels is None or channels.dense_weight != settings.dense_weight)
+    due = other_weight or UNLEARNED in known
+    if not due or documents < max(MIN_DOCUMENTS, 2 * known.get(UNLEARNED, 0)):
+        return
+    with stopwatch.stage("gate"), suppress(RagIndexError):
+        lesson = ask_own_texts(settings, index, ledger, store, collection)
+        if lesson.calibration is not None:
+            store.set_metadata(collection.name, {CALIBRATION: lesson.calibration.to_metadata()})
+        elif UNLEARNED in known:
+            store.set_metadata(collection.name, {CALIBRATION: {UNLEARNED: documents}})
+        if lesson.channels is not None:
+            ledger.update_collection(collection.id, channels=lesson.channels.encode())
 
 
 def ask_own_texts(
