@@ -18,7 +18,7 @@ index: environment
 	@echo
 	$(BIN)/rag-index --config $(DEMO)/rag-index.toml status
 	@echo
-	$(BIN)/rag-index --config $(DEMO)/rag-index.toml search "$(QUERY)" --limit 3
+	$(BIN)/rag-index --config $(DEMO)/rag-index.toml search "$(QUERY)" --limit 2
 
 test: environment
 	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

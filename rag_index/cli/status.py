@@ -94,8 +94,6 @@ def _remarks(one: IndexStatus) -> Iterator[str]:
     if as_of and not (ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]):  # the table says it
         position = f" (position {as_of['position']})" if as_of["position"] else ""
         yield f"{one.index}: complete up to {as_of['at']}{position}, known by {as_of['known_by']}"
-    if one.channels:
-        yield f"{one.index}: {one.channels}"
     if watch:
         count = watch["changes_waiting"]
         waiting = f", {count:,} change{'s wait' if count != 1 else ' waits'}" if count else ""
