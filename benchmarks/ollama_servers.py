@@ -3,12 +3,10 @@
     python benchmarks/ollama_servers.py overhead [--documents 150] [--repeat 3] [--threads 1]
     python benchmarks/ollama_servers.py tuned [--busy] [--budget 120] [--repeat 3]
     python benchmarks/ollama_servers.py hosts [--documents 20000] [--repeat 3]
-    python benchmarks/ollama_servers.py plot PRINTED PICTURE
 
 overhead    end to end over a bare loop of the same requests
 tuned       the settings that `rag-index tune` finds over the serial script
 hosts       8 servers on loopback over one of them, with 8 workers
-plot        draw the ratios in a file with what the commands above printed, each with its goal
 
 `overhead` and `tuned` start a real server (found or built as for the tests) with a model that costs as much as
 nomic-embed-text: 12 layers, 768 dimensions, random weights. `tuned --busy` meanwhile keeps all processors busy with
@@ -21,7 +19,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -224,33 +221,6 @@ def serve(connection: multiprocessing.connection.Connection) -> None:
         connection.recv()
 
 
-def plot(printed: Path, picture: Path) -> None:
-    """Draw each ratio with its spread as a share of its goal, so that all fit one axis."""
-    from matplotlib.figure import Figure
-
-    found = re.findall(r"^(.+): ([\d.]+) \(median of \d+, ([\d.]+) to ([\d.]+)", printed.read_text(), re.MULTILINE)
-    ratios = {name: tuple(map(float, numbers)) for name, *numbers in found if name in GOALS}
-    if not ratios:
-        sys.exit(f"{printed} holds no ratio: give the file that the other commands printed to")
-    figure = Figure(figsize=(8, 0.9 + 0.55 * len(ratios)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, (name, (middle, low, high)) in enumerate(reversed(ratios.items())):
-        goal = GOALS[name]
-        axes.plot([low / goal, high / goal], [place, place], color="tab:blue", linewidth=6, alpha=0.35)
-        axes.plot(middle / goal, place, "o", color="tab:blue")
-        axes.annotate(
-            f"{middle:.2f} (goal {goal:g})",
-            (middle / goal, place + 0.22),
-            ha="center",
-            fontsize=9,
-            backgroundcolor="white",
-        )
-    axes.axvline(1, color="tab:red", linestyle="--", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(ratios)), [name.replace(", ", ",\n") for name in reversed(ratios)])
-    axes.set(xlim=(0, None), ylim=(-0.5, len(ratios) - 0.4), xlabel="measured ratio over its goal; median and spread")
-    figure.savefig(picture, dpi=110)
-
-
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -265,11 +235,8 @@ def main() -> None:
     command.add_argument("--budget", type=float, default=120)
     command.add_argument("--repeat", type=int, default=3)
     command.add_argument("--busy", action="store_true")
-    command = commands.add_parser("plot")
-    command.add_argument("printed", type=Path)
-    command.add_argument("picture", type=Path)
     given = vars(parser.parse_args())
-    {"overhead": overhead, "tuned": tuned, "hosts": hosts, "plot": plot}[given.pop("command")](**given)
+    {"overhead": overhead, "tuned": tuned, "hosts": hosts}[given.pop("command")](**given)
 
 
 if __name__ == "__main__":

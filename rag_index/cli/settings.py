@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,21 +32,20 @@ SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
 
-@command(example="config --explain")
-@click.option("--explain", is_flag=True, help="Also explain the automatic values.")
+@command(example="config --workers 3")
 @parallel_options
 @wait_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
-def config(context: Context, explain: bool, schema: bool, as_json: bool, **given: Any) -> None:
+def config(context: Context, schema: bool, as_json: bool, **given: Any) -> None:
     """Show every effective setting and where it comes from.
 
-    Secrets are redacted.
+    Of an automatic one it says why. Secrets are redacted.
 
     A golden file that a gate could not use is an error, as it is for a rebuild.
     """
     from rag_index.evaluation.gate import check_gate
-    from rag_index.status.effective_settings import effective_settings, machine_facts, settings_schema
+    from rag_index.status.effective_settings import effective_settings, settings_schema
 
     if schema:
         print_json(settings_schema())
@@ -57,17 +55,14 @@ def config(context: Context, explain: bool, schema: bool, as_json: bool, **given
         check_gate(settings, index)
     here = {"run.wait": given.pop("wait"), **{f"parallel.{name}": value or None for name, value in given.items()}}
     values = effective_settings(settings, here)
-    facts = machine_facts(settings) if explain else []
-    answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
-    if explain:
-        answer["machine"] = [asdict(fact) for fact in facts]
+    answer = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
     lines = [f"Settings of {settings.path}:"]
     key_width = max(len(value.key) for value in values)
     text_width = min(40, max(len(_text(value.value)) for value in values))
     for value in values:
-        why = f": {value.why}" if explain and value.why else ""
+        why = f": {value.why}" if value.why else ""
         lines.append(f"  {value.key:<{key_width}}  {_text(value.value):<{text_width}}  {value.source}{why}")
-    show(answer, *lines, *(f"{fact.name}: {fact.sentence}" for fact in facts), as_json=as_json)
+    show(answer, *lines, as_json=as_json)
 
 
 def _text(value: Any) -> str:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import FILE, POSITIVE, Context, IndexName, command, json_option, print_json, print_table, say
+from rag_index.cli import POSITIVE, Context, IndexName, command, json_option, print_json, print_table, say
 from rag_index.cli.runs import flow_loader, launch_flow
 from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
@@ -105,28 +104,19 @@ class _WorkerCounts(click.ParamType[list[int]]):
 @click.option(
     "--workers", type=_WorkerCounts(), help="Numbers of workers to try [1, 2, 4, … up to the settings' number]."
 )
-@click.option("--plot", type=FILE, help="Draw a PNG (needs the extra `plots`).")
 @json_option
-def benchmark(
-    context: Context, name: str | None, sample_size: int, workers: list[int] | None, plot: Path | None, as_json: bool
-) -> int:
+def benchmark(context: Context, name: str | None, sample_size: int, workers: list[int] | None, as_json: bool) -> int:
     """Compare a serial script with parallel runs on a sample.
 
     Real collections are not touched.
     """
-    from rag_index.tuning.benchmark import draw, require_plots
-
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    if plot:
-        require_plots(plot)
     report: BenchmarkReport = launch_flow(
         context, settings, flow_loader("benchmark"), index=index, sample_size=sample_size, workers=workers
     )
-    if plot:
-        draw(report, plot)
     if as_json:
-        print_json(report.to_json() | ({"plot": str(plot)} if plot else {}))
+        print_json(report.to_json())
     else:
         _print_report(report)
     return 0 if report.in_parity else 1

@@ -6,18 +6,14 @@ import ast
 import inspect
 import re
 import textwrap
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
 from rag_index.database.drivers import database_url
-from rag_index.errors import RagIndexError
-from rag_index.indexing.sharding import MEAN_CHARS, SECONDS, first_rate
-from rag_index.ledger import Ledger
+from rag_index.indexing.sharding import SECONDS
 from rag_index.machine.resources import (
-    RESERVED_MEMORY,
     Machine,
     choose_worker_count,
     detect_machine,
@@ -25,10 +21,8 @@ from rag_index.machine.resources import (
     memory_per_worker,
 )
 from rag_index.reports.outcome import count_of
-from rag_index.settings import SECTIONS, EmbedderSettings, ParallelSettings, Settings, origins
+from rag_index.settings import SECTIONS, ParallelSettings, Settings, origins
 from rag_index.settings.values import Section, keys_of, tables_of
-from rag_index.sources import open_source
-from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,13 +33,6 @@ COMMAND = "this command"
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 DEFAULT = "default"
 MASK = "***"
-_MEMORY_BASIS = {
-    "local": "measured, with the largest shards",
-    "ollama": "measured; the model is in the server",
-    "openai": "as measured with Ollama; the model is in the server",
-    "sentence-transformers": "an estimate: torch and the weights; set workers if you know better",
-}
-_UNKNOWN_MEMORY = "a guess: set worker_memory if you know better"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +48,6 @@ class EffectiveValue:
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         return {name: value for name, value in asdict(self).items() if name != "why" or value}
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One fact that automatic values are derived from: its name, its value, and a sentence about it."""
-
-    name: str
-    value: Any
-    sentence: str
 
 
 def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[EffectiveValue]:
@@ -104,14 +82,6 @@ def _table_values(
             yield from _table_values(settings, called, value, here, places)
         else:
             yield EffectiveValue(called, _redact(settings, value), places.get(here, DEFAULT))
-
-
-def machine_facts(settings: Settings) -> list[Fact]:
-    """Return the facts that automatic values are derived from: this machine, and the documents in each source.
-
-    Each source is asked for a count. One that does not answer becomes a fact with the reason; nothing is raised.
-    """
-    return [*_machine(detect_machine(), settings.embedder), *_documents(settings)]
 
 
 def _redact(settings: Settings, value: Any) -> Any:
@@ -162,45 +132,6 @@ def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> s
     else:
         why = f"{processors} less one for the flow, and always at least one"
     return f"{count}: {why}"
-
-
-def _machine(machine: Machine, embedder: EmbedderSettings) -> Iterator[Fact]:
-    each = estimate_worker_memory(embedder)
-    quota = "no cgroup quota" if machine.quota is None else f"a cgroup quota of {machine.quota:g}"
-    yield Fact("processors", machine.processors, f"{machine.processors} ({machine.affinity} by affinity, {quota})")
-    limit = "a cgroup limit" if machine.memory_is_limited else "the machine's, no cgroup limit"
-    room = f"room for {machine.workers_that_fit(each):,} workers beside {_mb(RESERVED_MEMORY)} for flow and server"
-    yield Fact("memory", machine.memory, f"{_mb(machine.memory)} ({limit}): {room}")
-    basis = _MEMORY_BASIS.get(embedder.kind, _UNKNOWN_MEMORY)
-    yield Fact("memory a worker", each, f"{_mb(each)} with {embedder.kind} ({basis})")
-    advice = "quiet"
-    if machine.load > machine.affinity / 2:
-        advice = "other programs are busy: servers with one thread each lose the least (`rag-index tune`)"
-    load = f"{machine.load:.2f} in the last minute, {advice}; max_load lowers the number of workers"
-    yield Fact("load", round(machine.load, 2), load)
-
-
-def _documents(settings: Settings) -> Iterator[Fact]:
-    for index in settings.indexes:
-        name = f"documents of {index.name}"
-        try:
-            live = live_aliases(settings.store, settings.aliases).get(settings.alias(index.name), "")
-            with closing(open_source(settings, index)) as source:
-                count = source.count()
-            with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
-                collection = ledger.collection(live)
-                indexed = ledger.totals(collection.id).documents if collection else 0
-        except RagIndexError as error:
-            yield Fact(name, None, f"not known: {error}")
-            continue
-        measured = collection.chars_per_second if collection else None
-        rate = first_rate(settings.embedder.kind, index, measured)
-        shard = max(1, round(rate * SECONDS / MEAN_CHARS))
-        basis = "measured in the last run" if measured else "a guess until it is measured"
-        chars = (
-            f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
-        )
-        yield Fact(name, count, f"{count:,} in the source, {indexed:,} indexed; {chars}")
 
 
 def _mb(size: int) -> str:

@@ -9,7 +9,6 @@ import tempfile
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ import psutil
 from pydantic import SecretStr
 
 from rag_index.embedders import EmbedderIdentity, open_embedder
-from rag_index.errors import SettingsError
 from rag_index.indexing.pipeline import AllDocuments, index_pages
 from rag_index.indexing.pool import Pool
 from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
@@ -40,7 +38,6 @@ STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
 """Recall of neighbours from which two ways count as equal."""
 NEIGHBOURS = 10
-NOT_WRITTEN = "the plot cannot be written to {path}: {reason}; name another file with --plot"
 MAX_QUERIES = 500
 TIE = 1e-5
 """Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
@@ -276,43 +273,3 @@ def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Benc
     """
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
         yield Bench(settings, name, size, Path(folder))
-
-
-def require_plots(path: Path) -> None:
-    """Raise SettingsError if matplotlib is missing or the file cannot be written. To be called before the work."""
-    if find_spec("matplotlib") is None:
-        raise SettingsError("a plot needs matplotlib, which is not installed: pip install 'rag-index[plots]'")
-    try:
-        path.open("ab").close()
-    except OSError as exc:
-        raise SettingsError(NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc
-
-
-def draw(report: BenchmarkReport, path: Path) -> None:
-    """Write a PNG with one point per number of workers, and a horizontal line for the serial script.
-
-    Raises:
-        SettingsError: matplotlib is missing, or the file cannot be written.
-    """
-    require_plots(path)
-    from matplotlib.figure import Figure
-
-    serial, *parallel = report.measured
-    counts, rates = [one.workers for one in parallel], [one.rate for one in parallel]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(serial.rate, color="0.5", linestyle="--", label=f"serial: {serial.rate:,.1f}")
-    axes.plot(counts, rates, marker="o", color="tab:blue", label="parallel")
-    for one in parallel:
-        axes.annotate(
-            f"{one.rate:,.1f}", (one.workers, one.rate), textcoords="offset points", xytext=(0, 7), ha="center"
-        )
-    axes.set(xlabel="workers", ylabel="documents/s", title=f"{report.index}: {report.documents:,} documents")
-    axes.set_xticks(counts)
-    axes.set_ylim(0, 1.2 * max(serial.rate, *rates))
-    axes.legend(loc="lower right")
-    axes.grid(alpha=0.3)
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as exc:
-        raise SettingsError(NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc
