@@ -54,8 +54,6 @@ def _lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
         yield f"    {finding.remedy}"
     for advice in diagnosis.advice:
         yield f"{prefix(advice.index)}advice: {advice.message}"
-    if diagnosis.kept is not None:
-        yield diagnosis.kept.sentence()
     left, repaired = len(diagnosis.findings), len(diagnosis.repaired)
     if repairing and repaired:
         yield f"{repaired} of {repaired + left} findings repaired."

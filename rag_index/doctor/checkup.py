@@ -24,7 +24,7 @@ from rag_index.changes.opening import feed_health
 from rag_index.chunking import Chunker, open_chunker
 from rag_index.database.drivers import is_file
 from rag_index.doctor.collection_state import CollectionState
-from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, finding, kept_history, trash_bytes
+from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, finding
 from rag_index.documents.keys import document_id
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
@@ -282,9 +282,8 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
     indexes = settings.named(names)
     if damage := ledger_damage(settings):
         return Diagnosis([damage])
-    diagnosis, trash = Diagnosis(), trash_bytes(settings)
+    diagnosis = Diagnosis()
     with open_resources(settings) as resources:
-        diagnosis.kept = kept_history(settings, resources.ledger, trash=trash)
         for index in indexes:
             with lock_index(resources, index):
                 found = Checkup(resources, index).diagnose()

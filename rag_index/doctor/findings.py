@@ -1,28 +1,19 @@
 """Results of a check-up: findings with their remedy, advice, and the diagnosis that holds both for all indexes.
 
-docs/doctor.md says of each kind what is wrong, and what a repair does. The diagnosis also tells how much is kept
-of what grows with every run.
+docs/doctor.md says of each kind what is wrong, and what a repair does.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.context.cache import cache_url, count_contexts
-from rag_index.database.drivers import is_file
-from rag_index.ledger import Ledger, reconciled_by
+from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 from rag_index.sources.policies import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rag_index.settings import Settings
-
-DAY = 86_400.0
-MEGABYTE = 1_000_000
 
 _EMBED = "`rag-index doctor --repair` embeds them again; so does `rag-index rebuild {index}`, with all other documents"
 REMEDIES = {
@@ -104,8 +95,6 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
     repaired: list[Finding] = field(default_factory=list)
-    kept: Kept | None = None
-    """How much is kept of what grows with every run; None if the ledger cannot be read."""
 
     @property
     def exit_code(self) -> int:
@@ -124,68 +113,3 @@ class Diagnosis:
 def count_phrase(count: int, noun: str, examples: Sequence[str]) -> str:
     """Return a count with its noun and examples, such as `3 documents (7, 10, 13)`."""
     return f"{count_of(count, noun)} ({', '.join(examples)}{', …' if len(examples) < count else ''})"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """How much is kept of what grows with every run."""
-
-    keep_days: float
-    runs: int
-    """Runs in the ledger."""
-    contexts: int
-    """Contexts in the cache."""
-    contexts_bytes: int
-    """The size of the cache's file; 0 if the contexts are in the ledger's database."""
-    prefect_bytes: int
-    """The size of the database of the Prefect server that a command starts for itself."""
-    trash_bytes: int
-    """The size of dropped collections that were not deleted yet."""
-
-    def sentence(self) -> str:
-        """Return all of it in one line for a person."""
-        size = f" ({_size(self.contexts_bytes)})" if self.contexts_bytes else ""
-        there = (
-            f"{count_of(self.runs, 'run')}, {_size(self.prefect_bytes)} of Prefect's history, "
-            f"{count_of(self.contexts, 'context')}{size}, {_size(self.trash_bytes)} of dropped collections"
-        )
-        return f"kept for {self.keep_days:g} days ([run] keep_days): {there}"
-
-
-def kept_history(settings: Settings, ledger: Ledger, *, trash: int) -> Kept:
-    """Return how much is kept; `trash` is what `trash_bytes` returned before the store was opened.
-
-    Raises what a ledger raises.
-    """
-    cache = cache_url(settings.ledger_url)
-    return Kept(
-        keep_days=settings.run.keep_days,
-        runs=ledger.count_runs(),
-        contexts=count_contexts(cache),
-        contexts_bytes=_file_bytes(Path(str(cache.database))) if is_file(cache) else 0,
-        prefect_bytes=_file_bytes(settings.data / "prefect" / "prefect.db"),
-        trash_bytes=trash,
-    )
-
-
-def trash_bytes(settings: Settings) -> int:
-    """Return the size of what a dropped collection left in the embedded store. Opening the store deletes it."""
-    trash = settings.store.path / "trash"
-    return 0 if settings.store.url else sum(_bytes(file) for file in trash.rglob("*"))
-
-
-def _file_bytes(path: Path) -> int:
-    """Return the size of a database's file with what SQLite keeps beside it."""
-    return sum(map(_bytes, (path, path.with_name(f"{path.name}-wal"))))
-
-
-def _bytes(path: Path) -> int:
-    """Return the space that a file takes; 0 for a folder, and for a file that is deleted meanwhile."""
-    try:
-        return path.stat().st_blocks * 512 if path.is_file() else 0
-    except OSError:
-        return 0
-
-
-def _size(size: int) -> str:
-    return f"{size / MEGABYTE:,.{0 if size >= 10 * MEGABYTE else 1}f} MB"

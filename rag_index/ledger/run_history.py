@@ -64,10 +64,6 @@ class RunRows(LedgerConnection):
         found = self._first(statement)
         return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
 
-    def count_runs(self) -> int:
-        """Count the runs of all indexes."""
-        return self._count(runs)
-
     def prune(self, before: float, aliases: set[str]) -> int:
         """Delete what is older than a time and belongs to none of these aliases, or to a run; return how many rows.
 

@@ -373,7 +373,6 @@ def _tag_run(tag: str) -> None:
 def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
     whole = Diagnosis([f for one in found for f in one.findings], [a for one in found for a in one.advice])
-    whole.kept = next((one.kept for one in found if one.kept), None)  # it is the project's, and the same in all
     kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in whole.findings})
     remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
     said = remedy if kinds else "Source, ledger and store agree"

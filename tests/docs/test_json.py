@@ -14,7 +14,6 @@ from rag_index import cli
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
-from rag_index.doctor.findings import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
@@ -76,7 +75,6 @@ ARGUMENTS = {
 
 FAILED = rag_index.status.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
-KEPT = Kept(90.0, *[0] * 5)
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
@@ -89,7 +87,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "audit": (rag_index.status.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
-    "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING], KEPT)),
+    "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
 

@@ -1,12 +1,10 @@
-"""What the doctor says beside its findings: what the next run does, settings that hurt, and how much is kept."""
+"""What the doctor says beside its findings: what the next run does, and settings that hurt."""
 
 from contextlib import closing
 
 import pytest
 
-from rag_index.chunking.context.cache import ContextCache, cache_url
 from rag_index.doctor import checkup, examine
-from rag_index.doctor.findings import kept_history, trash_bytes
 from rag_index.documents.batches import Failure
 from rag_index.errors import IndexLocked, UnknownIndex
 from rag_index.indexing.diff import MAX_TRIES
@@ -126,39 +124,3 @@ def test_an_embedder_that_does_not_answer_is_advice(project):
     text = project.config.read_text()
     project.write_settings(text + '[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = ["http://127.0.0.1:9"]\n')
     assert any("the embedder does not answer" in message for message in advice(project))
-
-
-def test_doctor_says_how_much_is_kept(tmp_path):
-    settings = Project(tmp_path / "project").settings
-    with closing(Ledger(settings.ledger_url)) as ledger:
-        now = ledger.clock()
-        assert kept_history(settings, ledger, trash=0).sentence() == (
-            "kept for 90 days ([run] keep_days): 0 runs, 0.0 MB of Prefect's history, 0 contexts, "
-            "0.0 MB of dropped collections"
-        )
-        for name, days in (("old", 200), ("newest", 100)):
-            ledger.clock = lambda days=days: now - days * DAY
-            ledger.start_run(name, "test_notes", host="h", pid=1)
-            ledger.put_changes([("test_gone", name, 1.0)])
-        ledger.clock = lambda: now
-        for file in ("prefect/prefect.db", "prefect/prefect.db-wal", "qdrant/trash/a/b/segment"):
-            (settings.data / file).parent.mkdir(parents=True, exist_ok=True)
-            (settings.data / file).write_bytes(MEGABYTE)
-        cache = ContextCache(cache_url(settings.ledger_url), "recipe")
-        cache.put(b"document", b"chunk", "context")
-        cache.close()
-        assert kept_history(settings, ledger, trash=trash_bytes(settings)).sentence() == (
-            "kept for 90 days ([run] keep_days): 2 runs, 2.0 MB of Prefect's history, 1 context (0.0 MB), "
-            "1.0 MB of dropped collections"
-        )
-
-
-def test_doctor_says_it_for_people_and_as_json(project):
-    leftover = project.settings.store.path / "trash" / "notes__0"
-    leftover.mkdir()
-    (leftover / "segment").write_bytes(MEGABYTE)
-    said = project.cli("doctor").stdout
-    assert "kept for 90 days ([run] keep_days): 1 run, " in said
-    assert "1.0 MB of dropped collections" in said, "what there was before doctor opened the store, which deletes it"
-    kept = project.json("doctor")["kept"]
-    assert (kept["runs"], kept["trash_bytes"]) == (1, 0)

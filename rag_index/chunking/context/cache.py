@@ -189,16 +189,6 @@ def prune_contexts(
     return deleted
 
 
-def count_contexts(url: URL) -> int:
-    """Count the contexts of a cache; 0 if there is none, or if it cannot be read."""
-    try:
-        with _opened(url) as connection:
-            count = sa.select(sa.func.count()).select_from(contexts)
-            return 0 if connection is None else int(connection.scalar(count) or 0)
-    except (exc.SQLAlchemyError, OSError, ImportError):
-        return 0
-
-
 @contextmanager
 def _opened(url: URL) -> Iterator[Connection | None]:
     """Connect to the cache; None if there is none, which is not made then."""
