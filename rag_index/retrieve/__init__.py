@@ -8,7 +8,6 @@ from rag_index.retrieve.as_of import AsOf
 from rag_index.retrieve.citation import Citation, Verified
 from rag_index.retrieve.results import ChunkHit, Document, DocumentChunk, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
-from rag_index.retrieve.search_metrics import MetricsSnapshot, StageMetrics
 
 __all__ = [
     "ALL_GROUPS",
@@ -18,11 +17,9 @@ __all__ = [
     "Citation",
     "Document",
     "DocumentChunk",
-    "MetricsSnapshot",
     "Retriever",
     "SearchFailed",
     "SearchHit",
     "SearchResult",
-    "StageMetrics",
     "Verified",
 ]

@@ -25,13 +25,15 @@ from rag_index.retrieve.fusion import failure_of, order_answers
 from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, SearchOptions, make_question
 from rag_index.retrieve.reranking import Reranking
 from rag_index.retrieve.results import Document, Facets, SearchResult, count_values, facet_fields, read_document
-from rag_index.retrieve.search_metrics import Metrics, MetricsSnapshot
+from rag_index.retrieve.search_metrics import Metrics
 from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.live import LiveCollection
@@ -385,9 +387,9 @@ class Retriever:
             with suppress(Exception):  # the first search says what is wrong
                 await self._reranking.load()
 
-    def metrics(self) -> MetricsSnapshot:
-        """Return how often and how long embed, each index, fuse and total took so far."""
-        return self._metrics.snapshot()
+    def metrics(self) -> CollectorRegistry:
+        """Return how often and how long embed, each index, fuse and total took so far, as prometheus_client has it."""
+        return self._metrics.registry
 
     def close(self) -> None:
         """Close store, models and threads; searches under way end with an error. A second call does nothing."""

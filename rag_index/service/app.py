@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import generate_latest
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
@@ -40,6 +41,8 @@ from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from prometheus_client import CollectorRegistry
 
     from rag_index.retrieve import Retriever
     from rag_index.settings import Settings
@@ -141,8 +144,8 @@ def make_choices(
     return router
 
 
-def make_probes(service: SearchService, metrics_text: Callable[[], str]) -> APIRouter:
-    """Return the routes that say how the process is. `metrics_text` gives what `/metrics` answers."""
+def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRouter:
+    """Return the routes that say how the process is, and what was measured."""
     router = APIRouter()
 
     @router.head("/healthz", include_in_schema=False)
@@ -165,7 +168,7 @@ def make_probes(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
     async def metrics() -> PlainTextResponse:
         """Return the times and counts of searches and requests in Prometheus' text format."""
-        return PlainTextResponse(metrics_text(), media_type=METRICS_TYPE)
+        return PlainTextResponse(b"".join(map(generate_latest, measured)), media_type=METRICS_TYPE)
 
     return router
 
@@ -202,7 +205,7 @@ def make_app(
     app.state.service = service
     add_problem_handlers(app)
     app.include_router(make_router(service))
-    app.include_router(make_probes(service, lambda: retriever.metrics().to_prometheus() + metrics.to_prometheus()))
+    app.include_router(make_probes(service, retriever.metrics(), metrics.registry))
     app.router.routes.extend([agents[0]] if agents else [])
     if more is not None:
         app.include_router(more, include_in_schema=False)

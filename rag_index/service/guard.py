@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 
 from rag_index.errors import RagIndexError, RequestTooLarge
@@ -322,13 +322,13 @@ class HttpMetrics:
     """The requests of one application, by route: an address that no route has counts as `other`."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._requests = Counter(
             "rag_index_http_requests", "Requests by route and status.", ["method", "route", "status"],
-            registry=self._registry,
+            registry=self.registry,
         )  # fmt: skip
         self._seconds = Histogram(
-            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=BUCKETS, registry=self._registry
+            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=BUCKETS, registry=self.registry
         )
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
@@ -339,7 +339,3 @@ class HttpMetrics:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
-
-    def to_prometheus(self) -> str:
-        """Return the counts in Prometheus' text format."""
-        return generate_latest(self._registry).decode()

@@ -13,7 +13,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import uvicorn
-from h11 import InformationalResponse
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -43,8 +42,6 @@ STOP_SECONDS = 10
 STOP_POLL_SECONDS = 0.1
 HEAD_SECONDS = 30.0
 """How long the first lines of a request may take, from the first byte of the connection or after the last answer."""
-ASK_SECONDS = 1.0
-"""Between two looks at whether a client that has closed its half of the connection is still there."""
 BACKLOG = 2048
 
 
@@ -195,7 +192,7 @@ class _Service:
 
 
 class Connection(H11Protocol):
-    """A connection whose client has a limit of time for the first lines, and gets its answer if it closes its half.
+    """A connection whose client has a limit of time for the first lines.
 
     One that is accepted while the service stops is closed at once.
     """
@@ -221,22 +218,9 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._watch()
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection while a whole request is answered. If its client is gone, its system says so if asked."""
-        if not self._answering or self.cycle.more_body:
-            return False
-        self.cycle.keep_alive = False
-        self._ask()
-        return True
-
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete and not self.transport.is_closing()
-
-    def _ask(self) -> None:
-        if self._answering and not self.cycle.response_started and self.scope["http_version"] == "1.1":
-            self.transport.write(self.conn.send(InformationalResponse(status_code=100, headers=[])) or b"")
-            self.loop.call_later(ASK_SECONDS, self._ask)
 
     def _watch(self) -> None:
         """Close the connection in a while, unless a request is answered by then."""

@@ -18,7 +18,7 @@ from rag_index.errors import (
 )
 from rag_index.retrieve import Retriever, SearchFailed
 from rag_index.stores import open_store
-from tests.retrieve.desk import DESK, found
+from tests.retrieve.desk import DESK, found, sample
 from tests.waiting import eventually
 
 TITLES = "POST /collections/desk_titles__1/points/query"
@@ -177,7 +177,7 @@ def test_closing_ends_searches_that_wait_for_a_host_that_hangs(ollama_desk, olla
     async def main():
         retriever = ollama_desk.retriever()
         searches = [asyncio.ensure_future(retriever.search(f"printer {n}", timeout=100)) for n in range(20)]
-        await asyncio.to_thread(eventually, lambda: retriever.metrics().vectors_made >= 20)
+        await asyncio.to_thread(eventually, lambda: sample(retriever, "query_embeds_total") >= 20)
         await retriever.aclose()
         return await asyncio.gather(*searches, return_exceptions=True)
 
@@ -220,7 +220,7 @@ def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_setti
         assert (documents(result), result.errors, result.fusion) == (ALL, {}, "rank")
         texts = [text for request in ollama.embeds() for text in request.texts]
         assert texts.count(f"search_query: {query}") == 1
-        assert retriever.metrics().vectors_made == 2
+        assert sample(retriever, "query_embeds_total") == 2
         assert retriever.search_sync(query, indexes=["comments", "solutions"]).fusion == "score"
         message = r"scores of different models cannot be compared \(256-d wordllama.*8-d nomic"
         with pytest.raises(SettingsError, match=message):

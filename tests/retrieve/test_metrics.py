@@ -20,7 +20,7 @@ def test_prometheus_text_is_that_of_the_documentation():
     metrics = filled([0.5])
     metrics.count_vector(made=False)
     metrics.add_answers({'we"ird\\': 0.25, "dead": None})
-    text = metrics.snapshot().to_prometheus()
+    text = generate_latest(metrics.registry).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     samples = {(s.name, *sorted(s.labels.items())): s.value for family in families.values() for s in family.samples}
     assert samples["rag_index_search_seconds_bucket", ("le", "0.5"), ("stage", "total")] == 1

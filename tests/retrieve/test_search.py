@@ -10,7 +10,7 @@ from rag_index import Retriever
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.retrieve import SearchFailed
 from rag_index.stores.protocol import Condition
-from tests.retrieve.desk import DESK, Desk, found
+from tests.retrieve.desk import DESK, Desk, found, sample
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,8 @@ def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(empty):
         result = retriever.search_sync("printer", indexes=["titles", "comments"])
         assert documents(result) == {("titles", "t-1"), ("titles", "t-2")}
         assert result.errors == {"comments": "index comments is empty: `rag-index index comments` fills it"}
-        assert retriever.metrics().errors == {"comments": 1}
-        assert retriever.metrics().stages["total"].count == 2
+        assert sample(retriever, "search_errors_total", index="comments") == 1
+        assert sample(retriever, "search_seconds_count", stage="total") == 2
         empty.fill({"comments": DESK["comments"]})
         assert retriever.search_sync("mailbox", indexes=["titles", "comments"]).errors == {}
 
@@ -138,7 +138,7 @@ def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(empty):
 def test_a_closed_retriever_stays_closed_and_warming_up_is_not_counted(full, tmp_path):
     retriever = full.retriever()
     asyncio.run(retriever.warm_up())
-    assert retriever.metrics().stages["total"].count == 0
+    assert sample(retriever, "search_seconds_count", stage="total") == 0
     assert retriever.search_sync("printer").hits
     retriever.close()
     retriever.close()
