@@ -1,7 +1,7 @@
 """The price of a document: CPU time of all processes of a first run, for each chunk, beyond the bare embedder's.
 
     python benchmarks/price.py [--documents 64000] [--store embedded,server] [--search hybrid,dense] [--workers N]
-                               [--repeat 3] [--stages] [--tasks]
+                               [--repeat 3] [--stages]
 
 Each figure is the difference between two first runs, over all documents and over a quarter of them, divided by the
 difference in chunks, so start-up is in none of them. Both are the flow from the start, with a Prefect server. The
@@ -10,7 +10,7 @@ none: its own CPU time is not counted. The bare embedder is ours (`throughput.em
 the same texts in the same run, after start-up. A search by words needs a sparse vector for each chunk, so `hybrid` and
 `dense` have prices of their own. With `--stages`, also the CPU time of each stage of the same first run in one process,
 by the plain driver: what is missing there is the price of flow, workers and Prefect's server. `--repeat 0 --stages`
-measures the stages alone. `--tasks` prints what each task of Prefect costs in one process, beside its messages.
+measures the stages alone.
 """
 
 from __future__ import annotations
@@ -133,31 +133,6 @@ def stages(made: Desk) -> None:
         print(f"    {stage:<21} {seconds / chunks * MICRO:6.1f} µs a chunk")
 
 
-def tasks() -> None:
-    """Print the CPU time of what Prefect does for each task beside its messages."""
-    from prefect.client.orchestration import get_client
-    from prefect.context import hydrated_context, serialize_context
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    def read(context: dict[str, Any]) -> None:
-        with hydrated_context(context):
-            pass
-
-    def cost(call: Callable[[], object]) -> float:
-        times = []
-        for _ in range(10):
-            before = time.process_time()
-            call()
-            times.append(time.process_time() - before)
-        return median(times) * 1000
-
-    with desks(4, "dense", ""), temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        written = serialize_context()
-        write, again = cost(serialize_context), cost(lambda: read(written))
-        print(f"the context of a task: written in {write:.1f} ms, read in {again:.1f} ms")
-        print(f"each of a task's three clients: {cost(lambda: get_client(sync_client=True)):.1f} ms")
-
-
 def measure(given: argparse.Namespace, store: str, search: str) -> None:
     prices: list[float] = []
     ratios: list[float] = []
@@ -206,13 +181,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=detect_machine().max_workers(WORKER_MEMORY["local"]))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--stages", action="store_true")
-    parser.add_argument("--tasks", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
-        if given.tasks:
-            tasks()
-            return
         for store in given.store.split(","):
             for search in given.search.split(","):
                 measure(given, store, search)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.orchestration.cluster import Workers, given_workers, run_cluster, run_workers
+from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.reporting import benchmark_name, benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.task_policy import Opaque
@@ -18,7 +18,7 @@ from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
-from tasks.steps import TaskCall, growth
+from tasks.steps import TaskCall
 
 
 @flow(name="benchmark", flow_run_name=benchmark_name)
@@ -42,8 +42,7 @@ def benchmark(
             identity = identify(settings.embedder)
             benchmark_serially(Opaque(bench), identity)
             for count in bench.worker_counts(workers):
-                with Workers(bench.parallel(count)) as given, given_workers(given):
-                    benchmark_workers(Opaque(bench), identity, count)
+                benchmark_workers(Opaque(bench), identity, count)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
@@ -53,16 +52,13 @@ def benchmark_serially(bench: Opaque[Bench], identity: EmbedderIdentity) -> None
     bench.value.run_serially(identity, flow_run_id(), TaskCall())
 
 
-@flow(
-    name="benchmark-workers",
-    flow_run_name="benchmark {workers} workers",
-    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
-    validate_parameters=False,
-)
+@flow(name="benchmark-workers", flow_run_name="benchmark {workers} workers", validate_parameters=False)
 def benchmark_workers(bench: Opaque[Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
-    name, call = count_of(workers, "worker"), TaskCall()
-    with bench.value.scan(name, workers, identity, flow_run_id()) as scan:
-        warm_up(scan)
-        with run_workers(scan.run.settings) as given:
-            bench.value.measure(scan, name, call, grow=growth(given, call, at_once=True))
+    name = count_of(workers, "worker")
+    with (
+        Workers(bench.value.parallel(workers)) as given,
+        bench.value.scan(name, workers, identity, flow_run_id()) as scan,
+    ):
+        warm_up(scan, given.client())
+        bench.value.measure(scan, name, TaskCall(), grow=partial(given.grow, at_once=True))

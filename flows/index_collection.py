@@ -5,26 +5,21 @@ from __future__ import annotations
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import TagsContext
-from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.cluster import counting, run_cluster, run_workers
+from rag_index.orchestration.cluster import counting, run_workers
 from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs
 from rag_index.settings import run_settings
-from tasks.steps import TaskCall, growth
+from tasks.steps import TaskCall
 
 
-@flow(
-    name="index-collection",
-    flow_run_name="index {index}",
-    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
-)
+@flow(name="index-collection", flow_run_name="index {index}")
 def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
     """Bring one index up to date with its source.
 
@@ -34,7 +29,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
         options: What this run does differently from the settings, such as {"full": true} or {"workers": 2}.
     """
     try:
-        options, call = options or RunOptions(), TaskCall()
+        options = options or RunOptions()
         settings = run_settings(config, **options.in_settings())
         with stoppable() as stop:
             with (
@@ -45,7 +40,8 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 captured_logs(run.progress.note_later),
             ):
                 end = RunEnd(run)
-                execute(run, AllDocuments(workers=counting(settings.parallel)), call=call, grow=growth(workers, call))
+                documents = AllDocuments(workers=counting(settings.parallel))
+                execute(run, documents, call=TaskCall(), grow=workers.grow)
                 end.note()
             state = end.state()
         return stop.state or state

@@ -25,7 +25,7 @@ from rag_index.errors import (
     TerminalError,
 )
 from rag_index.indexing.commit import write_shard
-from rag_index.indexing.pool import Place, Pool
+from rag_index.indexing.pool import Place, Pool, upsert_step
 from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
 from rag_index.ledger.run_history import BATCH
 from rag_index.machine import in_thread
@@ -147,8 +147,7 @@ class Writer:
     def upsert(self, shard: EmbeddedShard | WrittenShard) -> None:
         """Write a shard, unless the worker that embedded it did. To a server, wait for the shard before."""
         store, scan = self._scan.run.store, self._scan
-        label = f"{scan.run.index.name} {shard.number}"
-        step = Step("upsert", label, after=(f"embed {label}",))
+        step = upsert_step(scan.run.index.name, shard.number)
         self.steps.append(step.name)
         if isinstance(shard, WrittenShard):
             self._written.append(shard)

@@ -16,7 +16,7 @@ from collections import deque
 from contextlib import ExitStack
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from rag_index.machine import end_process_after, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from multiprocessing.connection import Connection
 
     from rag_index.indexing.embed import EmbedJob
@@ -48,11 +49,8 @@ class Place(Protocol):
 
     size: int
 
-    def submit(self, shard: Shard) -> Any:
-        """Begin to embed a shard, and return a future of it, of any kind that has callbacks."""
-
-    def result(self, future: Any) -> EmbeddedShard | WrittenShard:
-        """Return what is in a future that is done: written already, if whoever embeds can write to the store.
+    def embed(self, job: EmbedJob, call: Call) -> EmbeddedShard | WrittenShard:
+        """Embed a shard, and write it if whoever embeds can. Each is a step. This runs in a thread of its own.
 
         Raises ProcessDied if the process of the shard died, and otherwise as `embed_shard`.
         """
@@ -79,8 +77,8 @@ class Pool:
         self._scan, self._call, self._embedder, self._grow = scan, call, embedder, grow
         self._alone = embedder is not None or scan.run.settings.parallel.serial or not scan.run.any_workers
         self._places: list[Place] = []
-        self._in_flight: dict[Any, tuple[Place, Shard]] = {}
-        self._done: SimpleQueue[Any] = SimpleQueue()
+        self._in_flight: dict[Future[EmbeddedShard | WrittenShard], tuple[Place, Shard]] = {}
+        self._done: SimpleQueue[Future[EmbeddedShard | WrittenShard]] = SimpleQueue()
         self._died: list[tuple[Place, Shard]] = []
         self._results: deque[EmbeddedShard | WrittenShard] = deque()
         self._error: RagIndexError | None = None
@@ -106,10 +104,8 @@ class Pool:
             self._grow_if_it_pays()
             place = max(self._places, key=lambda one: one.size - sum(at is one for at, _ in self._in_flight.values()))
             with self._scan.run.stopwatch.stage("submit"):
-                future = place.submit(shard)
-            self._in_flight[future] = place, shard
+                self._in_flight[self._begin(place, shard)] = place, shard
             self._note_in_flight()
-            future.add_done_callback(self._done.put)
 
     def ready(self) -> Iterator[EmbeddedShard | WrittenShard]:
         """Yield what is embedded, in any order; wait for it while there is no room for another shard.
@@ -147,7 +143,7 @@ class Pool:
         place, shard = self._in_flight.pop(future)
         self._note_in_flight()
         try:
-            found = place.result(future)
+            found = future.result()
         except ProcessDied as error:
             (self._scan.run.logger or logger).warning("%s, and its documents are tried apart", error)
             self._died.append((place, shard))
@@ -156,7 +152,7 @@ class Pool:
         else:
             yield found
 
-    def _wait(self) -> Any:
+    def _wait(self) -> Future[EmbeddedShard | WrittenShard] | None:
         """Return the next future that is done, or None after a second."""
         run = self._scan.run
         try:
@@ -168,11 +164,17 @@ class Pool:
                 place.tick()
             return None
 
+    def _begin(self, place: Place, shard: Shard) -> Future[EmbeddedShard | WrittenShard]:
+        """Embed a shard at a place, in a thread that waits for it. Its future also comes out of `_wait`."""
+        future = in_thread(partial(place.embed, self._scan.job(shard), self._call), "embed")
+        future.add_done_callback(self._done.put)
+        return future
+
     def _run_alone(self, place: Place, shard: Shard) -> EmbeddedShard | WrittenShard:
-        place.submit(shard).add_done_callback(self._done.put)
+        self._begin(place, shard)
         while (future := self._wait()) is None:
             pass
-        return place.result(future)
+        return future.result()
 
     def _note_in_flight(self) -> None:
         run = self._scan.run
@@ -202,10 +204,10 @@ class Pool:
                 with turn:
                     return job.embed(embedder)
 
-            return _Beside(self._scan, self._call, embed)
+            return _Beside(embed)
         child = ChildEmbedder()
         self._stack.callback(child.close)
-        return _Beside(self._scan, self._call, child.embed)
+        return _Beside(child.embed)
 
     def _own_embedder(self) -> Embedder:
         if self._embedder is None:
@@ -234,24 +236,24 @@ def embed_step(shard: Shard) -> Step:
     return Step("embed", f"{shard.index} {shard.number}", after=pages)
 
 
+def upsert_step(index: str, number: int) -> Step:
+    """Return the step that writes the shard of this number."""
+    label = f"{index} {number}"
+    return Step("upsert", label, after=(f"embed {label}",))
+
+
 class _Beside:
-    """Threads of this process that wait for what embeds: one for each shard."""
+    """What embeds beside this thread, and is not watched: what dies ends the waiting for it."""
 
     size = 1 + AHEAD
 
-    def __init__(self, scan: Scan, call: Call, embed: Callable[[EmbedJob], EmbeddedShard]) -> None:
-        self._scan, self._call, self._embed = scan, call, embed
+    def __init__(self, embed: Callable[[EmbedJob], EmbeddedShard]) -> None:
+        self._embed = embed
 
-    def submit(self, shard: Shard) -> Any:
-        embed = partial(self._embed, self._scan.job(shard))
-        return in_thread(partial(self._call, embed_step(shard), embed), "embed")
+    def embed(self, job: EmbedJob, call: Call) -> EmbeddedShard:
+        return call(embed_step(job.shard), partial(self._embed, job))
 
-    def result(self, future: Any) -> EmbeddedShard:
-        found: EmbeddedShard = future.result()
-        return found
-
-    def tick(self) -> None:
-        """Nothing has to be watched: what dies ends the waiting for it."""
+    def tick(self) -> None: ...
 
 
 def quarantine(suspects: Iterable[Shard], run_alone: Callable[[Shard], Result]) -> Iterator[Result | EmbeddedShard]:

@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
     from distributed import Client, LocalCluster
 
-    from rag_index.documents.batches import Shard
     from rag_index.indexing.scan import Scan
     from rag_index.orchestration.window import WorkerPlace
     from rag_index.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
-ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")
-"""Packages whose versions must be the same in the flow and on workers, because tasks travel between them."""
+ALIKE = ("rag-index", "distributed", "cloudpickle")
+"""Packages whose versions must be the same in the run and on workers, because shards travel between them."""
 
 CONNECT_SECONDS = 10
 START_SECONDS = 10.0
@@ -70,18 +69,17 @@ NO_PAGES: dict[str, Any] = {
     "distributed.worker.http.routes": [],
     "distributed.dashboard.link": "",
 }
-FLOW_PRELOAD, PLAIN_PRELOAD = "tasks.embed", "rag_index.orchestration.worker"
-"""What a worker imports before its first shard: with Prefect, or without."""
+PRELOAD = "rag_index.orchestration.worker"
+"""What a worker imports before its first shard."""
 
 
 class Workers(AbstractContextManager["Workers"]):
     """The workers of a run, for the time of a `with` block. None are started before they are needed."""
 
-    def __init__(
-        self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"], *, preload: str = FLOW_PRELOAD
-    ) -> None:
-        self._settings, self._preload = settings, preload
+    def __init__(self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"]) -> None:
+        self._settings = settings
         self._memory = memory  # bytes that each worker is assumed to need
+        self._worthwhile: int | None = None
         self._starting: Future[LocalCluster] | None = None
         self._client: Client | None = None
         self._config = ExitStack()
@@ -119,6 +117,43 @@ class Workers(AbstractContextManager["Workers"]):
             except (OSError, TimeoutError) as error:
                 raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
         return self._client
+
+    def grow(self, scan: Scan, *, at_once: bool = False) -> WorkerPlace | None:
+        """Return the workers as a place for the shards of a scan, if they are there; start them once it pays.
+
+        With `at_once`, or if a person has said how many documents a worker gets, or where workers are, these get all
+        shards, and the run waits for them. Otherwise a child embeds already (see `Pool`), and counts as the first of
+        the workers that there may be: a machine of two processors starts none for a local model. Raises NoWorkers.
+        """
+        from rag_index.orchestration.window import WorkerPlace
+
+        run, parallel = scan.run, scan.run.settings.parallel
+        if at_once or parallel.address or parallel.shard_documents != "auto":
+            count = run.metrics.workers
+            if not parallel.address:
+                self.start(count)
+        else:
+            count = self._worth_starting(scan)
+            if not count or not self.start(count).done():
+                return None
+            run.metrics.workers = count + 1
+        with run.stopwatch.stage("workers"):
+            client = self.client()
+        return WorkerPlace(scan, client, workers=count)
+
+    def _worth_starting(self, scan: Scan) -> int:
+        """Return how many workers are started already, or would share the rest of an index at a gain; 0 if none.
+
+        They take n / (n + 1) of what the process beside this one would do otherwise, which must be more than they cost.
+        Workers beyond the processors take nothing, unless an embedding server does the work.
+        """
+        count = self.most
+        if not scan.run.settings.embedder.on_servers:
+            count = min(count, cpu_count() - 1) - 1
+        if self._worthwhile is None and count > 0 and scan.seconds_left * count / (count + 1) >= START_SECONDS:
+            scan.run.progress.note_later("starting workers")
+            self._worthwhile = count
+        return self._worthwhile or 0
 
     def cluster(self) -> LocalCluster | str:
         """Return the cluster, started on first use, or the address of the one that the settings name.
@@ -159,12 +194,12 @@ class Workers(AbstractContextManager["Workers"]):
         scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
         lasting = {**OWN_CLUSTER, **MESSAGES_KEPT, "temporary-directory": scratch}
         lasting |= {} if self._settings.dashboard else NO_PAGES
-        if _forked(self._preload):
+        if _forked():
             lasting["distributed.worker.multiprocessing-method"] = "forkserver"
         self._config.enter_context(dask.config.set(lasting))
         return LocalCluster(
             n_workers=workers,
-            preload=[*dask.config.get("distributed.worker.preload"), self._preload],  # or the first shard waits
+            preload=[*dask.config.get("distributed.worker.preload"), PRELOAD],  # or the first shard waits
             threads_per_worker=1,
             processes=True,
             security=Security.temporary(),  # a certificate for this cluster, and no connection without it
@@ -175,7 +210,7 @@ class Workers(AbstractContextManager["Workers"]):
         )
 
 
-def _forked(preload: str) -> bool:
+def _forked() -> bool:
     """Start the process that workers are forked from, and return whether there is one.
 
     It has imported what workers need, so that each takes a tenth of a second to start, and to restart after a death,
@@ -189,7 +224,7 @@ def _forked(preload: str) -> bool:
     inherited = dask.config.get("distributed.nanny.pre-spawn-environ")
     os.environ.update({name: str(value) for name, value in inherited.items()})
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # or it would import from the folder in which the run was started
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", preload])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", PRELOAD])
     resource_tracker.ensure_running()  # first, because it unblocks the signal
     # Ctrl-C, or Prefect's SIGTERM to the whole group, ends the run, and the run its workers. If these ended by
     # themselves, Dask would start them again, and the end of the run would wait for that without end.
@@ -201,76 +236,12 @@ def _forked(preload: str) -> bool:
     return True
 
 
-class Growth:
-    """Gives the pools of a run its workers, once they are worth their start.
-
-    If a person has said how many documents a worker gets, or where workers are, these get all shards, and the run waits
-    for them. Otherwise a child embeds already (see `Pool`), and counts as the first of the workers that there may be: a
-    machine of two processors starts none for a local model. `client` is asked where workers have started.
-    """
-
-    def __init__(
-        self,
-        workers: Workers,
-        client: Callable[[], Client],
-        submit: Callable[[Scan, Client], Callable[[Shard], Any]],
-        result: Callable[[Any], Any] = lambda future: future.result(),
-        *,
-        at_once: bool = False,
-    ) -> None:
-        self._at_once = at_once
-        self._workers, self._client, self._submit, self._result = workers, client, submit, result
-        self._starting: Any = None
-
-    def __call__(self, scan: Scan) -> WorkerPlace | None:
-        """Return the workers as a place for the shards of a scan, if they are there. Raises NoWorkers."""
-        from rag_index.orchestration.window import WorkerPlace
-
-        run, parallel = scan.run, scan.run.settings.parallel
-        if self._at_once or parallel.address or parallel.shard_documents != "auto":
-            count = run.metrics.workers
-            if not parallel.address:
-                self._workers.start(count)
-        else:
-            count = self._worth_starting(scan)
-            if not count or not self._workers.start(count).done():
-                return None
-            run.metrics.workers = count + 1
-        with run.stopwatch.stage("workers"):
-            client = self._client()
-        return WorkerPlace(scan, client, self._submit(scan, client), self._result, workers=count)
-
-    def _worth_starting(self, scan: Scan) -> int:
-        """Return how many workers are started already, or would share the rest of an index at a gain; 0 if none.
-
-        They take n / (n + 1) of what the process beside this one would do otherwise, which must be more than they cost.
-        Workers beyond the processors take nothing, unless an embedding server does the work.
-        """
-        count = self._workers.most
-        if not scan.run.settings.embedder.on_servers:
-            count = min(count, cpu_count() - 1) - 1
-        if self._starting is None and count > 0 and scan.seconds_left * count / (count + 1) >= START_SECONDS:
-            scan.run.progress.note_later("starting workers")
-            self._starting = count
-        return self._starting or 0
-
-
 _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", default=None)
 
 
-@contextmanager
-def given_workers(workers: Workers) -> Iterator[None]:
-    """Give these workers to all flow runs within the block."""
-    token = _GIVEN.set(workers)
-    try:
-        yield
-    finally:
-        _GIVEN.reset(token)
-
-
-def workers_of(settings: Settings, *, preload: str = FLOW_PRELOAD) -> Workers:
+def workers_of(settings: Settings) -> Workers:
     """Return the workers of these settings: as many as they say, or as this machine has room for."""
-    return Workers(settings.parallel, estimate_worker_memory(settings.embedder), preload=preload)
+    return Workers(settings.parallel, estimate_worker_memory(settings.embedder))
 
 
 @contextmanager
@@ -279,17 +250,12 @@ def run_workers(settings: Settings) -> Iterator[Workers]:
     if (given := _GIVEN.get()) is not None:
         yield given
         return
-    with workers_of(settings) as workers, given_workers(workers):
-        yield workers
-
-
-@contextmanager
-def run_cluster() -> Iterator[LocalCluster | str]:
-    """Give the cluster of this flow run: Prefect's task runner calls this for its first task."""
-    given = _GIVEN.get()
-    if given is None:
-        raise NoWorkers("this flow run was given no workers")
-    yield given.cluster()
+    with workers_of(settings) as workers:
+        token = _GIVEN.set(workers)
+        try:
+            yield workers
+        finally:
+            _GIVEN.reset(token)
 
 
 def counting(settings: ParallelSettings) -> Callable[[], int] | None:
@@ -352,14 +318,6 @@ def _connection(settings: ParallelSettings) -> dict[str, Any]:
     return config
 
 
-def flow_client() -> Any:
-    """Return the client of this flow run's cluster (`distributed.Client`). Starts the cluster, and raises NoWorkers."""
-    from prefect.context import FlowRunContext
-
-    runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
-    return runner.client
-
-
 def current_worker() -> Any:
     """Return the Dask worker that this runs in (`distributed.Worker`), or None outside a worker."""
     from distributed import get_worker
@@ -368,9 +326,3 @@ def current_worker() -> Any:
         return get_worker()
     except ValueError:
         return None
-
-
-def worker_name() -> Any:
-    """Return the name of the Dask worker that this runs in, or None outside a worker."""
-    worker = current_worker()
-    return None if worker is None else worker.name

@@ -5,27 +5,22 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.step_retries import current_checks, shared_checks
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.cluster import PLAIN_PRELOAD, Growth, counting, workers_of
+from rag_index.orchestration.cluster import Workers, counting, workers_of
 from rag_index.orchestration.signals import terminable
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
 from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from distributed import Client
-
-    from rag_index.documents.batches import Shard
-    from rag_index.indexing.pool import Place
-    from rag_index.indexing.scan import Scan
     from rag_index.settings import IndexSettings, Settings
 
 logger = logging.getLogger("rag_index.runs")
@@ -40,31 +35,22 @@ def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: R
     with (
         terminable(),
         collect_seldom(),
-        workers_of(settings, preload=PLAIN_PRELOAD) as workers,
+        workers_of(settings) as workers,
         shared_checks(settings.run.wait),
     ):
-        grow = Growth(workers, workers.client, _submitting)
         for index in indexes:
-            report.indexes.append(_run_index(settings, index, options, grow))
+            report.indexes.append(_run_index(settings, index, options, workers))
     report.seconds = time.monotonic() - began
     return report
 
 
-def _submitting(scan: Scan, client: Client) -> Callable[[Shard], Any]:
-    from rag_index.orchestration.worker import submit_plainly  # here: most runs start no workers
-
-    return submit_plainly(scan, client)
-
-
-def _run_index(
-    settings: Settings, index: IndexSettings, options: RunOptions, grow: Callable[[Scan], Place | None]
-) -> IndexOutcome:
+def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, workers: Workers) -> IndexOutcome:
     try:
         with open_run(settings, index.name, options, run_id=str(uuid.uuid4())) as run:
             run.logger, run.progress.displays = logger, [open_display()]
             with captured_logs(run.progress.note_later):
                 try:
-                    execute(run, AllDocuments(workers=counting(settings.parallel)), grow=grow)
+                    execute(run, AllDocuments(workers=counting(settings.parallel)), grow=workers.grow)
                 except Exception as error:  # not one of ours: the other indexes do not pay for it
                     logger.error("%s: %s", type(error).__name__, error, exc_info=True)
                     current_checks().index_failed(error, embedder_only=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -65,7 +64,3 @@ class Opaque(Generic[T]):
 
     def __init__(self, value: T) -> None:
         self.value = value
-
-    def __dask_tokenize__(self) -> str:
-        """Return a new token each time: Dask names a task by its arguments, and would pickle all of them for that."""
-        return uuid.uuid4().hex

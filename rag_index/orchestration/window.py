@@ -1,97 +1,75 @@
-"""The Dask workers of a run as a place of its pool: what they have, what they tell, and whether they live."""
+"""The Dask workers of a run as a place of its pool: the shards under way there, and whether the workers live."""
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import astuple
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from distributed.core import Status
 from distributed.scheduler import KilledWorker
 
 from rag_index.errors import ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.orchestration.cluster import current_worker
-from rag_index.outages import Outage, outages
-from rag_index.reports.progress import LOGGERS, LogNotes
+from rag_index.indexing.pool import embed_step, upsert_step
+from rag_index.orchestration.worker import LOG_TOPIC, TOPIC, embed_on_worker, write_on_worker
+from rag_index.outages import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from distributed import Client
 
-    from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
+    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
+    from rag_index.indexing.step_retries import Call
 
 CHECK_SECONDS = 5.0
 """Time between two checks, each of which costs a message to the scheduler."""
 GONE_SECONDS = 180.0
 """How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
-TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
-INTERVAL_SECONDS = 1.0
-
-
-def forward(in_flight: Callable[[], int]) -> None:
-    """Send this worker's status and log lines to the run from now on. Call it once; it does nothing elsewhere."""
-    if (worker := current_worker()) is None:
-        return
-    handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
-    for logger in LOGGERS:
-        logger.addHandler(handler)
-
-    def send_status() -> None:
-        last: tuple[int, tuple[Outage, ...]] = (0, ())
-        while worker.status not in (Status.closing, Status.closed):
-            time.sleep(INTERVAL_SECONDS)
-            if (now := (in_flight(), outages())) != last:
-                last = now
-                found = [list(astuple(outage)) for outage in now[1]]
-                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
-
-    threading.Thread(target=send_status, daemon=True, name="status").start()
 
 
 class WorkerPlace:
     """The workers, which have a few shards each: one that each embeds, and one that waits for it.
 
-    If workers write to a server there is a third, which waits for the server to acknowledge its points. `submit` gives
-    the future of a shard, and `result` what is in it.
+    If workers write to a server there is a third, which waits for the server to acknowledge its points.
     """
 
     def __init__(
-        self,
-        scan: Scan,
-        client: Client,
-        submit: Callable[[Shard], Any],
-        result: Callable[[Any], Any],
-        *,
-        workers: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, scan: Scan, client: Client, *, workers: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.size = (2 if scan.run.store.embedded else 3) * workers
-        self._progress, self._client, self._submit, self._result = scan.run.progress, client, submit, result
-        self._clock = clock
+        self._scan, self._client, self._clock = scan, client, clock
+        self._writes, self._progress = not scan.run.store.embedded, scan.run.progress
+        self.size = (3 if self._writes else 2) * workers
         self._checked = self._seen = clock()
         client.subscribe_topic(LOG_TOPIC, lambda event: self._progress.note_later(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
 
-    def submit(self, shard: Shard) -> Any:
-        """Give the workers a shard, and return its future."""
-        return self._submit(shard)
+    def embed(self, job: EmbedJob, call: Call) -> EmbeddedShard | WrittenShard:
+        """Have a worker embed a shard, and write it if the store is a server: vectors do not pass through here."""
+        shard, scan = job.shard, self._scan
+        found: Any = call(embed_step(shard), partial(self._ask, embed_on_worker, job, keep=self._writes))
+        if self._writes:  # before the shard that waits for the worker: writing makes room for it
+            written = scan.run.settings.store, scan.collection.name, found, scan.epoch
+            step = upsert_step(shard.index, shard.number)
+            found = call(step, partial(self._ask, write_on_worker, *written, priority=1))
+        return found  # type: ignore[no-any-return]
 
-    def result(self, future: Any) -> EmbeddedShard | WrittenShard:
-        """Return what the workers made of a shard. Raises ProcessDied if they died under it."""
+    def _ask(self, function: Callable[..., Any], *arguments: Any, keep: bool = False, priority: int = 0) -> Any:
+        """Call a function on a worker, and return its result, or the future of it that the worker is to `keep`.
+
+        Raises ProcessDied if workers died under it.
+        """
+        future = self._client.submit(function, *arguments, pure=False, priority=priority)
         try:
-            found: EmbeddedShard | WrittenShard = self._result(future)
+            future.exception()  # which waits for its end, and gets no vectors
+            return future if keep and future.status == "finished" else future.result()
         except KilledWorker as error:
             raise ProcessDied(f"workers died under a shard ({error})") from error
         except RagIndexError:
             raise
         except Exception as error:  # CancelledError, a lost connection: distributed's own
             raise TerminalError(f"the workers are gone ({type(error).__name__}: {error}); run again") from error
-        finally:
-            future.release()
-        return found
 
     def _receive(self, event: Any) -> None:
         status = event[1]

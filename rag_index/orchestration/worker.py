@@ -1,27 +1,29 @@
-"""What a worker process holds open, and what it is given with each shard."""
+"""What a worker process holds open, what it does with a shard, and what it tells the run."""
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import astuple
+from typing import TYPE_CHECKING
 
 from distributed import secede
+from distributed.core import Status
 from distributed.threadpoolexecutor import thread_state
 
 from rag_index.documents.batches import DocumentBatch, EmbeddedShard, Shard, WrittenShard
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.step_retries import Step, call_plainly
 from rag_index.machine import collect_seldom, end_process_after
-from rag_index.orchestration.cluster import current_worker, flow_client, worker_name
-from rag_index.orchestration.signals import outlive_output
-from rag_index.orchestration.window import forward
+from rag_index.orchestration.cluster import current_worker
+from rag_index.outages import Outage, outages
+from rag_index.reports.progress import LOGGERS, LogNotes
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from distributed import Client
 
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, StoreSettings
     from rag_index.stores.protocol import Store
 
-T = TypeVar("T")
 START_SECONDS = 120
+TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
+INTERVAL_SECONDS = 1.0
 
 
 class _Process:
@@ -51,9 +54,9 @@ def process_embedder(job: EmbedJob) -> Embedder:
         if _Process.embedder is not None:
             _Process.embedder.close()
         else:
-            forward(_requests_in_flight)
-            outlive_output()  # it is that of the flow's process
-        name = worker_name()  # it differs between the workers of a cluster, so that they spread over hosts
+            _forward()
+        worker = current_worker()
+        name = worker and worker.name  # it differs between the workers of a cluster, so that they spread over hosts
         home = name if isinstance(name, int) else sum(map(ord, str(name or "")))
         _Process.embedder = open_embedder(job.embedder, home=home, workers=job.workers, expected=job.identity)
         _Process.made_for = wanted
@@ -76,7 +79,7 @@ def process_store(settings: StoreSettings) -> Iterator[Store]:
 
 def embed_on_worker(job: EmbedJob) -> EmbeddedShard:
     """Chunk and embed a shard. A worker that takes far too long ends itself: the shard is then run again."""
-    with end_process_after(None if worker_name() is None else job.timeout), collect_seldom():
+    with end_process_after(job.timeout), collect_seldom():
         return job.embed(process_embedder(job))
 
 
@@ -90,23 +93,6 @@ def write_on_worker(settings: StoreSettings, collection: str, shard: EmbeddedSha
         return write_shard(store, collection, shard, epoch=epoch)
 
 
-def submit_plainly(scan: Scan, client: Client) -> Callable[[Shard], Any]:
-    """Return what submits a shard of a scan to workers without Prefect, and returns its future."""
-
-    def submit(shard: Shard) -> Any:
-        future = client.submit(_plainly, "embed", embed_on_worker, scan.job(shard), pure=False)
-        if scan.run.store.embedded:
-            return future
-        where = scan.run.settings.store, scan.collection.name
-        return client.submit(_plainly, "upsert", write_on_worker, *where, future, scan.epoch, pure=False)
-
-    return submit
-
-
-def _plainly(kind: str, function: Callable[..., T], *arguments: Any) -> T:
-    return call_plainly(Step(kind), partial(function, *arguments))
-
-
 def begin_next() -> None:
     """Let this worker begin its next task beside the one that calls, which is going to wait for a server.
 
@@ -117,13 +103,29 @@ def begin_next() -> None:
         secede()
 
 
-def _requests_in_flight() -> int:
-    return _Process.embedder.stats.in_flight if _Process.embedder else 0
+def _forward() -> None:
+    """Send this worker's status and log lines to the run from now on. It does nothing outside a worker."""
+    if (worker := current_worker()) is None:
+        return
+    handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
+    for logger in LOGGERS:
+        logger.addHandler(handler)
+
+    def send_status() -> None:
+        last: tuple[int, tuple[Outage, ...]] = (0, ())
+        while worker.status not in (Status.closing, Status.closed):
+            time.sleep(INTERVAL_SECONDS)
+            in_flight = _Process.embedder.stats.in_flight if _Process.embedder else 0
+            if (now := (in_flight, outages())) != last:
+                last = now
+                found = [list(astuple(outage)) for outage in now[1]]
+                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
+
+    threading.Thread(target=send_status, daemon=True, name="status").start()
 
 
-def warm_up(scan: Scan) -> None:
-    """Start the cluster and load the embedder on each worker."""
-    client = flow_client()
+def warm_up(scan: Scan, client: Client) -> None:
+    """Wait for the workers of a scan, and load the embedder on each."""
     workers = scan.run.metrics.workers
     client.wait_for_workers(workers, timeout=START_SECONDS)
     nothing = Shard(scan.run.index.name, 0, DocumentBatch.empty(), 0)

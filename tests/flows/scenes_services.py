@@ -13,7 +13,6 @@ import pytest
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.step_retries import POLICIES
 from rag_index.sources.sql import SqlSource
-from tasks.embed import embed_shard
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
 
@@ -133,7 +132,7 @@ def embedder_away(stage: Stage, _: FakeQdrant) -> int:
 
 @line("An Ollama server goes down in the middle")
 def embedder_goes_away(stage: Stage, _: FakeQdrant) -> int:
-    assert embed_shard.retries == 1, "the line says how often a shard is tried again"
+    assert POLICIES["embed"].retries == 1, "the line says how often a shard is tried again"
     stage.fake.seconds_per_text = 0.02
     with when(lambda: embeds(stage, "ticket 31 "), stage.fake.stop_listening):
         code = fails(stage.run(), stage.fake.url.removeprefix("http://"))

@@ -22,13 +22,10 @@ class Place:
     def ends(self, number: int) -> None:
         """Do at once with a shard what a test wants, if it does."""
 
-    def submit(self, shard):
-        self.futures[shard.number] = Future()
-        self.ends(shard.number)
-        return self.futures[shard.number]
-
-    def result(self, future):
-        return future.result()
+    def embed(self, number, call):
+        self.futures[number] = Future()
+        self.ends(number)
+        return self.futures[number]
 
     def tick(self) -> None:
         raise EmbedderUnavailable("no worker")
@@ -58,6 +55,14 @@ class Scan(SimpleNamespace):
 
     def is_suspect(self, shard) -> bool:
         return False
+
+    def job(self, shard) -> int:
+        return shard.number
+
+
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch):
+    monkeypatch.setattr(pool_module, "in_thread", lambda embed, name: embed())
 
 
 def numbered(number: int):

@@ -11,7 +11,7 @@ import pytest
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.indexing.run import RunOptions
 from rag_index.orchestration import cluster
-from rag_index.orchestration.cluster import Growth
+from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.launch import names_api
 from rag_index.orchestration.plain_run import run_plainly
 from tests.forked_program import without_api
@@ -36,17 +36,19 @@ def test_workers_are_started_if_those_beyond_the_child_are_worth_it(
     monkeypatch.setattr(cluster, "cpu_count", lambda: processors)
     begun = []
 
-    def start(count):
-        begun.append(count)
-        return SimpleNamespace(done=lambda: False)
+    class Slow(Workers):
+        most = processors - 1 if asked == "auto" else asked
 
-    most = processors - 1 if asked == "auto" else asked
+        def start(self, count):
+            begun.append(count)
+            return SimpleNamespace(done=lambda: False)
+
     settings = SimpleNamespace(
         parallel=SimpleNamespace(address=None, shard_documents="auto"), embedder=SimpleNamespace(on_servers=servers)
     )
     run = SimpleNamespace(settings=settings, progress=SimpleNamespace(note_later=lambda note: None))
     scan = SimpleNamespace(run=run, seconds_left=seconds_left)
-    assert Growth(SimpleNamespace(most=most, start=start), None, None)(scan) is None
+    assert Slow(settings.parallel).grow(scan) is None
     assert begun == ([] if started is None else [started])
 
 

@@ -18,7 +18,7 @@ from distributed.core import connect
 from distributed.security import Security
 
 from rag_index.errors import TransientError
-from rag_index.orchestration.cluster import OWN_CLUSTER, PLAIN_PRELOAD, Workers, count_workers
+from rag_index.orchestration.cluster import OWN_CLUSTER, Workers, count_workers
 from rag_index.settings import ParallelSettings
 from tests.ports import free_port
 from tests.waiting import eventually
@@ -165,7 +165,7 @@ def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told
 @pytest.mark.long
 def test_a_frozen_worker_loses_its_shards_to_the_other(monkeypatch):
     monkeypatch.setitem(OWN_CLUSTER, "distributed.scheduler.worker-ttl", "2s")  # Dask takes five at least
-    with Workers(ParallelSettings(workers=2), preload=PLAIN_PRELOAD) as workers:
+    with Workers(ParallelSettings(workers=2)) as workers:
         client = workers.client()
         client.wait_for_workers(2)
         [frozen, _] = client.run(os.getpid).values()
