@@ -1,10 +1,10 @@
 """How good the settings are that `init` writes for databases it has never seen. docs/evaluation.md quotes the results.
 
-    python benchmarks/wild.py [KIND …] [--database sqlite|postgresql|mariadb] [--by-hand]
+    python benchmarks/wild.py [KIND …] [--database sqlite|postgresql|mariadb]
 
 For each sample database of tests/wild: how many questions find the right document first and their evidence among five
-hits, how many hidden rows and secrets are shown, and the seconds of `init` and of the first run. With `--by-hand` the
-settings are those of a person who knows the application. The servers are started as for the tests.
+hits, how many hidden rows and secrets are shown, and the seconds of `init` and of the first run. The servers are
+started as for the tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
-from tests.wild.judge import Verdict, by_hand, judge, proposed
+from tests.wild.judge import Verdict, judge, proposed
 from tests.wild.sample import SEEN, UNSEEN, sample, write
 
 if TYPE_CHECKING:
@@ -37,18 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "mariadb"], default="sqlite")
-    parser.add_argument("--by-hand", action="store_true")
     arguments = parser.parse_args()
     print(HEAD)
     with server(arguments.database) as database:
         for group in (SEEN, UNSEEN):
             kinds = [kind for kind in arguments.kinds or group if kind in group]
-            verdicts = [verdict(kind, database, by_person=arguments.by_hand) for kind in kinds]
+            verdicts = [verdict(kind, database) for kind in kinds]
             if verdicts:
                 print_line("seen" if group is SEEN else "unseen", total(verdicts))
 
 
-def verdict(kind: str, database: Any, *, by_person: bool) -> Verdict:
+def verdict(kind: str, database: Any) -> Verdict:
     """Judge one kind, and print its line."""
     made = sample(kind)
     with tempfile.TemporaryDirectory(prefix="rag-index-wild-") as name, database(Path(name)) as url:
@@ -57,7 +56,7 @@ def verdict(kind: str, database: Any, *, by_person: bool) -> Verdict:
         engine.dispose()
         folder = Path(name)
         with contextlib.redirect_stderr(io.StringIO()):
-            seconds = by_hand(made, url, folder) if by_person else proposed(url, folder)
+            seconds = proposed(url, folder)
             found = judge(made, folder, seconds)
     print_line(kind, found)
     for question in found.wrong:

@@ -96,21 +96,4 @@ SAMPLE = Sample(
     hidden={"quokka": "members who threaten others", "wyvern": "stolen frames for sale", "Zanzibarweg": "fuel tap dripping address", "ostrich": "where do we meet"},
     secrets=["$2y$10$abcdefgh", "deadbeefsalt", "KEYZZ", "5e551011", "m41lpa55", "0f1e2d3c4b5a6978"],
     private=["rider1@example.org", "198.51.100.4"],
-    settings="""
-[[indexes]]
-name = "topics"
-table = "frm_topics"
-key = "topic_id"
-title = "topic_title"
-text = ["topic_title"]
-where = "topic_visibility = 1 AND forum_id IN (SELECT forum_id FROM frm_forums WHERE is_hidden = 0)"
-payload = ["forum_id", "topic_views"]
-[[indexes.parts]]
-table = "frm_posts"
-on = "topic_id"
-where = "post_delete_time = 0"
-order_by = "post_id"
-text = ["post_text"]
-format = {post_text = "bbcode"}
-""",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from rag_index.settings import load_settings, run_settings
 from rag_index.stores import open_store
 from tests.wild.sample import Question, Sample
 
-__all__ = ["Verdict", "by_hand", "judge", "proposed"]
+__all__ = ["Verdict", "judge", "proposed"]
 
 TRANSLATIONS = {"product_translation": "product"}
 """Tables with a row for each language: the first column of their key names the row that is asked for."""
@@ -47,13 +47,6 @@ def proposed(url: sa.URL, folder: Path) -> float:
     text = scaffold(url.render_as_string(hide_password=False), folder).text
     (folder / "rag-index.toml").write_text(_with_url(text, url), encoding="utf-8")
     return time.monotonic() - began
-
-
-def by_hand(made: Sample, url: sa.URL, folder: Path) -> float:
-    """Write the settings of a person who knows the application."""
-    text = f'[source]\nurl = "{url.render_as_string(hide_password=False)}"\n{made.settings}'
-    (folder / "rag-index.toml").write_text(text, encoding="utf-8")
-    return 0.0
 
 
 def _with_url(text: str, url: sa.URL) -> str:

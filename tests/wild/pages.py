@@ -93,28 +93,4 @@ SAMPLE = Sample(
     hidden={"Aardvark": "who will be the new mayor", "pangolin": "old fees for parking", "narwhal": "secret skip monument", "platypus": "bulky waste was free"},
     secrets=["$argon2i$", "JBSWY3DPEHPK3PXP", "5e550000", "0123456789abcdef0123", "key-5f6e7d8c9b0a"],
     private=["editor@example.org", "192.0.2.44"],
-    settings="""
-[[indexes]]
-name = "pages"
-table = "pages"
-key = "uid"
-title = "title"
-where = "deleted = 0 AND hidden = 0"
-[[indexes.parts]]
-table = "tt_elements"
-on = "pid"
-where = "deleted = 0 AND hidden = 0"
-order_by = ["sorting", "uid"]
-text = ["header", "bodytext"]
-format = {bodytext = "html"}
-
-[[indexes]]
-name = "events"
-table = "tx_events"
-key = "uid"
-title = "title"
-text = ["place", "description"]
-format = {description = "html"}
-where = "deleted = 0 AND hidden = 0"
-""",
 )  # fmt: skip

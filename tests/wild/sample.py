@@ -45,8 +45,6 @@ class Sample:
     """Words that only a row has that nobody may be shown, and what would be asked to find it."""
     secrets: list[str]
     """Values that may be in no setting, no payload and no text."""
-    settings: str
-    """The indexes as a person writes them who knows the application."""
     private: list[str] = field(default_factory=list)
     """E-mail addresses and telephone numbers, which nobody asked for."""
 

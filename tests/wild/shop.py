@@ -119,48 +119,4 @@ SAMPLE = Sample(
     },
     secrets=["$argon2id$", "ca27000", "rk_live_9Zx81secret", "dl00000"],
     private=["kunde1@example.com", "+49 30 23125"],
-    settings="""
-[[indexes]]
-name = "products"
-table = "product"
-key = "id"
-text = ["sku", "attributes"]
-format = {attributes = "json"}
-where = "active = true"
-payload = ["sku", "stock"]
-language = ["english", "german"]
-[[indexes.parts]]
-table = "product_translation"
-on = "product_id"
-order_by = ["locale"]
-text = ["name", "description"]
-format = {name = "html", description = "html"}
-[[indexes.parts]]
-table = "product_review"
-on = "product_id"
-where = "status = true"
-order_by = ["id"]
-text = ["title", "content"]
-
-[[indexes]]
-name = "orders"
-table = "customer_order"
-key = "id"
-text = ["order_number", "customer_comment"]
-payload = ["state"]
-[[indexes.parts]]
-table = "order_line"
-on = "order_id"
-order_by = ["id"]
-text = ["label"]
-
-[[indexes]]
-name = "cms"
-table = "cms_page"
-key = "id"
-title = "title"
-text = ["title", "body"]
-format = {body = "html"}
-where = "published = true"
-""",
 )

@@ -12,7 +12,7 @@ from rag_index.settings import Settings, load_settings
 from rag_index.sources import open_source
 from tests.live.mariadb import mariadb
 from tests.live.postgres import PostgresServer
-from tests.wild.judge import by_hand, judge, proposed
+from tests.wild.judge import judge, proposed
 from tests.wild.sample import SEEN, UNSEEN, sample, write
 
 __all__ = ["mariadb"]
@@ -54,16 +54,6 @@ def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hid
 @pytest.mark.parametrize("kind", [kind for kind in (*SEEN, *UNSEEN) if kind not in ("forum", "wiki")])
 def test_so_it_is_for_the_other_kinds(source, tmp_path, kind):
     test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(source, tmp_path, kind)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", [*SEEN, *UNSEEN])
-def test_settings_by_hand_find_at_least_as_much(source, tmp_path, kind):
-    made = sample(kind)
-    by_hand(made, source(kind), tmp_path)
-    verdict = judge(made, tmp_path)
-    assert (verdict.hidden, verdict.secrets) == ([], [])
-    assert verdict.right >= len(made.questions) - ALLOWED.get(kind, 0), verdict.wrong
 
 
 def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, tmp_path):

@@ -106,27 +106,4 @@ SAMPLE = Sample(
     hidden={"marmalade": "salary data readable by interns", "Hinterwald": "customer refuses to pay for the import"},
     secrets=["a9b8c7d6e5f4", "5a17000", "f00dcafe", "tr0ub4dor&3xyz", "g1t-pa55-w0rd"],
     private=["ada@example.org"],
-    settings="""
-[[indexes]]
-name = "issues"
-table = "issues"
-key = "id"
-title = "subject"
-text = ["subject", "description"]
-where = "is_private = false"
-payload = ["done_ratio", "created_on"]
-[[indexes.parts]]
-table = "journals"
-on = "journalized_id"
-where = "journalized_type = 'Issue' AND private_notes = false AND notes <> ''"
-order_by = "id"
-text = ["notes"]
-
-[[indexes]]
-name = "documents"
-table = "documents"
-key = "id"
-title = "title"
-text = ["title", "description"]
-""",
 )

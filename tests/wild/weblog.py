@@ -117,22 +117,4 @@ SAMPLE = Sample(
     hidden={"periwinkle": "selling the house price", "gherkin": "grandmother's cure", "flamingo": "the mayor and his project", "zolpidoxin": "cheap pills for tomatoes"},
     secrets=["55IQ0xN3Vd7GkPqW8yZ1", "$P$Bkey", "x9!kfQ2%vbN7$pLz", "sk_live_51Habc99XYZ", "rosebud77"],
     private=["horst@example.net", "192.0.2.7"],
-    settings="""
-[[indexes]]
-name = "posts"
-table = "blg_posts"
-key = "ID"
-title = "post_title"
-text = ["post_title", "post_content"]
-format = {post_title = "html", post_content = "html"}
-where = "post_type IN ('post', 'page') AND post_status = 'publish' AND post_password = ''"
-payload = ["post_date", "post_name"]
-[[indexes.parts]]
-table = "blg_comments"
-on = "comment_post_ID"
-where = "comment_approved = '1'"
-order_by = "comment_ID"
-text = ["comment_content"]
-format = {comment_content = "html"}
-""",
 )  # fmt: skip

@@ -88,21 +88,4 @@ SAMPLE = Sample(
     hidden={"Dromedary": "offer for the new camera", "quetzal": "bar behind the dome", "Old way": "closing by hand", "Ask the janitor": "ask the janitor for the key"},
     secrets=["pbkdf2", "a1b2c3d4e5f60718"],
     private=["observer1@example.org", "203.0.113.9"],
-    settings="""
-[[indexes]]
-name = "pages"
-table = "wk_page"
-key = "page_id"
-title = "page_title"
-text = "text.old_text"
-format = {"text.old_text" = "auto"}
-[indexes.joins.revision]
-table = "wk_revision"
-on = {rev_id = "page_latest"}
-where = "rev_deleted = 0"
-required = true
-[indexes.joins.text]
-table = "wk_text"
-on = {old_id = "revision.rev_text_id"}
-""",
 )  # fmt: skip
