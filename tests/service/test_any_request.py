@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
+from tests.fakes.hosts import VirtualTimeLoop
 from tests.service.in_memory import ask, guarded
 from tests.service.live import Live
 
@@ -119,5 +120,6 @@ def test_whatever_becomes_of_requests_their_places_are_free_again(ends):
         assert await asyncio.gather(*asked) == [200] * PLACES
 
     together = asyncio.Event()
-    guard = guarded(answer, timeout=0.1, max_requests=PLACES, max_body_bytes=100, rate_limit=0)
-    asyncio.run(main())
+    guard = guarded(answer, max_requests=PLACES, max_body_bytes=100, rate_limit=0)
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())

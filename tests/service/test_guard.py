@@ -18,7 +18,7 @@ from tests.retrieve.desk import Desk
 from tests.service.in_memory import ask, guarded
 from tests.service.live import Live
 from tests.service.test_http import problem
-from tests.waiting import eventually
+from tests.waiting import GENEROUS, eventually
 
 TOKEN, OTHER = "rag_" + "1" * 43, "rag_" + "2" * 43  # the same in all processes, which collect tests by their names
 CORS = "https://intranet.example.com"
@@ -155,10 +155,10 @@ def test_a_large_body_in_parts_of_unknown_number_is_refused(bo):
 
 
 def test_too_many_requests_are_told_when_to_come_back(desk):
-    settings = load_settings(desk.config, serve={"rate_limit": 2.0})
+    settings = load_settings(desk.config, serve={"rate_limit": 0.01})
     with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         answers = [client.get("/openapi.json") for _ in range(8)]
-        assert [answer.status_code for answer in answers[:4]] == [200] * 4
+        assert answers[0].status_code == 200
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         problem(refused[0], 429)
@@ -197,7 +197,7 @@ def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
         qdrant.break_next("/points/query", times=None, hang=3)
         with pytest.raises(httpx.ReadTimeout):
             client.get("/search", params=ASKED, timeout=0.3)
-        assert cancelled.wait(5)
+        assert cancelled.wait(GENEROUS)
         eventually(lambda: 'status="499"' in client.get("/metrics").text, "the request is counted")
 
 
@@ -233,7 +233,7 @@ def test_an_unexpected_error_is_a_problem_and_tells_nothing(desk, caplog):
 
 def test_one_token_does_not_use_up_the_rate_of_another(desk):
     tokens = [token_line("bo", TOKEN, []), token_line("kim", OTHER, [])]
-    settings = load_settings(desk.config, serve={"rate_limit": 1.0, "tokens": tokens})
+    settings = load_settings(desk.config, serve={"rate_limit": 0.01, "tokens": tokens})
     with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         statuses = [client.get("/indexes", headers={"Authorization": f"Bearer {TOKEN}"}).status_code for _ in range(5)]
         assert 429 in statuses

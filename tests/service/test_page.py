@@ -48,11 +48,7 @@ def desk(tmp_path_factory):
     )
     odd = ("tapes/../robot #1?", ROBOT, {"author": MARKUP})
     steps = ("steps", "The indented steps:\n  1. Unplug it\n    - wait", {"author": "eve"})
-    keys = [
-        steps,
-        (" ", "A blank key of bellows"),
-        ("", "No key of bellows at all"),
-    ]
+    keys = [steps, (" ", "A blank key of bellows"), ("", "No key of bellows at all")]
     long = {"number": 2**53 + 1, "same": "A parcel", "long": "y" * 300, "size": 0.1, "u": 1, "v": 2, "w": 3, "wide": 4}
     parcel = ("parcel", "A parcel", long)
     documents = {**DESK, "solutions": [*DESK["solutions"], odd, parcel, ("markup", MARKUP, {"author": "eve"}), *keys]}
