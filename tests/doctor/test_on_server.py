@@ -128,22 +128,6 @@ def test_a_read_that_is_refused_is_no_damage(project):
     assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message
 
 
-def test_what_a_person_set_on_the_collection_outlives_a_rebuild(project):
-    int8 = models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8))
-    project.client.update_collection(
-        f"{project.alias}__1",
-        hnsw_config=models.HnswConfigDiff(m=32),
-        vectors_config={"": models.VectorParamsDiff(on_disk=True)},
-        quantization_config=int8,
-    )
-    assert project.run(full=True).state == "completed"
-    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__2"
-    config = project.client.get_collection(f"{project.alias}__2").config
-    assert config.hnsw_config.m == 32
-    assert config.params.vectors.on_disk is True
-    assert config.quantization_config.scalar.type == models.ScalarType.INT8
-
-
 def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_left(project):
     text = project.config.read_text()
     project.write_settings(text.replace("chunk_chars = 200", "chunk_chars = 300"))

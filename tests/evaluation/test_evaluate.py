@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.errors import RagIndexError, SettingsError, UnknownIndex
+from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.evaluation import gate
 from rag_index.evaluation.evaluation import EvaluationOptions, evaluate
 from rag_index.evaluation.golden import GoldenQuery
@@ -95,18 +95,6 @@ def test_queries_that_do_not_fit_the_indexes_are_refused(codes_desk):
     ):
         with pytest.raises(kind, match=message):
             evaluate(codes_desk.settings, [golden], indexes, OPTIONS)
-
-
-def test_an_index_that_does_not_answer_is_said_and_the_others_are_measured(tmp_path):
-    desk = Desk(tmp_path, names=("comments", "titles")).fill({"titles": [(1, "printer"), (2, "mail")]})
-    golden = [GoldenQuery("printer", {"1": 1}, "titles"), GoldenQuery("mail", {"2": 1}, "comments")]
-    evaluation = evaluate(desk.settings, golden, BOTH, OPTIONS)
-    assert [scope.name for scope in evaluation.scopes] == ["titles"]
-    assert list(evaluation.errors) == ["comments"]
-    assert evaluation.errors["comments"].startswith("2 of 2 queries: index comments is empty")
-    assert evaluation.exit_code == 3
-    with pytest.raises(RagIndexError, match="index comments is empty"):
-        evaluate(desk.settings, golden, ["comments"], OPTIONS)
 
 
 def test_an_index_without_words_is_measured_by_meaning_alone(tmp_path):

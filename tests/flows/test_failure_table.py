@@ -29,11 +29,7 @@ ELSEWHERE = {
     ),
     "A rebuild finds less": (3, "indexing/test_gate.py", "a_rebuild_that_finds_less_stays_beside_the_live_collection"),
     "A chunk is too long for the model": (0, "indexing/test_embed.py", "what_is_too_long_is_halved_until_it_fits"),
-    "A file of a row cannot be read": (
-        0,
-        "sources/test_attachments.py",
-        "the_example_of_the_docs_is_indexed",
-    ),
+    "A file of a row cannot be read": (0, "sources/test_attachments.py", "the_example_of_the_docs_is_indexed"),
     "A document kills the worker": (3, "flows/test_code.py", "files_that_kill_or_hang_their_worker_are_found_and"),
     "A document kills the flow's own process": (137, "flows/test_suspects.py", "the_next_run_finds_it_and_indexes"),
     "A Dask worker is killed": (0, "flows/test_failures.py", "a_worker_that_is_killed_as_it_starts_does_not_stop"),

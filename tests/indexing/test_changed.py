@@ -151,10 +151,7 @@ def sizes(project, ledger, monkeypatch):
             return written
 
         put(ledger, *map(str, range(1, first + 1)))
-        with (
-            mock.patch.object(pipeline, "index_pages", take_time),
-            closing(BatchIndexer(project.settings)) as indexer,
-        ):
+        with mock.patch.object(pipeline, "index_pages", take_time), closing(BatchIndexer(project.settings)) as indexer:
             indexer.index("notes")
             put(ledger, *map(str, range(1, 31)))
             while waiting(ledger):

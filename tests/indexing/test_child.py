@@ -16,7 +16,7 @@ from rag_index.documents.batches import EmbeddedShard, Shard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.pool import ChildEmbedder, parts_of, quarantine
+from rag_index.indexing.pool import ChildEmbedder, quarantine
 from rag_index.settings import EmbedderSettings
 from rag_index.sources import page_of
 from tests.waiting import eventually
@@ -104,13 +104,3 @@ def test_the_quarantine_splits_until_it_has_found_the_killer():
     assert (len(poison.documents), len(poison.vectors)) == (0, 0)
     assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm", "x", "y"]
     assert len(alone) <= 8 + 2 + 2
-
-
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 100])
-def test_a_shard_in_parts_is_the_same_documents(count):
-    shard = shard_of(*("x" * i for i in range(count)))
-    parts = parts_of(shard)
-    assert len(parts) <= 8
-    assert [key for part in parts for key in part.documents.keys] == shard.documents.keys
-    assert sum(part.chars for part in parts) == shard.chars
-    assert {(part.index, part.number) for part in parts} == {("notes", 1)}

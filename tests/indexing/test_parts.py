@@ -150,19 +150,6 @@ def test_what_where_says_is_deleted_and_comes_back(project):
     assert project.texts()["2"] == ["The display is dark.", "A new graphics driver helps."]
 
 
-def test_a_watch_reads_the_documents_again_that_show_a_changed_row(project):
-    project.execute("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1")
-    project.execute("UPDATE remark SET body = 'Restart the switch.' WHERE id = 12")
-    settings = project.settings
-    with closing(Ledger(settings.ledger_url)) as ledger:  # as a feed does: see tests/changes/test_parts.py
-        ledger.put_look_ups([(settings.alias("notes"), "customer_id", "1", 1.0)])
-        ledger.put_changes([(settings.alias("notes"), "2", 1.0)])
-    outcome = batch(project).outcome
-    assert (outcome.state, outcome.payload_only, outcome.changed) == ("completed", 1, 1)
-    assert project.texts()["2"][1] == "Restart the switch."
-    assert run_plain(project).unchanged == 2
-
-
 def test_rights_change_without_embedding_and_keep_title_and_link(project, sent):
     project.execute("UPDATE ticket SET team = 'sales' WHERE id = 1")
     outcome = run_plain(project)

@@ -9,7 +9,7 @@ import pytest
 from rag_index.database.drivers import database_url
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
-from rag_index.errors import SettingsError, StoreMismatch, StoreUnavailable
+from rag_index.errors import StoreMismatch, StoreUnavailable
 from rag_index.evaluation import calibrate as calibrate_module
 from rag_index.evaluation.calibrate import Lesson
 from rag_index.indexing.changed import index_documents
@@ -80,14 +80,6 @@ def test_a_rollback_says_how_many_documents_come_back(ledger, store):
         publish(ledger, store, number, keep=1)
         ledger.record(ledger.collections(ALIAS)[-1].id, [(key, key.encode(), b"p", 1) for key in keys])
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 2)
-
-
-def test_with_none_kept_there_is_nothing_to_go_back_to(ledger, store):
-    publish(ledger, store, 1, keep=0)
-    publish(ledger, store, 2, keep=0)
-    with pytest.raises(SettingsError, match="keep_previous"):
-        roll_back(ledger, store, ALIAS, "notes")
-    assert there(ledger, store) == ([2], 2)
 
 
 def losing(chunk: int):

@@ -28,7 +28,7 @@ def shards_of(made, pages, *, total=None):
         page = page_of(texts, seen)
         seen += len(texts)
         if total is not None:
-            made.expect(total - seen)
+            made.expect(max(0, total - seen))
         shards += made.add(page, number)
     return [*shards, *made.rest()]
 
@@ -42,9 +42,13 @@ pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), m
 
 
 @settings(deadline=None)
-@given(pages, st.just("auto") | st.integers(1, 7), st.integers(1, 5), st.sampled_from([1.0, 500.0, 1e9]), st.booleans())
-def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, workers, rate, told):
-    total = sum(map(len, pages)) if told else None
+@given(
+    pages, st.just("auto") | st.integers(1, 7), st.integers(1, 5), st.sampled_from([1.0, 500.0, 1e9]),
+    st.sampled_from([None, 0, -20, 300]),
+)  # fmt: skip
+def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, workers, rate, wrong):
+    """Rows may come and go after they were counted: what is told of the end is `wrong` by so many."""
+    total = None if wrong is None else sum(map(len, pages)) + wrong
     made = sharder(documents=documents, rate=rate, workers=workers)
     shards = shards_of(made, pages, total=total)
     assert [key for shard in shards for key in shard.documents.keys] == [str(i) for i in range(sum(map(len, pages)))]
@@ -90,12 +94,6 @@ def test_shards_are_bounded_however_fast_the_embedder_is():
     assert sizes(sharder(rate=10), 3, 1000) == [1, 1, 1], "one document longer than a shard is a shard"
 
 
-def test_a_small_change_is_one_shard():
-    assert len(shards_of(sharder(rate=1000), [["x" * 100] * 5])) == 1
-    assert shards_of(sharder(), []) == []
-    assert shards_of(sharder(), [[]]) == []
-
-
 def makespan(shards, workers, rate):
     """Seconds until the last worker is done, each taking the next shard when it is free."""
     free = [0.0] * workers
@@ -120,11 +118,3 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
     if told:
         small = sum(shard.chars < MIN_SECONDS * rate for shard in shards)
         assert small <= 1, "shards that cost more than they are worth"
-
-
-def test_the_end_that_was_told_wrongly_loses_nothing():
-    """Rows came and went since they were counted."""
-    for told in (0, 3, 1000):
-        made = sharder(rate=1000, workers=3)
-        made.expect(told)
-        assert sum([*sizes(made, 90, 100), *(len(shard.documents) for shard in made.rest())]) == 90

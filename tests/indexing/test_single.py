@@ -4,12 +4,10 @@ import json
 import sqlite3
 import subprocess
 import sys
-import uuid
 from contextlib import closing
 
 import pytest
 
-from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import IndexLocked, SettingsError
 from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
@@ -114,10 +112,3 @@ def test_the_command_needs_neither_prefect_nor_dask(project):
     assert (
         "cannot be combined with --full" in run_here(project.config, "index", "notes", "--id", "5", "--full", code=2)[1]
     )
-
-
-def test_an_id_stands_for_every_type_of_key_that_is_shown_so():
-    assert possible_keys(key_parts("7", ["id"])) == ['"7"', "7", '{"decimal":"7"}']
-    number = uuid.uuid4()
-    assert f'{{"uuid":"{number}"}}' in possible_keys(key_parts(str(number), ["id"]))
-    assert possible_keys(key_parts('["a",7]', ["site", "number"])) == ['["a",7]']

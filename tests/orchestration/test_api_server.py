@@ -103,6 +103,7 @@ def test_a_server_that_ends_is_named_with_its_code():
             server.wait()
 
 
+@pytest.mark.long
 def test_servers_that_start_at_once_in_a_fresh_folder_all_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", without_api())
     quiet(tmp_path)

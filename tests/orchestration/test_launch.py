@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from tests.forked_program import without_api
 from tests.project import Project
 
@@ -22,17 +20,12 @@ with api_server.prefect_api(started) as url:
 """
 
 
-def chosen_server(folder, **environment) -> dict:
-    command, environment = [sys.executable, "-c", ASK], {**without_api(), **environment}
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
-    return json.loads(run.stdout)
-
-
-@pytest.mark.parametrize("named_by", ["profile", "environment"])
-def test_a_server_that_is_named_is_used_and_one_that_was_started_already_ends(tmp_path, prefect_server, named_by):
+def test_a_server_that_a_profile_names_is_used_and_one_that_was_started_already_ends(tmp_path, prefect_server):
+    """One that the environment names is used by the tests of all flows."""
     (tmp_path / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
-    named = {"profile": {"PREFECT_HOME": str(tmp_path)}, "environment": {"PREFECT_API_URL": prefect_server}}[named_by]
-    assert chosen_server(tmp_path, **named) == {"named": True, "url": prefect_server, "running": False}
+    environment = {**without_api(), "PREFECT_HOME": str(tmp_path)}
+    asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(asked.stdout) == {"named": True, "url": prefect_server, "running": False}
 
 
 def test_a_prefect_server_that_does_not_answer_ends_the_run(tmp_path):

@@ -55,7 +55,7 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),
         (idle(start=60.0), LOCAL, "start took 60% of the time"),
         (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
-        (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards"),
+        (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards (parallel.shard_documents)"),
         (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
         (
             idle({"write_seconds": 110.0}, wait=60.0),
@@ -69,10 +69,6 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
 )
 def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
     assert expected in advice(metrics, embedder)
-
-
-def test_the_advice_names_the_setting_that_decides_how_large_shards_are():
-    assert "larger shards (parallel.shard_documents)" in advice(idle(submit=60.0), LOCAL)
 
 
 def test_a_server_is_not_recommended_to_a_run_that_writes_to_one():

@@ -47,13 +47,6 @@ def test_the_sentence_of_an_outcome(given, sentence):
     assert outcome(**given).sentence() == sentence
 
 
-@pytest.mark.parametrize("key", ["new", "changed", "payload_only", "deleted", "failed"])
-def test_only_a_run_that_changed_nothing_had_nothing_to_do(key):
-    assert outcome(documents=5, unchanged=3, empty=2).nothing_to_do
-    assert not outcome(documents=5, unchanged=4, **{key: 1}).nothing_to_do
-    assert not outcome(state="failed").nothing_to_do
-
-
 @pytest.mark.parametrize(
     ("states", "state", "code"),
     [

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -107,14 +106,6 @@ def test_a_change_of_the_catalog_that_does_not_reach_the_disk_changes_nothing(tm
         assert read.entry("c").metadata == {"n": 1}
     with pytest.raises(StoreError, match="must be JSON"):
         catalog.merge_metadata("c", {"n": float("nan")})
-
-
-def test_changes_of_the_catalog_by_two_processes_are_both_kept(tmp_path):
-    one, two = Catalog(tmp_path), Catalog(tmp_path)
-    one.add("a", 4, {})
-    two.add("b", 4, {})
-    one.set_folders("a", folder="a", writing="a~1")
-    assert (Catalog(tmp_path).names(), Catalog(tmp_path).entry("a").newest) == ({"a", "b"}, "a~1")
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path):
@@ -302,40 +293,6 @@ def test_a_collection_stays_locked_while_an_orphan_builds(clustered, tmp_path, m
         with closing(EdgeStore(path, wait=200)) as store:
             assert store.count("c") == 3600
             assert store.indexed("c")
-
-
-def test_searches_work_while_points_are_written(tmp_path):
-    with closing(EdgeStore(tmp_path)) as store:
-        store.create("c", 64, {})
-        store.upsert("c", points(range(1000), 64))
-        wrong: list[BaseException] = []
-        writes = 0  # odd while a write is under way
-        searched_in_write: set[int] = set()
-
-        def search() -> None:
-            try:
-                while writes < 100:
-                    began = writes
-                    assert len(store.search("c", VectorQuery(np.ones(64, np.float32), 10))) == 10
-                    if began % 2 and began == writes:
-                        searched_in_write.add(began)
-            except BaseException as exc:
-                wrong.append(exc)
-
-        threads = [threading.Thread(target=search) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for start in range(1000, 7000, 1500):
-            batch = points(range(start, start + 1500), 64)
-            writes += 1
-            store.upsert("c", batch)
-            writes += 1
-        writes = 100
-        for thread in threads:
-            thread.join()
-        assert not wrong
-        assert searched_in_write, "no search began and ended within a write: searches wait for writes"
-        assert store.count("c") == 7000
 
 
 def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):

@@ -10,9 +10,8 @@ import pytest
 
 from rag_index.errors import SearchTimedOut, StoreError
 from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.protocol import Condition, VectorQuery
-from tests.stores.edge_process import WIDE, fill, numbers, points
+from tests.stores.edge_process import WIDE, fill, points
 from tests.waiting import eventually
 
 ENDLESS = [Condition("n", "not", -number) for number in range(1, 30_000)]
@@ -72,16 +71,6 @@ def test_a_process_that_is_killed_is_replaced(store):
         with pytest.raises(StoreError, match=r"the process that searches c ended \(exit code -9\)"):
             slow.result()
         assert search(reader) == expected
-
-
-def test_a_newer_state_of_a_collection_is_found(tmp_path):
-    fill(tmp_path, 10)
-    with closing(EdgeReader(tmp_path, timeout=300)) as reader:
-        assert numbers(reader) == set(range(3, 10))
-        with closing(EdgeStore(tmp_path)) as writer:
-            writer.delete_points("c", points(range(10), WIDE).ids[5:])
-        eventually(lambda: numbers(reader) == {3, 4})
-        assert reader.count("live") == 2
 
 
 def test_a_process_that_searches_loads_no_settings():
