@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rag_index.evaluation.evaluation import Evaluation, EvaluationOptions, PoorQuery
-    from rag_index.evaluation.significance import Estimate
+    from rag_index.evaluation.measures import Estimate
     from rag_index.settings import Settings
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")

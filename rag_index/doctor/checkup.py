@@ -40,7 +40,7 @@ from rag_index.errors import (
     StoreRefused,
 )
 from rag_index.evaluation.gate import WAYS, check_gate
-from rag_index.evaluation.significance import LEVEL, needed_queries
+from rag_index.evaluation.measures import LEVEL, needed_queries
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff, without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points

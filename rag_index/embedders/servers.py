@@ -7,8 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.dispatch import Dispatch
-from rag_index.embedders.query_stream import Query, QueryStream
+from rag_index.embedders.dispatch import Dispatch, Query, QueryStream
 from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails, plain_model_name, plain_vector
 from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.hosts.host_pool import Clock, Pool, RequestStats

@@ -22,8 +22,7 @@ from rag_index.documents.keys import point_id
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError
 from rag_index.evaluation.asking import ask_collections
-from rag_index.evaluation.measures import measure
-from rag_index.evaluation.significance import chance_of_loss
+from rag_index.evaluation.measures import chance_of_loss, measure
 from rag_index.ledger import Channels, Collection, Ledger
 from rag_index.retrieve.calibration import Calibration
 from rag_index.retrieve.fusion import agree, ranked, reordered

@@ -13,8 +13,7 @@ import numpy as np
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
 from rag_index.evaluation.golden import GoldenQuery, possible_keys
-from rag_index.evaluation.measures import Metric, measure
-from rag_index.evaluation.significance import Estimate, estimate
+from rag_index.evaluation.measures import Estimate, Metric, estimate, measure
 from rag_index.ledger import Ledger
 from rag_index.retrieve.fusion import ranked
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from rag_index.errors import SettingsError
 from rag_index.evaluation.asking import ask_collections
 from rag_index.evaluation.golden import GoldenQuery, possible_keys, read_golden
-from rag_index.evaluation.measures import Metric, measure, parse_metric
-from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries
+from rag_index.evaluation.measures import EPSILON, LEVEL, Metric, chance_of_loss, measure, needed_queries, parse_metric
 from rag_index.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.retrieve.fusion import ranked
 

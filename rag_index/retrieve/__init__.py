@@ -5,8 +5,7 @@ from __future__ import annotations
 from rag_index.errors import SearchFailed
 from rag_index.retrieve.access import ALL_GROUPS, Caller
 from rag_index.retrieve.as_of import AsOf
-from rag_index.retrieve.citation import Citation, Verified
-from rag_index.retrieve.results import ChunkHit, Document, DocumentChunk, SearchHit, SearchResult
+from rag_index.retrieve.results import ChunkHit, Citation, Document, DocumentChunk, SearchHit, SearchResult, Verified
 from rag_index.retrieve.retriever import Retriever
 
 __all__ = [

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.embedders.query_stream import Query, TakesQueries
+from rag_index.embedders.dispatch import Query, TakesQueries
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,

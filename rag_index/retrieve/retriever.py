@@ -17,14 +17,22 @@ from rag_index.rerankers import Reranker, reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
 from rag_index.retrieve.as_of import UNKNOWN, AsOf, Demand, Known, Positions
 from rag_index.retrieve.calibration import BY_TEXT, FITS, collapsed, with_relevance
-from rag_index.retrieve.citation import Citation, Verified
 from rag_index.retrieve.concurrency import CLOSED, Deadline
 from rag_index.retrieve.fan_out import FanOut
 from rag_index.retrieve.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.retrieve.fusion import failure_of, order_answers
 from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, SearchOptions, make_question
 from rag_index.retrieve.reranking import Reranking
-from rag_index.retrieve.results import Document, Facets, SearchResult, count_values, facet_fields, read_document
+from rag_index.retrieve.results import (
+    Citation,
+    Document,
+    Facets,
+    SearchResult,
+    Verified,
+    count_values,
+    facet_fields,
+    read_document,
+)
 from rag_index.retrieve.search_metrics import Metrics
 from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_reader

@@ -18,7 +18,7 @@ from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.evaluation.evaluation import Evaluation, PoorQuery, Scope, Way
-from rag_index.evaluation.significance import Estimate
+from rag_index.evaluation.measures import Estimate
 from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.search_index import make_searchable

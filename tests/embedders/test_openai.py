@@ -8,7 +8,7 @@ import pytest
 
 from rag_index.documents.vectors import probe_digest, same_digest
 from rag_index.embedders import EmbedderIdentity, open_embedder
-from rag_index.embedders.query_stream import Query
+from rag_index.embedders.dispatch import Query
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
 from rag_index.hosts.openai_client import embeddings_address
 from rag_index.settings import EmbedderSettings

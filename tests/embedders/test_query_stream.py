@@ -8,7 +8,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from rag_index.embedders.query_stream import Query, QueryStream
+from rag_index.embedders.dispatch import Query, QueryStream
 from rag_index.errors import EmbedderUnavailable, ModelChanged, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import KnownModel
 from rag_index.hosts.host_pool import Clock, Pool, RequestStats

@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from rag_index.evaluation.significance import LEVEL, Estimate, chance_of_loss, estimate, needed_queries
+from rag_index.evaluation.measures import LEVEL, Estimate, chance_of_loss, estimate, needed_queries
 
 
 def exact(worse: int, better: int) -> float:

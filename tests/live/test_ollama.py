@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.embedders.query_stream import Query
+from rag_index.embedders.dispatch import Query
 from rag_index.embedders.servers import ServerEmbedder
 from rag_index.errors import BadVectors, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
