@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rag_index.schema.catalog import SAMPLED_ROWS, Column
 from rag_index.schema.columns import FEW, NEARLY_ALL, words
 from rag_index.schema.subjects import MAX_LABELS, NOTHING, Condition, Relation, Subject
-from rag_index.schema.visibility import joined, listed, literal
+from rag_index.schema.visibility import joined, listed
 from rag_index.schema.vocabulary import (
     CONTAINERS,
     COPIES,
@@ -17,12 +17,10 @@ from rag_index.schema.vocabulary import (
     MODERATION,
     PERMITS,
     PLACED,
-    PREFERRED,
     PUBLISHED_VALUES,
     RESTRICTS,
     STATE_LABELS,
     STATES_FOR_FEW,
-    YES,
 )
 
 if TYPE_CHECKING:
@@ -88,20 +86,6 @@ def answers_none(relation: Relation) -> Condition:
     nothing = {"number": "0", "text": "''"}.get(column.kind)
     sql = f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
     return Condition(column.name, sql, f"{column.name} is set for replies, which are parts", lambda value: not value)
-
-
-def first_of_each(relation: Relation) -> str:
-    """Return in SQL which of the names of a row is shown: a preferred one in the most frequent language."""
-    child, columns = relation.child, relation.child.columns
-    shown = [one.sql for one in child.conditions]
-    for name, one in child.profiles.items():
-        if one.role == "locale":
-            shown.append(f"{columns[name].sql} = {listed(one.choices[:1])}")
-        elif one.role == "flag" and PREFERRED & set(words(name)):
-            shown.append(f"{columns[name].sql} = {literal(columns[name], YES)}")
-    where = f" WHERE {' AND '.join(shown)}" if shown else ""
-    key, named = columns[child.key[0]].sql, columns[relation.columns[0]].sql
-    return f"{key} IN (SELECT MIN({key}) FROM {child.sql}{where} GROUP BY {named})"
 
 
 def _hidden_rows(table: Subject, column: str, conditions: Sequence[Condition]) -> str:

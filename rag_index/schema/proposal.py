@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field, fields
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slugify import slugify
 
-from rag_index.schema.columns import MOST, noun, profile, words, words_of_tables
+from rag_index.schema.columns import noun, profile, words, words_of_tables
 from rag_index.schema.coverage import (
     GOAL,
     LARGE,
@@ -61,8 +60,6 @@ if TYPE_CHECKING:
 
 MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
-MIN_DESCRIBED = 4
-"""How many values of a column are names of tables if its rows describe tables."""
 CURRENT = {*PARTS, *VERSIONS} - OLD_VERSIONS
 """What tables are called that hold the text of rows as it is now, beside one with all versions of it."""
 MIN_COPIED_CHARS = 60
@@ -331,28 +328,6 @@ def _is_by_language(table: DatabaseTable) -> bool:
     return any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
 
 
-def _describes_tables(subjects: Sequence[Subject]) -> list[Subject]:
-    """Return the tables with a row for each table of the database, and those of its fields."""
-    nouns = {noun(table.name) for table in subjects}
-    own = [one for one in subjects if any(_name_tables(column, nouns) for column in one.columns.values())]
-    return [
-        one
-        for one in subjects
-        if one in own
-        or any(two.parent in own and two.parent.noun == one.noun[: len(two.parent.noun)] for two in one.relations)
-    ]
-
-
-def _name_tables(column: Column, nouns: Container[tuple[str, ...]]) -> bool:
-    """Return whether a column has the names of tables, each once."""
-    values = [value for value in column.filled if isinstance(value, str)]
-    others = len(values) - max(MIN_DESCRIBED, MOST * len(values))
-    if others < 0 or len(values) > len({*values}):
-        return False
-    no_names = (value for value in values if len(value) > MAX_NAME_CHARS or noun(value) not in nouns)
-    return next(itertools.islice(no_names, int(others), None), None) is None  # there are no more of them than that
-
-
 class _Proposer:
     """Makes a proposal, step by step."""
 
@@ -376,13 +351,12 @@ class _Proposer:
     def run(self) -> Proposal:
         """Return the proposal."""
         places = {"secret": self._made.secrets, "personal": self._made.personal, "internal": self._made.personal}
-        described = _describes_tables(self._roles.subjects)
         for subject in self._roles.subjects:
             for role, place in places.items():
                 names = [one.name for one in subject.profiles.values() if one.role == role]
                 if names and subject.rows:
                     place.setdefault(subject.full_name, []).extend(names)
-            reason = subject.refusal() or ("describes the tables of the application" if subject in described else "")
+            reason = subject.refusal()
             if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
             if reason and not (self._is_added(subject) or self._needed.get(subject.full_name) == reason):

@@ -34,7 +34,6 @@ from rag_index.schema.vocabulary import (
     STATE_LABELS,
     TRANSLATIONS,
     USEFUL_NUMBERS,
-    VALUE_WORDS,
     VERSION_NUMBERS,
 )
 from rag_index.settings.index import NO_LANGUAGE
@@ -250,14 +249,13 @@ class IndexMaker:
             self._text += self._note(donor, [one for one in columns if donor.profiles[one].role == "prose"], through)
             self._prose += donor.text_length
 
-    def _add_label(self, own: Relation) -> None:
+    def _add_label(self, relation: Relation) -> None:
         """Join what rows refer to: its name as text and payload; and what contains them, if that may be hidden."""
-        relation, which = self._roles.naming(own)
         parent = relation.parent
-        used = self._subject.profiles[own.columns[0]].filled and not (relation.type_column or relation.is_pointer)
+        used = self._subject.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
         if parent is self._subject or not used:
             return
-        hides = not which and self._hides(relation)
+        hides = self._hides(relation)
         tables = [join["table"] for join in self._joins.values()]
         if parent.name in tables if hides else parent.full_name in self._tables:
             return
@@ -266,7 +264,6 @@ class IndexMaker:
         if not hides and (not says or self._labels >= MAX_JOINS or long):
             return
         name = self._add_join(relation, required=hides)
-        self._joins[name] |= {"where": which} if which else {}
         self._labels += 1
         if says:
             names = self._note(parent, [str(parent.title)], name)
@@ -417,7 +414,6 @@ class IndexMaker:
             forms |= self._add_donated(part, child, relation)
         self._texts += [text for name in texts for text in child.profiles[name].texts[:20]]
         part["format"] = forms
-        self._add_values(part, child, on)
         return part
 
     def _add_donated(self, part: dict[str, Any], child: Subject, relation: Relation) -> dict[str, str]:
@@ -430,20 +426,6 @@ class IndexMaker:
         self._texts += [text for column in donor.prose for text in donor.profiles[column].texts[:20]]
         self._tables.append(donor.full_name)
         return _forms(donor, donor.prose, name)
-
-    def _add_values(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> None:
-        """Join what the rows of a part have for a value, if that is a row of another table: `value_coded`."""
-        for one in child.relations:
-            column = one.columns[0]
-            is_value = VALUE_WORDS & {*words(column)} and child.profiles[column].filled
-            relation, which = self._roles.naming(one)
-            parent = relation.parent
-            if is_value and not one.type_column and column not in on and parent.title in parent.columns:
-                name = free_name(_identifier(column, "value"), {*child.columns, *part.get("joins", ())})
-                join = self._join(relation, required=False)
-                part.setdefault("joins", {})[name] = join | ({"where": which} if which else {})
-                part["text"].append(f"{name}.{parent.title}")
-                self._tables.append(parent.full_name)
 
     def _repeats(self, child: Subject, name: str) -> bool:
         """Return whether a title of a part is the document's title over again: `Re: …`."""

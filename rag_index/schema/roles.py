@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.schema.columns import MOST, NEARLY_ALL, noun, words
-from rag_index.schema.hiding import first_of_each
 from rag_index.schema.subjects import Relation, Subject
 from rag_index.schema.vocabulary import (
     CONTAINERS,
@@ -99,20 +98,6 @@ class TableRoles:
             if own.child.is_by_language(own) and not (own.child.has_prose and len(containing) < len(contained)):
                 return Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
         return None
-
-    def naming(self, relation: Relation) -> tuple[Relation, str]:
-        """Return the relation to what says how a row is called, itself or a table with its names; which of them does.
-
-        The second is a condition in SQL; "" if the row has its name itself, or none.
-        """
-        label = relation.parent
-        for own in label.children if not label.title and len(relation.pairs) == 1 else ():
-            names, columns = own.child, own.child.columns
-            ordered = [columns[key].kind in ("number", "text") for key in own.child.key] == [True]  # a UUID has no MIN
-            if names.noun == (*label.noun, "name") and names.title in columns and ordered:
-                found = Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
-                return found, first_of_each(own)
-        return relation, ""
 
 
 def _is_known(here: Relation, there: Relation) -> bool:

@@ -164,7 +164,7 @@ def listed(values: Iterable[str]) -> str:
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
-def literal(column: Column, wanted: frozenset[str]) -> str:
+def _literal(column: Column, wanted: frozenset[str]) -> str:
     """Return how a column writes yes or no."""
     if column.kind == "bool":
         return "true" if wanted is YES else "false"
@@ -208,15 +208,6 @@ def _status_flag(look: _Look) -> Condition | None:
     return look.condition(f"{look.sql} = 1", reason, lambda value: value == 1)
 
 
-def _archived(look: _Look) -> Condition | None:
-    """Return the condition of a time such as `archived_at` beside `published_at`: what was archived is not out."""
-    others = map(words, look.table.columns)
-    out = any(other[0] in PUBLISHED_TIMES and other[1:] == look.words[1:] for other in others)
-    if look.words[0] not in UNPUBLISHED_TIMES or not out or look.column.kind != "time" or not look.column.nullable:
-        return None
-    return look.condition(f"{look.sql} IS NULL", "is set for what is out no more", lambda at: at is None)
-
-
 def _out(look: _Look) -> Condition | None:
     """Return the condition of a code of which one value is that of most rows, and the others hide some.
 
@@ -249,15 +240,6 @@ def _says_how_secret(look: _Look) -> bool:
     return named[-1] in SENSITIVITY and not {*look.column.filled} <= {0, 1}
 
 
-def _told(look: _Look) -> Condition | None:
-    """Return the condition of a flag such as `notify` of a history: what nobody was told is a note for few."""
-    history = look.table.noun[-1] == "history"
-    if not history or not {*look.words} & NOTIFIED or not {0, 1} >= {*look.column.filled} > set():
-        return None
-    flag = "true" if look.column.kind == "bool" else "1"
-    return look.condition(f"{look.sql} = {flag}", "is set for what people were told", bool)
-
-
 def _flag(look: _Look) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
     column, flags = look.column, HIDDEN_FLAGS | SHOWN_FLAGS
@@ -273,6 +255,8 @@ def _flag(look: _Look) -> Condition | None:
         named = {"active"}
     if (named & {"login", "members", "registered", "subscribers"} and named & {"required", "only"}) or "acl" in named:
         named = {"private"}
+    if look.table.noun[-1] == "history" and named & NOTIFIED:  # what nobody was told is a note for few
+        named = {"public"}
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
@@ -287,7 +271,7 @@ def _flag(look: _Look) -> Condition | None:
         or (named & NO_FLAGS and column.kind != "bool")
     ):
         return None
-    wanted = literal(column, YES if shows else NO)
+    wanted = _literal(column, YES if shows else NO)
     accepted = {wanted.strip("'").lower(), *({"true": "1", "false": "0"}.get(wanted, ()))}
     return look.condition(
         f"{look.sql} = {wanted}" if not column.nullable or shows else f"COALESCE({look.sql}, {wanted}) = {wanted}",
@@ -310,15 +294,19 @@ def _by_name(look: _Look) -> Condition | None:
 
 
 def _deleted(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `deleted_at`."""
-    named, kind = {*look.words}, look.column.kind
-    if not named & DELETED or not (kind == "time" or named & {"at", "on", "time", "date", "timestamp"}):
+    """Return the condition of a column such as `deleted_at`, or `archived_at` beside `published_at`."""
+    named, kind, others = {*look.words}, look.column.kind, map(words, look.table.columns)
+    archived = look.words[0] in UNPUBLISHED_TIMES and any(
+        other[0] in PUBLISHED_TIMES and other[1:] == look.words[1:] for other in others
+    )
+    if not (archived or named & DELETED) or not (kind == "time" or named & {"at", "on", "time", "date", "timestamp"}):
         return None
     if not look.column.nullable and kind == "time":
         return None
+    reason = f"is set for {'archived' if archived else 'deleted'} rows"
     if kind == "number":
-        return look.condition(f"COALESCE({look.sql}, 0) = 0", "is set for deleted rows", lambda value: not value)
-    return look.condition(f"{look.sql} IS NULL", "is set for deleted rows", lambda value: value is None)
+        return look.condition(f"COALESCE({look.sql}, 0) = 0", reason, lambda value: not value)
+    return look.condition(f"{look.sql} IS NULL", reason, lambda value: value is None)
 
 
 def _published(look: _Look) -> Condition | None:
@@ -422,7 +410,7 @@ def _is_type(value: str, known: frozenset[str]) -> bool:
 
 
 RULES = (
-    _span, _status_flag, _archived, _out, _told, _flag, _by_name, _deleted, _published, _state,
+    _span, _status_flag, _out, _flag, _by_name, _deleted, _published, _state,
     _number, _audience, _password, _type,
 )  # fmt: skip
 """What may be known of a column, the surest first."""

@@ -306,8 +306,6 @@ INTERNAL_NAMES = re.compile(
 )
 # Words of columns that name a row of the same table that is not above this one.
 COPIES = _words("alias copy translation source")
-# Words of columns that say which of several names is shown.
-PREFERRED = _words("preferred default main primary")
 
 
 # --- What a document shows ---
@@ -332,8 +330,6 @@ STATE_LABELS = _words("""
     status state priority severity type kind stage tracker currency unit country language locale gender
 """)
 KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
-# Words of columns that name a row of another table as a value.
-VALUE_WORDS = _words("value coded answer")
 # Last words of columns with what a row has of what it is linked to, such as the weight of a product.
 LINK_VALUES = ("value", "text")
 # Last words of tables with what rows of another one are called in each language.

@@ -3,7 +3,6 @@
 from hashlib import sha1
 
 import pytest
-import sqlalchemy as sa
 
 from tests.schema.proposals import (
     DAY,
@@ -148,31 +147,6 @@ def test_tags_belong_to_what_a_row_of_another_table_says_and_an_id(propose):
 def test_texts_in_a_language_that_has_no_document_belong_to_all(propose):
     made = propose(**entities(extra=[(9, 0, 9, "fr", 0, f"<p>{PROSE} en français</p>")]))
     assert index(made, "node_field_data")["parts"][0]["on"] == {"entity_id": "nid"}
-
-
-def test_the_value_of_a_part_may_be_a_row_with_names_in_a_table_of_their_own(propose):
-    words = [("Small", "en", 0), ("Wrong", "en", 1), ("Big", "en", 1), ("Grand", "fr", 1)]
-    called = [
-        (n * 10 + number, n, f"{word} {'wheel' if n % 2 else 'sack'} {n}", locale, preferred, int(word == "Wrong"))
-        for n in range(1, 13)
-        for number, (word, locale, preferred) in enumerate(words)
-    ]
-    columns = "id INT PRIMARY KEY, concept_id INT, name TEXT, locale TEXT, main INT, void INT"
-    observed = many(
-        59, encounter_id=cycle(12), value_text=TEXT, comments=lambda n: PROSE[:40] if n == 3 else None,
-        value_coded=lambda n: n % 5 + 1 if n > 9 else None, kinds={"value_coded": "INT REFERENCES concept(concept_id)"},
-    )  # fmt: skip
-    concepts = {"concept": many(12, "concept_id", kind=itself), "concept_name": (columns, called)}
-    made = propose(encounter=pages(), **concepts, obs=observed)
-    (part,) = index(made, "encounter")["parts"]
-    assert part["text"] == ["value_text", "comments", "value_coded_2.name"]  # comments are rare, and yet text
-    engine = sa.create_engine(propose.url)
-    where = part["joins"]["value_coded_2"]["where"]
-    with engine.connect() as connection:
-        found = connection.exec_driver_sql(f"SELECT concept_id, name FROM concept_name WHERE {where}").all()
-    engine.dispose()
-    assert dict(found)[3] == "Big wheel 3"
-    assert len(found) == 12
 
 
 @pytest.mark.parametrize(("typed", "are_parts"), [(8, False), (12, True)])

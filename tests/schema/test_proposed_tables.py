@@ -143,16 +143,6 @@ def test_rows_with_titles_and_texts_are_documents_if_what_contains_them_contains
     assert (f"project_{kind}" in made.left_out) is is_part
 
 
-def test_tables_that_describe_the_tables_are_left_out(propose):
-    called = ["sale.page", "sale.order", "sale.firm", "sale.machine", "mixin"]
-    made = propose(
-        **{name.replace(".", "_"): pages() for name in called[:4]},
-        ir_model=many(5, model=lambda n: called[n - 1], name="Name of {n}", info=TEXT),
-        ir_model_fields=many(30, model_id=cycle(5), name="Field no. {n}", help=TEXT),
-    )
-    assert made.left_out["ir_model"] == made.left_out["ir_model_fields"] == "describes the tables of the application"
-
-
 @pytest.mark.parametrize(
     ("name", "title", "is_document"),
     [("category", "Wheel {n}", True), ("page_type", "Wheel {n}", False), ("word", None, False)],
