@@ -59,7 +59,6 @@ _SECRET_VALUE = re.compile(
 )
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
 _EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
 """An address, or an address after the name of its owner, as mails have it."""
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
@@ -250,9 +249,6 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if max(_beginning(values, _DUMP), _beginning(values, _MAIL)) > 0.5:
         return "other"
     if made.form == "json" and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
-        digests = sum(bool(_DIGEST.search(text)) for text in texts)  # the place of a remark in a commit
-        if 2 * digests > len(texts) or made.name.startswith("_"):
-            return "other"
         said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
         named_so = ATTRIBUTES & {*map(singular, named)} and any(len(text.split()) > 1 for text in texts)
         return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not named & SETTINGS else "other"

@@ -9,7 +9,6 @@ from rag_index.schema.columns import MOST, NEARLY_ALL, noun, words
 from rag_index.schema.subjects import Relation, Subject
 from rag_index.schema.vocabulary import (
     CONTAINERS,
-    LONG,
     MAIN,
     OLD_VERSIONS,
     OUT,
@@ -28,8 +27,6 @@ MAX_LINK_COLUMNS = 6
 """A table without texts and with at most this many columns, beside times, links rows of two others."""
 MIN_CONTAINED = 4
 """If a row has at least this many rows of another table, it contains them and does not consist of them."""
-MIN_OWN_CHARS = 150
-"""Their texts are documents if they have at least this many characters on average."""
 MAX_LABEL_CHARS = 120
 """Rows with a title may be labels, such as categories, if their texts are at most this long on average."""
 MAX_DEPTH = 3
@@ -77,7 +74,7 @@ class TableRoles:
             to_this = [one for one in link.relations if one.parent is subject]
             own, types = to_this[0], {one.type_column for one in to_this}
             others = [one for one in link.own_relations if one.parent is not subject and one.columns[0] not in types]
-            unknown = [one for one in others if not (_is_known(own, one) or _is_known(one, own))]
+            unknown = [one for one in others if not _is_known(own, one)]
             found += [(own, label) for one in unknown if (label := self._label_of(own, one)) is not None]
         return sorted(found, key=lambda one: len(noun(one[1].parent.name)))
 
@@ -100,17 +97,13 @@ class TableRoles:
         return None
 
 
-def _is_known(here: Relation, there: Relation) -> bool:
-    """Return whether a link names on one side what the row of the other side names itself, such as its project."""
-    rows = here.child.rows_of(here.columns[0], there.columns[0], here.type_column or here.columns[0])
-    named = [row for *row, kind in rows if not here.type_column or kind == here.type_value]
-    for own in here.parent.relations:
-        if own.parent is not there.parent or not own.is_plain or own.prefix:
-            continue
-        by_key = dict(here.parent.rows_of(here.pairs[0][1], own.columns[0]))
-        pairs = [(by_key[row], name) for row, name in named if row in by_key and name is not None]
-        if all(a == b for a, b in pairs) if pairs else own.columns == there.columns:
-            return True
+def _is_known(own: Relation, label: Relation) -> bool:
+    """Return whether all rows of a link name what the row that they link names itself, such as its project."""
+    links = {*own.child.rows_of(own.columns[0], label.columns[0])}
+    for one in own.parent.own_relations:
+        if one.parent is label.parent and one.is_plain:
+            by_key = dict(own.parent.rows_of(own.pairs[0][1], one.columns[0]))
+            return all(by_key[key] == name for key, name in links if key in by_key and name is not None)
     return False
 
 
@@ -129,7 +122,6 @@ def part_relation(subject: Subject) -> list[Relation]:
         and one.parent is not subject
         and not one.prefix
         and not (one.type_column and TYPED_WRITERS & {*words(one.columns[0])})
-        and not _is_own_text(one)
     ]  # fmt: skip
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or subject.noun[-1] in PAIRS or not subject.title):
@@ -144,14 +136,6 @@ def part_relation(subject: Subject) -> list[Relation]:
 def _is_pair(parent: Subject, child: Subject) -> bool:
     """Return whether rows are parts of those of the parent by what both are called, such as messages of a ticket."""
     return parent.noun[-1] in PAIRS.get(child.noun[-1], ())
-
-
-def _is_own_text(relation: Relation) -> bool:
-    """Return whether long texts belong to what has hardly one itself and no title: the notes of an encounter."""
-    child, parent = relation.child, relation.parent
-    if parent.title or relation.extends or _is_pair(parent, child) or child.noun[-1] not in LONG:
-        return False
-    return child.text_length >= max(MIN_OWN_CHARS, MIN_CONTAINED * parent.text_length)
 
 
 def _rank(relation: Relation) -> int:

@@ -156,8 +156,6 @@ TYPED_WRITERS = _words("sender author creator owner actor user poster writer rec
 OUT = _words("live published active current")
 # What a table of documents may be called, though others of that name hold parts.
 MAIN = _words("item content entry section element")
-# Nouns of tables whose texts are documents, whatever they were written for.
-LONG = _words("note document report letter finding")
 COMPLAINTS = ("report", "flag", "complaint")
 # Nouns of tables of which somebody may complain to moderators.
 MESSAGES = _words("post comment message topic")

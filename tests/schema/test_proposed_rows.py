@@ -76,11 +76,11 @@ SHOWN = {
                           [(1, "Mill talk", "CategoryChannel"), (2, "Wheel talk", "CategoryChannel"),
                            (3, None, "DirectMessageChannel")])},
         "chat_message", {str(n) for n in range(1, 31) if n % 3 != 2}),
-    "long notes of a visit are documents and hidden with it": (
+    "notes of a visit are parts of it and hidden with it": (
         {"notes": many(48, record_type="Visit", record_id=cycle(24), content=f"{{n}}. {PROSE}. {PROSE}"),
          "visits": many(24, ward="east", deleted_at=lambda n: DAY if n == 3 else None,
                         kinds={"deleted_at": "TIMESTAMP"})},
-        "notes", keys(48, ["2", "26"])),
+        "visits", keys(24, "3")),
     "pages below a hidden one are hidden at any depth": (
         {"pages": many(12, pid=lambda n: n - 1 if n > 5 else 0, hidden=lambda n: int(n == 8), body=TEXT,
                        title="Page {n} of the mill", kinds={"pid": "INTEGER NOT NULL", "hidden": "INTEGER NOT NULL"})},
