@@ -16,7 +16,6 @@ from rag_index.schema.vocabulary import (
     INTERNAL_NAMES,
     MODERATION,
     PERMITS,
-    PLACED,
     PUBLISHED_VALUES,
     RESTRICTS,
     STATE_LABELS,
@@ -182,7 +181,7 @@ def _named_state(relation: Relation) -> Condition | None:
 def _placed(subject: Subject) -> Iterator[Condition]:
     """Yield what a table without texts that has one row for each row hides: a place in a course."""
     for relation in subject.children:
-        told = [one for one in relation.child.conditions if PLACED & {*words(one.column)}]
+        told = relation.child.conditions
         if told and relation.type_column and not relation.child.has_text:
             key = relation.pairs[0][1]
             keys, named = {*subject.columns[key].values}, [one for one in relation.named() if one not in NOTHING]

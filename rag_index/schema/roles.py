@@ -15,8 +15,8 @@ from rag_index.schema.vocabulary import (
     PAIRS,
     PARTS,
     TASKS,
-    TYPED_WRITERS,
     VERSIONS,
+    WRITERS,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def part_relation(subject: Subject) -> list[Relation]:
         if one.parent.key and not one.parent.refusal() and not one.parent.is_login
         and one.parent is not subject
         and not one.prefix
-        and not (one.type_column and TYPED_WRITERS & {*words(one.columns[0])})
+        and not (one.type_column and WRITERS & {*words(one.columns[0])})
     ]  # fmt: skip
     typed = [one for one in usable if one.type_column]
     if typed and (subject.noun[-1] in PARTS or subject.noun[-1] in PAIRS or not subject.title):

@@ -71,7 +71,8 @@ LANGUAGES = _words("lang language locale")
 # `model`: Odoo; `module`: SuiteCRM.
 TYPE_WORDS = _words("type types class module model kind entity table object doctype")
 # Words of columns that name the version that counts. `latest`: MediaWiki, Wagtail; `live`: Wagtail.
-POINTERS = _words("latest current head live newest published active")
+OUT = _words("current live published active")
+POINTERS = OUT | _words("latest head newest")
 # Words of columns that name one of several rows.
 ENDS = _words("first last")
 # What tables are called that hold the versions, or the text, of another one's rows, the likeliest first. `revision`,
@@ -84,7 +85,7 @@ GENERIC = _words("""
     resource
 """)
 # Words of columns that name a person, whatever the table of persons is called.
-WRITERS = _words("owner author creator assignee reporter editor sender poster writer")
+WRITERS = _words("owner author creator assignee reporter editor sender poster writer actor user recipient tagger")
 # Words of columns with numbers that count or order. `sorting`: TYPO3; `views`: phpBB; `highest`: Discourse; `rev`:
 # Trac.
 NUMBERS = _words("""
@@ -150,10 +151,6 @@ PAIRS = {
     "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
     "option": frozenset(["product", "question"]),
 }
-# Words of columns that name who did it, of whatever type: a message is a part of its conversation.
-TYPED_WRITERS = _words("sender author creator owner actor user poster writer recipient tagger")
-# Words of columns that name the version that people see, beside `latest`.
-OUT = _words("live published active current")
 # What a table of documents may be called, though others of that name hold parts.
 MAIN = _words("item content entry section element")
 COMPLAINTS = ("report", "flag", "complaint")
@@ -292,8 +289,6 @@ RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
 # What tables of groups of persons are called.
 GROUPS = _words("group role usergroup")
-# Words of columns that say of a row of another table whether people see it.
-PLACED = _words("visible visibility hidden published public state deleted")
 # Words of columns that say of a label, such as a tag, that what has it is for few.
 FOR_FEW = _words("restricted private internal confidential secret classified sealed")
 # Names of forums, spaces and projects that are not for everybody.
