@@ -10,19 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.documents.text_languages import LOCALE
-from rag_index.schema.vocabulary import (
-    ATTRIBUTES,
-    CODES,
-    HIDDEN_FLAGS,
-    INTERNAL,
-    MACHINE,
-    PERSONAL,
-    PROSE,
-    SETTINGS,
-    TABLE_WORDS,
-    TITLES,
-    WHOLE_TITLES,
-)
+from rag_index.schema import vocabulary as vocab
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.text import NotText, find_format, read_text
 
@@ -111,7 +99,7 @@ def noun(name: str) -> tuple[str, ...]:
 def bare_words(name: str) -> tuple[str, ...]:
     """Return the words of a table's name without the word for a table."""
     found = words(name)
-    return tuple(word for word in found if word not in TABLE_WORDS) or found
+    return tuple(word for word in found if word not in vocab.TABLE_WORDS) or found
 
 
 def words_of_tables(tables: Iterable[DatabaseTable]) -> list[tuple[str, ...]]:
@@ -190,7 +178,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     made = ColumnProfile(column.name, "other", filled, distinct, length, form, choices, tuple(texts))
     role = _guarded_role(made, values, named)
     if not role and not texts:  # what is named as a text may get some
-        role = "other" if values else "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
+        role = "other" if values else "prose" if made.last_word in vocab.PROSE and column.kind == "text" else "empty"
     role = role or _machine_role(made, values, named) or _text_role(made, len(values))
     if column.kind == "bytes" and role in ("code", "short", "choice") and not all(map(_is_utf8, values)):
         role = "other"
@@ -202,17 +190,17 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_key = words(made.name)[-1:] == ("id",)
     if values and not is_key and sum(map(looks_secret, values)) * 5 >= len(values):
         return "secret"
-    if named & INTERNAL and made.last_word in PROSE | {"memo"}:
+    if named & vocab.INTERNAL and made.last_word in vocab.PROSE | {"memo"}:
         return "internal"
-    if named & HIDDEN_FLAGS and made.last_word == "reason":
+    if named & vocab.HIDDEN_FLAGS and made.last_word == "reason":
         return "internal"
-    if "draft" in named and made.last_word in {*TITLES, *PROSE}:
+    if "draft" in named and made.last_word in {*vocab.TITLES, *vocab.PROSE}:
         return "internal"
     if made.last_word == "by" and named & {"created", "modified", "updated"}:
         return "personal"
     plain = [value for value in values if isinstance(value, str)]
     looks = max(_share(plain, _EMAIL), _share(made.texts, _IP)) > FEW
-    is_named = named & PERSONAL and made.length < 100 and not is_key and made.last_word != "status"
+    is_named = named & vocab.PERSONAL and made.length < 100 and not is_key and made.last_word != "status"
     return "personal" if looks or is_named else None
 
 
@@ -242,7 +230,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_slug = (
         made.last_word not in ("title", "subject", "headline") and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
     )
-    if named & MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
+    if named & vocab.MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
@@ -250,8 +238,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "other"
     if made.form == "json" and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
         said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
-        named_so = ATTRIBUTES & {*map(singular, named)} and any(len(text.split()) > 1 for text in texts)
-        return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not named & SETTINGS else "other"
+        named_so = vocab.ATTRIBUTES & {*map(singular, named)} and any(len(text.split()) > 1 for text in texts)
+        return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not named & vocab.SETTINGS else "other"
     return None
 
 
@@ -260,28 +248,30 @@ def _text_role(made: ColumnProfile, count: int) -> Role:
     texts, last, choices = made.texts, made.last_word, len(made.choices)
     # two words, or characters of a script without spaces between words
     with_words = sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
-    few = count >= 2 * choices and choices <= MAX_CHOICES and made.length < 40 and last not in PROSE
-    if (made.length >= MIN_PROSE_CHARS or last in PROSE) and with_words * 3 >= len(texts) and not few:
-        is_title = last in TITLES and last not in PROSE and made.length <= MAX_TITLE_CHARS
+    few = count >= 2 * choices and choices <= MAX_CHOICES and made.length < 40 and last not in vocab.PROSE
+    if (made.length >= MIN_PROSE_CHARS or last in vocab.PROSE) and with_words * 3 >= len(texts) and not few:
+        is_title = last in vocab.TITLES and last not in vocab.PROSE and made.length <= MAX_TITLE_CHARS
         return "short" if is_title else "prose"
-    if few and not (last in TITLES and made.distinct > 0.3):
+    if few and not (last in vocab.TITLES and made.distinct > 0.3):
         return "choice"
-    lettered = sum(map(_has_letters, texts)) * (4 if last in WHOLE_TITLES else 2)  # `24.3`, beside `Easter freeze`
-    if last in TITLES and made.length <= MAX_TITLE_CHARS and lettered >= len(texts):
+    lettered = sum(map(_has_letters, texts)) * (
+        4 if last in vocab.WHOLE_TITLES else 2
+    )  # `24.3`, beside `Easter freeze`
+    if last in vocab.TITLES and made.length <= MAX_TITLE_CHARS and lettered >= len(texts):
         return "short"
     if made.length > MAX_CODE_CHARS and not with_words:
         return "other"
-    if last in CODES or (last in TITLES and made.distinct > 0.9 and _share(texts, _CODE) > 0.9):
+    if last in vocab.CODES or (last in vocab.TITLES and made.distinct > 0.9 and _share(texts, _CODE) > 0.9):
         return "code"
     if sum(map(_has_letters, texts)) * 2 >= len(texts) and (with_words or made.length < 40):
-        return "short" if last in TITLES or sum(" " in text for text in texts) * 3 >= len(texts) else "code"
+        return "short" if last in vocab.TITLES or sum(" " in text for text in texts) * 3 >= len(texts) else "code"
     return "other"
 
 
 def _plain_kind(column: Column, table: DatabaseTable, filled: float, distinct: float, named: set[str]) -> ColumnProfile:
     """Return the profile of a column that has no text."""
     values = column.filled
-    if named & PERSONAL:
+    if named & vocab.PERSONAL:
         role: Role = "personal"
     elif column.kind == "bool" or (values and {str(v) for v in values} <= {"0", "1"} and column.name not in table.key):
         role = "flag"

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, Column
 from rag_index.schema.columns import FEW, NEARLY_ALL, words
 from rag_index.schema.subjects import MAX_LABELS, NOTHING, Condition, Relation, Subject
 from rag_index.schema.visibility import joined, listed
-from rag_index.schema.vocabulary import (
-    CONTAINERS,
-    COPIES,
-    FOR_FEW,
-    GROUPS,
-    INTERNAL_NAMES,
-    MODERATION,
-    PERMITS,
-    PUBLISHED_VALUES,
-    RESTRICTS,
-    STATE_LABELS,
-    STATES_FOR_FEW,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +35,7 @@ def add_conditions(subjects: Sequence[Subject]) -> None:
 
 def restricts(subject: Subject) -> bool:
     """Return whether a table is called like one with the rows of another one that not everybody may see."""
-    return RESTRICTS.fullmatch("_".join(subject.noun)) is not None
+    return vocab.RESTRICTS.fullmatch("_".join(subject.noun)) is not None
 
 
 def hides(relation: Relation) -> bool:
@@ -56,7 +44,7 @@ def hides(relation: Relation) -> bool:
     They are not with a person or a state, nor with a retired label: what has it stays.
     """
     parent, column = relation.parent, relation.columns[0]
-    state = STATE_LABELS & {*words(column), *parent.noun[-1:]} and not relation.type_column
+    state = vocab.STATE_LABELS & {*words(column), *parent.noun[-1:]} and not relation.type_column
     if parent is relation.child or parent.is_people or relation.is_pointer or relation.prefix or state:
         return False
     return any("retired" not in words(one.column) for one in parent.conditions)
@@ -111,7 +99,9 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that another table restricts, and those below them by their path."""
     for relation in subject.children:
         plain = restricts(relation.child) and not relation.type_column
-        permits = PERMITS.fullmatch("_".join(relation.child.noun)) is not None  # for a few rows: these are not for all
+        permits = (
+            vocab.PERMITS.fullmatch("_".join(relation.child.noun)) is not None
+        )  # for a few rows: these are not for all
         few = permits and len({*relation.named()} - {None, *NOTHING}) <= FEW * subject.rows
         if len(relation.pairs) > 1 or not (plain or few or _is_for_groups(subject, relation)):
             continue
@@ -142,7 +132,7 @@ def _is_for_groups(subject: Subject, relation: Relation) -> bool:
     few = 0 < 2 * link.rows < subject.rows
     if not few or subject.is_people or not {*subject.noun} < {*link.noun} or not {*link.columns} <= link.named_columns:
         return False
-    groups = [one.parent for one in link.relations if one.parent.noun[-1] in GROUPS]
+    groups = [one.parent for one in link.relations if one.parent.noun[-1] in vocab.GROUPS]
     members = [one.child for group in groups for one in group.children]
     return any(one.parent.is_people for member in members for one in member.relations)
 
@@ -167,8 +157,8 @@ def _named_state(relation: Relation) -> Condition | None:
         return None
     texts = [one.name for one in parent.columns.values() if one.kind == "text"]
     called = {own: {str(value).lower() for value in values if value} for own, *values in parent.rows_of(key, *texts)}
-    moderated = any(names & {*PUBLISHED_VALUES, "approved"} for names in called.values())
-    few = {*STATES_FOR_FEW, *(MODERATION - {"approved", "accepted"} if moderated else ())}
+    moderated = any(names & {*vocab.PUBLISHED_VALUES, "approved"} for names in called.values())
+    few = {*vocab.STATES_FOR_FEW, *(vocab.MODERATION - {"approved", "accepted"} if moderated else ())}
     hidden = sorted(own for own, names in called.items() if names & few)
     if not 0 < len(hidden) < len(called):
         return None
@@ -216,7 +206,7 @@ def _labelled(subject: Subject) -> Iterator[Condition]:
         link = own.child
         plain = [one for one in link.relations if one.is_plain and not one.prefix]
         for other in plain if own in plain and link.is_link and len(link.profiles) <= MAX_LINKED else ():
-            few = [one for one in other.parent.conditions if FOR_FEW & {*words(one.column)}]
+            few = [one for one in other.parent.conditions if vocab.FOR_FEW & {*words(one.column)}]
             if few and other.parent not in known and not other.parent.has_prose:  # no confidential issue, which is one
                 labels = _hidden_rows(other.parent, other.pairs[0][1], few)
                 hidden = f"{_named_rows(own)} AND {link.columns[other.columns[0]].sql} IN ({labels})"
@@ -228,11 +218,13 @@ def _internal(subject: Subject) -> list[Condition]:
     """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
     title = str(subject.title)
     few = title in subject.columns and len(subject.key) == 1 and 0 < subject.rows <= MAX_LABELS
-    few = few and (subject.noun[-1] in CONTAINERS or not subject.has_prose)  # an article may be about what is internal
+    few = few and (
+        subject.noun[-1] in vocab.CONTAINERS or not subject.has_prose
+    )  # an article may be about what is internal
     if not few or not subject.children or subject.is_people:
         return []
     names = [str(name) for (name,) in subject.rows_of(title)]
-    hidden = sorted({name for name in names if INTERNAL_NAMES.fullmatch(name)})
+    hidden = sorted({name for name in names if vocab.INTERNAL_NAMES.fullmatch(name)})
     if not 0 < len(hidden) < len(names):
         return []
     sql = f"COALESCE({subject.columns[title].sql}, '') NOT IN ({listed(hidden)})"
@@ -242,8 +234,8 @@ def _internal(subject: Subject) -> list[Condition]:
 def _below_hidden(subject: Subject) -> Iterator[Condition]:
     """Yield the condition that leaves out rows of a tree, such as pages, of which one above is hidden."""
     own = [one for one in subject.relations if one.parent is subject and one.is_plain]
-    tree = [one.pairs[0] for one in own if not COPIES & {*words(one.columns[0])}]
-    for column, key in tree[:1] if subject.conditions and subject.noun[-1] in CONTAINERS else ():
+    tree = [one.pairs[0] for one in own if not vocab.COPIES & {*words(one.columns[0])}]
+    for column, key in tree[:1] if subject.conditions and subject.noun[-1] in vocab.CONTAINERS else ():
         own_key, above, table = subject.columns[key].sql, subject.columns[column].sql, subject.sql
         hidden = _hidden_rows(subject, key, subject.conditions)
         below = f"SELECT one.{own_key} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"

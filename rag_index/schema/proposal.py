@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from slugify import slugify
 
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.columns import noun, profile, words, words_of_tables
 from rag_index.schema.coverage import (
     GOAL,
@@ -37,19 +38,6 @@ from rag_index.schema.roles import (
 )
 from rag_index.schema.subjects import Relation, Subject, letters
 from rag_index.schema.visibility import find_conditions, has_status_flags
-from rag_index.schema.vocabulary import (
-    DOUBTFUL,
-    KEY_WORDS,
-    LANGUAGES,
-    MACHINE_NOUN,
-    MACHINERY,
-    OLD_VERSIONS,
-    ORDERS,
-    PAIRS,
-    PARTS,
-    VERSIONED,
-    VERSIONS,
-)
 from rag_index.sources.policies import relations_read
 
 if TYPE_CHECKING:
@@ -60,7 +48,7 @@ if TYPE_CHECKING:
 
 MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
-CURRENT = {*PARTS, *VERSIONS} - OLD_VERSIONS
+CURRENT = {*vocab.PARTS, *vocab.VERSIONS} - vocab.OLD_VERSIONS
 """What tables are called that hold the text of rows as it is now, beside one with all versions of it."""
 MIN_COPIED_CHARS = 60
 """The first letters of a text that another table has by no chance: a copy may be cut."""
@@ -198,8 +186,8 @@ def _is_searched(reason: str) -> bool:
 
 def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ...]:
     """Return a column called like a key, or one with the place of a line, that tell all rows apart; () if none do."""
-    named = [name for name in subject.columns if KEY_WORDS & {*words(name)}]
-    places = [name for name in subject.columns if ORDERS & {*words(name)}]
+    named = [name for name in subject.columns if vocab.KEY_WORDS & {*words(name)}]
+    places = [name for name in subject.columns if vocab.ORDERS & {*words(name)}]
     ways = [*((name,) for name in named), *((name, at) for name in named for at in places if at != name)]
     return next((way for way in ways if catalog.is_key(subject, way)), ())
 
@@ -271,7 +259,7 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     found = {}
     for table in tables:
         named = noun(table.name)
-        bare = tuple(word for word in named if word not in VERSIONED)
+        bare = tuple(word for word in named if word not in vocab.VERSIONED)
         columns = {name for name, column in table.columns.items() if column.kind in ("text", "json", "bytes")}
         origin = current.get(bare) or current.get((*bare, "data"))
         if len(bare) < len(named) and origin is not None and columns and columns <= origin.columns.keys():
@@ -320,12 +308,12 @@ def _is_copy(table: DatabaseTable, other: DatabaseTable) -> bool:
 def _is_for_programs(table: DatabaseTable) -> bool:
     """Return whether a table is for programs, by its name."""
     named = {*noun(table.name)}
-    return bool(named & (MACHINERY | DOUBTFUL)) or any(map(MACHINE_NOUN.fullmatch, named))
+    return bool(named & (vocab.MACHINERY | vocab.DOUBTFUL)) or any(map(vocab.MACHINE_NOUN.fullmatch, named))
 
 
 def _is_by_language(table: DatabaseTable) -> bool:
     """Return whether rows are in several languages."""
-    return any({*words(one.name)} & LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
+    return any({*words(one.name)} & vocab.LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
 
 
 class _Proposer:
@@ -482,7 +470,7 @@ class _Proposer:
         named = [[key for key in one.named() if key is not None] for one in typed]
         if typed and all(len(ids) == len({*ids}) > 1 for ids in named):  # one for each, such as the thread of a ticket
             return typed
-        if any(subject.noun[-1] in PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
+        if any(subject.noun[-1] in vocab.PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
             return []
         if typed and all(child in self._roles.parts and not child.has_text for child, _ in parts):
             return typed
@@ -500,7 +488,7 @@ class _Proposer:
         for subject in usable:
             used = subject in self._roles.root or subject in self._donors or self._is_added(subject)
             used = used or (subject.has_remarks and subject in self._roles.parts)
-            if subject.noun[-1] in OLD_VERSIONS and not used:
+            if subject.noun[-1] in vocab.OLD_VERSIONS and not used:
                 self._leave_out(subject, "holds older versions of rows")
                 self._roles.parts.pop(subject, None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.text_languages import find_languages, language_of
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
 from rag_index.schema.columns import words
 from rag_index.schema.hiding import answers_none, hides
@@ -24,18 +25,6 @@ from rag_index.schema.roles import (
 )
 from rag_index.schema.subjects import NOTHING, Condition, Relation, Subject
 from rag_index.schema.visibility import joined, unclear_codes
-from rag_index.schema.vocabulary import (
-    CHANGED,
-    CREATED,
-    KINDS,
-    LINK_VALUES,
-    OLD_VERSIONS,
-    ORDERS,
-    STATE_LABELS,
-    TRANSLATIONS,
-    USEFUL_NUMBERS,
-    VERSION_NUMBERS,
-)
 from rag_index.settings.index import NO_LANGUAGE
 
 if TYPE_CHECKING:
@@ -142,8 +131,8 @@ class IndexMaker:
             unclear=list(self._unclear),
             score=self._score(title, parts),
             # by which the newest rows are found: a number as key, else a time
-            age=[*_with_word(times, CREATED | CHANGED), *times, *self._key][0],
-            changed="" if self._newest else next(iter(_with_word(self._times(1), CHANGED)), ""),
+            age=[*_with_word(times, vocab.CREATED | vocab.CHANGED), *times, *self._key][0],
+            changed="" if self._newest else next(iter(_with_word(self._times(1), vocab.CHANGED)), ""),
         )
 
     def _times(self, least: float) -> list[str]:
@@ -154,14 +143,14 @@ class IndexMaker:
         """Return how likely people look for these documents; below 1 if they do not."""
         subject = self._subject
         own = [part for part in parts if not part.get("inline")]
-        children = [one for one in subject.children if one.child.noun[-1] not in OLD_VERSIONS]
+        children = [one for one in subject.children if one.child.noun[-1] not in vocab.OLD_VERSIONS]
         if not self._prose and not own:
             referred = subject.is_value or [one for one in children if not one.type_column]
             codes = bool(subject.codes or len(self._text) > 1)
             return NAMES_ALONE if title and subject.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
             return 0.0
-        described = MIN_THING if title and not {*subject.noun} & KINDS else MIN_DESCRIPTION
+        described = MIN_THING if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
         if subject.rows <= MAX_CONTAINERS and not own and self._prose < described and children:
             return 0.0
         if subject.rows < MIN_ROWS and not own and self._prose < MIN_ALONE:
@@ -179,7 +168,7 @@ class IndexMaker:
             return list(subject.key), ""
         self._reasons["newest"] = "of the versions, the newest alone is shown"
         others = [one for one in subject.columns.values() if one.name not in self._root.columns]
-        numbers = _with_word([one.name for one in others if one.kind == "number"], VERSION_NUMBERS)
+        numbers = _with_word([one.name for one in others if one.kind == "number"], vocab.VERSION_NUMBERS)
         return self._root.columns, [*numbers, *subject.key][0]
 
     def _note(self, subject: Subject, columns: Sequence[str], through: str = "") -> list[str]:
@@ -268,7 +257,7 @@ class IndexMaker:
         if says:
             names = self._note(parent, [str(parent.title)], name)
             self._payload += names
-            self._text += names if not STATE_LABELS & {*words(relation.columns[0])} else []
+            self._text += names if not vocab.STATE_LABELS & {*words(relation.columns[0])} else []
             self._add_label_of_label(parent, name)
 
     def _add_label_of_label(self, label: Subject, through: str) -> None:
@@ -277,7 +266,7 @@ class IndexMaker:
             above = one.parent
             named = above.title in above.columns and not (above.is_people or above.says_nothing or above.has_prose)
             new = above.full_name not in self._tables and above is not self._subject and not above.conditions
-            if named and new and not STATE_LABELS & {*words(one.columns[0])} and self._labels < MAX_JOINS:
+            if named and new and not vocab.STATE_LABELS & {*words(one.columns[0])} and self._labels < MAX_JOINS:
                 self._labels += 1
                 self._text += self._note(above, [str(above.title)], self._add_join(one, through))
 
@@ -439,11 +428,13 @@ class IndexMaker:
         places = [
             name
             for name, role in free.items()
-            if "_".join(words(name)) in ORDERS or (words(name)[-1] in ORDERS and role in ("number", "flag"))
+            if "_".join(words(name)) in vocab.ORDERS or (words(name)[-1] in vocab.ORDERS and role in ("number", "flag"))
         ]
         keys = [name for name in child.key if name in free]
         if not places and keys and child.columns[keys[0]].kind != "number":
-            places = [name for name, role in free.items() if words(name)[0] in CREATED and role in ("time", "number")]
+            places = [
+                name for name, role in free.items() if words(name)[0] in vocab.CREATED and role in ("time", "number")
+            ]
         return list(dict.fromkeys([*places[:1], *keys])) if places or keys else []
 
     def _label_part(self, own: Relation, relation: Relation, by_column: dict[str, str]) -> dict[str, Any]:
@@ -452,7 +443,7 @@ class IndexMaker:
         The rows are those of this table, or those that it is joined with by `by_column`.
         """
         link, label = own.child, relation.parent
-        called = label.called[:-1] if len(label.called) > 1 and label.called[-1] in TRANSLATIONS else label.called
+        called = label.called[:-1] if len(label.called) > 1 and label.called[-1] in vocab.TRANSLATIONS else label.called
         name = _identifier("_".join(called), "label")
         part: dict[str, Any] = {"name": name, **self._part_head(link, [own, relation])}
         self._part_names.add(name)
@@ -463,7 +454,9 @@ class IndexMaker:
             part["on"] |= {link.locale: locale} if link.locale is not None else {}
         self._restrict(part, own)
         part["joins"] = {name: self._join(relation)}
-        values = [p.name for p in link.profiles.values() if p.last_word in LINK_VALUES and p.texts and p.role in VALUES]
+        values = [
+            p.name for p in link.profiles.values() if p.last_word in vocab.LINK_VALUES and p.texts and p.role in VALUES
+        ]
         part["order_by"] = relation.columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
         part["format"] = _forms(label, label.title_columns, name)
@@ -531,9 +524,9 @@ class IndexMaker:
                 continue
             if profile.role in ("choice", "locale") and len(profile.choices) > 1:
                 ranked.append((1, name))
-            elif profile.role == "time" and named & CHANGED | (named & CREATED) and not named & {"login"}:
-                ranked.append((2 if named & CREATED else 3, name))
-            elif profile.role in ("number", "flag") and named & USEFUL_NUMBERS:
+            elif profile.role == "time" and named & vocab.CHANGED | (named & vocab.CREATED) and not named & {"login"}:
+                ranked.append((2 if named & vocab.CREATED else 3, name))
+            elif profile.role in ("number", "flag") and named & vocab.USEFUL_NUMBERS:
                 ranked.append((4, name))
             elif profile.role in ("short", "code") and profile.filled > 0.2:
                 ranked.append((5, name))

@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.columns import MOST, NEARLY_ALL, noun, words
 from rag_index.schema.subjects import Relation, Subject
-from rag_index.schema.vocabulary import (
-    CONTAINERS,
-    MAIN,
-    OLD_VERSIONS,
-    OUT,
-    PAIRS,
-    PARTS,
-    TASKS,
-    VERSIONS,
-    WRITERS,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +39,7 @@ class TableRoles:
     def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
         """Return the tables whose rows are parts of this one's, with the relation: messages of conversations first."""
         found = [(one.child, one) for one in subject.children if one in self.parts.get(one.child, ())]
-        return sorted(found, key=lambda one: subject.noun[-1] not in PAIRS.get(one[0].noun[-1], ()))
+        return sorted(found, key=lambda one: subject.noun[-1] not in vocab.PAIRS.get(one[0].noun[-1], ()))
 
     def parts_below(self, subject: Subject, depth: int = MAX_DEPTH) -> list[tuple[Subject, list[Relation]]]:
         """Return the tables whose rows are parts of a part, with the relations from there to it."""
@@ -121,10 +111,10 @@ def part_relation(subject: Subject) -> list[Relation]:
         if one.parent.key and not one.parent.refusal() and not one.parent.is_login
         and one.parent is not subject
         and not one.prefix
-        and not (one.type_column and WRITERS & {*words(one.columns[0])})
+        and not (one.type_column and vocab.WRITERS & {*words(one.columns[0])})
     ]  # fmt: skip
     typed = [one for one in usable if one.type_column]
-    if typed and (subject.noun[-1] in PARTS or subject.noun[-1] in PAIRS or not subject.title):
+    if typed and (subject.noun[-1] in vocab.PARTS or subject.noun[-1] in vocab.PAIRS or not subject.title):
         # nearly all rows of what has a text of its own: else some would be in no document
         kinds = subject.columns[typed[0].type_column].values
         known = sum(kind in {one.type_value for one in typed} for kind in kinds)
@@ -135,7 +125,7 @@ def part_relation(subject: Subject) -> list[Relation]:
 
 def _is_pair(parent: Subject, child: Subject) -> bool:
     """Return whether rows are parts of those of the parent by what both are called, such as messages of a ticket."""
-    return parent.noun[-1] in PAIRS.get(child.noun[-1], ())
+    return parent.noun[-1] in vocab.PAIRS.get(child.noun[-1], ())
 
 
 def _rank(relation: Relation) -> int:
@@ -148,28 +138,28 @@ def _rank(relation: Relation) -> int:
     told = parent.has_text or named_after
     if relation.is_pointer or parent.is_scope or (is_whole and not pairs and not told):
         return 0
-    if parent.noun[-1] in CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
+    if parent.noun[-1] in vocab.CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
     is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
-    if is_whole and last not in PARTS and not pairs and is_own:
+    if is_whole and last not in vocab.PARTS and not pairs and is_own:
         return 0
-    of_project = last in TASKS and not pairs and parent.noun[-1] not in TASKS
-    if is_whole and (of_project or (len(child.noun) == 1 and last in MAIN)):  # what is sold, say, of a brand
+    of_project = last in vocab.TASKS and not pairs and parent.noun[-1] not in vocab.TASKS
+    if is_whole and (of_project or (len(child.noun) == 1 and last in vocab.MAIN)):  # what is sold, say, of a brand
         return 0
     if relation.extends and parent.has_text and not parent.is_people:
         return 5
-    if last.startswith(parent.noun[-1]) and last.removeprefix(parent.noun[-1]) in PARTS:  # `bugnote`
+    if last.startswith(parent.noun[-1]) and last.removeprefix(parent.noun[-1]) in vocab.PARTS:  # `bugnote`
         return 4
-    if last in PAIRS:
+    if last in vocab.PAIRS:
         return 4 if pairs else 3 if parent.noun[-1] in child.noun[:-1] else 0
-    if named_after or (parent.noun[-1] in child.noun[:-1] and (last in PARTS or not child.title)):
+    if named_after or (parent.noun[-1] in child.noun[:-1] and (last in vocab.PARTS or not child.title)):
         return 4
     if parent.is_people:
         return 0
     whole_key = len(parent.key) > 1 and set(parent.key) <= set(relation.columns)
     if whole_key and not child.title and parent.has_text:
         return 3
-    if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
+    if last in vocab.PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
         return 3 if not parent.is_label else 2
     unnamed = not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes
     holds_messages = any(_is_pair(child, one.child) for one in child.children)
@@ -188,12 +178,14 @@ def text_parents(subject: Subject) -> list[list[Relation]]:
     found: list[list[Relation]] = []
     for one in subject.own_relations:
         donor, points = one.parent, one.is_pointer
-        if donor is subject or donor.is_people or not (points or donor.noun[-1] in VERSIONS):
+        if donor is subject or donor.is_people or not (points or donor.noun[-1] in vocab.VERSIONS):
             continue
         if points:  # one more row with texts for each row repeats them; drafts are among the latest versions
             extended = any(own.extends and own.child.has_prose for own in subject.children)
             others = [own for own in subject.relations if own.parent is donor and own is not one]
-            out = any(OUT & {*words(own.columns[0])} for own in others) and not OUT & {*words(one.columns[0])}
+            out = any(vocab.OUT & {*words(own.columns[0])} for own in others) and not vocab.OUT & {
+                *words(one.columns[0])
+            }
             if extended or out:
                 continue
         elif subject.has_prose:
@@ -217,7 +209,7 @@ def donors_of_part(subject: Subject) -> list[Relation]:
     for way in text_parents(subject):
         donor = way[0].parent
         others = [one.parent for one in donor.relations if one.parent is not subject]
-        older = donor.noun[-1] in OLD_VERSIONS and any(one.has_prose and not one.is_people for one in others)
+        older = donor.noun[-1] in vocab.OLD_VERSIONS and any(one.has_prose and not one.is_people for one in others)
         if len(way) == 1 and not way[0].is_pointer and not older:
             found.append(way[0])
     return found
@@ -264,7 +256,7 @@ def _is_held(typed: Relation) -> bool:
 
 def _is_text(donor: Subject) -> bool:
     """Return whether a table has the texts of versions."""
-    return donor.noun[-1] in VERSIONS and donor.has_prose
+    return donor.noun[-1] in vocab.VERSIONS and donor.has_prose
 
 
 def wanted_texts(subject: Subject, columns: Sequence[str]) -> list[str]:

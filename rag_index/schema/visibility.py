@@ -9,46 +9,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.columns import FEW, NEARLY_ALL, ColumnProfile, singular, words
 from rag_index.schema.subjects import Condition, Subject
-from rag_index.schema.vocabulary import (
-    ALONE,
-    AUDIENCE,
-    AVAILABLE,
-    BAD_TYPES,
-    BEGINS,
-    CODED,
-    CONTENT,
-    DELETED,
-    HIDDEN_FLAGS,
-    HIDDEN_VALUES,
-    MESSENGER,
-    MODERATED_VALUES,
-    MODERATION,
-    NO,
-    NO_FLAGS,
-    NOTIFIED,
-    OFFICES,
-    OPPOSITES,
-    PLACES,
-    PUBLISHED_TIMES,
-    PUBLISHED_VALUES,
-    SAID,
-    SEEN_BY,
-    SENSITIVITY,
-    SHARED,
-    SHOWN_FLAGS,
-    SLUGS,
-    STARTS,
-    STATES,
-    STOPS,
-    TASKS,
-    TYPE_FILLERS,
-    TYPES_FOR_FEW,
-    UNPUBLISHED_TIMES,
-    UNTIL,
-    YES,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -144,7 +107,7 @@ def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:
     for column in table.columns.values():
         counts = Counter(value for value in column.filled if type(value) is int or len(str(value)) == 1)
         coded = column.kind == "number" or counts.total() == len(column.filled)
-        named = coded and column.name not in known and {*CODED} & {*words(column.name)[-1:]}
+        named = coded and column.name not in known and {*vocab.CODED} & {*words(column.name)[-1:]}
         if named and 1 < len(counts) <= MAX_CODES:
             values = ", ".join(f"{value} in {rows:,}" for value, rows in sorted(counts.items()))
             found.append(
@@ -167,25 +130,29 @@ def listed(values: Iterable[str]) -> str:
 def _literal(column: Column, wanted: frozenset[str]) -> str:
     """Return how a column writes yes or no."""
     if column.kind == "bool":
-        return "true" if wanted is YES else "false"
-    number = "1" if wanted is YES else "0"
+        return "true" if wanted is vocab.YES else "false"
+    number = "1" if wanted is vocab.YES else "0"
     if column.kind == "number":
         return number
     found = next((str(value) for value in column.filled if str(value).lower() in wanted), None)
-    return f"'{found or OPPOSITES.get(str(column.filled[0]).lower(), number)}'"
+    return f"'{found or vocab.OPPOSITES.get(str(column.filled[0]).lower(), number)}'"
 
 
 def _span(look: _Look) -> Condition | None:
     """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
     column, called, others = look.column, look.called, ["_".join(words(name)) for name in look.table.columns]
-    ends, starts = bool(UNTIL.fullmatch(called)), bool(STARTS.fullmatch(called))
-    weak_end, weak_start = STOPS.fullmatch(called), BEGINS.fullmatch(called)
+    ends, starts = bool(vocab.UNTIL.fullmatch(called)), bool(vocab.STARTS.fullmatch(called))
+    weak_end, weak_start = vocab.STOPS.fullmatch(called), vocab.BEGINS.fullmatch(called)
     if weak_end or weak_start:
-        begins = [one for one, name in zip(look.table.columns.values(), others, strict=True) if BEGINS.fullmatch(name)]
+        begins = [
+            one for one, name in zip(look.table.columns.values(), others, strict=True) if vocab.BEGINS.fullmatch(name)
+        ]
         told = column.kind == "number" or bool(column.filled)  # an empty `end` may be one of anything
         if told and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
             ends = ends or bool(weak_end)
-            starts = starts or (bool(weak_start) and (column.kind == "number" or any(map(STOPS.fullmatch, others))))
+            starts = starts or (
+                bool(weak_start) and (column.kind == "number" or any(map(vocab.STOPS.fullmatch, others)))
+            )
     if column.kind not in ("number", "time") or not (ends or starts):
         return None
     times, then = [value for value in column.filled if value != 0], f"{look.sql} {'>' if ends else '<='}"
@@ -217,8 +184,8 @@ def _out(look: _Look) -> Condition | None:
     ends = {words(other)[-1] for other in look.table.columns}
     counts = Counter(look.column.filled)
     state = look.words[-1] in ("status", "state") and {*map(type, counts)} == {int}
-    state = state and bool(ends & SLUGS or {"question", "answer"} <= ends)
-    said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in SAID
+    state = state and bool(ends & vocab.SLUGS or {"question", "answer"} <= ends)
+    said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in vocab.SAID
     if (
         not (state or said or _says_how_secret(look) or look.words == ("view", "state"))
         or not 1 < len(counts) <= MAX_STATES
@@ -237,41 +204,41 @@ def _says_how_secret(look: _Look) -> bool:
     named = [word for word in look.words if word not in ("id", "level")] or [""]
     if named[-1] == "visibility" and (look.column.kind != "number" or look.words[-1] == "level"):
         return False  # `_state` and `_level` know more
-    return named[-1] in SENSITIVITY and not {*look.column.filled} <= {0, 1}
+    return named[-1] in vocab.SENSITIVITY and not {*look.column.filled} <= {0, 1}
 
 
 def _flag(look: _Look) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
-    column, flags = look.column, HIDDEN_FLAGS | SHOWN_FLAGS
+    column, flags = look.column, vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
     named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
     values = {str(value).lower() for value in column.filled}
-    if not values or named & PLACES:  # a page that is in no menu may be seen
+    if not values or named & vocab.PLACES:  # a page that is in no menu may be seen
         return None
     if named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns):
         return None  # has a public address
-    if named <= {"is", "active"} and look.table.noun[-1] in TASKS:  # it is closed
+    if named <= {"is", "active"} and look.table.noun[-1] in vocab.TASKS:  # it is closed
         return None
     if named == {"activity"} and values <= {"0", "1"}:
         named = {"active"}
     if (named & {"login", "members", "registered", "subscribers"} and named & {"required", "only"}) or "acl" in named:
         named = {"private"}
-    if look.table.noun[-1] == "history" and named & NOTIFIED:  # what nobody was told is a note for few
+    if look.table.noun[-1] == "history" and named & vocab.NOTIFIED:  # what nobody was told is a note for few
         named = {"public"}
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
-    hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
+    hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
     if not hides | shows and column.kind == "bool":
         shows = named & {"status", "state"} & {look.words[-1]}
     small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
-    two_sided = values <= YES | NO or (bool(hides) and small and "0" in values)
+    two_sided = values <= vocab.YES | vocab.NO or (bool(hides) and small and "0" in values)
     if (
         not hides | shows
         or (named & {"state", "status"} and not two_sided)
         or not (two_sided or (shows and small) or (shows and "1" in values and look.profile.role == "choice"))
-        or (named & NO_FLAGS and column.kind != "bool")
+        or (named & vocab.NO_FLAGS and column.kind != "bool")
     ):
         return None
-    wanted = _literal(column, YES if shows else NO)
+    wanted = _literal(column, vocab.YES if shows else vocab.NO)
     accepted = {wanted.strip("'").lower(), *({"true": "1", "false": "0"}.get(wanted, ()))}
     return look.condition(
         f"{look.sql} = {wanted}" if not column.nullable or shows else f"COALESCE({look.sql}, {wanted}) = {wanted}",
@@ -288,7 +255,7 @@ def _by_name(look: _Look) -> Condition | None:
     if look.words[-2:] == ("visibility", "level") and column.kind == "number":
         least = min(column.filled, default=0)
         return look.condition(f"{sql} > {least}", "is the least for the fewest", lambda value: (value or 0) > least)
-    if ALONE.fullmatch(look.called) and column.kind == "number":
+    if vocab.ALONE.fullmatch(look.called) and column.kind == "number":
         return look.condition(f"{sql} = 0", "is set for what is not for all", lambda value: not value)
     return None
 
@@ -296,10 +263,12 @@ def _by_name(look: _Look) -> Condition | None:
 def _deleted(look: _Look) -> Condition | None:
     """Return the condition of a column such as `deleted_at`, or `archived_at` beside `published_at`."""
     named, kind, others = {*look.words}, look.column.kind, map(words, look.table.columns)
-    archived = look.words[0] in UNPUBLISHED_TIMES and any(
-        other[0] in PUBLISHED_TIMES and other[1:] == look.words[1:] for other in others
+    archived = look.words[0] in vocab.UNPUBLISHED_TIMES and any(
+        other[0] in vocab.PUBLISHED_TIMES and other[1:] == look.words[1:] for other in others
     )
-    if not (archived or named & DELETED) or not (kind == "time" or named & {"at", "on", "time", "date", "timestamp"}):
+    if not (archived or named & vocab.DELETED) or not (
+        kind == "time" or named & {"at", "on", "time", "date", "timestamp"}
+    ):
         return None
     if not look.column.nullable and kind == "time":
         return None
@@ -311,8 +280,8 @@ def _deleted(look: _Look) -> Condition | None:
 
 def _published(look: _Look) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    column, available = look.column, look.called in AVAILABLE
-    if not (available or {*look.words} & PUBLISHED_TIMES) or look.profile.role != "time" or not column.filled:
+    column, available = look.column, look.called in vocab.AVAILABLE
+    if not (available or {*look.words} & vocab.PUBLISHED_TIMES) or look.profile.role != "time" or not column.filled:
         return None
     now = datetime.now(UTC).isoformat(" ")
     if column.kind == "time" and any(str(at) > now for at in column.filled):
@@ -328,14 +297,14 @@ def _published(look: _Look) -> Condition | None:
 def _state(look: _Look) -> Condition | None:
     """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
     values = look.profile.choices
-    shares = "private" in values and SHARED & {*values}
-    if not ({*look.words} & (STATES | SHOWN_FLAGS) or shares) or look.profile.role != "choice":
+    shares = "private" in values and vocab.SHARED & {*values}
+    if not ({*look.words} & (vocab.STATES | vocab.SHOWN_FLAGS) or shares) or look.profile.role != "choice":
         return None
-    few = OFFICES if SEEN_BY & {*look.words} else frozenset(["private"])
-    hidden = [value for value in values if value.lower() in HIDDEN_VALUES or few & {*words(value)[-1:]}]
-    shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
-    if not shown and (hidden or {value.lower() for value in values} <= MODERATION):
-        shown = [value for value in values if value.lower() in MODERATED_VALUES]
+    few = vocab.OFFICES if vocab.SEEN_BY & {*look.words} else frozenset(["private"])
+    hidden = [value for value in values if value.lower() in vocab.HIDDEN_VALUES or few & {*words(value)[-1:]}]
+    shown = [value for value in values if value.lower() in vocab.PUBLISHED_VALUES]
+    if not shown and (hidden or {value.lower() for value in values} <= vocab.MODERATION):
+        shown = [value for value in values if value.lower() in vocab.MODERATED_VALUES]
     reason = f"is one of {', '.join(values)}"
     if shown:
         return look.condition(f"{look.sql} IN ({listed(shown)})", reason, lambda value: value in shown)
@@ -363,7 +332,7 @@ def _number(look: _Look) -> Condition | None:
 def _audience(look: _Look) -> Condition | None:
     """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for."""
     column, grouped = look.column, [value for value in look.column.filled if str(value) != "0"]
-    if look.called not in AUDIENCE or not column.filled or len(grouped) > FEW * len(column.values):
+    if look.called not in vocab.AUDIENCE or not column.filled or len(grouped) > FEW * len(column.values):
         return None
     if not all(re.fullmatch(r"-?\d+(?:,-?\d+)*", str(value)) for value in grouped):
         return None
@@ -387,12 +356,12 @@ def _type(look: _Look) -> Condition | None:
     if look.profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
         return None
     choices = look.profile.choices or tuple(dict.fromkeys(map(str, look.column.filled)))
-    few = [value for value in choices if _is_type(value, TYPES_FOR_FEW)]
-    if not CONTENT & {look.table.noun[-1], *look.words} or (last == "code" and not few):
+    few = [value for value in choices if _is_type(value, vocab.TYPES_FOR_FEW)]
+    if not vocab.CONTENT & {look.table.noun[-1], *look.words} or (last == "code" and not few):
         return None
     some = look.table.is_label or look.table.rows <= MAX_UNTYPED
-    good = [value for value in choices if not _is_type(value, TYPES_FOR_FEW if some else BAD_TYPES)]
-    if {*MESSENGER} <= {*choices}:
+    good = [value for value in choices if not _is_type(value, vocab.TYPES_FOR_FEW if some else vocab.BAD_TYPES)]
+    if {*vocab.MESSENGER} <= {*choices}:
         good = ["O"]
     if {*CORRESPONDENCE, INTERNAL_NOTE} == {*choices} and look.table.noun[-1] == "entry":
         good = [*CORRESPONDENCE]
@@ -406,7 +375,7 @@ def _type(look: _Look) -> Condition | None:
 def _is_type(value: str, known: frozenset[str]) -> bool:
     """Return whether a type is called by these words, and by others only that say nothing: `nav_menu_item`."""
     named = {singular(word) for word in words(value)}
-    return bool(named & known) and named <= BAD_TYPES | TYPE_FILLERS
+    return bool(named & known) and named <= vocab.BAD_TYPES | vocab.TYPE_FILLERS
 
 
 RULES = (
