@@ -227,9 +227,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     texts = made.texts
     if _share(texts, _TIME) > 0.8:
         return "time"
-    is_slug = (
-        made.last_word not in ("title", "subject", "headline") and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
-    )
+    is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
     if named & vocab.MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):

@@ -24,7 +24,7 @@ def add_conditions(subjects: Sequence[Subject]) -> None:
     """Add the conditions that rows of other tables make for those of each table."""
     for one in subjects:
         one.conditions += [*_restricted(one), *filter(None, map(_named_state, one.relations))]
-    told = [[*_placed(one), *_of_kinds(one), *_labelled(one)] for one in subjects]
+    told = [[*_told_by_details(one), *_labelled(one)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
         one.conditions += _internal(one)
         one.conditions += _below_hidden(one)
@@ -99,9 +99,8 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that another table restricts, and those below them by their path."""
     for relation in subject.children:
         plain = restricts(relation.child) and not relation.type_column
-        permits = (
-            vocab.PERMITS.fullmatch("_".join(relation.child.noun)) is not None
-        )  # for a few rows: these are not for all
+        permits = vocab.PERMITS.fullmatch("_".join(relation.child.noun)) is not None
+        # only if it is for a few rows: these are not for all
         few = permits and len({*relation.named()} - {None, *NOTHING}) <= FEW * subject.rows
         if len(relation.pairs) > 1 or not (plain or few or _is_for_groups(subject, relation)):
             continue
@@ -140,11 +139,11 @@ def _is_for_groups(subject: Subject, relation: Relation) -> bool:
 def _path_of(subject: Subject) -> str:
     """Return the column with a path that begins with that of the row above, as pages of a tree may have; "" if none."""
     for name, column in subject.columns.items():
-        values = [value for value in column.values if isinstance(value, str) and value]
-        if words(name)[-1:] == ("path",) and len(values) == len(column.values) and len({*map(len, values)}) > 1:
-            known, step = {*values}, min(map(len, values))
-            below = [value for value in values if len(value) > step]
-            if all(any(value[:end] in known for end in range(1, len(value))) for value in below):
+        values = [value for value in column.filled if isinstance(value, str)]
+        if words(name)[-1:] == ("path",) and len(values) == len(column.values) > 0:
+            size = min(map(len, values))
+            above = tuple(value for value in values if len(value) == size)
+            if len(above) < len(values) and all(value.startswith(above) for value in values):
                 return name
     return ""
 
@@ -168,35 +167,27 @@ def _named_state(relation: Relation) -> Condition | None:
     return Condition(column, sql, reason, lambda value: value not in hidden)
 
 
-def _placed(subject: Subject) -> Iterator[Condition]:
-    """Yield what a table without texts that has one row for each row hides: a place in a course."""
-    for relation in subject.children:
-        told = relation.child.conditions
-        if told and relation.type_column and not relation.child.has_text:
-            key = relation.pairs[0][1]
-            keys, named = {*subject.columns[key].values}, [one for one in relation.named() if one not in NOTHING]
-            each = relation.child.rows > SAMPLED_ROWS or len(keys & {*named}) >= NEARLY_ALL * len(keys)
-            if each and len(named) == len({*named}):
-                yield _hidden_by(relation, told)
+def _told_by_details(subject: Subject) -> Iterator[Condition]:
+    """Yield what tables with one more row for each row hide: its place in a course, or its kind, one of several."""
+    plain = [one for one in subject.children if one.is_plain]
+    kinds = [one for one in plain if one.extends or (not one.child.key and _is_one_each(one))]
+    places = [one for one in subject.children if one.type_column and not one.child.has_text and _is_one_each(one)]
+    for one in [*filter(_names_all, places), *(kinds if len(kinds) >= MIN_KINDS else ())]:
+        if told := one.child.conditions:
+            hidden = f"{_named_rows(one)} AND ({joined(told)}) IS NOT TRUE"
+            yield _not_in(subject.columns[one.pairs[0][1]], hidden, f"in {one.child.full_name}, {_reasons(told)}")
 
 
-def _of_kinds(subject: Subject) -> list[Condition]:
-    """Return what tables with one more row for each row hide, if several have them: one for each kind."""
-    found = []
-    for one in subject.children:
-        values = one.child.columns[one.columns[0]].filled
-        if one.is_plain and (one.extends or (not one.child.key and len(values) == len({*values}) > 1)):
-            found.append(one)
-    hiding = [one for one in found if one.child.conditions] if len(found) >= MIN_KINDS else []
-    return [_hidden_by(one, one.child.conditions) for one in hiding]
+def _is_one_each(relation: Relation) -> bool:
+    """Return whether several rows are named, each once."""
+    named = [one for one in relation.named() if one is not None and one not in NOTHING]
+    return len(named) == len({*named}) > 1
 
 
-def _hidden_by(relation: Relation, conditions: Sequence[Condition]) -> Condition:
-    """Return the condition that leaves out rows which a row of another table says to be hidden."""
-    hidden = f"{_named_rows(relation)} AND ({joined(conditions)}) IS NOT TRUE"
-    return _not_in(
-        relation.parent.columns[relation.pairs[0][1]], hidden, f"in {relation.child.full_name}, {_reasons(conditions)}"
-    )
+def _names_all(relation: Relation) -> bool:
+    """Return whether nearly all rows are named, as far as the sample says."""
+    keys = {*relation.parent.columns[relation.pairs[0][1]].values}
+    return relation.child.rows > SAMPLED_ROWS or len(keys & {*relation.named()}) >= NEARLY_ALL * len(keys)
 
 
 def _labelled(subject: Subject) -> Iterator[Condition]:

@@ -355,7 +355,6 @@ class _Proposer:
         self._find_parts(usable)
         self._leave_out_old_versions(usable)
         usable = self._kept(usable)
-        self._cut_circles()
         proposed = {one: index for one in usable if (index := self._index_if_document(one)) is not None}
         for subject in self._without_document(usable, proposed):
             del self._roles.parts[subject]
@@ -491,17 +490,6 @@ class _Proposer:
             if subject.noun[-1] in vocab.OLD_VERSIONS and not used:
                 self._leave_out(subject, "holds older versions of rows")
                 self._roles.parts.pop(subject, None)
-
-    def _cut_circles(self) -> None:
-        """Make a document of a table that is a part of its own parts."""
-        parts = self._roles.parts
-        for subject in list(parts):
-            seen, at = {subject}, parts[subject][0].parent
-            while at in parts and at not in seen:
-                seen.add(at)
-                at = parts[at][0].parent
-            if at in seen:
-                del parts[subject]
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""

@@ -73,7 +73,6 @@ TYPE_WORDS = _words("type types class module model kind entity table object doct
 # Words of columns that name the version that counts. `latest`: MediaWiki, Wagtail; `live`: Wagtail.
 OUT = _words("current live published active")
 POINTERS = OUT | _words("latest head newest")
-# Words of columns that name one of several rows.
 ENDS = _words("first last")
 # What tables are called that hold the versions, or the text, of another one's rows, the likeliest first. `revision`,
 # `text`: MediaWiki; `content`: Confluence.
@@ -101,7 +100,6 @@ CONTAINERS = _words("""
 """)
 # Words of columns that name a row of the same table. `root`: Redmine; `original`: Mattermost; `reply`: Discourse.
 PARENTS = _words("parent reply original root")
-# Words of names that say nothing but that this is a table.
 TABLE_WORDS = ("table", "tbl")
 
 
@@ -165,7 +163,6 @@ VERSIONED = ("revision", "version")
 FIRST_NAMES = ("first_name", "firstname", "given_name")
 LAST_NAMES = ("last_name", "lastname", "surname", "family_name")
 SUMMARIES = ("summary", "short_desc", "short_description")
-# Words of columns with passwords.
 PASSWORDS = _words("password passwd pass pwd hash salt")
 # Words of columns that tables of accounts have, beside a password.
 LOGINS = _words("email mail login username user")
@@ -224,9 +221,7 @@ HIDDEN_VALUES = _words("""
     papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
     historical outdated replaced discarded
 """)
-# How columns write yes.
 YES = _words("y yes t true 1 on j ja o oui s si")
-# How columns write no.
 NO = _words("n no f false 0 off nein non")
 OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}
 SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
@@ -262,7 +257,6 @@ SHARED = _words("public shared workspace team everyone")
 SEEN_BY = _words("visibility access audience privacy")
 # Words of columns that say who sees a row, and of their values for few.
 OFFICES = _words("admin administrator manager moderator staff internal private owner agents")
-# Nouns of tables with what people say to each other.
 SAID = _words("post comment message note reply remark")
 # The last words of the names of codes that may say who may see a row, which only the application knows.
 CODED = ("type", "kind", "class", "status", "state")
@@ -287,7 +281,6 @@ TYPE_FILLERS = CONTENT | _words("item version custom record type msg channel cat
 RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 # Tables that say of rows of their own who may see or change them.
 PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
-# What tables of groups of persons are called.
 GROUPS = _words("group role usergroup")
 # Words of columns that say of a label, such as a tag, that what has it is for few.
 FOR_FEW = _words("restricted private internal confidential secret classified sealed")
@@ -303,16 +296,13 @@ COPIES = _words("alias copy translation source")
 
 # --- What a document shows ---
 
-# Words of numbers that a hit shows.
 USEFUL_NUMBERS = _words("""
     amount price total quantity points rating score priority year stock weight cost duration votes
 """)
-# Words of times when a row was made.
 CREATED = _words("""
     create created creation date posted published submitted opened written ordered sent received added start time on
     at
 """)
-# Words of times of the last change.
 CHANGED = _words("updated modified changed edited mtime lastmod")
 # What columns are called that order parts. `ordering`: Joomla; `index`: Zotero.
 ORDERS = _words("""
