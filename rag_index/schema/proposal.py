@@ -37,7 +37,7 @@ from rag_index.schema.roles import (
     wanted_texts,
 )
 from rag_index.schema.subjects import Relation, Subject, letters
-from rag_index.schema.visibility import find_conditions, has_status_flags
+from rag_index.schema.visibility import find_conditions
 from rag_index.sources.policies import relations_read
 
 if TYPE_CHECKING:
@@ -220,10 +220,9 @@ def find_subjects(
     for relation in relations:
         relation.child.relations.append(relation)
         relation.parent.children.append(relation)
-    flags = has_status_flags(subjects)
     nouns = {one.noun[-1] for one in subjects}
     for one in [one for one in subjects if one.rows]:
-        for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now, status_is_flag=flags):
+        for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now):
             met = any(map(condition.shows, one.columns[condition.column].values))
             (one.conditions if met else one.unmet).append(condition)
     add_conditions(subjects)

@@ -30,9 +30,6 @@ MAX_CODES = 8
 MAX_TYPES = 20
 MAX_UNTYPED = 12
 """Types leave out nothing of a table with at most this many rows, but for what few people may see."""
-STATUS = "status"
-MIN_FLAGGED = 3
-"""If at least this many tables have a `status` of 0 or 1, it is a flag."""
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
 CORRESPONDENCE, INTERNAL_NOTE = ("M", "R"), "N"
@@ -64,9 +61,7 @@ class _Look:
         return Condition(self.column.name, sql, f"{self.column.name} {reason}", shows)
 
 
-def find_conditions(
-    table: Subject, nouns: Container[str], *, seconds_now: str, status_is_flag: bool
-) -> list[Condition]:
+def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) -> list[Condition]:
     """Return the conditions for the rows that may be shown, as their own columns say.
 
     `nouns` are the last words of all tables: `comments_enabled` and `comments_hidden` say nothing of the row.
@@ -79,23 +74,10 @@ def find_conditions(
         switches = "enabled" in look.words and not {*look.words} <= called  # with `comments_enabled`, posts are shown
         if column.name in types or switches or any(word != singular(word) in nouns for word in look.words):
             continue
-        rules = [rule for rule in RULES if rule is not _status_flag or status_is_flag]
-        if column.name in table.named_columns and not _says_how_secret(look):
-            rules = [rule for rule in rules if rule is not _out]
+        is_name = column.name in table.named_columns and not _says_how_secret(look)
+        rules = [rule for rule in RULES if rule is not _out or not is_name]
         found += filter(None, [next(filter(None, (rule(look) for rule in rules)), None)])
     return found
-
-
-def has_status_flags(tables: Iterable[Subject]) -> bool:
-    """Return whether `status` is 0 or 1 in all tables that have it, and 1 in most rows with accounts of people.
-
-    Such an application writes 1 for what is active, everywhere. In a single table, 1 may as well stand for done.
-    """
-    having = [table for table in tables if STATUS in table.columns and table.columns[STATUS].kind == "number"]
-    having = [table for table in having if table.columns[STATUS].filled]
-    flags = [table for table in having if {*table.columns[STATUS].filled} <= {0, 1}]
-    people = [table.columns[STATUS].filled for table in flags if table.has_password]
-    return len(flags) == len(having) >= MIN_FLAGGED and any(2 * sum(values) > len(values) for values in people)
 
 
 def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:
@@ -166,15 +148,6 @@ def _span(look: _Look) -> Condition | None:
     return None if wrong else look.condition(sql, reason, lambda at: True)
 
 
-def _status_flag(look: _Look) -> Condition | None:
-    """Return the condition of a `status` that is 1 for what is active, in the tables where most rows are."""
-    column = look.column
-    if column.name != STATUS or column.kind != "number" or 2 * sum(column.filled) < len(column.values):
-        return None
-    reason = "is 0 or 1 in all tables, and 1 for active accounts"
-    return look.condition(f"{look.sql} = 1", reason, lambda value: value == 1)
-
-
 def _out(look: _Look) -> Condition | None:
     """Return the condition of a code of which one value is that of most rows, and the others hide some.
 
@@ -216,7 +189,7 @@ def _flag(look: _Look) -> Condition | None:
         return None
     if named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns):
         return None  # has a public address
-    if named <= {"is", "active"} and look.table.noun[-1] in vocab.TASKS:  # it is closed
+    if named <= {"is", "active", "status", "state"} and look.table.noun[-1] in vocab.TASKS:  # it is closed
         return None
     if named == {"activity"} and values <= {"0", "1"}:
         named = {"active"}
@@ -227,7 +200,8 @@ def _flag(look: _Look) -> Condition | None:
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
-    if not hides | shows and column.kind == "bool":
+    most = column.kind == "number" and sum(map({1}.__contains__, column.filled)) >= MIN_OUT * len(column.values)
+    if not hides | shows and values <= {"0", "1", "true", "false"} and (most or column.kind == "bool"):
         shows = named & {"status", "state"} & {look.words[-1]}
     small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
     two_sided = values <= vocab.YES | vocab.NO or (bool(hides) and small and "0" in values)
@@ -379,7 +353,7 @@ def _is_type(value: str, known: frozenset[str]) -> bool:
 
 
 RULES = (
-    _span, _status_flag, _out, _flag, _by_name, _deleted, _published, _state,
+    _span, _out, _flag, _by_name, _deleted, _published, _state,
     _number, _audience, _password, _type,
 )  # fmt: skip
 """What may be known of a column, the surest first."""
