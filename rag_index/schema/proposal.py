@@ -413,6 +413,9 @@ class _Proposer:
             reason = f"holds the text of {subject.full_name}"
             for relation in [one for way in text_parents(subject) for one in way]:
                 self._donors.setdefault(relation.parent, reason)
+            for one in subject.attributes:
+                if one.value is not None:
+                    self._donors[one.value.parent] = reason
             for _, typed in held_texts(subject):
                 self._donors.setdefault(typed.parent, f"is in the documents of {subject.full_name}")
             for pointer, own, way in pointed_texts(subject)[:1]:
@@ -429,7 +432,9 @@ class _Proposer:
                 if by_language.get(root, subject) is not subject:  # a part in each language
                     continue
                 # what people read of a row is elsewhere: it has no title, and attributes at most
-                bare = not root.title and all(root.profiles[name].form == "json" for name in root.prose)
+                named_so = root.title in root.profiles and root.profiles[str(root.title)].last_word in vocab.TITLES
+                prose = [one for name in root.prose if (one := root.profiles[name]).role == "prose" or not root.title]
+                bare = not named_so and all(one.form == "json" for one in prose)
                 named = root in by_language or {*root.noun} & {*subject.noun}
                 translates = subject.locale and bare and (subject.prose or root in by_language)
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose

@@ -24,7 +24,7 @@ from rag_index.schema.roles import (
     wanted_texts,
 )
 from rag_index.schema.subjects import NOTHING, Condition, Relation, Subject
-from rag_index.schema.visibility import joined, unclear_codes
+from rag_index.schema.visibility import joined, listed, unclear_codes
 from rag_index.settings.index import NO_LANGUAGE
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class IndexMaker:
         self._texts: list[str] = []
         """Sampled texts, from which the languages are found."""
         self._prose = 0.0
+        self._title: str | None = None
         self._labels = 0
         self._key, self._newest = self._find_key()
 
@@ -111,6 +112,7 @@ class IndexMaker:
         self._prose += subject.text_length
         if self._root is not None:
             title = self._add_root(self._root) or title
+        self._title = title = title or self._title_of_others()
         self._add_text_of_others()
         parts = self._parts()
         for relation in subject.relations:
@@ -226,6 +228,31 @@ class IndexMaker:
             return None
         return f"{name}.{parent.title}" if parent.title in parent.columns else parent.title_of(name)
 
+    def _title_of_others(self) -> str | None:
+        """Join what says how a row is called: a row that extends it, or the value that is captioned so."""
+        for own in self._subject.children:
+            if own.extends and own.child.title in own.child.columns and not own.child.says_something:
+                name = self._join_back(own, _conditions(own.child, [own]))
+                return self._note(own.child, [str(own.child.title)], name)[0]
+        for one in self._subject.attributes:
+            column = one.own.child.columns[one.caption.columns[0]]
+            key = one.called()
+            if isinstance(key, int | str):
+                written = f"{column.sql} = {key if isinstance(key, int) else listed([key])}"
+                name = self._join_back(one.own, [Condition(column.name, written, "")])
+                if one.value is None:
+                    return self._note(one.own.child, [one.column], name)[0]
+                return self._note(one.value.parent, [one.column], self._add_join(one.value, name))[0]
+        return None
+
+    def _join_back(self, relation: Relation, conditions: Sequence[Condition]) -> str:
+        """Join the only row of a table that names the row of this one and meets conditions, and return its name."""
+        child = relation.child
+        name = free_name(_identifier(child.name, "join"), {*self._joins, *self._subject.columns, *self._part_names})
+        self._joins[name] = self._place(child) | {"on": dict(relation.pairs)}
+        self._joins[name] |= {"where": joined(conditions)} if conditions else {}
+        return name
+
     def _add_text_of_others(self) -> None:
         """Join the rows that hold the text of this one."""
         for way in text_parents(self._subject):
@@ -315,7 +342,14 @@ class IndexMaker:
         extending = [part for part in found if part["on"] == part.get("key")]
         others = [part for part in found if part not in extending]
         kept = extending[:MAX_KINDS] + others[:MAX_PARTS]
-        return self._labelled([part for part in found if part in kept])
+        return self._labelled([part for part in found if part in kept and part["text"] and not self._is_title(part)])
+
+    def _is_title(self, part: dict[str, Any]) -> bool:
+        """Return whether a part has nothing but the title of the document."""
+        return any(
+            join["table"] == part["table"] and part["text"] == [str(self._title).removeprefix(f"{name}.")]
+            for name, join in self._joins.items()
+        )
 
     def _labelled(self, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the parts without empty keys, with a name where another part, a join or a column has the table's."""
@@ -457,12 +491,19 @@ class IndexMaker:
         values = [
             p.name for p in link.profiles.values() if p.last_word in vocab.LINK_VALUES and p.texts and p.role in VALUES
         ]
+        forms, inline = _forms(label, label.title_columns, name), True
+        self._tables.append(label.full_name)
+        for one in own.parent.attributes:
+            if one.caption is relation and one.value is not None:
+                table, through = one.value.parent, free_name("value", {name, *link.columns})
+                part["joins"][through] = self._join(one.value)
+                values, inline = [f"{through}.{one.column}"], not table.has_prose
+                forms |= _forms(table, [one.column], through)
+                self._texts += table.profiles[one.column].texts[:20]
+                self._tables.append(table.full_name)
         part["order_by"] = relation.columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
-        part["format"] = _forms(label, label.title_columns, name)
-        part["inline"] = True
-        self._tables.append(label.full_name)
-        return part
+        return part | {"format": forms, "inline": inline}
 
     def _linked_part(self, own: Relation, on: Any, way: Sequence[Relation]) -> dict[str, Any]:
         """Return the part with texts that a table of links leads to."""

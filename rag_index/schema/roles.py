@@ -120,7 +120,7 @@ def part_relation(subject: Subject) -> list[Relation]:
         known = sum(kind in {one.type_value for one in typed} for kind in kinds)
         return typed if not subject.is_whole or known >= NEARLY_ALL * len(kinds) else []
     fits = [(rank, one) for one in usable if (rank := _rank(one))]
-    return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
+    return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows, fit[1].share))[1]] if fits else []
 
 
 def _is_pair(parent: Subject, child: Subject) -> bool:

@@ -30,6 +30,7 @@ from rag_index.schema.vocabulary import (
     HIDDEN_FLAGS,
     LANGUAGES,
     LAST_NAMES,
+    LINK_VALUES,
     LOGINS,
     MACHINE_NOUN,
     MACHINERY,
@@ -131,6 +132,12 @@ class Relation:
         return [value for kind, value in rows if kind == self.type_value]
 
     @property
+    def share(self) -> float:
+        """Return the share of rows that name one of this parent by their first column."""
+        values = self.child.columns[self.columns[0]].values
+        return sum(one is not None and one not in NOTHING for one in values) / max(1, len(values))
+
+    @property
     def type_sql(self) -> str:
         """Return what holds for rows that mean this parent; "" if all do."""
         if not self.type_column:
@@ -138,6 +145,25 @@ class Relation:
         text = str(self.type_value).replace("'", "''")
         value = text if isinstance(self.type_value, int) else f"'{text}'"
         return f"{self.child.columns[self.type_column].sql} = {value}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribute:
+    """How a table says more of the rows of another one: each of its rows has a caption and a value."""
+
+    own: Relation
+    """The relation to the row of which it says something."""
+    caption: Relation
+    value: Relation | None
+    """The relation to the row with the text of the value; None if the column is its own."""
+    column: str
+
+    def called(self) -> Any:
+        """Return the key of the caption that means the title of a row; None if there is none."""
+        ((named, key),) = self.caption.pairs
+        used, table = {*self.own.child.columns[named].filled}, self.caption.parent
+        found = {words(str(text)): one for one, text in table.rows_of(key, str(table.title)) if one in used}
+        return next((found[(title,)] for title in TITLES if (title,) in found), None)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -280,7 +306,7 @@ class Subject(DatabaseTable):
     @cached_property
     def has_text(self) -> bool:
         """Return whether people read anything of a row."""
-        return bool(self.title) or any(self.profiles[name].filled for name in self.prose)
+        return bool(self.title) or any(self.profiles[name].filled for name in self.prose) or bool(self.attributes)
 
     @cached_property
     def text_length(self) -> float:
@@ -373,6 +399,25 @@ class Subject(DatabaseTable):
     def says_nothing(self) -> bool:
         """Return whether the name of a row is nothing that tells others apart: all name the only one, or a language."""
         return self.rows < 2 or self.noun[-1] in LANGUAGES
+
+    @cached_property
+    def attributes(self) -> list[Attribute]:
+        """Return the tables that say more of a row, by one value for each caption, such as the fields of a book."""
+        found = []
+        for own in [one for one in self.children if one.is_plain]:
+            link = own.child
+            captions = [
+                one for one in link.own_relations if {*own.columns, *one.columns} == {*link.key} != {*own.columns}
+            ]
+            for caption in [one for one in captions if one.is_plain and one.parent.title in one.parent.columns][:1]:
+                values = [(one, one.parent) for one in link.own_relations if one not in (own, caption)]
+                for value, table in [*values, (None, link)]:
+                    texts = [
+                        one for one in table.profiles.values() if one.texts and one.role not in ("choice", "secret")
+                    ]
+                    if [one.last_word in LINK_VALUES for one in texts] == [True]:
+                        found.append(Attribute(own, caption, value, texts[0].name))
+        return found
 
     @cached_property
     def has_copied_titles(self) -> bool:

@@ -258,3 +258,57 @@ def test_answers_are_parts_of_their_question_with_the_remarks_on_them(propose):
     assert found.keys() == {str(n) for n in above if not above[n]}
     assert a_sentence(4) in found["3"]
     assert "Remark on post 4" in found["3"]
+
+
+def test_a_document_has_the_values_of_its_attribute_tables_with_their_captions_and_its_title_from_there(propose):
+    """Zotero: what a book is called is a value as all others, in a table that only names it."""
+    made = propose(
+        items=many(30, "item_id", added="2026-01-{n:02d}"),
+        fields=("field_id INTEGER PRIMARY KEY, name TEXT", [(1, "abstract"), (2, "title"), (3, "publisher")]),
+        data_values=many(90, "value_id", value=lambda n: a_sentence(n) if n % 3 == 1 else f"River book {n // 3}"),
+        item_data=("item_id INTEGER, field_id INTEGER, value_id INTEGER, PRIMARY KEY (item_id, field_id)",
+                   [(1 + n // 3, 1 + n % 3, 1 + n) for n in range(90)]),
+    )  # fmt: skip
+    assert [one.tables[0] for one in made.indexes] == ["items"]
+    assert made.coverage.share == 1
+    assert index(made, "items")["title"] == "value.value"
+    assert f"abstract: {a_sentence(19)}\n\ntitle: River book 6" in documents(propose, made, "items")["7"]
+
+
+def test_a_title_is_that_of_a_row_for_each_row_and_a_reply_is_found_by_its_thread(propose):
+    """osTicket: the subject is in a table of its own, and `pid` names the entry above by numbers that threads have."""
+    made = propose(
+        ticket=many(30, "ticket_id", created="2026-01-{n:02d}"),
+        ticket_cdata=many(30, "ticket_id", subject="Wheel {n} is loud"),
+        thread=many(30, object_id=itself, object_type="T"),
+        thread_entry=many(
+            60, pid=lambda n: n - 1 if n % 2 == 0 else 0, thread_id=lambda n: (n + 1) // 2, body=a_sentence
+        ),
+    )
+    assert index(made, "ticket")["title"] == "ticket_cdata.subject"
+    assert documents(propose, made, "ticket")["9"] == f"{a_sentence(17)}\n\n{a_sentence(18)}"
+
+
+NOISE = {
+    "settings_of_it": ("holds settings: names with values", many(
+        30, label="Price {n} of wood", config_key=lambda n: f"PRICE_OF_{n}", config_value="{n}",
+        note=lambda n: a_sentence(n + 500), kind=TEXT, place=TEXT)),
+    "letters": ("holds templates, which programs fill in", many(
+        30, subject="Your ticket %{{ticket.number}}", body=lambda n: f"Dear %{{ticket.name}}, {a_sentence(n + 700)}")),
+    "route": ("is for programs, by its values", many(
+        30, title="Route of it {n}", callback=lambda n: f"page_{n}_view",
+        arguments=lambda n: f'a:1:{{i:0;s:4:"{n:04d}";}}')),
+    "footer": ("repeats a few texts, as logs do", many(40, message=lambda n: a_sentence(n % 3 + 900))),
+    "asset": ("holds copies of the titles of rows that name its own", many(60, title="Mill and weir {n}")),
+}  # fmt: skip
+
+
+def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
+    made = propose(
+        pages=many(60, title="Mill and weir {n}", asset_id=itself, body=a_sentence),
+        country=many(200, name="Country {n}", iso="C{n}"),
+        shops=many(12, name="Shop {n}", country_id=itself, about=lambda n: a_sentence(n + 300)),
+        **{name: table for name, (_, table) in NOISE.items()},
+    )
+    assert {name: made.left_out[name] for name in NOISE} == {name: reason for name, (reason, _) in NOISE.items()}
+    assert {one.tables[0] for one in made.indexes} == {"pages", "shops"}
