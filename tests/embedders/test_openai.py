@@ -1,13 +1,11 @@
 """Embedding by servers that answer POST /v1/embeddings: vectors, limits, keys, and models that have no digest."""
 
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import pytest
 
-from rag_index.documents.vectors import probe_digest, same_digest
-from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.embedders import open_embedder
 from rag_index.embedders.dispatch import Query
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
 from rag_index.hosts.openai_client import embeddings_address
@@ -132,16 +130,6 @@ def test_more_dimensions_than_the_model_has_are_refused(server, make):
         make(server, dimensions=9).embed_documents(TEXTS)
 
 
-def test_a_digest_of_a_vector_is_compared_with_tolerance():
-    vector = np.random.default_rng(1).standard_normal(768).astype(np.float32)
-    noise = np.random.default_rng(2).standard_normal(768).astype(np.float32)
-    digest = probe_digest(vector)
-    assert same_digest(digest, probe_digest(vector * 3 + 0.01 * noise))
-    assert not same_digest(digest, probe_digest(vector + noise))
-    assert not same_digest(digest, probe_digest(vector[:32]))
-    assert not same_digest(digest, "d1" * 32)
-
-
 def test_another_model_of_the_same_name_is_noticed(server, make, monkeypatch):
     identity = make(server).identity()
     assert make(server).identity().same_model(identity)
@@ -149,10 +137,3 @@ def test_another_model_of_the_same_name_is_noticed(server, make, monkeypatch):
     with pytest.raises(ModelChanged, match="load the same fake-embed on each host"):
         make(server, expected=identity).embed_documents(TEXTS)
     assert not make(server).identity().same_model(identity)
-
-
-def test_identities_are_read_from_metadata(server, make):
-    identity = make(server).identity()
-    assert EmbedderIdentity.from_metadata({"kind": "openai", "unknown": 1}) is None
-    assert EmbedderIdentity.from_metadata(asdict(identity)) == identity
-    assert (identity.kind, "~" in str(identity)) == ("openai", True)

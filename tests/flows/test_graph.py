@@ -28,9 +28,8 @@ def graph_of(url: str, name: str) -> tuple[dict[str, set[str]], set[str]]:
     ("way", "server"),
     [
         ({"serial": True}, False),
-        ({}, False),  # a child
-        ({}, True),
-        ({"workers": 2, "shard_documents": 50}, False),
+        ({}, True),  # a child
+        pytest.param({"workers": 2, "shard_documents": 50}, False, marks=pytest.mark.long),
         pytest.param({"workers": 2, "shard_documents": 50}, True, id="workers that write to a server"),
     ],
 )

@@ -250,7 +250,7 @@ def test_a_kill_at_any_write_loses_nothing_proves_nothing_and_the_next_erasure_e
             break
         assert ended.returncode == -9, ended.stderr
         proof.unlink(missing_ok=True)
-        deaths += 9
+        deaths += 14
         assert {number: text for number, text in project.texts().items() if number != "7"} == living
     assert deaths > 50
     assert len(json.loads(proof.read_text())["documents"]) == 3

@@ -46,9 +46,13 @@ class Broken(AllDocuments):
         raise ConnectionError("the server went away")
 
 
-def run_with(project, documents=None):
-    with open_run(project.settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run:
-        return execute(run, documents)
+def run_with(project, documents=AllDocuments, *, child=False):
+    """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
+    with (
+        open_run(project.settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run,
+        closing(open_embedder(project.settings.embedder)) as embedder,
+    ):
+        return execute(run, documents(embedder=None if child else embedder))
 
 
 def committed(project, *, pending: bool = False) -> int:
@@ -78,7 +82,7 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
 
     monkeypatch.setattr(ChildEmbedder, "embed", embed_next)
     monkeypatch.setattr(pipeline, "write_shard", write_shard)
-    assert run_with(project).new == len(project.texts()) == 30
+    assert run_with(project, child=True).new == len(project.texts()) == 30
 
 
 def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatch):
@@ -92,13 +96,12 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
         submit(pool, shard)
 
     monkeypatch.setattr(Pool, "submit", checked)
-    with closing(open_embedder(project.settings.embedder)) as embedder:
-        run_with(project, AllDocuments(embedder=embedder))
+    run_with(project)
     assert seen == [True, True, True]
 
 
 def test_what_is_under_way_when_the_source_fails_is_committed(project):
-    outcome = run_with(project, Failing())
+    outcome = run_with(project, Failing)
     assert (outcome.state, outcome.message, outcome.new) == ("failed", "the source is gone", 20)
     assert committed(project) == 20
     again = run_with(project)
@@ -153,8 +156,8 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "write_shard", write_shard)
         patch.setattr("rag_index.indexing.run.Scan", Interrupted)
-        with closing(open_embedder(project.settings.embedder)) as embedder, pytest.raises(KeyboardInterrupt):
-            run_with(project, AllDocuments(embedder=embedder))
+        with pytest.raises(KeyboardInterrupt):
+            run_with(project)
     let_go.set()
     assert (committed(project), committed(project, pending=True)) == (0, 10)
     assert run_with(project).new == 30
@@ -184,7 +187,7 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, kind
 
 def test_an_error_that_is_not_ours_is_raised_and_recorded(project):
     with pytest.raises(ConnectionError):
-        run_with(project, Broken())
+        run_with(project, Broken)
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         last = ledger.last_run("test_notes")
     assert (last.state, last.message) == ("failed", "ConnectionError: the server went away")

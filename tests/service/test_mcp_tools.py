@@ -50,12 +50,6 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
     assert schema["$defs"]["integer"]["description"] == "a whole number"
 
 
-def test_only_where_there_is_a_reranker_an_agent_may_leave_it_out():
-    reranked = mcp_tools.search_input(settings(COMMENTS), reranker=True)
-    assert accepts(reranked, {"query": "printer", "rerank": False})
-    assert "rerank" not in search(COMMENTS)["properties"]
-
-
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -119,10 +113,3 @@ def test_the_tools_take_little_of_what_an_agent_can_read(indexes):
     described = mcp_tools.descriptions_of(settings(*made), reranker=True)
     sent = json.dumps([asdict(tool) for tool in described], separators=(",", ":"))
     assert len(sent) < 9000
-
-
-def test_the_fields_of_source_code_have_kinds():
-    fields = search(CODE)["properties"]["filter"]["properties"]
-    assert fields["path"] == {"$ref": "#/$defs/keyword"}
-    assert accepts(search(CODE), {"query": "x", "filter": {"lines": {"gte": 10}, "language": "python"}})
-    assert not accepts(search(CODE), {"query": "x", "filter": {"lines": "ten"}})
