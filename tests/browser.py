@@ -21,8 +21,6 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Browser", "find_chromium"]
-
 SIZE = (1400, 1100)
 KEYS = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "Tab": 9}
 """The codes of keys that type no character."""

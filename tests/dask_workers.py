@@ -4,8 +4,6 @@ from collections.abc import Iterable
 
 import psutil
 
-__all__ = ["command", "fork_servers", "workers_among"]
-
 FORKED = "multiprocessing.forkserver"
 SPAWNED = "spawn_main"
 

@@ -29,8 +29,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PROGRAM", "run_code", "run_program", "without_api"]
-
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 

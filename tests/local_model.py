@@ -4,8 +4,6 @@ from functools import cache
 
 from rag_index.embedders import local
 
-__all__ = ["keep_model"]
-
 
 def keep_model() -> None:
     """Keep the hash of the model's files, which nothing changes."""

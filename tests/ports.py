@@ -6,8 +6,6 @@ import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-__all__ = ["free_port"]
-
 GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
 """The ports that the kernel gives to whoever asks for any, and to connections: these can be gone a moment later."""
 _reserved: list[socket.socket] = []

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["needs_second_user", "readable_by_others"]
-
 NOBODY = 65534
 
 needs_second_user = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who can become another user")

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-__all__ = ["ALL", "DOCS", "EVERYTHING", "README", "ROOT", "blocks", "code", "page", "section", "table", "tables"]
-
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ALL = {

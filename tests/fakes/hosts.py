@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HANG", "ILL", "PLAIN_TEXT", "FakeHost", "FakeHosts", "VirtualTimeLoop"]
-
 ILL = EmbedderUnavailable("answers 503: ill for a moment")
 HANG = RequestTimedOut("gave no answer in time")
 """An outcome that is raised only after the host's timeout."""

@@ -40,8 +40,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import psutil
 
-__all__ = ["ROW_FAULTS", "Fault", "FakeOllama", "Request", "vector_of"]
-
 TOO_LONG = "the input length exceeds the context length"
 OPENAI = "/v1/embeddings"
 EMBED = ("/api/embed", OPENAI)

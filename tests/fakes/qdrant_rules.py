@@ -6,8 +6,6 @@ The order and the words are those of Qdrant's `lib/collection/src/operations/ver
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["forbidden", "strict_mode_refusal"]
-
 READS = ("/points", "/points/scroll", "/points/count", "/points/query", "/points/query/batch")
 
 

@@ -13,8 +13,6 @@ from sqlalchemy.engine import URL
 from tests.live.postgres import server_user
 from tests.ports import free_port
 
-__all__ = ["MariadbServer", "find_mariadb", "mariadb"]
-
 PASSWORD = "s3cret@:/x"
 START_SECONDS = 60
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-__all__ = ["NOMIC_SIZE", "write_embedding_gguf", "write_generating_gguf"]
-
 NOMIC_SIZE = {"layers": 12, "width": 768, "feed_forward": 3072, "vocabulary": 30_522}
 """Arguments for a model that is as slow as nomic-embed-text."""
 

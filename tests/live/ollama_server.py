@@ -14,8 +14,6 @@ from pathlib import Path
 
 from tests.ports import free_port
 
-__all__ = ["OllamaServer", "find_ollama"]
-
 ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 1800
 START_SECONDS = 60

@@ -16,8 +16,6 @@ from sqlalchemy.engine import URL
 
 from tests.ports import free_port
 
-__all__ = ["PostgresServer", "find_postgres", "postgres", "server_user"]
-
 PASSWORD = "s3cret@:/x"
 START_SECONDS = 60
 

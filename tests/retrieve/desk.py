@@ -158,9 +158,6 @@ def found(result: Any) -> list[tuple[str, str]]:
     return [(hit.index, hit.document_id) for hit in result.hits]
 
 
-__all__ = ["DESK", "Desk", "found", "page"]
-
-
 def sample(retriever, name, **labels):
     """Return a number of the retriever's metrics, None if there is none."""
     return retriever.metrics().get_sample_value(f"rag_index_{name}", labels)

@@ -12,8 +12,6 @@ from rag_index.retrieve import ALL_GROUPS
 if TYPE_CHECKING:
     from tests.retrieve.desk import Desk
 
-__all__ = ["GROUPS", "SECRETS", "WORDS", "Secret", "check_told", "guard", "random_filter", "random_groups"]
-
 GROUPS = ["staff", "board", "audit", "a,b", "7", "Grüße", "STAFF"]
 WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
 SIZE = 40

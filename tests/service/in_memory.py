@@ -7,8 +7,6 @@ from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.tokens import TokenRegister
 from rag_index.settings import ServeSettings
 
-__all__ = ["ask", "guarded"]
-
 Headers = list[tuple[bytes, bytes]]
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rag_index.rerankers import Reranker
     from rag_index.settings import Settings
 
-__all__ = ["Live"]
-
 
 class Live:
     """A service over the indexes of some settings, until the `with` block ends."""

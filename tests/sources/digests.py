@@ -12,8 +12,6 @@ from rag_index.documents.keys import document_id
 from rag_index.sources.buckets import BucketDigest, add_rows
 from tests.sources.databases import pages
 
-__all__ = ["State", "is_current", "rescan", "scan"]
-
 
 class State:
     """What scans leave to the next one, as the ledger keeps it: a `ScanState` without documents that failed."""

@@ -12,8 +12,6 @@ import numpy as np
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.stores.edge.store import EdgeStore
 
-__all__ = ["DIMENSION", "WIDE", "Process", "fill", "numbers", "points", "writer"]
-
 DIMENSION = 4
 WIDE = 256
 """With a thousand vectors of this dimension the engine's large files are large enough to be linked."""

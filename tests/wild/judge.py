@@ -15,8 +15,6 @@ from rag_index.settings import load_settings, run_settings
 from rag_index.stores import open_store
 from tests.wild.sample import Question, Sample
 
-__all__ = ["Verdict", "judge", "proposed"]
-
 TRANSLATIONS = {"product_translation": "product"}
 """Tables with a row for each language: the first column of their key names the row that is asked for."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["SEEN", "UNSEEN", "Filler", "Question", "Sample", "sample", "write"]
-
 SEEN = ("tracker", "weblog", "forum", "shop")
 """Kinds that were there when the proposals of `init` were written."""
 UNSEEN = ("pages", "helpdesk", "wiki")

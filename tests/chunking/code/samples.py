@@ -1,7 +1,5 @@
 """A small file of each language, and the symbols that it defines."""
 
-__all__ = ["SAMPLES", "SYMBOLS"]
-
 SAMPLES = {
     "python": '''import os
 
