@@ -52,6 +52,6 @@ def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = T
         chunker = load_plugin(CHUNKERS, index.chunker, f"chunker of index {index.name}")(settings, index)
     if index.context is None or not contexts:
         return chunker
-    from rag_index.chunking.context.context_chunker import ContextChunker
+    from rag_index.chunking.context import ContextChunker
 
     return ContextChunker.open(settings, index.context, chunker)

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rag_index.chunking.context.cache import cache_url, prune_contexts
 from rag_index.database.drivers import is_file
 from rag_index.database.files import replace_file
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreError
 from rag_index.indexing.commit import committing, delete_chunks
-from rag_index.indexing.pruning import DAY, indexed_texts
+from rag_index.indexing.pruning import DAY
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.residue import ENCODINGS, Scanned, Scanner
 from rag_index.indexing.target import live_collection, next_name, take_name
@@ -192,8 +191,7 @@ def erase(
     for kept in ledger.collections(alias):  # an unfinished rebuild too: it may hold what was erased
         if kept.id != former.id:
             ledger.drop_collection(kept.id)
-    tomorrow = ledger.clock() + DAY
-    prune_contexts(cache_url(settings.ledger_url), tomorrow, lambda: indexed_texts(ledger), clock=ledger.clock)
+    ledger.prune_contexts(ledger.clock() + DAY)
     documents = len(ledger.pending_erasures(alias).hashes)
     if witness is None:
         ledger.end_erasure(alias)

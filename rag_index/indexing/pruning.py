@@ -1,7 +1,7 @@
 """What is deleted because nobody needs it: at the end of a run what has grown old, and an index that a person drops.
 
 Of what has grown old (`[run] keep_days`: rows of the ledger, and contexts), each deletion is a transaction of its own
-that leaves ledger and cache in order, so a death in the middle leaves the rest to the next run. Nothing is deleted that
+that leaves the ledger in order, so a death in the middle leaves the rest to the next run. Nothing is deleted that
 a run or a watch still needs. An index that is taken out of the settings stays searchable until somebody drops it.
 """
 
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from rag_index.chunking.context.cache import cache_url, prune_contexts, recipe_in
 from rag_index.errors import RagIndexError, UnknownIndex
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
@@ -22,8 +21,6 @@ from rag_index.reports.outcome import count_of
 from rag_index.stores import MOVED_TO, open_names, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rag_index.settings import Settings
     from rag_index.stores.protocol import StoreNames
 
@@ -37,21 +34,9 @@ def prune(settings: Settings, ledger: Ledger) -> None:
     before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
     try:
         ledger.prune(before, {settings.alias(index.name) for index in settings.indexes})
-        prune_contexts(cache_url(settings.ledger_url), before, lambda: indexed_texts(ledger), clock=ledger.clock)
+        ledger.prune_contexts(before)
     except RagIndexError as error:
         logger.warning("what is older than [run] keep_days was not deleted: %s", error)
-
-
-def indexed_texts(ledger: Ledger) -> Iterator[tuple[str, list[bytes]]]:
-    """Yield the recipe of each collection that has contexts, with the text hashes of its documents, page by page."""
-    for collection in ledger.collections():
-        if not (recipe := recipe_in(collection.chunking)):
-            continue
-        yield recipe, [failure.text_hash for failure in ledger.failures(collection.id).values()]
-        after = ""
-        while page := ledger.rows(collection.id, after=after):
-            yield recipe, [row.text_hash for _, row in page]
-            after = page[-1][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +90,7 @@ def drop_index(settings: Settings, name: str) -> list[str]:
             store.drop(collection)
         if not any(stored.values()):
             ledger.forget_index(alias)
-            cache, tomorrow = cache_url(settings.ledger_url), ledger.clock() + DAY
-            prune_contexts(cache, tomorrow, lambda: indexed_texts(ledger), clock=ledger.clock)  # they repeat the texts
+            ledger.prune_contexts(ledger.clock() + DAY)  # they repeat the texts
         return list(stored)
 
 

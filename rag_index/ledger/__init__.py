@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.errors import LedgerError
+from rag_index.ledger.contexts import ContextRows
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
@@ -43,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Ledger(DocumentRows, DeletionRows, RunRows, InboxRows):
+class Ledger(DocumentRows, DeletionRows, RunRows, InboxRows, ContextRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError if not.

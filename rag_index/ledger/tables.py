@@ -170,6 +170,13 @@ erasures = _table("erasures", primary(alias=Text, hash=Text), optional(pending_s
 """Documents by the hash of their key: those whose former texts the store's files may keep, and those that a person had
 erased, which stay away although the source may have them."""
 
+contexts = _table(
+    "contexts",
+    primary(document=LargeBinary, chunk=LargeBinary, recipe=Text),
+    filled(context=Text, made_at=Float),
+    rowid=False,
+)
+
 slots = _table("slots", primary(name=Text), filled(position=Text))
 
 mended = _table(
@@ -180,7 +187,7 @@ mended = _table(
 )
 
 
-VERSION = 16
+VERSION = 17
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.chunking.context.cache import ContextCache, cache_url
 from rag_index.errors import IndexLocked
 from rag_index.indexing.pruning import drop_index
 from rag_index.ledger import Ledger
@@ -32,8 +31,8 @@ def with_leftovers(folder: Path, extra: str = "") -> Project:
     project.write_settings(both)
     project.run()
     project.run("old", full=True)
-    with closing(ContextCache(cache_url(project.settings.ledger_url), "recipe")) as cache:
-        cache.put(b"document", b"chunk", TEXT)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        ledger.put_context("recipe", b"document", b"chunk", TEXT)
     project.write_settings(both.removesuffix(OLD))
     return project
 

@@ -1,4 +1,4 @@
-"""The contexts of chunks, from the cache or from a model, and the connections that a worker process keeps for them."""
+"""The contexts of chunks, from the ledger or from a model, and the connections that a worker process keeps for them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ import re
 import threading
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context.cache import ContextCache
 from rag_index.chunking.context.prompt import Passage, passages, question
+from rag_index.database.drivers import is_file
 from rag_index.documents.canonical import hash_text
-from rag_index.errors import EmbedderError, RequestTimedOut, TextRefused, TextTooLong
+from rag_index.errors import EmbedderError, LedgerError, RagIndexError, RequestTimedOut, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails
 from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.hosts.host_pool import Clock, Host, Pool, RequestStats
 from rag_index.hosts.ollama_client import Answer, OllamaEndpoint
 from rag_index.hosts.retries import HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
+from rag_index.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from pydantic import SecretStr
+    from sqlalchemy.engine import URL
 
 VERSION = 1
 """The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
@@ -35,6 +38,7 @@ PLAIN_PROMPT = "Answer with one word: are you there?"
 UNKNOWN_CONTEXT = 2048
 """Tokens of context of a model that does not say how many it takes."""
 
+T = TypeVar("T")
 log = logging.getLogger("rag_index.chunking.context")
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _UNFINISHED = re.compile(r"<think(?:ing)?>")
@@ -178,6 +182,45 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
     return "", f"the answer is too long (no sentence ends within max_chars, {max_chars})"
 
 
+class ContextCache:
+    """The contexts of one recipe that the ledger has. It is no obstacle: what cannot be used gives and keeps none.
+
+    It is safe to share between threads.
+    """
+
+    def __init__(self, ledger: URL, recipe: str) -> None:
+        self._url, self._recipe = ledger, recipe
+        self._ledger: Ledger | None = None
+        self._is_usable = True
+
+    def known(self, documents: Collection[bytes]) -> dict[bytes, dict[bytes, str]]:
+        """Return the contexts of each document's chunks, by the hash of the chunk."""
+        return self._ask(lambda ledger: ledger.contexts(self._recipe, documents), {one: {} for one in documents})
+
+    def put(self, document: bytes, chunk: bytes, context: str) -> None:
+        """Write a context at once, unless there is one for this chunk already."""
+        self._ask(lambda ledger: ledger.put_context(self._recipe, document, chunk, context), None)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def _ask(self, ask: Callable[[Ledger], T], default: T) -> T:
+        if self._is_usable:
+            try:
+                if self._ledger is None:
+                    if is_file(self._url) and not Path(str(self._url.database)).exists():
+                        raise LedgerError(f"there is no {self._url.database} on this machine")
+                    self._ledger = Ledger(self._url)
+                return ask(self._ledger)
+            except RagIndexError as error:
+                self._is_usable = False
+                log.warning("contexts are not kept for the next run: %s", error)
+        return default
+
+
 @dataclass(slots=True)
 class ContextRequest(Request):
     """A chunk that needs a context, and what went wrong with it so far."""
@@ -291,9 +334,9 @@ class ContextWriter:
     `home` is a number that differs between processes, so that they do not all begin with the same host.
     """
 
-    def __init__(self, servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int) -> None:
+    def __init__(self, servers: Servers, recipe: Recipe, ledger: SecretStr, *, home: int) -> None:
         self.servers, self.recipe, self.clock = servers, recipe, Clock()
-        self.cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
+        self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
         self.pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
         self.model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
@@ -339,13 +382,13 @@ process_writers: dict[tuple[Servers, Recipe, SecretStr], ContextWriter] = {}
 _lock = threading.Lock()
 
 
-def process_writer(servers: Servers, recipe: Recipe, cache: SecretStr, *, home: int) -> ContextWriter:
+def process_writer(servers: Servers, recipe: Recipe, ledger: SecretStr, *, home: int) -> ContextWriter:
     """Return this process's writer. It is made on first use, and replaced when it is needed for other arguments."""
     with _lock:
-        if (servers, recipe, cache) not in process_writers:
+        if (servers, recipe, ledger) not in process_writers:
             close_process_writer()
-            process_writers[servers, recipe, cache] = ContextWriter(servers, recipe, cache, home=home)
-        return process_writers[servers, recipe, cache]
+            process_writers[servers, recipe, ledger] = ContextWriter(servers, recipe, ledger, home=home)
+        return process_writers[servers, recipe, ledger]
 
 
 def close_process_writer() -> None:

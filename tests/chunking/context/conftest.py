@@ -4,12 +4,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context.context_chunker import ContextChunker
+from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, Servers, close_process_writer
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
+from rag_index.ledger import Ledger
 from tests.fakes.ollama import FakeOllama
 
 
@@ -19,14 +20,12 @@ def no_writer_of_another_test():
     close_process_writer()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield make_url(f"sqlite:///{tmp_path / 'folder' / 'contexts.db'}")
-        return
-    postgres = request.getfixturevalue("postgres")
-    with postgres.database() as name:
-        yield postgres.url(name)
+@pytest.fixture
+def url(tmp_path):
+    """The URL of an empty ledger."""
+    url = make_url(f"sqlite:///{tmp_path / 'cache' / 'ledger.db'}")
+    Ledger(url).close()
+    return url
 
 
 @pytest.fixture
@@ -45,14 +44,14 @@ def servers_of(*servers, **given):
 
 
 @pytest.fixture
-def make_chunker(tmp_path):
+def make_chunker(url):
     """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
     def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
         asked = servers_of(*servers, num_ctx=num_ctx, **given)
         recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
-        cache = SecretStr(f"sqlite:///{tmp_path / 'cache' / 'contexts.db'}")
-        return ContextChunker(TextChunker(chars, 0), asked, recipe, cache, required)
+        ledger = SecretStr(url.render_as_string(hide_password=False))
+        return ContextChunker(TextChunker(chars, 0), asked, recipe, ledger, required)
 
     return make
 

@@ -67,7 +67,7 @@ def test_a_pickled_chunker_is_small_and_its_repr_has_no_secret(server, make_chun
     packed = pickle.dumps(chunker)
     assert len(packed) < 5000
     assert pickle.loads(packed) == chunker
-    assert "contexts.db" not in repr(chunker)
+    assert "ledger.db" not in repr(chunker)
     assert pickle.loads(packed).chunk(page(numbered(2)))[0].context_counts.cached == 2
 
 

@@ -2,12 +2,14 @@
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context.context_chunker import ContextChunker
+from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, check_model, process_writers
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import ContextCounts
+from rag_index.ledger import Ledger
 from tests.chunking.context.conftest import numbered, page, servers_of
 from tests.live.models import write_generating_gguf
 
@@ -29,7 +31,8 @@ def patient(server, model):
 
 def chunker_of(servers, folder, *, chars=40):
     recipe = Recipe(check_model(servers).digest, DEFAULT_PROMPT, 300, servers.num_ctx)
-    return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(f"sqlite:///{folder}/contexts.db"), False)
+    Ledger(make_url(ledger := f"sqlite:///{folder}/ledger.db")).close()
+    return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(ledger), False)
 
 
 def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server, saying, tmp_path):

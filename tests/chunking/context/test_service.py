@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.chunking import open_chunker
-from rag_index.chunking.context.context_chunker import DEFAULT_HOST, ContextChunker
+from rag_index.chunking.context import DEFAULT_HOST, ContextChunker
 from rag_index.chunking.context.writer import check_model
 from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
@@ -72,7 +72,7 @@ def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server, other
 
 def test_without_an_ollama_embedder_the_default_is_the_server_of_this_machine(project, server, monkeypatch):
     assert DEFAULT_HOST == "http://127.0.0.1:11434"
-    monkeypatch.setattr("rag_index.chunking.context.context_chunker.DEFAULT_HOST", server.url)
+    monkeypatch.setattr("rag_index.chunking.context.DEFAULT_HOST", server.url)
     assert chunker_of(write(project, server)).servers.hosts == (server.url,)
 
 
