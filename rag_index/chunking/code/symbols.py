@@ -120,7 +120,6 @@ class _Walk:
         """Where comments that begin their line start, by their end."""
 
     def run(self, tree: Tree) -> None:
-        """Visit all nodes."""
         cursor = tree.walk()
         for visited in itertools.count(1):
             if not visited % NODES_PER_LOOK:
@@ -290,7 +289,6 @@ class _SymbolReader:
         self._comment_starts = sorted(comments.values())
 
     def read(self, definitions: list[Definition], deadline: Deadline) -> list[Symbol]:
-        """Return the symbols of these definitions. Raises FileTimedOut."""
         symbols: list[Symbol] = []
         scopes: list[_Scope] = []
         earliest = 0

@@ -35,7 +35,8 @@ _PLACES = re.compile(f"({re.escape(DOCUMENT)}|{re.escape(CHUNK)})")
 _TAG = re.compile(r"<(?=\S)")
 _BRACKET = re.compile(r"\[(?=[/|]?\w+\|?\])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SPACE = re.compile(r"\s")
+_FIRST_WORD = re.compile(r"\A\S*\s+(?=\S)")
+_LAST_WORD = re.compile(r"(?<=\S)\s+\S*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +95,20 @@ def _neutralize(text: str) -> str:
 
 
 def _window(text: str, middle: int, max_tokens: int) -> str:
-    """Return the neutralized text, or the part of it around `middle` if it has more than `max_tokens` tokens."""
-    reach = max_tokens * BYTES_PER_TOKEN  # in characters, each of which has at least one byte
-    first, last = max(0, min(middle - reach, len(text) - 2 * reach)), max(middle + reach, 2 * reach)
-    before, part = first > 0, _neutralize(text[first:last])
-    middle, after = len(_neutralize(text[first:middle])), last < len(text)
-    if not before and not after and estimate_tokens(part) <= max_tokens:
-        return part
-    available = max(1, max_tokens - 2 * estimate_tokens(ELLIPSIS))
-    chars = max(1, min(len(part), len(part) * available // estimate_tokens(part)))
-    while True:
-        begin = max(0, min(middle - chars // 2, len(part) - chars))
-        end = min(len(part), begin + chars)
-        window = _whole_words(part, begin, end, before=before or begin > 0, after=after or end < len(part))
-        if estimate_tokens(window) <= max_tokens or chars == 1:
-            return window
-        chars = max(1, chars * 9 // 10)
+    """Return the neutralized text, or the part of it around `middle` if it has more than `max_tokens` tokens.
 
-
-def _whole_words(text: str, first: int, last: int, *, before: bool, after: bool) -> str:
-    """Return `text[first:last]` without the split words at its edges, unless it has no others.
-
-    `before` and `after` say whether text is left out there, which an ellipsis then shows.
+    An ellipsis shows where text is left out, and takes the place of a split word.
     """
-    part = text[first:last]
-    begin, end = _SPACE.search(part), _SPACE.search(part[::-1])
-    skip = begin.end() if before and begin else 0
-    until = len(part) - (end.end() if after and end else 0)
-    inner = part[skip:until].strip() or part
-    return f"{ELLIPSIS} " * before + inner + f" {ELLIPSIS}" * after
+    room = max_tokens * BYTES_PER_TOKEN
+    first, last = max(0, min(middle - room, len(text) - 2 * room)), max(middle + room, 2 * room)  # characters
+    part, before = (_neutralize(text[first:end]).encode("utf-8", "replace") for end in (last, middle))
+    if not first and last >= len(text) and len(part) <= room:
+        return part.decode()
+    room = max(1, room - 2 * len(f"{ELLIPSIS} ".encode()))
+    begin = max(0, min(len(before) - room // 2, len(part) - room))
+    window = part[begin : begin + room].decode("utf-8", "ignore")
+    if first or begin:
+        window = f"{ELLIPSIS} {_FIRST_WORD.sub('', window)}"
+    if last < len(text) or begin + room < len(part):
+        window = f"{_LAST_WORD.sub('', window)} {ELLIPSIS}"
+    return window

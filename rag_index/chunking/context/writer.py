@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from sqlalchemy.engine import URL
 
-VERSION = 1
+VERSION = 2
 """The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
 
 PLAIN_PROMPT = "Answer with one word: are you there?"
