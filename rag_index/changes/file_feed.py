@@ -103,7 +103,6 @@ class FileFeed:
         return f"index {self._index.name}: {self._root} is listed every {seconds:g} s or less often: {self._no_events}"
 
     def check(self) -> Mapping[str, RagIndexError]:
-        """Check that the folder can be read, and open its events. Without them it is listed every few seconds."""
         self._source.check()
         if self._events is None and not self._no_events:
             try:
@@ -139,12 +138,10 @@ class FileFeed:
         return Received(changes, stamps, through={name: Position(now, how="files")})
 
     def acknowledge(self, received: Received) -> None:
-        """Compare with this listing from now on."""
         if received.position is not None:
             self._stamps, self._due = received.position, False
 
     def wait(self, seconds: float) -> None:
-        """Return when there may be changes, or after this many seconds."""
         early = self._next - self._clock()
         if self._events is None or self._due or early > 0:
             time.sleep(max(0.0, min(seconds, early)))
@@ -152,7 +149,6 @@ class FileFeed:
             self._due = self._events.happen(seconds)
 
     def close(self) -> None:
-        """Close what the feed holds open."""
         if self._events is not None:
             self._events.close()
         self._source.close()

@@ -129,16 +129,13 @@ class PollFeed:
         return Received(changes, after, through=through, definitions=self._definitions())
 
     def acknowledge(self, received: Received) -> None:
-        """Do not give these changes again until their time rises."""
         if received.position is not None:
             self._given = received.position
 
     def wait(self, seconds: float) -> None:
-        """Return when there may be changes, or after this many seconds."""
         time.sleep(max(0.0, min(seconds, self._next_poll - self._clock())))
 
     def close(self) -> None:
-        """Close what the feed holds open."""
         self._source.close()
         self._engine.dispose()
 

@@ -167,14 +167,13 @@ class RowFeed(ABC):
 
     @abstractmethod
     def acknowledge(self, received: Received | ReceivedRows) -> None:
-        """Let the source forget these changes. Raises SourceUnavailable or SourceError."""
+        pass
 
     @abstractmethod
     def _look(self, connection: Connection) -> bool:
         """Return whether there may be changes."""
 
     def check(self) -> dict[str, SettingsError]:
-        """Check that the feed is set up; return why changes of some indexes are not seen."""
         return {name: error for table, error in self.problems().items() for name in self.indexes([table])}
 
     def indexes(self, tables: Iterable[WatchedTable] | None = None) -> list[str]:
@@ -219,7 +218,6 @@ class RowFeed(ABC):
         return Received(changes, rows.position, rows.more, sorted(overflow), through)
 
     def wait(self, seconds: float) -> None:
-        """Return after this many seconds, or when there may be changes."""
         until, looking = self.clock() + seconds, self._engine.execution_options(isolation_level="AUTOCOMMIT")
         with suppress(exc.SQLAlchemyError), looking.connect() as connection:  # `rows` says what is wrong
             while (left := until - self.clock()) > 0:
@@ -228,7 +226,6 @@ class RowFeed(ABC):
                 time.sleep(min(left, PROBE_SECONDS))
 
     def close(self) -> None:
-        """Close the connections."""
         self._engine.dispose()
 
     @contextmanager

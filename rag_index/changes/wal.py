@@ -79,14 +79,12 @@ class WalFeed(RowFeed):
     _quiet: float = field(default=0.0, init=False)
 
     def problems(self) -> dict[WatchedTable, SettingsError]:
-        """Check slot and publication; return why changes of some tables are not seen."""
         with self._connect(WHAT) as connection:
             if problem := SlotState.read(connection, self.name).problem:
                 raise SettingsError(problem)
             return self._find_tables(connection)
 
     def warnings(self) -> list[str]:
-        """Return a warning if the source's log grows because of the slot."""
         with self._connect(WHAT) as connection:
             state = SlotState.read(connection, self.name)
         found = []
@@ -194,7 +192,6 @@ class _Fields:
         return values[0] if len(values) == 1 else values
 
     def byte(self) -> bytes:
-        """Return a byte, which tells the kind of what follows."""
         self._at += 1
         return self._data[self._at - 1 : self._at]
 
@@ -253,7 +250,6 @@ class _Reading:
         """Where the last whole transaction, or the last message outside of one, ends."""
 
     def take(self, data: bytes) -> None:
-        """Add what a message of the log says. Raises SourceError if it is not one of this protocol."""
         self.messages += 1
         fields = _Fields(data)
         kind = fields.byte()

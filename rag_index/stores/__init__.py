@@ -66,7 +66,7 @@ class _Lent:
         return getattr(self._store, name)
 
     def close(self) -> None:
-        """Do nothing: the owner closes the store."""
+        pass
 
 
 def lend(store: Store) -> Store:

@@ -106,7 +106,6 @@ def _pair_by_id(
 
 
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
-    """Upsert the missing points and delete the surplus ones; return their number."""
     if missing:
         store.upsert(name, batch_of(missing))
     store.delete_points(name, surplus)
@@ -203,8 +202,6 @@ def next_steps(settings: Settings, target: StoreSettings, names: Sequence[str], 
 
 @dataclass
 class _IndexMove:
-    """The move of one index, under its lock."""
-
     _index: str
     _alias: str
     _ledger: Ledger
@@ -296,5 +293,4 @@ class _IndexMove:
 
 
 def _location(store: StoreSettings) -> str:
-    """Return the URL or the folder of a store."""
     return store.url or str(store.path.absolute().resolve())

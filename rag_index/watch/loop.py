@@ -154,7 +154,6 @@ class Watch:
             return not once or not any(index.error or self._is_behind(index) for index in self._indexes)
 
     def _collectors(self) -> list[Collector]:
-        """Make the collectors, and let each index know its own."""
         found = []
         for feed, names in self._feeds.feeds:
             events = {"arrived": self._arrived, "ended": self._ended}
@@ -308,7 +307,6 @@ class Watch:
         self._note(index, state, message, **times)
 
     def _note_stopped(self, index: _Index, what: str) -> None:
-        """Say that a batch or an ordinary run was stopped together with the watch."""
         words = f"{what} was stopped with the watch; the next watch or run continues it"
         logger.info("%s: %s", index.name, words)
         self._note(index, "stopped", words)

@@ -189,7 +189,6 @@ class QueueFeed(RowFeed):
         return Setup(title, f"{COSTS}{self.unseen}", steps, removal, self._position())
 
     def problems(self) -> dict[WatchedTable, SettingsError]:
-        """Check triggers and rights; return why changes of some tables are not seen."""
         found: dict[WatchedTable, SettingsError] = {}
         with self._connect(WHAT) as connection:
             if not sa.inspect(connection).has_table(self.name, schema=self.schema):
@@ -209,7 +208,6 @@ class QueueFeed(RowFeed):
         return found
 
     def warnings(self) -> list[str]:
-        """Return a warning if nobody has read the queue for long."""
         with self._connect(WHAT) as connection:
             unread = [row.changed_at for row in self._read(connection, 2) if row.mark != self._mark()]
         age = max((time.time() - changed_at for changed_at in unread[:1]), default=0.0)
@@ -265,7 +263,6 @@ class QueueFeed(RowFeed):
         self._marked = mark
 
     def close(self) -> None:
-        """Close the connections."""
         super().close()
         self._writer.dispose()
 

@@ -159,11 +159,7 @@ class EdgeCollection(CollectionReader):
         self._write([(e.UpdateOperation.delete_points(list(some)), len(some)) for some in batches])
 
     def delete_chunks(self, first: Mapping[str, int]) -> None:
-        """Delete the points of these documents, by key, from the given chunk number on.
-
-        All of them are found first, in one pass: without an index, every filter reads every payload.
-        """
-        found: list[str] = []
+        found: list[str] = []  # all are found first, in one pass: without an index, every filter reads every payload
         for which in key_filters(list(first)):
             for point in self._scroll(which, vectors=False, page=1000):
                 ours = point.payload[RESERVED_KEY]

@@ -114,8 +114,6 @@ _Shard = tuple[str, Path, int, bool]
 
 
 class _RemoteReader:
-    """A CollectionReader in another process."""
-
     def __init__(self, processes: SearchProcesses, shard: _Shard) -> None:
         self._processes, self._shard = processes, shard
 
@@ -147,10 +145,6 @@ class _Process:
         return self._child.poll() is None
 
     def call(self, shard: _Shard, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Return what the method returns, and raise what it raises.
-
-        Raises TimeoutError if it takes too long, and EOFError or OSError if the process dies.
-        """
         if shard[1] not in self._loaded:
             self.slow_at = time.monotonic() + SLOW_LOAD_SECONDS
             self._ask((shard, "load", (), {}), LOAD_SECONDS)

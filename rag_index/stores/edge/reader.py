@@ -108,7 +108,6 @@ class EdgeReader(EdgeReads):
         return getattr(self._seen, "commits", 0)
 
     def known(self) -> Catalog:
-        """Return the catalog as it is on disk now."""
         self._check_open()
         self._catalog.refresh()
         return self._catalog

@@ -57,10 +57,6 @@ class EdgeStore(EdgeReads):
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
     ) -> None:
-        """Create a collection, or keep the existing one of that name and kind and merge its metadata.
-
-        Nothing can be set by hand on a collection of this store, so `like` has nothing to give.
-        """
         if not NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:
@@ -120,7 +116,6 @@ class EdgeStore(EdgeReads):
                 stack.callback(self._open.popitem()[1].close)
 
     def known(self) -> Catalog:
-        """Return the catalog as it is on disk now."""
         if self._closed:
             raise StoreError(f"the store at {self._path} is closed")
         self._catalog.refresh()

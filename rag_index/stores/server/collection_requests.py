@@ -128,10 +128,6 @@ class Collections(Requests):
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
     ) -> None:
-        """Create a collection, or keep the existing one of that name and kind and merge its metadata.
-
-        A new one is as the settings say. It gets what was set by hand on the collection `like`.
-        """
         given = {key: value for key, value in metadata.items() if value is not None}
         if name not in self.names():
             self._create(name, dimension, given, sparse=sparse)
@@ -248,7 +244,6 @@ class Collections(Requests):
             self._index(name, path, kind)
 
     def _index(self, name: str, path: str, kind: models.PayloadFieldSchema | None) -> None:
-        """Create a payload index, or remove it (None)."""
         if kind is None:
             self._ask(lambda client: client.delete_payload_index(name, path, wait=True))
         else:

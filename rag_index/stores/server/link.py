@@ -244,7 +244,6 @@ class Link:
                 pause = min(pause * 2, MAX_ASKED_PAUSE if asked else MAX_PAUSE)
 
     def close(self) -> None:
-        """Close the connection. A second call does nothing."""
         with self._mutex:
             self._closed = True
             if self._client is not None:
@@ -394,19 +393,15 @@ class Requests:
         return self._ask(_names)
 
     def _info(self, name: str) -> models.CollectionInfo:
-        """Return what the server says of a collection or alias."""
         return self._ask(lambda client: client.get_collection(name))
 
     def _update(self, name: str, **changes: Any) -> None:
-        """Change a collection's configuration or metadata."""
         self._ask(lambda client: client.update_collection(name, **changes))
 
     def _count(self, name: str, count_filter: models.Filter | None, *, exact: bool = True) -> int:
-        """Return the number of points that meet a filter."""
         return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=exact)).count
 
     def _sparse_count(self, name: str, info: models.CollectionInfo, *, exact: bool = True) -> int:
-        """Return the number of points that have a sparse vector."""
         condition: Any = models.HasVectorCondition(has_vector=SPARSE)
         return self._count(name, models.Filter(must=[condition]), exact=exact) if has_sparse(info) else 0
 

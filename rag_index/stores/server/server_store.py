@@ -54,10 +54,6 @@ class Writes(Requests):
     """Writes to a server's collections, in requests of bounded size."""
 
     def upsert(self, name: str, points: PointBatch) -> None:
-        """Write points; all are checked before the first is sent.
-
-        Raises PointsRefused for those that the server refuses, once all others are written.
-        """
         if not len(points):
             return
         info = self._info(name)
@@ -77,10 +73,6 @@ class Writes(Requests):
         _send_all(name, points.ids, sizes, send, most=Limits.of(info).writes)
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Replace the whole payload of each point.
-
-        Raises StoreMismatch for points that do not exist, once all others are written.
-        """
         if not payloads:
             return
         limits = Limits.of(self._info(name))
@@ -162,7 +154,6 @@ def _upsert(
     *,
     timeout: float,
 ) -> models.UpdateResult:
-    """Write points, which are checked already."""
     if client.init_options.get("prefer_grpc"):
         request = upsert_request(name, ids, vectors, payloads, sparse)
         return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
@@ -207,7 +198,6 @@ def upsert_request(
 
 
 def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
-    """Write the fields of a JSON object into a map of a message."""
     for name, value in fields.items():
         entry, kind = entries[name], type(value)
         if kind is str:
@@ -303,10 +293,10 @@ class ServerStore(Collections, Reads, Writes):
         return self._link.fallback()
 
     def flush(self, name: str) -> None:
-        """Do nothing: the server has completed writes in its log."""
+        pass
 
     def prepare(self, name: str) -> None:
-        """Do nothing: a server is ready."""
+        pass
 
     def close(self) -> None:
         self._link.close()
