@@ -14,8 +14,8 @@ from rag_index.orchestration.watch_runs import FlowRunner, watch_state
 from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
 from rag_index.status.metrics_file import try_to_write_metrics
+from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
-from rag_index.watch.plain import follow
 
 if TYPE_CHECKING:
     from rag_index.orchestration.task_policy import Opaque

@@ -40,8 +40,8 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
         _say_watched(chosen)
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
     from rag_index.status.metrics_file import try_to_write_metrics
+    from rag_index.watch import PlainRunner, follow
     from rag_index.watch.loop import Stop, stopped_by_signals
-    from rag_index.watch.plain import PlainRunner, follow
 
     stop = Stop()
     with stopped_by_signals(stop):

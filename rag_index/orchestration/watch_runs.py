@@ -15,8 +15,8 @@ from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.task_policy import Opaque
 from rag_index.reports.outcome import IndexOutcome, failed_to_start
+from rag_index.watch import PlainRunner
 from rag_index.watch.loop import Stop, stopped_by_signals
-from rag_index.watch.plain import PlainRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable

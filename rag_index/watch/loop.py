@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from rag_index.changes.opening import OpenedFeeds
     from rag_index.ledger import Ledger, WatchRecord
     from rag_index.settings import Settings
-    from rag_index.watch.plain import OrdinaryRun, PlainRunner
+    from rag_index.watch import OrdinaryRun, PlainRunner
 
 logger = logging.getLogger("rag_index.watch")
 SETTLE_SECONDS = 10.0

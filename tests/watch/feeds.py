@@ -12,8 +12,8 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.records import Position
 from rag_index.ledger.run_history import lease_name
+from rag_index.watch import PlainRunner
 from rag_index.watch.loop import Stop, Watch
-from rag_index.watch.plain import PlainRunner
 
 
 class ListFeed:

@@ -14,9 +14,8 @@ from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
-from rag_index.watch import collector, loop
+from rag_index.watch import PlainRunner, collector, loop
 from rag_index.watch.loop import Stop
-from rag_index.watch.plain import PlainRunner
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually

@@ -21,10 +21,9 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.records import Position, includes
 from rag_index.retrieve import Retriever
 from rag_index.status.index_status import run_reports, status
-from rag_index.watch import collector, loop
+from rag_index.watch import collector, loop, open_watch
 from rag_index.watch.collector import Collector
 from rag_index.watch.loop import Stop
-from rag_index.watch.plain import open_watch
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.reliability.chaos.watcher import Runner

@@ -10,8 +10,8 @@ from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
+from rag_index.watch import follow
 from rag_index.watch.loop import Stop
-from rag_index.watch.plain import follow
 from tests.indexing.plain import Died, run_plain
 from tests.project import Project
 from tests.reliability.chaos.watcher import Runner

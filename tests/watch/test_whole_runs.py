@@ -16,8 +16,7 @@ from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.retrieve import Retriever
 from rag_index.status.index_status import status
-from rag_index.watch import loop
-from rag_index.watch.plain import PlainRunner
+from rag_index.watch import PlainRunner, loop
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import Project

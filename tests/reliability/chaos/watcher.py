@@ -15,9 +15,8 @@ from rag_index.indexing.changed import Applied
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import Settings, load_settings
-from rag_index.watch import loop
+from rag_index.watch import PlainRunner, loop, open_watch
 from rag_index.watch.loop import Stop, stopped_by_signals
-from rag_index.watch.plain import PlainRunner, open_watch
 from tests.watch.feeds import EndedRun
 
 
