@@ -97,7 +97,7 @@ def init(context: Context, source: str | None, force: bool, yes: bool, **chosen:
     made = make()
     if source is not None:
         if made.questions and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-            made = _asked(made, make, source)
+            made = _asked(made, partial(make, catalog=made.catalog), source)
         for sentence in made.policies:
             say(sentence)
         for line in shown_lines(made, source):

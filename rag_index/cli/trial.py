@@ -76,7 +76,9 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             from rag_index.service.server import serve
 
             with _rest(settings), suppress(KeyboardInterrupt):
-                serve(settings, lambda: settings, _announce, more=_choices(whole, here / FILE_NAME, overwrite=write))
+                serve(
+                    settings, lambda: settings, _announce, more=_choices(whole, here / FILE_NAME, made, overwrite=write)
+                )
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
@@ -129,7 +131,7 @@ def _rest(settings: Settings) -> Iterator[None]:
         log.close()
 
 
-def _choices(source: str, file: Path, *, overwrite: bool) -> APIRouter:
+def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> APIRouter:
     """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
     from rag_index.cli.settings import shown_lines, write_file
     from rag_index.schema import scaffold
@@ -138,7 +140,7 @@ def _choices(source: str, file: Path, *, overwrite: bool) -> APIRouter:
     kept = {file} if overwrite else set()
 
     def made_of(chosen: ChoicesBody) -> Scaffold:
-        return scaffold(source, file.parent, answers=chosen.tables, uses=chosen.columns)
+        return scaffold(source, file.parent, answers=chosen.tables, uses=chosen.columns, catalog=first.catalog)
 
     def proposal(chosen: ChoicesBody) -> dict[str, Any]:
         made = made_of(chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from rag_index.sources.pages import invalid_text
 from rag_index.sources.policies import RowPolicies, read_policies, relation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
@@ -113,13 +113,22 @@ class DatabaseTable:
 
 @dataclass(slots=True)
 class DatabaseCatalog:
-    """The tables of a database, which stays open for the questions that follow."""
+    """The tables of a database. Each question about its rows is asked once, over a new connection if need be."""
 
     tables: list[DatabaseTable]
     views: list[str]
     connection: Connection
+    url: URL
     policies: RowPolicies = field(default_factory=RowPolicies)
-    _known: dict[Any, float] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict)
+
+    def _ask(self, question: tuple[Any, ...], answer: Callable[[Connection], Any]) -> Any:
+        """Return the answer to a question about rows, from the database if it was not asked before."""
+        if question not in self._known:
+            is_open = not self.connection.closed
+            with nullcontext(self.connection) if is_open else _connected(self.url) as connection:
+                self._known[question] = answer(connection)
+        return self._known[question]
 
     @property
     def seconds_now(self) -> str:
@@ -134,7 +143,8 @@ class DatabaseCatalog:
         """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
         rows = table.rows_of(*names)
         distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
-        return distinct and _is_key(self.connection, table, names)
+        asked = ("key", table.full_name, *names)
+        return distinct and self._ask(asked, lambda connection: _is_key(connection, table, names))
 
     def chars(self, table: DatabaseTable, names: Sequence[str]) -> list[int]:
         """Return how many characters each column has, in the first `MAX_ROWS` rows."""
@@ -143,25 +153,24 @@ class DatabaseCatalog:
             return [sum(map(len, texts)) for texts in sampled]
         columns = [sa.cast(sa.column(name), sa.Text).label(f"c{number}") for number, name in enumerate(names)]
         rows = sa.select(*columns).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS).subquery()
-        found = _rows(self.connection, sa.select(*[sa.func.sum(sa.func.length(one)) for one in rows.c]))
+        counted = sa.select(*[sa.func.sum(sa.func.length(one)) for one in rows.c])
+        found = self._ask(("chars", table.full_name, *names), lambda connection: _rows(connection, counted))
         return [int(value or 0) for value in found[0]] if found else [0] * len(names)
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))
         asked = asked[:: 1 + len(asked) // CHECKED_VALUES]  # from all over the sample: the first keys are in each table
-        known = (table.schema, table.name, column, tuple(asked))
-        if asked and known not in self._known:
-            if table.rows <= SAMPLED_ROWS:
-                found = {str(value) for value in table.columns[column].values} & {str(value) for value in asked}
-            else:
-                name: sa.ColumnClause[Any] = sa.column(column)
-                where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
-                statement = sa.select(name).distinct().select_from(sa.table(table.name, schema=table.schema))
-                rows = _rows(self.connection, statement.where(where).limit(len(asked)))
-                found = {str(row[0]) for row in rows or []}
-            self._known[known] = len(found) / len(asked)
-        return self._known.get(known, 0.0)
+        if not asked:
+            return 0.0
+        if table.rows <= SAMPLED_ROWS:
+            return len({*map(str, table.columns[column].values)} & {*map(str, asked)}) / len(asked)
+        name: sa.ColumnClause[Any] = sa.column(column)
+        where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
+        place = sa.table(table.name, schema=table.schema)
+        statement = sa.select(name).distinct().select_from(place).where(where).limit(len(asked))
+        rows = self._ask(("found", table.full_name, column, *asked), lambda connection: _rows(connection, statement))
+        return len({str(row[0]) for row in rows or []}) / len(asked)
 
 
 @contextmanager
@@ -172,6 +181,25 @@ def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
         SettingsError: there is no such file, or no driver.
         SourceUnavailable, SourceError: the database does not answer, or cannot be read.
     """
+    with _connected(url) as connection:
+        inspector = sa.inspect(connection)
+        default = inspector.default_schema_name
+        tables: list[DatabaseTable] = []
+        views: list[str] = []
+        for schema in _schemas(connection, inspector):
+            named = None if schema == default else schema
+            tables += _tables(connection, inspector, named)
+            views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
+        policies = read_policies(connection, [one.relation for one in tables])
+        for table in tables:
+            if not (table.rows or table.problem):
+                table.problem = "; ".join(policies.of([table.relation]).notes())
+        yield DatabaseCatalog(tables, views, connection, url, policies)
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Connection]:
+    """Yield a connection that cannot write, with limits."""
     engine = open_read_only(url)
     try:
         with ExitStack() as stack:
@@ -182,19 +210,7 @@ def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
                 stack.enter_context(invalid_text(connection))
             else:
                 limit_on_server(connection, SECONDS, streams=False)
-            inspector = sa.inspect(connection)
-            default = inspector.default_schema_name
-            tables: list[DatabaseTable] = []
-            views: list[str] = []
-            for schema in _schemas(connection, inspector):
-                named = None if schema == default else schema
-                tables += _tables(connection, inspector, named)
-                views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
-            policies = read_policies(connection, [one.relation for one in tables])
-            for table in tables:
-                if not (table.rows or table.problem):
-                    table.problem = "; ".join(policies.of([table.relation]).notes())
-            yield DatabaseCatalog(tables, views, connection, policies)
+            yield connection
     except exc.SQLAlchemyError as error:
         raise source_error(error, url, "init") from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import textwrap
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,8 +24,7 @@ from rag_index.settings.project import project_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy.engine import URL
-
+    from rag_index.schema.catalog import DatabaseCatalog
     from rag_index.schema.proposal import Proposal, Question, TableUse
     from rag_index.schema.proposed_index import ProposedIndex
     from rag_index.settings import Settings
@@ -104,6 +104,8 @@ class Scaffold:
     tables: list[TableUse] = field(default_factory=list)
     coverage: list[str] = field(default_factory=list)
     """The share of the text that a search reaches, and what it does not reach, a sentence each."""
+    catalog: DatabaseCatalog | None = None
+    """What was read of the database, for the next one."""
 
 
 def scaffold(
@@ -115,12 +117,14 @@ def scaffold(
     add: Sequence[str] = (),
     answers: Mapping[str, bool] | None = None,
     uses: Mapping[str, str] | None = None,
+    catalog: DatabaseCatalog | None = None,
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
     `include` and `exclude` are patterns of the names of tables; `add` names tables that become an index in any case.
     `answers` are those to the questions of an earlier one, by the table; open questions stand in the file as comments.
     `uses` are what a person chose of columns, such as `ticket.subject`: `title`, `text`, `secret` or `out`.
+    `catalog` is that of an earlier one: the database is not read again.
 
     Raises:
         SettingsError: `source` is not a database URL, its file does not exist, or its database has no table with text.
@@ -134,7 +138,9 @@ def scaffold(
         url = database_url(source, here)
     except ValueError as error:
         raise SettingsError(f"the source {error}") from None
-    proposal = propose_indexes(url, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
+    with ExitStack() as stack:
+        catalog = catalog or stack.enter_context(read_catalog(url))
+        proposal = propose_indexes(catalog, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
     left_out = _left_out(proposal)
     if not proposal.indexes:
         where = redacted_url(url)
@@ -149,21 +155,19 @@ def scaffold(
     text = first + head + "\n".join(sections)
     reach = proposal.coverage.sentences(proposal.left_out)
     text += "\n# Reached:\n" + "".join(map(_comment, reach))
-    return Scaffold(text, left_out, proposal.policies, proposal.indexes, proposal.questions, proposal.tables, reach)
+    return Scaffold(
+        text, left_out, proposal.policies, proposal.indexes, proposal.questions, proposal.tables, reach, catalog
+    )
 
 
-def propose_indexes(url: URL, *, add: Sequence[str] = (), **chosen: Any) -> Proposal:
-    """Return the proposed indexes of a database, as `propose`.
-
-    Raises SettingsError (`add` names no table), and as `scaffold`.
-    """
-    with read_catalog(url) as catalog:
-        names = [table.full_name for table in catalog.tables]
-        for name in add:
-            if name not in names:
-                listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
-                raise SettingsError(f"--add {name}: there is no such table ({listed})")
-        return propose(catalog, add=add, **chosen)
+def propose_indexes(catalog: DatabaseCatalog, *, add: Sequence[str] = (), **chosen: Any) -> Proposal:
+    """Return the proposed indexes of a database, as `propose`. Raises SettingsError (`add` names no table)."""
+    names = [table.full_name for table in catalog.tables]
+    for name in add:
+        if name not in names:
+            listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
+            raise SettingsError(f"--add {name}: there is no such table ({listed})")
+    return propose(catalog, add=add, **chosen)
 
 
 def _left_out(proposal: Proposal) -> list[str]:

@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from rag_index.schema.catalog import read_catalog
 from rag_index.schema.scaffold import propose_indexes
 from rag_index.settings import Settings
 from rag_index.sources import open_source
@@ -33,7 +34,8 @@ def propose(tmp_path):
                 for row in rows:
                     connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
         engine.dispose()
-        return propose_indexes(url, **options)
+        with read_catalog(url) as catalog:
+            return propose_indexes(catalog, **options)
 
     made.url = url
     return made

@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from rag_index.schema import scaffold
 from rag_index.schema.columns import singular
 from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, index, itself, many, pages
 
@@ -136,16 +137,32 @@ def test_a_main_table_called_content_is_no_text_of_others(propose):
     assert [one.tables[0] for one in made.indexes] == ["app_content"]
 
 
-def test_one_statement_reads_a_small_table(propose):
-    read = []
+@pytest.fixture
+def read():
+    """The statements that run meanwhile."""
+    found = []
 
     def listen(connection, cursor, statement, *_):
-        read.append(statement)
+        found.append(statement)
 
     sa.event.listen(sa.Engine, "before_cursor_execute", listen)
-    try:
-        propose(pages=pages(), books=pages(count=301))
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+    yield found
+    sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+
+
+def test_one_statement_reads_a_small_table(propose, read):
+    propose(pages=pages(), books=pages(count=301))
     assert sum("FROM pages" in one for one in read) == 1
     assert sum("FROM books" in one for one in read) > 1
+
+
+def test_an_answer_reads_the_database_only_where_it_asks_what_was_not_asked_before(propose, read):
+    propose(pages=pages(), books=pages(count=301))
+    url = propose.url.render_as_string()
+    made = scaffold(url)
+    read.clear()
+    assert scaffold(url, catalog=made.catalog).text == made.text
+    assert read == []
+    without = scaffold(url, catalog=made.catalog, answers={"pages": False}, uses={"books.body": "title"})
+    assert [one.tables[0] for one in without.proposed] == ["books"]
+    assert not any("FROM pages" in one for one in read)
