@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.poll import LOOK_SECONDS, PollFeed, _seconds
+from rag_index.changes.poll import LOOK_SECONDS, PollFeed
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from tests.indexing.plain import run_plain
@@ -137,14 +137,6 @@ def test_a_second_change_within_the_same_second_is_given_too(polled, hours):
     assert (polled.receive(), polled.receive()) == ({"3"}, set())
 
 
-def test_a_late_commit_during_a_burst_is_given_afterwards(polled):
-    polled.receive()
-    polled.put(*range(100, 121))
-    assert polled.receive(overflow=True) == set()
-    polled.put(52, minutes=50)
-    assert polled.receive() == {"52"}
-
-
 def test_a_poll_that_takes_long_is_followed_by_a_pause_of_ten_times_as_long(polled, monkeypatch):
     look = polled.feed._source.changed_keys
 
@@ -217,12 +209,6 @@ def test_a_time_that_comes_back_is_given_again(polled):
     assert polled.receive(after=LOOK_SECONDS + 1) == {"4"}
     polled.project.execute("UPDATE note SET body = 'second', at = ? WHERE id = 3", at)
     assert polled.receive(after=LOOK_SECONDS + 1) == {"3"}
-
-
-def test_a_change_is_never_later_than_now():
-    later = dt.datetime.fromtimestamp(2_000, dt.UTC)
-    assert (_seconds(later, 1_000.0), _seconds(later, 3_000.0)) == (1_000.0, 2_000.0)
-    assert _seconds(later.replace(tzinfo=None), 3_000.0) == 3_000.0  # nobody knows its zone
 
 
 def test_a_column_without_times_is_refused_at_the_start(polled):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rag_index.errors import EmbedderUnavailable, ModelMissing, SourceUnavailable, TransientError
-from rag_index.indexing.step_retries import ServiceChecks, current_checks, shared_checks
+from rag_index.errors import EmbedderUnavailable, SourceUnavailable, TransientError
+from rag_index.indexing.step_retries import ServiceChecks
 
 
 class Service:
@@ -70,18 +70,3 @@ def test_an_embedder_that_goes_silent_in_the_middle_is_waited_for_once_in_a_run(
     with pytest.raises(TransientError, match="within 600 s"):
         checks.remember("embedder", service.ask)
     assert service.asked == asked
-
-
-def test_an_error_that_needs_a_person_is_raised_as_it_is(service):
-    checks = ServiceChecks(clock=service.clock)
-    service.seconds, service.error = 100.0, ModelMissing("no model")
-    for _ in range(2):
-        with pytest.raises(ModelMissing):
-            checks.remember("embedder", service.ask)
-
-
-def test_indexes_share_their_checks_within_one_run_only():
-    assert current_checks() is not current_checks()
-    with shared_checks(0.0):
-        assert current_checks() is current_checks()
-    assert current_checks() is not current_checks()

@@ -18,6 +18,7 @@ from rag_index.errors import RerankerError, SettingsError
 from rag_index.rerankers import RerankServer
 from rag_index.settings import load_settings
 from tests.retrieve.desk import DESK, Desk, found, sample
+from tests.waiting import GENEROUS
 
 QUERY = "printer offline after update"
 EVERYTHING = sum(map(len, DESK.values()))
@@ -100,9 +101,9 @@ def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(
     reranker = Shortest(lambda texts: (calls.append(len(texts)), hanging.wait(60)))
     with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
         expected = found(retriever.search_sync("printer", rerank=False))
-        late = retriever.search_sync("printer", timeout=1)
+        late = retriever.search_sync("printer", timeout=3)
         assert (found(late), late.reranked, late.errors) == (expected, False, {})
-        assert late.rerank_error == late.to_json()["rerank_error"] == "timed out after 1 s"
+        assert late.rerank_error == late.to_json()["rerank_error"] == "timed out after 3 s"
         hanging.set()
         assert retriever.search_sync("printer", timeout=60).reranked
     assert calls == [16, 16, 16, 8]  # one of the first search, and three of the second
@@ -124,18 +125,22 @@ def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monke
     assert (result.reranked, result.rerank_error) == (False, reason)
 
 
-def test_it_is_opened_by_warm_up_or_a_search_which_does_not_count_and_closed_with_the_retriever(desk: Desk) -> None:
-    reranker, opened, loading = Shortest(), [], threading.Event()
+def test_it_is_opened_by_warm_up_or_a_search_which_does_not_count_and_closed_with_the_retriever(
+    desk: Desk, monkeypatch
+) -> None:
+    reranker, opened, passed, clock = Shortest(), [], [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
 
     def open_reranker() -> Shortest:
-        opened.append(loading.wait(0.0 if opened else 2))
+        opened.append(True)
+        passed[0] += 200
         return reranker
 
     async def ask() -> None:
         async with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
             await retriever.search(QUERY, rerank=False)
             assert not opened
-            assert (await retriever.search(QUERY, timeout=1.5)).reranked
+            assert (await retriever.search(QUERY, timeout=60)).reranked
 
     async def warm_up() -> None:
         async with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
@@ -145,7 +150,7 @@ def test_it_is_opened_by_warm_up_or_a_search_which_does_not_count_and_closed_wit
 
     for work in (ask, warm_up):
         asyncio.run(work())
-        assert reranker.closed.wait(10)
+        assert reranker.closed.wait(GENEROUS)
         reranker.closed.clear()
     assert len(opened) == 2
 

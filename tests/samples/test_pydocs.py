@@ -68,27 +68,6 @@ def test_another_process_writes_the_same_and_nothing_else(written: tuple[Path, d
     assert rows(tmp_path / "out.db") == rows(written[0])
 
 
-def test_a_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "pydocs.db"
-    path.write_text("older")
-
-    def broken() -> object:
-        raise RuntimeError("half way")
-
-    monkeypatch.setattr(pydocs, "_entries", broken)
-    with pytest.raises(RuntimeError):
-        pydocs.write(path)
-    assert path.read_text() == "older"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_older_log_is_not_replayed_into_the_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pydocs, "_entries", lambda: iter(()))
-    (tmp_path / "pydocs.db-wal").write_bytes(b"left over")
-    pydocs.write(tmp_path / "pydocs.db")
-    assert [path.name for path in tmp_path.iterdir()] == ["pydocs.db"]
-
-
 @pytest.mark.parametrize("place", [".", "file/pydocs.db"])
 def test_an_unwritable_path_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("not a folder")
@@ -160,10 +139,3 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
         ("method", "pkg.mod.Thing.Inner.method", "Deep.", "(self)", "method"),
     ]
     assert (entries[0].body, entries[0].module) == ("More about it.", "pkg")
-
-
-@pytest.mark.parametrize("content", [b"def broken(:", b"\x00", b"# coding: nonsense\n", b"\xff\xfe"])
-def test_files_that_are_not_python_are_left_out(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "mod.py"
-    path.write_bytes(content)
-    assert pydocs.read_module("mod", path) == pydocs.read_module("mod", tmp_path / "missing.py") == []

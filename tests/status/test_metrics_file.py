@@ -3,14 +3,13 @@
 import json
 
 import pytest
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rag_index.documents.batches import ShardStats
 from rag_index.errors import SettingsError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import load_settings
-from rag_index.status.metrics_file import prometheus_registry, try_to_write_metrics
+from rag_index.status.metrics_file import try_to_write_metrics
 from tests.project import Project
 
 
@@ -56,22 +55,6 @@ def test_prometheus_reads_the_file(tmp_path):
     assert found["rag_index_run_by_host", (("host", 'http://a"b\\c'), index)] == 1.5
     assert found["rag_index_run_ended_timestamp_seconds", (index,)] > 1.7e9
     assert list(file.parent.iterdir()) == [file], "nothing is left beside it"
-
-
-def test_samples_of_a_metric_stand_together():
-    runs = [
-        {"index": name, "state": "completed", "ended": "2026-11-20T09:00:00Z", "new": 1, "metrics": {"stages": stages}}
-        for name, stages in (("a", {"fetch": 1.0}), ("b", {"fetch": 2.0, "wait": 3.0}))
-    ]
-    registry = prometheus_registry([*runs, {"run": "3", "state": "running", "ended": None}], [])
-    found = samples(generate_latest(registry).decode())
-    stages = {labels: value for (name, labels), value in found.items() if name == "rag_index_run_stages"}
-    assert stages == {
-        (("index", "a"), ("stage", "fetch")): 1.0,
-        (("index", "b"), ("stage", "fetch")): 2.0,
-        (("index", "b"), ("stage", "wait")): 3.0,
-    }
-    assert {dict(labels)["index"] for _, labels in found} == {"a", "b"}, "a run that has not ended has no metrics"
 
 
 def test_an_unknown_format_is_refused(tmp_path):
