@@ -20,6 +20,9 @@ SETTINGS = """\
 project = "test"
 [source]
 url = "sqlite:///source.db"
+[retrieve]
+index_timeout = 60
+timeout = 60
 [[indexes]]
 name = "notes"
 table = "ticket"

