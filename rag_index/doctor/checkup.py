@@ -7,11 +7,10 @@ Ledger, store and embedder are opened once for all indexes. A ledger that cannot
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import sqlite3
 import uuid
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,15 +38,13 @@ from rag_index.errors import (
     StoreError,
     StoreRefused,
 )
-from rag_index.evaluation.gate import WAYS, check_gate
-from rag_index.evaluation.measures import LEVEL, needed_queries
+from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff, without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Channels, Collection, Ledger, unwanted_indexes
+from rag_index.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
-from rag_index.machine.resources import cpu_count
 from rag_index.reports.outcome import count_of
 from rag_index.sources import open_source
 from rag_index.sources.policies import RowPolicies
@@ -62,15 +59,8 @@ if TYPE_CHECKING:
     from rag_index.stores.protocol import Store
 
 MAX_PAGE_ROWS = 5000
-BETTER_WEIGHT = (
-    "one alone finds more than both; compare other values of [retrieve] dense_weight by your own queries with "
-    "`rag-index evaluate`, and another embedder may know these texts better"
-)
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
-CHARS_PER_TOKEN = 4
-"""That of English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
-MANY_FAILED = 0.5
 PROBLEMS = {
     "missing_documents": "without a point in {name}, although the ledger has them as committed",
     "wrong_chunks": "with another number of chunks in {name} than in the ledger",
@@ -258,9 +248,6 @@ class Checkup:
                 diagnosis.findings.append(finding(name, "pending_erasures", message, count=count))
             else:
                 messages.append(f"{message}; `rag-index erase {name}` leaves no file with them")
-        channels = Channels.decode(state.current.channels) if state.current is not None else None
-        if channels and channels.dense_weight == resources.settings.dense_weight and channels.one_is_better:
-            messages.append(f"{channels}: {BETTER_WEIGHT}")
         messages += (
             f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"
             for collection in (state.unfinished if state.live is not None else ())
@@ -346,62 +333,20 @@ def ledger_damage(settings: Settings) -> Finding | None:
 
 def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
     """Yield advice that names the key to change."""
-    for message in _of_all(settings):
-        yield Advice(None, message)
-    length = _context_length(settings) if settings.embedder.kind == "ollama" else None
-    for index in indexes:
-        for message in _of_index(settings, index, length):
-            yield Advice(index.name, message)
-
-
-def _of_all(settings: Settings) -> Iterator[str]:
-    embedder, run, store = settings.embedder, settings.run, settings.store
-    local, workers = embedder.local_hosts, settings.parallel.workers
-    if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
-        yield (
-            f"{len(local)} Ollama servers on this machine choose their own number of threads and slow each other down; "
-            f"set [embedder] num_thread, for example to {max(1, cpu_count() // len(local))}"
-        )
-    if embedder.kind == "local" and isinstance(workers, int) and workers > cpu_count():
-        yield f"[parallel] workers = {workers}, but this machine has {cpu_count()} processors; set fewer"
-    if run.tolerate_failed > MANY_FAILED:
-        yield f"tolerate_failed = {run.tolerate_failed:g}: a run counts as completed even if most documents fail"
-    if run.delete_guard >= 1:
-        yield "delete_guard = 1: if a table is emptied by mistake, its index is emptied too"
-    if store.keep_previous == 0:
-        yield "keep_previous = 0: after a rebuild there is nothing to roll back to"
-    paths = {"[store] path": store.path} if store.url is None else {}
+    paths = {"[store] path": settings.store.path} if settings.store.url is None else {}
     if is_file(settings.ledger_url):
         paths["[ledger] url"] = Path(str(settings.ledger_url.database))
     for key, path in paths.items():
         if (kind := _filesystem(path)).startswith(NETWORK):
-            yield f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk"
-
-
-def _of_index(settings: Settings, index: IndexSettings, length: int | None) -> Iterator[str]:
-    """Yield advice about an index. Chunks longer than the model's context are refused, halved and sent again."""
-    if settings.source.digest and index.access_query is not None:
-        yield "access is a query, so [source] digest has no effect here: the rights are not in the rows"
-    elif settings.source.digest and index.changed_since is not None:
-        yield "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
-    if index.gate is not None:
-        with suppress(SettingsError):  # a finding
-            queries = len(check_gate(settings, index))
-            level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
-            needed = needed_queries(2 * index.gate.max_loss, level=level)
-            if needed is not None and queries < needed:  # too few to tell the loss that it should stop from chance
-                yield (
-                    f"the golden queries of the gate number {queries:,}: stopping a loss of "
-                    f"twice max_loss ({2 * index.gate.max_loss:g}) 9 times in 10 takes {needed:,}, and more where "
-                    "other answers change; add queries"
-                )
-    tokens = index.chunk_chars // CHARS_PER_TOKEN
-    if length and tokens > length:
-        model, most = settings.embedder.model, length * CHARS_PER_TOKEN * 3 // 4
-        yield (
-            f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, but {model} accepts only {length}, so chunks "
-            f"are refused and halved; set chunk_chars to {most} or less"
-        )
+            place = f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk"
+            yield Advice(None, place)
+    for index in indexes if settings.source.digest else ():
+        if index.access_query is not None:
+            without = "access is a query, so [source] digest has no effect here: the rights are not in the rows"
+            yield Advice(index.name, without)
+        elif index.changed_since is not None:
+            unused = "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
+            yield Advice(index.name, unused)
 
 
 def _filesystem(path: Path) -> str:
@@ -409,20 +354,3 @@ def _filesystem(path: Path) -> str:
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     real = path.absolute().resolve()
     return next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")
-
-
-def _context_length(settings: Settings) -> int | None:
-    """Return the context length of the model in tokens, or None if the first host does not tell."""
-    from rag_index.hosts.ollama_client import OllamaEndpoint
-
-    async def ask() -> int | None:
-        endpoint = OllamaEndpoint(settings.embedder.hosts[0], settings.embedder)
-        try:
-            return (await endpoint.details()).context_length
-        finally:
-            await endpoint.close()
-
-    try:
-        return asyncio.run(ask())
-    except RagIndexError:
-        return None  # the check-up itself says that the embedder does not answer

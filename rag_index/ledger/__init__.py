@@ -16,7 +16,6 @@ from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
 from rag_index.ledger.records import (
-    Channels,
     Collection,
     Counts,
     FailedDocument,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 __all__ = [
-    "Channels", "Collection", "Counts", "FailedDocument", "Known", "Ledger", "MissedDocument", "Reached", "RunRecord",
+    "Collection", "Counts", "FailedDocument", "Known", "Ledger", "MissedDocument", "Reached", "RunRecord",
     "ScanRecord", "Totals", "WaitingChange", "WaitingLookUp", "WatchRecord", "reconciled_by", "unwanted_indexes",
 ]  # fmt: skip
 

@@ -6,14 +6,11 @@ Times are seconds since 1970, and None is never.
 from __future__ import annotations
 
 import datetime as dt
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from rag_index.documents.batches import CommitMark, FailureKind
 
-BETTER_CHANCE = 0.025
-"""Half of 5%, because the better of the two was chosen by the same queries."""
 PositionKind = Literal["log position", "number", "time"]
 """A place in PostgreSQL's log (`0/16B3748`), a number of a queue (`4711`, or with its time `4711@1764080000.123`), or a
 time (ISO 8601)."""
@@ -180,42 +177,6 @@ class WatchRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Channels:
-    """How well texts of a collection are found by some of their words: by meaning, by words, and by both.
-
-    `meaning`, `words` and `both` are mean reciprocal ranks of `queries` queries, and both have the `dense_weight`.
-    """
-
-    queries: int
-    dense_weight: float
-    both: float
-    meaning: float
-    words: float
-    chance: float
-    """How probable it is that the better one of the two finds more than both by chance alone."""
-
-    def encode(self) -> str:
-        """Return the text that the ledger keeps."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def decode(cls, text: str) -> Channels | None:
-        """Return what was encoded; None for an empty text."""
-        return cls(**json.loads(text)) if text else None
-
-    @property
-    def one_is_better(self) -> bool:
-        """Whether meaning or words alone find more than both, and chance hardly explains it."""
-        return self.chance < BETTER_CHANCE and max(self.meaning, self.words) > self.both
-
-    def __str__(self) -> str:
-        return (
-            f"{self.queries} of its texts, looked for by some of their words: meaning {self.meaning:.2f}, words "
-            f"{self.words:.2f}, both {self.both:.2f} (mean reciprocal rank, dense_weight {self.dense_weight:g})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Collection:
     """A collection of the store, as the ledger knows it."""
 
@@ -236,8 +197,6 @@ class Collection:
     """The commit by which it last had everything that the source had, and nothing else; 0 if it never had."""
     commits: int
     committed_at: str
-    channels: str = ""
-    """What meaning, words and both find, as `Channels.encode` returns it; "" if it was not measured."""
     written_by: str = ""
     """A hash of the settings by which it was last written, or a run began to; "" if nobody knows."""
 

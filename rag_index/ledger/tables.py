@@ -57,7 +57,7 @@ collections = _table(
     filled(created_at=Float),
     optional(chars_per_second=Float),
     filled("0", whole_in=Integer, commits=Integer),
-    filled("", committed_at=Text, channels=Text, written_by=Text),
+    filled("", committed_at=Text, written_by=Text),
 )
 
 documents = _table(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger import Channels, Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
+from rag_index.ledger import Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
 from rag_index.ledger.lease import holder, run_state
 from rag_index.ledger.run_history import lease_name
 from rag_index.reports.outcome import missed_sentence
@@ -47,8 +47,6 @@ class IndexStatus:
     """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
     as_of: dict[str, Any] | None = None
     """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
-    channels: Channels | None = None
-    """What meaning, words and both find; None if that was not measured: an index needs 500 documents."""
     erasable: int = 0
     """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
     erasable_since: str | None = None
@@ -107,7 +105,7 @@ def _index_status(
         ahead = reached.age(ledger.clock()) is None
         how = "a clock that was ahead" if ahead else reached.how
         as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": how}
-    channels, erasable = Channels.decode(collection.channels), ledger.pending_erasures(alias)
+    erasable = ledger.pending_erasures(alias)
     return IndexStatus(
         index.name,
         collection.name,
@@ -115,7 +113,6 @@ def _index_status(
         run,
         watch,
         as_of=as_of,
-        channels=channels,
         erasable=len(erasable.hashes),
         erasable_since=iso_time(erasable.since) if erasable.since else None,
     )

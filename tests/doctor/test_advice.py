@@ -68,16 +68,14 @@ def test_a_document_that_was_given_up_is_not_what_the_next_run_indexes(project):
     [(None, True), ('{"query": "printer"}', True), ('{"query": "printer", "relevant": ["1"]}', False)],
     ids=["missing", "broken", "small"],
 )
-def test_a_golden_file_that_the_gate_cannot_use_is_a_finding_and_one_that_is_too_small_is_advised_against(
-    project, golden, finding
-):
+def test_a_golden_file_that_the_gate_cannot_use_is_a_finding(project, golden, finding):
     project.write_settings(f"{project.config.read_text()}[indexes.gate]\nqueries = 'golden.jsonl'\n")
     if golden is not None:
         (project.folder / "golden.jsonl").write_text(golden)
     diagnosis = examine(project.settings)
     assert [one.kind for one in diagnosis.findings] == ["unusable_gate"] * finding
     assert all("golden.jsonl" in one.message for one in diagnosis.findings)
-    assert any("golden queries of the gate number 1:" in one.message for one in diagnosis.advice) != finding
+    assert diagnosis.advice == []
 
 
 def test_advice_about_settings(project, monkeypatch):
@@ -88,23 +86,13 @@ def test_advice_about_settings(project, monkeypatch):
         return [one.message for one in checkup.settings_advice(settings, settings.indexes)]
 
     monkeypatch.setattr(checkup, "_filesystem", lambda path: "nfs4")
-    monkeypatch.setattr(checkup, "_context_length", lambda settings: 40)
-    hosts = '["http://127.0.0.1:1", "http://localhost:2", "http://elsewhere:3"]'
-    found = messages(
-        "[run]\ntolerate_failed = 0.6\ndelete_guard = 1\n[store]\nkeep_previous = 0\n"
-        f'[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = {hosts}\n'
-    )
-    for part in (
-        "2 Ollama servers on this machine", "tolerate_failed = 0.6", "delete_guard = 1", "keep_previous = 0",
-        "[store] path", "[ledger] url", "about 50 tokens",
-    ):  # fmt: skip
-        assert sum(part in message for message in found) == 1, (part, found)
-    assert len(found) == 7
+    found = messages("")
+    assert [part for part in ("[store] path", "[ledger] url") if not any(part in one for one in found)] == []
+    assert len(found) == 2
     digest = "digest = true"
     assert not any("digest" in message for message in messages("", digest))
     assert any("runs do not use changed_since" in one for one in messages('changed_since = "at"\n', digest))
     assert any("no effect here" in one for one in messages('access = "SELECT id, team FROM rights"\n', digest))
-    assert any("workers = 999" in one for one in messages("[parallel]\nworkers = 999\n"))
 
 
 def test_an_embedder_that_does_not_answer_is_advice(project):

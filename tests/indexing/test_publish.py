@@ -11,7 +11,6 @@ from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import StoreMismatch, StoreUnavailable
 from rag_index.evaluation import calibrate as calibrate_module
-from rag_index.evaluation.calibrate import Lesson
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
@@ -172,7 +171,7 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
 
     def learn_nothing(settings, index, ledger, store, collection):
         asked.append(ledger.totals(collection.id).documents)
-        return Lesson()
+        return
 
     monkeypatch.setattr(calibrate_module, "ask_own_texts", learn_nothing)
     project = Project(tmp_path / "project")

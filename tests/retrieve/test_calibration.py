@@ -2,19 +2,16 @@
 
 import random
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
 from rag_index.errors import SettingsError
 from rag_index.evaluation import calibrate
-from rag_index.ledger import Channels, Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration, evidence
 from rag_index.stores import open_store
 from tests.indexing.plain import run_plain
 from tests.project import Project
-from tests.twin import twin
 
 SUBJECTS = {
     "printer": "paper jam toner tray cartridge ink roller scanner page feeder".split(),
@@ -59,24 +56,6 @@ def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights
     assert run_plain(small).state == "completed"
     with Retriever.from_settings(small.settings) as retriever:
         assert 0 <= retriever.search_sync("Note 3").hits[0].relevance <= 1
-
-
-def test_status_tells_what_meaning_words_and_both_find_and_doctor_says_if_one_alone_finds_more(project, tmp_path):
-    [now] = project.json("status")["indexes"]
-    assert now["channels"]["queries"] > 25
-    assert min(now["channels"][channel] for channel in ("both", "meaning", "words")) > 0.05
-    other = twin(project, tmp_path / "other")
-    other.write_settings(other.config.read_text() + "\n[retrieve]\ndense_weight = 1.0\n")
-    assert run_plain(other).state == "completed"
-    with closing(Ledger(other.settings.ledger_url)) as ledger:
-        [collection] = ledger.collections("test_notes")
-        measured = Channels.decode(collection.channels)
-        assert measured.both == measured.meaning, "another weight is measured again"
-        found = Channels(100, 1.0, both=0.3, meaning=0.3, words=0.4, chance=0.001)
-        assert not replace(found, chance=0.2).one_is_better
-        for channels, said in ((found, True), (replace(found, dense_weight=0.5), False)):
-            ledger.update_collection(collection.id, channels=channels.encode())
-            assert ("words 0.40, both 0.30" in other.cli("doctor").stdout) is said
 
 
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
