@@ -118,7 +118,6 @@ class Checkup:
         )
 
     def _fits(self, chunker: Chunker, identity: EmbedderIdentity, collection: Collection) -> bool:
-        """Return whether the settings would make what a collection holds."""
         places = (self.resources.ledger, self.resources.store, self.alias)
         return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
 

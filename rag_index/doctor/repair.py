@@ -203,12 +203,10 @@ class _IndexRepair:
                 self._scratch.write_rebuilt(collection.id)
 
     def _set_unknown(self, collection: Collection, keys: Sequence[str]) -> None:
-        """Set these maker keys to unknown in ledger and store."""
         self._ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
         self._store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
 
     def _delete_orphans(self, current: Collection) -> None:
-        """Delete the points that neither ledger nor source explains."""
         after = ""
         while ids := self._scratch.orphan_ids(after=after):
             after = ids[-1]

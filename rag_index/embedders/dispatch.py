@@ -11,7 +11,7 @@ import math
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.documents.vectors import broken_reason
 from rag_index.errors import (
@@ -283,21 +283,6 @@ class Query(Text):
             self.future.set_exception(entry)
         else:
             self.future.set_result(entry)
-
-
-@runtime_checkable
-class TakesQueries(Protocol):
-    """The interface of an embedder that embeds queries on several servers at once.
-
-    It compares the model of each server with the expected one before that server gets a query.
-    """
-
-    def take_queries(self, queries: Sequence[Query]) -> None:
-        """Start embedding the queries, with the query prefix, and return at once. Any thread may call this.
-
-        Each query gets its vector or its own error: TextTooLong, TextRefused or BadVectors if the text is the reason,
-        and EmbedderUnavailable, RateLimited, ModelMissing, ModelChanged or EmbedderError if no server can be used.
-        """
 
 
 @dataclass(slots=True, eq=False)

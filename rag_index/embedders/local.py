@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -69,9 +69,6 @@ class InProcessEmbedder(ABC):
     def close(self) -> None:
         """Release the model."""
         self._model = None
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("this embedder cannot be sent to another process: send its EmbedderSettings and open it there")
 
     def _embed_with(self, prefix: str | None, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         began = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.dispatch import Dispatch, Query, QueryStream
@@ -124,7 +124,12 @@ class ServerEmbedder:
         return self._loop.run(self._take_all(texts, return_exceptions=True))
 
     def take_queries(self, queries: Sequence[Query]) -> None:
-        """Start embedding queries, together with others that wait, as `TakesQueries` says."""
+        """Start embedding queries, together with others that wait, and return at once. Any thread may call this.
+
+        A server gets a query once its model was compared with the expected one. Each query gets its vector or its own
+        error: TextTooLong, TextRefused or BadVectors if the text is the reason, and EmbedderUnavailable, RateLimited,
+        ModelMissing, ModelChanged or EmbedderError if no server can be used.
+        """
         self._loop.call_soon(self._queries.add, tuple(queries))  # the caller may change the list meanwhile
 
     def close(self) -> None:
@@ -132,11 +137,6 @@ class ServerEmbedder:
         if self._loop.running:
             self._loop.run(self._close_endpoints())
             self._loop.stop()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a ServerEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
-        )
 
     async def _take_all(self, texts: Sequence[str], **options: bool) -> list[Any]:
         queries = [Query(text) for text in texts]

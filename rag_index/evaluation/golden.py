@@ -135,6 +135,5 @@ def _parse(place: str, line: str) -> GoldenQuery:
 
 
 def _short(value: object) -> str:
-    """Return a value as a message can show it."""
     shown = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return repr(shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…")

@@ -208,7 +208,6 @@ class Endpoint(ABC):
         raise self._refusal(response.status_code, " ".join(str(words).split())[:300], response.headers)
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
-        """Return our error for a response with this status and these words."""
         message = f"{self.url} answers {status}: {words}"
         retry_after = headers.get("retry-after")
         if status == 429 or (status == 503 and (retry_after or "server busy" in words)):

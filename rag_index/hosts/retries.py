@@ -152,7 +152,6 @@ class HostCalls(ABC, Generic[Req]):
         return bool(self._waiting or self._on_trial or self._in_flight)
 
     def _has_room(self) -> bool:
-        """Return whether another request may be in flight."""
         return True
 
     async def _wait_for_event(self, now: float) -> None:
@@ -172,7 +171,6 @@ class HostCalls(ABC, Generic[Req]):
     # Requests
 
     def _send_what_fits(self, now: float) -> None:
-        """Send the requests for which a host has a free slot now."""
         while self._waiting and self._has_room():
             request = self._waiting[0]
             host = self._pool.pick(
@@ -199,7 +197,6 @@ class HostCalls(ABC, Generic[Req]):
         self._start_task(self._send(request, host, now))
 
     async def _send(self, request: Req, host: Host, started: float) -> None:
-        """Send a request, and deal with its outcome."""
         try:
             answer = await self._ask(request, host)
         except RateLimited as exc:
@@ -231,12 +228,10 @@ class HostCalls(ABC, Generic[Req]):
                 self._stats.busy_seconds += now - self._busy_since
 
     def _repeat(self, request: Req) -> None:
-        """Have a request sent again."""
         self._stats.retries += 1
         self._requeue(request)
 
     def _requeue(self, request: Req) -> None:
-        """Put a request first among those that wait."""
         self._waiting.appendleft(request)
         self._chars += request.chars
 

@@ -224,7 +224,6 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
-    """Return advice for a run whose workers waited for a stage of the flow's process."""
     shares = {name: seconds / max(metrics.seconds, 1e-9) for name, seconds in metrics.stages.items()}
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])

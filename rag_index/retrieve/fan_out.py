@@ -447,10 +447,7 @@ class FanOut:
         index, name = named
         if name is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
-        live = self._live.load(store, index, name)
-        if (fingerprints := self._live.fingerprints()) is not None:
-            self._vectors.close_all_but(fingerprints)
-        return live
+        return self._live.load(store, index, name)
 
 
 def _before_reading(deadline: Deadline) -> float:

@@ -145,7 +145,6 @@ def _is_list(value: Any) -> bool:
 
 
 def _parse(text: object) -> Condition:
-    """Return the condition of a text as on the command line."""
     if not isinstance(text, str):
         example = 'a table such as {"priority": "high"}, or "priority=high"'
         raise SettingsError(f"a filter cannot be {text!r}: give {example}")

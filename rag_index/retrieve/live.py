@@ -127,9 +127,3 @@ class LiveCollections:
         """Drop the cached metadata of some indexes, or of all, so that it is loaded again when needed."""
         for name in list(self._loaded) if indexes is None else indexes:
             self._loaded.pop(name, None)
-
-    def fingerprints(self) -> set[str] | None:
-        """Return the fingerprints of all live collections, or None until each of them has been loaded."""
-        loaded = self._loaded.copy()
-        complete = self._names.keys() <= loaded.keys()
-        return {live.fingerprint for _, live, _ in loaded.values()} if complete else None

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.embedders.dispatch import Query, TakesQueries
+from rag_index.embedders.dispatch import Query
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -27,7 +27,7 @@ from rag_index.errors import (
 from rag_index.retrieve.concurrency import CLOSED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 MAX_QUERIES = 32
 """Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
-
-UNAVAILABLE = (EmbedderUnavailable, ModelChanged, ModelMissing)
-"""Errors of which no query can be the reason."""
 
 
 class QueryVectors:
@@ -95,20 +92,15 @@ class QueryVectors:
                     query.future.cancel()
                     self._awaited.discard(query)
 
-    def close_all_but(self, fingerprints: Collection[str]) -> None:
-        """Close the embedders of all other models: no live collection holds their vectors any more."""
-        with self._lock:
-            unused = [self._models.pop(name) for name in list(self._models) if name not in fingerprints]
-        for model in unused:
-            model.close()
-
     def close(self) -> None:
         """Close all embedders. Whoever waits for a vector gets EmbedderUnavailable."""
         with self._lock:
             self._closed = True
             for query in self._awaited:
                 query.future.cancel()
-        self.close_all_but(())
+            models, self._models = self._models, {}
+        for model in models.values():
+            model.close()
 
     def _model(self, fingerprint: str) -> QueryModel:
         with self._lock:
@@ -122,7 +114,7 @@ class QueryVectors:
 class QueryModel:
     """One model's embedder, and a thread that opens it.
 
-    An embedder on servers takes the queries as they come (`TakesQueries`). One in the process need not be thread-safe,
+    An embedder on servers takes the queries as they come (`take_queries`). One in the process need not be thread-safe,
     so the thread calls it, with all queries that wait by then. An embedder that cannot be reached, or whose model has
     changed, is asked afresh for the next query. So it recovers by itself.
     """
@@ -161,10 +153,10 @@ class QueryModel:
             return
         try:
             embedder = self._opened(queries[0].live)
-            if isinstance(embedder, TakesQueries):
-                embedder.take_queries(queries)
+            if take := getattr(embedder, "take_queries", None):
+                take(queries)
                 return
-            entries = _embed_together(embedder, [query.text for query in queries])
+            entries = embedder.embed_queries([query.text for query in queries])
             for query, entry in zip(queries, entries, strict=True):
                 query.settle(entry)
         except Exception as exc:  # noqa: BLE001 - whoever waits has it
@@ -175,7 +167,7 @@ class QueryModel:
         if self._embedder is None:
             embedder = self._opener(self._settings_for(live), expected=live.identity)
             # one on servers compares the model of each itself, and does not wait for a server that hangs
-            if not isinstance(embedder, TakesQueries):
+            if not hasattr(embedder, "take_queries"):
                 try:
                     found = embedder.identity()
                     if found.fingerprint != live.fingerprint:
@@ -195,7 +187,6 @@ class QueryModel:
             embedder.close()
 
     def _settings_for(self, live: LiveCollection) -> EmbedderSettings:
-        """Return the settings of the embedder that made a live collection."""
         recorded = ["kind", "document_prefix", "query_prefix"]
         if _differs(self._settings, live.identity):  # else the settings know the folder too, or who made it
             recorded.append("model")
@@ -246,15 +237,3 @@ def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:
     if settings.kind == "sentence-transformers":  # of a folder or a name on the hub, the last part is recorded
         model = model.rstrip("/").rsplit("/", 1)[-1]
     return (identity.kind, identity.model) != (settings.kind, model)
-
-
-def _embed_together(embedder: Embedder, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-    """Return one entry per query. If the embedder raises, it gets them one by one."""
-    try:
-        return embedder.embed_queries(texts)
-    except UNAVAILABLE as exc:
-        return [exc] * len(texts)
-    except Exception as exc:  # noqa: BLE001 - a query may be at fault, and must not fail the others
-        if len(texts) == 1:
-            return [exc]
-    return [entry for text in texts for entry in _embed_together(embedder, [text])]

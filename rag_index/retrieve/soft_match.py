@@ -193,7 +193,6 @@ class _TokenTable:
         return tuple(min(token, len(self._vectors) - 1) for token in ids or [0])
 
     def _text(self, text: str, identifiers: bool) -> tuple[NDArray[np.intp], int]:
-        """Return the distinct tokens of a text, and the number of its words."""
         words = self.words(text, identifiers=identifiers)
         return np.array(sorted(set().union(*map(self.tokens, set(words)))), dtype=np.intp), len(words)
 

@@ -267,7 +267,6 @@ class Guard:
         return None
 
     async def _identify(self, exchange: Exchange) -> bool:
-        """Find out who asks. Return whether they may."""
         if not self._tokens.required:
             return True
         scheme, _, given = exchange.headers.get("authorization", "").partition(" ")

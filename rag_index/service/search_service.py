@@ -74,7 +74,6 @@ def _part(document: Document, wanted: DocumentQuery, index: IndexSettings) -> Do
 
 
 def _find(chunks: Mapping[int, DocumentChunk], words: str, index: IndexSettings) -> dict[int, Sequence[str]]:
-    """Return the words that each chunk has, by its number; without chunks that have none."""
     encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
     wanted = encoder.words(words)
     if not wanted:

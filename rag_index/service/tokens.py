@@ -212,7 +212,6 @@ class SignOn:
 
 
 def _groups(claims: Mapping[str, Any], name: str) -> frozenset[str]:
-    """Return the groups that a claim holds: a list of texts, or a text."""
     found = claim_of(claims, name)
     values = [found] if isinstance(found, str) else found if isinstance(found, list) else []
     return frozenset(value for value in values if isinstance(value, str) and value)

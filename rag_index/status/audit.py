@@ -214,7 +214,6 @@ def _guess_key(known: list[dict[str, Any]], scratch: sqlite3.Connection) -> str:
 
 
 def _guess_text(known: list[dict[str, Any]], key: str) -> str:
-    """Return the field with most words."""
     words = {path: sum(len(fields.get(path, "").split()) for fields in known) for path in _paths(known) if path != key}
     if not words:
         raise SettingsError("the payloads have no text; name its field with --text")

@@ -1,6 +1,5 @@
 """The sentence-transformers embedder, tested with a fake library and, in a long test, with the real one."""
 
-import pickle
 import subprocess
 import sys
 import types
@@ -85,8 +84,6 @@ def test_the_model_is_loaded_once_and_only_on_first_use(model):
     assert embedder.embed_documents(["one", "two"])[1] == pytest.approx(first[1])
     assert FakeSentenceTransformer.loaded == 1
     assert embedder.embed_query("one") == pytest.approx(first[0])
-    with pytest.raises(TypeError, match="send its EmbedderSettings"):
-        pickle.dumps(embedder)
 
 
 def test_batches_are_bounded_and_entries_are_in_order(model):
