@@ -7,6 +7,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+NOMIC_SIZE = {"layers": 12, "width": 768, "feed_forward": 3072, "vocabulary": 30_522}
+"""Arguments for a model that is as slow as nomic-embed-text."""
+
 
 def write_embedding_gguf(
     path: Path,
