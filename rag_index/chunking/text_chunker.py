@@ -12,6 +12,8 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, ChunkedDocumen
 from rag_index.documents.canonical import encode_payload
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rag_index.errors import RagIndexError
 
 VERSION = 1
@@ -109,11 +111,7 @@ class TextChunker:
         if limit >= len(text):
             return len(text)
         earliest = covered + max((limit - covered) // 2, 1)
-        for pattern in _BREAKS:
-            ends = [match.end() for match in pattern.finditer(text, earliest, limit)]
-            if ends:
-                return ends[-1]
-        return character_boundary(text, earliest, limit)
+        return last_break(text, earliest, limit)
 
     def _next_start(self, text: str, start: int, end: int, covered: int) -> int:
         """Return where the next chunk starts: at a word, about `overlap` before `end`, or at `covered` if none fits."""
@@ -137,18 +135,28 @@ def shortened(title: str, chars: int = TITLE_CHARS) -> str:
 
 def halves(text: str) -> tuple[str, str]:
     """Split a text at the best break near its middle and return both parts, or ("", text) if it cannot be split."""
-    if len(text) < 2:
-        return "", text
+    position = middle_break(text)
+    return (text[:position].strip(), text[position:].strip()) if position else ("", text)
+
+
+def last_break(text: str, earliest: int, latest: int, breaks: Sequence[re.Pattern[str]] = _BREAKS) -> int:
+    """Return where a chunk should end between two positions: after the last break of the first kind that there is."""
+    for pattern in breaks:
+        if ends := [match.end() for match in pattern.finditer(text, earliest, latest)]:
+            return ends[-1]
+    return character_boundary(text, earliest, latest)
+
+
+def middle_break(text: str, breaks: Sequence[re.Pattern[str]] = _BREAKS) -> int | None:
+    """Return the break nearest to the middle, of the first kind that leaves words on both sides; None if none does."""
     middle = len(text) // 2
-    for pattern in _BREAKS:
-        breaks = [m.end() for m in pattern.finditer(text, middle // 2, len(text) - middle // 2)]
-        breaks = [position for position in breaks if text[:position].strip() and text[position:].strip()]
-        if breaks:
-            best = min(breaks, key=lambda position: abs(position - middle))
-            return text[:best].strip(), text[best:].strip()
-    boundary = character_boundary(text, 1, middle)
-    first, second = text[:boundary].strip(), text[boundary:].strip()
-    return (first, second) if first and second else ("", text)
+    for pattern in (*breaks, None):
+        ends = [character_boundary(text, 1, middle)]
+        if pattern is not None:
+            ends = [match.end() for match in pattern.finditer(text, middle // 2, len(text) - middle // 2)]
+        if ends := [position for position in ends if text[:position].strip() and text[position:].strip()]:
+            return min(ends, key=lambda position: abs(position - middle))
+    return None
 
 
 def character_boundary(text: str, earliest: int, position: int) -> int:
@@ -166,7 +174,7 @@ def _splits_character(text: str, position: int) -> bool:
     """Return whether the characters before and at `position` belong together (a short form of Unicode's UAX 29)."""
     before, after = text[position - 1], text[position]
     if after < "\u0300":
-        return False
+        return before == "\r" and after == "\n"
     if unicodedata.category(after)[0] == "M" or _JOINER in (before, after) or _BELONGS.match(after):
         return True
     if unicodedata.combining(before) == _VIRAMA:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rag_index.chunking.code.languages import TEXT, VERSION
 from rag_index.chunking.code.symbols import Symbol, symbols_of
-from rag_index.chunking.text_chunker import character_boundary
+from rag_index.chunking.text_chunker import last_break, middle_break
 from rag_index.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import RagIndexError
@@ -19,7 +19,8 @@ MAX_WORDLESS_CHARS = 100
 """A span of at most this length that has no word, such as the brace that closes a class, is merged into a neighbour."""
 
 _WORD = re.compile(r"\w")
-_BLANK = re.compile(r"\n[ \t\f\r]*\n")
+_BREAKS = re.compile(r"\n[ \t\f\r]*\n"), re.compile(r"\n"), re.compile(r"[ \t]")
+"""What a chunk ends with at best: a blank line, a line, a blank."""
 BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
 
@@ -30,23 +31,6 @@ class Span(NamedTuple):
     start: int
     end: int
     symbol: Symbol | None
-
-
-def find_break(text: str, earliest: int, latest: int) -> int:
-    """Return where a chunk should end between two positions: after a blank line, a line, a word, or a character."""
-    if latest >= len(text):
-        return len(text)
-    blank = [match.end() for match in _BLANK.finditer(text, earliest, latest)]
-    if blank:
-        return blank[-1]
-    line = text.rfind("\n", earliest, latest)
-    if line >= 0:
-        return line + 1
-    space = max(text.rfind(" ", earliest, latest), text.rfind("\t", earliest, latest))
-    if space >= 0:
-        return space + 1
-    position = character_boundary(text, earliest + 1, latest)
-    return position - 1 if text[position - 1 : position + 1] == "\r\n" and position - 1 > earliest else position
 
 
 def _character_positions(text: str, symbols: Sequence[Symbol]) -> dict[int, int]:
@@ -100,7 +84,7 @@ def _split_at_symbols(text: str, symbols: Sequence[Symbol], max_chars: int) -> I
 
 def _split_at_lines(text: str, start: int, end: int, symbol: Symbol | None, max_chars: int) -> Iterator[Span]:
     while end - start > max_chars:
-        position = min(end, find_break(text, start + max_chars // 2, start + max_chars))
+        position = min(end, last_break(text, start + max_chars // 2, start + max_chars, _BREAKS))
         yield Span(start, position, symbol)
         start = position
     if start < end:
@@ -149,9 +133,9 @@ class CodeChunker:
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """Split a chunk in two, at a line if the chunk has several. No character is lost; `lines` stay right."""
         chunk = document.chunks[number]
-        middle = _find_middle(chunk)
-        if middle is None:
+        if (middle := middle_break(chunk.strip(), _BREAKS)) is None:
             return None
+        middle += len(chunk) - len(chunk.lstrip())
         payload = decode_payload(document.payloads[number])
         first_line = int(payload["lines"][0]) - chunk[: len(chunk) - len(chunk.lstrip())].count("\n")
         parts = (chunk[:middle], chunk[middle:])
@@ -181,15 +165,3 @@ def _line_range(part: str, first_line: int) -> list[int]:
     """Return the first and last line of what is not white space in a part that begins on `first_line`."""
     first = first_line + part[: len(part) - len(part.lstrip())].count("\n")
     return [first, first + part.strip().count("\n")]
-
-
-def _find_middle(chunk: str) -> int | None:
-    """Return where to split a chunk so that both parts have more than white space; None if that cannot be."""
-    begin, end = len(chunk) - len(chunk.lstrip()), len(chunk.rstrip())
-    if end - begin < 2:
-        return None
-    middle = (begin + end) // 2
-    position = find_break(chunk, max(begin, (begin + middle) // 2), middle)
-    if not begin < position < end:
-        position = find_break(chunk, begin, max(begin + 1, middle))
-    return position if begin < position < end and chunk[:position].strip() and chunk[position:].strip() else None
