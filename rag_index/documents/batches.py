@@ -176,12 +176,10 @@ class ChunkedDocument:
     incomplete: str = ""
     """A sentence for a person that says what the document lacks; "" if nothing."""
     context_counts: ContextCounts = ContextCounts()
-    symbols: dict[str, int] = field(default_factory=dict)
-    """Number of symbols of each kind, if the document is source code."""
 
     def __reduce__(self) -> tuple[type[ChunkedDocument], tuple[Any, ...]]:
         """Pickle only the columns in use: a shard has thousands of documents, and a dataclass looks up every field."""
-        more = (self.contexts, self.payloads, self.incomplete, self.context_counts, self.symbols)
+        more = (self.contexts, self.payloads, self.incomplete, self.context_counts)
         return ChunkedDocument, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
 
     def texts_to_embed(self) -> list[str]:
@@ -207,7 +205,7 @@ class ChunkedDocument:
         )
 
 
-NO_MORE: tuple[Any, ...] = ([], [], "", ContextCounts(), {})
+NO_MORE: tuple[Any, ...] = ([], [], "", ContextCounts())
 
 
 def text_to_embed(context: str, chunk: str) -> str:
@@ -259,8 +257,6 @@ class ShardStats:
     """Seconds in which a request was running, by host of the embedder."""
     worker: str = ""
     """Host name and process id."""
-    symbols: dict[str, int] = field(default_factory=dict)
-    """Symbols of source code, by kind."""
     peak_memory: int = 0
     """The largest resident size of the worker's process so far, in bytes."""
 

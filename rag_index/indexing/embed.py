@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -126,7 +125,6 @@ def embed_shard(
         contexts_missing=sum(counts.missing for counts in contexts),
         host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        symbols=dict(sum((Counter(document.symbols) for document in whole if document.symbols), Counter())),
         peak_memory=peak_memory(),
     )
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)

@@ -249,12 +249,6 @@ def report_lines(run: dict[str, Any]) -> list[str]:
     metrics = RunMetrics().to_json() | run.get("metrics", {})
     if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):
         lines += _work_lines(metrics)
-        if found := metrics["symbols"]:
-            by_count = sorted(found.items(), key=lambda kind: (-kind[1], kind[0]))
-            kinds = ", ".join(f"{count:,} {kind}" for kind, count in by_count)
-            failed, skipped = run["failed"], run.get("skipped", 0)
-            done = f"{run['new'] + run['changed']:,} files done, {failed:,} failed, {skipped:,} skipped"
-            lines.append(f"{done}; symbols: {kinds}")
         whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
         for host, seconds in metrics["by_host"].items():  # with a request in flight; workers' times add up to 100%
             idle = max(0.0, whole - seconds)

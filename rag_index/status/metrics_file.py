@@ -32,7 +32,7 @@ PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index."
 logger = logging.getLogger("rag_index.status")
-LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host", "symbols": "kind"}
+LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host"}
 """Metrics with several values, and the label that tells these apart."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -158,7 +157,7 @@ class CodeChunker:
                     fields[name] = value
             payloads.append(encode_payload(fields))
             line += chunk.count("\n")
-        return ChunkedDocument(chunks, payloads=payloads, symbols=dict(Counter(symbol.kind for symbol in symbols)))
+        return ChunkedDocument(chunks, payloads=payloads)
 
 
 def _line_range(part: str, first_line: int) -> list[int]:
