@@ -18,15 +18,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.positions import WAITING, PositionRows
 from rag_index.ledger.records import MissedDocument, WaitingChange, WaitingLookUp, WatchRecord
-from rag_index.ledger.tables import (
-    inbox,
-    look_ups,
-    mended,
-    milestones,
-    positions,
-    slots,
-    watches,
-)
+from rag_index.ledger.tables import inbox, look_ups, mended, milestones, positions, slots, watches
 
 MAX_KEPT = 10_000
 """Documents of an index that are kept until they are explained. Of more, only the number is."""
