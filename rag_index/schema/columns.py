@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_index.documents.text_languages import LOCALE
 from rag_index.schema import vocabulary as vocab
 from rag_index.settings.index import is_named_like_a_secret
+from rag_index.settings.parts import FILE
 from rag_index.sources.text import NotText, find_format, read_text
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MIN_PROSE_CHARS = 20
 MAX_TITLE_CHARS = 160
 MAX_CODE_CHARS = 24
 """The maximum average length of what people know a row by. Longer values without words are for programs."""
+FILE_CHARS = 1000
+"""What a file is taken to have, which is not read for a proposal."""
 MIN_JSON_WORDS = 4
 MIN_JSON_SAID = 0.2
 """JSON says something if at least this share of its values has this many words, with those of the key."""
@@ -59,6 +62,7 @@ _DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)|[aO]:\d+:|s:\
 """Objects that a program wrote as YAML, or as PHP does. A text with front matter has a second line of dashes."""
 _IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.)[\w.]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
+_FILE = re.compile(rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)", re.DOTALL)
 _PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?\w+\.[\w.]+ ?\}\}|\{\$\w|\{%|<%=")
 """A place in a text that a program fills in."""
 _MAIL = re.compile(
@@ -171,6 +175,8 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     distinct = len({str(value) for value in values}) / max(1, len(values))
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
+    if column.kind == "bytes" and sum(map(_is_file, values)) > MOST * len(values):
+        return ColumnProfile(column.name, "prose", filled, distinct, FILE_CHARS, FILE)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
     length = sum(map(len, texts)) / max(1, len(texts))
@@ -305,6 +311,11 @@ def _texts(values: Sequence[object], form: str) -> list[str]:
         if text.strip():
             texts.append(text.strip())
     return texts if refused * 2 <= len(values) else []
+
+
+def _is_file(value: object) -> bool:
+    """Return whether bytes are a PDF, or a document of Office or LibreOffice."""
+    return isinstance(value, bytes) and _FILE.match(value) is not None
 
 
 def _is_utf8(value: object) -> bool:

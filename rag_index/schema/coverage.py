@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema.columns import FEW
+from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,9 +108,10 @@ def repeats_texts(subject: Subject) -> bool:
 
 
 def _text_columns(subject: Subject) -> list[str]:
-    """Return the columns that people read, without the names of persons."""
+    """Return the columns that people read, without the names of persons and without files, whose text is not known."""
     titles = [] if subject.is_people else subject.title_columns
-    return [name for name in [*titles, *subject.prose] if subject.profiles[name].is_text]
+    found = [subject.profiles[name] for name in [*titles, *subject.prose]]
+    return [one.name for one in found if one.is_text and one.form != FILE]
 
 
 def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:

@@ -166,3 +166,16 @@ def test_an_answer_reads_the_database_only_where_it_asks_what_was_not_asked_befo
     without = scaffold(url, catalog=made.catalog, answers={"pages": False}, uses={"books.body": "title"})
     assert [one.tables[0] for one in without.proposed] == ["books"]
     assert not any("FROM pages" in one for one in read)
+
+
+def test_files_in_a_column_become_text_of_what_they_are_attached_to(propose):
+    files = [b"%PDF-1.7\n\xe2\xe3 {n}", b"PK\x03\x04\x14\x00\x06\x00\x00\x00[Content_Types].xml", b"\x89PNG\r\n\x1a\n"]
+    made = propose(
+        ticket=pages(),
+        attachment=many(
+            12, ticket_id=itself, filename="{n}.pdf", data=lambda n: files[n % 4 % 3], kinds={"data": "BLOB"}
+        ),
+    )
+    (part,) = index(made, "ticket")["parts"]
+    assert (part["table"], part["text"], part["format"]) == ("attachment", ["data"], {"data": "file"})
+    assert made.coverage.share == 1
