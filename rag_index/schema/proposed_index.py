@@ -99,6 +99,7 @@ class IndexMaker:
         self._texts: list[str] = []
         """Sampled texts, from which the languages are found."""
         self._prose = 0.0
+        self._root_name = ""
         self._title: str | None = None
         self._labels = 0
         self._key, self._newest = self._find_key()
@@ -117,6 +118,8 @@ class IndexMaker:
         parts = self._parts()
         for relation in subject.relations:
             self._add_label(relation)
+        for relation in self._root.parent.relations if self._root is not None else ():
+            self._add_label(relation, self._root_name)
         self._text += self._note(subject, [name for name in subject.codes if name not in self._text][:3])
         told = any(child.has_prose for child, _ in self._roles.parts_of(subject)) and not subject.is_link
         if not (title or self._text or told):
@@ -220,6 +223,7 @@ class IndexMaker:
     def _add_root(self, root: Relation) -> str | None:
         """Join what translations or versions are of, with its texts, and return its title if it has one."""
         parent, name = root.parent, self._add_join(root, required=True)
+        self._root_name = name
         titles = self._note(parent, parent.title_columns, name)
         self._text += self._note(parent, [*parent.prose, *parent.codes[:3]], name)
         self._prose += parent.text_length
@@ -265,10 +269,13 @@ class IndexMaker:
             self._text += self._note(donor, [one for one in columns if donor.profiles[one].role == "prose"], through)
             self._prose += donor.text_length
 
-    def _add_label(self, relation: Relation) -> None:
-        """Join what rows refer to: its name as text and payload; and what contains them, if that may be hidden."""
+    def _add_label(self, relation: Relation, through: str = "") -> None:
+        """Join what rows refer to: its name as text and payload; and what contains them, if that may be hidden.
+
+        The rows are those of the index, or those that it joins as `through`.
+        """
         parent = relation.parent
-        used = self._subject.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
+        used = relation.child.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
         if parent is self._subject or not used:
             return
         hides = self._hides(relation)
@@ -279,7 +286,7 @@ class IndexMaker:
         long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS
         if not hides and (not says or self._labels >= MAX_JOINS or long):
             return
-        name = self._add_join(relation, required=hides)
+        name = self._add_join(relation, through, required=hides)
         self._labels += 1
         if says:
             names = self._note(parent, [str(parent.title)], name)

@@ -312,3 +312,18 @@ def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
     )
     assert {name: made.left_out[name] for name in NOISE} == {name: reason for name, (reason, _) in NOISE.items()}
     assert {one.tables[0] for one in made.indexes} == {"pages", "shops"}
+
+
+def test_a_translated_product_is_called_by_its_name_and_has_its_maker(propose):
+    """OpenCart: the product itself has a model number alone."""
+    made = propose(
+        maker=many(5, "maker_id", name="Mill {n}"),
+        product=many(30, "product_id", model="Wheel {n}", maker_id=cycle(5)),
+        product_description=(
+            "product_id INTEGER, language_id INTEGER, name, description, PRIMARY KEY (product_id, language_id)",
+            [(n, 1, f"River stone {n}", a_sentence(n)) for n in range(1, 31)],
+        ),
+        language=many(1, "language_id", name="English"),
+    )
+    assert [(one.tables[0], one.settings["title"]) for one in made.indexes] == [("product_description", "name")]
+    assert {"product.model", "maker.name"} <= {*index(made, "product_description")["text"]}
