@@ -135,8 +135,7 @@ def _rank(relation: Relation) -> int:
     last = child.noun[-1]
     pairs = _is_pair(parent, child)
     named_after = set(parent.noun) <= set(child.noun[:-1])
-    told = parent.has_text or named_after
-    if relation.is_pointer or parent.is_scope or (is_whole and not pairs and not told):
+    if relation.is_pointer:
         return 0
     if parent.noun[-1] in vocab.CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
@@ -156,9 +155,6 @@ def _rank(relation: Relation) -> int:
         return 4
     if parent.is_people:
         return 0
-    whole_key = len(parent.key) > 1 and set(parent.key) <= set(relation.columns)
-    if whole_key and not child.title and parent.has_text:
-        return 3
     if last in vocab.PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
         return 3 if not parent.is_label else 2
     unnamed = not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes

@@ -68,10 +68,6 @@ MIN_PROGRAM_COLUMNS = 2
 """Rows are for programs if at least this many columns are, and twice as many as people read."""
 MAX_SUMMARY = 100
 """A summary of at most this average length is the title of a row without another, as in bug trackers."""
-MAX_SCOPES = 8
-"""Rows of a table that says of what each row of more tables than that is a part, and has no parts itself."""
-
-
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 NOTHING = ("", 0, "0", -1)
@@ -428,12 +424,6 @@ class Subject(DatabaseTable):
         theirs = {letters(title) for one in named for title in one.columns[str(one.title)].filled}
         own = {letters(title) for title in self.columns[str(self.title)].filled}
         return len(own & theirs) > MOST * max(MAX_LABELS, len(own))
-
-    @property
-    def is_scope(self) -> bool:
-        """Return whether much of the database is for one of a few names each, such as the shops of a company."""
-        referring = {one.child.full_name for one in self.children if not one.type_column}
-        return self.is_label and self.rows <= MAX_SCOPES < len(referring)
 
     @property
     def is_label(self) -> bool:
