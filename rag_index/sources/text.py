@@ -23,23 +23,19 @@ if TYPE_CHECKING:
 
     from markdown_it import MarkdownIt
 
-PARAGRAPHS = frozenset(
-    [
-        "address", "article", "aside", "blockquote", "details", "dl", "figure", "footer", "form", "h1", "h2", "h3",
-        "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul",
-    ]
-)  # fmt: skip
+PARAGRAPHS = frozenset([
+    "address", "article", "aside", "blockquote", "details", "dl", "figure", "footer", "form", "h1", "h2", "h3",
+    "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul",
+])  # fmt: skip
 """HTML elements with an empty line before and after them."""
-LINES = frozenset(
-    [
-        "br", "caption", "center", "dd", "div", "dt", "fieldset", "figcaption", "li", "option", "summary", "tbody",
-        "tfoot", "thead", "tr",
-    ]
-)  # fmt: skip
+LINES = frozenset([
+    "br", "caption", "center", "dd", "div", "dt", "fieldset", "figcaption", "li", "option", "summary", "tbody",
+    "tfoot", "thead", "tr",
+])  # fmt: skip
 """HTML elements that begin a line."""
-LEFT_OUT = frozenset(
-    ["head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template"]
-)
+LEFT_OUT = frozenset([
+    "head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template",
+])  # fmt: skip
 """HTML elements whose content nobody reads."""
 CODE = frozenset(["code", "kbd", "pre", "samp", "tt"])
 MAX_BYTES = 64_000_000
@@ -99,12 +95,10 @@ _INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u10
 """Signs within words that nobody sees; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
 _SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
-_BBCODE_NAMES = frozenset(
-    [
-        "b", "i", "u", "s", "url", "img", "quote", "code", "list", "size", "color", "font", "email", "left", "right",
-        "center", "spoiler", "youtube", "table", "tr", "td", "attachment", "indent", "hr", "sub", "sup", "*",
-    ]
-)  # fmt: skip
+_BBCODE_NAMES = frozenset([
+    "b", "i", "u", "s", "url", "img", "quote", "code", "list", "size", "color", "font", "email", "left", "right",
+    "center", "spoiler", "youtube", "table", "tr", "td", "attachment", "indent", "hr", "sub", "sup", "*",
+])  # fmt: skip
 _BBCODE = re.compile(
     r"\[(?P<end>/?)(?P<name>\*|[a-z]++)(?P<value>(?:[=: ](?:[^\[\]\n]|\[[^\[\]\n]*+\])*+)?)\]", re.IGNORECASE
 )
