@@ -6,22 +6,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, Column, DatabaseCatalog
 from rag_index.schema.columns import FEW, NEARLY_ALL, noun, singular, words
 from rag_index.schema.subjects import Relation, Subject
-from rag_index.schema.vocabulary import (
-    CONTAINERS,
-    ENDS,
-    GENERIC,
-    KEY_WORDS,
-    NUMBERS,
-    PARENTS,
-    PEOPLE,
-    POINTERS,
-    TYPE_WORDS,
-    VERSIONS,
-    WRITERS,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -64,22 +52,26 @@ def _is_prefixed(table: Subject, word: str) -> bool:
 
 def _is_any_id(name: str) -> bool:
     """Return whether a column may name a row of any table: `object_id`, `o_id`, `instance`."""
-    bare = set(words(name)) - KEY_WORDS
-    return words(name) != ("id",) and bare <= GENERIC | {"o", "instance", "model"} and bool(bare or words(name)[1:])
+    bare = set(words(name)) - vocab.KEY_WORDS
+    return (
+        words(name) != ("id",) and bare <= vocab.GENERIC | {"o", "instance", "model"} and bool(bare or words(name)[1:])
+    )
 
 
 def _ids_beside(table: Subject, type_column: str) -> list[str]:
     """Return the columns that may hold the ids of what a type column says."""
     *stem, last = noun(type_column)
-    stem += filter(None, [last.removesuffix("type")]) if last not in TYPE_WORDS else []  # `itemtype`
-    keys = KEY_WORDS | {"name"} if last == "doctype" else KEY_WORDS  # `reference_name`
+    stem += filter(None, [last.removesuffix("type")]) if last not in vocab.TYPE_WORDS else []  # `itemtype`
+    keys = vocab.KEY_WORDS | {"name"} if last == "doctype" else vocab.KEY_WORDS  # `reference_name`
     others = [name for name in table.columns if name != type_column]
     exact = [name for name in others if list(noun(name)[:-1]) == stem and words(name)[-1] in keys]
     bare = [name for name in others if list(noun(name)) == stem]
     loose = [name for name in others if {"id"} & set(words(name)) and set(stem) & set(words(name))]
     begun = [name for name in others if words(name)[-1] in keys and last.startswith(words(name)[0])]  # `formdir`
     plain = not stem or stem == [last]
-    any_ = [name for name in others if _is_any_id(name) and not PARENTS & {*words(name)}] if plain else []  # `res_id`
+    any_ = (
+        [name for name in others if _is_any_id(name) and not vocab.PARENTS & {*words(name)}] if plain else []
+    )  # `res_id`
     return [name for name in dict.fromkeys([*exact, *bare, *loose, *begun, *any_]) if (name,) != table.key]
 
 
@@ -113,7 +105,7 @@ class _Finder:
             ):
                 found += filter(None, [self._named(table, column) or self._prefixed(table, column)])
         # `last_post_id` names one of the own parts of a row, which is none of it
-        found = [one for one in found if one.parent is table or not ENDS & {*words(one.columns[0])}]
+        found = [one for one in found if one.parent is table or not vocab.ENDS & {*words(one.columns[0])}]
         numbered = self._by_type_row(table, found, taken)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
@@ -138,13 +130,13 @@ class _Finder:
         values = [value for value in column.filled if str(value) not in ("0", "-1")]
         named = set(words(column.name))
         named = {word for word in named if not _is_prefixed(table, singular(word))} or named
-        if not values or (named & NUMBERS and not named & KEY_WORDS - {"no", "nr", "number", "code"}):
+        if not values or (named & vocab.NUMBERS and not named & vocab.KEY_WORDS - {"no", "nr", "number", "code"}):
             return None
-        if not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
+        if not named & vocab.KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
             return None
         fits = {one: (self._share_of_keys(values, one, column), 0.0) for one in self._candidates(table, column)}
         fits = {one: fit for one, fit in fits.items() if fit[0] >= MIN_NAMED}
-        if not fits and named - KEY_WORDS <= GENERIC and named & (GENERIC | {"id"}):
+        if not fits and named - vocab.KEY_WORDS <= vocab.GENERIC and named & (vocab.GENERIC | {"id"}):
             fits = self._by_values(table, column, values)
         if not fits:
             return None
@@ -181,7 +173,7 @@ class _Finder:
         if count < NEARLY_ALL * len(values) or 2 * len(set(numbers)) < count:  # `utf-8` is no key
             return None
         for parent in self.tables:
-            key = parent.key[0] if len(parent.key) == 1 and noun(parent.name)[-1] in VERSIONS else ""
+            key = parent.key[0] if len(parent.key) == 1 and noun(parent.name)[-1] in vocab.VERSIONS else ""
             is_number = bool(key) and parent is not table and parent.columns[key].kind == "number"
             if is_number and self._catalog.share_found(numbers, parent, key) >= NEARLY_ALL:
                 return Relation(table, parent, ((column.name, key),), prefix=prefix)
@@ -194,7 +186,7 @@ class _Finder:
         stem = named[-1].removesuffix("id")
         if len(stem) >= MIN_STEM and stem != named[-1] and any(called[-1].startswith(stem) for called in by_noun):
             named[-1:] = [stem, "id"]  # `entryid`
-        bare = [word for word in named if word not in KEY_WORDS]
+        bare = [word for word in named if word not in vocab.KEY_WORDS]
         has_key_word = len(bare) < len(named)
         found: list[Subject] = []
         if named[-1:] != ["id"] * len(named):  # the key has this name in the other table, and it is more than "id"
@@ -204,7 +196,7 @@ class _Finder:
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
         for start in range(len(bare) - 1):
             found += by_noun.get(tuple(bare[start:]), [])
-        of_type = len(bare) > 1 and bare[-1] in TYPE_WORDS  # `data_type` is no `badge_type`
+        of_type = len(bare) > 1 and bare[-1] in vocab.TYPE_WORDS  # `data_type` is no `badge_type`
         if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
             plural = {singular(word) for word in words(column.name) if word != singular(word)}
             counted = set() if has_key_word else plural  # `topic_posts_approved` says how many
@@ -213,16 +205,18 @@ class _Finder:
         found += self._by_generic_words(table, column, bare)
         if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category
             found += [one for called, some in by_noun.items() if called[-1].startswith(bare[-1]) for one in some]
-        if POINTERS & set(bare):
-            found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
+        if vocab.POINTERS & set(bare):
+            found += [parent for word in vocab.VERSIONS for parent in by_noun.get((word,), [])]
         found = [parent for parent in dict.fromkeys(found) if parent is not table]
-        tree = PARENTS & set(bare) or ("pid" in bare and noun(table.name)[-1] in CONTAINERS)
+        tree = vocab.PARENTS & set(bare) or ("pid" in bare and noun(table.name)[-1] in vocab.CONTAINERS)
         return [table, *found] if tree else found
 
     def _by_generic_words(self, table: Subject, column: Column, bare: Sequence[str]) -> list[Subject]:
         """Return the tables of persons if a column names a writer, and those above a table if it names any owner."""
-        found = [one for word in PEOPLE for one in self._by_noun.get((word,), [])] if WRITERS & {*bare} else []
-        if any(word in GENERIC or word.endswith("able") for word in bare):
+        found = (
+            [one for word in vocab.PEOPLE for one in self._by_noun.get((word,), [])] if vocab.WRITERS & {*bare} else []
+        )
+        if any(word in vocab.GENERIC or word.endswith("able") for word in bare):
             own_noun = noun(table.name)
             above = self._by_noun.get(own_noun[:-1], []) + self._by_noun.get(own_noun[-2:-1], [])
             for end in range(len(own_noun) - 2, 0, -1):  # `node_field_author`: of a node
@@ -235,7 +229,7 @@ class _Finder:
         found: list[Relation] = []
         for column in table.columns.values():
             last = words(column.name)[-1]
-            least = 1 if last in TYPE_WORDS or last.endswith("type") else MIN_TYPES
+            least = 1 if last in vocab.TYPE_WORDS or last.endswith("type") else MIN_TYPES
             if column.kind != "text" or not least <= len({*column.filled}) <= MAX_TYPES:
                 continue
             for other in _ids_beside(table, column.name):
@@ -254,8 +248,8 @@ class _Finder:
         found: list[Relation] = []
         for kind in [one for one in known if one.is_plain]:
             ((column, key),) = kind.pairs
-            bare = set(words(column)) - KEY_WORDS
-            if not bare & (TYPE_WORDS | GENERIC) or kind.parent.rows > SAMPLED_ROWS:
+            bare = set(words(column)) - vocab.KEY_WORDS
+            if not bare & (vocab.TYPE_WORDS | vocab.GENERIC) or kind.parent.rows > SAMPLED_ROWS:
                 continue
             rows = dict(zip(kind.parent.columns[key].values, kind.parent.rows_of(*kind.parent.columns), strict=True))
             others = [name for name in table.columns if name not in taken and name != column and _is_any_id(name)]
@@ -291,7 +285,7 @@ class _Finder:
 
     def _is_id_of_any(self, table: Subject, name: str) -> bool:
         """Return whether a column names a row of what the column beside it says: `items_id` beside `itemtype`."""
-        stem = "".join(words(name)[:-1]) if words(name)[-1] in KEY_WORDS else ""
+        stem = "".join(words(name)[:-1]) if words(name)[-1] in vocab.KEY_WORDS else ""
         types = [one for one in table.columns.values() if one.kind == "text" and words(one.name)[-1:] != ("id",)]
         beside = bool(stem) and any("".join(noun(one.name)) == f"{singular(stem)}type" for one in types)
         called = self._by_noun.get((singular(stem),), []) if beside else []
@@ -302,7 +296,7 @@ class _Finder:
         if len(table.key) != 1 or any(one.columns == [table.key[0]] for one in known):
             return []
         own, key = table.noun, table.columns[table.key[0]]
-        named = [singular(word) for word in words(key.name) if word not in KEY_WORDS]
+        named = [singular(word) for word in words(key.name) if word not in vocab.KEY_WORDS]
         is_own = key.kind == "number" and (key.name == "id" or named[-1:] == list(own[-1:]))
         if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
             return []
