@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
 from rag_index.schema.columns import (
     FEW,
@@ -19,34 +20,6 @@ from rag_index.schema.columns import (
     noun,
     singular,
     words,
-)
-from rag_index.schema.vocabulary import (
-    CODES,
-    COMPLAINTS,
-    CORRESPONDENT,
-    DELETED,
-    DOUBTFUL,
-    FIRST_NAMES,
-    HIDDEN_FLAGS,
-    LANGUAGES,
-    LAST_NAMES,
-    LINK_VALUES,
-    LOGINS,
-    MACHINE_NOUN,
-    MACHINERY,
-    MESSAGES,
-    PASSWORDS,
-    PEOPLE,
-    POINTERS,
-    PRIVATE,
-    PROSE,
-    READ,
-    REMARKS,
-    SETTING_NAMES,
-    SUMMARIES,
-    TITLES,
-    VERSIONS,
-    WHOLE_TITLES,
 )
 from rag_index.settings.index import is_named_like_a_secret
 
@@ -108,7 +81,7 @@ class Relation:
     @property
     def is_pointer(self) -> bool:
         """Return whether it names one version of several, as `latest_revision_id` does."""
-        return bool(POINTERS & set(words(self.columns[0])))
+        return bool(vocab.POINTERS & set(words(self.columns[0])))
 
     @property
     def is_plain(self) -> bool:
@@ -159,7 +132,7 @@ class Attribute:
         ((named, key),) = self.caption.pairs
         used, table = {*self.own.child.columns[named].filled}, self.caption.parent
         found = {words(str(text)): one for one, text in table.rows_of(key, str(table.title)) if one in used}
-        return next((found[(title,)] for title in TITLES if (title,) in found), None)
+        return next((found[(title,)] for title in vocab.TITLES if (title,) in found), None)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -197,10 +170,11 @@ class Subject(DatabaseTable):
         profiles = self.profiles.values()
         spelled = {"_".join(words(name)): name for name in reversed(self.columns)}
         first, last = (
-            next((spelled[one] for one in names if one in spelled), None) for names in (FIRST_NAMES, LAST_NAMES)
+            next((spelled[one] for one in names if one in spelled), None)
+            for names in (vocab.FIRST_NAMES, vocab.LAST_NAMES)
         )
         answers = any(p.last_word == "answer" and p.role == "prose" for p in profiles)
-        known = {*TITLES} - PROSE - CODES | ({"question"} if answers else set())
+        known = {*vocab.TITLES} - vocab.PROSE - vocab.CODES | ({"question"} if answers else set())
         names = [p for p in profiles if p.last_word in known and p.role in TEXTS and p.length <= MAX_TITLE_CHARS]
         names = [p for p in names if (p.filled >= FEW and p.role != "code") or p.last_word == "title"]
         if first and last:  # the title of a person is that of a profession, which many have
@@ -210,13 +184,19 @@ class Subject(DatabaseTable):
         if first and last:
             return f"{{{first}}} {{{last}}}"
         others = [p for p in profiles if p.role == "short" and p.filled >= 0.5 and p.distinct >= FEW]
-        summaries = [self.profiles[name] for name in SUMMARIES if name in self.profiles]
+        summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
         return others[0].name if others else None
 
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
-        many = p.distinct < MOST and p.name not in WHOLE_TITLES
-        return "meta" in words(p.name), (p.name,) == self.key, many, len(words(p.name)) > 2, TITLES.index(p.last_word)
+        many = p.distinct < MOST and p.name not in vocab.WHOLE_TITLES
+        return (
+            "meta" in words(p.name),
+            (p.name,) == self.key,
+            many,
+            len(words(p.name)) > 2,
+            vocab.TITLES.index(p.last_word),
+        )
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -335,7 +315,7 @@ class Subject(DatabaseTable):
         by_number = (
             one.columns[0]
             for one in self.relations
-            if noun(one.parent.name)[-1] in LANGUAGES and one.columns[0] in self.key and len(self.key) > 1
+            if noun(one.parent.name)[-1] in vocab.LANGUAGES and one.columns[0] in self.key and len(self.key) > 1
         )
         return next(by_code, None) or next(by_number, None)
 
@@ -357,7 +337,7 @@ class Subject(DatabaseTable):
     @cached_property
     def is_login(self) -> bool:
         """Return whether rows are accounts of people who log in."""
-        if self.noun[-1] in PEOPLE:
+        if self.noun[-1] in vocab.PEOPLE:
             return any(p.role == "secret" for p in self.profiles.values())
         return self.has_password
 
@@ -365,14 +345,16 @@ class Subject(DatabaseTable):
     def has_password(self) -> bool:
         """Return whether the columns are those of accounts: a password of many rows beside a name to log in with."""
         secret = [one for one in self.profiles.values() if one.role == "secret"]
-        named = [one for one in secret if PASSWORDS & {*words(one.name)} or words(one.name)[-1].endswith("password")]
+        named = [
+            one for one in secret if vocab.PASSWORDS & {*words(one.name)} or words(one.name)[-1].endswith("password")
+        ]
         password = any(one.filled >= MIN_PASSWORDS for one in named)
-        return password and any(LOGINS & set(words(name)) and words(name)[-1] != "id" for name in self.profiles)
+        return password and any(vocab.LOGINS & set(words(name)) and words(name)[-1] != "id" for name in self.profiles)
 
     @property
     def is_people(self) -> bool:
         """Return whether rows are persons."""
-        return self.is_login or self.noun[-1] in PEOPLE
+        return self.is_login or self.noun[-1] in vocab.PEOPLE
 
     @property
     def is_value(self) -> bool:
@@ -394,7 +376,7 @@ class Subject(DatabaseTable):
     @property
     def says_nothing(self) -> bool:
         """Return whether the name of a row is nothing that tells others apart: all name the only one, or a language."""
-        return self.rows < 2 or self.noun[-1] in LANGUAGES
+        return self.rows < 2 or self.noun[-1] in vocab.LANGUAGES
 
     @cached_property
     def attributes(self) -> list[Attribute]:
@@ -411,7 +393,7 @@ class Subject(DatabaseTable):
                     texts = [
                         one for one in table.profiles.values() if one.texts and one.role not in ("choice", "secret")
                     ]
-                    if [one.last_word in LINK_VALUES for one in texts] == [True]:
+                    if [one.last_word in vocab.LINK_VALUES for one in texts] == [True]:
                         found.append(Attribute(own, caption, value, texts[0].name))
         return found
 
@@ -438,22 +420,24 @@ class Subject(DatabaseTable):
         """
         nouns = set(self.noun)
         is_message = bool(nouns & {"message", "msg"})
-        messages = is_message and bool(nouns & {"private", "direct"} or any(map(CORRESPONDENT.fullmatch, self.columns)))
+        messages = is_message and bool(
+            nouns & {"private", "direct"} or any(map(vocab.CORRESPONDENT.fullmatch, self.columns))
+        )
         dialog = not self.has_text and any(
             any(one.parent.is_people for one in link.relations)
             and not link.has_text
-            and any(READ & {*words(name)} for name in link.columns)
+            and any(vocab.READ & {*words(name)} for name in link.columns)
             for link in (relation.child for relation in self.children)
         )
-        return dialog or bool(nouns & PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
+        return dialog or bool(nouns & vocab.PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
 
     @property
     def is_machinery(self) -> bool:
         """Return whether rows are for programs, by the name of their table."""
         nouns = set(self.noun)
         return bool(
-            nouns & MACHINERY
-            or any(map(MACHINE_NOUN.fullmatch, nouns))
+            nouns & vocab.MACHINERY
+            or any(map(vocab.MACHINE_NOUN.fullmatch, nouns))
             or self.noun[:1] == ("django",)
             or ("index" in nouns and nouns & {"search", "entry"})
         )
@@ -462,7 +446,7 @@ class Subject(DatabaseTable):
     def has_remarks(self) -> bool:
         """Return whether rows are what was said when something changed, as in the history of an order."""
         return self.noun[-1] == "history" and any(
-            REMARKS & {*words(name)[-1:]} and self.profiles[name].role == "prose" for name in self.prose
+            vocab.REMARKS & {*words(name)[-1:]} and self.profiles[name].role == "prose" for name in self.prose
         )
 
     def refusal(self) -> str:
@@ -470,7 +454,9 @@ class Subject(DatabaseTable):
         nouns = set(self.noun)
         if not self.rows:
             return "is empty" if not self.problem else f"cannot be read: {self.problem}"
-        if self.noun[-1] in COMPLAINTS and any({*noun(one.parent.name)} & MESSAGES for one in self.relations):
+        if self.noun[-1] in vocab.COMPLAINTS and any(
+            {*noun(one.parent.name)} & vocab.MESSAGES for one in self.relations
+        ):
             return "holds what moderators are told"
         if self.is_private:
             return "holds messages between persons, notes of one, or drafts"
@@ -479,9 +465,9 @@ class Subject(DatabaseTable):
         if self.is_machinery:
             return "is for programs, by its name"
         if (
-            nouns & DOUBTFUL
+            nouns & vocab.DOUBTFUL
             and not (self.title and self.has_prose and self.text_length >= 60)
-            and not (nouns & {*VERSIONS} and self.has_prose)
+            and not (nouns & {*vocab.VERSIONS} and self.has_prose)
             and not (self.has_remarks and self.relations)
         ):
             return "is for programs, by its name and its values"
@@ -491,9 +477,9 @@ class Subject(DatabaseTable):
         if (self.noun[-1] == "key" or "api" in self.noun) and keys:
             return "holds keys"
         for one in self.unmet:
-            if set(words(one.column)) & (HIDDEN_FLAGS | DELETED) and self.rows <= SAMPLED_ROWS:
+            if set(words(one.column)) & (vocab.HIDDEN_FLAGS | vocab.DELETED) and self.rows <= SAMPLED_ROWS:
                 return f"has no row that may be shown: {one.reason}"
-        if nouns & {*VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
+        if nouns & {*vocab.VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
             return "holds texts, and no column says of what they are and which of them count"
         return ""
 
@@ -518,7 +504,7 @@ class Subject(DatabaseTable):
 def _is_pairs(subject: Subject) -> bool:
     """Return whether rows are names of settings with their values."""
     profiles = subject.profiles.values()
-    names = [p for p in profiles if p.last_word in SETTING_NAMES]
+    names = [p for p in profiles if p.last_word in vocab.SETTING_NAMES]
     return any(p.last_word == "value" for p in profiles) and (
         (bool(names) and len(profiles) <= MAX_PAIR_COLUMNS)
         or any(
