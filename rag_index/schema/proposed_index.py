@@ -178,10 +178,14 @@ class IndexMaker:
 
     def _note(self, subject: Subject, columns: Sequence[str], through: str = "") -> list[str]:
         """Note formats and texts of columns, and return what the settings call them: `through` is a join."""
-        names = [f"{through}.{column}" if through else column for column in columns]
-        self._format |= _forms(subject, columns, through)
-        self._texts += [text for column in columns for text in subject.profiles[column].texts[:40]]
-        return names
+        self._format |= self._read(subject, columns, through)
+        return [f"{through}.{column}" if through else column for column in columns]
+
+    def _read(self, subject: Subject, columns: Sequence[str], through: str = "") -> dict[str, str]:
+        """Note texts of columns, and return how those are written that are not plain."""
+        self._texts += [text for column in columns for text in subject.profiles[column].texts[:30]]
+        forms = {f"{through}.{name}" if through else name: subject.profiles[name].form for name in columns}
+        return {name: form for name, form in forms.items() if form != "plain"}
 
     def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
         """Add a join and return its name."""
@@ -437,12 +441,11 @@ class IndexMaker:
             part["key"] = _one_or_all(child.key)
         part["order_by"] = _one_or_all(self._order(child, on))
         part["text"] = texts
-        forms = _forms(child, texts)
+        forms = self._read(child, texts)
         if sum(child.profiles[name].length for name in texts) < 40 and child.rows and not child.has_prose:
             part["inline"] = True
         for relation in donors_of_part(child):
             forms |= self._add_donated(part, child, relation)
-        self._texts += [text for name in texts for text in child.profiles[name].texts[:20]]
         part["format"] = forms
         return part
 
@@ -453,9 +456,8 @@ class IndexMaker:
         part.setdefault("joins", {})[name] = self._join(relation)
         part["text"] = [*part["text"], *[f"{name}.{column}" for column in donor.prose]]
         part.pop("inline", None)
-        self._texts += [text for column in donor.prose for text in donor.profiles[column].texts[:20]]
         self._tables.append(donor.full_name)
-        return _forms(donor, donor.prose, name)
+        return self._read(donor, donor.prose, name)
 
     def _repeats(self, child: Subject, name: str) -> bool:
         """Return whether a title of a part is the document's title over again: `Re: …`."""
@@ -498,15 +500,14 @@ class IndexMaker:
         values = [
             p.name for p in link.profiles.values() if p.last_word in vocab.LINK_VALUES and p.texts and p.role in VALUES
         ]
-        forms, inline = _forms(label, label.title_columns, name), True
+        forms, inline = self._read(label, label.title_columns, name), True
         self._tables.append(label.full_name)
         for one in own.parent.attributes:
             if one.caption is relation and one.value is not None:
                 table, through = one.value.parent, free_name("value", {name, *link.columns})
                 part["joins"][through] = self._join(one.value)
                 values, inline = [f"{through}.{one.column}"], not table.has_prose
-                forms |= _forms(table, [one.column], through)
-                self._texts += table.profiles[one.column].texts[:20]
+                forms |= self._read(table, [one.column], through)
                 self._tables.append(table.full_name)
         part["order_by"] = relation.columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
@@ -522,9 +523,8 @@ class IndexMaker:
         columns = [*donor.title_columns, *donor.prose]
         part["order_by"] = _one_or_all(self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]))
         part["text"] = [f"{name}.{column}" for column in columns]
-        self._texts += [text for column in columns for text in donor.profiles[column].texts[:20]]
         self._tables += [relation.parent.full_name for relation in way]
-        return part | {"format": _forms(donor, columns, name)}
+        return part | {"format": self._read(donor, columns, name)}
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
         """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
@@ -601,12 +601,6 @@ def _on(pairs: Sequence[tuple[str, str]], key: Sequence[str]) -> str | list[str]
 def _one_or_all(names: Sequence[str]) -> str | list[str]:
     """Return the only name, or else all of them."""
     return names[0] if len(names) == 1 else list(names)
-
-
-def _forms(subject: Subject, columns: Sequence[str], through: str = "") -> dict[str, str]:
-    """Return how those columns are written that are not plain; `through` is a join."""
-    forms = {f"{through}.{name}" if through else name: subject.profiles[name].form for name in columns}
-    return {name: form for name, form in forms.items() if form != "plain"}
 
 
 def free_name(wanted: str, taken: Container[str], mark: str = "_") -> str:

@@ -188,8 +188,6 @@ def text_parents(subject: Subject) -> list[list[Relation]]:
             continue
         if donor.title and not (points or subject.title):  # what is on the front page, say
             continue
-        if any(own.columns == list(donor.key) and own.parent is not subject for own in donor.relations):
-            continue
         seconds = [second for second in donor.relations if second.parent is not subject]
         further = [[one, second] for second in seconds if _is_text(second.parent)]
         found += [[one]] if donor.has_prose else further
