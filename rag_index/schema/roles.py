@@ -71,8 +71,7 @@ class TableRoles:
     def _label_of(self, own_side: Relation, relation: Relation) -> Relation | None:
         """Return the relation to the label that a link names, or to its names in each language; None if it is none."""
         label = relation.parent
-        told = not label.has_prose and any(child.has_prose for child, _ in self.parts_of(label))  # a discussion
-        if label.is_people or not label.key or label.says_nothing or told:
+        if label.is_people or not label.key or label.says_nothing:
             return None
         many = label.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
         if label.is_whole and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer
