@@ -116,16 +116,14 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _xml_text(data: bytes) -> str:
-    parser = etree.XMLParser(target=_OfficeText(), resolve_entities=False, no_network=True)
-    parser.feed(data)
-    return str(parser.close())
+    return str(etree.XML(data, etree.XMLParser(target=_OfficeText(), resolve_entities=False, no_network=True)))
 
 
-class _OfficeText:
-    """What lxml tells of the XML of an office document, told as HTML."""
+class _OfficeText(HtmlText):
+    """What lxml tells of the XML of an office document, read as HTML."""
 
     def __init__(self) -> None:
-        self._html = HtmlText(lines=False)
+        super().__init__(lines=False)
         self._hidden = self._cells = self._texts = 0
         self._in_runs = False
         """Whether only elements `t` have text, as in Microsoft's formats."""
@@ -136,11 +134,11 @@ class _OfficeText:
         self._hidden += name in _HIDDEN
         self._texts += name == "t"
         if name in ("tab", "s"):
-            self._html.data(" ")
+            super().data(" ")
         elif name in ("tc", "table-cell"):
             self._cells += 1
         if element := self._element(name):
-            self._html.start(element, {})
+            super().start(element, {})
 
     def end(self, tag: str) -> None:
         name = tag.rpartition("}")[2]
@@ -148,20 +146,17 @@ class _OfficeText:
         self._texts -= name == "t"
         self._cells -= name in ("tc", "table-cell")
         if element := self._element(name):
-            self._html.end(element)
+            super().end(element)
 
     def data(self, text: str) -> None:
         if not self._hidden and (self._texts or not self._in_runs):
-            self._html.data(text)
-
-    def close(self) -> str:
-        return self._html.close()
+            super().data(text)
 
     def _element(self, name: str) -> str | None:
         """Return the element of HTML. Paragraphs of a cell stay in its line."""
         element = _AS_HTML.get(name)
         if element == "p" and self._cells:
-            self._html.data(" ")
+            super().data(" ")
             return None
         return element
 
