@@ -23,10 +23,10 @@ from rag_index.cli import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from rag_index.evaluation.evaluation import Evaluation, EvaluationOptions, PoorQuery
-    from rag_index.evaluation.measures import Estimate
+    from rag_index.evaluation.evaluation import Evaluation, PoorQuery
+    from rag_index.evaluation.measures import Estimate, Metric
     from rag_index.settings import Settings
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
@@ -69,16 +69,15 @@ def evaluate(
 
     It compares meaning, words and both, side by side.
     """
-    from rag_index.evaluation.evaluation import EvaluationOptions
     from rag_index.evaluation.measures import parse_metric
     from rag_index.orchestration.signals import terminable
 
     asked = _check(_Given(**given))
-    options = EvaluationOptions(tuple(dict.fromkeys(map(parse_metric, metrics))), worst)
+    parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))
     settings = context.settings(wait=wait)
     names = [index.name for index in settings.named(indexes)]
     with terminable():
-        evaluation = _evaluate(settings, names, asked, options)
+        evaluation = _evaluate(settings, names, asked, parsed, worst)
     if as_json:
         print_json(evaluation.to_json())
     else:
@@ -99,21 +98,21 @@ def _check(given: _Given) -> _Given:
     return given
 
 
-def _evaluate(settings: Settings, names: list[str], given: _Given, options: EvaluationOptions) -> Evaluation:
+def _evaluate(settings: Settings, names: list[str], given: _Given, metrics: Sequence[Metric], worst: int) -> Evaluation:
     from rag_index.evaluation.evaluation import evaluate
     from rag_index.evaluation.golden import read_golden, write_golden
     from rag_index.tuning.column_evaluation import evaluate_items, read_items
 
     if (column := given.query_column) is None:
         queries = read_golden(given.golden or Path())
-        return evaluate(settings, queries, names, options, _counter(len(queries)))
+        return evaluate(settings, queries, names, metrics, _counter(len(queries)), worst=worst)
     items = read_items(settings, names, column, queries=given.count, documents=given.documents)
     if given.out:
         write_golden(given.out, items.queries)
     if items.samples:
         sizes = ", ".join(f"{len(sample.documents):,} of {name}" for name, sample in items.samples.items())
         _say(f"The text contains {column}. Indexing documents without it, in a temporary store: {sizes} …")
-    return evaluate_items(items, options, _counter(len(items.queries)))
+    return evaluate_items(items, metrics, _counter(len(items.queries)), worst=worst)
 
 
 def _say(message: str) -> None:

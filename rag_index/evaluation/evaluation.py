@@ -139,14 +139,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationOptions:
-    """What is measured: the metrics, the first of which decides, and how many poor queries are reported."""
-
-    metrics: tuple[Metric, ...]
-    worst: int = 5
-
-
-@dataclass(frozen=True, slots=True)
 class _Judged:
     """The queries of a scope that were answered, and what each should find there."""
 
@@ -174,18 +166,22 @@ def evaluate(
     settings: Settings,
     golden: Iterable[GoldenQuery],
     indexes: Sequence[str],
-    options: EvaluationOptions,
+    metrics: Sequence[Metric],
     on_answer: Callable[[int], None] = lambda _: None,
+    *,
+    worst: int = 5,
 ) -> Evaluation:
-    """Ask these indexes the golden queries, and measure what they find. `on_answer` gets the number of queries done.
+    """Ask these indexes the golden queries, and measure what they find; the first metric decides which do `worst`.
+
+    `on_answer` gets the number of queries done.
 
     Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
     """
     wanted = _wanted(golden, indexes, settings)
-    limit = max(metric.cutoff for metric in options.metrics)
+    limit = max(metric.cutoff for metric in metrics)
     answers = ask_indexes(settings, list(wanted), indexes, limit, on_answer)
     judged = [one for one in _scopes(wanted, answers, indexes) if one.found]
-    scopes = tuple(_measure(one, settings.dense_weight, options) for one in judged)
+    scopes = tuple(_measure(one, settings.dense_weight, metrics, worst) for one in judged)
     return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers))
 
 
@@ -230,14 +226,13 @@ def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -
     return scopes
 
 
-def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
+def _measure(judged: _Judged, dense_weight: float, metrics: Sequence[Metric], most: int) -> Scope:
     """Return the measures of each way of searching, and the queries with the lowest, the first metric first."""
     weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
     searched = judged.ranked()
     ranked = {name: searched if name == HYBRID else judged.ranked(weight) for name, weight in weights.items()}
     values = {
-        name: {str(metric): judged.measured(metric, found) for metric in options.metrics}
-        for name, found in ranked.items()
+        name: {str(metric): judged.measured(metric, found) for metric in metrics} for name, found in ranked.items()
     }
     hybrid = values.get(HYBRID, {})
     ways = tuple(
@@ -252,14 +247,14 @@ def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -
     queries = [
         PoorQuery(
             query,
-            {str(metric): measure(metric, found, relevant) for metric in options.metrics},
+            {str(metric): measure(metric, found, relevant) for metric in metrics},
             {document: found.index(document) + 1 if document in found else None for document in relevant},
             tuple(found[:MAX_FOUND]),
         )
         for query, found, relevant in zip(judged.queries, searched, judged.relevant, strict=True)
     ]
     poor = [query for query in queries if min(query.metrics.values()) < 1]
-    worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[: options.worst]
+    worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[:most]
     fused = judged.name == FUSED and len(judged.indexes) > 1
     return Scope(judged.name, fused, len(judged.found), ways, tuple(worst))
 

@@ -16,17 +16,10 @@ from rag_index.samples import new_database
 
 COPIES = 12
 """Repairs of each fault."""
-_THINGS = [
-    "kettle",
-    "toaster",
-    "desk lamp",
-    "vacuum cleaner",
-    "radio",
-    "hair dryer",
-    "coffee grinder",
-    "sewing machine",
+_THINGS = (
+    "kettle", "toaster", "desk lamp", "vacuum cleaner", "radio", "hair dryer", "coffee grinder", "sewing machine",
     "record player",
-]
+)  # fmt: skip
 _FAULTS = (
     (
         "trips the fuse",

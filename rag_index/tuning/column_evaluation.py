@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
-from rag_index.evaluation.evaluation import EvaluationOptions, evaluate
+from rag_index.evaluation.evaluation import evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
 from rag_index.indexing.pipeline import AllDocuments, index_pages
 from rag_index.indexing.pool import Pool
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rag_index.evaluation.evaluation import Evaluation
     from rag_index.evaluation.golden import GoldenQuery
+    from rag_index.evaluation.measures import Metric
     from rag_index.settings import Settings
 
 
@@ -78,9 +79,11 @@ def read_items(settings: Settings, names: Sequence[str], column: str, *, queries
     return ColumnItems(changed, made, samples if temporary else None)
 
 
-def evaluate_items(items: ColumnItems, options: EvaluationOptions, on_answer: Callable[[int], None]) -> Evaluation:
+def evaluate_items(
+    items: ColumnItems, metrics: Sequence[Metric], on_answer: Callable[[int], None], *, worst: int = 5
+) -> Evaluation:
     """Evaluate the indexes with these queries. Raises as `evaluate` and `temporary_indexes`."""
     names = [index.name for index in items.settings.indexes]
     live, samples = items.settings, items.samples
     with nullcontext(live) if samples is None else temporary_indexes(live, samples) as settings:
-        return evaluate(settings, items.queries, names, options, on_answer)
+        return evaluate(settings, items.queries, names, metrics, on_answer, worst=worst)

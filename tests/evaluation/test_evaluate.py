@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.evaluation import gate
-from rag_index.evaluation.evaluation import EvaluationOptions, evaluate
+from rag_index.evaluation.evaluation import evaluate
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.evaluation.measures import measure, parse_metric
 from rag_index.stores import open_store
@@ -14,7 +14,7 @@ from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.retrieve.desk import Desk
 
-OPTIONS = EvaluationOptions((parse_metric("recall@5"), parse_metric("MRR@10")))
+OPTIONS = (parse_metric("recall@5"), parse_metric("MRR@10"))
 BOTH = ["comments", "titles"]
 GOLDEN = [
     *[GoldenQuery(f"what does E-{4100 + n} mean", {str(n): 1}, "comments") for n in range(0, 60, 4)],
@@ -77,7 +77,7 @@ def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
         GoldenQuery("E-4102", {"7": 1}),
         GoldenQuery("E-4103", {"3": 1, "9": 1}),
     ]
-    [scope] = evaluate(codes_desk.settings, golden, ["comments"], EvaluationOptions((parse_metric("recall@1"),))).scopes
+    [scope] = evaluate(codes_desk.settings, golden, ["comments"], (parse_metric("recall@1"),)).scopes
     assert scope.queries == 3
     assert [(one.query, dict(one.metrics)) for one in scope.worst] == [
         ("E-4102", {"recall@1": 0.0}),
@@ -126,6 +126,6 @@ def test_documents_that_no_index_has_are_named(tmp_path):
         GoldenQuery("Note 7 ticket 7", {"[7,1]": 1, "[8,2]": 1, "[700,1]": 1}, "notes"),
         GoldenQuery("ticket of long ago", {"[29,2]": 1, "[900,1]": 1, "29": 1}, "notes"),
     ]
-    evaluation = evaluate(project.settings, golden, ["notes"], EvaluationOptions((parse_metric("recall@1"),)))
+    evaluation = evaluate(project.settings, golden, ["notes"], (parse_metric("recall@1"),))
     assert set(evaluation.missing) == {("notes", "[700,1]"), ("notes", "[900,1]"), ("notes", "29")}
     assert evaluation.scopes[0].ways[-1].metrics["recall@1"].mean > 0

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.evaluation import EvaluationOptions
 from rag_index.evaluation.measures import parse_metric
 from rag_index.stores import open_store
 from rag_index.tuning.column_evaluation import evaluate_items, read_items, temporary_indexes
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 
-OPTIONS = EvaluationOptions((parse_metric("recall@10"),))
+OPTIONS = (parse_metric("recall@10"),)
 BODY_ALONE = SETTINGS.replace('["title", "body"]', '["body"]')
 
 
