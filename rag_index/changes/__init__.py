@@ -7,12 +7,11 @@ to keep changes while an embedder or a store is down.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from rag_index.errors import RagIndexError
     from rag_index.ledger.records import Position
 

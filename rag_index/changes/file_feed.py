@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,6 @@ from rag_index.sources.code import CodeSource
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 

@@ -5,6 +5,7 @@ A database that has a queue is a row of `settings.sections.QUEUES` and a module 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,8 +27,6 @@ from rag_index.settings.sections import CHANGES
 from rag_index.sources import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 

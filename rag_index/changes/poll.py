@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,6 @@ from rag_index.sources.engine import open_read_only
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Set
-
     from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,6 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.engine import limited, open_read_only, source_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     from sqlalchemy.engine import URL, Connection, Engine
 
     from rag_index.ledger.records import Position

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,6 @@ from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from sqlalchemy.engine import URL, Connection
 
     from rag_index.settings import Settings

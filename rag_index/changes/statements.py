@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rag_index.errors import SettingsError, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MAX_NAME = 60
 """PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""

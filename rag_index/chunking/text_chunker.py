@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, ChunkedDocumen
 from rag_index.documents.canonical import encode_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rag_index.errors import RagIndexError
 
 VERSION = 1

@@ -6,6 +6,7 @@ marked pending before it is written. A row that is not pending is exactly what t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -32,8 +33,6 @@ from rag_index.ledger.run_history import RunRows
 from rag_index.ledger.tables import collections, metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
     from rag_index.documents.batches import CommitMark
     from rag_index.settings import Settings
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,6 @@ from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.tables import create_tables, documents, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
     from sqlalchemy.engine import URL, Connection, Engine
 
 SHARED_BYTES = 64 << 10

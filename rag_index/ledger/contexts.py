@@ -6,15 +6,12 @@ Workers write each as its answer arrives. Losing them costs time and nothing els
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.tables import collections, contexts, documents, failed_documents
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 c = contexts.c
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,8 +13,6 @@ from rag_index.ledger.scan_tables import ScanRows, seen, texts
 from rag_index.ledger.tables import PENDING, collections, documents, erasures, failed_documents, file_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
-
     from rag_index.documents.batches import CommitMark, Failure, FailureKind
 
 d, e, f = documents.c, erasures.c, failed_documents.c

@@ -5,14 +5,13 @@ Here are the keys of a collection's metadata, and how a store is opened.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rag_index.errors import StoreMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     from rag_index.documents.batches import CommitMark
     from rag_index.settings import StoreSettings
     from rag_index.stores.protocol import Store, StoreNames, StoreReader

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -21,8 +22,6 @@ from rag_index.errors import RagIndexError, SettingsError, StoreError, TerminalE
 from rag_index.stores import find_live, open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rag_index.settings import Settings
 
 STANDARD_OUTPUT = "-"

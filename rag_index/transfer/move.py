@@ -21,6 +21,7 @@ at it before the end, and points that are already there are not sent again.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from heapq import merge
@@ -42,8 +43,6 @@ from rag_index.stores.points import batch_of
 from rag_index.transfer.export import json_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import Settings
     from rag_index.stores.protocol import Store

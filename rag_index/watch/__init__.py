@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,8 +26,6 @@ from rag_index.reports.outcome import IndexOutcome
 from rag_index.watch.loop import LOOK_SECONDS, Stop, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from rag_index.settings import Settings
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rag_index.changes import ChangeFeed, Received
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings

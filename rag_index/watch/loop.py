@@ -11,6 +11,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,6 @@ from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from rag_index.changes.opening import OpenedFeeds
     from rag_index.ledger import Ledger, WatchRecord
     from rag_index.settings import Settings

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
@@ -26,8 +27,6 @@ from rag_index.settings.sections import QUEUES
 from rag_index.sources.engine import open_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from sqlalchemy.engine import URL, Connection
 
     from rag_index.changes import Received

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,6 @@ from rag_index.changes.queues import QueuedRow, QueueFeed
 from rag_index.changes.statements import Step, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     from sqlalchemy.engine import Connection
 
     from rag_index.changes.rows import WatchedTable

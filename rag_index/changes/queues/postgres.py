@@ -10,6 +10,7 @@ wait for each other (`benchmarks/watch_writers.py` measures it).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -26,8 +27,6 @@ from rag_index.changes.queues import WHAT, QueuedRow, QueueFeed
 from rag_index.changes.statements import Step, body, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from sqlalchemy.engine import Connection
 
     from rag_index.changes.rows import WatchedTable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -11,8 +12,6 @@ from rag_index.changes.queues import QueuedRow, QueueFeed
 from rag_index.changes.statements import Step, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from sqlalchemy.engine import Connection
 
     from rag_index.changes.rows import WatchedTable

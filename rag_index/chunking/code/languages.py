@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from rag_index.chunking.code import c_definitions, definitions
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tree_sitter import Parser
 
     from rag_index.chunking.code.definitions import Reader

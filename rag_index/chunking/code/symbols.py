@@ -7,6 +7,7 @@ import itertools
 import re
 import time
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,8 +17,6 @@ from rag_index.chunking.code.languages import LANGUAGES, Language, open_parser
 from rag_index.errors import FileTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tree_sitter import Node, Point, Tree
 
 READ_BYTES = 1024

@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 import unicodedata
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -26,8 +27,6 @@ from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 from rag_index.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
     from pydantic import SecretStr
     from sqlalchemy.engine import URL
 

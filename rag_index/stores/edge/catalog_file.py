@@ -9,8 +9,10 @@ import copy
 import json
 import threading
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import file_stamp, replace_file
@@ -18,9 +20,6 @@ from rag_index.errors import StoreError, StoreMismatch
 from rag_index.stores.edge.folder import folder_errors, locked, read_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from rag_index.documents.batches import CommitMark
 
 VERSION = 2

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
@@ -33,9 +35,6 @@ from rag_index.stores.edge.folder import (
 from rag_index.stores.points import check_ids, engine_ids, parts, require_payloads, require_present, unit_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 

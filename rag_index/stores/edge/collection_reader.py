@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import qdrant_edge as e
@@ -34,10 +36,6 @@ from rag_index.stores.points import (
     words_in,
 )
 from rag_index.stores.protocol import NO_WORDS, Condition, VectorQuery, WordCounts, WordPlaces
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""

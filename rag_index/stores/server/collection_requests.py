@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -15,8 +16,6 @@ from rag_index.stores.conditions import index_changes, unquoted
 from rag_index.stores.server.link import Requests, has_sparse, vector_params
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rag_index.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)

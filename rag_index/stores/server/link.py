@@ -13,6 +13,7 @@ import re
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -29,8 +30,6 @@ from rag_index.stores import SPARSE
 from rag_index.stores.edge.folder import disk_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from rag_index.settings import ServerSettings
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)

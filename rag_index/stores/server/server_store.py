@@ -6,6 +6,7 @@ Writes are requests of bounded size, over REST or gRPC; a refusal is narrowed do
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import repeat
@@ -35,8 +36,6 @@ from rag_index.stores.server.link import Limits, Link, Requests, has_sparse, vec
 from rag_index.stores.server.reads import MAX_IDS, Reads, key_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from numpy.typing import NDArray
 
     from rag_index.documents.vectors import SparseVectors
