@@ -6,8 +6,10 @@ import pytest
 
 from rag_index.doctor import checkup, examine
 from rag_index.documents.batches import Failure
+from rag_index.errors import IndexLocked
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
 from rag_index.settings import load_settings
 from rag_index.sources import open_source
 from tests.project import Project
@@ -61,6 +63,15 @@ def test_a_document_that_was_given_up_is_not_what_the_next_run_indexes(project):
     assert diagnosis.advice == []
     project.execute("UPDATE note SET body = 'shorter' WHERE id = 3")
     assert [one.message.partition(" since")[0] for one in examine(project.settings).advice] == ["1 changed"]
+
+
+def test_a_locked_index_names_the_holder(project):
+    with (
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+        IndexLease(ledger, "test_notes", "a run"),
+        pytest.raises(IndexLocked, match="process"),
+    ):
+        examine(project.settings)
 
 
 @pytest.mark.parametrize(
