@@ -204,6 +204,26 @@ def test_a_reader_that_comes_in_the_middle_of_a_run_is_let_in_between_two_flushe
     assert only_live_folder(store)
 
 
+def test_rebuilds_and_rollbacks_are_followed(store, reader):
+    assert reader.count("live") == 997
+    with closing(EdgeStore(store)) as writer:
+        writer.create("d", DIMENSION, {})
+        writer.upsert("d", points(range(20)))
+        writer.flush("d")
+        assert reader.count("live") == 997
+        writer.point_alias("live", "d")
+        assert (reader.count("live"), reader.dimension("live")) == (20, DIMENSION)
+        writer.point_alias("live", "c")
+        assert reader.count("live") == 997
+        writer.drop("c")
+        with pytest.raises(StoreError, match="no collection or alias"):
+            reader.count("live")
+        writer.create("c", DIMENSION, {})
+        writer.upsert("c", points(range(5)))
+        writer.flush("c")
+        assert reader.count("c") == 5
+
+
 def test_a_scroll_that_began_ends_with_what_it_began_with(store, reader):
     pages = reader.scroll("live", page=10)
     next(pages)
