@@ -35,13 +35,14 @@ from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import Desk, prose
 from throughput import bare, embed, run, running_prefect, texts_of
 
+from rag_index.chunking import open_chunker
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.indexing.pipeline import AllDocuments, index_pages
-from rag_index.indexing.pool import Pool
+from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly
 from rag_index.machine import collect_seldom
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
@@ -120,7 +121,7 @@ def stages(made: Desk) -> None:
             stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), stage)))
         run = stack.enter_context(open_run(settings, settings.indexes[0].name, RunOptions(), run_id=str(uuid.uuid4())))
         run.stopwatch = watch
-        scan = run.begin(identity, run.open_chunker(), workers=1)
+        scan = Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=1)
         before = dict(watch.seconds)
         with Pool(scan, call_plainly, embedder=embedder) as pool:
             index_pages(scan, AllDocuments().pages(run, call_plainly), pool)

@@ -152,6 +152,8 @@ class Shard:
     """Whether the whole run has too little work to start another process for it."""
     pages: tuple[int, ...] = ()
     """The numbers of the pages of the source that the documents are from."""
+    suspect: bool = False
+    """Whether a document of it may kill the process that embeds it: see `indexing.child`."""
 
 
 @dataclass(frozen=True, slots=True)

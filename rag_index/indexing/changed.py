@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.chunking import Chunker, open_chunker
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
@@ -22,6 +23,7 @@ from rag_index.indexing.diff import without_erased
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
+from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import Step, call_plainly
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.lease import holder
@@ -35,8 +37,6 @@ from rag_index.stores.protocol import Condition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.chunking import Chunker
-    from rag_index.indexing.scan import Scan
     from rag_index.indexing.step_retries import Call
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
@@ -92,7 +92,7 @@ class _Kept:
 
     def chunker(self, run: IndexRun) -> Chunker:
         if run.index.name not in self._chunkers:
-            self._chunkers[run.index.name] = run.open_chunker()
+            self._chunkers[run.index.name] = open_chunker(run.settings, run.index)
         return self._chunkers[run.index.name]
 
     def embedder(self) -> tuple[Embedder, EmbedderIdentity]:
@@ -150,7 +150,7 @@ class NamedDocuments(AllDocuments):
                 )
             self._gone, self._seen = sorted(known - there), sorted(there)
         self.embedder, identity = self._kept.embedder()
-        return run.begin(identity, self._kept.chunker(run), workers=1, documents=len(self._ids))
+        return Scan.begin(run, identity, self._kept.chunker(run), workers=1, documents=len(self._ids))
 
     def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:
         """Yield the documents, which `begin` has read."""

@@ -3,32 +3,40 @@
     read > compare > shard > embed > upsert > commit, page by page;  then delete > verify > publish
 
 `execute` is the run, and `index_pages` its first line. They push: each step is given what the one before made. How a
-step is called (plainly, or as a task of Prefect) and where shards are embedded (`indexing.pool`) is given to them.
+step is called (plainly, or as a task of Prefect) is given to them, and what gives the `Pool` its workers.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+import threading
+from collections import deque
+from contextlib import ExitStack, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
 
+from rag_index.chunking import open_chunker
 from rag_index.documents.batches import EmbeddedShard, Shard, ShardStats, WrittenShard
-from rag_index.embedders import identify
+from rag_index.embedders import Embedder, identify, open_embedder
 from rag_index.errors import (
     IndexLocked,
     LedgerError,
     LedgerUnavailable,
+    NoWorkers,
+    ProcessDied,
     RagIndexError,
     StoreError,
     StoreUnavailable,
     TerminalError,
 )
+from rag_index.indexing.child import ChildEmbedder, quarantine
 from rag_index.indexing.commit import write_shard
-from rag_index.indexing.pool import Place, Pool, upsert_step
+from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
 from rag_index.ledger.run_history import BATCH
 from rag_index.machine import in_thread
+from rag_index.machine.resources import worker_count
 from rag_index.reports.progress import watched_outages
 from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
@@ -37,14 +45,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from rag_index.embedders import Embedder
+    from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.scan import Scan
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.sources import SourcePage
 
 FIRST_ROWS = 2000
 ROW_CHARS = 500
+TICK_SECONDS = 1.0
+AHEAD = 2
+"""Shards that wait in the pipe of the child that embeds, so that it has the next one at once."""
 NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
 """Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
 logger = logging.getLogger("rag_index.indexing")
@@ -207,7 +217,7 @@ class Budget:
 
 
 class AllDocuments:
-    """All documents of an index. `workers` returns how many workers embed; by default as `IndexRun.own_workers`.
+    """All documents of an index. `workers` returns how many workers embed; by default as the settings say.
 
     Runs over some documents override every step. An `embedder` that is open already is the one of the scan.
     """
@@ -230,14 +240,14 @@ class AllDocuments:
         checks.check("store", partial(ask, "store", run.store.collections, 0))  # it waits some seconds by itself
         if index.parts:
             ask("parts", run.count_parts)
-        count = ask("workers", self._workers) if self._workers else run.own_workers()
+        count = ask("workers", self._workers) if self._workers else None
         if index.context is None:
-            chunker = run.open_chunker()
+            chunker = open_chunker(run.settings, index)
         else:
             service = ("context", index.context.model, *(index.context.hosts or []))
-            chunker = checks.check(service, partial(ask, "context", run.open_chunker))
+            chunker = checks.check(service, partial(ask, "context", partial(open_chunker, run.settings, index)))
         identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder)))
-        return run.begin(identity, chunker, workers=count)
+        return Scan.begin(run, identity, chunker, workers=count)
 
     def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:
         """Yield the pages of the source, which grow from a small first one, so that work begins soon.
@@ -268,3 +278,218 @@ class AllDocuments:
     def publish(self, scan: Scan) -> None:
         """Verify the counts; of a rebuild also a sample and the guards, then move the alias."""
         scan.publish()
+
+
+class Place(Protocol):
+    """Where shards are embedded while this thread does something else. At most `size` of them are there at a time."""
+
+    size: int
+
+    def embed(self, job: EmbedJob, call: Call) -> EmbeddedShard | WrittenShard:
+        """Embed a shard, and write it if whoever embeds can. Each is a step. This runs in a thread of its own.
+
+        Raises ProcessDied if the process of the shard died, and otherwise as `embed_shard`.
+        """
+
+    def tick(self) -> None:
+        """Take note that a second has passed without a result. What this raises ends the run."""
+
+
+class Pool:
+    """The places where the shards of a scan are embedded. Leaving a `with` block ends them, whatever they are doing.
+
+    With an `embedder`, or if the whole run is little work, this thread embeds. Else the first place is beside this
+    process, unless `grow` gives one at once. Later it may give one more, of workers, once they are worth their start.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        call: Call,
+        *,
+        embedder: Embedder | None = None,
+        grow: Callable[[Scan], Place | None] | None = None,
+    ) -> None:
+        self._scan, self._call, self._embedder, self._grow = scan, call, embedder, grow
+        parallel = scan.run.settings.parallel
+        self._alone = (
+            embedder is not None or parallel.serial or not (parallel.address or worker_count(scan.run.settings))
+        )
+        self._places: list[Place] = []
+        self._in_flight: dict[Future[EmbeddedShard | WrittenShard], tuple[Place, Shard]] = {}
+        self._done: SimpleQueue[Future[EmbeddedShard | WrittenShard]] = SimpleQueue()
+        self._died: list[tuple[Place, Shard]] = []
+        self._results: deque[EmbeddedShard | WrittenShard] = deque()
+        self._error: RagIndexError | None = None
+        self._stack = ExitStack()
+        self._suspects = ChildEmbedder()
+        self._stack.callback(self._suspects.close)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def submit(self, shard: Shard) -> None:
+        """Have a shard embedded. Call `ready` after each, which makes room for the next."""
+        if shard.suspect:
+            with self._scan.run.stopwatch.stage("embed"):
+                self._results.extend(self._embed_apart(shard))
+        elif self._alone or shard.in_process:
+            with self._scan.run.stopwatch.stage("embed"):
+                self._results.append(self._embed_here(shard))
+        else:
+            self._grow_if_it_pays()
+            place = max(self._places, key=lambda one: one.size - sum(at is one for at, _ in self._in_flight.values()))
+            with self._scan.run.stopwatch.stage("submit"):
+                self._in_flight[self._begin(place, shard)] = place, shard
+            self._note_in_flight()
+
+    def ready(self) -> Iterator[EmbeddedShard | WrittenShard]:
+        """Yield what is embedded, in any order; wait for it while there is no room for another shard.
+
+        If there is room, it is one shard at most: the caller needs time for each, and workers must not run out of work.
+        When a shard fails, the others in flight are still yielded. Then the first error is raised.
+        """
+        yield from self._down_to(sum(place.size for place in self._places) - 1)
+        if not self._done.empty():
+            yield from self._next()
+
+    def rest(self) -> Iterator[EmbeddedShard | WrittenShard]:
+        """Wait for all that is in flight, and yield it. Raises as `ready`.
+
+        Then shards whose process died are embedded again where they were, alone, in parts until the killer is found.
+        """
+        yield from self._down_to(0)
+        died, self._died = self._died, []
+        for place, shard in died:
+            yield from quarantine([shard], partial(self._run_alone, place))
+
+    def _down_to(self, most: int) -> Iterator[EmbeddedShard | WrittenShard]:
+        while self._results:
+            yield self._results.popleft()
+        while len(self._in_flight) > (0 if self._error else max(0, most)):
+            yield from self._next()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _next(self) -> Iterator[EmbeddedShard | WrittenShard]:
+        """Yield the next result: nothing after a second, for an error, or for a shard whose process died."""
+        if (future := self._wait()) is None:
+            return
+        place, shard = self._in_flight.pop(future)
+        self._note_in_flight()
+        try:
+            found = future.result()
+        except ProcessDied as error:
+            (self._scan.run.logger or logger).warning("%s, and its documents are tried apart", error)
+            self._died.append((place, shard))
+        except RagIndexError as error:
+            self._error = self._error or error
+        else:
+            yield found
+
+    def _wait(self) -> Future[EmbeddedShard | WrittenShard] | None:
+        """Return the next future that is done, or None after a second."""
+        run = self._scan.run
+        try:
+            with run.stopwatch.stage("wait"):
+                return self._done.get(timeout=TICK_SECONDS)
+        except Empty:
+            run.progress.tick()
+            for place in self._places:
+                place.tick()
+            return None
+
+    def _begin(self, place: Place, shard: Shard) -> Future[EmbeddedShard | WrittenShard]:
+        """Embed a shard at a place, in a thread that waits for it. Its future also comes out of `_wait`."""
+        future = in_thread(partial(place.embed, self._scan.job(shard), self._call), "embed")
+        future.add_done_callback(self._done.put)
+        return future
+
+    def _run_alone(self, place: Place, shard: Shard) -> EmbeddedShard | WrittenShard:
+        self._begin(place, shard)
+        while (future := self._wait()) is None:
+            pass
+        return future.result()
+
+    def _note_in_flight(self) -> None:
+        run = self._scan.run
+        run.progress.under_way(len(self._in_flight), run.metrics.workers)
+
+    def _grow_if_it_pays(self) -> None:
+        run = self._scan.run
+        try:
+            more = self._grow(self._scan) if self._grow else None
+        except NoWorkers as error:  # late is better than not at all
+            self._grow, more = None, None
+            run.outcome.say(f"it was indexed in one process: {error}")
+            run.progress.say("no workers, continuing in one process")
+        if more is not None:
+            self._grow = None
+            self._places.append(more)
+        elif not self._places:
+            self._places.append(self._beside())
+
+    def _beside(self) -> Place:
+        """Return the place beside this thread: a child, or threads where servers embed and nothing here is busy."""
+        self._scan.run.metrics.workers = 1
+        if self._scan.run.settings.embedder.on_servers:
+            turn, embedder = threading.Lock(), self._own_embedder()
+
+            def embed(job: EmbedJob) -> EmbeddedShard:
+                with turn:
+                    return job.embed(embedder)
+
+            return _Beside(embed)
+        child = ChildEmbedder()
+        self._stack.callback(child.close)
+        return _Beside(child.embed)
+
+    def _own_embedder(self) -> Embedder:
+        if self._embedder is None:
+            scan = self._scan
+            self._embedder = open_embedder(scan.run.settings.embedder, expected=scan.identity)
+            self._stack.callback(self._embedder.close)
+        return self._embedder
+
+    def _embed_here(self, shard: Shard) -> EmbeddedShard:
+        embed = partial(self._scan.job(shard).embed, self._own_embedder())
+        return self._call(embed_step(shard), embed)
+
+    def _embed_apart(self, shard: Shard) -> Iterator[EmbeddedShard]:
+        """Embed a shard in a child that does nothing else; yield it, or its parts if the child died."""
+        scan = self._scan
+
+        def run_alone(part: Shard) -> EmbeddedShard:
+            return self._call(embed_step(part), partial(self._suspects.embed, scan.job(part)))
+
+        return quarantine([shard], run_alone)
+
+
+def embed_step(shard: Shard) -> Step:
+    """Return the step that embeds a shard: it comes after the pages of its documents."""
+    pages = tuple(f"fetch {shard.index} {page}" for page in shard.pages)
+    return Step("embed", f"{shard.index} {shard.number}", after=pages)
+
+
+def upsert_step(index: str, number: int) -> Step:
+    """Return the step that writes the shard of this number."""
+    label = f"{index} {number}"
+    return Step("upsert", label, after=(f"embed {label}",))
+
+
+class _Beside:
+    """What embeds beside this thread, and is not watched: what dies ends the waiting for it."""
+
+    size = 1 + AHEAD
+
+    def __init__(self, embed: Callable[[EmbedJob], EmbeddedShard]) -> None:
+        self._embed = embed
+
+    def embed(self, job: EmbedJob, call: Call) -> EmbeddedShard:
+        return call(embed_step(job.shard), partial(self._embed, job))
+
+    def tick(self) -> None: ...

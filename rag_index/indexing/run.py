@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from rag_index.chunking import Chunker, open_chunker
-from rag_index.errors import RagIndexError, SettingsReplaced, SourceUnavailable
+from rag_index.errors import RagIndexError, SettingsReplaced
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
 from rag_index.indexing.pruning import prune
-from rag_index.indexing.scan import Scan
 from rag_index.indexing.search_index import end_bulk
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.run_history import BATCH
-from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
+from rag_index.machine.resources import cpu_count, load_average
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Iterator, Sequence
 
-    from rag_index.embedders import EmbedderIdentity
     from rag_index.evaluation.golden import GoldenQuery
+    from rag_index.indexing.scan import Scan
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store
 
@@ -96,7 +94,7 @@ class IndexRun:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     metrics: RunMetrics = field(default_factory=RunMetrics)
     scan: Scan | None = None
-    """None until `begin` has returned: the run may end before it has a collection."""
+    """None until it has begun: the run may end before it has a collection."""
     started: float = field(default_factory=time.monotonic)
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
     """Where errors and services that do not answer are logged; None if nobody waits for this run."""
@@ -114,51 +112,12 @@ class IndexRun:
         """The live collection, as far as the ledger knows it."""
         return self.ledger.collection(self.store.aliases().get(self.alias, ""))
 
-    def open_chunker(self) -> Chunker:
-        """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
-        return open_chunker(self.settings, self.index)
-
-    def own_workers(self) -> int:
-        """Return how many workers the run has where it starts them itself: one if this process embeds."""
-        return 1 if self.settings.parallel.serial else max(1, self._worker_count())
-
-    @property
-    def any_workers(self) -> bool:
-        """Whether there can be workers: none are started if memory has no room for one."""
-        parallel = self.settings.parallel
-        return parallel.serial or parallel.address is not None or self._worker_count() > 0
-
-    def _worker_count(self) -> int:
-        return choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
-
     def count_parts(self) -> None:
         """Count the rows of each part. Raises SourceError if too many are lost, unless a person allowed it."""
         live = None if self.options.allow_deletes else self.live
         hidden = hidden_by_policies(self.ledger, self.alias, policy_digest(self.source)) if live else ""
         guard = DeleteGuard(self.ledger, live, self.settings.run.delete_guard, hidden=hidden) if live else None
         self.part_rows = count_parts(self.source, self.index, guard)
-
-    def begin(
-        self,
-        identity: EmbedderIdentity,
-        chunker: Chunker,
-        *,
-        workers: int | None = None,
-        documents: int | None = None,
-    ) -> Scan:
-        """Choose the collection and start the scan. Raises as `indexing.target.Target`.
-
-        `workers` embed; by default as `own_workers`. `documents` is the expected total, if the caller knows it.
-        """
-        self.metrics.workers = self.own_workers() if workers is None else workers
-        if documents is None:
-            documents = 0
-            with suppress(SourceUnavailable):  # the scan retries for longer
-                documents = self.source.count()
-        self.scan = Scan(self, identity, chunker)
-        self.progress.start(documents)
-        self.stopwatch.count_rest("start")
-        return self.scan
 
     def finish(self) -> IndexOutcome:
         """End a run that did all its steps, and return the outcome."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.errors import StoreError, StoreRestored
+from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
 from rag_index.evaluation.calibrate import calibrate
 from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
@@ -32,6 +33,7 @@ from rag_index.indexing.search_index import (
 from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import reconciled_by
+from rag_index.machine.resources import worker_count
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources import scan_settings
@@ -52,10 +54,37 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 class Scan:
-    """A scan of one index into one collection, made by `IndexRun.begin`. Not safe to share between threads."""
+    """A scan of one index into one collection, for one run. Not safe to share between threads."""
+
+    @classmethod
+    def begin(
+        cls,
+        run: IndexRun,
+        identity: EmbedderIdentity,
+        chunker: Chunker,
+        *,
+        workers: int | None = None,
+        documents: int | None = None,
+    ) -> Scan:
+        """Choose the collection, and begin the scan of a run. Raises as `indexing.target.Target`.
+
+        `workers` embed, by default as many as the settings say, or one if this process embeds. `documents` is the
+        expected total, if the caller knows it.
+        """
+        if workers is None:
+            workers = 1 if run.settings.parallel.serial else max(1, worker_count(run.settings))
+        run.metrics.workers = workers
+        if documents is None:
+            documents = 0
+            with suppress(SourceUnavailable):  # the scan retries for longer
+                documents = run.source.count()
+        run.scan = scan = cls(run, identity, chunker)
+        run.progress.start(documents)
+        run.stopwatch.count_rest("start")
+        return scan
 
     def __init__(self, run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> None:
-        """Choose the collection, bring it and the ledger together, and begin. Raises as `indexing.target.Target`."""
+        """Choose the collection, bring it and the ledger together, and begin."""
         settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
         single, live = run.single, run.alias in store.aliases()
         self.run, self.chunker = run, chunker
@@ -84,9 +113,8 @@ class Scan:
         ledger.begin_scan()
         self.committer = Committer(index.name, ledger, store, self.collection)
         rate = first_rate(self.identity.kind, index, self.collection.chars_per_second)
-        workers, most = run.metrics.workers, max_chars(index)
-        documents = settings.parallel.shard_documents
-        self.sharder = Sharder(index.name, documents, workers=workers, max_chars=most, chars_per_second=rate)
+        workers, size, most = run.metrics.workers, settings.parallel.shard_documents, max_chars(index)
+        self.sharder = Sharder(index.name, size, workers=workers, max_chars=most, chars_per_second=rate)
         self.comparison = Comparison(run, self.collection, rebuild=self.rebuild)
         full = self.rebuild or (self.comparison.must_read_all and not single)
         self._state = LedgerScanState(
@@ -160,7 +188,7 @@ class Scan:
                 if self._golden is not None:
                     self._golden.before_writing(more_to_read=True)
                 self._any_shard = True
-                yield shard
+                yield self._marked(shard)
 
     def rest(self) -> list[Shard]:
         """Return the shards of what is left, after the last page.
@@ -172,7 +200,10 @@ class Scan:
         in_process = not self._any_shard and parallel.shard_documents == "auto" and not parallel.address
         if self._golden is not None:
             self._golden.before_writing(more_to_read=False)
-        return [replace(shard, in_process=in_process) for shard in self.sharder.rest()]
+        return [self._marked(replace(shard, in_process=in_process)) for shard in self.sharder.rest()]
+
+    def _marked(self, shard: Shard) -> Shard:
+        return shard if self._suspects.isdisjoint(shard.documents.keys) else replace(shard, suspect=True)
 
     def _diff_page(self, page: SourcePage) -> DocumentBatch:
         """Compare a page with the ledger, do what needs no embedding, and return what has to be embedded."""
@@ -248,10 +279,6 @@ class Scan:
         new = self.rebuild or not self.guard.any_documents
         chars = self._chars * (1 + unread / seen) if seen else unread * MEAN_CHARS * new
         return max(0.0, chars - run.metrics.work.chars) / self.sharder.chars_per_second
-
-    def is_suspect(self, shard: Shard) -> bool:
-        """Return whether a document of the shard may kill the process that embeds it: see `indexing.pool`."""
-        return not self._suspects.isdisjoint(shard.documents.keys)
 
     def mark_pending(self, shard: Shard) -> None:
         """Mark a shard's documents in the ledger as about to be written."""
@@ -352,8 +379,8 @@ class Scan:
     @property
     def erasure_due(self) -> bool:
         """Whether the run ends with an erasure: `[store] erase` is set, and there is something to erase."""
-        run, live = self.run, self.run.live
-        if not run.settings.store.erase or live is None or live.id != self.collection.id:
+        run = self.run
+        if not run.settings.store.erase or (live := run.live) is None or live.id != self.collection.id:
             return False
         others = (c.id != live.id and c.state == "ready" for c in run.ledger.collections(run.alias))
         return bool(run.ledger.pending_erasures(run.alias).hashes) or any(others)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from rag_index.settings import EmbedderSettings, ParallelSettings
+    from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
 
 # dask.system reads the limits of one cgroup only, and distributed.system those of the root only: both miss limits that
 # are set on a group in between, so the groups are read here.
@@ -105,6 +105,11 @@ def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: 
         count = min(count, int(parallel.max_load - machine.load))
     bounded = parallel.workers == "auto" or parallel.memory != "auto"
     return 0 if bounded and not machine.workers_that_fit(worker_bytes) else max(1, count)
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many workers a run of these settings starts; 0 only if memory has room for none."""
+    return choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder))
 
 
 def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.scheduler import KilledWorker
 
 from rag_index.errors import ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.indexing.pool import embed_step, upsert_step
+from rag_index.indexing.pipeline import embed_step, upsert_step
 from rag_index.orchestration.worker import LOG_TOPIC, TOPIC, embed_on_worker, write_on_worker
 from rag_index.outages import Outage
 

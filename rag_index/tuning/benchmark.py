@@ -17,12 +17,13 @@ import numpy as np
 import psutil
 from pydantic import SecretStr
 
+from rag_index.chunking import open_chunker
 from rag_index.embedders import EmbedderIdentity, open_embedder
-from rag_index.indexing.pipeline import AllDocuments, index_pages
-from rag_index.indexing.pool import Pool
+from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
 from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
+from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
-from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory
+from rag_index.machine.resources import cpu_count, worker_count
 from rag_index.settings import LedgerSettings, ParallelSettings, Settings
 from rag_index.sources.sample import Sample, read_sample
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.indexing.scan import Scan
     from rag_index.indexing.step_retries import Call
 
 STAGES = ("fetch", "chunk", "embed", "upsert")
@@ -179,7 +179,7 @@ class Bench:
         """Return the numbers of workers to try: as given, or 1, 2, 4, … up to what the settings say."""
         if given:
             return sorted(set(given))
-        limit = choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
+        limit = worker_count(self.settings)
         if self.settings.parallel.workers == "auto":
             limit = max(limit, min(2, cpu_count()))  # two processors have something to compare, too
         limit = max(1, limit)
@@ -209,7 +209,7 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         settings = settings_in(folder, self.settings).model_copy(update={"parallel": self.parallel(workers)})
         with sample_run(settings, self.index.name, self.sample, run_id) as run:
-            scan = run.begin(identity, run.open_chunker(), workers=workers)
+            scan = Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=workers)
             if self._chars_per_second is not None:
                 scan.sharder.chars_per_second = self._chars_per_second
             yield scan

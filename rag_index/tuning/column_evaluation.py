@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag_index.chunking import open_chunker
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluation import evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
-from rag_index.indexing.pipeline import AllDocuments, index_pages
-from rag_index.indexing.pool import Pool
+from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
+from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly
 from rag_index.sources import open_source
 from rag_index.sources.sample import Sample, read_sample
@@ -44,7 +45,9 @@ def temporary_indexes(settings: Settings, samples: Mapping[str, Sample]) -> Iter
             identity = embedder.identity()
             for name, sample in samples.items():
                 with sample_run(temporary, name, sample, str(uuid.uuid4())) as run:
-                    scan = run.begin(identity, run.open_chunker(), workers=1, documents=len(sample.documents))
+                    scan = Scan.begin(
+                        run, identity, open_chunker(run.settings, run.index), workers=1, documents=len(sample.documents)
+                    )
                     with Pool(scan, call_plainly, embedder=embedder) as pool:
                         index_pages(scan, AllDocuments().pages(run, call_plainly), pool)
                     scan.publish()

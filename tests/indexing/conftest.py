@@ -19,7 +19,7 @@ def no_calibration(monkeypatch):
 @pytest.fixture(autouse=True)
 def suspects_here(monkeypatch):
     """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
-    monkeypatch.setattr(Scan, "is_suspect", lambda scan, shard: False)
+    monkeypatch.setattr(Scan, "_marked", lambda scan, shard: shard)
 
 
 @pytest.fixture

@@ -8,12 +8,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from rag_index.chunking import open_chunker
 from rag_index.embedders import open_embedder
 from rag_index.indexing import pipeline
 from rag_index.indexing import run as run_module
 from rag_index.indexing.changed import BatchIndexer
-from rag_index.indexing.pool import Pool
+from rag_index.indexing.pipeline import Pool
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
 from tests.project import run_here
@@ -63,7 +65,7 @@ def run_plain(
     ):
         run.source.check()
         run.count_parts()
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+        scan = Scan.begin(run, embedder.identity(), open_chunker(run.settings, run.index), workers=1)
         with Pool(scan, call_plainly, embedder=embedder) as pool:
             pipeline.index_pages(scan, pipeline.AllDocuments().pages(run, call_plainly), pool)
         if not delete:

@@ -15,8 +15,8 @@ from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import EmbeddedShard, Shard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
+from rag_index.indexing.child import ChildEmbedder, quarantine
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.pool import ChildEmbedder, quarantine
 from rag_index.settings import EmbedderSettings
 from rag_index.sources import page_of
 from tests.waiting import eventually

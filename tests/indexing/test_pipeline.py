@@ -1,17 +1,20 @@
 """The pipeline: one shard is written while the next is embedded, and nothing that was written is lost."""
 
 import re
+import sys
 import threading
 import uuid
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+import rag_index
 from rag_index.embedders import open_embedder
 from rag_index.errors import StoreError, StoreUnavailable, TerminalError
 from rag_index.indexing import pipeline, step_retries
-from rag_index.indexing.pipeline import AllDocuments, execute
-from rag_index.indexing.pool import ChildEmbedder, Pool
+from rag_index.indexing.child import ChildEmbedder
+from rag_index.indexing.pipeline import AllDocuments, Pool, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly, shared_checks
@@ -155,7 +158,7 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "write_shard", write_shard)
-        patch.setattr("rag_index.indexing.run.Scan", Interrupted)
+        patch.setattr("rag_index.indexing.pipeline.Scan", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_with(project)
     let_go.set()
@@ -183,6 +186,35 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, kind
     ):
         assert execute(run, AllDocuments(embedder=embedder), call=call).new == 30
     assert failed
+
+
+CORE = ("orchestration/plain_run", "indexing/run", "indexing/pipeline", "indexing/scan")
+
+
+def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_of_a_run(tmp_path):
+    """Whoever follows a row reads these files side by side."""
+    project = Project(tmp_path / "project").fill(30)
+    project.run()
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
+    settings, folder = project.settings, Path(rag_index.__file__).parent
+    core, stack, changes = {str(folder / f"{name}.py") for name in CORE}, [], []
+
+    def note(frame, event, _):
+        file = frame.f_code.co_filename
+        if file in core and event == "call":
+            if stack and stack[-1] != file:
+                changes.append(f"{Path(stack[-1]).stem} > {Path(file).stem}.{frame.f_code.co_name}")
+            stack.append(file)
+        elif file in core and event == "return":
+            stack.pop()
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        plain_run.run_plainly(settings, settings.indexes, RunOptions())
+    finally:
+        sys.setprofile(before)
+    assert 10 < len(changes) <= 15, changes
 
 
 def test_an_error_that_is_not_ours_is_raised_and_recorded(project):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, NoWorkers, ProcessDied
-from rag_index.indexing import pool as pool_module
-from rag_index.indexing.pool import Pool
+from rag_index.indexing import pipeline
+from rag_index.indexing.pipeline import Pool
 from rag_index.indexing.step_retries import call_plainly
 from tests.indexing.test_child import shard_of
 
@@ -47,14 +47,11 @@ class Scan(SimpleNamespace):
             under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
         )
         self.run = SimpleNamespace(
-            settings=SimpleNamespace(parallel=SimpleNamespace(serial=False)), any_workers=True, progress=progress,
+            settings=SimpleNamespace(parallel=SimpleNamespace(serial=False, address="any")), progress=progress,
             metrics=SimpleNamespace(workers=1), logger=None,
             stopwatch=SimpleNamespace(stage=lambda name: nullcontext()),
             outcome=SimpleNamespace(say=self.said.append),
         )  # fmt: skip
-
-    def is_suspect(self, shard) -> bool:
-        return False
 
     def job(self, shard) -> int:
         return shard.number
@@ -62,7 +59,7 @@ class Scan(SimpleNamespace):
 
 @pytest.fixture(autouse=True)
 def no_threads(monkeypatch):
-    monkeypatch.setattr(pool_module, "in_thread", lambda embed, name: embed())
+    monkeypatch.setattr(pipeline, "in_thread", lambda embed, name: embed())
 
 
 def numbered(number: int):
@@ -113,7 +110,7 @@ def test_an_error_is_raised_only_after_the_results_of_all_others():
 
 
 def test_what_a_place_raises_while_nothing_comes_ends_the_waiting(monkeypatch):
-    monkeypatch.setattr(pool_module, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(pipeline, "TICK_SECONDS", 0.01)
     with pooled(Place(), 1) as (pool, _), pytest.raises(EmbedderUnavailable, match="no worker"):
         list(pool.rest())
 

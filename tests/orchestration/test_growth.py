@@ -64,7 +64,7 @@ class Deadly(TextChunker):
 @pytest.mark.long
 def test_a_shard_that_kills_ends_a_child_and_not_the_run(tmp_path, monkeypatch):
     project = Project(tmp_path / "project").fill(300)
-    monkeypatch.setattr("rag_index.indexing.run.open_chunker", lambda settings, index: Deadly(200, 20))
+    monkeypatch.setattr("rag_index.indexing.pipeline.open_chunker", lambda settings, index: Deadly(200, 20))
     monkeypatch.setattr("rag_index.indexing.sharding.MAX_DOCUMENTS", 50)
     [outcome] = run_plainly(project.settings, project.settings.indexes, RunOptions()).indexes
     assert (outcome.new, outcome.failed) == (299, 1)

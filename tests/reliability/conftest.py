@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.indexing import pool
+from rag_index.indexing import child
 from tests.reliability.scenario import make_project
 
 
@@ -17,7 +17,7 @@ class KeptChildren:
 
     def __init__(self) -> None:
         self.children = {}
-        self._start = pool._Child
+        self._start = child._Child
 
     def ask(self, job):
         known = self.children.get(str(job.embedder))
@@ -33,14 +33,14 @@ class KeptChildren:
 def kept_children():
     kept = KeptChildren()
     yield kept
-    for child in kept.children.values():
-        child.end()
+    for one in kept.children.values():
+        one.end()
 
 
 @pytest.fixture(autouse=True)
 def one_child(kept_children, monkeypatch):
     """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
-    monkeypatch.setattr(pool, "_Child", lambda: kept_children)
+    monkeypatch.setattr(child, "_Child", lambda: kept_children)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from rag_index.chunking import open_chunker
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.scan import Scan
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
@@ -95,7 +97,7 @@ class SmallSteps(AllDocuments):
     """All documents, in small pages and small shards, whose size no rate changes."""
 
     def begin(self, run, call):
-        scan = run.begin(self.embedder.identity(), run.open_chunker(), workers=1)
+        scan = Scan.begin(run, self.embedder.identity(), open_chunker(run.settings, run.index), workers=1)
         scan.sharder._documents = 12
         scan.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and not write it
         return scan

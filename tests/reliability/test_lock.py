@@ -9,11 +9,12 @@ from contextlib import closing
 import psutil
 import pytest
 
+from rag_index.chunking import open_chunker
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked
-from rag_index.indexing.pipeline import AllDocuments, index_pages
-from rag_index.indexing.pool import Pool
+from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
 from rag_index.ledger import lease as lease_module
@@ -147,7 +148,7 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path):
         open_run(settings, "notes", RunOptions(), run_id="late") as run,
         closing(open_embedder(settings.embedder)) as embedder,
     ):
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+        scan = Scan.begin(run, embedder.identity(), open_chunker(run.settings, run.index), workers=1)
 
         def loses_the_lease(step, function):
             run.lease._lost = step.kind == "upsert"
