@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 MAX_TRIES = 5
 """Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
 
-DAY = 86_400
-
 
 @dataclass(frozen=True, slots=True)
 class PageDiff:

@@ -1,9 +1,4 @@
-"""Embed a shard: chunk its documents, embed or reuse each distinct text once, and split what is too long.
-
-Documents that may kill the process that embeds them are embedded in a child. These suspects were pending when a run
-died, or are listed as failed. The flow's own process never embeds them, whatever the settings: the child may die in its
-place, and then the quarantine finds the document.
-"""
+"""Embed a shard: chunk its documents, embed or reuse each distinct text once, and split what is too long."""
 
 from __future__ import annotations
 

@@ -335,10 +335,11 @@ class Pool:
         """Have a shard embedded. Call `ready` after each, which makes room for the next."""
         if shard.suspect:
             with self._scan.run.stopwatch.stage("embed"):
-                self._results.extend(self._embed_apart(shard))
+                self._results.extend(quarantine([shard], self._embed_apart))
         elif self._alone or shard.in_process:
             with self._scan.run.stopwatch.stage("embed"):
-                self._results.append(self._embed_here(shard))
+                embed = partial(self._scan.job(shard).embed, self._own_embedder())
+                self._results.append(self._call(embed_step(shard), embed))
         else:
             self._grow_if_it_pays()
             place = max(self._places, key=lambda one: one.size - sum(at is one for at, _ in self._in_flight.values()))
@@ -455,18 +456,9 @@ class Pool:
             self._stack.callback(self._embedder.close)
         return self._embedder
 
-    def _embed_here(self, shard: Shard) -> EmbeddedShard:
-        embed = partial(self._scan.job(shard).embed, self._own_embedder())
-        return self._call(embed_step(shard), embed)
-
-    def _embed_apart(self, shard: Shard) -> Iterator[EmbeddedShard]:
-        """Embed a shard in a child that does nothing else; yield it, or its parts if the child died."""
-        scan = self._scan
-
-        def run_alone(part: Shard) -> EmbeddedShard:
-            return self._call(embed_step(part), partial(self._suspects.embed, scan.job(part)))
-
-        return quarantine([shard], run_alone)
+    def _embed_apart(self, shard: Shard) -> EmbeddedShard:
+        """Embed a shard in a child that does nothing else."""
+        return self._call(embed_step(shard), partial(self._suspects.embed, self._scan.job(shard)))
 
 
 def embed_step(shard: Shard) -> Step:

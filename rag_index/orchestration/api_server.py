@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 USER = "rag-index"
 START_SECONDS = 300.0
 """A server takes 3 to 5 s of processor time to start, which can be minutes on a busy machine."""
-END_SECONDS = 30.0
-"""The server deletes old runs as it ends, which takes a second, and longer on a busy machine."""
 PAUSE_SECONDS = 2.0
 
 
