@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wordllama
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import BadVectors, TextRefused
@@ -17,6 +20,27 @@ TEXTS = [
     "the printer on the third floor is broken", "nobody can print since this morning", "banana bread with walnuts",
     "word " * 800, "ü – 漢字 \U0001f600", "a",
 ]  # fmt: skip
+
+
+BARE = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+BITS = [
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "\u00a0",
+    "\u2581",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<",
+    "Word",
+    "isn't",
+    "e\u0301",
+    "漢字",
+    "👩\u200d💻",
+    "4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +58,20 @@ def test_vectors_are_unit_float32_and_reflect_the_meaning(embedder):
 
 
 def test_vectors_equal_those_of_wordllama_to_the_last_bit(embedder):
-    import wordllama
-
-    bare = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
-    expected = bare.embed(TEXTS, norm=True)
+    expected = BARE.embed(TEXTS, norm=True)
     together = embedder.embed_documents(TEXTS * 300)
     assert np.array_equal(np.stack(together[: len(TEXTS)]), expected)
     assert np.array_equal(np.stack(together[-len(TEXTS) :]), expected)
     for row, text in enumerate(TEXTS):
         assert np.array_equal(embedder.embed_documents([text])[0], expected[row])
+
+
+@given(st.lists(st.sampled_from(BITS) | st.text(max_size=4), min_size=1).map("".join).filter(bool))
+@example("ends with one space ")
+@example(" \u2581 <s> ")
+def test_words_of_any_kind_equal_those_of_wordllama_to_the_last_bit(embedder, text):
+    with np.errstate(invalid="ignore"):
+        assert np.array_equal(embedder.embed_documents([text])[0], BARE.embed([text], norm=True)[0])
 
 
 def test_a_text_without_tokens_fails_alone(embedder):
