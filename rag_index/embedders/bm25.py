@@ -69,6 +69,7 @@ _UNSPACED = re.compile(f"[{_HAN}]+|[{_HIRAGANA}]+|[{_KATAKANA}]+")
 """A run of Han characters, Hiragana or Katakana: in Japanese, a word seldom goes on in another script."""
 _PARTICLE = re.compile(f"[{_HIRAGANA}]")
 _LETTERS, _SPACE, _BETWEEN = re.compile(r"\w+"), re.compile(r"\s"), re.compile(r"[-._' ]")
+_LETTERS_OF_NAME = re.compile(r"[^\W_]+|[+#]+")
 _HUMP = re.compile(r"([a-z])([A-Z])")
 _LETTER_WITH_SIGNS = re.compile(r"(?<![\w.+#@$])[^\W\d_](?:[+#]++(?!\w)|\*(?![*\w]))")
 FIRST_NAME = 2**31
@@ -168,12 +169,18 @@ def _with_compounds(text: str) -> str:
         if sign.start() >= last:
             begin = max(text.rfind(" ", 0, sign.start()), text.rfind("\n", 0, sign.start())) + 1
             last = end.start() if (end := _SPACE.search(text, sign.end())) else len(text)
-            for word in _WORD.findall(text, begin, last):
-                whole, parts = _compound(word)
-                if parts or whole != word:
-                    extra.append(f"{whole} {parts}" if _HUMP.search(word) else whole)
+            extra += filter(None, map(_added, _WORD.findall(text, begin, last)))
     text = _LETTER_WITH_SIGNS.sub(" ", text) if extra else text
     return f"{text} {' '.join(extra)}" if extra else text
+
+
+@lru_cache(maxsize=20_000)
+def _added(word: str) -> str:
+    """Return what a text gets for a word of it: "" if the engine takes all of the word as it stands."""
+    whole, parts = _compound(word)
+    if not parts and whole == word:
+        return ""
+    return f"{whole} {parts}" if _HUMP.search(word) else whole
 
 
 def _compound(word: str) -> tuple[str, str]:
@@ -198,7 +205,7 @@ def _compound(word: str) -> tuple[str, str]:
 def letters(text: str) -> str:
     """Return a name in letters, digits and the signs of names alone, whatever its case and accents."""
     plain = text if text.isascii() else unicodedata.normalize("NFKD", text)
-    return "".join(one for one in plain.casefold() if one.isalnum() or one in "+#")
+    return "".join(_LETTERS_OF_NAME.findall(plain.casefold()))
 
 
 def name_dimension(name: str) -> int | None:

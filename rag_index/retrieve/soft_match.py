@@ -154,13 +154,17 @@ def near_scores(
     pairs = [one + other for one, other in pairwise(weights)]
     if not pairs:
         return [0.0] * len(texts)
-    encoder, known, scores = Bm25Encoder(model), dict[str, tuple[int, ...]](), list[float]()
+    encoder, known, scores = Bm25Encoder(model), dict[str, list[int]](), list[float]()
+    places = dict[int, list[int]]()
+    for number, some in enumerate(words):
+        for one in some:
+            places.setdefault(one, []).append(number)
     for text in in_time(texts, deadline):
         found, last = set[int](), list[tuple[int, int]]()
         for place, word in enumerate(_WORD.findall(split_unspaced(text[:MAX_CHARS]))):
             if (numbers := known.get(word)) is None:
                 own = encoder.dimensions(word)
-                numbers = known[word] = tuple(number for number, some in enumerate(words) if not some.isdisjoint(own))
+                numbers = known[word] = sorted({number for one in own for number in places.get(one, ())})
             for number in numbers:
                 last = [one for one in last if place - one[0] <= NEAR_WORDS]
                 found.update(min(number, other) for _, other in last if abs(number - other) == 1)
