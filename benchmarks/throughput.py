@@ -76,7 +76,7 @@ def bare(
 
 
 def embed(texts: list[str]) -> int:
-    """Embed and discard. This is the fastest way we know to run this model: twice as fast as wordllama's `embed`."""
+    """Embed and discard. This is the fastest way we know to run this model."""
     from rag_index.embedders import open_embedder
     from rag_index.settings import EmbedderSettings
 

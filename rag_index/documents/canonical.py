@@ -29,7 +29,7 @@ _SAFE_INT = 10**18
 """Integers below it have at most 18 digits."""
 _NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"[:,\[]-?(?:(?:[0-9]\.?){16}|[0-9.]+e)")
-"""What may be an integer beyond 64 bits, or a float that the store would change: no digits of a hash, which are text."""
+"""What may be an integer beyond 64 bits, or a float that the store would change; a hash is text."""
 MAX_LEVELS = 60
 """Deeper levels of a payload become text: a store cannot read back what has more than about 100 levels."""
 MAX_PAYLOAD_BYTES = 16_000_000
