@@ -42,7 +42,7 @@ class Received:
     """What a feed gave at once."""
 
     changes: Sequence[DocumentChange]
-    """In any order; a document may occur several times."""
+    """The changes, in any order; a document may occur several times."""
     position: Any = None
     """What `acknowledge` needs."""
     more: bool = False

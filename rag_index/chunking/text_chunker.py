@@ -126,7 +126,7 @@ class TextChunker:
 
 
 def shortened(title: str, chars: int = TITLE_CHARS) -> str:
-    """Return a title of at most so many characters, which ends at a word."""
+    """Return a title of at most `chars` characters, which ends at a word."""
     if len(title) <= chars:
         return title
     return title[: character_boundary(title, 1, chars)].rpartition(" ")[0] or title[:chars]

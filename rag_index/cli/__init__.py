@@ -250,7 +250,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def one_line(text: str, chars: int) -> str:
-    """Return a text of the source on one line, of at most so many characters."""
+    """Return a text of the source on one line, of at most `chars` characters."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= chars else f"{line[: chars - 1]}…"
 

@@ -59,7 +59,7 @@ class _Line(BaseModel):
     relevant: Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_graded), Field(min_length=1)]
     index: Annotated[str, Field(min_length=1)] | None = None
     note: str = ""
-    """For people who edit the file."""
+    """A note for people who edit the file."""
 
 
 def read_golden(path: Path) -> list[GoldenQuery]:

@@ -104,7 +104,7 @@ class Scan:
         make_searchable(store, self.collection.name, self.identity, index.indexed_fields)
         self.guard = DeleteGuard(ledger, self.collection, settings.run.delete_guard)
         self.policies = policy_digest(run.source)
-        """By which policies the database showed rows when the scan began."""
+        """The policies by which the database showed rows when the scan began."""
         if not single:
             self.guard.note_size()
         self._reuse = reusable(index.name, ledger, store, run.alias, self.identity) if self.rebuild else None

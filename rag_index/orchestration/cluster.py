@@ -98,7 +98,7 @@ class Workers(AbstractContextManager["Workers"]):
         return max(1, choose_worker_count(self._settings, self._memory))
 
     def start(self, count: int | None = None) -> Future[LocalCluster]:
-        """Start a cluster of so many workers in the background, once."""
+        """Start a cluster of this many workers in the background, once."""
         if self._starting is None:
             self._starting = in_thread(partial(self._start, count or self.most), "cluster")
         return self._starting

@@ -124,7 +124,7 @@ class Judge:
 
 
 def evidence(words: int, found: int, rarity: float, neighbours: float, points: int) -> float:
-    """Return how unlikely it is that one of so many points has these words of a query by chance, from -1.2 to 4.
+    """Return how unlikely it is that any point of an index has these words of a query by chance, from -1.2 to 4.
 
     `rarity` is the sum of the idf of the words that were `found`, each of which is the logarithm of a chance. There
     are points, and choices among the words of a long query, for as many chances; neighbours have one less. A query of

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CLOSED = "the retriever is closed"
 SHARES = 4
-"""One caller may have one in so many of all places."""
+"""One caller may have at most one place in this many."""
 
 
 class Places:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 K = 60
 MAX_CHUNKS = 3
-"""Chunks that a hit holds, if it has so many."""
+"""The chunks that a hit holds at most."""
 MAX_SHORT_CHUNKS, SHORT_CHARS = 5, 2000
 """Chunks that a hit holds if they have no more characters together: the answer to a ticket is seldom like the question,
 and stands in one of its remarks."""

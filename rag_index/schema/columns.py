@@ -248,7 +248,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
 
 
 def _text_role(made: ColumnProfile, count: int) -> Role:
-    """Return the role of a column with so many texts that people read."""
+    """Return the role of a column whose texts people read."""
     texts, last, choices = made.texts, made.last_word, len(made.choices)
     # two words, or characters of a script without spaces between words
     with_words = sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)

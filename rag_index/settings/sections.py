@@ -211,7 +211,7 @@ class EmbedderSettings(Section):
         return self._api_key
 
     def cost(self, chars: float) -> float:
-        """Return what embedding so many characters costs, by `price`."""
+        """Return what it costs to embed this many characters, by `price`."""
         return chars * (self.price or 0.0) / 1e6
 
     @property

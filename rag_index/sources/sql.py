@@ -332,7 +332,7 @@ class SqlSource:
         return nulls
 
     def _check_order(self, rows: int) -> None:
-        """Read all keys, so many a page, in one snapshot, where no writer explains that rows are missing.
+        """Read all keys page by page in one snapshot, where no writer explains that rows are missing.
 
         Raises SourceError if some are.
         """
