@@ -78,6 +78,15 @@ class Browser:
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
 
+    @contextmanager
+    def at_start(self, script: str) -> Iterator[None]:
+        """Run a script in each page before its own, until the block ends."""
+        self._call("Page.enable")  # else the script is kept, and never run
+        added = self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        yield
+        self._call("Page.removeScriptToEvaluateOnNewDocument", **added)
+        self._call("Page.disable")
+
     def reload(self) -> None:
         """Load the page again; what is asked after this is asked of the new one."""
         self.evaluate("window.before = true")

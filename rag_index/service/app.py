@@ -108,9 +108,10 @@ def make_router(service: SearchService) -> APIRouter:
     ) -> JSONResponse:
         """Return a document as it is indexed: its payload, and its chunks in order, or those that are wanted.
 
-        The id may contain slashes, but no client sends one that is `.` or `..`.
+        The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
         """
-        return JSONResponse((await service.document(index, document_id, caller_of(request), query)).to_json())
+        wanted = document_id or query.id
+        return JSONResponse((await service.document(index, wanted, caller_of(request), query)).to_json())
 
     @router.post("/verify", response_model=VerifyModel, summary="What became of what was cited")
     async def verify(body: VerifyBody, request: Request) -> JSONResponse:

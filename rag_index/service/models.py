@@ -140,7 +140,7 @@ class VerifyBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     citations: Annotated[list[str], Field(min_length=1, max_length=MAX_CITATIONS)]
-    """As hits have them."""
+    """Citations, as hits have them."""
 
 
 class ChoicesBody(BaseModel):
@@ -193,6 +193,7 @@ class DocumentQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
+    id: str = Field(default="", description="The id, if it is `.` or `..`; the address ends with a slash then.")
     first_chunk: int = Field(default=0, ge=0, description="Where to begin: `next_chunk` of the part before.")
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
         default=None, description="The number of a chunk: it and those beside it."

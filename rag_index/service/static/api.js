@@ -64,6 +64,10 @@ export const search = (asked, signal) => send("search", { ...asked, explain: tru
 
 export const facets = (asked, signal) => send("facets", asked, signal);
 
-// Return a document, or of a long one the chunks around one, as many as a browser shows at once.
-export const readDocument = (index, id, around) =>
-  request(`documents/${encodeURIComponent(index)}/${encodeURIComponent(id)}?${new URLSearchParams({ around, max_chars: MOST_CHARS })}`);
+// Return a document, or of a long one the chunks around one, as many as a browser shows at once. Browsers take an id of
+// dots for a folder, however it is written.
+export function readDocument(index, id, around) {
+  const dots = id === "." || id === "..";
+  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { id } : {}) });
+  return request(`documents/${encodeURIComponent(index)}/${dots ? "" : encodeURIComponent(id)}?${asked}`);
+}

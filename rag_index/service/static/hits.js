@@ -28,7 +28,6 @@ function element(hit, result, open, hidden) {
   const shown = [hit.title, address, hit.text.trim()];
   return make(
     "li", { className: "hit" }, make("span", { className: "place" }, part(hit)), heading, link, text, alike,
-    hit.citation ? make("code", { className: "citation", title: "Cite it by this; it can be verified later" }, `[${hit.citation}]`) : null,
     payload(hit.payload, { without: (name, value) => hidden.includes(name) || shown.includes(value), most: FIELDS }),
     reasons(hit, result),
   );
@@ -99,6 +98,7 @@ function reasons(hit, result) {
   }
   rows.push([`Rank in ${hit.index}`, String(hit.rank)], ["Fused", `by ${result.fusion}: ${number(hit.fused, 4)}`]);
   rows.push(["Chunks", (hit.chunks ?? []).map((chunk) => `${chunk.chunk}: ${number(chunk.score)}`).join(", ")]);
+  if (hit.citation) rows.push(["Cite it as", make("code", { className: "citation" }, `[${hit.citation}]`)]);
   const body = make("tbody");
   for (const [name, value, more] of rows) {
     body.append(make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value, more ? ` (${more})` : null)));

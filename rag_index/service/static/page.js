@@ -20,6 +20,7 @@ let indexes = [];
 let kinds = {}; // of the fields of indexes
 let closed = []; // the names of those that are for members of groups, and this caller is of none
 let total = 0; // of the settings; those without documents are neither offered nor asked
+let started = false; // whether the indexes are known
 let limit = FIRST;
 let running = null;
 let typing = 0; // the timer of a search for what is being typed
@@ -37,6 +38,7 @@ async function start() {
     return fail(error, start);
   }
   hide("problem");
+  started = true;
   total = indexes.length;
   closed = indexes.filter((index) => index.closed).map((index) => index.name);
   indexes = indexes.filter((index) => index.live && index.documents !== 0 && !index.closed);
@@ -66,11 +68,21 @@ function showIndexes() {
     const box = make("input", { type: "checkbox", value: index.name, checked: true, ariaLabel: index.name });
     const name = make("button", { type: "button", title: `${index.name} alone, or all again. ${completed(index)}` }, index.name);
     name.addEventListener("click", () => only(index.name));
-    const about = [index.documents?.toLocaleString(), age(index.as_of.at)].filter(Boolean).join(" · ");
-    return make("span", { className: "choice" }, box, name, make("small", {}, about));
+    return make("span", { className: "choice" }, box, name, make("small"));
   }));
+  countHits([]);
   byId("indexes").hidden = false;
   offerFields();
+}
+
+// Show beside each index how many of the hits are its own, its documents, and up to when it is complete.
+function countHits(hits) {
+  byId("indexes").querySelectorAll("small").forEach((about, at) => {
+    const { name, documents, as_of: { at: time } } = indexes[at];
+    const count = hits.filter((hit) => hit.index === name).length;
+    const found = count && `${count} ${count === 1 ? "hit" : "hits"}`;
+    about.textContent = [found, documents?.toLocaleString(), age(time)].filter(Boolean).join(" · ");
+  });
 }
 
 function completed(index) {
@@ -104,14 +116,15 @@ function offerFields() {
 }
 
 function choices(id, options) {
-  const before = byId(id).value;
-  if (!options.some(([value]) => value === before)) options.push([before, before]); // of an index that is not chosen now
+  const { value: before, selectedOptions: [chosen] } = byId(id);
+  if (!options.some(([value]) => value === before)) options.push([before, chosen.text]); // of an index that is not chosen now
   byId(id).replaceChildren(...options.map(([value, words]) => make("option", { value, selected: value === before }, words)));
 }
 
 async function ask() {
   const query = byId("query").value.trim();
   const names = chosen();
+  if (query && !started) return start();
   if (!query || !indexes.length) return;
   running?.abort();
   hide("problem");
@@ -153,6 +166,7 @@ function show() {
   const dated = latest.hits.filter((hit) => !Number.isNaN(moment(hit))).sort(later);
   const hits = order ? [...dated, ...latest.hits.filter((hit) => Number.isNaN(moment(hit)))] : latest.hits;
   showHits({ ...latest, hits }, openDocument, hidden);
+  countHits(hits);
   const names = [...new Set([...hidden, ...latest.hits.flatMap((hit) => [...fieldsOf(hit.payload)].map(([name]) => name))])];
   byId("fields").querySelector(".choices").replaceChildren(...names.sort().map((name) => make(
     "label", { className: "choice" }, make("input", { type: "checkbox", value: name, checked: !hidden.includes(name) }), name,
@@ -233,6 +247,7 @@ function button(words, press) {
 
 function nothing(words) {
   byId("hits").replaceChildren();
+  countHits([]);
   hide("facets");
   byId("more").hidden = true;
   say(words);
