@@ -101,11 +101,6 @@ class DatabaseTable:
         """Return the name with its schema, if there is one."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
-    @property
-    def relation(self) -> str:
-        """Return the name by which policies are asked for."""
-        return relation(self.schema, self.name)
-
     def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
         """Return the sampled values of some columns, a tuple for each row."""
         return list(zip(*[self.columns[name].values for name in names], strict=True))
@@ -190,10 +185,10 @@ def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
             named = None if schema == default else schema
             tables += _tables(connection, inspector, named)
             views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
-        policies = read_policies(connection, [one.relation for one in tables])
+        policies = read_policies(connection, [relation(one.schema, one.name) for one in tables])
         for table in tables:
             if not (table.rows or table.problem):
-                table.problem = "; ".join(policies.of([table.relation]).notes())
+                table.problem = "; ".join(policies.of([relation(table.schema, table.name)]).notes())
         yield DatabaseCatalog(tables, views, connection, url, policies)
 
 

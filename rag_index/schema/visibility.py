@@ -200,7 +200,8 @@ def _flag(look: _Look) -> Condition | None:
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
-    most = column.kind == "number" and sum(map({1}.__contains__, column.filled)) >= MIN_OUT * len(column.values)
+    own = named <= {"status", "state", *words(look.table.name), *look.table.noun}  # not that of a payment
+    most = own and column.kind == "number" and column.filled.count(1) >= MIN_OUT * len(column.values)
     if not hides | shows and values <= {"0", "1", "true", "false"} and (most or column.kind == "bool"):
         shows = named & {"status", "state"} & {look.words[-1]}
     small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"

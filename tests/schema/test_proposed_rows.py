@@ -214,9 +214,11 @@ def test_replies_are_parts_of_what_they_answer(propose, kind, title):
 
 def test_a_number_that_is_0_or_1_is_a_flag_if_most_rows_have_1_but_for_what_people_work_off(propose):
     status = ("status INTEGER NOT NULL", [0, 0, 1])
-    made = propose(pages=pages(*status), tickets=pages(*status), events=pages("status INTEGER", [1, 0]))
+    paid = pages("payment_status INTEGER", [0, 0, 1])
+    made = propose(pages=pages(*status), tickets=pages(*status), events=pages("status INTEGER", [1, 0]), orders=paid)
     assert shown(propose, made, "pages") == keys(12, "12")
-    assert len(shown(propose, made, "tickets")) == len(shown(propose, made, "events")) == 12
+    for table in ("tickets", "events", "orders"):
+        assert len(shown(propose, made, table)) == 12, table
 
 
 def test_a_document_in_each_language_has_the_texts_of_its_language_and_no_older_versions(propose):
