@@ -87,8 +87,8 @@ def ask_own_texts(
         return None
     chance = random.Random(TEXTS)  # noqa: S311 - the same each time
     own, strange = _queries(chance, texts)
-    ask = partial(ask_collections, settings, index, store, [collection.name], limit=FIRST, texts=True)
-    [answers], [none] = ask(list(own.values())), ask(strange, dense_weight=1.0)
+    ask = partial(ask_collections, settings, index, store, [collection.name], texts=True)
+    [answers], [none] = ask(list(own.values()), limit=FIRST), ask(strange, limit=1, dense_weight=1.0)
     hybrid = [answer.points for found in answers for answer in found.answered if answer.hybrid]
     trusted = not hybrid or sum(map(agree, hybrid)) >= AGREEMENT * len(hybrid)
     long = [one for query, one in zip(own.values(), answers, strict=True) if len(query.split()) > SHORT]
