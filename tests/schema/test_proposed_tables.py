@@ -282,7 +282,7 @@ def test_a_title_is_that_of_a_row_for_each_row_and_a_reply_is_found_by_its_threa
         ticket_cdata=many(30, "ticket_id", subject="Wheel {n} is loud"),
         thread=many(30, object_id=itself, object_type="T"),
         thread_entry=many(
-            60, pid=lambda n: n - 1 if n % 2 == 0 else 0, thread_id=lambda n: (n + 1) // 2, body=a_sentence
+            60, pid=lambda n: 31 - n // 2 if n % 2 == 0 else 0, thread_id=lambda n: (n + 1) // 2, body=a_sentence
         ),
     )
     assert index(made, "ticket")["title"] == "ticket_cdata.subject"
@@ -299,6 +299,8 @@ NOISE = {
         30, title="Route of it {n}", callback=lambda n: f"page_{n}_view",
         arguments=lambda n: f'a:1:{{i:0;s:4:"{n:04d}";}}')),
     "footer": ("repeats a few texts, as logs do", many(40, message=lambda n: a_sentence(n % 3 + 900))),
+    "form_cache": ("is for programs, by its name, and its rows expire", many(
+        300, expires="{n}", data=lambda n: a_sentence(n + 2000))),
     "asset": ("holds copies of the titles of rows that name its own", many(60, title="Mill and weir {n}")),
 }  # fmt: skip
 
@@ -306,12 +308,15 @@ NOISE = {
 def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
     made = propose(
         pages=many(60, title="Mill and weir {n}", asset_id=itself, body=a_sentence),
+        entry_of_thread=many(30, body=lambda n: a_sentence(n + 1000)),
+        search=many(30, content=lambda n: a_sentence(n + 1000)),
         country=many(200, name="Country {n}", iso="C{n}"),
         shops=many(12, name="Shop {n}", country_id=itself, about=lambda n: a_sentence(n + 300)),
         **{name: table for name, (_, table) in NOISE.items()},
     )
     assert {name: made.left_out[name] for name in NOISE} == {name: reason for name, (reason, _) in NOISE.items()}
-    assert {one.tables[0] for one in made.indexes} == {"pages", "shops"}
+    assert made.left_out["search"] == "holds copies of the texts of entry_of_thread"
+    assert {one.tables[0] for one in made.indexes} == {"pages", "shops", "entry_of_thread"}
 
 
 def test_a_translated_product_is_called_by_its_name_and_has_its_maker(propose):
