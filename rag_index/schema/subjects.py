@@ -399,10 +399,11 @@ class Subject(DatabaseTable):
 
     @cached_property
     def has_copied_titles(self) -> bool:
-        """Return whether most rows have the title of a row that names them, and no more."""
+        """Return whether most rows have the title of a row with text that names them, and no more."""
         if self.title not in self.columns or self.has_prose or not self.children:
             return False
-        named = {one.child for one in self.children if one.child is not self and one.child.title in one.child.columns}
+        found = {one.child for one in self.children if one.child is not self and one.child.says_something}
+        named = [one for one in found if one.title in one.columns]
         theirs = {letters(title) for one in named for title in one.columns[str(one.title)].filled}
         own = {letters(title) for title in self.columns[str(self.title)].filled}
         return len(own & theirs) > MOST * max(MAX_LABELS, len(own))
