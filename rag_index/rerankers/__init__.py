@@ -16,7 +16,6 @@ from urllib.parse import urldefrag, urlsplit
 import httpx
 
 from rag_index.errors import RerankerError, SettingsError
-from rag_index.outages import tls_context
 from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ class RerankServer:
 
     def __init__(self, address: str, timeout: float) -> None:
         """Prepare the client; the first call connects. `timeout` is that of a whole answer, in seconds."""
-        from rag_index.stores.server.link import bounded_answers
+        from rag_index.stores.server.link import BoundedTransport, refuse_compressed
 
         url, self._model = urldefrag(address)
         parts = urlsplit(url)
@@ -156,8 +155,8 @@ class RerankServer:
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
             headers={"Accept-Encoding": "identity"},
-            event_hooks={"response": [bounded_answers(timeout, MAX_ANSWER)]},
-            verify=tls_context(),
+            event_hooks={"response": [refuse_compressed]},
+            transport=BoundedTransport(url, timeout, MAX_ANSWER),
         )
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:

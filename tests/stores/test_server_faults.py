@@ -59,11 +59,12 @@ BOMB = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(ZIPPED
 @pytest.mark.parametrize(
     ("answer", "size", "said"),
     [
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000, 1, "no whole answer|timed out"),
         (OK + b"Content-Length: 10000\r\n\r\n" + b" " * 10_000, 1, "no whole answer|timed out"),
         (ENDLESS, len(ENDLESS), "more than 1 MB"),
         (BOMB, len(BOMB), "compressed .gzip."),
     ],
-    ids=["slow body", "endless", "compressed"],
+    ids=["slow head", "slow body", "endless", "compressed"],
 )
 def test_an_answer_has_one_time_limit_and_one_size(monkeypatch, answer, size, said, proxied):
     monkeypatch.setattr(link, "MAX_ANSWER", 1 << 20)

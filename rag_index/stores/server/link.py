@@ -14,11 +14,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import grpc  # type: ignore[import-untyped]
+import httpcore
 import httpx
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
@@ -319,39 +322,99 @@ class Link:
                 headers={"accept-encoding": "identity"},  # gRPC takes names in small letters alone
                 check_compatibility=False,
                 verify=tls_context(),
-                event_hooks={"response": [bounded_answers(timeout or self.timeout, MAX_ANSWER)]},
-                limits=httpx.Limits(),  # by default it keeps no connection to this machine
+                event_hooks={"response": [refuse_compressed]},
+                transport=BoundedTransport(self.url, timeout or self.timeout),
             )
 
 
-def bounded_answers(seconds: float, size: int) -> Callable[[httpx.Response], None]:
-    """Return what a client does with each answer: its body has one limit in time and one in size.
+def refuse_compressed(response: httpx.Response) -> None:
+    """Refuse an answer whose size nobody knows before it is in memory, and which was not asked for."""
+    if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+        raise httpx.DecodingError(f"the answer is compressed ({encoding}), which was not asked for")
 
-    httpx limits each read of it alone. A compressed body, which was not asked for, has no known size and is refused.
+
+IDLE_SECONDS = 5.0
+"""A connection that was idle for longer is not used again: what stands between may have forgotten it."""
+
+
+class BoundedTransport(httpx.BaseTransport):
+    """Connections to `url` whose answers have one time limit and one size each, headers included.
+
+    httpx limits each read, and takes no pool of connections of others: so its requests are given to httpcore here. They
+    go through the proxy that the environment names.
     """
 
-    def bound(response: httpx.Response) -> None:
-        if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
-            raise httpx.DecodingError(f"the answer is compressed ({encoding}), which was not asked for")
-        response.stream = _BoundedStream(response.stream, seconds, size)
+    def __init__(self, url: str, seconds: float, size: int | None = None) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls_context(),
+            network_backend=_BoundedBackend(seconds, size or MAX_ANSWER),
+            keepalive_expiry=IDLE_SECONDS,
+            proxy=_proxy_of(url),
+        )
 
-    return bound
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer. Raises as httpx does."""
+        given: dict[str, Any] = {"headers": request.headers.raw, "extensions": request.extensions}
+        with _as_httpx():
+            answer = self._pool.request(request.method, str(request.url), content=request.read() or None, **given)
+        # not read here: a compressed one is refused before
+        return httpx.Response(answer.status, headers=answer.headers, stream=httpx.ByteStream(answer.content))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
 
 
-class _BoundedStream(httpx.SyncByteStream):
-    def __init__(self, stream: Any, seconds: float, size: int) -> None:
-        self._stream, self._seconds, self._left, self._size = stream, seconds, size, size
-        self._deadline = time.monotonic() + seconds
-        self.close = stream.close  # type: ignore[method-assign]
+@contextmanager
+def _as_httpx() -> Iterator[None]:
+    """Raise errors of httpcore as those of httpx, which have the same names."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+        raise getattr(httpx, type(error).__name__)(str(error)) from error
 
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            self._left -= len(part)
-            if self._left < 0:
-                raise httpx.ReadError(f"the answer has more than {self._size >> 20} MB")
-            yield part
-            if time.monotonic() > self._deadline:
-                raise httpx.ReadTimeout(f"no whole answer within {self._seconds:g} s")
+
+def _proxy_of(url: str) -> httpcore.Proxy | None:
+    """Return the proxy that the environment names for an address."""
+    place, known = urlsplit(url), getproxies()
+    named = known.get(place.scheme) or known.get("all") or ""
+    if not named or proxy_bypass(place.netloc.rpartition("@")[2]):
+        return None
+    proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
+    tls = tls_context() if proxy.url.scheme == "https" else None
+    return httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth, ssl_context=tls)
+
+
+class _BoundedBackend(httpcore.SyncBackend):
+    def __init__(self, *limits: Any) -> None:
+        self._limits = limits
+
+    def connect_tcp(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        return _BoundedStream(super().connect_tcp(*args, **options), *self._limits)
+
+
+class _BoundedStream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, seconds: float, size: int) -> None:
+        self._stream, self._seconds, self._size = stream, seconds, size
+        self._left, self._deadline = size, math.inf
+        self.close, self.get_extra_info = stream.close, stream.get_extra_info  # type: ignore[method-assign]
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+        self._left, self._deadline = self._size, time.monotonic() + self._seconds
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise httpcore.ReadTimeout(f"no whole answer within {self._seconds:g} s")
+        data = self._stream.read(max_bytes, min(seconds, timeout or seconds))
+        self._left -= len(data)
+        if self._left < 0:
+            raise httpcore.ReadError(f"the answer has more than {self._size >> 20} MB")
+        return data
+
+    def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        return _BoundedStream(self._stream.start_tls(*args, **options), self._seconds, self._size)
 
 
 def _names(client: QdrantClient) -> set[str]:
