@@ -45,7 +45,7 @@ class Shortest:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:
-    extra = "[retrieve]\nidle_seconds = 0.05\n[run]\nwait = 30"
+    extra = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 60\n[run]\nwait = 30"
     return Desk(tmp_path_factory.mktemp("desk"), extra=extra, template=template).fill()
 
 

@@ -6,15 +6,16 @@ import httpx
 import pytest
 
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.conftest import template  # noqa: F401 - a fixture
+from tests.retrieve.conftest import PATIENT, template  # noqa: F401 - a fixture
 from tests.retrieve.desk import Desk
 from tests.service.live import Live
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:  # noqa: F811
-    """A filled desk with the default settings."""
-    return Desk(tmp_path_factory.mktemp("desk"), template=template).fill()
+    """A filled desk with the default settings, but for patience with a busy machine."""
+    patient = f"{PATIENT}\ntimeout = 60"
+    return Desk(tmp_path_factory.mktemp("desk"), extra=patient, template=template).fill()
 
 
 @pytest.fixture(scope="module")
