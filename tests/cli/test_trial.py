@@ -66,7 +66,7 @@ def test_what_was_tried_can_be_kept(tmp_path):
 @pytest.mark.parametrize(("number", "said", "code"), [(signal.SIGTERM, "", 130), (signal.SIGHUP, "Search at", 0)])
 def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_path, number, said, code):
     process, temporary, _ = start(tmp_path)
-    began = lambda: any(temporary.glob("rag-index-try-*"))  # noqa: E731
+    began = lambda: any(temporary.glob("rag-index-try-*/rag-index.toml"))  # noqa: E731
     eventually(lambda: began() and said in (tmp_path / "output").read_text(), "it has got that far")
     process.send_signal(number)
     assert process.wait(30) == code
