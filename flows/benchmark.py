@@ -7,10 +7,11 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.orchestration.cluster import Workers
+from rag_index.orchestration.cluster import Workers, given_workers, run_cluster
 from rag_index.orchestration.reporting import benchmark_name, benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.task_policy import Opaque
@@ -18,7 +19,7 @@ from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
-from tasks.steps import TaskCall
+from tasks.steps import TaskCall, flow_client
 
 
 @flow(name="benchmark", flow_run_name=benchmark_name)
@@ -52,13 +53,19 @@ def benchmark_serially(bench: Opaque[Bench], identity: EmbedderIdentity) -> None
     bench.value.run_serially(identity, flow_run_id(), TaskCall())
 
 
-@flow(name="benchmark-workers", flow_run_name="benchmark {workers} workers", validate_parameters=False)
+@flow(
+    name="benchmark-workers",
+    flow_run_name="benchmark {workers} workers",
+    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
+    validate_parameters=False,
+)
 def benchmark_workers(bench: Opaque[Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
     name = count_of(workers, "worker")
     with (
         Workers(bench.value.parallel(workers)) as given,
+        given_workers(given),
         bench.value.scan(name, workers, identity, flow_run_id()) as scan,
     ):
-        warm_up(scan, given.client())
-        bench.value.measure(scan, name, TaskCall(), grow=partial(given.grow, at_once=True))
+        warm_up(scan, flow_client())
+        bench.value.measure(scan, name, TaskCall(), grow=partial(given.grow, client=flow_client, at_once=True))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import TagsContext
+from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.cluster import counting, run_workers
+from rag_index.orchestration.cluster import counting, run_cluster, run_workers
 from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs
 from rag_index.settings import run_settings
-from tasks.steps import TaskCall
+from tasks.steps import TaskCall, flow_client
 
 
-@flow(name="index-collection", flow_run_name="index {index}")
+@flow(
+    name="index-collection",
+    flow_run_name="index {index}",
+    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
+)
 def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
     """Bring one index up to date with its source.
 
@@ -41,7 +48,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
             ):
                 end = RunEnd(run)
                 documents = AllDocuments(workers=counting(settings.parallel))
-                execute(run, documents, call=TaskCall(), grow=workers.grow)
+                execute(run, documents, call=TaskCall(), grow=partial(workers.grow, client=flow_client))
                 end.note()
             state = end.state()
         return stop.state or state

@@ -1,7 +1,8 @@
 """The steps of a run as tasks of the flow run that makes them. Their order is in `rag_index.indexing.pipeline`.
 
-Each task is a policy (`rag_index.indexing.step_retries`) around one call. It runs in the flow's process, also if it
-waits for a worker there: see `rag_index.orchestration.window`.
+Each task is a policy (`rag_index.indexing.step_retries`) around one call. It runs in the flow's process, where that of
+a shard waits for the worker which embeds it: see `rag_index.orchestration.window`. The workers are those of the flow's
+task runner, so that a task which somebody adds, and submits, runs there as well.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import task
 from prefect.client.schemas.objects import StateDetails
+from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from rag_index.doctor.checkup import examine
-from rag_index.errors import TransientError
+from rag_index.errors import NoWorkers, TransientError
 from rag_index.indexing.step_retries import POLICIES, Policy
 from rag_index.orchestration.task_policy import Opaque, error_of, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from distributed import Client
     from prefect.client.schemas.objects import State
 
     from rag_index.doctor.findings import Diagnosis
@@ -35,6 +38,15 @@ def _run(step: Opaque[Callable[[], None]]) -> None:
 
 TASKS = {kind: task(name=kind, **policy_of(policy))(_run) for kind, policy in POLICIES.items()}
 """The tasks by the kind of the step."""
+
+
+def flow_client() -> Client:
+    """Return the client that the task runner of this flow run has. Starts its cluster, and raises NoWorkers."""
+    runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
+    try:
+        return runner.client
+    except (OSError, TimeoutError) as error:
+        raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
 
 
 class TaskCall:

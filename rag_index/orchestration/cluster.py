@@ -118,12 +118,15 @@ class Workers(AbstractContextManager["Workers"]):
                 raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
         return self._client
 
-    def grow(self, scan: Scan, *, at_once: bool = False) -> WorkerPlace | None:
+    def grow(
+        self, scan: Scan, *, client: Callable[[], Client] | None = None, at_once: bool = False
+    ) -> WorkerPlace | None:
         """Return the workers as a place for the shards of a scan, if they are there; start them once it pays.
 
         With `at_once`, or if a person has said how many documents a worker gets, or where workers are, these get all
         shards, and the run waits for them. Otherwise a child embeds already (see `Pool`), and counts as the first of
-        the workers that there may be: a machine of two processors starts none for a local model. Raises NoWorkers.
+        the workers that there may be: a machine of two processors starts none for a local model. `client` is asked in
+        place of a client of these workers' own. Raises NoWorkers.
         """
         from rag_index.orchestration.window import WorkerPlace
 
@@ -138,8 +141,8 @@ class Workers(AbstractContextManager["Workers"]):
                 return None
             run.metrics.workers = count + 1
         with run.stopwatch.stage("workers"):
-            client = self.client()
-        return WorkerPlace(scan, client, workers=count)
+            found = (client or self.client)()
+        return WorkerPlace(scan, found, workers=count)
 
     def _worth_starting(self, scan: Scan) -> int:
         """Return how many workers are started already, or would share the rest of an index at a gain; 0 if none.
@@ -245,17 +248,32 @@ def workers_of(settings: Settings) -> Workers:
 
 
 @contextmanager
+def given_workers(workers: Workers) -> Iterator[None]:
+    """Give these workers to all flow runs within the block."""
+    token = _GIVEN.set(workers)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+@contextmanager
 def run_workers(settings: Settings) -> Iterator[Workers]:
     """Give all flow runs within the block the same workers: those that it is within a block of already, or new ones."""
     if (given := _GIVEN.get()) is not None:
         yield given
         return
-    with workers_of(settings) as workers:
-        token = _GIVEN.set(workers)
-        try:
-            yield workers
-        finally:
-            _GIVEN.reset(token)
+    with workers_of(settings) as workers, given_workers(workers):
+        yield workers
+
+
+@contextmanager
+def run_cluster() -> Iterator[LocalCluster | str]:
+    """Give Prefect's task runner the cluster of the workers of this flow run, once something is sent there."""
+    given = _GIVEN.get()
+    if given is None:
+        raise NoWorkers("this flow run was given no workers")
+    yield given.cluster()
 
 
 def counting(settings: ParallelSettings) -> Callable[[], int] | None:

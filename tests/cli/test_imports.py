@@ -40,7 +40,7 @@ sys.meta_path.insert(0, Terminates())
 from rag_index.cli import main
 main()
 """
-UNNEEDED = "prefect,dask,distributed,qdrant_client,grpc,ollama"
+UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
 SETTINGS = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
 DATABASE = {"greenlet", "sqlalchemy"}
 
