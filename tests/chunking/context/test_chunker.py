@@ -91,7 +91,7 @@ def test_symbols_get_contexts_and_keep_their_payload_and_halves_of_a_chunk_its_c
     (plain,) = chunker.inner.chunk(documents)
     (document,) = chunker.chunk(documents)
     assert len(plain.chunks) > 2
-    assert (document.chunks, document.payloads, document.symbols) == (plain.chunks, plain.payloads, plain.symbols)
+    assert (document.chunks, document.payloads) == (plain.chunks, plain.payloads)
     assert all(document.contexts)
     shorter = chunker.split_chunk(document, 1)
     assert len(shorter.chunks) == len(shorter.contexts) == len(shorter.payloads) == len(document.chunks) + 1
