@@ -214,13 +214,17 @@ class Positions:
         return self._known
 
     async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
-        """Return what is known once it is `ready`, or when the seconds have passed. Raises SearchBusy."""
+        """Return what is known once it is `ready`, or when the seconds have passed.
+
+        Raises SearchBusy, and StoreError once the positions are closed.
+        """
         if not ready(self._known):
             with only_waiting(), suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while not ready(self._known):
+                        reading = self._start(follow=True)
                         with suppress(RagIndexError):
-                            await _shared(self._start(follow=True))
+                            await _shared(reading)
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
@@ -270,6 +274,8 @@ class Positions:
                 self._read_positions(self._ledger)
             if due:
                 failure = self._check(self._ledger)
+                if failure:
+                    self._close_ledger()  # whoever waits rests then
         except (RagIndexError, OSError) as error:
             self._close_ledger()
             failure = error if isinstance(error, RagIndexError) else LedgerError(f"the ledger cannot be read: {error}")

@@ -1,5 +1,6 @@
 """What answers claim to be true of, and what searches may demand."""
 
+import asyncio
 import shutil
 import threading
 import time
@@ -7,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.errors import IndexBehind, SettingsError, StoreMismatch
+from rag_index.errors import IndexBehind, SettingsError, StoreError, StoreMismatch, StoreUnavailable
 from rag_index.ledger import Ledger, Reached
 from rag_index.ledger.records import Position
 from rag_index.retrieve import Retriever, as_of
@@ -133,3 +134,38 @@ def test_a_living_reader_forgets_the_positions_that_its_ledger_has_forgotten(pro
         assert positions()[-1] == "4711"
         getattr(ledger, forget)("test_notes")
         assert "4711" not in positions()
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_wait_for_a_position_ends_when_its_retriever_is_closed(tmp_path, made):
+    project = Project(tmp_path / "project").fill(1)
+    if made:
+        run_plain(project)
+
+    async def wait():
+        positions = as_of.Positions(project.settings)
+        waiting = asyncio.create_task(positions.wait(lambda known: False, 60))
+        await asyncio.sleep(0.01)
+        positions.close()
+        await asyncio.wait_for(waiting, 30)
+
+    with pytest.raises(StoreError, match="closed"):
+        asyncio.run(wait())
+
+
+def test_a_wait_asks_a_store_that_is_down_no_more_often_than_one_that_nobody_waits_for(project, monkeypatch):
+    pauses, asked = [], []
+
+    def fail(*given):
+        asked.append(given)
+        raise StoreUnavailable("the store is down")
+
+    async def wait():
+        positions = as_of.Positions(project.settings)
+        with closing(positions):
+            await positions.wait(lambda known: len(asked) > 3, 60)
+
+    monkeypatch.setattr(as_of, "live_aliases", fail)
+    monkeypatch.setattr(as_of.time, "sleep", pauses.append)
+    asyncio.run(wait())
+    assert {*pauses} == {as_of.REST_SECONDS}
