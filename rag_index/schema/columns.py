@@ -176,7 +176,8 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
     if column.kind == "bytes" and sum(map(_is_file, values)) > MOST * len(values):
-        return ColumnProfile(column.name, "prose", filled, distinct, FILE_CHARS, FILE)
+        made = ColumnProfile(column.name, "prose", filled, distinct, 0, FILE)
+        return replace(made, role=_guarded_role(made, values, named) or "prose", length=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
     length = sum(map(len, texts)) / max(1, len(texts))

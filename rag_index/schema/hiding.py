@@ -9,6 +9,7 @@ from rag_index.schema.catalog import SAMPLED_ROWS, Column
 from rag_index.schema.columns import FEW, NEARLY_ALL, words
 from rag_index.schema.subjects import MAX_LABELS, NOTHING, Condition, Relation, Subject
 from rag_index.schema.visibility import joined, listed
+from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ def add_conditions(subjects: Sequence[Subject]) -> None:
         one.conditions += more
     for one in subjects:
         _hide_with_parents(one, set())
+        _hide_secrets(one)
 
 
 def restricts(subject: Subject) -> bool:
@@ -188,6 +190,17 @@ def _names_all(relation: Relation) -> bool:
     """Return whether nearly all rows are named, as far as the sample says."""
     keys = {*relation.parent.columns[relation.pairs[0][1]].values}
     return relation.child.rows > SAMPLED_ROWS or len(keys & {*relation.named()}) >= NEARLY_ALL * len(keys)
+
+
+def _hide_secrets(subject: Subject) -> None:
+    """Add the conditions that leave out what captions name as secrets, such as the password of a device."""
+    for one in subject.attributes:
+        link, ((named, key),) = one.own.child, one.caption.pairs
+        captions = one.caption.parent.rows_of(key, str(one.caption.parent.title))
+        if secret := [str(own) for own, text in captions if is_named_like_a_secret(str(text))]:
+            keys = ", ".join(secret) if link.columns[named].kind == "number" else listed(secret)
+            sql = f"{link.columns[named].sql} NOT IN ({keys})"
+            link.conditions.append(Condition(named, sql, f"{named} of some rows means a secret"))
 
 
 def _labelled(subject: Subject) -> Iterator[Condition]:

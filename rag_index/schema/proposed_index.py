@@ -247,7 +247,8 @@ class IndexMaker:
             key = one.called()
             if isinstance(key, int | str):
                 written = f"{column.sql} = {key if isinstance(key, int) else listed([key])}"
-                name = self._join_back(one.own, [Condition(column.name, written, "")])
+                told = _conditions(one.own.child, [one.own])
+                name = self._join_back(one.own, [Condition(column.name, written, ""), *told])
                 if one.value is None:
                     return self._note(one.own.child, [one.column], name)[0]
                 return self._note(one.value.parent, [one.column], self._add_join(one.value, name))[0]
@@ -357,7 +358,7 @@ class IndexMaker:
 
     def _is_title(self, part: dict[str, Any]) -> bool:
         """Return whether a part has nothing but the title of the document."""
-        return any(
+        return part["on"] == part.get("key") and any(
             join["table"] == part["table"] and part["text"] == [str(self._title).removeprefix(f"{name}.")]
             for name, join in self._joins.items()
         )

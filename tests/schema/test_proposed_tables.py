@@ -275,6 +275,20 @@ def test_a_document_has_the_values_of_its_attribute_tables_with_their_captions_a
     assert f"abstract: {a_sentence(19)}\n\ntitle: River book 6" in documents(propose, made, "items")["7"]
 
 
+@pytest.mark.parametrize("key", ["INTEGER", "TEXT"])
+def test_a_document_has_no_attribute_that_is_hidden_or_a_secret(propose, key):
+    called = ["abstract", "title", "Root password", "publisher"]
+    made = propose(
+        items=many(30, "item_id", added="2026-01-{n:02d}"),
+        fields=(f"field_id {key} PRIMARY KEY, name TEXT", [(n + 1, called[n]) for n in range(4)]),
+        item_data=(f"item_id INTEGER, field_id {key}, value TEXT, is_private INTEGER, PRIMARY KEY (item_id, field_id)",
+                   [(1 + n // 4, 1 + n % 4, a_sentence(n), int(n // 4 == 6)) for n in range(120)]),
+    )  # fmt: skip
+    found, title = documents(propose, made, "items"), index(made, "items")["joins"]["item_data"]
+    assert (found["7"], "is_private" in title["where"]) == ("", True)
+    assert found["8"] == "\n\n".join(map(a_sentence, (28, 29, 31)))
+
+
 def test_a_title_is_that_of_a_row_for_each_row_and_a_reply_is_found_by_its_thread(propose):
     """osTicket: the subject is in a table of its own, and `pid` names the entry above by numbers that threads have."""
     made = propose(

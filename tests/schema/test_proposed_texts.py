@@ -173,9 +173,10 @@ def test_files_in_a_column_become_text_of_what_they_are_attached_to(propose):
     made = propose(
         ticket=pages(),
         attachment=many(
-            12, ticket_id=itself, filename="{n}.pdf", data=lambda n: files[n % 4 % 3], kinds={"data": "BLOB"}
+            12, ticket_id=itself, filename="{n}.pdf", data=lambda n: files[n % 4 % 3], internal_note=lambda n: files[0],
+            kinds={"data": "BLOB", "internal_note": "BLOB"},
         ),
-    )
+    )  # fmt: skip
     (part,) = index(made, "ticket")["parts"]
     assert (part["table"], part["text"], part["format"]) == ("attachment", ["data"], {"data": "file"})
     assert made.coverage.share == 1
