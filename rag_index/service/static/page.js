@@ -20,7 +20,7 @@ let indexes = [];
 let kinds = {}; // of the fields of indexes
 let closed = []; // the names of those that are for members of groups, and this caller is of none
 let total = 0; // of the settings; those without documents are neither offered nor asked
-let started = false; // whether the indexes are known
+let started = false; // whether the indexes are known or asked for
 let limit = FIRST;
 let running = null;
 let typing = 0; // the timer of a search for what is being typed
@@ -32,13 +32,14 @@ let latest = null; // the last answer
 async function start() {
   byId("forget").hidden = !token.get();
   say("");
+  started = true;
   try {
     ({ indexes, kinds } = await listIndexes());
   } catch (error) {
+    started = false;
     return fail(error, start);
   }
   hide("problem");
-  started = true;
   total = indexes.length;
   closed = indexes.filter((index) => index.closed).map((index) => index.name);
   indexes = indexes.filter((index) => index.live && index.documents !== 0 && !index.closed);
