@@ -167,7 +167,6 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     assert len(project.texts()) == 300
     for payload, vector in project.points().values():
         assert vector == pytest.approx(vector_of(payload["_rag"]["text"]), abs=1e-6)
-    assert "upsert notes" in cluster.log("worker1"), "the worker did not write the vectors to the store"
     assert project.index().indexes[0].unchanged == 300
 
 

@@ -99,7 +99,6 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     (subflow,) = [run for run in begun if run["name"] == "index notes"]  # other tests had runs, too
     assert subflow["state"]["message"] == ended["state"]["message"]
     logs = "\n".join(deployed.logs(subflow["id"]))
-    assert "notes 1: documents 1 to 20 (20)" in logs
     assert re.search(r"document 17 failed: .*cannot embed this", logs)
 
     browser.open(f"{page}/{started}")
