@@ -294,6 +294,9 @@ class Place(Protocol):
     def tick(self) -> None:
         """Take note that a second has passed without a result. What this raises ends the run."""
 
+    def close(self) -> None:
+        """End what is under way. Threads that wait for it get an error."""
+
 
 class Pool:
     """The places where the shards of a scan are embedded. Leaving a `with` block ends them, whatever they are doing.
@@ -431,6 +434,7 @@ class Pool:
         if more is not None:
             self._grow = None
             self._places.append(more)
+            self._stack.callback(more.close)
         elif not self._places:
             self._places.append(self._beside())
 
@@ -474,7 +478,7 @@ def upsert_step(index: str, number: int) -> Step:
 
 
 class _Beside:
-    """What embeds beside this thread, and is not watched: what dies ends the waiting for it."""
+    """What embeds beside this thread, and is not watched: what dies ends the waiting for it. The pool ends it."""
 
     size = 1 + AHEAD
 
@@ -485,3 +489,5 @@ class _Beside:
         return call(embed_step(job.shard), partial(self._embed, job))
 
     def tick(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -16,7 +16,7 @@ from rag_index.outages import Outage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distributed import Client
+    from distributed import Client, Future
 
     from rag_index.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.indexing.embed import EmbedJob
@@ -41,6 +41,7 @@ class WorkerPlace:
         self._scan, self._client, self._clock = scan, client, clock
         self._writes, self._progress = not scan.run.store.embedded, scan.run.progress
         self.size = (3 if self._writes else 2) * workers
+        self._futures: set[Future] = set()
         self._checked = self._seen = clock()
         client.subscribe_topic(LOG_TOPIC, lambda event: self._progress.note_later(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
@@ -49,11 +50,14 @@ class WorkerPlace:
         """Have a worker embed a shard, and write it if the store is a server: vectors do not pass through here."""
         shard, scan = job.shard, self._scan
         found: Any = call(embed_step(shard), partial(self._ask, embed_on_worker, job, keep=self._writes))
-        if self._writes:  # before the shard that waits for the worker: writing makes room for it
-            written = scan.run.settings.store, scan.collection.name, found, scan.epoch
-            step = upsert_step(shard.index, shard.number)
-            found = call(step, partial(self._ask, write_on_worker, *written, priority=1))
-        return found  # type: ignore[no-any-return]
+        if not self._writes:
+            return found  # type: ignore[no-any-return]
+        written = scan.run.settings.store, scan.collection.name, found, scan.epoch
+        step = upsert_step(shard.index, shard.number)
+        try:  # before the shard that waits for the worker: writing makes room for it
+            return call(step, partial(self._ask, write_on_worker, *written, priority=1))  # type: ignore[no-any-return]
+        finally:
+            self._release(found)
 
     def _ask(self, function: Callable[..., Any], *arguments: Any, keep: bool = False, priority: int = 0) -> Any:
         """Call a function on a worker, and return its result, or the future of it that the worker is to `keep`.
@@ -61,15 +65,34 @@ class WorkerPlace:
         Raises ProcessDied if workers died under it.
         """
         future = self._client.submit(function, *arguments, pure=False, priority=priority)
+        self._futures.add(future)
+        kept = False
         try:
-            future.exception()  # which waits for its end, and gets no vectors
-            return future if keep and future.status == "finished" else future.result()
-        except KilledWorker as error:
-            raise ProcessDied(f"workers died under a shard ({error})") from error
+            error = future.exception()  # which waits for its end, and gets no vectors
+            if isinstance(error, KilledWorker):
+                raise ProcessDied(f"workers died under a shard ({error})") from error
+            if future.status == "error" and not isinstance(error, RagIndexError):
+                raise TerminalError(f"a worker failed at a shard: {type(error).__name__}: {error}") from error
+            if kept := keep and future.status == "finished":
+                return future
+            return future.result()
         except RagIndexError:
             raise
         except Exception as error:  # CancelledError, a lost connection: distributed's own
             raise TerminalError(f"the workers are gone ({type(error).__name__}: {error}); run again") from error
+        finally:
+            if not kept:
+                self._release(future)
+
+    def _release(self, future: Future) -> None:
+        """Let the workers forget a future. Without that, the traceback of its own error would keep it."""
+        future.release()
+        self._futures.discard(future)
+
+    def close(self) -> None:
+        """Have the workers do no more for this run, which ends the threads that wait for them."""
+        for future in tuple(self._futures):
+            self._release(future)
 
     def _receive(self, event: Any) -> None:
         status = event[1]

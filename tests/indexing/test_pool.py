@@ -30,6 +30,9 @@ class Place:
     def tick(self) -> None:
         raise EmbedderUnavailable("no worker")
 
+    def close(self) -> None:
+        self.size = 0
+
     def finish(self, *numbers: int) -> None:
         for number in numbers:
             self.futures[number].set_result(-number)
@@ -111,8 +114,10 @@ def test_an_error_is_raised_only_after_the_results_of_all_others():
 
 def test_what_a_place_raises_while_nothing_comes_ends_the_waiting(monkeypatch):
     monkeypatch.setattr(pipeline, "TICK_SECONDS", 0.01)
-    with pooled(Place(), 1) as (pool, _), pytest.raises(EmbedderUnavailable, match="no worker"):
+    place = Place()
+    with pooled(place, 1) as (pool, _), pytest.raises(EmbedderUnavailable, match="no worker"):
         list(pool.rest())
+    assert place.size == 0, "the shard in flight is not ended"
 
 
 def test_a_shard_whose_process_dies_is_embedded_again_alone_and_the_others_go_on():
