@@ -42,7 +42,8 @@ def refuse(settings, collection, found, epoch) -> None:
 def place(monkeypatch):
     """Workers that write to a server, and the client whose futures they work at."""
     progress = SimpleNamespace(note_later=None, set_process=None, keep_workers=None)
-    run = SimpleNamespace(store=SimpleNamespace(embedded=False), progress=progress, settings=SimpleNamespace(store=None))
+    store, settings = SimpleNamespace(embedded=False), SimpleNamespace(store=None)
+    run = SimpleNamespace(store=store, progress=progress, settings=settings)
     scan = SimpleNamespace(run=run, collection=SimpleNamespace(name="notes__1"), epoch=7)
     monkeypatch.setattr(window, "write_on_worker", write)
     with (
