@@ -6,7 +6,6 @@ Payloads are also updated alone, without embedding: what changed beside the text
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,13 +33,10 @@ if TYPE_CHECKING:
     from rag_index.stores.protocol import Store
 
 CHUNK_HASH = "chunk_hash"
-LOGGED_FAILURES = 20
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
 BATCH_POINTS = 1000
 AT_A_TIME = 500
-
-logger = logging.getLogger("rag_index.indexing")
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
@@ -226,9 +222,6 @@ class Committer:
                 new = [key for key in failed if key not in kept]
                 self.ledger.unmark_pending(self.collection.id, known=kept, new=new)
                 self.ledger.fail(self.collection.id, written.failures, crashed=crashed)
-        for failure in written.failures[:LOGGED_FAILURES]:
-            details = (self.index, document_id(failure.key), failure.kind, failure.reason)
-            logger.warning("%s: document %s %s: %s", *details)
         return len(before) - len(changed)
 
     def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:

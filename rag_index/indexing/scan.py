@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
+from rag_index.documents.keys import document_id
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
 from rag_index.evaluation.calibrate import calibrate
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from rag_index.sources import SourcePage
 
 logger = logging.getLogger("rag_index.indexing")
+LOGGED_FAILURES = 20
 
 
 class Scan:
@@ -303,6 +305,9 @@ class Scan:
         with run.stopwatch.stage("commit"):
             run.lease.check()
             new = self.committer.commit(written)
+        for failure in written.failures[:LOGGED_FAILURES]:
+            details = (run.index.name, document_id(failure.key), failure.kind, failure.reason)
+            (run.logger or logger).warning("%s: document %s %s: %s", *details)
         run.outcome.add(written, new=new)
         documents = len(written.keys) + failed
         run.metrics.add(written, documents=documents, dimension=self.collection.dimension)
