@@ -69,10 +69,13 @@ class ChildEmbedder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: _Child | None = None
+        self._closed = False
 
     def embed(self, job: EmbedJob) -> EmbeddedShard:
         """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `embed_shard`."""
         with self._lock:
+            if self._closed:  # by a run that failed while this thread was on its way here
+                raise ProcessDied("the run has ended")
             child = self._child = self._child or _Child()
         try:
             answer = child.ask(job)
@@ -89,7 +92,7 @@ class ChildEmbedder:
     def close(self) -> None:
         """End the process at once, whatever it is doing."""
         with self._lock:
-            child, self._child = self._child, None
+            self._closed, child, self._child = True, self._child, None
         if child is not None:
             child.end()
 

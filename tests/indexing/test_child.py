@@ -1,5 +1,6 @@
 """The child that embeds suspects finds the document that kills it, and ends with its parent, whatever it is doing."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -59,6 +60,15 @@ def test_it_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death(
         assert child.embed(job("The printer is out of paper.")).chunk_counts == [1]
         with pytest.raises(ProcessDied):
             child.embed(job("hang", timeout=0.5))
+
+
+def test_what_is_asked_after_its_end_starts_no_process():
+    child = ChildEmbedder()
+    child.close()
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ProcessDied, match="the run has ended"):
+        child.embed(job("late"))
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_each_thread_gets_the_answer_to_what_it_asked():
