@@ -42,8 +42,6 @@ class Machine:
     """Processors by the tightest cgroup quota; None without one."""
     memory: int
     """Bytes of memory that this process and its children may use."""
-    memory_is_limited: bool
-    """Whether `memory` is a cgroup limit, and not the size of the machine's memory."""
     load: float
     """Processes in the whole machine that run or wait to run, averaged over the last minute."""
 
@@ -75,7 +73,7 @@ def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, insta
     installed = installed or int(psutil.virtual_memory().total)
     memory = min([installed, *(found[0] for found in limits if found and found[0] > 0)])
     affinity = len(os.sched_getaffinity(0))
-    return Machine(affinity, min(quotas, default=None), memory, memory < installed, load_average())
+    return Machine(affinity, min(quotas, default=None), memory, load_average())
 
 
 def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:

@@ -67,15 +67,15 @@ GB = 1_000_000_000
 def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
     def limits(membership="0::/\n", **files):
         found = detect_machine(*machine(membership, **files), installed=8 * GB)
-        return found.memory, found.memory_is_limited
+        return found.memory
 
-    assert limits() == (8 * GB, False)
-    assert limits(memory_dot_max="max\n") == (8 * GB, False)
-    assert limits(memory__memory_dot_limit_in_bytes="9223372036854771712\n") == (8 * GB, False)
+    assert limits() == 8 * GB
+    assert limits(memory_dot_max="max\n") == 8 * GB
+    assert limits(memory__memory_dot_limit_in_bytes="9223372036854771712\n") == 8 * GB
     tightest = {"memory.max": f"{5 * GB}", "a__memory.max": f"{3 * GB}", "a__b__memory.max": "max"}
-    assert limits("0::/a/b\n", **tightest) == (3 * GB, True)
+    assert limits("0::/a/b\n", **tightest) == 3 * GB
     version_1 = {"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"}
-    assert limits("4:memory:/x\n3:cpu:/y\n", **version_1) == (2 * GB, True)
+    assert limits("4:memory:/x\n3:cpu:/y\n", **version_1) == 2 * GB
     assert detect_machine().memory > 0
 
 
@@ -108,7 +108,7 @@ def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
     ],
 )
 def test_settings_bound_the_workers(settings, load, count):
-    machine = Machine(8, None, 10 * GB, False, load)
+    machine = Machine(8, None, 10 * GB, load)
     assert choose_worker_count(ParallelSettings(**settings), 300_000_000, machine) == count
 
 
