@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from rag_index.indexing.step_retries import Policy
 
 T = TypeVar("T")
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Return False for the warning that Prefect logs of each task in a thread which has a time limit.
+
+    It says that no blocking call is interrupted there. Those have limits of their own: see `Policy.limit`.
+    """
+    return not str(record.msg).startswith("Timeout of %s seconds configured for this task")
+
+
+logging.getLogger("prefect.task_runs").addFilter(_says_more)
 
 
 def policy_of(policy: Policy) -> dict[str, Any]:

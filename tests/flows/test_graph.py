@@ -1,27 +1,33 @@
 """The graph that Prefect draws of a run is the diagram, in every way of running: no edge is missing, and none false."""
 
+import logging
 import os
 
 import httpx
 import pytest
 
 from rag_index.indexing import sharding
+from rag_index.indexing.step_retries import LONG
+from tasks.steps import TASKS, examine_index
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
 PAGES = "[source]\npage_rows = 60\n"
 
 
-def graph_of(url: str, name: str) -> tuple[dict[str, set[str]], set[str]]:
-    """Return the names of the tasks before each task of the newest flow run of this name, and its tags."""
+def seen_of(url: str, name: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
+    """Return the names of the tasks before each task of the newest flow run of this name, the run, and its log."""
     user, _, password = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
     with httpx.Client(base_url=url, auth=(user, password), timeout=30) as client:
         wanted = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
         [run] = client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+        asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
+        log = client.post("/logs/filter", json=asked).raise_for_status().json()
         nodes = dict(client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"])
     labels = {key: node["label"] for key, node in nodes.items()}
     assert not any(node["encapsulating"] for node in nodes.values()), "a task is hidden in another"
-    return {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}, run["tags"]
+    graph = {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}
+    return graph, run, log
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
         text = project.config.read_text()
         project.write_settings(text.replace("[source]\n", PAGES, 1))
         assert project.index(**way).state == "completed"
-    found, tags = graph_of(prefect_server, "index notes")
+    found, run, log = seen_of(prefect_server, "index notes")
     pages = {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {3}}  # of 60 rows each, and shards of 50
     expected = {f"fetch notes {page}": set() for page in (1, 2, 3)}
     expected |= {f"embed notes {shard}": {f"fetch notes {page}" for page in pages[shard]} for shard in pages}
@@ -50,4 +56,11 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
     steps = {name: before for name, before in found.items() if not name.startswith("check ")}
     assert steps == expected
     assert not any(before for name, before in found.items() if name.startswith("check "))
-    assert {"test", "notes"} <= set(tags)
+    assert {"test", "notes"} <= set(run["tags"])
+    warnings = [line["message"] for line in log if line["level"] >= logging.WARNING]
+    assert log
+    assert not warnings, "Prefect's own about the time limit of a task in a thread, once a shard, says nothing"
+
+
+def test_every_task_has_a_time_limit_that_is_above_those_of_what_it_calls():
+    assert all(one.timeout_seconds >= LONG for one in [*TASKS.values(), examine_index])
