@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from rag_index.errors import RagIndexError
-    from rag_index.ledger.records import Position
+    from rag_index.ledger.tables import Position
 
 __all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
 

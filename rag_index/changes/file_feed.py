@@ -23,7 +23,7 @@ from rag_index.changes import DocumentChange, Received
 from rag_index.chunking.code.languages import MISSING
 from rag_index.documents.keys import document_id
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.ledger.records import Position
+from rag_index.ledger.tables import Position
 from rag_index.sources.code import CodeSource
 from rag_index.stores import live_aliases
 

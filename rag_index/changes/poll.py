@@ -24,7 +24,7 @@ from rag_index.changes import DocumentChange, Received
 from rag_index.changes.rows import WatchedTable, definition, errors_as_ours
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.documents.keys import document_id
-from rag_index.ledger.records import Collection, Position
+from rag_index.ledger.tables import Collection, Position
 from rag_index.settings.sections import CHANGES
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark

@@ -22,7 +22,7 @@ from rag_index.sources.engine import limited, open_read_only, source_error
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
-    from rag_index.ledger.records import Position
+    from rag_index.ledger.tables import Position
 
 DEFINITIONS = {
     "postgresql": """

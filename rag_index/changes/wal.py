@@ -27,7 +27,7 @@ from rag_index.changes.postgres_catalogue import (
 )
 from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
 from rag_index.errors import SettingsError, SourceError
-from rag_index.ledger.records import Position
+from rag_index.ledger.tables import Position
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

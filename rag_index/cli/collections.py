@@ -82,7 +82,7 @@ def erase(
     """
     from rag_index.indexing.erase import Witness, erase
     from rag_index.ledger import Ledger
-    from rag_index.ledger.lease import IndexLease
+    from rag_index.ledger.runs import IndexLease
     from rag_index.stores import open_store
 
     if proof is None and (look_for or folders):
@@ -202,7 +202,7 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     """Make the index's previous collection live again."""
     from rag_index.indexing.publish import roll_back
     from rag_index.ledger import Ledger
-    from rag_index.ledger.lease import IndexLease
+    from rag_index.ledger.runs import IndexLease
     from rag_index.stores import open_store
 
     settings = context.settings()

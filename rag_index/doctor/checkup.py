@@ -44,7 +44,7 @@ from rag_index.indexing.diff import diff, without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Collection, Ledger, unwanted_indexes
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.sources import open_source
 from rag_index.sources.policies import RowPolicies

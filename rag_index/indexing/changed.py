@@ -26,8 +26,7 @@ from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import Step, call_plainly
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
-from rag_index.ledger.lease import holder
-from rag_index.ledger.run_history import BATCH, SINGLE
+from rag_index.ledger.runs import BATCH, SINGLE, holder
 from rag_index.machine import collect_seldom
 from rag_index.sources import SingleDocumentSource, Source, SourcePage, open_source, scan_settings
 from rag_index.sources.source_tables import look_up_columns

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.errors import SourceError
 from rag_index.ledger import Collection, Counts, Ledger
-from rag_index.ledger.deletions import DAYS, HOURS
+from rag_index.ledger.scans import DAYS, HOURS
 from rag_index.sources.sql import SqlSource
 
 if TYPE_CHECKING:

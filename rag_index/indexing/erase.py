@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection, Known, Ledger
-    from rag_index.ledger.lease import IndexLease
+    from rag_index.ledger.runs import IndexLease
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store
 

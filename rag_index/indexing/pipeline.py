@@ -34,7 +34,7 @@ from rag_index.indexing.child import ChildEmbedder, quarantine
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
-from rag_index.ledger.run_history import BATCH
+from rag_index.ledger.runs import BATCH
 from rag_index.machine import in_thread
 from rag_index.machine.resources import worker_count
 from rag_index.reports.progress import watched_outages

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError, UnknownIndex
 from rag_index.ledger import Ledger, unwanted_indexes
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.stores import MOVED_TO, open_names, open_store
 

@@ -17,8 +17,7 @@ from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_
 from rag_index.indexing.pruning import prune
 from rag_index.indexing.search_index import end_bulk
 from rag_index.ledger import Collection, Ledger
-from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.run_history import BATCH
+from rag_index.ledger.runs import BATCH, IndexLease
 from rag_index.machine.resources import cpu_count, load_average
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of

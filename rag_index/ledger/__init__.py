@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.errors import LedgerError
-from rag_index.ledger.contexts import ContextRows
-from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
-from rag_index.ledger.records import (
+from rag_index.ledger.runs import RunRows
+from rag_index.ledger.tables import (
     Collection,
     Counts,
     FailedDocument,
@@ -28,9 +27,9 @@ from rag_index.ledger.records import (
     WaitingChange,
     WaitingLookUp,
     WatchRecord,
+    collections,
+    metadata,
 )
-from rag_index.ledger.run_history import RunRows
-from rag_index.ledger.tables import collections, metadata
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import CommitMark
@@ -42,7 +41,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Ledger(DocumentRows, DeletionRows, RunRows, InboxRows, ContextRows):
+class Ledger(DocumentRows, RunRows, InboxRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError if not.

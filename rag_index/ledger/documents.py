@@ -1,21 +1,37 @@
-"""The ledger's documents: their hashes, their number of chunks, and whether their write is pending; and failed ones."""
+"""The ledger's documents: their hashes, their number of chunks, and whether their write is pending; and failed ones.
+
+Also the contexts of their chunks that a model wrote. Losing these costs time and nothing else.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.records import Collection, FailedDocument, Known, PendingErasures, Totals
-from rag_index.ledger.scan_tables import ScanRows, seen, texts
-from rag_index.ledger.tables import PENDING, collections, documents, erasures, failed_documents, file_hashes
+from rag_index.ledger.scans import ScanRows, seen, texts
+from rag_index.ledger.tables import (
+    PENDING,
+    Collection,
+    FailedDocument,
+    Known,
+    PendingErasures,
+    Totals,
+    collections,
+    contexts,
+    documents,
+    erasures,
+    failed_documents,
+    file_hashes,
+)
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import CommitMark, Failure, FailureKind
 
-d, e, f = documents.c, erasures.c, failed_documents.c
+c, d, e, f = contexts.c, documents.c, erasures.c, failed_documents.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in")
 """What is written of a document; `added_in` only when it is new."""
 FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
@@ -26,6 +42,12 @@ _ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
 def key_hash(key: str) -> str:
     """Return the hash of a typed key, by which the ledger remembers a document that it has no longer."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def recipe_in(chunking: str) -> str:
+    """Return the fingerprint of the recipe that the fingerprint of a chunker names; "" if no model writes contexts."""
+    found = re.search(r"/context-([0-9a-f]{16})(?=/|$)", chunking)
+    return found[1] if found else ""
 
 
 class DocumentRows(ScanRows):
@@ -238,3 +260,39 @@ class DocumentRows(ScanRows):
         h = file_hashes.c
         unseen = ~sa.exists().where(seen.c.key == h.key)
         self._write(file_hashes.delete().where(h.collection_id == collection_id, unseen))
+
+    # Contexts, by the hashes of document and chunk, and by the recipe that decides them. Workers write each at once.
+
+    def contexts(self, recipe: str, document_hashes: Iterable[bytes]) -> dict[bytes, dict[bytes, str]]:
+        """Return the contexts of each document's chunks, by the hash of the chunk."""
+        rows = sa.select(c.chunk, c.context).where(c.document == sa.bindparam("wanted"), c.recipe == recipe)
+        with self.transaction() as connection:
+            return {
+                one: {bytes(chunk): text for chunk, text in connection.execute(rows, {"wanted": one})}
+                for one in document_hashes
+            }
+
+    def put_context(self, recipe: str, document: bytes, chunk: bytes, context: str) -> None:
+        """Record a context, unless there is one for this chunk already."""
+        row = {"document": document, "chunk": chunk, "recipe": recipe, "context": context, "made_at": self.clock()}
+        self._write(self._insert(contexts).values(**row).on_conflict_do_nothing())
+
+    def prune_contexts(self, before: float) -> int:
+        """Delete contexts that were written before a time and that no document of a collection needs; count them."""
+        with self.transaction():
+            if self._value(sa.select(c.document).where(c.made_at < before).limit(1)) is None:
+                return 0
+            known = self._select(sa.select(collections.c.id, collections.c.chunking))
+            needed = sa.union(
+                *(
+                    sa.select(sa.literal(recipe).label("recipe"), table.c.text_hash).where(table.c.collection_id == id_)
+                    for id_, chunking in known
+                    if (recipe := recipe_in(chunking))
+                    for table in (documents, failed_documents)
+                ),
+                sa.select(sa.literal("").label("recipe"), sa.literal(b"").label("text_hash")),
+            ).subquery()
+            same = (needed.c.recipe == c.recipe) & (needed.c.text_hash == c.document)
+            old = sa.select(*contexts.primary_key).outerjoin_from(contexts, needed, same)
+            old = old.where(c.made_at < before, needed.c.recipe.is_(None))
+            return self._write(contexts.delete().where(sa.tuple_(*contexts.primary_key).in_(old)))

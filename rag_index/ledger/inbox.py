@@ -3,7 +3,7 @@
 A watch writes what a feed gave into the inbox before the source may forget it, so that a death at any moment loses no
 change. A document is in the inbox once; each arrival of it raises its number, by which a batch knows that the document
 changed once more while it was being indexed. Its `first_number` is that of its first change that is not indexed, which
-holds back the position of the index (`PositionRows`). Of a row that documents show the inbox keeps a look-up, until
+holds back the position of the index. Of a row that documents show the inbox keeps a look-up, until
 a batch that holds the lease finds these documents (see `indexing.changed`).
 
 What a run over all documents mended, although an index is watched, is kept until the watch has given it too.
@@ -16,17 +16,37 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.positions import WAITING, PositionRows
-from rag_index.ledger.records import MissedDocument, WaitingChange, WaitingLookUp, WatchRecord
-from rag_index.ledger.tables import inbox, look_ups, mended, milestones, positions, slots, watches
+from rag_index.ledger.connection import LedgerConnection
+from rag_index.ledger.tables import (
+    HELD,
+    MissedDocument,
+    Position,
+    Reached,
+    WaitingChange,
+    WaitingLookUp,
+    WatchRecord,
+    collections,
+    documents,
+    failed_documents,
+    inbox,
+    look_ups,
+    mended,
+    milestones,
+    positions,
+    slots,
+    watches,
+)
 
+WAITING = (inbox, look_ups)
+MAX_MILESTONES = 1000
+"""Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
 MAX_KEPT = 10_000
 """Documents of an index that are kept until they are explained. Of more, only the number is."""
 OPEN = mended.c.missed_at.is_(None)
 """The condition for a document that was mended, and is neither explained nor known as missed."""
 
 
-class InboxRows(PositionRows):
+class InboxRows(LedgerConnection):
     """The changes of each index that wait to be indexed, and its watch. What counts them counts documents and look-ups.
 
     An index that is, or was, watched has a row; so has one for which something has arrived.
@@ -302,3 +322,109 @@ class InboxRows(PositionRows):
     def forget_missed(self, alias: str, run_id: str) -> None:
         """Delete what was missed before this run: nobody looks at it once the next run is complete."""
         self._write(mended.delete().where(mended.c.alias == alias, ~OPEN, mended.c.run_id != run_id))
+
+    # Positions. A feed says how far it has seen its source; the number of the last arrival makes that a milestone. Once
+    # nothing waits that arrived by then, the index has reached it, and its answers may claim it. A complete scan lays
+    # the ground for that: before it, nobody knows what the collection lacks. Nothing is reached while a document is
+    # failed or held back, because a search would not find what the source has. One that is pending waits in the inbox,
+    # too, if the source has changed it.
+
+    def note_position(self, alias: str, position: Position) -> None:
+        """Record that everything up to a position of the source has arrived in the inbox, and been indexed if not."""
+        with self.transaction():
+            number = int(self._value(sa.select(watches.c.last_number).where(watches.c.alias == alias)) or 0)
+            newest = self._newest_milestone(alias)
+            if newest and self._count(milestones, milestones.c.alias == alias) >= MAX_MILESTONES:
+                self._write(
+                    milestones.delete().where(milestones.c.alias == alias, milestones.c.number == newest.number)
+                )
+            # a watch that began after the last row of the queue was deleted does not know its number
+            text = position.text or (newest.position if newest else "")
+            values = {"at": position.at, "position": text, "how": position.how}
+            self._put_row(milestones, {"alias": alias, "number": number}, values)
+            self._advance(alias)
+
+    def note_written(self, alias: str, collection_id: int) -> None:
+        """Move the position on, after changes that waited were written to a collection, and committed."""
+        with self.transaction():
+            # what went to another collection, such as the one before after a rollback, is missing in this one
+            self._write(
+                positions.delete().where(positions.c.alias == alias, positions.c.collection_id != collection_id)
+            )
+            self._advance(alias)
+
+    def complete_scan(self, alias: str, collection_id: int, *, number: int, began: float, read_all: bool) -> None:
+        """Record that a scan of the whole source ended with everything in a collection, which is live now.
+
+        `number` is that of the last arrival when it began. One that has not `read_all` relies on `changed_since`.
+        """
+        with self.transaction():
+            if self.gaps_since(collection_id) is not None:
+                return
+            values: dict[str, Any] = {"at": began, "position": "", "how": "run", "number": number if read_all else None}
+            last = self._position(alias)
+            same = last is not None and last.collection_id == collection_id
+            if last is not None and (same or (read_all and last.number is not None and last.number <= number)):
+                values["position"] = last.position
+                values["number"] = values["number"] if last.number is None else last.number
+                if began < last.at <= self.clock():  # what a clock that was ahead said is given up
+                    values |= {"at": last.at, "how": last.how}
+            self._move(alias, collection_id, **values)
+            self._advance(alias)
+
+    def drop_position(self, alias: str) -> None:
+        """Forget what an index has reached, until the next complete scan: its store was put back to an older copy."""
+        self._write(positions.delete().where(positions.c.alias == alias))
+
+    def doubt_position(self, alias: str) -> None:
+        """Forget what a feed said an index has reached, because it did not see all changes. What a run said stays."""
+        self._write(positions.delete().where(positions.c.alias == alias, positions.c.how != "run"))
+
+    def reached(self) -> dict[str, Reached]:
+        """Return what each index has reached, by its alias. One that was never complete is left out."""
+        p = positions.c
+        columns = (p.alias, collections.c.name, p.commits, p.number, p.at, p.position, p.how)
+        joined = positions.join(collections, collections.c.id == p.collection_id)
+        return {row.alias: Reached(*row) for row in self._select(sa.select(*columns).select_from(joined))}
+
+    def _position(self, alias: str) -> Any:
+        return self._first(sa.select(positions).where(positions.c.alias == alias))
+
+    def _newest_milestone(self, alias: str, *where: sa.ColumnElement[bool]) -> Any:
+        return self._first(
+            sa.select(milestones)
+            .where(milestones.c.alias == alias, *where)
+            .order_by(milestones.c.number.desc())
+            .limit(1)
+        )
+
+    def _advance(self, alias: str) -> None:
+        """Move an index to the newest milestone by which nothing waits, if there is one and nothing is missing."""
+        now = self._position(alias)
+        if now is None or now.number is None or self.gaps_since(now.collection_id) is not None:
+            return
+        if self._value(sa.select(watches.c.full_number).where(watches.c.alias == alias)) is not None:
+            return
+        firsts = (sa.select(sa.func.min(table.c.first_number)).where(table.c.alias == alias) for table in WAITING)
+        waits = [number for first in firsts if (number := self._value(first)) is not None]
+        if one := self._newest_milestone(alias, *(milestones.c.number < number for number in waits)):
+            at = now.at if one.at < now.at <= self.clock() else one.at
+            values = {"at": at, "position": one.position or now.position, "how": one.how}
+            self._move(alias, now.collection_id, number=one.number, **values)
+            self._write(milestones.delete().where(milestones.c.alias == alias, milestones.c.number <= one.number))
+
+    def _move(self, alias: str, collection_id: int, **values: Any) -> None:
+        """Write a position with the commit that a reader has to see."""
+        commits = sa.select(collections.c.commits).where(collections.c.id == collection_id).scalar_subquery()
+        values |= {"collection_id": collection_id, "commits": sa.func.coalesce(commits, 0)}
+        self._put_row(positions, {"alias": alias}, values)
+
+    def gaps_since(self, collection_id: int) -> float | None:
+        """Return since when a document has been failed or held back, so that nothing is reached; None if none is."""
+        f = failed_documents.c
+        rows = [
+            sa.select(sa.func.min(documents.c.held_at).label("at")).where(self._is_in_index(collection_id), HELD),
+            sa.select(sa.func.min(f.first_at)).where(f.collection_id == collection_id, f.kind == "failed"),
+        ]
+        found: float | None = self._value(sa.select(sa.func.min(sa.union_all(*rows).subquery().c.at)))
+        return found

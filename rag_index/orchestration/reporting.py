@@ -39,7 +39,7 @@ from prefect.states import Cancelled, Completed, Failed
 from rag_index.doctor.findings import Diagnosis
 from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.orchestration.api_server import impatient, is_deployed, wait_for_api
 from rag_index.reports.metrics import report_lines
 from rag_index.reports.outcome import IndexOutcome, RunReport, count_of

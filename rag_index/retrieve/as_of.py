@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.ledger import Ledger, Reached, Totals
-from rag_index.ledger.lease import run_state
-from rag_index.ledger.records import PositionKind, includes, parse_position
+from rag_index.ledger.runs import run_state
+from rag_index.ledger.tables import PositionKind, includes, parse_position
 from rag_index.retrieve.concurrency import CLOSED, only_waiting
 from rag_index.settings.index import SQL
 from rag_index.stores import MOVED_TO, commit_marks, live_aliases, open_names

@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
-from rag_index.ledger.lease import holder, run_state
-from rag_index.ledger.run_history import lease_name
+from rag_index.ledger.runs import holder, lease_name, run_state
 from rag_index.reports.outcome import missed_sentence
 from rag_index.stores import commit_marks, count_indexed, live_aliases
 

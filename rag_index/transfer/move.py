@@ -36,7 +36,7 @@ from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.target import live_collection
 from rag_index.ledger import Collection, Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.settings.sections import StoreSettings
 from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, open_store
 from rag_index.stores.points import batch_of

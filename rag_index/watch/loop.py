@@ -28,8 +28,7 @@ from rag_index.errors import (
     TransientError,
 )
 from rag_index.indexing.changed import Applied
-from rag_index.ledger.lease import IndexLease, holder
-from rag_index.ledger.run_history import lease_name
+from rag_index.ledger.runs import IndexLease, holder, lease_name
 from rag_index.reports.outcome import missed_sentence
 from rag_index.sources import scan_settings
 from rag_index.stores import commit_marks, live_aliases

@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.changes.rows import WatchedTable, connected, definition
 from rag_index.errors import SourceUnavailable
-from rag_index.ledger.records import Position, parse_position
+from rag_index.ledger.tables import Position, parse_position
 from tests.changes.databases import problems, take
 from tests.waiting import eventually
 

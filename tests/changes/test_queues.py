@@ -10,7 +10,7 @@ from rag_index.changes.queues import QueueFeed, open_queue, queue_kind
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.errors import SettingsError, SourceUnavailable
-from rag_index.ledger.records import parse_position
+from rag_index.ledger.tables import parse_position
 from rag_index.settings.sections import QUEUES
 from tests.changes.databases import PROJECT, Followed, Session, problems, take, waiting_for_a_standby
 from tests.waiting import eventually

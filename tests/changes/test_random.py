@@ -9,7 +9,7 @@ import random
 from contextlib import closing
 
 from rag_index.changes.rows import WatchedTable
-from rag_index.ledger.records import parse_position
+from rag_index.ledger.tables import parse_position
 from tests.changes.databases import Session
 from tests.reliability.chaos.desk import crash
 

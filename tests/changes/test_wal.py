@@ -13,7 +13,7 @@ from rag_index.changes.wal import WalFeed
 from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
-from rag_index.ledger.records import parse_position
+from rag_index.ledger.tables import parse_position
 from rag_index.sources.engine import open_read_only
 from tests.changes.databases import PROJECT, problems, take, waiting_for_a_standby
 from tests.waiting import eventually

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import holder
+from rag_index.ledger.runs import holder
 from rag_index.orchestration.stopping import CANCELLED
 from rag_index.orchestration.witness import PUT_OFF
 from tests.dask_workers import command, workers_among

@@ -11,7 +11,7 @@ from rag_index.hosts import host_pool
 from rag_index.indexing import delete_guard, diff, publish
 from rag_index.indexing.commit import batches
 from rag_index.indexing.target import Target
-from rag_index.ledger import Ledger, lease, tables
+from rag_index.ledger import Ledger, runs, tables
 from rag_index.stores.edge import store as edge_store
 from rag_index.stores.server import server_store
 from tests.docs.pages import code, page, section, table
@@ -49,7 +49,7 @@ def test_the_tables_of_the_ledger_are_as_documented():
 
 NUMBERS = [
     ("how-it-works", f"at most {diff.MAX_TRIES} times with the same text"),
-    ("how-it-works", f"a lease of {lease.LEASE_SECONDS:.0f} s, which the run renews every {lease.RENEW_SECONDS:.0f} s"),
+    ("how-it-works", f"a lease of {runs.LEASE_SECONDS:.0f} s, which the run renews every {runs.RENEW_SECONDS:.0f} s"),
     ("how-it-works", f"{publish.SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),

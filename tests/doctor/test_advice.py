@@ -9,7 +9,7 @@ from rag_index.documents.batches import Failure
 from rag_index.errors import IndexLocked
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.settings import load_settings
 from rag_index.sources import open_source
 from tests.project import Project

@@ -6,7 +6,7 @@ import pytest
 from distributed import LocalCluster
 
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.orchestration.cluster import Workers
 from tests.project import Project
 from tests.reliability.victim import Victim

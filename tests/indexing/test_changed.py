@@ -10,8 +10,7 @@ from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
 from rag_index.indexing import changed, pipeline
 from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.run_history import BATCH
+from rag_index.ledger.runs import BATCH, IndexLease
 from rag_index.status.index_status import failed
 from rag_index.stores import open_store
 from tests.indexing.plain import Died, Nights, batch, die, run_plain

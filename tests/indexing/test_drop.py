@@ -9,7 +9,7 @@ import pytest
 from rag_index.errors import IndexLocked
 from rag_index.indexing.pruning import drop_index
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.stores import open_names
 from rag_index.transfer.move import move, target_settings
 from tests.fakes.qdrant import FakeQdrant

@@ -11,7 +11,7 @@ import pytest
 from rag_index.errors import IndexLocked, SettingsError
 from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.status.index_status import failed, status
 from tests.indexing.plain import run_plain
 from tests.project import Project, run_here

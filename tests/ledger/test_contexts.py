@@ -4,7 +4,7 @@ import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
-from rag_index.ledger.contexts import recipe_in
+from rag_index.ledger.documents import recipe_in
 from tests.ledger.conftest import add
 
 DAY = 86_400.0

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from rag_index.documents.batches import CommitMark
 from rag_index.ledger import Counts
-from rag_index.ledger.deletions import DAY, DAYS
+from rag_index.ledger.scans import DAY, DAYS
 from rag_index.ledger.tables import documents, sizes
 from tests.ledger.conftest import add
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.documents.batches import CommitMark, Failure
-from rag_index.ledger.records import Position, parse_position
+from rag_index.ledger.tables import Position, parse_position
 from tests.ledger.conftest import add
 
 ALIAS = "p_notes"

@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.settings import load_settings
 from tests.indexing.plain import run_plain
 from tests.ledger.conftest import add

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from rag_index.errors import LedgerError
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project

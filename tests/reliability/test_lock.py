@@ -17,8 +17,8 @@ from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
-from rag_index.ledger import lease as lease_module
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger import runs as lease_module
+from rag_index.ledger.runs import IndexLease
 from tests.project import Project
 from tests.reliability.victim import dead_pid
 from tests.waiting import eventually
@@ -77,7 +77,7 @@ def test_a_living_run_keeps_its_lease_when_the_clock_is_set(ledger, hours):
 
 
 def test_a_lease_from_the_future_is_valid_while_it_is_renewed(ledger, monkeypatch):
-    monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 1.0)
+    monkeypatch.setattr("rag_index.ledger.runs.RENEW_SECONDS", 1.0)
     held_by(ledger, host="another machine", renewed_at=time.time() + DAY)
     stop = threading.Event()
 

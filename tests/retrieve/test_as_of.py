@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.errors import IndexBehind, SettingsError, StoreError, StoreMismatch, StoreUnavailable
 from rag_index.ledger import Ledger, Reached
-from rag_index.ledger.records import Position
+from rag_index.ledger.tables import Position
 from rag_index.retrieve import Retriever, as_of
 from rag_index.retrieve.as_of import Known
 from rag_index.retrieve.live import LiveCollection

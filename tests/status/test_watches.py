@@ -7,8 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.run_history import lease_name
+from rag_index.ledger.runs import IndexLease, lease_name
 from rag_index.status.index_status import status
 from rag_index.status.metrics_file import try_to_write_metrics
 from tests.indexing.plain import run_plain

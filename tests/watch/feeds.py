@@ -9,9 +9,8 @@ from rag_index.changes.opening import OpenedFeeds
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import holder
-from rag_index.ledger.records import Position
-from rag_index.ledger.run_history import lease_name
+from rag_index.ledger.runs import holder, lease_name
+from rag_index.ledger.tables import Position
 from rag_index.watch import PlainRunner
 from rag_index.watch.loop import Stop, Watch
 

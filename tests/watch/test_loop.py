@@ -12,7 +12,7 @@ from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocke
 from rag_index.indexing import pipeline
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.watch import PlainRunner, collector, loop
 from rag_index.watch.loop import Stop

@@ -18,7 +18,7 @@ from rag_index.changes.rows import ReceivedRows
 from rag_index.changes.setup import setup_script
 from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
-from rag_index.ledger.records import Position, includes
+from rag_index.ledger.tables import Position, includes
 from rag_index.retrieve import Retriever
 from rag_index.status.index_status import run_reports, status
 from rag_index.watch import collector, loop, open_watch

@@ -12,7 +12,7 @@ import pytest
 from rag_index.errors import IndexLocked, SettingsError, TransientError
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.retrieve import Retriever
 from rag_index.status.index_status import status

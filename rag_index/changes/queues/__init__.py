@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from rag_index.changes.rows import PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, WatchedTable
 from rag_index.changes.statements import Setup, Step, literal, object_name
 from rag_index.errors import SettingsError, SourceError
-from rag_index.ledger.records import Position
+from rag_index.ledger.tables import Position
 from rag_index.settings.sections import QUEUES
 from rag_index.sources.engine import open_writable
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
-from rag_index.ledger.records import parse_position
+from rag_index.ledger.tables import parse_position
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
 from tests.reliability.chaos.desk import Desk, crash
