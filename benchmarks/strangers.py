@@ -5,7 +5,8 @@
 FOLDER holds NAME.db for SQLite and NAME.sql, a dump, for MariaDB, of the sources that `strangers.toml` names; those
 that are missing are left out. For each it prints how many questions find the right document first and their evidence
 among five hits, how many hidden texts and secrets are in the indexes, the share of documents that nobody looks for, and
-the share of the letters of these tables that the documents hold. Below stands what failed, and what was asked.
+the share of the letters of these tables that the documents hold. Below stands what failed, and what was asked. The
+last line is the whole: sums, and the shares of all documents and of all letters.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -50,6 +51,28 @@ PIECE = 40
 """Letters of a value by which it is looked for in the documents."""
 
 
+class Figures(NamedTuple):
+    """What one database, or all of them, came to."""
+
+    right: int
+    evidence: int
+    questions: int
+    hidden: int
+    secrets: int
+    noise: int
+    reached: int
+    letters: int
+    asked: int
+    documents: int
+
+    def line(self, name: str) -> str:
+        return (
+            f"{name:<14}  {self.right:>5}  {self.evidence:>8}  {self.questions:>2}  {self.hidden:>6}  {self.secrets:>7}"
+            f"  {self.noise / max(1, self.documents):>5.0%}  {self.reached / max(1, self.letters):>7.1%}"
+            f"  {self.asked:>9}  {self.documents:>9}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -57,13 +80,15 @@ def main() -> None:
     arguments = parser.parse_args()
     known = tomllib.loads((Path(__file__).parent / "strangers.toml").read_text(encoding="utf-8"))
     print(HEAD)
+    whole = [0] * len(Figures._fields)
     for name in arguments.names or known:
         with (
             tempfile.TemporaryDirectory(prefix="rag-index-strangers-") as place,
             database(arguments.folder, name, known[name]["kind"]) as url,
         ):
             if url is not None:
-                judge(name, known[name], url, Path(place))
+                whole = [*map(sum, zip(whole, judge(name, known[name], url, Path(place)), strict=True))]
+    print(Figures(*whole).line("all of them"))
 
 
 @contextmanager
@@ -84,8 +109,8 @@ def database(folder: Path, name: str, kind: str) -> Iterator[sa.URL | None]:
             yield url
 
 
-def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> None:
-    """Index a database with what `init` writes, ask the questions, and print the figures."""
+def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figures:
+    """Index a database with what `init` writes, ask the questions, print the figures and return them."""
     whole = url.render_as_string(hide_password=False)
     made = scaffold(whole, folder)
     (folder / "rag-index.toml").write_text(made.text, encoding="utf-8")
@@ -107,16 +132,16 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> None:
     texts, noise = documents(settings, asked["wanted"])
     everything = made.text + "\n".join(texts)
     found = [[one for one in asked.get(kind, []) if one in everything] for kind in ("hidden", "secrets")]
-    letters = reached(url, asked["wanted"], plain(*texts))
-    print(
-        f"{name:<14}  {right:>5}  {evidence:>8}  {len(asked['questions']):>2}  {len(found[0]):>6}  {len(found[1]):>7}"
-        f"  {noise / max(1, len(texts)):>5.0%}  {letters:>7.1%}  {len(made.questions):>9}"
-        f"  {len(texts):>9}"
-    )
+    figures = Figures(
+        right, evidence, len(asked["questions"]), *map(len, found), noise,
+        *reached(url, asked["wanted"], plain(*texts)), len(made.questions), len(texts),
+    )  # fmt: skip
+    print(figures.line(name))
     for line in [*failed, *[f"shown: {one}" for one in (*found[0], *found[1])]]:
         print(f"  - {line}")
     for one in made.questions:
         print(f"  ? {one.sentence} {'yes' if one.guess else 'no'}")
+    return figures
 
 
 def plain(*texts: str) -> str:
@@ -141,12 +166,14 @@ def documents(settings: Settings, wanted: list[str]) -> tuple[list[str], int]:
     return texts, noise
 
 
-def reached(url: sa.URL, wanted: list[str], read: str) -> float:
-    """Return the share of the letters of wanted texts whose middle stands in a document.
+def reached(url: sa.URL, wanted: list[str], read: str) -> tuple[int, int]:
+    """Return how many letters of wanted texts have their middle in a document, and how many there are.
 
     Texts are what people read of a value, of several words; of a text with markup, the longest piece without any.
     """
     engine, total, there = sa.create_engine(url), 0, 0
+    if engine.dialect.name == "sqlite":  # a text need not be UTF-8 there
+        sa.event.listen(engine, "connect", lambda opened, _: setattr(opened, "text_factory", lossy))
     with engine.connect() as connection:
         for table in {*sa.inspect(engine).get_table_names()} & {*wanted}:
             for row in connection.execute(sa.select(sa.text("*")).select_from(sa.table(table))):
@@ -157,7 +184,11 @@ def reached(url: sa.URL, wanted: list[str], read: str) -> float:
                         total += len(text)
                         there += len(text) * (json.dumps(piece, ensure_ascii=False)[1:-1] in read)
     engine.dispose()
-    return there / max(1, total)
+    return there, total
+
+
+def lossy(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 if __name__ == "__main__":
