@@ -60,11 +60,10 @@ def ask_collections(
     collections: Sequence[str],
     queries: Sequence[str],
     limit: int,
-    **options: Any,
 ) -> list[list[Asked]]:
     """Return what each of these collections of an index has for each query. The store stays open.
 
-    `options` are those of `Retriever.candidates`. Raises what a search raises.
+    Raises what a search raises.
     """
     named = {f"collection {number}": name for number, name in enumerate(collections)}
     copies = [index.model_copy(update={"name": name}) for name in named]
@@ -72,7 +71,7 @@ def ask_collections(
 
     async def ask() -> list[list[Asked]]:
         async with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
-            found = [await _collect(retriever, queries, [name], limit, **options) for name in named]
+            found = [await _collect(retriever, queries, [name], limit) for name in named]
         for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
             raise error
         return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
@@ -103,7 +102,6 @@ async def _collect(
     limit: int,
     *,
     on_answer: Callable[[int], None] = lambda _: None,
-    **options: Any,
 ) -> list[Answer]:
     """Ask each query, again if its fault may pass. Documents are found whoever they are for."""
     done, free = 0, asyncio.Semaphore(AT_ONCE)
@@ -114,9 +112,7 @@ async def _collect(
             for tried in range(1, TRIES + 1):
                 found: Answer
                 try:
-                    found = await retriever.candidates(
-                        query, indexes=indexes, limit=limit, groups=ALL_GROUPS, **options
-                    )
+                    found = await retriever.candidates(query, indexes=indexes, limit=limit, groups=ALL_GROUPS)
                 except RagIndexError as error:
                     found = error
                 if not isinstance(found, TransientError) or tried == TRIES:

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import random
 import re
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
-from rag_index.embedders.bm25 import bm25_model
+from rag_index.embedders import open_embedder
+from rag_index.embedders.bm25 import Bm25Encoder, bm25_model
 from rag_index.errors import RagIndexError
-from rag_index.evaluation.asking import ask_collections
 from rag_index.retrieve.calibration import Calibration
-from rag_index.retrieve.fusion import agree, reordered
+from rag_index.retrieve.filters import required_conditions
+from rag_index.retrieve.fusion import BEST_BY_MEANING, agree
 from rag_index.stores import CALIBRATION, UNLEARNED
+from rag_index.stores.protocol import VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.documents.batches import StoredPoint
+    from rag_index.documents.vectors import SparseVector
+    from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection, Ledger
     from rag_index.reports.metrics import Stopwatch
     from rag_index.settings import IndexSettings, Settings
@@ -34,15 +38,12 @@ if TYPE_CHECKING:
 
 MIN_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
-TEXTS, KNOWN, STRANGE = 200, 32, 48
-"""Texts that words are taken from, and queries of both kinds. Those that fit nothing ask for the nearest alone."""
+TEXTS, KNOWN, STRANGE = 200, 25, 40
+"""Texts that words are taken from, and queries of both kinds."""
 REPLACED, BACKWARDS = 0.3, 0.3
-WORDS, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 8
-"""How long queries are, and a text at least."""
-SHORT = 4
-"""Words of a query that fits whose cosines tell little."""
-FIRST = 10
-"""A text that its query does not find among the first is no example."""
+WORDS, SHORT, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
+"""How long queries are; how many of these lengths are too short to tell a text that fits; the words of a text at least.
+"""
 LETTERS = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
 """A word, or a piece of a text without spaces."""
 AGREEMENT = 0.5
@@ -55,6 +56,7 @@ def calibrate(
     ledger: Ledger,
     store: Store,
     collection: Collection,
+    identity: EmbedderIdentity,
     stopwatch: Stopwatch,
 ) -> None:
     """Learn what the scores of a collection mean, again once one without a result has doubled.
@@ -66,17 +68,23 @@ def calibrate(
     if UNLEARNED not in known or documents < max(MIN_DOCUMENTS, 2 * known[UNLEARNED]):
         return
     with stopwatch.stage("gate"), suppress(RagIndexError):
-        learned = ask_own_texts(settings, index, ledger, store, collection)
+        learned = ask_own_texts(settings, index, ledger, store, collection, identity)
         recorded = {UNLEARNED: documents} if learned is None else learned.to_metadata()
         store.set_metadata(collection.name, {CALIBRATION: recorded})
 
 
 def ask_own_texts(
-    settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, collection: Collection
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    store: Store,
+    collection: Collection,
+    identity: EmbedderIdentity,
 ) -> Calibration | None:
     """Ask a collection for its own texts, and for some that it does not have, and return what that taught.
 
-    That is None if its texts are too few. Raises what a search raises. The store stays open.
+    That is None if its texts are too few. `identity` is that of the embedder that made the collection. Raises what
+    store and embedder raise.
     """
     ids = [point_id(index.name, key, 0) for key in ledger.sample(collection.id, TEXTS)]
     texts = {}
@@ -85,33 +93,42 @@ def ask_own_texts(
             texts[str(point.payload[RESERVED_KEY]["document_id"])] = words
     if len(texts) < TEXTS // 4:
         return None
-    chance = random.Random(TEXTS)  # noqa: S311 - the same each time
-    own, strange = _queries(chance, texts)
-    ask = partial(ask_collections, settings, index, store, [collection.name], texts=True)
-    [answers], [none] = ask(list(own.values()), limit=FIRST), ask(strange, limit=1, dense_weight=1.0)
-    hybrid = [answer.points for found in answers for answer in found.answered if answer.hybrid]
-    trusted = not hybrid or sum(map(agree, hybrid)) >= AGREEMENT * len(hybrid)
-    long = [one for query, one in zip(own.values(), answers, strict=True) if len(query.split()) > SHORT]
-    best = [[max(hit.cosine for hit in hits) for one in some if (hits := reordered(one))] for some in (none, long)]
-    if not all(best):
+    own, strange = _queries(random.Random(TEXTS), texts)  # noqa: S311 - the same each time
+    patience = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
+    with closing(open_embedder(patience, expected=identity)) as embedder:
+        entries = dict(zip([*own, *strange], embedder.embed_queries([*own, *strange]), strict=True))
+    vectors = {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
+    model, conditions = bm25_model(index), required_conditions(index)
+
+    def nearest(query: str, limit: int, words: SparseVector | None = None) -> list[StoredPoint]:
+        return store.search(collection.name, VectorQuery(vectors[query], limit, words, conditions, payload=False))
+
+    found = [
+        nearest(query, BEST_BY_MEANING, Bm25Encoder(model).query(query) if model else None)
+        for query in own
+        if query in vectors
+    ]
+    known = [max(one.score for one in points) for points in found if points]
+    nothing = [points[0].score for query in strange if query in vectors and (points := nearest(query, 1))]
+    if not (known and nothing):
         return None
-    return replace(Calibration.learn(best[1], best[0], words=bm25_model(index) is not None), trusted=trusted)
+    trusted = model is None or sum(map(agree, found)) >= AGREEMENT * len(found)
+    return replace(Calibration.learn(known, nothing, words=model is not None), trusted=trusted)
 
 
-def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
-    """Return a query for each of some texts, of some of its words, by document; and as many that fit nothing.
+def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return a query for each of some texts, of some of its words; and some that fit nothing.
 
     `texts` has the words of each text, by the id of its document.
     """
-    own, ids = dict[str, str](), sorted(texts)
-    for document_id, length in zip(chance.sample(ids, min(KNOWN, len(ids))), cycle(WORDS)):
+    own, ids = list[str](), sorted(texts)
+    for document_id, length in zip(chance.sample(ids, min(KNOWN, len(ids))), cycle(WORDS[SHORT:])):
         words = texts[document_id]
         start = chance.randrange(max(1, len(words) - 2 * length))
         around = words[start : start + 2 * length]
         some = [around[place] for place in sorted(chance.sample(range(len(around)), min(length, len(around))))]
-        own[document_id] = " ".join(
-            chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in some
-        )
+        replaced = [chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in some]
+        own.append(" ".join(replaced))
     strange = [
         [chance.choice(texts[one]) for one in chance.choices(ids, k=length)] for length in islice(cycle(WORDS), STRANGE)
     ]

@@ -419,7 +419,7 @@ class Scan:
                     run.outcome.say(NOTHING_LIVE)
                 if self._golden is not None:
                     self._golden.report()
-            calibrate(run.settings, run.index, run.ledger, run.store, self.collection, run.stopwatch)
+            calibrate(run.settings, run.index, run.ledger, run.store, self.collection, self.identity, run.stopwatch)
         for part, rows in run.part_rows.items():
             run.ledger.note_size(self.collection.id, rows, part)
         if self._deletes_done:

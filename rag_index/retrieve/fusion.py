@@ -168,11 +168,13 @@ def order_answers(
     return [_hit(index, rank, found, fused) for fused, index, rank, found in documents[: question.limit]], by_score
 
 
-def reordered(asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None) -> list[SearchHit]:
-    """Return the hits of a search of these indexes (default: all) with this weight of meaning, best first.
+def ranked(
+    asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None
+) -> list[tuple[str, str]]:
+    """Return index and document id of each hit of a search of these indexes (default: all), best first.
 
-    The answers must be those of `Retriever.candidates`. Without a `dense_weight` it is a search that leaves the weight
-    to the settings. Raises as `compares_scores`.
+    The answers must be those of `Retriever.candidates`, and `dense_weight` is the weight of meaning. Without one, it is
+    a search that leaves the weight to the settings. Raises as `compares_scores`.
     """
     question = asked.question
     if dense_weight is not None:
@@ -185,14 +187,8 @@ def reordered(asked: Asked, dense_weight: float | None = None, indexes: Sequence
     scoring = scorings(chosen, question)
     best, _ = best_candidates(chosen, question, asked.fusion, scoring)
     chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
-    return order_answers(chosen, question, asked.fusion, scoring)[0]
-
-
-def ranked(
-    asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None
-) -> list[tuple[str, str]]:
-    """Return index and document id of each hit that `reordered` returns."""
-    return [(hit.index, hit.document_id) for hit in reordered(asked, dense_weight, indexes)]
+    hits, _ = order_answers(chosen, question, asked.fusion, scoring)
+    return [(hit.index, hit.document_id) for hit in hits]
 
 
 def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[Scored]]:

@@ -207,23 +207,18 @@ class Retriever:
         indexes: Sequence[str] | None = None,
         limit: int = 10,
         groups: Groups = None,
-        texts: bool = False,
-        dense_weight: float = HYBRID,
     ) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
 
-        `rag_index.retrieve.fusion.reordered` does so. With `texts`, the best have theirs and the others are left out,
-        and no word is corrected. With a `dense_weight` of 1, there are those by meaning alone. Raises as `search`. It
-        counts as no search in the metrics.
+        `rag_index.retrieve.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, indexes=indexes, limit=limit, groups=groups)
-        asking = replace(question, dense_weight=dense_weight, payloads=not texts, exact=texts)
-        asked = await self._fan_out.ask(asking, names, "auto", {})
+        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, "auto", {})
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
         asked.fusion = self._settings.retrieve.fusion
-        for answer in asked.answered if not texts else ():
+        for answer in asked.answered:
             for number, point in enumerate(answer.points):
                 ours = point.payload.get(RESERVED_KEY, {})
                 place = {name: ours[name] for name in PLACE if name in ours}

@@ -47,10 +47,11 @@ def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights
     with closing(open_store(project.settings.store)) as store:
         recorded = store.metadata(store.aliases()["test_notes"])["calibration"]
     learned = Calibration.from_metadata(recorded, words=True)
+    assert learned.trusted
     assert learned not in (WITH_WORDS, WITHOUT_WORDS)
     assert learned.relevance(0.9, 1.0) > 0.8 > FITS > learned.relevance(0.0, 0.0)
     assert learned.relevance(0.5, 1.0) >= learned.relevance(0.5, 0.5) >= learned.relevance(0.2, 0.5)
-    monkeypatch.setattr(calibrate, "ask_collections", None)
+    monkeypatch.setattr(calibrate, "ask_own_texts", None)
     assert run_plain(project).state == "completed", "it is not learned again"
     small = Project(tmp_path / "project").fill(20)
     assert run_plain(small).state == "completed"
