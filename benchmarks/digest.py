@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.database.drivers import database_url
 from rag_index.indexing.delete_guard import DeleteGuard
-from rag_index.indexing.scan_state import LedgerScanState
+from rag_index.indexing.diff import LedgerScanState
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.settings import IndexSettings

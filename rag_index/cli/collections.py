@@ -34,7 +34,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 
     The settings need not have it any longer. Without --yes it asks first.
     """
-    from rag_index.indexing.pruning import drop_index, kept_index
+    from rag_index.indexing.erase import drop_index, kept_index
 
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)
@@ -179,7 +179,7 @@ def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_js
 
     Without one a search scans all vectors.
     """
-    from rag_index.indexing.search_index import optimize
+    from rag_index.indexing.publish import optimize
     from rag_index.stores import open_store
 
     settings = context.settings(wait=wait)

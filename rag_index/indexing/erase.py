@@ -1,4 +1,4 @@
-"""Erasing: leave no file of the store with what runs have deleted or changed.
+"""Erasing: leave no file of the store with what runs have deleted or changed. And dropping a whole index.
 
     copy what lives into a new collection -> counts -> alias -> ledger -> drop the former one and the kept ones
 
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 import uuid
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,24 +27,25 @@ import orjson
 from rag_index.database.drivers import is_file
 from rag_index.database.files import replace_file
 from rag_index.documents.keys import point_id
-from rag_index.errors import SettingsError, StoreError
+from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
-from rag_index.indexing.pruning import DAY
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.residue import ENCODINGS, Scanned, Scanner
 from rag_index.indexing.target import live_collection, next_name, take_name
+from rag_index.ledger import Ledger, unwanted_indexes
+from rag_index.ledger.runs import IndexLease
+from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
-from rag_index.stores import NAME, REPLACES, find_live, open_reader
+from rag_index.stores import MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
 from rag_index.stores.points import batch_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
-    from rag_index.ledger import Collection, Known, Ledger
-    from rag_index.ledger.runs import IndexLease
+    from rag_index.ledger import Collection, Known
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.stores.protocol import Store
+    from rag_index.stores.protocol import Store, StoreNames
 
 BATCH_POINTS = 500
 PAUSES = (1.0, 5.0, 0.0)
@@ -191,7 +194,7 @@ def erase(
     for kept in ledger.collections(alias):  # an unfinished rebuild too: it may hold what was erased
         if kept.id != former.id:
             ledger.drop_collection(kept.id)
-    ledger.prune_contexts(ledger.clock() + DAY)
+    ledger.prune_contexts(math.inf)
     documents = len(ledger.pending_erasures(alias).hashes)
     if witness is None:
         ledger.end_erasure(alias)
@@ -259,3 +262,68 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     if store.indexed(former.name):
         store.optimize(name)
     return copied
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIndex:
+    """What is kept of an index, whether or not the settings have it."""
+
+    index: str
+    wanted: bool
+    """Whether the settings have it, so that its next run indexes everything again."""
+    collections: dict[str, str]
+    """The collections of store and ledger, with what a person should know about each."""
+
+    def sentence(self) -> str:
+        """Return one line for a person."""
+        return ", ".join(f"{name} ({what})" for name, what in self.collections.items())
+
+
+def kept_index(settings: Settings, name: str) -> KeptIndex:
+    """Return what is kept of an index, or raise UnknownIndex. Neither store nor index is locked."""
+    alias = settings.alias(name)
+    with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
+        stored = _stored(ledger, names, alias)
+        rows = {row.name: row for row in ledger.collections(alias)}
+        collections = dict.fromkeys(stored, "unknown to the ledger")
+        for one, row in rows.items():
+            documents = count_of(ledger.totals(row.id).documents, "document")
+            collections[one] = documents if one in stored else f"{documents}, not in this store"
+        collections |= {one: f"a copy of what was moved to {place}" for one, place in stored.items() if place}
+        if collections:
+            return KeptIndex(name, any(index.name == name for index in settings.indexes), collections)
+        others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
+    near = get_close_matches(name, others, n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near and near[0] != name else ""
+    raise UnknownIndex(f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(others)}")
+
+
+def drop_index(settings: Settings, name: str) -> list[str]:
+    """Delete the collections of an index, and what the ledger has of it; return the names of the collections.
+
+    What was moved to another store is deleted in this one alone: the ledger explains the other. A death in between
+    leaves what a repetition deletes. Raises IndexLocked, StoreBusy, and what store and ledger raise.
+    """
+    alias = settings.alias(name)
+    with (
+        closing(Ledger(settings.ledger_url)) as ledger,
+        IndexLease(ledger, alias, f"drop-{uuid.uuid4()}"),
+        closing(open_store(settings.store, wait=settings.run.wait)) as store,
+    ):
+        stored = _stored(ledger, store, alias)
+        for collection in stored:
+            store.drop(collection)
+        if not any(stored.values()):
+            ledger.forget_index(alias)
+            ledger.prune_contexts(math.inf)  # they repeat the texts
+        return list(stored)
+
+
+def _stored(ledger: Ledger, store: StoreNames, alias: str) -> dict[str, str]:
+    """Return the store's collections of an alias, with the store that each was moved to, or ""."""
+    known = {collection.name for collection in ledger.collections(alias)}
+    return {
+        name: str(metadata.get(MOVED_TO) or "")
+        for name, metadata in store.collections().items()
+        if metadata.get("alias") == alias or name in known
+    }

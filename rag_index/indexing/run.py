@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -14,8 +15,7 @@ from pydantic import ConfigDict, Field
 from rag_index.errors import RagIndexError, SettingsReplaced
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
-from rag_index.indexing.pruning import prune
-from rag_index.indexing.search_index import end_bulk
+from rag_index.indexing.publish import end_bulk
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.runs import BATCH, IndexLease
 from rag_index.machine.resources import cpu_count, load_average
@@ -27,13 +27,15 @@ from rag_index.sources import Source, open_source, scan_settings
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Iterator, Sequence
 
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.scan import Scan
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store
+
+DAY = 86_400.0
+logger = logging.getLogger("rag_index.indexing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +202,17 @@ def _require_current(settings: Settings, index: IndexSettings) -> None:
                 f"index {index.name}: {settings.path.name} has changed since this run read it, so nothing was written "
                 "by the settings before; start it again"
             )
+
+
+def prune(settings: Settings, ledger: Ledger) -> None:
+    """Delete rows of the ledger that are older than `[run] keep_days`, and contexts. A fault is left to the next run.
+
+    Each deletion is a transaction of its own, so a death in the middle leaves the rest to the next run, too. Nothing is
+    deleted that a run or a watch still needs.
+    """
+    before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
+    try:
+        ledger.prune(before, {settings.alias(index.name) for index in settings.indexes})
+        ledger.prune_contexts(before)
+    except RagIndexError as error:
+        logger.warning("what is older than [run] keep_days was not deleted: %s", error)

@@ -19,18 +19,20 @@ from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
 from rag_index.evaluation.calibrate import calibrate
 from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
-from rag_index.indexing.diff import Comparison, diff, without_erased
+from rag_index.indexing.diff import Comparison, LedgerScanState, diff, without_erased
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.erase import erase
-from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, publish_rebuilt, verify_counts
-from rag_index.indexing.reconcile import reconcile
-from rag_index.indexing.scan_state import LedgerScanState
-from rag_index.indexing.search_index import (
+from rag_index.indexing.publish import (
+    NOTHING_LIVE,
+    GoldenWatch,
     begin_bulk,
     make_searchable,
+    publish_rebuilt,
     search_index_due,
     useless_indexes,
+    verify_counts,
 )
+from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import reconciled_by

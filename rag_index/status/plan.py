@@ -18,8 +18,7 @@ from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
-from rag_index.indexing.diff import diff, without_erased
-from rag_index.indexing.scan_state import LedgerScanState
+from rag_index.indexing.diff import LedgerScanState, diff, without_erased
 from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory

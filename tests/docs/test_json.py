@@ -21,7 +21,7 @@ from rag_index.evaluation.evaluation import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.measures import Estimate
 from rag_index.indexing.commit import batches
 from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.search_index import make_searchable
+from rag_index.indexing.publish import make_searchable
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.errors import IndexLocked
-from rag_index.indexing.pruning import drop_index
+from rag_index.indexing.erase import drop_index
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.stores import open_names

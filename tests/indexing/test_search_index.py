@@ -7,9 +7,9 @@ import pytest
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import StoreError
-from rag_index.indexing import search_index
+from rag_index.indexing import publish
 from rag_index.indexing.changed import index_documents
-from rag_index.indexing.search_index import make_searchable, optimize, search_index_due
+from rag_index.indexing.publish import make_searchable, optimize, search_index_due
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
@@ -117,7 +117,7 @@ def test_a_run_is_complete_before_it_builds_the_search_index_and_single_document
         with closing(Ledger(project.settings.ledger_url)) as ledger:
             seen.append(ledger.last_run("test_notes").state)
 
-    monkeypatch.setattr(search_index, "AUTO_MB", 0)
+    monkeypatch.setattr(publish, "AUTO_MB", 0)
     monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
     monkeypatch.setattr(EdgeStore, "optimize", note_state)
     assert project.run().state == "completed"

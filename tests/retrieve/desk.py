@@ -16,7 +16,7 @@ from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.search_index import make_searchable
+from rag_index.indexing.publish import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings
 from rag_index.stores import BM25, open_store
