@@ -200,6 +200,8 @@ def _flag(look: _Look) -> Condition | None:
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
+    if shows == {*look.words[:1]} and look.words[-1] in vocab.QUALIFIED:
+        return None
     own = named <= {"status", "state", *words(look.table.name), *look.table.noun}  # not that of a payment
     most = own and column.kind == "number" and column.filled.count(1) >= MIN_OUT * len(column.values)
     if not hides | shows and values <= {"0", "1", "true", "false"} and (most or column.kind == "bool"):

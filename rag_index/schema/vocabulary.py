@@ -189,6 +189,8 @@ SHOWN_FLAGS = _words("""
     public published publish active enabled approved visible visibility live current latest released online shown
     is_public valid validate validated moderated
 """)
+# Words after `live`, `online` and such: what is edited in place, or sold online only. `only`, `edit`: PrestaShop.
+QUALIFIED = _words("only edit editing chat payment mode key support")
 # What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.
 AUDIENCE = _words("""
     group groups usergroup usergroups user_group user_groups fe_group fe_groups access_group access_groups

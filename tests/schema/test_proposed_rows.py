@@ -145,6 +145,8 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("sensitivity TEXT", ["high", "normal"], {1}),
         ("is_public INTEGER, is_private INTEGER AS (id = 4)", [0, 0, 1, 0], {4}),  # the former has a public address
         ("visibility INTEGER", [2, 0], {1}),
+        ("online_only INTEGER", [0, 1, 0], set()),  # says how a thing is sold
+        ("live_edit INTEGER", [0, 1], set()),
         ("category TEXT", ["private", "workspace"], {1}),
         # of what has an address, most rows are out
         ("status INTEGER, slug TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),
