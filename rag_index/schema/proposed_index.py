@@ -121,7 +121,7 @@ class IndexMaker:
         for relation in self._root.parent.relations if self._root is not None else ():
             self._add_label(relation, self._root_name)
         self._text += self._note(subject, [name for name in subject.codes if name not in self._text][:3])
-        told = any(child.has_prose for child, _ in self._roles.parts_of(subject)) and not subject.is_link
+        told = any(child.has_prose for child, _ in self._roles.parts_of(subject))
         if not (title or self._text or told):
             return None
         if not title and not self._text and all(part.get("inline") for part in parts):
