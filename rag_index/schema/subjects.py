@@ -503,8 +503,11 @@ class Subject(DatabaseTable):
 
 
 def _is_pairs(subject: Subject) -> bool:
-    """Return whether rows are names of settings with their values."""
+    """Return whether rows are names of settings with their values, or the only row has them as objects of JSON."""
     profiles = subject.profiles.values()
+    texts = [text for one in subject.columns.values() for text in one.filled if isinstance(text, str)]
+    if subject.rows == 1 and 2 * sum(text[:1] + text[-1:] == "{}" for text in map(str.strip, texts)) > len(texts):
+        return True
     names = [p for p in profiles if p.last_word in vocab.SETTING_NAMES]
     return any(p.last_word == "value" for p in profiles) and (
         (bool(names) and len(profiles) <= MAX_PAIR_COLUMNS)
