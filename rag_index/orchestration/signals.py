@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+SIGTERM = bytes([signal.SIGTERM])
+"""How Python reports it."""
 OUTPUT = (1, 2)
 """Standard output and standard error."""
 
@@ -23,7 +25,8 @@ OUTPUT = (1, 2)
 def hold_sigterm(take: Callable[[], bool]) -> Iterator[None]:
     """Let a SIGTERM end the block of a flow, whatever became of its exception on the way here.
 
-    Then `take` is asked whether it takes care of the end. If not, the handler of the signal is called again.
+    Then `take` is asked whether it takes care of the end. If not, the handler of the signal is called again, and
+    whoever listened before hears of the signal, as of all others.
 
     The handler stays Prefect's own, or Prefect would not see a cancelled run as cancelled: Python also reports each
     signal through `signal.set_wakeup_fd`.
@@ -48,19 +51,24 @@ def hold_sigterm(take: Callable[[], bool]) -> Iterator[None]:
             if not came or not callable(handler):
                 raise
     if came and not take() and callable(handler):
+        _report(SIGTERM, before)
         handler(signal.SIGTERM, None)
 
 
 def _has_sigterm(numbers: socket.socket, also: int) -> bool:
-    """Return whether SIGTERM is among the reported signals, and pass them on to whoever listened before."""
+    """Return whether SIGTERM is among the reported signals, and pass the others on to whoever listened before."""
     try:
         found = numbers.recv(4096)
     except BlockingIOError:
         return False
-    if also >= 0:
+    _report(found.replace(SIGTERM, b""), also)
+    return SIGTERM in found
+
+
+def _report(numbers: bytes, to: int) -> None:
+    if to >= 0:
         with suppress(OSError):
-            os.write(also, found)
-    return signal.SIGTERM in found
+            os.write(to, numbers)
 
 
 def outlive_output() -> None:

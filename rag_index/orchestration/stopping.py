@@ -77,6 +77,8 @@ def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
     try:
         with hold_sigterm(lambda: _end(stop, stop) or may_complete), _watched(stop):
             yield stop
+        if stop.told.is_set() and stop.state is None:  # a part of it has ended as cancelled
+            _end(stop, stop)
     finally:
         _TOP.reset(token)
 

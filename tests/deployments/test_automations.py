@@ -1,6 +1,8 @@
 """Automations call a webhook: a run failed, its machine died, or no worker was there. The receiver is on loopback."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,6 +152,51 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
     eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
     for left in (late, pending):
         deployed.delete(f"/flow_runs/{left}")
+
+
+STOPPED = """
+import os, runpy, signal, sys, time
+from prefect import flow_engine
+from rag_index.orchestration import reporting
+
+def stopped(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+def lost(*_):
+    try:
+        stopped()
+    except BaseException as error:
+        raise ValueError("cannot be written down") from error
+
+engine = flow_engine.FlowRunEngine
+{point}
+runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "point",
+    [
+        "engine.begin_run = stopped",
+        "engine.setup_run_context = stopped",
+        "flow_engine._send_heartbeats = lost",
+        "reporting.diagnosis_state = stopped",
+    ],
+)
+def test_a_run_that_is_stopped_before_or_after_its_work_is_put_off(deployed, project, tmp_path, point):
+    """Prefect's engine reports each of these as crashed, and the third as failed."""
+    project.run()
+    run = deployed.start("doctor/doctor")["id"]
+    deployed.post(f"/flow_runs/{run}/set_state", state={"type": "PENDING"})
+    given = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT__FLOW_RUN_ID": run}
+    engine = [sys.executable, "-c", STOPPED.format(point=point)]
+    subprocess.run(
+        engine, env=deployed.environment | given, cwd=tmp_path, capture_output=True, timeout=200, check=False
+    )
+    eventually(lambda: deployed.run(run)["state_name"] == "AwaitingRetry", "it is put off", every=0.25)
+    deployed.delete(f"/flow_runs/{run}")
 
 
 @pytest.mark.long

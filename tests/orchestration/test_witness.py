@@ -1,4 +1,4 @@
-"""The witness of a run: it puts the run off if its process was killed, and only then. The server is a real one."""
+"""The witness of a run: it puts off a run whose process was killed or stopped, and no other. The server is real."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.forked_program import run_code
 from tests.waiting import eventually
 
 RUN = """
-import os, psutil
+import os, psutil, signal
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from rag_index.orchestration.witness import start_witness
 with temporary_settings({{PREFECT_API_URL: "{url}", PREFECT_API_AUTH_STRING: "me:secret"}}):
@@ -22,6 +22,18 @@ with temporary_settings({{PREFECT_API_URL: "{url}", PREFECT_API_AUTH_STRING: "me
     {end}
 """
 KILLED = "os.kill(os.getpid(), 9)"
+STOPPED = """
+    signal.signal(15, lambda *_: (signal.signal(15, signal.SIG_DFL), os.kill(os.getpid(), 15)))  # as Prefect does
+    os.kill(os.getpid(), 15)
+"""
+LOST = "signal.signal(15, lambda *_: None); os.kill(os.getpid(), 15)"
+"""The exception of the signal became one of another kind, and the process exits by itself."""
+TAKEN = """
+    from rag_index.orchestration.signals import hold_sigterm
+    signal.signal(15, lambda *_: None)
+    with hold_sigterm(lambda: {taken}):
+        os.kill(os.getpid(), 15)
+"""
 
 
 class Api(ThreadingHTTPServer):
@@ -84,11 +96,21 @@ def test_a_run_whose_process_was_killed_is_put_off(state):
     assert {given for _, given in api.asked} == {"Basic bWU6c2VjcmV0"}
 
 
-@pytest.mark.parametrize("state", ["COMPLETED", "CANCELLING"])
-def test_a_run_that_is_over_or_is_being_cancelled_stays_as_it_is(state):
-    assert run(state, KILLED).proposed == []
+@pytest.mark.parametrize("end", [STOPPED, LOST, TAKEN.format(taken=False)])
+@pytest.mark.parametrize("state", ["RUNNING", "CRASHED", "FAILED"])
+def test_a_run_that_was_stopped_outside_of_its_work_is_put_off_whatever_prefect_made_of_it(state, end):
+    (proposed,) = run(state, end).proposed
+    assert proposed["state"]["name"] == "AwaitingRetry"
 
 
-@pytest.mark.parametrize("end", ["pass", "raise ValueError"])
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [("COMPLETED", KILLED), ("CANCELLING", KILLED), ("CRASHED", KILLED), ("CANCELLING", STOPPED), ("SCHEDULED", LOST)],
+)
+def test_a_run_that_is_over_or_is_being_cancelled_stays_as_it_is(state, end):
+    assert run(state, end).proposed == []
+
+
+@pytest.mark.parametrize("end", ["pass", "raise ValueError", TAKEN.format(taken=True)])
 def test_a_process_that_exits_by_itself_needs_no_witness(end):
     assert run("RUNNING", end).asked == []
