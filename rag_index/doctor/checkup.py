@@ -44,7 +44,7 @@ from rag_index.indexing.diff import diff, without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Collection, Ledger, unwanted_indexes
-from rag_index.ledger.runs import IndexLease
+from rag_index.ledger.runs import CHECK_UP, IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.sources import open_source
 from rag_index.sources.policies import RowPolicies
@@ -309,7 +309,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
 
 def lock_index(resources: Resources, index: IndexSettings) -> IndexLease:
     """Return the lock of an index, which raises IndexLocked. While a block holds it, no run writes the index."""
-    return IndexLease(resources.ledger, resources.settings.alias(index.name), f"doctor-{uuid.uuid4()}")
+    return IndexLease(resources.ledger, resources.settings.alias(index.name), f"{CHECK_UP}{uuid.uuid4()}")
 
 
 def ledger_damage(settings: Settings) -> Finding | None:

@@ -38,15 +38,20 @@ if TYPE_CHECKING:
 BATCH = "watch-"
 """Prefix of the id of a watch's batches; the alias follows. The ledger keeps the last batch of each index alone."""
 
+CHECK_UP = "doctor-"
+"""Prefix of what holds the lease of an index during a check-up."""
+
 SINGLE = "id-"
 """Prefix of the ids of runs over single documents, which must not hide how the last run over all documents went."""
 
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
-BATCH_SECONDS = 300.0
-"""How long a run waits for a batch of a watch, which gives the lease back when it ends."""
-BATCH_POLL = 0.02
+SHORT = (BATCH, CHECK_UP)
+"""How the ids of holders begin that keep a lease for a short time."""
+SHORT_SECONDS = 300.0
+"""How long these are waited for."""
+SHORT_POLL = 0.02
 
 
 def lease_name(project: str) -> str:
@@ -135,8 +140,8 @@ def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 class IndexLease:
     """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder.
 
-    Entering the block raises IndexLocked if another run holds the lease. A batch of a watch is waited for, except by
-    another batch.
+    Entering the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited
+    for, except by a batch, which comes again: runs that a stop of their worker put off all begin at one moment.
     """
 
     def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
@@ -148,16 +153,16 @@ class IndexLease:
         self.epoch = 0
 
     def __enter__(self) -> IndexLease:
-        """Take the lease, once a batch that holds it has ended."""
-        deadline = time.monotonic() + BATCH_SECONDS
+        """Take the lease, once a batch or a check-up that holds it has ended."""
+        deadline = time.monotonic() + SHORT_SECONDS
         while not self.epoch:
             try:
                 self.epoch = self._acquire()
             except IndexLocked:
                 held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
-                if not held.startswith(BATCH) or self._run_id.startswith(BATCH) or time.monotonic() > deadline:
+                if not held.startswith(SHORT) or self._run_id.startswith(BATCH) or time.monotonic() > deadline:
                     raise
-                time.sleep(BATCH_POLL)
+                time.sleep(SHORT_POLL)
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
         self._renewer.start()
         return self

@@ -10,7 +10,7 @@ from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
 from rag_index.indexing import changed, pipeline
 from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
-from rag_index.ledger.runs import BATCH, IndexLease
+from rag_index.ledger.runs import BATCH, CHECK_UP, IndexLease
 from rag_index.status.index_status import failed
 from rag_index.stores import open_store
 from tests.indexing.plain import Died, Nights, batch, die, run_plain
@@ -112,9 +112,10 @@ def test_a_batch_waits_for_no_other_run(project, ledger):
     assert batch(project).error is None
 
 
-def test_a_run_waits_for_a_batch_to_end(project, ledger):
+@pytest.mark.parametrize("holder", [f"{BATCH}{ALIAS}", f"{CHECK_UP}1"])
+def test_a_run_waits_for_a_batch_or_a_check_up_to_end(project, ledger, holder):
     with closing(Ledger(project.settings.ledger_url)) as other:
-        lease = IndexLease(other, ALIAS, f"{BATCH}{ALIAS}")
+        lease = IndexLease(other, ALIAS, holder)
         lease.__enter__()
         asked = []
         row = Ledger.transaction
