@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -11,10 +12,9 @@ from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.orchestration.cluster import Workers, given_workers, run_cluster
+from rag_index.orchestration.cluster import run_cluster, run_workers
 from rag_index.orchestration.reporting import benchmark_name, benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
-from rag_index.orchestration.task_policy import Opaque
 from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
 from rag_index.settings import run_settings
@@ -41,16 +41,16 @@ def benchmark(
         settings = run_settings(config)
         with open_bench(settings, index, sample_size) as bench:
             identity = identify(settings.embedder)
-            benchmark_serially(Opaque(bench), identity)
+            benchmark_serially(lambda: bench, identity)  # Prefect walks over what it is given, but not into functions
             for count in bench.worker_counts(workers):
-                benchmark_workers(Opaque(bench), identity, count)
+                benchmark_workers(lambda: bench, identity, count)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
 @flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False)
-def benchmark_serially(bench: Opaque[Bench], identity: EmbedderIdentity) -> None:
+def benchmark_serially(bench: Callable[[], Bench], identity: EmbedderIdentity) -> None:
     """Embed and write the sample one text after another in this process, as the usual script does."""
-    bench.value.run_serially(identity, flow_run_id(), TaskCall())
+    bench().run_serially(identity, flow_run_id(), TaskCall())
 
 
 @flow(
@@ -59,13 +59,12 @@ def benchmark_serially(bench: Opaque[Bench], identity: EmbedderIdentity) -> None
     task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
     validate_parameters=False,
 )
-def benchmark_workers(bench: Opaque[Bench], identity: EmbedderIdentity, workers: int) -> None:
+def benchmark_workers(bench: Callable[[], Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
     name = count_of(workers, "worker")
     with (
-        Workers(bench.value.parallel(workers)) as given,
-        given_workers(given),
-        bench.value.scan(name, workers, identity, flow_run_id()) as scan,
+        run_workers(bench().with_workers(workers)) as given,
+        bench().scan(name, workers, identity, flow_run_id()) as scan,
     ):
         warm_up(scan, flow_client())
-        bench.value.measure(scan, name, TaskCall(), grow=partial(given.grow, client=flow_client, at_once=True))
+        bench().measure(scan, name, TaskCall(), grow=partial(given.grow, client=flow_client, at_once=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,20 +19,19 @@ from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
 
 if TYPE_CHECKING:
-    from rag_index.orchestration.task_policy import Opaque
-    from rag_index.orchestration.watch_runs import Batch
+    from rag_index.reports.outcome import IndexOutcome
 
 
 @flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False)
-def index_changes(index: str, changes: int, batch: Opaque[Batch]) -> State[RunReport]:
+def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -> State[RunReport]:
     """Bring documents up to date that are in the ledger's inbox, or that show what is there.
 
     Args:
         index: The name of the index.
         changes: How many changes wait in the inbox; the batch may leave some of many to the next one.
-        batch: The batch itself; it keeps what became of it.
+        batch: Indexes the batch.
     """
-    outcome = batch.value.run(index)
+    outcome = batch()
     return report_state(RunReport([outcome], outcome.seconds))
 
 

@@ -15,9 +15,9 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from rag_index.doctor.checkup import examine
-from rag_index.errors import NoWorkers, TransientError
+from rag_index.errors import TransientError
 from rag_index.indexing.step_retries import POLICIES, Policy
-from rag_index.orchestration.task_policy import Opaque, error_of, policy_of
+from rag_index.orchestration.task_policy import error_of, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _run(step: Opaque[Callable[[], None]]) -> None:
-    step.value()
+def _run(step: Callable[[], None]) -> None:
+    step()
 
 
 TASKS = {kind: task(name=kind, **policy_of(policy))(_run) for kind, policy in POLICIES.items()}
@@ -41,12 +41,9 @@ TASKS = {kind: task(name=kind, **policy_of(policy))(_run) for kind, policy in PO
 
 
 def flow_client() -> Client:
-    """Return the client that the task runner of this flow run has. Starts its cluster, and raises NoWorkers."""
+    """Return the client that the task runner of this flow run has. Starts its cluster, and raises as that does."""
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
-    try:
-        return runner.client
-    except (OSError, TimeoutError) as error:
-        raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
+    return runner.client
 
 
 class TaskCall:
@@ -64,7 +61,7 @@ class TaskCall:
         found: list[T] = []
         called: Any = TASKS[step.kind].with_options(task_run_name=step.name, **policy_of(step.policy))
         before = [self._done[name] for name in step.after if name in self._done]
-        state = called(Opaque(lambda: found.append(function())), wait_for=before, return_state=True)
+        state = called(lambda: found.append(function()), wait_for=before, return_state=True)
         if not state.is_completed():
             raise _ours(step, error_of(state) or RuntimeError(state.message or state.name))
         details = StateDetails(task_run_id=state.state_details.task_run_id)

@@ -80,7 +80,10 @@ class Embedder(Protocol):
         """
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of a query (float32, shape (dimension,)), after putting the query prefix before it."""
+        """Return the vector of a query (float32, shape (dimension,)), after putting the query prefix before it.
+
+        Raises the error that `embed_documents` would return as the entry of a text.
+        """
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per query, in order: its vector, or the error that `embed_query` would raise for it.

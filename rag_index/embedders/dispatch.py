@@ -74,7 +74,6 @@ class Batch(Request):
 
     @property
     def single(self) -> bool:
-        """Whether there is only one text."""
         return len(self.texts) == 1
 
 
@@ -272,7 +271,6 @@ class Query(Text):
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for the vector."""
         return not self.future.done()
 
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:

@@ -59,22 +59,18 @@ class InProcessEmbedder(ABC):
         )
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, in order: its unit vector, or why it has none."""
         return self._embed_with(self._settings.document_prefix, texts)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
         entry = self.embed_queries([text])[0]
         if isinstance(entry, Exception):
             raise entry
         return entry
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per query, in order, as `embed_documents` does for documents."""
         return self._embed_with(self._settings.query_prefix, texts)
 
     def close(self) -> None:
-        """Release the model."""
         self._model = None
 
     def _embed_with(self, prefix: str | None, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:

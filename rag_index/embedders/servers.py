@@ -71,10 +71,7 @@ class ServerEmbedder:
         )
 
     def identity(self) -> EmbedderIdentity:
-        """Return the identity of the model, after asking every host.
-
-        If only some of the hosts answer, the others are logged as warnings. Raises as `agreed_report`.
-        """
+        """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
         seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
         asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)
         report = agreed_report(self._loop.run(asked), self._settings.model, log)
@@ -90,11 +87,7 @@ class ServerEmbedder:
         )
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, in order: its vector, TextTooLong, TextRefused or BadVectors.
-
-        If all hosts are down, wait up to `wait_for_recovery` seconds for one of them; then raise EmbedderUnavailable or
-        RateLimited with the reason for each host.
-        """
+        """Wait up to `wait_for_recovery` seconds for a host if all are down, then raise with the reason of each."""
         dispatch = Dispatch(
             self._pool,
             self._model,
@@ -112,15 +105,11 @@ class ServerEmbedder:
         return self._loop.run(run())
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of a query, without waiting for hosts that are down.
-
-        Raises the error that `embed_documents` would return as the text's entry.
-        """
+        """Do not wait for hosts that are down."""
         vector: NDArray[np.float32] = self._loop.run(self._take_all([text]))[0]
         return vector
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per query, as `embed_query`."""
         return self._loop.run(self._take_all(texts, return_exceptions=True))
 
     def take_queries(self, queries: Sequence[Query]) -> None:

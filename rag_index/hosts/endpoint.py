@@ -77,27 +77,18 @@ class ModelDetails:
 
 
 class EndpointSettings(Protocol):
-    """The settings for requests to a server: those of an embedder, or of the model that writes contexts."""
+    """What `[embedder]` says of requests to a server, and what the writer of contexts gives in its place."""
 
     @property
-    def model(self) -> str:
-        """The model's name."""
-
+    def model(self) -> str: ...
     @property
-    def timeout(self) -> float:
-        """Time limit of one request, in seconds."""
-
+    def timeout(self) -> float: ...
     @property
-    def requests_in_flight(self) -> int:
-        """Maximum number of concurrent requests."""
-
+    def requests_in_flight(self) -> int: ...
     @property
-    def keep_alive(self) -> str:
-        """How long an Ollama server keeps the model loaded."""
-
+    def keep_alive(self) -> str: ...
     @property
-    def num_thread(self) -> int | None:
-        """Number of threads that an Ollama server uses for a request; None leaves the choice to the server."""
+    def num_thread(self) -> int | None: ...
 
 
 class Endpoint(ABC):
@@ -304,15 +295,6 @@ class KnownModel:
     dimension: int | None = None
     patience: float = 60.0
     """Seconds that a host may take for `try_out`, the loading of the model included."""
-
-    @asynccontextmanager
-    async def in_time(self, endpoint: Endpoint) -> AsyncIterator[None]:
-        """Raise RequestTimedOut if the block takes longer than the patience; a request may take longer."""
-        try:
-            async with asyncio.timeout(self.patience):
-                yield
-        except TimeoutError as exc:
-            raise RequestTimedOut(f"{endpoint.url} did not answer a plain request within {self.patience:g} s") from exc
 
     async def compare(self, endpoint: Endpoint) -> None:
         """Compare the host's digest with the expected one.

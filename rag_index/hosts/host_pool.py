@@ -82,7 +82,6 @@ class Host:
 
     @property
     def url(self) -> str:
-        """Its address."""
         return self.endpoint.url
 
     @property

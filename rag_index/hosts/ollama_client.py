@@ -98,7 +98,6 @@ class OllamaEndpoint(Endpoint):
         return self._known[1]
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._client.close()  # type: ignore[no-untyped-call]
 
     @asynccontextmanager

@@ -66,7 +66,6 @@ class OpenAIEndpoint(Endpoint):
         return ModelDetails(probe_digest(await plain_vector(self, self._model)))
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:

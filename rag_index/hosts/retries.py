@@ -15,6 +15,7 @@ from rag_index.errors import (
     HostUnreachable,
     RagIndexError,
     RateLimited,
+    RequestTimedOut,
     TextRefused,
     TextTooLong,
 )
@@ -289,11 +290,13 @@ class HostCalls(ABC, Generic[Req]):
         Return whether it is well.
         """
         try:
-            async with self._model.in_time(host.endpoint):
+            async with asyncio.timeout(self._model.patience):  # a request may take longer
                 await (self._model.try_out if plain else self._model.compare)(host.endpoint)
-        except (EmbedderUnavailable, BadVectors) as exc:
-            self._host_failed(host, exc, started)
-            for request in (*self._waiting, *self._on_trial) if not isinstance(exc, RateLimited) else ():
+        except (TimeoutError, EmbedderUnavailable, BadVectors) as exc:
+            silent = f"{host.url} did not answer a plain request within {self._model.patience:g} s"
+            error = RequestTimedOut(silent) if isinstance(exc, TimeoutError) else exc
+            self._host_failed(host, error, started)
+            for request in (*self._waiting, *self._on_trial) if not isinstance(error, RateLimited) else ():
                 if request.host is host:
                     request.trial_failures = 0
         except RagIndexError as exc:

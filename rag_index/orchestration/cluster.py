@@ -106,16 +106,12 @@ class Workers(AbstractContextManager["Workers"]):
     def client(self) -> Client:
         """Return the client of the cluster, which is started on first use, or of the one that the settings name.
 
-        Raises:
-            NoWorkers: the workers do not start, or the cluster does not answer.
+        Raises NoWorkers if the workers do not start, and OSError if the cluster does not answer.
         """
         if self._client is None:
             from distributed import Client
 
-            try:
-                self._client = Client(self.cluster(), timeout=CONNECT_SECONDS, set_as_default=False)
-            except (OSError, TimeoutError) as error:
-                raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
+            self._client = Client(self.cluster(), timeout=CONNECT_SECONDS, set_as_default=False)
         return self._client
 
     def grow(
@@ -141,7 +137,10 @@ class Workers(AbstractContextManager["Workers"]):
                 return None
             run.metrics.workers = count + 1
         with run.stopwatch.stage("workers"):
-            found = (client or self.client)()
+            try:
+                found = (client or self.client)()
+            except OSError as error:
+                raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
         return WorkerPlace(scan, found, workers=count)
 
     def _worth_starting(self, scan: Scan) -> int:
@@ -175,7 +174,7 @@ class Workers(AbstractContextManager["Workers"]):
         """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
         try:
             return self._local_cluster(count)
-        except (RuntimeError, OSError, ImportError) as error:  # TimeoutError is an OSError; no semaphores, no import
+        except (RuntimeError, OSError, ImportError) as error:  # without semaphores there is no import
             first: BaseException = error  # distributed wraps errors several times
             while first.__cause__ is not None:
                 first = first.__cause__
@@ -242,29 +241,18 @@ def _forked() -> bool:
 _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", default=None)
 
 
-def workers_of(settings: Settings) -> Workers:
-    """Return the workers of these settings: as many as they say, or as this machine has room for."""
-    return Workers(settings.parallel, estimate_worker_memory(settings.embedder))
-
-
-@contextmanager
-def given_workers(workers: Workers) -> Iterator[None]:
-    """Give these workers to all flow runs within the block."""
-    token = _GIVEN.set(workers)
-    try:
-        yield
-    finally:
-        _GIVEN.reset(token)
-
-
 @contextmanager
 def run_workers(settings: Settings) -> Iterator[Workers]:
     """Give all flow runs within the block the same workers: those that it is within a block of already, or new ones."""
     if (given := _GIVEN.get()) is not None:
         yield given
         return
-    with workers_of(settings) as workers, given_workers(workers):
-        yield workers
+    with Workers(settings.parallel, estimate_worker_memory(settings.embedder)) as workers:
+        token = _GIVEN.set(workers)
+        try:
+            yield workers
+        finally:
+            _GIVEN.reset(token)
 
 
 @contextmanager
@@ -299,7 +287,7 @@ def count_workers(settings: ParallelSettings) -> int:
         ):
             threads: int = sum(client.nthreads().values())
             versions: dict[str, Any] = client.get_versions(packages=ALIKE)
-    except (OSError, TimeoutError) as exc:
+    except OSError as exc:
         raise TransientError(
             f"the Dask scheduler at {address} does not answer ({type(exc).__name__}); start it, or correct "
             "[parallel] address"
@@ -334,13 +322,3 @@ def _connection(settings: ParallelSettings) -> dict[str, Any]:
             "distributed.comm.tls.client.key": str(settings.tls_key),
         }
     return config
-
-
-def current_worker() -> Any:
-    """Return the Dask worker that this runs in (`distributed.Worker`), or None outside a worker."""
-    from distributed import get_worker
-
-    try:
-        return get_worker()
-    except ValueError:
-        return None

@@ -12,7 +12,7 @@ from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.step_retries import current_checks, shared_checks
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.cluster import Workers, counting, workers_of
+from rag_index.orchestration.cluster import Workers, counting, run_workers
 from rag_index.orchestration.signals import terminable
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
@@ -35,7 +35,7 @@ def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: R
     with (
         terminable(),
         collect_seldom(),
-        workers_of(settings) as workers,
+        run_workers(settings) as workers,
         shared_checks(settings.run.wait),
     ):
         for index in indexes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from prefect.tasks import Task
 
     from rag_index.indexing.step_retries import Policy
-
-T = TypeVar("T")
 
 
 def _says_more(record: logging.LogRecord) -> bool:
@@ -67,12 +65,3 @@ def error_of(state: State[Any]) -> BaseException | None:
     """Return the exception that a failed state carries, None if it carries none."""
     data = getattr(state.data, "result", state.data)
     return data if isinstance(data, BaseException) else None
-
-
-class Opaque(Generic[T]):
-    """A holder of `value`, which is a leaf to whoever walks over arguments."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: T) -> None:
-        self.value = value

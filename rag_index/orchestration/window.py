@@ -113,7 +113,7 @@ class WorkerPlace:
         self._checked = now
         try:
             workers = frozenset(self._client.nthreads())
-        except (OSError, TimeoutError):  # a lost connection cancels what is in flight, which ends the waiting
+        except OSError:  # a lost connection cancels what is in flight, which ends the waiting
             self._seen = now
             return
         self._progress.keep_workers(workers)

@@ -6,9 +6,9 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import astuple
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from distributed import secede
+from distributed import get_worker, secede
 from distributed.core import Status
 from distributed.threadpoolexecutor import thread_state
 
@@ -17,7 +17,6 @@ from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import EmbedJob
 from rag_index.machine import collect_seldom, end_process_after
-from rag_index.orchestration.cluster import current_worker
 from rag_index.outages import Outage, outages
 from rag_index.reports.progress import LOGGERS, LogNotes
 from rag_index.stores import open_store
@@ -122,6 +121,14 @@ def _forward() -> None:
                 worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
 
     threading.Thread(target=send_status, daemon=True, name="status").start()
+
+
+def current_worker() -> Any:
+    """Return the Dask worker that this runs in (`distributed.Worker`), or None outside a worker."""
+    try:
+        return get_worker()
+    except ValueError:
+        return None
 
 
 def warm_up(scan: Scan, client: Client) -> None:

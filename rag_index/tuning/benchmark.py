@@ -24,7 +24,7 @@ from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import cpu_count, worker_count
-from rag_index.settings import LedgerSettings, ParallelSettings, Settings
+from rag_index.settings import LedgerSettings, Settings
 from rag_index.sources.sample import Sample, read_sample
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Bench:
         """Begin a run of the sample with `workers` workers, in a folder of its own, and give its scan."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        settings = settings_in(folder, self.settings).model_copy(update={"parallel": self.parallel(workers)})
+        settings = settings_in(folder, self.with_workers(workers))
         with sample_run(settings, self.index.name, self.sample, run_id) as run:
             scan = Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=workers)
             if self._chars_per_second is not None:
@@ -240,10 +240,10 @@ class Bench:
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
         self.report.measured.append(one)
 
-    def parallel(self, workers: int) -> ParallelSettings:
+    def with_workers(self, workers: int) -> Settings:
         """Return the settings with `workers` workers on a cluster of this machine's own."""
         changed = {"workers": workers, "serial": False, "address": None}
-        return self.settings.parallel.model_copy(update=changed)
+        return self.settings.model_copy(update={"parallel": self.settings.parallel.model_copy(update=changed)})
 
 
 def settings_in(folder: Path, settings: Settings) -> Settings:
