@@ -24,23 +24,9 @@ TEXTS = [
 
 BARE = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 BITS = [
-    " ",
-    "  ",
-    "\n",
-    "\t",
-    "\u00a0",
-    "\u2581",
-    "<s>",
-    "</s>",
-    "<unk>",
-    "<",
-    "Word",
-    "isn't",
-    "e\u0301",
-    "漢字",
-    "👩\u200d💻",
-    "4",
-]
+    " ", "  ", "\n", "\t", "\u00a0", "\u2581", "<s>", "</s>", "<unk>",
+    "<", "Word", "isn't", "e\u0301", "漢字", "👩\u200d💻", "4",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from tests.docs.pages import ROOT, page, tables
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
-from tests.flows import scenes_index, scenes_services  # noqa: F401  they fill SCENES
+from tests.flows import scenes  # noqa: F401  it fills SCENES
 from tests.flows.stage import SCENES, Stage
 
 LINES = {row[0]: row[1:] for rows in tables(page("failures"), "what fails") for row in rows}
