@@ -34,6 +34,12 @@ class EmbedderIdentity:
     document_prefix: str = ""
     query_prefix: str = ""
 
+    @classmethod
+    def of(cls, settings: EmbedderSettings, model: str, digest: str, dimension: int) -> EmbedderIdentity:
+        """Return the identity of a model with the prefixes of the settings."""
+        prefixes = settings.document_prefix or "", settings.query_prefix or ""
+        return cls(settings.kind, model, digest, dimension, *prefixes)
+
     @property
     def fingerprint(self) -> str:
         """A short hash of all fields (16 hex digits)."""

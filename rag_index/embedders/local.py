@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,8 +40,6 @@ _words = re.compile(" +[^ ]*").findall
 class InProcessEmbedder(ABC):
     """An Embedder whose model is loaded on first use. Subclasses embed texts, and say what their digest covers."""
 
-    kind: ClassVar[str]
-
     def __init__(self, settings: EmbedderSettings) -> None:
         self._settings = settings
         self._model: Any = None
@@ -49,14 +47,9 @@ class InProcessEmbedder(ABC):
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity. Its digest covers the bytes of everything that decides the vectors."""
-        return EmbedderIdentity(
-            kind=self.kind,
-            model=self._settings.model.rstrip("/").rsplit("/", 1)[-1],
-            digest=self._digest(),
-            dimension=self.embed_query("rag-index asks for the dimension").shape[0],
-            document_prefix=self._settings.document_prefix or "",
-            query_prefix=self._settings.query_prefix or "",
-        )
+        model = self._settings.model.rstrip("/").rsplit("/", 1)[-1]
+        dimension = self.embed_query("rag-index asks for the dimension").shape[0]
+        return EmbedderIdentity.of(self._settings, model, self._digest(), dimension)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         return self._embed_with(self._settings.document_prefix, texts)
@@ -105,8 +98,6 @@ class LocalEmbedder(InProcessEmbedder):
     The vector of a text does not depend on the other texts. It equals the result of
     `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is broken.
     """
-
-    kind = "local"
 
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:

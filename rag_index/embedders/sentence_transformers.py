@@ -38,8 +38,6 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
     truncate it silently. Other texts in a batch change a text's vector only by rounding (about 1e-7).
     """
 
-    kind = "sentence-transformers"
-
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
             self._model = _load(self._settings)

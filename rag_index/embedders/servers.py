@@ -77,14 +77,8 @@ class ServerEmbedder:
         report = agreed_report(self._loop.run(asked), self._settings.model, log)
         if self._model.digest is None:
             self._model.digest, self._model.dimension = report.digest, report.dimension
-        return EmbedderIdentity(
-            kind=self._settings.kind,
-            model=plain_model_name(self._settings.model),
-            digest=report.digest,
-            dimension=report.dimension or 0,
-            document_prefix=self._settings.document_prefix or "",
-            query_prefix=self._settings.query_prefix or "",
-        )
+        model = plain_model_name(self._settings.model)
+        return EmbedderIdentity.of(self._settings, model, report.digest, report.dimension or 0)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `wait_for_recovery` seconds for a host if all are down, then raise with the reason of each."""
