@@ -166,12 +166,6 @@ class FakeHosts:
         self._settings = EmbedderSettings(kind="ollama", model="fake-embed", batch_texts=batch_texts)
         self._patience = patience
 
-    def __enter__(self) -> FakeHosts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.loop.close()
-
     def __getitem__(self, number: int) -> FakeHost:
         return self.hosts[number]
 
