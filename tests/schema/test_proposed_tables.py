@@ -22,7 +22,7 @@ LEFT_OUT = [
     ({"mill_values": properties("mail.password")}, "mill_values", "holds settings: names with values"),
     ({"mill_values": properties("mail.server")}, "mill_values", "holds settings: names with values"),
     ({"pages": pages(), "col": many(
-        1, models=lambda n: '{"css": "<p>Words</p>"}', decks=lambda n: f'{{"desc": "{a_sentence(n)}"}}', tags="of it")},
+        1, models=lambda n: '{"css": "<p>Words</p>"}', decks=lambda n: '{"desc": "What a deck is for"}', tags="of it")},
      "col", "holds settings: names with values"),
     ({"drugs": pages(), "orders": pages(), "drug_orders": many(
         12, "order_id", drug_id=cycle(3), instructions=f"Take it as told: {TEXT}", kinds={"order_id": ORDER})},
