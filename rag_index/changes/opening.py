@@ -131,7 +131,7 @@ def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Led
             if index.kind == CODE:
                 feed = FileFeed(settings, index, ledger)
                 blind = "nobody keeps what happens in a folder while it is not watched"
-                opened.add(feed, index.name, blind=blind, note=feed.note)
+                opened.add(feed, index.name, blind=blind)
             elif index.kind != SQL:
                 source = open_source(settings, index)
                 stack.callback(source.close)
