@@ -12,7 +12,7 @@ from rag_index.documents.canonical import EXACT_IN_FLOAT, comparable_time
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
-    from rag_index.stores.protocol import Condition
+    from rag_index.stores.protocol import Conditions
 
 Json = dict[str, Any]
 """A filter, or one of its conditions, as Qdrant's REST takes it; bounds in time are `datetime`."""
@@ -23,7 +23,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 K = TypeVar("K")
 
 
-def payload_filter(conditions: Sequence[Condition]) -> Json | None:
+def payload_filter(conditions: Conditions) -> Json | None:
     """Return the filter for all of these conditions, or None if there are none.
 
     Raises StoreError for a condition that is not valid: an unknown op, a range that mixes numbers and times, or a

@@ -31,6 +31,9 @@ class Condition:
     value: Any = None
 
 
+Conditions = Sequence[Condition]
+
+
 @dataclass(frozen=True, slots=True)
 class VectorQuery:
     """A search for the `limit` nearest points to a vector. With `sparse` it is hybrid: see `StoreReader.search`."""
@@ -38,7 +41,7 @@ class VectorQuery:
     vector: NDArray[np.float32]
     limit: int
     sparse: SparseVector | None = None
-    conditions: Sequence[Condition] = ()
+    conditions: Conditions = ()
     exact: bool = False
     """Whether every vector is compared, whatever search index there is."""
     payload: bool = True
@@ -108,12 +111,12 @@ class StoreReader(StoreNames, Protocol):
         """Return the exact number of points that have a sparse vector."""
 
     def retrieve(
-        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
     ) -> list[StoredPoint]:
         """Return the points with these ids that exist and meet the conditions, in any order."""
 
     def scroll(
-        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
     ) -> Iterator[StoredPoint]:
         """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
 
@@ -125,20 +128,20 @@ class StoreReader(StoreNames, Protocol):
         sparse vectors, or the query none, only the nearest are searched for.
         """
 
-    def word_counts(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
+    def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         """Return about how many points have each of these words, as the inverse document frequency tells.
 
         A word that no point has which meets the conditions counts 0. It costs a small search for each word. A
         collection without sparse vectors has no words.
         """
 
-    def find_words(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
+    def find_words(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
         """Return which of these words points have that meet the conditions, each with the ids of 100 points, or of all.
 
         It costs a search or two, however many words are asked for.
         """
 
-    def facet(self, name: str, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+    def facet(self, name: str, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         """Return about how many points that meet the conditions have each value of a field, the `limit` most frequent.
 
         The most frequent comes first. A point with a list of values counts for each. Raises StoreError if the field has

@@ -35,7 +35,7 @@ from rag_index.stores.points import (
     unit_query,
     words_in,
 )
-from rag_index.stores.protocol import NO_WORDS, Condition, VectorQuery, WordCounts, WordPlaces
+from rag_index.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
 
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
@@ -52,7 +52,7 @@ def engine_filter(given: Json) -> e.Filter:
     return e.Filter(**found)
 
 
-def _filter_of(conditions: Sequence[Condition]) -> e.Filter | None:
+def _filter_of(conditions: Conditions) -> e.Filter | None:
     return engine_filter(found) if (found := payload_filter(conditions)) else None
 
 
@@ -110,9 +110,7 @@ class CollectionReader:
         with self._open() as shard:
             return int(shard.count(e.CountRequest(exact=True, filter=which)))
 
-    def retrieve(
-        self, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
-    ) -> list[StoredPoint]:
+    def retrieve(self, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()) -> list[StoredPoint]:
         check_ids(ids)
         found: list[StoredPoint] = []
         meeting = payload_filter(conditions)
@@ -125,9 +123,7 @@ class CollectionReader:
                 found += map(stored_point, shard.retrieve(list(some), True, vectors))
         return found
 
-    def scroll(
-        self, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
-    ) -> Iterator[StoredPoint]:
+    def scroll(self, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()) -> Iterator[StoredPoint]:
         return self._scroll(_filter_of(conditions), vectors=vectors, page=page)
 
     def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
@@ -164,7 +160,7 @@ class CollectionReader:
         with self._open() as shard:
             return [stored_point(point, point.score) for point in shard.query(e.QueryRequest(**request))]
 
-    def word_counts(self, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
+    def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         if not self.sparse:
             return NO_WORDS
         with self._open() as shard:
@@ -172,7 +168,7 @@ class CollectionReader:
         which = _filter_of(conditions)
         return WordCounts(points, {word: count_having(points, word, self._having([word], 1, which)) for word in words})
 
-    def find_words(self, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
+    def find_words(self, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
         which = _filter_of(conditions)
         some = words if self.sparse else ()
         return words_in(lambda left: self._having(left, MAX_PLACES, which), some, MAX_PLACES)
@@ -182,7 +178,7 @@ class CollectionReader:
         query = e.Query.Nearest(e.SparseVector(words, [1.0] * len(words)), using=SPARSE)
         return self._query(limit=limit, query=query, filter=which, with_payload=False, with_vector=[SPARSE])
 
-    def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+    def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         which = _filter_of(conditions)
         with self._open() as shard:
             found = shard.facet(e.FacetRequest(payload_path(field), limit=limit, filter=which))
@@ -299,7 +295,7 @@ class EdgeReads(ABC):
     indexed = of_collection(CollectionReader.indexed)
 
     def scroll(
-        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
     ) -> Iterator[StoredPoint]:
         with self.lend(name) as collection:
             yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)

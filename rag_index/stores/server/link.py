@@ -16,7 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -63,6 +64,7 @@ STRICT_MODE = re.compile(
 )
 """What strict mode says when it refuses (with 400, and 403 in older versions)."""
 SILENT = re.compile(r"Qdrant at .* does not answer as it should \((.*)\): is it running\?", re.DOTALL)
+P = ParamSpec("P")
 T = TypeVar("T")
 REST_PORT = 6333
 MAX_PORT = 65_535
@@ -427,7 +429,7 @@ class Requests:
     def __init__(self, link: Link, settings: ServerSettings) -> None:
         self._link = link
         self._settings = settings
-        self._known_limits: dict[str, Limits] = {}
+        self.known_limits: dict[str, Limits] = {}
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises as `Link.call`, but StoreRefused in place of PointsRefused."""
@@ -435,21 +437,6 @@ class Requests:
             return self._link.call(ask)
         except PointsRefused as exc:
             raise StoreRefused(str(exc)) from exc
-
-    def _within_limits(self, name: str, ask: Callable[[Limits], T]) -> T:
-        """Return what `ask` returns, called with the limits of a collection that are known: at first none, as few have.
-
-        If it is refused, the limits are read, and it is called again. Raises StoreRefused if they are not the reason.
-        """
-        known = self._known_limits.get(name, UNLIMITED)
-        try:
-            return ask(known)
-        except StoreRefused:
-            limits = Limits.of(self._info(name))
-            if limits == known:
-                raise
-            self._known_limits[name] = limits
-            return ask(limits)
 
     def names(self) -> set[str]:
         return self._ask(_names)
@@ -500,6 +487,26 @@ class Limits:
 
 
 UNLIMITED = Limits()
+
+
+def within_limits(method: Callable[Concatenate[Any, Limits, str, P], T]) -> Callable[Concatenate[Any, str, P], T]:
+    """Return a method that is called with what it knows of a collection's limits: at first none, as few have.
+
+    If it is refused, the limits are read, and it is called again. Raises StoreRefused if they are not the reason.
+    """
+
+    @wraps(method)
+    def call(self: Requests, name: str, /, *args: P.args, **named: P.kwargs) -> T:
+        known = self.known_limits.get(name, UNLIMITED)
+        try:
+            return method(self, known, name, *args, **named)
+        except StoreRefused:
+            self.known_limits[name] = limits = Limits.of(self._info(name))
+            if limits == known:
+                raise
+            return method(self, limits, name, *args, **named)
+
+    return call
 
 
 def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:

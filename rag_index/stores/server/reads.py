@@ -24,8 +24,8 @@ from rag_index.stores.points import (
     unit_query,
     words_in,
 )
-from rag_index.stores.protocol import NO_WORDS, Condition, VectorQuery, WordCounts, WordPlaces
-from rag_index.stores.server.link import Limits, Requests, has_sparse
+from rag_index.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
+from rag_index.stores.server.link import Limits, Requests, has_sparse, within_limits
 
 OVERSAMPLING = 2.0
 """How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
@@ -33,7 +33,7 @@ MAX_IDS = 1000
 """Ids or keys per request."""
 
 
-def filter_of(conditions: Sequence[Condition]) -> models.Filter | None:
+def filter_of(conditions: Conditions) -> models.Filter | None:
     """Return a filter for points that meet all conditions, None if there are none."""
     found = payload_filter(conditions)
     return None if found is None else models.Filter.model_validate(found)
@@ -52,15 +52,12 @@ def _has_id(ids: Sequence[models.ExtendedPointId]) -> Any:
 class Reads(Requests):
     """Reads of a server's collections, in as many requests as its limits need."""
 
-    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
+    @within_limits
+    def count(self, limits: Limits, name: str, *, keys: Sequence[str] | None = None) -> int:
         if keys is None:
             return self._count(name, None) - len(self._retrieve(name, [MARK_ID], vectors=False))
         unique = list(dict.fromkeys(keys))
-
-        def count(limits: Limits) -> int:
-            return sum(self._count(name, key_filter(some)) for some in parts(unique, min(MAX_IDS, limits.values)))
-
-        return self._within_limits(name, count)
+        return sum(self._count(name, key_filter(some)) for some in parts(unique, min(MAX_IDS, limits.values)))
 
     def count_sparse(self, name: str) -> int:
         return self._sparse_count(name, self._info(name))
@@ -72,66 +69,60 @@ class Reads(Requests):
         found = self._retrieve(name, [MARK_ID], vectors=False)
         return CommitMark.parse(found[0].payload[RESERVED_KEY] if found else None)
 
+    @within_limits
     def retrieve(
-        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+        self,
+        limits: Limits,
+        name: str,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        conditions: Conditions = (),
     ) -> list[StoredPoint]:
         check_ids(ids)
         wanted: Any = filter_of(conditions)
-
-        def retrieve(limits: Limits) -> list[StoredPoint]:
-            if wanted is None:
-                batches = parts(ids, min(MAX_IDS, limits.ids))
-                return [point for some in batches for point in self._retrieve(name, some, vectors=vectors)]
-            found: list[StoredPoint] = []  # only a scroll can ask for ids and conditions
-            for some in parts(ids, min(MAX_IDS, limits.values, limits.page)):
-                which = models.Filter(must=[_has_id(some), wanted])
-                found += map(stored_point, self._scroll(name, which, limit=len(some), with_vectors=vectors)[0])
-            return found
-
-        return self._within_limits(name, retrieve)
+        if wanted is None:
+            batches = parts(ids, min(MAX_IDS, limits.ids))
+            return [point for some in batches for point in self._retrieve(name, some, vectors=vectors)]
+        found: list[StoredPoint] = []  # only a scroll can ask for ids and conditions
+        for some in parts(ids, min(MAX_IDS, limits.values, limits.page)):
+            which = models.Filter(must=[_has_id(some), wanted])
+            found += map(stored_point, self._scroll(name, which, limit=len(some), with_vectors=vectors)[0])
+        return found
 
     def scroll(
-        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
     ) -> Iterator[StoredPoint]:
         offset, wanted = None, filter_of(conditions)
-
-        def scroll(limits: Limits) -> tuple[list[models.Record], Any]:
-            return self._scroll(name, wanted, offset=offset, limit=min(page, limits.page), with_vectors=vectors)
-
         while True:
-            records, offset = self._within_limits(name, scroll)
+            records, offset = self._page(name, wanted, limit=page, offset=offset, with_vectors=vectors)
             yield from (stored_point(record) for record in records if record.id != MARK_ID)
             if offset is None:
                 return
 
-    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+    @within_limits
+    def search(self, limits: Limits, name: str, query: VectorQuery) -> list[StoredPoint]:
         near, words = unit_query(query.vector, None, name), query.sparse
         which = filter_of(query.conditions)
-
-        def search(limits: Limits) -> list[StoredPoint]:
-            params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
-            if self._settings.quantized and not query.exact:  # an exact search reads the vectors themselves
-                params.quantization = models.QuantizationSearchParams(
-                    rescore=self._settings.rescore, oversampling=min(OVERSAMPLING, limits.oversampling)
-                )
-            dense = models.QueryRequest(
-                query=near, filter=which, params=params, with_payload=query.payload or not words
+        params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
+        if self._settings.quantized and not query.exact:  # an exact search reads the vectors themselves
+            params.quantization = models.QuantizationSearchParams(
+                rescore=self._settings.rescore, oversampling=min(OVERSAMPLING, limits.oversampling)
             )
-            sparse = dense.model_copy(
-                update={
-                    "query": words and models.SparseVector(indices=list(words.indices), values=list(words.values)),
-                    "using": SPARSE,
-                    "params": params.model_copy(update={"quantization": None, "exact": False}),
-                }
-            )
+        dense = models.QueryRequest(query=near, filter=which, params=params, with_payload=query.payload or not words)
+        sparse = dense.model_copy(
+            update={
+                "query": words and models.SparseVector(indices=list(words.indices), values=list(words.values)),
+                "using": SPARSE,
+                "params": params.model_copy(update={"quantization": None, "exact": False}),
+            }
+        )
 
-            def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
-                found = self._look_up(name, [(one, sparse if one.sparse else dense) for one in wanted], limits)
-                return [[stored_point(point, point.score) for point in points] for points in found]
+        def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
+            found = self._look_up(name, [(one, sparse if one.sparse else dense) for one in wanted], limits)
+            return [[stored_point(point, point.score) for point in points] for points in found]
 
-            return best_points(look_up, query.limit, hybrid=bool(words))
-
-        return self._within_limits(name, search)
+        return best_points(look_up, query.limit, hybrid=bool(words))
 
     def _look_up(
         self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]], limits: Limits
@@ -163,7 +154,7 @@ class Reads(Requests):
                     due.append((number, request.model_copy(update={"limit": min(limits.page, left), "filter": rest})))
         return [points.values() for points in found]
 
-    def word_counts(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
+    def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         info = self._info(name)
         if not words or not has_sparse(info):
             return NO_WORDS
@@ -173,17 +164,13 @@ class Reads(Requests):
             points, {word: count_having(points, word, one) for word, one in zip(words, found, strict=True)}
         )
 
-    def find_words(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
-        some = words if has_sparse(self._info(name)) else ()
-
-        def find(limits: Limits) -> WordPlaces:
-            most = min(MAX_PLACES, limits.page)
-            return words_in(lambda left: self._having(name, [left], most, conditions)[0], some, most)
-
-        return self._within_limits(name, find)
+    @within_limits
+    def find_words(self, limits: Limits, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
+        some, most = words if has_sparse(self._info(name)) else (), min(MAX_PLACES, limits.page)
+        return words_in(lambda left: self._having(name, [left], most, conditions)[0], some, most)
 
     def _having(
-        self, name: str, asked: Sequence[list[int]], limit: int, conditions: Sequence[Condition]
+        self, name: str, asked: Sequence[list[int]], limit: int, conditions: Conditions
     ) -> list[list[StoredPoint]]:
         """Return for each list the best points that have any of its words, with their sparse vectors."""
         make = partial(models.QueryRequest, using=SPARSE, filter=filter_of(conditions), limit=limit)
@@ -191,7 +178,7 @@ class Reads(Requests):
         answers = self._query(name, [make(query=one, with_vector=[SPARSE]) for one in words])
         return [[stored_point(point, point.score) for point in points] for points in answers]
 
-    def facet(self, name: str, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
+    def facet(self, name: str, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         wanted: Any = filter_of(conditions)
         found = self._ask(lambda client: client.facet(name, payload_path(field), facet_filter=wanted, limit=limit))
         return {str(hit.value): hit.count for hit in found.hits}
@@ -201,6 +188,10 @@ class Reads(Requests):
 
     def _retrieve(self, name: str, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
         return [*map(stored_point, self._ask(lambda client: client.retrieve(name, ids, with_vectors=vectors)))]
+
+    @within_limits
+    def _page(self, limits: Limits, name: str, /, wanted: Any, *, limit: int, **options: Any) -> Any:
+        return self._scroll(name, wanted, limit=min(limit, limits.page), **options)
 
     def _scroll(self, name: str, wanted: models.Filter | None, **options: Any) -> tuple[list[models.Record], Any]:
         return self._ask(lambda client: client.scroll(name, wanted, **options))

@@ -32,7 +32,7 @@ from rag_index.stores.points import (
     unit_vectors,
 )
 from rag_index.stores.server.collection_requests import Collections
-from rag_index.stores.server.link import Limits, Link, Requests, has_sparse, vector_params
+from rag_index.stores.server.link import Limits, Link, Requests, has_sparse, vector_params, within_limits
 from rag_index.stores.server.reads import MAX_IDS, Reads, key_filter
 
 if TYPE_CHECKING:
@@ -94,25 +94,19 @@ class Writes(Requests):
         _send_all(name, ids, sizes, send, most=most)
         require_present(missing, name)
 
-    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+    @within_limits
+    def delete_points(self, limits: Limits, name: str, ids: Sequence[str]) -> None:
+        for some in parts(engine_ids(ids), min(MAX_IDS, limits.writes)):
+            self._delete(name, models.PointIdsList(points=list(some)))
 
-        def delete(limits: Limits) -> None:
-            for some in parts(engine_ids(ids), min(MAX_IDS, limits.writes)):
-                self._delete(name, models.PointIdsList(points=list(some)))
-
-        self._within_limits(name, delete)
-
-    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+    @within_limits
+    def delete_chunks(self, limits: Limits, name: str, first: Mapping[str, int]) -> None:
         by_number: dict[int, list[str]] = defaultdict(list)
         for key, number in first.items():
             by_number[number].append(key)
-
-        def delete(limits: Limits) -> None:
-            for number, keys in by_number.items():
-                for some in parts(keys, min(MAX_IDS, limits.values, limits.writes)):
-                    self._delete(name, models.FilterSelector(filter=key_filter(some, number)))
-
-        self._within_limits(name, delete)
+        for number, keys in by_number.items():
+            for some in parts(keys, min(MAX_IDS, limits.values, limits.writes)):
+                self._delete(name, models.FilterSelector(filter=key_filter(some, number)))
 
     def set_commit_mark(self, name: str, mark: CommitMark) -> None:
         point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
