@@ -63,8 +63,8 @@ def only_live_folder(path) -> bool:
 # Reading
 
 
-def test_a_collection_that_was_never_written_is_read_without_opening_it(tmp_path):
-    """Loading one takes 30 ms of processor time, and the tables of a new database are mostly empty."""
+def test_a_reader_of_a_collection_that_was_never_written_is_in_nobodys_way(tmp_path):
+    """A service may wait for the first run, whose progress is then searched."""
     with closing(EdgeStore(tmp_path)) as store:
         store.create("c", DIMENSION, {}, sparse=True)
         store.point_alias("live", "c")
@@ -74,10 +74,13 @@ def test_a_collection_that_was_never_written_is_read_without_opening_it(tmp_path
         assert reader.search("live", VectorQuery(vector, 5, words)) == []
         assert (reader.retrieve("live", points(range(1)).ids), reader.indexed("live")) == ([], True)
         assert reader.word_counts("live", [1]).having == {1: 0}
-        assert not views(tmp_path), "no view was made"
+        [view] = views(tmp_path)
+        assert not [file for file in view.rglob("*") if file.is_file() and file.stat().st_nlink > 1]
         with closing(EdgeStore(tmp_path)) as store:
             store.upsert("live", points(range(10)))
-        assert numbers(reader) == set(range(10))
+            assert [folder.name for folder in (tmp_path / "collections").iterdir()] == ["c"], "it is written in place"
+            store.flush("live")
+            assert numbers(reader) == set(range(10))
 
 
 def test_a_reader_needs_no_lock_and_leaves_nothing(store):

@@ -220,29 +220,6 @@ class CollectionReader:
                 shard.close()
 
 
-class UnwrittenCollection(CollectionReader):
-    """A collection that has no points, because it was never written. Its folder is not opened."""
-
-    def _loaded(self) -> Any:
-        return _NoPoints()
-
-
-class _NoPoints:
-    points_count = indexed_vectors_count = 0
-
-    def info(self) -> _NoPoints:
-        return self
-
-    def count(self, _: object) -> int:
-        return 0
-
-    def scroll(self, _: object) -> tuple[list[Any], None]:
-        return [], None
-
-    def __getattr__(self, _: str) -> Callable[..., list[Any]]:
-        return lambda *_: []
-
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -34,7 +34,7 @@ LOCK_SECONDS = 10.0
 MARK = "commit.json"
 """The file with the collection's last commit. It is in the shard folder, so whoever copies that copies it too."""
 UNWRITTEN = "unwritten"
-"""The file that says that the shard never had a point: nobody need load it to know that."""
+"""The file that says that the shard never had a point. A view of it keeps nobody from writing in place."""
 UNFLUSHED = "unflushed"
 """The file that says that the log has writes that the rest of the files may lack: loading the shard repeats them."""
 CONFIG = "edge_config.json"
@@ -226,11 +226,12 @@ def copy_shard(source: Path, target: Path) -> None:
 def link_shard(source: Path, target: Path) -> None:
     """Fill an empty folder with hard links to the shard's large files, and copies of the small ones but the log.
 
-    Nobody may write the source's files as long as this view exists. The engine keeps no log for it, so that it reserves
-    no space. Raises OSError.
+    Nobody may write the source's files as long as this view exists, unless the shard never had a point: then all are
+    copied. The engine keeps no log for it, so that it reserves no space. Raises OSError.
     """
+    small = sys.maxsize if (source / UNWRITTEN).exists() else MIN_LINKED
     for file, copy in _walk(source, target, without=LOG):
-        if file.stat().st_blocks * 512 < MIN_LINKED or file.name.endswith(CORRECTED):
+        if file.stat().st_blocks * 512 < small or file.name.endswith(CORRECTED):
             _copy(file, copy)
         else:
             os.link(file, copy)

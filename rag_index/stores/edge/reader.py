@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog_file import Catalog, CatalogEntry
-from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
+from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads
 from rag_index.stores.edge.folder import (
     POLL,
     UNFLUSHED,
@@ -57,9 +57,10 @@ class View:
     retired: bool = False
     """Whether a newer view has taken its place, so that its last user closes it."""
 
-    def shows(self, entry: CatalogEntry) -> bool:
-        """Return whether it shows the newest state of a collection."""
-        return (self.entry.folder, self.entry.made) == (entry.folder, entry.made)
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether its collection was never written, so that the view shares no file with it."""
+        return (self.path / UNWRITTEN).exists()
 
     def close(self) -> None:
         """Close the shard and remove the view."""
@@ -119,13 +120,9 @@ class EdgeReader(EdgeReads):
         entry = self._catalog.entry(name)
         with folder_errors(self._path):
             commits = read_mark(self._catalog.folder(entry.folder)).number
-        if name not in self._views and (self._catalog.folder(entry.newest) / UNWRITTEN).exists():
-            self._seen.commits = commits
-            yield UnwrittenCollection(name, self._path, entry.dimension, sparse=entry.sparse)
-            return
         with self._mutex:
             view = self._views.get(name)
-            loading = None if view is not None and view.shows(entry) else self._start_loading(name)
+            loading = None if view is not None and self._is_shown(entry, view) else self._start_loading(name)
             for dropped in self._views.keys() - self._catalog.names():
                 self._retire(self._views.pop(dropped))
         if loading is not None:
@@ -138,7 +135,7 @@ class EdgeReader(EdgeReads):
             if lent is None:
                 raise StoreError(f"collection {name} was dropped")
             lent.users += 1
-            if lent.shows(entry):  # nobody writes its points, but the last commit's mark may come after them
+            if self._is_shown(entry, lent):  # nobody writes its points, but the last commit's mark may come after them
                 lent.commits = max(lent.commits, commits)
             self._seen.commits = lent.commits
         try:
@@ -210,19 +207,22 @@ class EdgeReader(EdgeReads):
                     own.take()
                 link_shard(folder, path)
             except FileNotFoundError:
-                if self._is_newest(name, view):
+                if self._is_shown(self.known().entry(name), view):
                     raise
                 return None
-            if not self._is_newest(name, view):
+            if view.is_unwritten:
+                shared.release()
+            if not self._is_shown(self.known().entry(name), view):
                 return None
             view.commits = read_mark(path).number
             view.collection.load()
             stack.pop_all()
             return view
 
-    def _is_newest(self, name: str, view: View) -> bool:
-        self._catalog.refresh()
-        return view.shows(self._catalog.entry(name))
+    def _is_shown(self, entry: CatalogEntry, view: View) -> bool:
+        """Return whether a view shows the newest state of a collection."""
+        same = (view.entry.folder, view.entry.made) == (entry.folder, entry.made)
+        return same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
 
     def _retire(self, view: View | None) -> None:
         """Close a view that is no longer used, once nobody uses it."""
