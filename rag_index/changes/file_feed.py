@@ -10,15 +10,15 @@ The folder is listed every few seconds. Events of the file system would only say
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
+from rag_index.changes.poll import IndexFeed
 from rag_index.documents.keys import document_id
 from rag_index.ledger.tables import Position
 from rag_index.sources.code import CodeSource
-from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from rag_index.errors import RagIndexError
@@ -31,17 +31,14 @@ SHARE = 0.02
 """The share of the time that listing may take: a folder of 2,500 files is listed every two seconds."""
 
 
-class FileFeed:
+class FileFeed(IndexFeed):
     """The files of one index of source code, as a `ChangeFeed`."""
 
-    def __init__(
-        self, settings: Settings, index: IndexSettings, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._settings, self._index, self._ledger, self._clock = settings, index, ledger, clock
+    def __init__(self, settings: Settings, index: IndexSettings, ledger: Ledger, **how: Any) -> None:
+        super().__init__(settings, index, ledger, **how)
         self._source = CodeSource(settings.root(index), index)
         self._stamps: Mapping[str, str] | None = None
         """The stamps of the files by typed key, in the last listing that was acknowledged."""
-        self._next_listing = float("-inf")
 
     def check(self) -> Mapping[str, RagIndexError]:
         self._source.check()
@@ -49,12 +46,11 @@ class FileFeed:
 
     def receive(self, limit: int) -> Received:
         """Return what differs from the last listing, at most `MAX_FILES` changes, if it is time to list."""
-        if (started := self._clock()) < self._next_listing:
+        began, now, name = self._clock(), time.time(), self._index.name
+        if began < self._next_look:
             return Received(())
-        now, name = time.time(), self._index.name
-        _, stamps, kept = self._source.stamps()
-        ended = self._clock()
-        self._next_listing = ended + max(self._settings.watch.poll_seconds, (ended - started) / SHARE)
+        stamps, kept = self._source.stamps()
+        self._rest(began, SHARE)
         before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
         gone = before.keys() - stamps.keys()
         if kept:  # folders that could not be read
@@ -72,17 +68,12 @@ class FileFeed:
         if received.position is not None:
             self._stamps = received.position
 
-    def wait(self, seconds: float) -> None:
-        time.sleep(max(0.0, min(seconds, self._next_listing - self._clock())))
-
     def close(self) -> None:
         self._source.close()
 
     def _in_ledger(self, stamps: Mapping[str, str]) -> dict[str, str]:
         """Return the stamps that the ledger has of these files, and an empty one for each other known document."""
-        live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
-        collection = self._ledger.collection(live) if live else None
-        if collection is None:
+        if (collection := self._live_collection()) is None:
             return {}
         known = dict.fromkeys(self._ledger.keys_under(collection.id, ""), "")
         return known | self._ledger.committed_stamps(collection.id, list(stamps))

@@ -67,18 +67,37 @@ class _Given:
     next_look: float = LONG_AGO
 
 
-class PollFeed:
-    """The rows of one index whose time of change has risen, as a `ChangeFeed`."""
+class IndexFeed:
+    """What the feeds share that look at the source of one index every `poll_seconds`, or less often."""
 
     def __init__(
         self, settings: Settings, index: IndexSettings, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings, self._index, self._ledger, self._clock = settings, index, ledger, clock
+        self._next_look = LONG_AGO
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(max(0.0, min(seconds, self._next_look - self._clock())))
+
+    def _rest(self, began: float, share: float) -> None:
+        """Look again after `poll_seconds`, or later: looks like this one, from `began` on, may take that share."""
+        now = self._clock()
+        self._next_look = now + max(self._settings.watch.poll_seconds, (now - began) / share)
+
+    def _live_collection(self) -> Collection | None:
+        live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
+        return self._ledger.collection(live) if live else None
+
+
+class PollFeed(IndexFeed):
+    """The rows of one index whose time of change has risen, as a `ChangeFeed`."""
+
+    def __init__(self, settings: Settings, index: IndexSettings, ledger: Ledger, **how: Any) -> None:
+        super().__init__(settings, index, ledger, **how)
         self._source = ChangedSource(settings.source_url, index, timeout=settings.source.timeout)
         self._engine = open_read_only(settings.source_url)
         self._tables: list[WatchedTable] | None = None
         self._given = _Given()
-        self._next_poll = LONG_AGO
 
     @property
     def note(self) -> str:
@@ -105,10 +124,10 @@ class PollFeed:
 
     def receive(self, limit: int) -> Received:
         """Return what has risen since the last poll, if it is time to poll: all of it, unless it is a burst."""
-        if self._clock() < self._next_poll:
-            return Received(())
         began, looked_at = self._clock(), time.time()
-        name, watch = self._index.name, self._settings.watch
+        if began < self._next_look:
+            return Received(())
+        name = self._index.name
         since = self._given.since
         if since is None and (collection := self._live_collection()) is not None:  # from where the last run has read
             record = self._ledger.scan_state(collection.id)
@@ -117,10 +136,9 @@ class PollFeed:
         if since is None:  # a run has to read all of it
             return Received((), replace(self._given, since=self._source.watermark() or ""), overflow=(name,))
         after, found = self._poll(since)
-        ended = self._clock()
+        self._rest(began, SHARE)
         after, moved = self._look_at_groups(after)
-        self._next_poll = self._clock() + max(watch.poll_seconds, (ended - began) / SHARE)
-        if max(len(found), len(moved)) > watch.burst_documents:
+        if max(len(found), len(moved)) > self._settings.watch.burst_documents:
             return Received((), after, overflow=(name,))
         now = time.time()
         changes = [DocumentChange(name, document_id(key), _seconds(at, now)) for key, at in (moved | found).items()]
@@ -130,9 +148,6 @@ class PollFeed:
     def acknowledge(self, received: Received) -> None:
         if received.position is not None:
             self._given = received.position
-
-    def wait(self, seconds: float) -> None:
-        time.sleep(max(0.0, min(seconds, self._next_poll - self._clock())))
 
     def close(self) -> None:
         self._source.close()
@@ -195,10 +210,6 @@ class PollFeed:
                 break
         pause = max(LOOK_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
         return replace(given, stamps=seen, cursor=cursor, next_look=self._clock() + pause), moved
-
-    def _live_collection(self) -> Collection | None:
-        live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
-        return self._ledger.collection(live) if live else None
 
 
 def _may_come_again(changed_at: Any, now: dt.datetime) -> bool:

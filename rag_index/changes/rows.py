@@ -188,13 +188,12 @@ class RowFeed(ABC):
         received = self.route(self.rows(limit))
         if not (received.changes or received.overflow or received.through):
             return received
-        tables = {str(table): table for table in self.tables}
-        of: dict[str, set[str]] = {}
-        for route in self.routes:
-            of.setdefault(route.index, set()).add(route.table)
+        definitions: dict[str, str] = {}
         with self._connect("the definition of the watched tables") as connection:
-            found = {name: definition(connection, [table]) for name, table in tables.items()}
-        definitions = {index: " ".join(found[name] for name in sorted(names)) for index, names in of.items()}
+            for table in sorted(self.tables, key=str):
+                found = definition(connection, [table])
+                for index in self.indexes([table]):
+                    definitions[index] = f"{definitions.get(index, '')} {found}".lstrip()
         return replace(received, definitions=definitions)
 
     def route(self, rows: ReceivedRows) -> Received:

@@ -95,14 +95,13 @@ class CodeSource:
                 self._read_file(page, encode_key([file.path]), file, listing.listed_at)
         return page
 
-    def stamps(self) -> tuple[set[str], dict[str, str], set[str]]:
-        """Return the folders that are listed, the stamp of each file by typed key, and the folders that are unreadable.
+    def stamps(self) -> tuple[dict[str, str], set[str]]:
+        """Return the stamp of each file by typed key, and the folders that are unreadable.
 
         Folders are paths from the root with / at the end. Raises SourceUnavailable.
         """
         listing = self._list()
-        stamps = {encode_key([file.path]): file.stamp for file in listing.files}
-        return set(listing.folders), stamps, set(listing.unreadable_folders)
+        return {encode_key([file.path]): file.stamp for file in listing.files}, set(listing.unreadable_folders)
 
     def close(self) -> None:
         """Forget the list of files; no file is open."""

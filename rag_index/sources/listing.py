@@ -62,8 +62,6 @@ class Listing:
     files: list[File] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     """Links, names and folders that cannot be read."""
-    folders: list[str] = field(default_factory=list)
-    """Paths from the root, with / at the end, of the folders that were listed; "" is the root."""
     unreadable_folders: list[str] = field(default_factory=list)
     """Paths from the root, with / at the end, of folders that cannot be listed."""
 
@@ -149,7 +147,6 @@ class _Walk:
     def _visit_all(self, opened: int, folder: str, ignored: tuple[Rule, ...]) -> None:
         with os.scandir(opened) as entries:
             listed = list(entries)
-        self._listing.folders.append(folder)
         if any(entry.name == IGNORE for entry in listed):
             ignored += _read_ignore_file(opened, IGNORE, self._top + folder)
         for entry in listed:
