@@ -245,13 +245,20 @@ def of_collection(method: Callable[Concatenate[Any, P], R]) -> Callable[Concaten
 
 
 class EdgeReads(ABC):
-    """The reading part of the Store protocol. Subclasses say what they know of the catalog, and open collections."""
+    """The reading part of the Store protocol. Subclasses open collections."""
 
     embedded = True
 
-    @abstractmethod
+    def __init__(self, path: Path) -> None:
+        self._path, self._catalog = path, Catalog(path)
+        self._closed = threading.Event()
+
     def known(self) -> Catalog:
         """Return the catalog as it is on disk now. Raises StoreError if the store is closed."""
+        if self._closed.is_set():
+            raise StoreError(f"the store at {self._path} is closed")
+        self._catalog.refresh()
+        return self._catalog
 
     @abstractmethod
     def lend(self, name: str) -> AbstractContextManager[CollectionReader]:

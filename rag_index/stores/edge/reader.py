@@ -16,9 +16,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores.edge.catalog_file import Catalog, CatalogEntry
 from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads
 from rag_index.stores.edge.folder import (
     POLL,
@@ -34,6 +34,9 @@ from rag_index.stores.edge.folder import (
 )
 from rag_index.stores.edge.processes import SearchProcesses
 from rag_index.stores.edge.store import EdgeStore
+
+if TYPE_CHECKING:
+    from rag_index.stores.edge.catalog_file import CatalogEntry
 
 WRITE_SECONDS = 10.0
 """How long a writer may take from its first write to the flush, after which it lets readers in: a batch, at most."""
@@ -82,15 +85,14 @@ class EdgeReader(EdgeReads):
 
     def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:
         EdgeStore(path).close()  # it completes what a killed writer wrote, and deletes what dead readers left
-        self._path, self._wait = path, max(wait, WRITE_SECONDS)
-        self._catalog = Catalog(path)
+        super().__init__(path)
+        self._wait = max(wait, WRITE_SECONDS)
         self._processes = None if timeout is None else SearchProcesses(timeout)
         self._threads = ThreadPoolExecutor(LOADERS, "rag-index-view")
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
         self._loading: dict[str, Future[None]] = {}
         self._seen = threading.local()
-        self._closed = threading.Event()
 
     def close(self) -> None:
         with self._mutex:
@@ -107,11 +109,6 @@ class EdgeReader(EdgeReads):
 
     def seen_commits(self, name: str) -> int | None:
         return getattr(self._seen, "commits", 0)
-
-    def known(self) -> Catalog:
-        self._check_open()
-        self._catalog.refresh()
-        return self._catalog
 
     @contextmanager
     def lend(self, name: str) -> Iterator[CollectionReader]:
@@ -130,7 +127,7 @@ class EdgeReader(EdgeReads):
             with suppress(TimeoutError, CancelledError):
                 loading.result(FRESH_SECONDS if older else None)
         with self._mutex:
-            self._check_open()
+            self.known()
             lent = self._views.get(name)
             if lent is None:
                 raise StoreError(f"collection {name} was dropped")
@@ -149,7 +146,7 @@ class EdgeReader(EdgeReads):
 
     def _start_loading(self, name: str) -> Future[None]:
         """Return the loading of a view that is under way, or start it."""
-        self._check_open()
+        self.known()
         if name not in self._loading:
             self._loading[name] = self._threads.submit(self._load, name)
         return self._loading[name]
@@ -230,7 +227,3 @@ class EdgeReader(EdgeReads):
             view.retired = True
             if not view.users:
                 self._threads.submit(view.close)
-
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise StoreError(f"the store at {self._path} is closed")

@@ -43,15 +43,14 @@ class EdgeStore(EdgeReads):
     """
 
     def __init__(self, path: Path, *, wait: float = 0.0, writes: bool = False, min_free: int = MIN_FREE) -> None:
-        self._path, self._wait, self._writes, self._min_free = path, wait, writes, min_free
+        self._wait, self._writes, self._min_free = wait, writes, min_free
         self._trash = path / "trash"
         with folder_errors(path):
             for folder in (path, path / "collections", path / "writers", path / "readers", self._trash):
                 private_folder(folder)
+        super().__init__(path)
         self._mutex = threading.RLock()
         self._open: dict[str, EdgeCollection] = {}
-        self._closed = False
-        self._catalog = Catalog(path)
         self._clean_up()
 
     def create(
@@ -111,15 +110,9 @@ class EdgeStore(EdgeReads):
     def close(self) -> None:
         """Flush, close, let readers have what was written, and release the locks."""
         with self._mutex, ExitStack() as stack:
-            self._closed = True
+            self._closed.set()
             while self._open:
                 stack.callback(self._open.popitem()[1].close)
-
-    def known(self) -> Catalog:
-        if self._closed:
-            raise StoreError(f"the store at {self._path} is closed")
-        self._catalog.refresh()
-        return self._catalog
 
     @contextmanager
     def lend(self, name: str) -> Iterator[EdgeCollection]:

@@ -13,8 +13,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -339,41 +338,21 @@ IDLE_SECONDS = 5.0
 """A connection that was idle for longer is not used again: what stands between may have forgotten it."""
 
 
-class BoundedTransport(httpx.BaseTransport):
+class BoundedTransport(httpx.HTTPTransport):
     """Connections to `url` whose answers have one time limit and one size each, headers included.
 
-    httpx limits each read, and takes no pool of connections of others: so its requests are given to httpcore here. They
-    go through the proxy that the environment names.
+    httpx limits each read, and makes its own pool of connections, which has another one in its place here. They go
+    through the proxy that the environment names.
     """
 
     def __init__(self, url: str, seconds: float, size: int | None = None) -> None:
+        super().__init__(verify=tls_context())
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls_context(),
             network_backend=_BoundedBackend(seconds, size or MAX_ANSWER),
             keepalive_expiry=IDLE_SECONDS,
             proxy=_proxy_of(url),
         )
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the answer. Raises as httpx does."""
-        given: dict[str, Any] = {"headers": request.headers.raw, "extensions": request.extensions}
-        with _as_httpx():
-            answer = self._pool.request(request.method, str(request.url), content=request.read() or None, **given)
-        # not read here: a compressed one is refused before
-        return httpx.Response(answer.status, headers=answer.headers, stream=httpx.ByteStream(answer.content))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._pool.close()
-
-
-@contextmanager
-def _as_httpx() -> Iterator[None]:
-    """Raise errors of httpcore as those of httpx, which have the same names."""
-    try:
-        yield
-    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
-        raise getattr(httpx, type(error).__name__)(str(error)) from error
 
 
 def _proxy_of(url: str) -> httpcore.Proxy | None:
