@@ -52,13 +52,10 @@ _STATE = sa.text("""
 """)
 _PUBLISHED = sa.text("""
     SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
-           AND to_jsonb(t) ->> 'rowfilter' IS NULL
-           AND (to_jsonb(t) -> 'attnames' IS NULL OR to_jsonb(t) -> 'attnames' @> to_jsonb(CAST(:columns AS text[]))),
-           p.pubviaroot
+           AND t.rowfilter IS NULL AND t.attnames::text[] @> CAST(:columns AS text[]), p.pubviaroot
     FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
     WHERE p.pubname = :name AND t.schemaname = :schema AND t.tablename = :table
 """)
-"""Before PostgreSQL 15, `pg_publication_tables` has no row filters and column lists."""
 
 
 class UniqueIndex(NamedTuple):

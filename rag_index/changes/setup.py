@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-MIN_VERSION, COLUMN_LISTS = 140_000, 150_000
-"""The first PostgreSQL whose pgoutput gives messages, by which the feed learns that it has been set up; and the first
-that can publish some columns of a table."""
+MIN_VERSION = 150_000
+"""The first PostgreSQL that can publish some columns of a table."""
 
 COSTS = """\
 The server writes more log (wal_level = logical): with an update of any table the whole new row, with a delete
@@ -79,11 +78,11 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
     It may be run again. Where the server has to be restarted first, it is the SQL for that alone.
 
     Raises:
-        SettingsError: PostgreSQL is older than 14, or a table cannot be followed.
+        SettingsError: PostgreSQL is older than 15, or a table cannot be followed.
     """
     [[version, level, keep]] = connection.execute(_SERVER)
     if version < MIN_VERSION:
-        raise SettingsError('changes = "wal" needs PostgreSQL 14 or newer; use changes = "queue"')
+        raise SettingsError('changes = "wal" needs PostgreSQL 15 or newer; use changes = "queue"')
     name = object_name(project)
     tables = [table_in_catalogue(connection, table) for table in watched]
     title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"
@@ -100,7 +99,7 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
     steps = [
         *steps,
         *(_identity(table) for table in tables if not table.has_identity),
-        *_publication(name, tables, lists=version >= COLUMN_LISTS),
+        *_publication(name, tables),
         *([] if enough else [Step(*rights)]),
         *_slot(name),
     ]
@@ -135,9 +134,9 @@ def _undo_identity(table: PostgresTable) -> Step:
     return _undo(f"ALTER TABLE {table.quoted} REPLICA IDENTITY {clause}", ours=ours)
 
 
-def _publication(name: str, tables: Sequence[PostgresTable], *, lists: bool) -> Iterator[Step]:
-    entries = ", ".join(f"{table.quoted}{_columns(table) if lists else ''}" for table in tables)
-    reason = "It names the tables to follow" + (", and only the columns that tell which row it is." if lists else ".")
+def _publication(name: str, tables: Sequence[PostgresTable]) -> Iterator[Step]:
+    entries = ", ".join(f"{table.quoted}{_columns(table)}" for table in tables)
+    reason = "It names the tables to follow, and only the columns that tell which row it is."
     yield Step(
         f"DO $$ BEGIN\n    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '{name}') THEN\n"
         f"        CREATE PUBLICATION {name};\n    END IF;\nEND $$"
