@@ -1,18 +1,23 @@
 """Databases whose changes are followed, each with one way to follow them."""
 
+import os
+import shutil
 import sqlite3
+import subprocess
 import threading
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import psycopg
+import pytest
 from sqlalchemy.engine import URL
 
 from rag_index.changes.queues import open_queue
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.ledger import Ledger
+from tests.live.postgres import find_postgres
 from tests.waiting import eventually
 
 PROJECT = "desk"
@@ -126,6 +131,46 @@ def waiting_for_a_standby(database, session, statement):
             connection.execute("SET synchronous_commit = off")
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_reload_conf()")
+
+
+class Clock:
+    """A clock that goes on by 10 ms with each look at it, which is all that a wait of a feed costs then."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("rag_index.changes.rows.PROBE_SECONDS", 0.001)
+
+    def __call__(self):
+        self.now += 0.01
+        return self.now
+
+    def waited(self, feed):
+        """Let a feed wait, and return for how long it has."""
+        before = self.now
+        feed.wait(600)
+        return self.now - before
+
+
+def removal(script):
+    return script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
+
+
+def through_the_client(url, script):
+    """Run a script as docs/watching.md says, with the program of the database; return what is printed."""
+    env = dict(os.environ)
+    if url.get_backend_name() == "postgresql":
+        text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        command = [find_postgres() / "psql", "-v", "ON_ERROR_STOP=1", "-q", text]
+    elif url.get_backend_name() == "sqlite":
+        command = ["sqlite3", "-bail", url.database]
+    else:
+        env["MYSQL_PWD"] = url.password
+        command = ["mariadb", "--no-defaults", "-h", url.host, "-P", str(url.port), "-u", url.username, url.database]
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"there is no {command[0]}")
+    ended = subprocess.run(command, input=script.encode(), capture_output=True, check=False, env=env)
+    assert ended.returncode == 0, ended.stderr.decode()
+    return ended.stdout.decode()
 
 
 def problems(feed):

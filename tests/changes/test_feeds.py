@@ -7,7 +7,7 @@ import pytest
 from rag_index.changes.rows import WatchedTable, connected, definition
 from rag_index.errors import SourceUnavailable
 from rag_index.ledger.tables import Position, parse_position
-from tests.changes.databases import problems, take
+from tests.changes.databases import Clock, problems, take
 from tests.waiting import eventually
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
@@ -73,28 +73,16 @@ def test_waiting_ends_when_something_changes(tickets):
 
 @pytest.mark.parametrize("followed", ["sqlite"], indirect=True)
 def test_a_queue_rests_after_a_reading_that_found_something(tickets, monkeypatch):
-    """By a clock that goes on by 10 ms with each look at it: what changes all the time is read together."""
-    now = [0.0]
-
-    def clock():
-        now[0] += 0.01
-        return now[0]
-
-    def waited():
-        before = now[0]
-        feed.wait(600)
-        return now[0] - before
-
-    monkeypatch.setattr("rag_index.changes.rows.PROBE_SECONDS", 0.001)
-    feed = tickets.feed(clock=clock)
+    """What changes all the time is read together."""
+    feed = tickets.feed(clock=(clock := Clock(monkeypatch)))
     for number in range(2):
         tickets.run(f"UPDATE ticket SET body = 'x{number}' WHERE id = 1")
         feed.acknowledge(feed.rows(100))
         tickets.run(f"UPDATE ticket SET body = 'y{number}' WHERE id = 2")
-        assert 0.15 < waited() < 1
+        assert 0.15 < clock.waited(feed) < 1
     assert (ids(feed), ids(feed)) == ({2}, set())
     tickets.run("UPDATE ticket SET body = 'z' WHERE id = 3")
-    assert waited() < 0.1  # nothing was found before: it waits for nothing
+    assert clock.waited(feed) < 0.1  # nothing was found before: it waits for nothing
 
 
 def test_names_are_quoted_and_keys_have_several_columns(followed):

@@ -1,9 +1,6 @@
 """Names: what `watch --setup` prints runs through each database's own client, whatever a name holds."""
 
-import os
 import random
-import shutil
-import subprocess
 
 import pytest
 
@@ -12,8 +9,7 @@ from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.statements import quoted
 from rag_index.errors import SettingsError
-from tests.changes.databases import PROJECT, problems
-from tests.live.postgres import find_postgres
+from tests.changes.databases import PROJECT, problems, removal, through_the_client
 
 PROJECTS = ["Desk", "mein b\u00fcro", "d" * 60, "desk_b"]
 QUEUES = pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
@@ -23,31 +19,6 @@ HOSTILE = [
     "$$ x", "$_$$__$", "`;\n", "*/ /*", "a\\", "\\'; x", "''", "\x1b[31m", "a\u2028b", "-- a\n;", "delimiter x\n",
     ":x :'y'",
 ]  # fmt: skip
-
-
-def through_the_client(url, script):
-    """Run a script as docs/watching.md says, with the program of the database; return its process."""
-    env = dict(os.environ)
-    if url.get_backend_name() == "postgresql":
-        text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        command = [find_postgres() / "psql", "-v", "ON_ERROR_STOP=1", "-q", text]
-    elif url.get_backend_name() == "sqlite":
-        command = ["sqlite3", "-bail", url.database]
-    else:
-        env["MYSQL_PWD"] = url.password
-        command = ["mariadb", "--no-defaults", "-h", url.host, "-P", str(url.port), "-u", url.username, url.database]
-    if shutil.which(str(command[0])) is None:
-        pytest.skip(f"there is no {command[0]}")
-    return subprocess.run(command, input=script.encode(), capture_output=True, check=False, env=env)
-
-
-def run(url, script):
-    ended = through_the_client(url, script)
-    assert ended.returncode == 0, ended.stderr.decode()
-
-
-def removal(script):
-    return script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
 
 
 def ours(followed):
@@ -75,7 +46,7 @@ def test_the_application_writes_after_each_setup_and_after_the_removal(followed,
 
     def set_up(columns, name=project):
         tables = [WatchedTable("note", None, columns, frozenset({"id", "code", "body"}))]
-        run(followed.url, script := setup_for(followed.url, "queue", tables, name).script())
+        through_the_client(followed.url, script := setup_for(followed.url, "queue", tables, name).script())
         feed = open_queue(followed.url, tables, name)
         assert problems(feed) == {}
         feed.close()
@@ -92,14 +63,14 @@ def test_the_application_writes_after_each_setup_and_after_the_removal(followed,
     other = set_up(("id",), "desk_b_c")
     for columns in (("code", "id"), ("id",), ("id",)):
         script = set_up(columns)
-    run(followed.url, writes(removal(script)))
+    through_the_client(followed.url, writes(removal(script)))
     beside = open_queue(
         followed.url, [WatchedTable("note", None, ("id",), frozenset({"id", "code", "body"}))], "desk_b_c"
     )
     assert problems(beside) == {}  # the other project has its own
     beside.close()
     set_up(("id",), "desk_b_c")
-    run(followed.url, writes(removal(other)))
+    through_the_client(followed.url, writes(removal(other)))
     writes("")
     assert ours(followed) == []
 
@@ -130,8 +101,8 @@ def test_a_name_is_no_command_and_no_other_name(followed, tmp_path):
         watched = WatchedTable(name, None, (key,), frozenset({key, text}))
         setup = setup_for(followed.url, followed.changes, [watched], PROJECT)
         script = setup.script()
-        run(followed.url, script)
-        run(followed.url, script)
+        through_the_client(followed.url, script)
+        through_the_client(followed.url, script)
         followed.tables = [watched]
         feed = followed.feed()
         assert feed.problems() == {}
@@ -139,7 +110,7 @@ def test_a_name_is_no_command_and_no_other_name(followed, tmp_path):
         followed.run(f"UPDATE {table} SET {other} = 'y'")
         received = feed.rows(100)
         assert [(change.table, change.values) for change in received.changes] == [(watched, (7,))]
-        run(followed.url, removal(script))
+        through_the_client(followed.url, removal(script))
         assert not harm.exists()
         assert ours(followed) == []
 

@@ -1,7 +1,6 @@
 """What `watch --setup` prints, run as it is printed, and what the doctor says before and after."""
 
 import sqlite3
-import subprocess
 import time
 from contextlib import closing
 
@@ -13,6 +12,7 @@ from rag_index.changes.setup import setup_script
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
+from tests.changes.databases import removal, through_the_client
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.waiting import eventually
 
@@ -53,21 +53,6 @@ def feed_health(settings):
         return feed_health_of(settings, ledger)
 
 
-def removal(script):
-    return script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
-
-
-def psql(url, sql):
-    """Run a script as docs/watching.md says, and return what is printed."""
-    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    ended = subprocess.run(
-        [find_postgres() / "psql", "-v", "ON_ERROR_STOP=1", "-q", text],
-        input=sql, text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
 def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
     settings = settings_of(tmp_path, sqlite_file, "queue")
     with closing(sqlite3.connect(sqlite_file.database)) as db:
@@ -94,11 +79,11 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, postgres, 
     with postgres.database() as name, postgres.connect(name) as connection:
         url = postgres.url(name)
         settings = settings_of(tmp_path, url, changes)
-        psql(url, ";".join([*TABLES, PAIRS]))
+        through_the_client(url, ";".join([*TABLES, PAIRS]))
         assert "rag_index_shop" in " ".join(feed_health(settings).broken)
         script = setup_script(settings)
         for again in (script, script, setup_script(settings)):
-            psql(url, again)
+            through_the_client(url, again)
             assert feed_health(settings).broken == []
         with (
             closing(Ledger(settings.ledger_url)) as ledger,
@@ -108,15 +93,15 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, postgres, 
             assert (names, feed.check()) == (["tickets", "views"], {})
             feed.acknowledge(feed.receive(100))
             # a pair of access is a change of its document
-            psql(url, "DELETE FROM acl WHERE ticket = 1; UPDATE acl SET name = 'board' WHERE ticket = 2;")
-            psql(url, "INSERT INTO acl VALUES (3, 'staff');")
+            through_the_client(url, "DELETE FROM acl WHERE ticket = 1; UPDATE acl SET name = 'board' WHERE ticket = 2;")
+            through_the_client(url, "INSERT INTO acl VALUES (3, 'staff');")
             eventually(lambda: {one.id for one in feed.receive(100).changes} == {"1", "2", "3"})
         for other in {"wal", "queue", "poll"} - {changes}:
             found = feed_health(settings_of(tmp_path, url, other)).warnings
             [left] = [one for one in found if "is left from" in one]
             assert f'rag_index_shop is left from changes = "{changes}": nobody reads it' in left
             assert f"RAG_INDEX_SOURCE__CHANGES={changes} rag-index watch --setup" in left
-        psql(url, removal(script))
+        through_the_client(url, removal(script))
         assert feed_health(settings_of(tmp_path, url, "poll")).warnings == []
         left = connection.execute(
             "SELECT proname FROM pg_proc WHERE proname LIKE 'rag_index%' UNION ALL "
@@ -138,14 +123,14 @@ def test_a_server_that_has_to_be_restarted_first(tmp_path):
             owner.execute("CREATE ROLE reader LOGIN PASSWORD 'x'")
             owner.execute(";".join([*TABLES, PAIRS[:-1], "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"]))
         for _ in range(2):
-            said = psql(server.url(name), setup_script(settings))
+            said = through_the_client(server.url(name), setup_script(settings))
             assert "Restart PostgreSQL now, run `rag-index watch --setup` again" in said
         assert "rag-index watch --setup" in feed_health(settings).broken[0]
         server.stop()
         server.start()
         script = setup_script(settings)
         for _ in range(2):
-            psql(server.url(name), script)
+            through_the_client(server.url(name), script)
             assert feed_health(settings).broken == []
         with (
             closing(Ledger(settings.ledger_url)) as ledger,
@@ -153,9 +138,9 @@ def test_a_server_that_has_to_be_restarted_first(tmp_path):
         ):
             [(feed, _)] = opened.feeds  # its role may only read
             feed.acknowledge(feed.receive(100))
-            psql(server.url(name), "INSERT INTO ticket VALUES (7, 1, 'x')")
+            through_the_client(server.url(name), "INSERT INTO ticket VALUES (7, 1, 'x')")
             assert {one.id for one in feed.receive(100).changes} == {"7"}
-        psql(server.url(name), removal(script))
+        through_the_client(server.url(name), removal(script))
         with server.connect(name) as owner:
             assert owner.execute("SELECT rolreplication FROM pg_roles WHERE rolname = 'reader'").fetchone() == (False,)
 
@@ -169,10 +154,10 @@ def test_the_removal_gives_tables_their_replica_identity_back(tmp_path, postgres
         settings = settings_of(tmp_path, postgres.url(name), "wal")
         script = setup_script(settings)
         assert 'If nothing else needs it: ALTER TABLE "public"."customer" REPLICA IDENTITY DEFAULT;' in script
-        psql(postgres.url(name), script)
+        through_the_client(postgres.url(name), script)
         identities = "SELECT relreplident FROM pg_class WHERE relname IN ('customer', 'ticket') ORDER BY relname"
         assert owner.execute(identities).fetchall() == [("i",), ("f",)]
-        psql(postgres.url(name), removal(script))
+        through_the_client(postgres.url(name), removal(script))
         assert owner.execute(identities).fetchall() == [("i",), ("d",)]
 
 

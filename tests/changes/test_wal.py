@@ -15,7 +15,7 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
 from rag_index.ledger.tables import parse_position
 from rag_index.sources.engine import open_read_only
-from tests.changes.databases import PROJECT, problems, take, waiting_for_a_standby
+from tests.changes.databases import PROJECT, Clock, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
@@ -80,29 +80,22 @@ def test_the_slot_passes_over_transactions_of_other_tables(desk):
 
 
 def test_reading_takes_a_fifth_of_the_time_and_less_where_it_finds_nothing(desk, monkeypatch):
-    """By a clock that goes on by 10 ms with each look at it. The ledger may be what makes the log grow."""
-    now, slow = [1000.0], [0.0]
-
-    def clock():
-        now[0] += 0.01
-        return now[0]
+    """The ledger may be what makes the log grow."""
+    clock, slow = Clock(monkeypatch), [0.0]
 
     def waited(statement):
         desk.run(statement)
-        before = now[0]
-        feed.wait(600)
-        waited = now[0] - before
+        seconds = clock.waited(feed)
         feed.acknowledge(feed.rows(100))
-        return waited
+        return seconds
 
     def read(self, *given):
-        now[0] += slow[0]
+        clock.now += slow[0]
         return real(self, *given)
 
     desk.set_up(TICKET)
     feed, real = desk.feed(clock=clock), WalFeed._read
     monkeypatch.setattr(WalFeed, "_read", read)
-    monkeypatch.setattr("rag_index.changes.rows.PROBE_SECONDS", 0.001)
     update, other = "UPDATE ticket SET body = body || 'y' WHERE id = 1", "INSERT INTO other (body) VALUES ('x')"
     assert waited(update) < 0.2
     monkeypatch.setattr(wal, "MAX_QUIET", 1.0)

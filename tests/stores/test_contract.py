@@ -22,11 +22,6 @@ from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
-]
-
 DIMENSION = 8
 ONES = np.ones(DIMENSION, np.float32)
 

@@ -20,11 +20,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.stores import test_server_faults
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Api key is used"),
-]
-
+pytestmark = pytest.mark.filterwarnings("ignore:Api key is used")
 DIMENSION = 4
 QUERY = np.ones(DIMENSION, np.float32)
 

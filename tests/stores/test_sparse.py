@@ -12,9 +12,9 @@ from rag_index.errors import PointsRefused, StoreMismatch
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.points import MAX_PLACES
 from rag_index.stores.protocol import Condition, VectorQuery
-from tests.stores.test_contract import DIMENSION, batch, new_name, pytestmark, store
+from tests.stores.test_contract import DIMENSION, batch, new_name, store
 
-__all__ = ["pytestmark", "store"]
+__all__ = ["store"]
 
 TEXTS = ["The printer is offline", "A scanner is offline", "Printers printing to the printer", "Bananas", "the of and"]
 WORDS = ("printer", "offline", "scanner", "zz")
