@@ -49,19 +49,16 @@ class FileFeed(IndexFeed):
         began, now, name = self._clock(), time.time(), self._index.name
         if began < self._next_look:
             return Received(())
-        stamps, kept = self._source.stamps()
+        stamps, unreadable = self._source.stamps()
         self._rest(began, SHARE)
         before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
-        gone = before.keys() - stamps.keys()
-        if kept:  # folders that could not be read
-            gone = {
-                key for key in gone if kept.isdisjoint(f"{one.as_posix()}/" for one in Path(document_id(key)).parents)
-            }
-        stamps |= {key: before[key] for key in before.keys() - stamps.keys() - gone}
-        changed = [*gone, *(key for key, stamp in stamps.items() if before.get(key) != stamp)]
+        for key in before.keys() - stamps.keys():
+            if not unreadable.isdisjoint(f"{one.as_posix()}/" for one in Path(document_id(key)).parents):
+                stamps[key] = before[key]
+        changed = sorted(key for key in before.keys() | stamps.keys() if before.get(key) != stamps.get(key))
         if len(changed) > MAX_FILES:
             return Received((), stamps, overflow=(name,))
-        changes = [DocumentChange(name, document_id(key), now) for key in sorted(changed)]
+        changes = [DocumentChange(name, document_id(key), now) for key in changed]
         return Received(changes, stamps, through={name: Position(now, how="files")})
 
     def acknowledge(self, received: Received) -> None:

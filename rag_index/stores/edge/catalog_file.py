@@ -46,7 +46,7 @@ class CatalogEntry:
 
 
 class Catalog:
-    """The catalog of a store. A change is on disk before a reader sees it; one that fails changes nothing.
+    """The catalog of a store, as `StoreNames`. A change is on disk before a reader sees it; one that fails is none.
 
     What other processes changed is read by `refresh`, and before each change. Safe to use from several threads.
     """
@@ -70,24 +70,19 @@ class Catalog:
         return dict(self._state[0])
 
     def names(self) -> set[str]:
-        """Return the names of all collections."""
         return set(self._state[0])
 
     def collections(self) -> dict[str, dict[str, Any]]:
-        """Return a copy of the metadata of all collections by name."""
         return {name: copy.deepcopy(entry.metadata) for name, entry in self._state[0].items()}
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """Return a copy of the metadata of a collection, None if there is none of this name."""
         return self.collections().get(name)
 
     def commit_mark(self, name: str) -> CommitMark:
-        """Return the mark of a collection's last commit, which is in its folder."""
         with folder_errors(self._store):
             return read_mark(self.folder(self.entry(name).newest))
 
     def aliases(self) -> dict[str, str]:
-        """Return the collection that each alias points at."""
         return dict(self._state[1])
 
     def resolve(self, name: str) -> str:
@@ -121,7 +116,6 @@ class Catalog:
             entries[name] = replace(entries[name], folder=folder, writing=writing)
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
-        """Merge into a collection's metadata, key by key; None removes a key."""
         with self._changing() as (entries, _):
             name = self.resolve(name)
             entries[name] = replace(entries[name], metadata=_without_none({**entries[name].metadata, **metadata}))
@@ -134,7 +128,6 @@ class Catalog:
                 del aliases[alias]
 
     def point_alias(self, alias: str, collection: str) -> None:
-        """Point an alias at a collection."""
         with self._changing() as (entries, aliases):
             if collection not in entries:
                 raise StoreError(f"alias {alias} cannot point at {collection!r}: there is no such collection")

@@ -39,13 +39,11 @@ FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueEr
 """All that a call of the client raises: AssertionError for an empty answer, ValueError for wrong arguments and answers
 that are no JSON, RuntimeError if it was closed."""
 
-SILENT_CODES = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.CANCELLED,
-}
 HTTP = {
+    grpc.StatusCode.UNAVAILABLE: 0,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 0,
+    grpc.StatusCode.UNKNOWN: 0,
+    grpc.StatusCode.CANCELLED: 0,
     grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.ABORTED: 500,
     grpc.StatusCode.DATA_LOSS: 500,
@@ -54,7 +52,7 @@ HTTP = {
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
-"""What a code of gRPC is in HTTP; 400 if it is not here."""
+"""What a code of gRPC is in HTTP: 0 if the server is silent, 400 if the code is not here."""
 
 UNINDEXED = re.compile(r'Index required but not found for "(.+?)"')
 STRICT_MODE = re.compile(
@@ -110,11 +108,11 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             copyreg.pickle(type(exc), _as_text)
             code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
             message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
-            if code in SILENT_CODES and not disk_full(message):
-                return _silent(url, f"{code.name}: {message}")
             if code == grpc.StatusCode.UNIMPLEMENTED:
                 return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
-            return _from_status(HTTP.get(code, 400), message, url, code.name)
+            if (status := HTTP.get(code, 400)) or disk_full(message):
+                return _from_status(status, message, url, code.name)
+            return _silent(url, f"{code.name}: {message}")
         case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
             return _silent(url, str(exc))
         case ValueError():
