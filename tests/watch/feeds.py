@@ -2,7 +2,8 @@
 
 import threading
 import time
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, nullcontext
 
 from rag_index.changes import DocumentChange, Received
 from rag_index.changes.opening import OpenedFeeds
@@ -86,29 +87,24 @@ def is_watched(ledger, project):
 
 
 @contextmanager
-def watched(project, feed, *, runner=None, **arguments):
-    """Watch a project in a thread for the time of the block; yield the ledger. An error of the watch is raised."""
-    settings, stop = project.settings, Stop()
-    errors: list[BaseException] = []
-    made = runner or PlainRunner(settings)
-    with closing(Ledger(settings.ledger_url)) as ledger, closing(Ledger(settings.ledger_url)) as own:
-        watch = watch_of(project, feed, own, made, stop, **arguments)
-
-        def run() -> None:
-            try:
-                watch.run()
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
+def in_a_thread(run, stop):
+    """Run a function in a thread until the block ends, which sets `stop`, and raise its error."""
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run)
         try:
-            yield ledger
+            yield
         finally:
             stop.set()
-            thread.join(60)
-            if runner is None:
-                made.close()
-    assert not thread.is_alive()
-    if errors:
-        raise errors[0]
+            wait([running], 60)
+        running.result(0)
+
+
+@contextmanager
+def watched(project, feed, *, runner=None, **arguments):
+    """Watch a project in a thread for the time of the block; yield the ledger. An error of the watch is raised."""
+    url, stop = project.settings.ledger_url, Stop()
+    made = nullcontext(runner) if runner else closing(PlainRunner(project.settings))
+    with closing(Ledger(url)) as ledger, closing(Ledger(url)) as own, made as runner:
+        watch = watch_of(project, feed, own, runner, stop, **arguments)
+        with in_a_thread(watch.run, stop):
+            yield ledger

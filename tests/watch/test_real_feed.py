@@ -28,7 +28,7 @@ from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.reliability.chaos.watcher import Runner
 from tests.waiting import eventually
-from tests.watch.feeds import ListFeed
+from tests.watch.feeds import ListFeed, in_a_thread
 
 ALIAS = "test_notes"
 WATCH = "[watch]\npoll_seconds = 0.2\n[retrieve]\nindex_timeout = 60\ntimeout = 60\n"
@@ -72,15 +72,13 @@ def ledger(project):
 
 @contextmanager
 def watched(project):
-    stop = Stop()
-    with closing(Runner(project.settings)) as runner, open_watch(project.settings, None, runner, stop) as watch:
-        thread = threading.Thread(target=watch.run)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    settings, stop = project.settings, Stop()
+    with (
+        closing(Runner(settings)) as runner,
+        open_watch(settings, None, runner, stop) as watch,
+        in_a_thread(watch.run, stop),
+    ):
+        yield
 
 
 def caught_up(project, *names):

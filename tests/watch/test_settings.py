@@ -1,7 +1,7 @@
 """A watch follows its settings file, and no writer writes by settings that others have replaced."""
 
-import threading
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -16,6 +16,7 @@ from tests.indexing.plain import Died, run_plain
 from tests.project import Project
 from tests.reliability.chaos.watcher import Runner
 from tests.waiting import eventually
+from tests.watch.feeds import in_a_thread
 from tests.watch.test_real_feed import ALIAS, QUEUE, followed
 
 HIDING = QUEUE.replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
@@ -62,36 +63,30 @@ def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
         open_run(old, "notes", RunOptions(), run_id="late").__enter__()
 
 
+@contextmanager
+def following(project, config):
+    """Watch a project with the settings of a file, which may change, for the time of the block; yield the ledger."""
+    stop = Stop()
+    follows = partial(follow, lambda: load_settings(config), None, Runner, stop)
+    with closing(Ledger(project.settings.ledger_url)) as ledger, in_a_thread(follows, stop):
+        eventually(lambda: (one := ledger.watch(ALIAS)) and one.caught_up_at and one.full_number is None)
+        yield ledger
+
+
 def test_a_watch_goes_on_with_changed_settings_and_has_all_written_by_them(project):
-    stop, errors = Stop(), []
-
-    def run():
-        try:
-            follow(lambda: load_settings(project.config), None, Runner, stop)
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        try:
-            eventually(lambda: (one := ledger.watch(ALIAS)) and one.caught_up_at and one.full_number is None)
-            assert "4" in project.texts()
-            project.write_settings("[[[")
-            project.execute("UPDATE note SET body = 'changed' WHERE id < 7")
-            eventually(lambda: ledger.watch(ALIAS).state == "failing")
-            project.write_settings(HIDING)
-            eventually(lambda: ledger.watch(ALIAS).state == "running" and not ledger.count_waiting(ALIAS))
-            [collection] = ledger.collections(ALIAS)
-            assert ledger.totals(collection.id).documents == 20
-            project.write_settings(QUEUE)
-            eventually(lambda: ledger.totals(collection.id).documents == 30)  # though nothing changes in the source
-            project.write_settings(HIDING)
-            eventually(lambda: ledger.totals(collection.id).documents == 20)
-        finally:
-            stop.set()
-            thread.join()
-    assert not errors
+    with following(project, project.config) as ledger:
+        assert "4" in project.texts()
+        project.write_settings("[[[")
+        project.execute("UPDATE note SET body = 'changed' WHERE id < 7")
+        eventually(lambda: ledger.watch(ALIAS).state == "failing")
+        project.write_settings(HIDING)
+        eventually(lambda: ledger.watch(ALIAS).state == "running" and not ledger.count_waiting(ALIAS))
+        [collection] = ledger.collections(ALIAS)
+        assert ledger.totals(collection.id).documents == 20
+        project.write_settings(QUEUE)
+        eventually(lambda: ledger.totals(collection.id).documents == 30)  # though nothing changes in the source
+        project.write_settings(HIDING)
+        eventually(lambda: ledger.totals(collection.id).documents == 20)
     texts = project.texts()
     assert ("4" in texts, texts["5"]) == (False, ["Note 5\nchanged"])
 
@@ -100,18 +95,10 @@ def test_a_watch_with_an_older_file_than_the_last_run_waits_and_says_so(project)
     """As on a second machine, whose file nobody has changed."""
     other = project.folder / "other.toml"
     other.write_text(project.config.read_text())
-    stop = Stop()
-    thread = threading.Thread(target=follow, args=(lambda: load_settings(other), None, Runner, stop))
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        thread.start()
-        try:
-            eventually(lambda: (one := ledger.watch(ALIAS)) and one.caught_up_at and one.full_number is None)
-            project.write_settings(HIDING)
-            run_plain(project)
-            project.execute("UPDATE note SET body = 'changed' WHERE id = 4")
-            eventually(lambda: ledger.watch(ALIAS).state == "failing")
-            assert "was last written by other settings" in ledger.watch(ALIAS).message
-        finally:
-            stop.set()
-            thread.join()
+    with following(project, other) as ledger:
+        project.write_settings(HIDING)
+        run_plain(project)
+        project.execute("UPDATE note SET body = 'changed' WHERE id = 4")
+        eventually(lambda: ledger.watch(ALIAS).state == "failing")
+        assert "was last written by other settings" in ledger.watch(ALIAS).message
     assert "4" not in project.texts()
