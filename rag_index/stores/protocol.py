@@ -167,11 +167,9 @@ class StoreReader(StoreNames, Protocol):
 class Store(StoreReader, Protocol):
     """A store that this process may also write.
 
-    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused, PointsRefused or
-    StoreError for others.
-    Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
-    end of the process, and survives a power cut once `flush` has returned. A call that writes points takes an alias in
-    place of a collection. Empty lists of points, ids, keys or payloads do nothing and are not an error. Vectors are
+    Every call raises as those of `StoreReader`, or PointsRefused. Every write is complete when the call returns: a
+    server has completed it; in the embedded engine it survives the end of the process, and a power cut once `flush` has
+    returned. A call that writes points takes an alias in place of a collection, and empty lists do nothing. Vectors are
     stored with length one; payloads are JSON objects.
     """
 

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from rag_index.changes.queues import open_queue
+from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.ledger import Ledger
@@ -21,6 +22,7 @@ from tests.live.postgres import find_postgres
 from tests.waiting import eventually
 
 PROJECT = "desk"
+TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 
 
 class Followed:
@@ -176,6 +178,11 @@ def through_the_client(url, script):
 def problems(feed):
     """Return what a feed says of tables whose changes are not seen, by the name of the table."""
     return {str(table): str(error) for table, error in feed.problems().items()}
+
+
+def ids(feed):
+    """Receive and acknowledge everything, and return the keys of the tickets that changed."""
+    return {key for (key,) in take(feed)[0].get("ticket", ())}
 
 
 def take(feed, limit=1000):

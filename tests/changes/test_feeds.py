@@ -7,10 +7,9 @@ import pytest
 from rag_index.changes.rows import WatchedTable, connected, definition
 from rag_index.errors import SourceUnavailable
 from rag_index.ledger.tables import Position, parse_position
-from tests.changes.databases import Clock, problems, take
+from tests.changes.databases import TICKET, Clock, problems, take
 from tests.waiting import eventually
 
-TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 CUSTOMER = WatchedTable("customer", None, ("id",), None)
 TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(2000), seen integer)"
 NOW = {

@@ -12,15 +12,10 @@ from rag_index.changes.setup import setup_for
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.ledger.tables import parse_position
 from rag_index.settings.sections import QUEUES
-from tests.changes.databases import PROJECT, Followed, Session, problems, take, waiting_for_a_standby
+from tests.changes.databases import PROJECT, TICKET, Followed, Session, ids, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 
-TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(90))"
-
-
-def ids(feed):
-    return {key for (key,) in take(feed)[0].get("ticket", ())}
 
 
 @pytest.mark.parametrize("database", QUEUES)

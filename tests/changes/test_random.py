@@ -8,12 +8,10 @@ anywhere.
 import random
 from contextlib import closing
 
-from rag_index.changes.rows import WatchedTable
 from rag_index.ledger.tables import parse_position
-from tests.changes.databases import Session
+from tests.changes.databases import TICKET, Session
 from tests.reliability.chaos.desk import crash
 
-TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 STEPS, IDS = 300, 40
 STEP = {"change": 30, "other": 5, "savepoint": 5, "commit": 12, "rollback": 2, "receive": 20, "restart": 3}
 STEP_OF_POSTGRES = {"prepare": 3, "finish": 4, "truncate": 1, "message": 15}

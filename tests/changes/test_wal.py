@@ -15,10 +15,9 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
 from rag_index.ledger.tables import parse_position
 from rag_index.sources.engine import open_read_only
-from tests.changes.databases import PROJECT, Clock, problems, take, waiting_for_a_standby
+from tests.changes.databases import PROJECT, TICKET, Clock, ids, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 
-TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 SLOT = "rag_index_desk"
 
 
@@ -27,10 +26,6 @@ def desk(wal):
     wal.run("CREATE TABLE ticket (id integer PRIMARY KEY, body text)", "CREATE TABLE other (id serial, body text)")
     wal.run("INSERT INTO ticket SELECT i, 'x' FROM generate_series(1, 10) i")
     return wal
-
-
-def ids(feed):
-    return {key for (key,) in take(feed)[0].get("ticket", ())}
 
 
 def position(desk):

@@ -75,12 +75,11 @@ class View:
 
 
 class EdgeReader(EdgeReads):
-    """A store for a process that searches while others may write.
+    """A store for a process that searches while others may write. Safe to use from several threads.
 
     If a process writes a collection in place, and does not let readers in within `wait` seconds (10 at least), a search
     raises StoreBusy. With a `timeout`, each call is made in another process, and raises SearchTimedOut after so many
-    seconds; without one, a call may take as long as it likes, and stops all of this process. Safe to use from several
-    threads.
+    seconds; without one, a call may take as long as it likes, and stops all of this process.
     """
 
     def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:

@@ -35,11 +35,10 @@ class EdgeStore(EdgeReads):
     """The Store protocol on a folder of this machine.
 
     The first use of a collection locks it until the store is closed, and raises StoreBusy if another process does not
-    release it within `wait` seconds. Other processes search it meanwhile with an `EdgeReader`, and find what was
-    written once this store is closed. Other threads can search while points are written; during `optimize` the calls
-    on that one collection wait. Writes raise StoreError while fewer than `min_free` bytes are free on the disk.
-
-    A store that `writes` each collection that it uses makes ready for that before it loads the collection.
+    release it within `wait` seconds. Other processes search it meanwhile with an `EdgeReader`. Other threads can search
+    while points are written; during `optimize` the calls on that one collection wait. Writes raise StoreError while
+    fewer than `min_free` bytes are free on the disk. A store that `writes` each collection that it uses makes ready for
+    that before it loads the collection.
     """
 
     def __init__(self, path: Path, *, wait: float = 0.0, writes: bool = False, min_free: int = MIN_FREE) -> None:
