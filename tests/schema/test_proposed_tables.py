@@ -206,6 +206,13 @@ def test_names_with_addresses_are_personal(propose):
     assert made.personal["articles"] == ["from"]
 
 
+def test_subjects_that_are_sentences_are_searched_though_their_rows_have_no_text(propose):
+    subjects = {"subject": lambda n: f"Re: the wheel of mill {n} has stopped again"}
+    made = propose(pages=pages(), mail=many(200, **subjects), recipients=many(300, mail_id=cycle(200), number=itself))
+    assert index(made, "mail")["title"] == "subject"
+    assert [(one.table, one.guess) for one in made.questions] == [("mail", True)]
+
+
 def a_sentence(n):
     """Return a text of its own for each number."""
     return " ".join(Random(n).choices(WORDS, k=12))
