@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import POSITIVE, Context, IndexName, command, json_option, print_json, print_table, say
+from rag_index.cli import POSITIVE, Context, IndexName, command, json_option, print_json, print_table, say, show
 from rag_index.cli.runs import flow_loader, launch_flow
 from rag_index.reports.outcome import count_of
 
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from rag_index.tuning.settings_search import Outcome
 
 
-@command(example="tune --budget 300 --write")
+@command(example="tune --budget 300")
 @click.option("--budget", type=click.FloatRange(min=5), default=120, show_default=True, help="Seconds to spend.")
-@click.option("--write", is_flag=True, help="Write the result to the settings file; comments are kept.")
 @json_option
-def tune(context: Context, budget: float, write: bool, as_json: bool) -> None:
+def tune(context: Context, budget: float, as_json: bool) -> None:
     """Find the fastest settings, with your own documents."""
-    from rag_index.cli.settings import overriding_variables, write_keys
     from rag_index.tuning.probe import SKIPPED
     from rag_index.tuning.settings_search import tune
 
@@ -38,18 +36,7 @@ def tune(context: Context, budget: float, write: bool, as_json: bool) -> None:
             say(f"{_describe(settings, candidate)}: {result}", err=as_json)
 
     outcome = tune(settings, budget=budget, on_probe=print_probe)
-    if write:
-        write_keys(settings.path, outcome.changes)
-    overridden = overriding_variables(settings.path, outcome.changes) if write else []
-    if as_json:
-        print_json(outcome.to_json() | {"written": write, "overridden": overridden})
-        return
-    for line in _outcome_lines(settings, outcome):
-        say(line)
-    if outcome.changes and not write:
-        say("To write these settings, run `rag-index tune --write`, which searches again.")
-    for variable in overridden:
-        say(f"Written, but the environment variable {variable} overrides it: unset it.")
+    show(outcome.to_json(), *_outcome_lines(settings, outcome), as_json=as_json)
 
 
 def _outcome_lines(settings: Settings, outcome: Outcome) -> Iterator[str]:
@@ -63,6 +50,8 @@ def _outcome_lines(settings: Settings, outcome: Outcome) -> Iterator[str]:
         yield f"  {name:<20}{one.rate:>10,.1f}  {times:<20}{_describe(settings, one.candidate)}"
     if not outcome.changes:
         yield "The settings are already the best that were found."
+    else:
+        yield "For the settings file:"
     for (table, key), value in outcome.changes.items():
         line = f"without {key}" if value is None else f"{key} = {json.dumps(value)}"  # for these values as in TOML
         yield f"  [{table}] {line}"
