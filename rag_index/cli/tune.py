@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from rag_index.cli import POSITIVE, Context, IndexName, command, json_option, print_json, print_table, say, show
+from rag_index.cli import (
+    POSITIVE,
+    Context,
+    IndexName,
+    command,
+    json_option,
+    print_json,
+    print_table,
+    repeated,
+    say,
+    show,
+)
 from rag_index.cli.runs import flow_loader, launch_flow
 from rag_index.reports.outcome import count_of
 
@@ -69,32 +80,12 @@ def _describe(settings: Settings, candidate: Candidate) -> str:
     return f"{texts}, {candidate.requests_in_flight} in flight{threads * (settings.embedder.kind == 'ollama')}{hosts}"
 
 
-class _WorkerCounts(click.ParamType[list[int]]):
-    """Whole numbers above 0, separated by commas."""
-
-    name = "N,N,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Return each number once, in ascending order."""
-        if isinstance(value, list):
-            return value
-        try:
-            counts = sorted({int(part) for part in str(value).split(",")})
-        except ValueError:
-            counts = [0]
-        if counts[0] < 1:
-            self.fail(f"{value!r} is not a list of whole numbers above 0, such as 1,2,4", param, ctx)
-        return counts
-
-
-@command(example="benchmark --sample-size 2000 --workers 1,2")
+@command(example="benchmark --sample-size 2000 --workers 1 --workers 2")
 @click.option("--index", "name", type=IndexName(), metavar="NAME", help="The index to sample [the first].")
 @click.option("--sample-size", type=POSITIVE, default=1000, show_default=True, help="Number of documents.")
-@click.option(
-    "--workers", type=_WorkerCounts(), help="Numbers of workers to try [1, 2, 4, … up to the settings' number]."
-)
+@repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
 @json_option
-def benchmark(context: Context, name: str | None, sample_size: int, workers: list[int] | None, as_json: bool) -> int:
+def benchmark(context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], as_json: bool) -> int:
     """Compare a serial script with parallel runs on a sample.
 
     Real collections are not touched.
@@ -102,7 +93,7 @@ def benchmark(context: Context, name: str | None, sample_size: int, workers: lis
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
     report: BenchmarkReport = launch_flow(
-        context, settings, flow_loader("benchmark"), index=index, sample_size=sample_size, workers=workers
+        context, settings, flow_loader("benchmark"), index=index, sample_size=sample_size, workers=list(workers)
     )
     if as_json:
         print_json(report.to_json())

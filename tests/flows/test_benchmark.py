@@ -35,8 +35,8 @@ def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_
     ("arguments", "message"),
     [
         (["--index", "note"], "did you mean 'notes'?"),
-        (["--workers", "0"], "whole numbers above 0"),
-        (["--workers", "1,x"], "whole numbers above 0"),
+        (["--workers", "0"], "0 is not in the range x>=1"),
+        (["--workers", "1,2"], "is not a valid integer range"),
     ],
 )
 def test_wrong_usage_ends_with_2(tmp_path, arguments, message):
