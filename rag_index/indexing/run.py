@@ -18,7 +18,7 @@ from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_
 from rag_index.indexing.publish import end_bulk
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.runs import BATCH, IndexLease
-from rag_index.machine.resources import cpu_count, load_average
+from rag_index.machine.resources import cpu_count
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
@@ -147,7 +147,7 @@ class IndexRun:
         outcome.seconds = time.monotonic() - self.started
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
-        metrics.load, metrics.processors = load_average(), cpu_count()
+        metrics.load, metrics.processors = os.getloadavg()[0], cpu_count()
         outcome.advice = advice(metrics, self.settings.embedder, on_server=not self.store.embedded)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)

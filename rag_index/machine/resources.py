@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
@@ -42,8 +41,6 @@ class Machine:
     """Processors by the tightest cgroup quota; None without one."""
     memory: int
     """Bytes of memory that this process and its children may use."""
-    load: float
-    """Processes in the whole machine that run or wait to run, averaged over the last minute."""
 
     @property
     def processors(self) -> int:
@@ -73,7 +70,7 @@ def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, insta
     installed = installed or int(psutil.virtual_memory().total)
     memory = min([installed, *(found[0] for found in limits if found and found[0] > 0)])
     affinity = len(os.sched_getaffinity(0))
-    return Machine(affinity, min(quotas, default=None), memory, load_average())
+    return Machine(affinity, min(quotas, default=None), memory)
 
 
 def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
@@ -81,26 +78,19 @@ def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
     return detect_machine(cgroup, membership).processors
 
 
-def load_average() -> float:
-    """Return the load average of the last minute."""
-    return os.getloadavg()[0]
-
-
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
     """Return how many workers a run starts: as the settings say, or one less than the processors.
 
-    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. A `memory` or
-    `max_load` in the settings bounds a given number as well. The number is 0 only if memory has room for none.
+    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. A `memory` in
+    the settings bounds a given number as well. The number is 0 only if memory has room for none.
     """
-    machine = machine or replace(detect_machine(), load=_initial_load())
+    machine = machine or detect_machine()
     worker_bytes = memory_per_worker(parallel, worker_bytes)
     if parallel.memory != "auto":
         machine = replace(machine, memory=min(parallel.memory * MB, machine.memory))
     count = machine.max_workers(worker_bytes) if parallel.workers == "auto" else parallel.workers
     if parallel.memory != "auto":
         count = min(count, machine.workers_that_fit(worker_bytes))
-    if parallel.max_load is not None:
-        count = min(count, int(parallel.max_load - machine.load))
     bounded = parallel.workers == "auto" or parallel.memory != "auto"
     return 0 if bounded and not machine.workers_that_fit(worker_bytes) else max(1, count)
 
@@ -113,10 +103,6 @@ def worker_count(settings: Settings) -> int:
 def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
     """Return the bytes that each worker may have: `worker_memory` of the settings, or else the estimate."""
     return estimate if parallel.worker_memory == "auto" else parallel.worker_memory * MB
-
-
-_initial_load = functools.cache(load_average)
-"""The load before this process started any worker, so that the run and its cluster reckon with the same."""
 
 
 def estimate_worker_memory(embedder: EmbedderSettings) -> int:

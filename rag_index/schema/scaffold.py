@@ -73,7 +73,6 @@ project = {project}  # the prefix of all collection names, so that projects can 
 # [parallel]
 # workers = "auto"                      # worker processes: one less than the processors
 # shard_documents = "auto"              # documents per shard
-# max_load = 4.0                        # start only as many workers as keep the load below this
 
 # [run]
 # delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing

@@ -307,9 +307,6 @@ class ParallelSettings(Section):
     """How much memory one worker may take, in megabytes. A worker that takes more is ended, and the document that it
     was embedding is found and listed as failed. `auto`: the number of workers is limited by what a worker is expected
     to need, and none is ended."""
-    max_load: Number | None = Field(default=None, gt=0)
-    """The highest load of the machine that workers may bring about. The number of workers is at most this value less
-    the load average of the last minute when a run begins, and at least one. Not set: the load does not count."""
     process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
     """How long a worker may take for one shard, in seconds. A worker that takes longer counts as hanging and is ended;
     the document is found and listed as failed. `auto`: 10 minutes and 30 times what the shard should take at the

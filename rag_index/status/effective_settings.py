@@ -121,12 +121,9 @@ def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
 
 def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> str:
     count, each = choose_worker_count(parallel, needed, machine), memory_per_worker(parallel, needed)
-    without = choose_worker_count(parallel.model_copy(update={"max_load": None}), needed, machine)
     processors = count_of(machine.processors, "processor")
     if not count:
         why = f"memory has no room for a worker of {_mb(each)}, so the flow's process embeds"
-    elif count < without:
-        why = f"max_load is {parallel.max_load:g} and the load {machine.load:.2f}; without it {without}"
     elif count < machine.processors - 1:
         why = f"memory has room for {count} of {_mb(each)}, which is fewer than {processors} less one"
     else:

@@ -62,11 +62,11 @@ def test_automatic_values_have_a_reason(project):
 @pytest.mark.parametrize(
     ("machine", "reason"),
     [
-        (Machine(8, None, 10**12, 0.1), "8 processors less one"),
-        (Machine(8, 2.0, 10**12, 0.1), "2 processors less one"),
-        (Machine(8, None, 1_500_000_000, 0.1), "memory has room for 2"),
-        (Machine(1, None, 10**12, 0.0), "at least one"),
-        (Machine(8, None, 900_000_000, 0.1), "memory has no room for a worker"),
+        (Machine(8, None, 10**12), "8 processors less one"),
+        (Machine(8, 2.0, 10**12), "2 processors less one"),
+        (Machine(8, None, 1_500_000_000), "memory has room for 2"),
+        (Machine(1, None, 10**12), "at least one"),
+        (Machine(8, None, 900_000_000), "memory has no room for a worker"),
     ],
 )
 def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):

@@ -92,23 +92,21 @@ def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "load", "count"),
+    ("settings", "count"),
     [
-        ({}, 3.0, 7),
-        ({"workers": 5}, 3.0, 5),
-        ({"memory": 2000}, 0.0, 4),
-        ({"workers": 5, "memory": 2000, "worker_memory": 600}, 0.0, 2),
-        ({"worker_memory": 3000}, 0.0, 3),
-        ({"workers": 6, "max_load": 8}, 3.4, 4),
-        ({"max_load": 2}, 5.0, 1),
-        ({"memory": 10}, 0.0, 0),
-        ({"workers": 2, "memory": 10}, 0.0, 0),
-        ({"worker_memory": 9900}, 0.0, 0),
-        ({"workers": 2, "worker_memory": 9900}, 0.0, 2),
+        ({}, 7),
+        ({"workers": 5}, 5),
+        ({"memory": 2000}, 4),
+        ({"workers": 5, "memory": 2000, "worker_memory": 600}, 2),
+        ({"worker_memory": 3000}, 3),
+        ({"memory": 10}, 0),
+        ({"workers": 2, "memory": 10}, 0),
+        ({"worker_memory": 9900}, 0),
+        ({"workers": 2, "worker_memory": 9900}, 2),
     ],
 )
-def test_settings_bound_the_workers(settings, load, count):
-    machine = Machine(8, None, 10 * GB, load)
+def test_settings_bound_the_workers(settings, count):
+    machine = Machine(8, None, 10 * GB)
     assert choose_worker_count(ParallelSettings(**settings), 300_000_000, machine) == count
 
 
