@@ -222,13 +222,13 @@ def _print_plans(plans: list[RunPlan]) -> None:
             say(f"{one.index}: {one.message}")
 
 
-@command(quiet=True, example="audit comments --collection langchain --url http://localhost:6333")
+@command(quiet=True, example="audit comments --collection langchain --key metadata.id --text page_content")
 @name_argument
 @click.option("--collection", required=True, metavar="NAME", help="The collection that another program made.")
 @click.option("--url", metavar="URL", help="Its Qdrant server [default: the one of the settings].")
 @click.option("--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key.")
-@click.option("--key", metavar="FIELD", help="Where the key is in the payload, such as metadata.id [default: guessed].")
-@click.option("--text", metavar="FIELD", help="Where the text is in the payload [default: guessed].")
+@click.option("--key", metavar="FIELD", required=True, help="Where the key is in the payload, such as metadata.id.")
+@click.option("--text", metavar="FIELD", required=True, help="Where the text is in the payload.")
 @json_option
 def audit(
     context: Context,
@@ -236,8 +236,8 @@ def audit(
     collection: str,
     url: str | None,
     api_key_env: str | None,
-    key: str | None,
-    text: str | None,
+    key: str,
+    text: str,
     as_json: bool,
 ) -> int:
     """Compare another program's collection with the source; reads only.

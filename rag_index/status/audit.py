@@ -1,7 +1,7 @@
 """An audit of a Qdrant collection that another program made: how true it is to the source. Nothing is written.
 
-Where key and text are in the payload is guessed from the values, unless it is given. Source and collection are read
-once into a database of SQLite's that is on disk, has no name and ends with its connection, and are compared there.
+Source and collection are read once into a database of SQLite's that is on disk, has no name and ends with its
+connection, and are compared there. Vectors are not: a switch to rag-index makes its own.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag_index.documents.keys import document_id
-from rag_index.embedders import open_embedder
-from rag_index.errors import RagIndexError, SettingsError
+from rag_index.errors import SettingsError
 from rag_index.sources import open_source
 from rag_index.sources.attachments import with_files
 from rag_index.status.plan import CostCounter, RunCost
@@ -36,11 +33,8 @@ if TYPE_CHECKING:
 PAGE, SAMPLE, EXAMPLES = 500, 200, 5
 POINT_ID = "(point id)"
 MAX_DEPTH = 4
-MIN_KEYS = 0.5
-"""The share of a sample's values that must be keys of the source, for a field to be taken for the key."""
 USUAL = 0.5
 """If more of the documents have it, it is how that program writes texts, and no fault of one."""
-COMPARED, SAME_MODEL = 16, 0.95
 _WORD = re.compile(r"\w+")
 KINDS = {
     "missing": "documents of the source without a point",
@@ -64,20 +58,13 @@ class Audit:
     points: int
     counts: dict[str, int]
     examples: dict[str, list[str]]
-    dimensions: dict[str, int]
-    """Those of the collection's vectors, by their name ("" for one without)."""
-    wrong_dimension: bool
-    other_model: bool | None
-    """Whether the settings' embedder makes other vectors of the same texts; None if that was not compared."""
-    model: str
-    """The embedder of the settings, or why it was not asked."""
     switch: RunCost
     """What a first run of rag-index embeds."""
 
     @property
     def faults(self) -> int:
         """Return how many kinds of fault there are."""
-        return sum(map(bool, (*self.counts.values(), self.wrong_dimension, self.other_model)))
+        return sum(map(bool, self.counts.values()))
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -85,16 +72,11 @@ class Audit:
 
     def lines(self) -> Iterator[str]:
         """Yield what a person should know."""
-        yield f"{self.collection}: {self.points:,} points, key in {self.key}, text in {self.text} (--key, --text)"
+        yield f"{self.collection}: {self.points:,} points, key in {self.key}, text in {self.text}"
         yield f"{self.index}: {self.documents:,} documents in the source"
         for kind, count in self.counts.items():
             some = f" ({', '.join(self.examples[kind])}{', …' if count > EXAMPLES else ''})" if count else ""
             yield f"{kind}, {KINDS[kind]}: {count:,}{some}"
-        sizes = ", ".join(f"{size}-d {name}".strip() for name, size in self.dimensions.items()) or "none"
-        said = "another dimension" if self.wrong_dimension else "other vectors of the same texts"
-        if not (self.wrong_dimension or self.other_model):
-            said = "not compared" if self.other_model is None else "the same vectors"
-        yield f"vectors: {sizes}; {self.model}: {said}"
         yield f"a switch to rag-index: {self.switch.sentence()}"
 
 
@@ -104,13 +86,13 @@ def audit(
     collection: str,
     url: str,
     *,
-    api_key: str | None = None,
-    key: str | None = None,
-    text: str | None = None,
+    api_key: str | None,
+    key: str,
+    text: str,
 ) -> Audit:
-    """Compare a collection of a Qdrant server with the source of an index.
+    """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text.
 
-    Raises SettingsError if key or text are not found in the payload, and what the source and the server raise.
+    Raises SettingsError if no payload has one of these fields, and what the source and the server raise.
     """
     with (
         closing(Link(url, api_key=api_key, timeout=settings.store.timeout)) as link,
@@ -119,26 +101,19 @@ def audit(
         scratch.executescript(
             "CREATE TABLE source (id TEXT PRIMARY KEY, text TEXT); CREATE TABLE points (point TEXT, id TEXT, text TEXT)"
         )
-        vectors = link.call(lambda client: client.get_collection(collection)).config.params.vectors
-        named = vectors if isinstance(vectors, dict) else {"": vectors} if vectors is not None else {}
         cost = _read_source(settings, index, scratch)
         records = _scroll(link, collection)
-        sample = [next(records, None) for _ in range(SAMPLE)]
-        known = [fields for fields in sample if fields is not None]
-        key = _require(key, "key", known) if key else _guess_key(known, scratch)
-        text = _require(text, "text", known) if text else _guess_text(known, key)
-        for some in (known, records):
-            rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in some)
-            scratch.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
-        counts, examples, current = _compare(scratch)
-        dimensions = {name: one.size for name, one in named.items()}
+        sample = list(islice(records, SAMPLE))
+        for field in (key, text):
+            if sample and not any(field in fields for fields in sample):
+                known = ", ".join(f"{path} ({value:.40})" for fields in sample[:1] for path, value in fields.items())
+                raise SettingsError(f"no payload has a field {field}; the first point has {known}")
+        rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in chain(sample, records))
+        scratch.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
+        counts, examples = _compare(scratch)
         [(documents,)] = scratch.execute("SELECT count(*) FROM source WHERE text <> ''")
         [(points,)] = scratch.execute("SELECT count(*) FROM points")
-        model, dimension, other = _ask_embedder(settings, link, collection, current)
-        return Audit(
-            index.name, collection, key, text, documents, points, counts, examples, dimensions,
-            dimension is not None and dimension not in dimensions.values(), other, model, cost,
-        )  # fmt: skip
+        return Audit(index.name, collection, key, text, documents, points, counts, examples, cost)
 
 
 def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Connection) -> RunCost:
@@ -183,45 +158,8 @@ def _fields(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, A
         yield path, str(value)
 
 
-def _paths(known: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(path for fields in known for path in fields))
-
-
-def _require(path: str, what: str, known: list[dict[str, Any]]) -> str:
-    if known and not any(path in fields for fields in known):
-        raise SettingsError(f"--{what} {path}: no payload has it; they have {', '.join(_paths(known)) or 'nothing'}")
-    return path
-
-
-def _guess_key(known: list[dict[str, Any]], scratch: sqlite3.Connection) -> str:
-    """Return the field whose values are most keys of the source: many of one key are a constant."""
-    ranks: dict[str, tuple[int, int]] = {}
-    for path in _paths(known):
-        values = [fields[path] for fields in known if path in fields]
-        found = scratch.execute(
-            "SELECT id FROM source WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(values)]
-        )
-        ids = {row[0] for row in found}
-        if sum(value in ids for value in values) >= MIN_KEYS * len(known):
-            ranks[path] = (len(ids), -path.count("."))
-    best = max(ranks, key=lambda path: ranks[path], default="")
-    if not best:
-        example = ", ".join(f"{path} ({value:.40})" for path, value in (known[0] if known else {}).items())
-        raise SettingsError(
-            f"no field of the payload has the source's keys; name it with --key: {example or 'no points'}"
-        )
-    return best
-
-
-def _guess_text(known: list[dict[str, Any]], key: str) -> str:
-    words = {path: sum(len(fields.get(path, "").split()) for fields in known) for path in _paths(known) if path != key}
-    if not words:
-        raise SettingsError("the payloads have no text; name its field with --text")
-    return max(words, key=lambda path: words[path])
-
-
-def _compare(scratch: sqlite3.Connection) -> tuple[dict[str, int], dict[str, list[str]], list[tuple[str, str]]]:
-    """Return the counts by kind, examples, and some points, with their texts, of documents that are not stale."""
+def _compare(scratch: sqlite3.Connection) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """Return the counts by kind, and examples of each."""
     scratch.execute("CREATE INDEX by_id ON points (id, text)")
     queries = {
         "missing": "SELECT id FROM source WHERE text <> '' AND id NOT IN (SELECT id FROM points WHERE id IS NOT NULL)",
@@ -231,8 +169,7 @@ def _compare(scratch: sqlite3.Connection) -> tuple[dict[str, int], dict[str, lis
     }
     found = {kind: [row[0] for row in scratch.execute(query)] for kind, query in queries.items()}
     odd, lacking, labels = defaultdict[str, set[str]](set), set[str](), Counter[str]()
-    points: list[tuple[str, str, str]] = []
-    query = "SELECT s.id, s.text, p.text, p.point FROM source s JOIN points p ON p.id = s.id ORDER BY s.id"
+    query = "SELECT s.id, s.text, p.text FROM source s JOIN points p ON p.id = s.id ORDER BY s.id"
     documents = 0
     for name, rows in groupby(scratch.execute(query), itemgetter(0)):
         chunks, documents = list(rows), documents + 1
@@ -242,39 +179,11 @@ def _compare(scratch: sqlite3.Connection) -> tuple[dict[str, int], dict[str, lis
             labels.update(more)
         if there - here:
             lacking.add(name)
-        if len(points) < SAMPLE:
-            points.append((name, chunks[0][3], chunks[0][2]))
     usual = {word for word, count in labels.items() if count > USUAL * documents}
     stale = {name for name, words in odd.items() if words - usual}
     stale |= lacking if len(lacking) <= USUAL * documents else set()
     found["stale"] = sorted(stale)
-    current = [(point, text) for name, point, text in points if name not in stale and text][:COMPARED]
     return (
         {kind: len(found[kind]) for kind in KINDS},
         {kind: sorted(set(found[kind]))[:EXAMPLES] for kind in KINDS},
-        current,
     )
-
-
-def _ask_embedder(
-    settings: Settings, link: Link, collection: str, current: list[tuple[str, str]]
-) -> tuple[str, int | None, bool | None]:
-    """Return what the embedder of the settings is, its dimension, and whether its vectors of some texts are others."""
-    try:
-        with closing(open_embedder(settings.embedder)) as embedder:
-            identity = embedder.identity()
-            made = dict(zip(current, embedder.embed_documents([text for _, text in current]), strict=True))
-    except RagIndexError as error:
-        return f"the embedder of the settings does not answer ({error})", None, None
-    ids: list[Any] = [int(point) if point.isdecimal() else point for point, _ in current]
-    records = link.call(lambda client: client.retrieve(collection, ids, with_payload=False, with_vectors=True))
-    stored = {str(record.id): record.vector for record in records}
-    likeness = []
-    for (point, _), vector in made.items():
-        given = stored.get(point)
-        for one in given.values() if isinstance(given, dict) else [given]:
-            if isinstance(one, list) and not isinstance(vector, Exception) and len(one) == len(vector):
-                other = np.asarray(one, dtype=np.float32)
-                length = float(np.linalg.norm(other)) * float(np.linalg.norm(vector))
-                likeness.append(float(other @ vector) / max(1e-9, length))
-    return str(identity), identity.dimension, float(np.median(likeness)) < SAME_MODEL if likeness else None

@@ -68,7 +68,7 @@ ARGUMENTS = {
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "erase": ["notes"],
-    "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1"],
+    "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1", "--key", "id", "--text", "text"],
     "evaluate": ["golden.jsonl"],
 }
 
@@ -79,7 +79,7 @@ POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
 AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), {kind: ["7"] for kind in KINDS},
-                {"": 64}, False, None, "256-d", RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
+                RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
