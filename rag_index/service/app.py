@@ -98,7 +98,8 @@ def make_router(service: SearchService) -> APIRouter:
     @router.post("/facets", response_model=FacetsModel, summary="The values of fields, counted")
     async def facets(body: FacetsBody, request: Request) -> JSONResponse:
         """Count the documents that have each value of a field, of all that meet a filter and are for the caller."""
-        return JSONResponse((await service.facets(caller_of(request), body)).to_json())
+        found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())
+        return JSONResponse(found.to_json())
 
     @router.get(
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document"
@@ -203,7 +204,6 @@ def make_app(
         docs_url=None,  # the pages of FastAPI load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.service = service
     add_problem_handlers(app)
     app.include_router(make_router(service))
     app.include_router(make_probes(service, retriever.metrics(), metrics.registry))

@@ -228,7 +228,7 @@ class AgentTools:
         self._service = service
         self.project = service.settings.project
         """The name of the project whose indexes are searched."""
-        self.descriptions = descriptions_of(service.settings, reranker=service.reranks)
+        self.descriptions = descriptions_of(service.settings, reranker=service.retriever.reranks)
         """The tools. Their schemas name the indexes and fields of the settings."""
 
     async def call(self, name: str, arguments: Mapping[str, Any], caller: Caller) -> str:
@@ -249,7 +249,7 @@ class AgentTools:
         if name == _SearchArguments.tool:
             asked = _checked(_SearchArguments, arguments)
             answer = await self._service.search(asked.query, caller, **asked.model_dump(exclude={"query"}))
-            closed = [one for one in self._service.closed(caller) if one in (asked.indexes or [one])]
+            closed = [one for one in self._service.retriever.closed(caller) if one in (asked.indexes or [one])]
             return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
         if name == _DocumentArguments.tool:
             given = _checked(_DocumentArguments, arguments)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.service.models import DocumentQuery, FacetsBody, FieldInfo, IndexInfo
+from rag_index.service.models import DocumentQuery, FieldInfo, IndexInfo
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rag_index.retrieve import Caller, Document, Retriever, SearchResult, Verified
     from rag_index.retrieve.as_of import Known
-    from rag_index.retrieve.results import DocumentChunk, Facets
+    from rag_index.retrieve.results import DocumentChunk
     from rag_index.settings import IndexSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -89,10 +89,7 @@ class SearchService:
     """
 
     def __init__(self, settings: Settings, retriever: Retriever) -> None:
-        self._retriever = retriever
-        self.settings = settings
-        self.reranks = retriever.reranks
-        """Whether there is a reranker."""
+        self.settings, self.retriever = settings, retriever
 
     async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
         """Return the documents that fit a query best, of those that the caller may see.
@@ -102,7 +99,7 @@ class SearchService:
         """
         if self.settings.serve.log_queries:
             logger.info("%s searches for %r", caller.name or "somebody", query)
-        return await self._retriever.search(query, groups=caller, **options)
+        return await self.retriever.search(query, groups=caller, **options)
 
     async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> DocumentPart:
         """Return the chunks that are wanted of a document that the caller may see.
@@ -111,34 +108,26 @@ class SearchService:
         document has no such chunk or `find` no word, and other RagIndexError.
         """
         max_chars = wanted.max_chars if wanted.find is None else None
-        found = await self._retriever.document(
+        found = await self.retriever.document(
             index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=max_chars
         )
         return await asyncio.to_thread(_part, found, wanted, self.settings.index(index))  # long ones take seconds
 
     async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:
         """Return what became of each citation. Raises what `Retriever.verify` raises."""
-        return [await self._retriever.verify(one, groups=caller) for one in citations]
-
-    async def facets(self, caller: Caller, wanted: FacetsBody) -> Facets:
-        """Return how many documents have each value of some fields. Raises what `Retriever.facets` raises."""
-        return await self._retriever.facets(groups=caller, **wanted.model_dump())
+        return [await self.retriever.verify(one, groups=caller) for one in citations]
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
-        known, closed = await self._retriever.checked(counts=True), self.closed(caller)
+        known, closed = await self.retriever.checked(counts=True), self.retriever.closed(caller)
         return [_info(index, known, closed=index.name in closed) for index in self.settings.indexes]
-
-    def closed(self, caller: Caller) -> list[str]:
-        """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
-        return self._retriever.closed(caller)
 
     async def check_ready(self) -> None:
         """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.
 
         Raises StoreMismatch if the store is not the one of the ledger.
         """
-        known = await self._retriever.checked()
+        known = await self.retriever.checked()
         if not known.live:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         for problem in known.problems.values():
