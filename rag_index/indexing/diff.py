@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger
+    from rag_index.reports.outcome import Counts
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source, SourcePage
 
@@ -176,16 +177,6 @@ class Comparison:
             self._ledger.note_mended(self._alias, self._run_id, self._inbox_number, changes)
 
 
-class Counted(Protocol):
-    """Numbers of documents: those of a run or of a plan."""
-
-    documents: int
-    unchanged: int
-    empty: int
-    failed: int
-    skipped: int
-
-
 class LedgerScanState:
     """The `sources.ScanState` of one run, kept in the ledger. A source that reads everything does not use it.
 
@@ -283,7 +274,7 @@ class LedgerScanState:
         if self._gives_stamps:
             self._ledger.forget_unseen_files(self._cid)
 
-    def leave_unread(self, page: SourcePage, counts: Counted) -> int:
+    def leave_unread(self, page: SourcePage, counts: Counts) -> int:
         """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
 
         Return how many these are.

@@ -204,8 +204,8 @@ def _short(query: str) -> str:
 
 
 @dataclass(slots=True)
-class IndexOutcome:
-    """The numbers of one index.
+class Counts:
+    """What a run of one index does with its documents, or would do.
 
     Each document counts as exactly one of new, changed, payload_only, unchanged, empty, failed and skipped.
     """
@@ -217,12 +217,25 @@ class IndexOutcome:
     payload_only: int = 0
     unchanged: int = 0
     empty: int = 0
-    deleted: int = 0
     held_back: int = 0
     """Documents that the source no longer has and that the delete guard keeps in the index."""
     failed: int = 0
+    """Documents that cannot be read or embedded, or that failed too often to be tried again."""
     skipped: int = 0
     """Documents that a rule of the source excludes. They are listed with the failed ones."""
+    message: str = ""
+    """Sentences that a person should know: why a run was not completed, or what the index lacks although it was."""
+
+    def say(self, message: str) -> None:
+        """Add a sentence to the message. An empty one changes nothing."""
+        self.message = "; ".join(filter(None, [self.message, message]))
+
+
+@dataclass(slots=True)
+class IndexOutcome(Counts):
+    """The outcome of a run of one index."""
+
+    deleted: int = 0
     incomplete: int = 0
     """New and changed documents that are indexed but lack something. They are listed with the failed ones."""
     chunks_embedded: int = 0
@@ -231,8 +244,6 @@ class IndexOutcome:
     contexts_missing: int = 0
     seconds: float = 0.0
     state: State = "completed"
-    message: str = ""
-    """Sentences that say why the state is not completed, or what the index lacks although it is."""
     verified: str = ""
     gate: GateVerdict | None = None
     advice: str = ""
@@ -256,10 +267,6 @@ class IndexOutcome:
 
     def _add_to(self, name: str, number: int) -> None:
         setattr(self, name, getattr(self, name) + number)
-
-    def say(self, message: str) -> None:
-        """Add a sentence to the message. An empty one changes nothing."""
-        self.message = "; ".join(filter(None, [self.message, message]))
 
     def hold(self, message: str) -> None:
         """Set the state to partial, and add the reason to the message."""

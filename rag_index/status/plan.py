@@ -22,7 +22,7 @@ from rag_index.indexing.diff import LedgerScanState, diff, without_erased
 from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
-from rag_index.reports.outcome import count_of
+from rag_index.reports.outcome import Counts, count_of
 from rag_index.schema.columns import holds_secret, looks_secret
 from rag_index.sources import Source, SourcePage, has_digests, open_source
 from rag_index.sources.attachments import with_files
@@ -140,35 +140,15 @@ class CostCounter:
 
 
 @dataclass(slots=True)
-class RunPlan:
-    """Numbers of documents by what a run of an index would do with them.
+class RunPlan(Counts):
+    """What a run of an index would do."""
 
-    Each document counts as exactly one of new, changed, payload_only, unchanged, empty, failed and skipped.
-    """
-
-    index: str
-    documents: int = 0
-    new: int = 0
-    changed: int = 0
-    payload_only: int = 0
     gone: int = 0
-    held_back: int = 0
-    """Documents that the run would not delete, because of `delete_guard`."""
-    unchanged: int = 0
-    empty: int = 0
-    failed: int = 0
-    """Documents that cannot be read, or that failed too often to be tried again."""
-    skipped: int = 0
     cost: RunCost | None = None
     """What embedding new and changed documents costs at most; None if there are none."""
-    message: str = ""
     error: str = ""
     """Why a run would end before it changes anything. All numbers are 0 then."""
     exit_code: int = 0
-
-    def add_message(self, message: str) -> None:
-        """Add to what a person should know."""
-        self.message = "; ".join(filter(None, [self.message, message]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints. `message` and `error` are left out if they are empty."""
@@ -219,9 +199,9 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
         if isinstance(source, SqlSource):
             policies = source.row_policies()
             for sentence in (policies.warning(access=index.access is not None), *policies.notes()):
-                plan.add_message(sentence)
+                plan.say(sentence)
         if names := ", ".join(index.secret_columns):
-            plan.add_message(
+            plan.say(
                 f"searches would show {names}, named like secrets: leave out what is one, and name the rest in "
                 "not_secret"
             )
@@ -231,7 +211,7 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
                 identity = recognised(identity, ledger, store, settings.alias(index.name))
         if live is not None:
             read_marks = partial(commit_marks, settings.store)
-            plan.add_message(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
+            plan.say(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
         try:
             if isinstance(identity, RagIndexError):
                 raise identity
@@ -241,7 +221,7 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"
             compared = "" if live is None else ", so it was not compared with the one that made the index"
-            plan.add_message(f"{model} does not answer{compared}: {error}")
+            plan.say(f"{model} does not answer{compared}: {error}")
         _compare(plan, settings, index, source, ledger, live)
     return plan
 
@@ -293,8 +273,8 @@ def _compare(
         page, number = source.page(cursor, settings.source.page_rows), number + 1
         page = without_erased(ledger, settings.alias(index.name), page)
         if number == 1:
-            plan.add_message(_secret_values(index, page.documents))
-            plan.add_message(_lost_letters(source))
+            plan.say(_secret_values(index, page.documents))
+            plan.say(_lost_letters(source))
         unreadable = [failure.key for failure in page.unreadable]
         if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
             raise not_unique(index, repeated[0])
@@ -305,7 +285,7 @@ def _compare(
     plan.gone = ledger.find_gone(collection_id)
     if guard is not None:
         plan.held_back, reason = guard.foresee(index.name)
-        plan.add_message(reason)
+        plan.say(reason)
 
 
 def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> DocumentBatch:
