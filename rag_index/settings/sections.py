@@ -354,15 +354,7 @@ class RunSettings(Section):
     max_cost: Number | None = Field(default=None, gt=0)
     """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
     metrics_file: Path | None = None
-    """Where each run writes the metrics of every index's last run: what `report --json` prints if the name ends with
-    `.json`, or Prometheus's text format if it ends with `.prom`."""
-
-    @field_validator("metrics_file")
-    @classmethod
-    def _check_suffix(cls, value: Path | None) -> Path | None:
-        if value is not None and value.suffix not in (".json", ".prom"):
-            raise ValueError("should end with .json, or with .prom for the text format of Prometheus")
-        return value
+    """Where each run writes the metrics of every index's last run, in Prometheus's text format."""
 
 
 def _check_prompt(prompt: str) -> str:

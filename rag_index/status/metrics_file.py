@@ -1,4 +1,4 @@
-"""A file for monitoring with the metrics of each index's last run, as JSON or in Prometheus's text format.
+"""A file for monitoring with the metrics of each index's last run, in Prometheus's text format.
 
 The file always holds all indexes, so a run of one index does not remove the others. It is replaced as a whole.
 https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -7,7 +7,6 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from contextlib import closing
 from itertools import chain
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-from rag_index.database.files import replace_file
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import State
@@ -37,7 +35,7 @@ LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host"}
 
 
 def try_to_write_metrics(settings: Settings) -> None:
-    """Write the file that `[run] metrics_file` names, if it names one; the suffix decides the format.
+    """Write the file that `[run] metrics_file` names, if it names one.
 
     If it cannot be written, or the ledger is down, that is only logged.
     """
@@ -50,11 +48,7 @@ def try_to_write_metrics(settings: Settings) -> None:
             found = (watch_report(settings, index, ledger) for index in settings.indexes)
             watches = [report for report in found if report is not None]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".prom":
-            write_to_textfile(str(path), prometheus_registry(runs, watches))
-        else:
-            content = {"runs": runs, **({"watches": watches} if watches else {})}
-            replace_file(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+        write_to_textfile(str(path), prometheus_registry(runs, watches))
     except OSError as error:
         logger.warning("[run] metrics_file %s cannot be written: %s", error.filename, error.strerror)
     except RagIndexError as error:

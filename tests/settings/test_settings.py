@@ -332,7 +332,6 @@ MISTAKES = [
     ("[embedder]\nhosts = ['http://a', 'b']\n" + VALID, "[embedder] hosts[1] is not an address; write it as http://"),
     ("[embedder]\ntimeout = inf\n" + VALID, "[embedder] timeout should be a finite number, not inf"),
     ("[parallel]\nworkers = true\n" + VALID, "[parallel] workers should be a number, or should be 'auto', not True"),
-    ("[run]\nmetrics_file = 'a.txt'\n" + VALID, "[run] metrics_file should end with .json, or with .prom"),
     ("[embedder]\nkind = 'olama'\n" + VALID, "kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or "),
     ("[embedder]\nkind = 'ollama'\n" + VALID, "[embedder]: kind 'ollama' needs a model, for example"),
     ("[embedder]\nmodel = 'bge-m3'\n" + VALID, "[embedder]: model 'bge-m3' does not exist for kind 'local'"),

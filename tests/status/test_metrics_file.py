@@ -1,14 +1,9 @@
-"""The metrics file for monitoring: replaced as a whole, with every index, in two formats."""
+"""The metrics file for monitoring: replaced as a whole, with every index."""
 
-import json
-
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rag_index.documents.batches import ShardStats
-from rag_index.errors import SettingsError
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.settings import load_settings
 from rag_index.status.metrics_file import try_to_write_metrics
 from tests.project import Project
 
@@ -19,18 +14,6 @@ def run_of(project: Project):
         run.metrics.work = ShardStats(host_seconds={'http://a"b\\c': 1.5})
         run.outcome.new = 7
         run.finish()
-
-
-def test_json_has_what_report_prints(tmp_path):
-    project = Project(tmp_path / "project", extra='[run]\nmetrics_file = "out/metrics.json"')
-    try_to_write_metrics(project.settings)
-    file = project.folder / "out" / "metrics.json"
-    assert json.loads(file.read_text()) == {"runs": []}
-    run_of(project)
-    try_to_write_metrics(project.settings)
-    assert json.loads(file.read_text()) == project.json("report")
-    assert json.loads(file.read_text())["runs"][0]["new"] == 7
-    assert list(file.parent.iterdir()) == [file], "nothing is left beside it"
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -55,9 +38,3 @@ def test_prometheus_reads_the_file(tmp_path):
     assert found["rag_index_run_by_host", (("host", 'http://a"b\\c'), index)] == 1.5
     assert found["rag_index_run_ended_timestamp_seconds", (index,)] > 1.7e9
     assert list(file.parent.iterdir()) == [file], "nothing is left beside it"
-
-
-def test_an_unknown_format_is_refused(tmp_path):
-    project = Project(tmp_path / "project", extra='[run]\nmetrics_file = "metrics.txt"')
-    with pytest.raises(SettingsError, match=r"metrics_file.*should end with \.json"):
-        load_settings(project.config)

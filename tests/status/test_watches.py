@@ -1,6 +1,5 @@
 """What `status` and the metrics file say of a watch."""
 
-import json
 import re
 from contextlib import closing
 
@@ -19,7 +18,7 @@ ALIAS = "test_notes"
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path / "project", extra='[run]\nmetrics_file = "metrics.json"')
+    return Project(tmp_path / "project", extra='[run]\nmetrics_file = "metrics.prom"')
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_what_waits_and_since_when_is_said(project, ledger):
         ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)
         assert 400 <= status(project.settings).indexes[0].watch["seconds_behind"] < 600
         try_to_write_metrics(project.settings)
-        assert json.loads((project.folder / "metrics.json").read_text())["watches"][0]["index"] == "notes"
+        assert 'state="backing off"} 1.0' in (project.folder / "metrics.prom").read_text()
         assert re.search("watch backing off, 4.. s behind: it is down", project.cli("status").stdout)
         ledger.update_watch(ALIAS, state="running", message="")
         assert status(project.settings).indexes[0].watch["seconds_behind"] == 0
@@ -77,7 +76,6 @@ def test_of_many_missed_documents_the_first_ten_are_said(project, ledger):
 
 @pytest.mark.parametrize(("blind", "metric"), [("", "2.0"), ("polling sees no deletions", "0.0")])
 def test_prometheus_reads_it_and_what_the_watch_missed_unless_it_cannot_see_it(project, ledger, blind, metric):
-    project.write_settings(project.config.read_text().replace("metrics.json", "metrics.prom"))
     ledger.begin_watch(ALIAS, blind=blind)
     ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "deleted"), ("3", "new")])
     ledger.record_missed(ALIAS, ["1", "2"])
