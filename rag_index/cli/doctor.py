@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +40,7 @@ def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: floa
             say(f"rag-index: the run that repairs: {report.sentence()}", err=True)
 
     diagnosis = repair(settings, names, index) if repairing else examine(settings, names)
-    show(diagnosis.to_json(), *_lines(diagnosis, repairing=repairing), as_json=as_json)
+    show(asdict(diagnosis), *_lines(diagnosis, repairing=repairing), as_json=as_json)
     return diagnosis.exit_code
 
 

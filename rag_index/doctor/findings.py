@@ -5,8 +5,8 @@ docs/doctor.md says of each kind what is wrong, and what a repair does.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
@@ -100,10 +100,6 @@ class Diagnosis:
     def exit_code(self) -> int:
         """Return 0 if nothing is wrong, else 3."""
         return 3 if self.findings else 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
     def kinds(self, index: str | None) -> set[str]:
         """Return the kinds of the findings in one index."""

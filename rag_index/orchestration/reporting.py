@@ -20,6 +20,7 @@ import time
 import uuid
 from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -377,7 +378,7 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
     said = remedy if kinds else "Source, ledger and store agree"
     wait_for_api()
-    rows = [*whole.to_json()["findings"], *({"kind": "advice", **one} for one in whole.to_json()["advice"])]
+    rows = [*map(asdict, whole.findings), *({"kind": "advice", **asdict(one)} for one in whole.advice)]
     columns = ("index", "kind", "count", "message", "remedy")
     _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
     return failed_state(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)

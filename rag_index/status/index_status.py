@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +49,6 @@ class IndexStatus:
     erasable: int = 0
     """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
     erasable_since: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +209,6 @@ class FailedDocument:
     first_tried: str
     last_tried: str
     kind: FailureKind = "failed"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
 
 def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
