@@ -14,12 +14,10 @@ from rag_index.cli import (
     Context,
     command,
     json_option,
-    parallel_options,
     print_json,
     repeated,
     say,
     show,
-    wait_option,
 )
 from rag_index.errors import SettingsError, SourceError
 
@@ -32,12 +30,10 @@ SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
 
-@command(example="config --workers 3")
-@parallel_options
-@wait_option
+@command(example="config")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
-def config(context: Context, schema: bool, as_json: bool, **given: Any) -> None:
+def config(context: Context, schema: bool, as_json: bool) -> None:
     """Show every effective setting and where it comes from.
 
     Of an automatic one it says why. Secrets are redacted.
@@ -50,11 +46,10 @@ def config(context: Context, schema: bool, as_json: bool, **given: Any) -> None:
     if schema:
         print_json(settings_schema())
         return
-    settings = context.settings(**given)
+    settings = context.settings()
     for index in settings.indexes:
         check_gate(settings, index)
-    here = {"run.wait": given.pop("wait"), **{f"parallel.{name}": value or None for name, value in given.items()}}
-    values = effective_settings(settings, here)
+    values = effective_settings(settings)
     answer = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
     lines = [f"Settings of {settings.path}:"]
     key_width = max(len(value.key) for value in values)

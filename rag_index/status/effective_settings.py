@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings.loading import Place
 
-COMMAND = "this command"
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 DEFAULT = "default"
 MASK = "***"
@@ -42,7 +41,7 @@ class EffectiveValue:
     key: str
     value: Any
     source: str
-    """The settings file's name, an environment variable's, "this command" or "default"."""
+    """The settings file's name, an environment variable's, or "default"."""
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -50,11 +49,8 @@ class EffectiveValue:
         return {name: value for name, value in asdict(self).items() if name != "why" or value}
 
 
-def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[EffectiveValue]:
-    """Return every setting; `given` maps keys ("parallel.workers") to the values that the command line sets.
-
-    This connects to nothing.
-    """
+def effective_settings(settings: Settings) -> list[EffectiveValue]:
+    """Return every setting. This connects to nothing."""
     places = origins(settings.path)
     why = _reasons(settings, detect_machine())
     if ("project",) not in places:
@@ -65,10 +61,7 @@ def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Eff
         values += _table_values(settings, section, getattr(settings, section), (section,), places)
     for number, index in enumerate(settings.indexes):
         values += _table_values(settings, f"indexes.{index.name}", index, ("indexes", number), places)
-    chosen = {key for key, value in given.items() if value is not None}
-    return [
-        replace(one, source=COMMAND if one.key in chosen else one.source, why=why.get(one.key, "")) for one in values
-    ]
+    return [replace(one, why=why.get(one.key, "")) for one in values]
 
 
 def _table_values(

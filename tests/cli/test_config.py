@@ -21,12 +21,11 @@ def by_key(values) -> dict:
 
 
 def test_each_value_names_its_origin(project):
-    answer = project.json("config", "--workers", "3", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT="2")
+    answer = project.json("config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT="2")
     found = by_key(answer["settings"])
     assert answer["file"] == str(project.config)
     for key, value, source in (
         ("parallel.process_timeout", 3.0, "rag-index.toml"),
-        ("parallel.workers", 3, "this command"),
         ("run.delete_guard", 0.5, "RAG_INDEX_RUN__DELETE_GUARD"),
         ("run.wait", 2, "RAG_INDEX_RUN__WAIT"),
         ("embedder.kind", "local", "default"),
@@ -36,7 +35,7 @@ def test_each_value_names_its_origin(project):
 
 
 def test_every_key_of_every_table_is_listed(project, monkeypatch):
-    keys = {value.key for value in effective_settings.effective_settings(project.settings, {})}
+    keys = {value.key for value in effective_settings.effective_settings(project.settings)}
     assert {key.split(".")[0] for key in keys} == {"project", "data", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():
         tables = tables_of(model)
@@ -56,7 +55,7 @@ def test_secrets_are_masked(project):
 
 def test_automatic_values_have_a_reason(project):
     assert by_key(project.json("config")["settings"])["parallel.workers"]["why"]
-    assert "serial is true" in project.cli("config", "--serial").stdout
+    assert "serial is true" in project.cli("config", RAG_INDEX_PARALLEL__SERIAL="true").stdout
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_automatic_values_have_a_reason(project):
 )
 def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):
     monkeypatch.setattr(effective_settings, "detect_machine", lambda: machine)
-    values = {value.key: value for value in effective_settings.effective_settings(project.settings, {})}
+    values = {value.key: value for value in effective_settings.effective_settings(project.settings)}
     assert reason in values["parallel.workers"].why
     assert values["parallel.workers"].why.startswith(
         f"{choose_worker_count(project.settings.parallel, 300_000_000, machine)}: "
