@@ -46,10 +46,9 @@ text = ["body"]
 """
 _URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL.\n"
 _HEAD = """\
-# Settings of rag-index. An environment variable can set every key instead: RAG_INDEX_SOURCE__URL,
-# RAG_INDEX_PARALLEL__WORKERS, … and RAG_INDEX_INDEXES__COMMENT__CHUNK_CHARS for a key of one index.
-# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults: to change one, remove the
-# "# " before it and before the [table] above it.
+# Settings of rag-index. An environment variable can set every key but those of indexes: RAG_INDEX_SOURCE__URL,
+# RAG_INDEX_PARALLEL__WORKERS, … Keep secrets there. Paths are relative to this file. Most commented lines show the
+# defaults: to change one, remove the "# " before it and before the [table] above it.
 
 project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
 # data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only

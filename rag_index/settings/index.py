@@ -210,7 +210,7 @@ class IndexSettings(Section):
     @field_validator("language", mode="before")
     @classmethod
     def _check_language(cls, value: Any) -> Any:
-        """Return several languages as one text, as the environment has them."""
+        """Return several languages as one text."""
         if not isinstance(value, str | list):
             return value
         names = split_languages(value if isinstance(value, str) else ",".join(map(str, value)))

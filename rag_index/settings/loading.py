@@ -1,8 +1,8 @@
 """Loading of the settings from a TOML file and RAG_INDEX_* variables. Only this module reads the environment.
 
 A variable is RAG_INDEX_ and the place of its key in the file, with two underscores between the parts of the place: a
-key of a section is RAG_INDEX_<SECTION>__<KEY>, one of an index RAG_INDEX_INDEXES__<NAME>__<KEY>, and one of a table
-within these has the name of the table before the key.
+key of a section is RAG_INDEX_<SECTION>__<KEY>, and one of a table within it has the name of the table before the key.
+Keys of an index have none: what is indexed stands in the file.
 
 Values are written as in the file, but without quotes. A list is written as JSON, as TOML or with commas. An empty value
 is an empty text, or removes an optional key. A variable that looks like a setting but is not one is an error.
@@ -25,7 +25,6 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from rag_index.database.files import file_stamp, other_writer
 from rag_index.errors import SettingsError
-from rag_index.settings.index import IndexSettings
 from rag_index.settings.project import FILE_NAME, SECTIONS, TOP_KEYS, Settings, project_name
 from rag_index.settings.values import keys_of, tables_of
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
-INDEXES_VARIABLE = "RAG_INDEX_INDEXES"
 MIN_SIMILARITY = 0.75
 """How similar a variable without two underscores has to be to one of ours to be a mistake. Others are ignored."""
 Place = tuple[str | int, ...]
@@ -270,38 +268,27 @@ def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dic
     merged, origin = copy.deepcopy(dict(content)), dict[Place, str]()
     given = {name.upper(): name for name in environ if name.upper().startswith(ENV_PREFIX)}
     given.pop(CONFIG_VARIABLE, None)
-    if variable := given.pop(INDEXES_VARIABLE, None):
-        merged["indexes"] = _parse_list(variable, environ[variable])
-        origin["indexes",] = variable
-    known: dict[str, list[tuple[Place, FieldInfo]]] = {}
-    for place, name, field in _settable_places(merged.get("indexes")):
-        known.setdefault(f"{ENV_PREFIX}{name}".upper().replace("-", "_"), []).append((place, field))
+    known = {f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field) for place, field in _settable_places()}
     for upper, variable in sorted(given.items(), key=lambda one: one[0].count("__")):  # a table before its keys
         if upper not in known:
             _refuse(variable, known)
             continue
-        (place, field), *others = known[upper]
-        if others:
-            raise SettingsError(f"{variable} means two indexes; set it in the file")
-        _put(merged, place, _parse(variable, place, field, environ[variable]))
+        place, field = known[upper]
+        _put(merged, place, _parse(variable, place[-1], field, environ[variable]))
         origin[place] = variable
     return merged, origin
 
 
-def _settable_places(indexes: Any) -> Iterator[tuple[Place, str, FieldInfo]]:
-    """Yield the place of each key that has a variable, what the variable is called, and the key's field."""
-    models: list[tuple[Place, str, type[BaseModel]]] = [((name,), f"{name}__", SECTIONS[name]) for name in SECTIONS]
-    for number, table in enumerate(indexes if isinstance(indexes, list) else ()):
-        if isinstance(table, dict):
-            models.append((("indexes", number), f"indexes__{table.get('name')}__", IndexSettings))
+def _settable_places() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield the place of each key that has a variable, and the key's field."""
     for key in TOP_KEYS:
-        yield (key,), key, Settings.model_fields[key]
-    for place, name, model in models:
+        yield (key,), Settings.model_fields[key]
+    for section, model in SECTIONS.items():
         tables = tables_of(model)
         for key, field in keys_of(model).items():
-            yield (*place, key), f"{name}{key}", field
+            yield (section, key), field
             for within, inner in keys_of(tables[key]).items() if key in tables else ():
-                yield (*place, key, within), f"{name}{key}__{within}", inner
+                yield (section, key, within), inner
 
 
 def _refuse(variable: str, known: Iterable[str]) -> None:
@@ -318,35 +305,26 @@ def _refuse(variable: str, known: Iterable[str]) -> None:
         raise SettingsError(f"{variable} is not a setting, {hint}")
 
 
-def _parse(variable: str, place: Place, field: FieldInfo, value: str) -> Any:
-    is_list = typing.get_origin(field.annotation) is list
-    kinds = [field.annotation] if is_list else typing.get_args(field.annotation)
-    lists = any(typing.get_origin(kind) is list for kind in kinds)
-    if not value and type(None) in kinds and not str(place[-1]).endswith("_prefix"):
+def _parse(variable: str, key: str, field: FieldInfo, value: str) -> Any:
+    if not value and type(None) in typing.get_args(field.annotation) and not key.endswith("_prefix"):
         return None
-    if lists and value.lstrip().startswith("["):
-        return _parse_list(variable, value)
-    if lists and str not in kinds:
-        return [part.strip() for part in value.split(",") if part.strip()]
+    if typing.get_origin(field.annotation) is list:
+        if not value.lstrip().startswith("["):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        for parse in (json.loads, lambda text: tomllib.loads(f"value = {text}")["value"]):
+            with suppress(ValueError):
+                return parse(value)
+        raise SettingsError(f'{variable} is not a list; write it as ["one", "two"]')
     if value.lstrip().startswith("{"):
         with suppress(ValueError):
             return json.loads(value)
     return value
 
 
-def _parse_list(variable: str, value: str) -> list[Any]:
-    for parse in (json.loads, lambda text: tomllib.loads(f"value = {text}")["value"]):
-        with suppress(ValueError):
-            parsed = parse(value)
-            if isinstance(parsed, list):
-                return parsed
-    raise SettingsError(f'{variable} is not a list; write it as ["one", "two"]')
-
-
-def _put(content: Any, place: Place, value: Any) -> None:
+def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     """Put a value in its place; tables that are missing on the way there are created."""
     *outer, key = place
-    with suppress(TypeError):  # what the file has there is no table, which is said later
+    with suppress(AttributeError, TypeError):  # what the file has there is no table, which is said later
         for name in outer:
-            content = content.setdefault(name, {}) if isinstance(content, dict) else content[name]
+            content = content.setdefault(name, {})
         content[key] = value

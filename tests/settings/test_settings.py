@@ -1,6 +1,5 @@
 """Settings: a file, variables that override it, and one line with value and remedy for each mistake."""
 
-import json
 import os
 import pickle
 import traceback
@@ -21,8 +20,7 @@ from rag_index.settings import (
     run_settings,
 )
 from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
-from rag_index.settings.parts import JoinSettings, PartSettings
-from rag_index.settings.sections import ContextSettings, DependsOn, GateSettings, ServerSettings
+from rag_index.settings.sections import ServerSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
 from tests.strangers import NOBODY, needs_second_user
@@ -399,21 +397,6 @@ EXAMPLES = [
     ("run.delete_guard", "0.5", 0.5),
     ("run.metrics_file", "/run.prom", Path("/run.prom")),
     ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
-    ("indexes.name", "renamed", "renamed"),
-    ("indexes.schema", "public", "public"),
-    ("indexes.key", '["a", "b"]', ["a", "b"]),
-    ("indexes.text", "{a} [b]", "{a} [b]"),
-    ("indexes.required_filter", "{}", {}),
-    ("indexes.chunk_chars", "500", 500),
-    (
-        "indexes.depends_on",
-        '[{"table": "c", "key": "id", "column": "c_id"}]',
-        [DependsOn(table="c", key="id", column="c_id")],
-    ),
-    ("indexes.joins", '{"c": {"table": "c", "on": "c_id"}}', {"c": JoinSettings(table="c", on="c_id")}),
-    ("indexes.parts", '[{"table": "c", "on": "c_id", "text": "b"}]', [PartSettings(table="c", on="c_id", text="b")]),
-    ("indexes.context", '{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
-    ("indexes.gate", '{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
 ]
 """A key of each type: a value in the environment, and the same value in the settings (None for a secret).
 
@@ -424,29 +407,22 @@ tests/docs/test_configuration.py shows that the variable of every key is read.
 @pytest.mark.parametrize(("name", "value", "expected"), EXAMPLES)
 def test_a_key_of_each_type_can_come_from_the_environment(load, monkeypatch, name, value, expected):
     section, key = name.split(".")
-    place = "INDEXES__COMMENTS" if section == "indexes" else section.upper()
-    monkeypatch.setenv(f"RAG_INDEX_{place}__{key.upper()}", value)
-    settings = load()
-    part = settings.indexes[0] if section == "indexes" else getattr(settings, section)
-    found = getattr(part, {"schema": "db_schema"}.get(key, key))
+    monkeypatch.setenv(f"RAG_INDEX_{section.upper()}__{key.upper()}", value)
+    found = getattr(getattr(load(), section), key)
     assert found.get_secret_value() == value if expected is None else found == expected
 
 
-def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table_and_an_empty_one_removes_it(load, monkeypatch):
-    table = "RAG_INDEX_INDEXES__WORK_NOTES__CONTEXT"
-    text = VALID.replace("comments", "work-notes") + "[indexes.context]\nmodel = 'llama3.2'\nconcurrency = 3\n"
-    monkeypatch.setenv(f"{table}__HOSTS", "http://a:1, http://b:2")
-    hosts = ["http://a:1", "http://b:2"]
+def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monkeypatch):
+    table = "RAG_INDEX_STORE__SERVER"
+    text = VALID + "[store.server]\nhnsw_m = 5\nbulk = true\n"
+    monkeypatch.setenv(f"{table}__HNSW_M", "6")
     settings = load(text)
-    assert settings.indexes[0].context == ContextSettings(model="llama3.2", concurrency=3, hosts=hosts)
+    assert settings.store.server == ServerSettings(hnsw_m=6, bulk=True)
     places = origins(settings.path)
-    assert places["indexes", 0, "context", "hosts"] == f"{table}__HOSTS"
-    assert places["indexes", 0, "context", "concurrency"] == "rag-index.toml"
-    monkeypatch.setenv(table, '{"model": "m", "max_chars": 90}')
-    assert load(text).indexes[0].context == ContextSettings(model="m", max_chars=90, hosts=hosts)
-    monkeypatch.delenv(f"{table}__HOSTS")
-    monkeypatch.setenv(table, "")
-    assert load(text).indexes[0].context is None
+    assert places["store", "server", "hnsw_m"] == f"{table}__HNSW_M"
+    assert places["store", "server", "bulk"] == "rag-index.toml"
+    monkeypatch.setenv(table, '{"shard_number": 3}')
+    assert load(text).store.server == ServerSettings(hnsw_m=6, shard_number=3)
 
 
 def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):
@@ -470,12 +446,9 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
     assert run_settings(None, workers=4).parallel.workers == 4
 
 
-def test_required_keys_can_come_from_the_environment(load, monkeypatch):
+def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_SOURCE__URL", "sqlite:///b.db")
-    monkeypatch.setenv("RAG_INDEX_INDEXES", json.dumps([{"name": "n", "table": "t", "key": "k", "text": "x"}]))
-    monkeypatch.setenv("RAG_INDEX_INDEXES__N__QUERY", "SELECT 1")
-    monkeypatch.setenv("RAG_INDEX_INDEXES__N__TABLE", "")
-    assert load("").indexes[0].query == "SELECT 1"
+    assert load(INDEX).source.url.get_secret_value() == "sqlite:///b.db"
 
 
 @pytest.mark.parametrize(
@@ -490,13 +463,10 @@ def test_required_keys_can_come_from_the_environment(load, monkeypatch):
         ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number, or should be 'auto', not 'two'"),
         ("RAG_INDEX_PARALLEL__WORKERS", "2 GB", "should be a whole number without a unit, or "),
         ("RAG_INDEX_RUN__WAIT", "5m", "RUN__WAIT should be a number of seconds, such as 300, not '5m'"),
+        ("RAG_INDEX_INDEXES__COMMENTS__KEY", "x", "is not a setting, `rag-index config` prints all keys"),
         ("RAG_INDEX_STORE__SERVER__HNSW_M", "0", "should be greater than 0, not '0'"),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
-        ("RAG_INDEX_INDEXES", "comments", "is not a list"),
-        ("RAG_INDEX_INDEXES", '[{"nme": "x"}]', "unknown key 'nme' in index number 1, did you mean 'name'?"),
-        ("RAG_INDEX_INDEXES__COMENTS__KEY", "x", "did you mean RAG_INDEX_INDEXES__COMMENTS__KEY?"),
-        ("RAG_INDEX_INDEXES__COMMENTS__CHUNK_CHARS", "5", "should be greater than or equal to 20, not '5'"),
         ("RAG_INDEX_STORE__URL", "http://u:s3cret@h", "must not hold a user and password"),
     ],
 )
@@ -505,11 +475,6 @@ def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch
     full_message = refused()
     assert full_message.startswith(variable)
     assert message in full_message
-
-
-def test_a_variable_of_two_indexes_is_an_error(refused, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_INDEXES__A_B__CHUNK_CHARS", "300")
-    assert "means two indexes" in refused(VALID.replace("comments", "a-b") + INDEX.replace("comments", "a_b"))
 
 
 def test_settings_built_in_code_ignore_the_environment(monkeypatch):
