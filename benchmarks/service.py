@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import re
 import subprocess
@@ -120,10 +119,9 @@ def _of_service(
 
 @contextmanager
 def _serving(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    environment = {**os.environ, "RAG_INDEX_SERVE__RATE_LIMIT": "0"}  # all callers have one address here
     process = subprocess.Popen(
         [*PROGRAM, "--config", str(config), "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True, env=environment,
+        text=True,
     )  # fmt: skip
     try:
         assert process.stdout is not None

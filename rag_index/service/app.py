@@ -60,7 +60,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (401, "There is no valid token."),
         (413, "The body is too large."),
         (422, "A parameter is missing, unknown or out of bounds."),
-        (429, "Too many requests; Retry-After says when to come back."),
         (503, "Nothing could be searched; the detail says why."),
         (504, "The time limit of the request or of every index has passed, also to reach a demanded position."),
     )

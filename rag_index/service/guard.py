@@ -14,7 +14,6 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from cachetools import LRUCache
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 
@@ -25,18 +24,13 @@ from rag_index.service.problems import ProblemResponse, problem, problem_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from rag_index.settings import ServeSettings
 
-MAX_CALLERS = 10_000
-"""Callers that are remembered at most; the one that has been silent for longest is forgotten first."""
-
-BURST_SECONDS = 2.0
-"""A caller that was silent may at once make as many requests as in this time."""
 CONTENT_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -54,7 +48,7 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS = 1.0
 """How long a request whose time is up may take to stop."""
 PROBES = ("/healthz", "/readyz")
-"""What is asked to find out whether the service works, and never too often; it has places of its own."""
+"""What is asked to find out whether the service works; it has places of its own."""
 MAX_HEADER_BYTES = 16_384
 GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""
@@ -69,28 +63,6 @@ def is_page(path: str) -> bool:
     return path == "/" or path.startswith("/static/")
 
 
-class RateLimit:
-    """A limit of `rate` requests a second for each caller, on average; 0 is no limit."""
-
-    def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._clock = rate, clock
-        self._burst = max(1.0, rate * BURST_SECONDS)
-        self._buckets: LRUCache[str, tuple[float, float]] = LRUCache(MAX_CALLERS)
-
-    def wait(self, caller: str) -> float:
-        """Count a request. Return 0, or the seconds after which the caller may come back; then it is not counted."""
-        if not self._rate:
-            return 0.0
-        now = self._clock()
-        left, at = self._buckets.get(caller, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        if left < 1:
-            self._buckets[caller] = (left, now)
-            return (1 - left) / self._rate
-        self._buckets[caller] = (left - 1, now)
-        return 0.0
-
-
 class Exchange:
     """One request and its response on their way through the guard."""
 
@@ -103,7 +75,7 @@ class Exchange:
 
     @property
     def sender(self) -> str:
-        """Return who counts as one caller for the rate: an address, or one connection of a program on this machine.
+        """Return who counts as one caller: an address, or one connection of a program on this machine.
 
         It is the address that a proxy names, if the connection comes from a private network. Nothing else depends on
         that, since anybody may write what they like there.
@@ -119,7 +91,7 @@ class Exchange:
 
     @property
     def who(self) -> str:
-        """Return who has a rate and a share of the places."""
+        """Return who has a share of the places."""
         return f"token {self.caller.name}" if self.caller.name else f"address {self.sender}"
 
     @property
@@ -197,7 +169,6 @@ class Guard:
     def __init__(self, app: ASGIApp, *, serve: ServeSettings, tokens: TokenRegister, metrics: HttpMetrics) -> None:
         self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
         self._hosts = allowed_hosts(serve, tokens)
-        self._rates = RateLimit(serve.rate_limit)
         self._places, self._probes = Places(serve.max_requests), Places(serve.max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -255,10 +226,6 @@ class Guard:
         except RagIndexError as error:
             logger.error("%s", error)
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the tokens cannot be read; the log says why")
-        wait = 0.0 if exchange.scope["path"] in PROBES else self._rates.wait(exchange.who)
-        if wait:
-            headers = {"Retry-After": str(int(wait) + 1)}
-            return problem(HTTPStatus.TOO_MANY_REQUESTS, "too many requests; come back later", headers=headers)
         if not allowed:
             headers = {"WWW-Authenticate": 'Bearer realm="rag-index"'}
             return problem(

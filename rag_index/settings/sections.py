@@ -488,9 +488,6 @@ class ServeSettings(Section):
     """How large the body of a request may be, in bytes."""
     max_requests: Int = Field(default=256, ge=1)
     """How many requests are answered at the same time; more are told to come back."""
-    rate_limit: Number = Field(default=100.0, ge=0)
-    """How many requests each token may make on average, or without a token each address, and on this machine each
-    connection. Twice as many may come at once; 0 allows any number."""
     log_queries: bool = False
     """Whether the log says what is searched for."""
 

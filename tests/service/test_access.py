@@ -29,7 +29,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with FakeQdrant() as qdrant:
         desk = guard(Desk(tmp_path_factory.mktemp("desk"), f'[store]\nurl = "{qdrant.url}"'))
         lines = [token_line(f"caller{n}", TOKENS[n], groups) for n, groups in enumerate(CALLERS)]
-        with Live(load_settings(desk.config, serve={"tokens": lines, "rate_limit": 0})) as live:
+        with Live(load_settings(desk.config, serve={"tokens": lines})) as live:
             yield live
 
 

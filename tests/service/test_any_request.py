@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError
-from rag_index.settings import load_settings
 from tests.fakes.hosts import VirtualTimeLoop
 from tests.service.in_memory import ask, guarded
 from tests.service.live import Live
@@ -43,7 +42,7 @@ BODIES = st.fixed_dictionaries(
 @pytest.fixture(scope="module")
 def live(desk):
     """A service without a limit of requests a second, which the tests would reach."""
-    with Live(load_settings(desk.config, serve={"rate_limit": 0})) as live:
+    with Live(desk.settings) as live:
         yield live
 
 
@@ -120,6 +119,6 @@ def test_whatever_becomes_of_requests_their_places_are_free_again(ends):
         assert await asyncio.gather(*asked) == [200] * PLACES
 
     together = asyncio.Event()
-    guard = guarded(answer, max_requests=PLACES, max_body_bytes=100, rate_limit=0)
+    guard = guarded(answer, max_requests=PLACES, max_body_bytes=100)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main())

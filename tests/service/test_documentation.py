@@ -52,4 +52,3 @@ def test_limits_are_the_defaults():
     assert rows["max_body_bytes"] == f"{serve.max_body_bytes:,}"
     assert rows["timeout"] == f"{serve.timeout:g} s"
     assert rows["max_requests"].startswith(f"{serve.max_requests},")
-    assert rows["rate_limit"].startswith(f"{serve.rate_limit:g} a second")

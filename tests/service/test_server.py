@@ -97,7 +97,7 @@ def test_a_thousand_open_connections_do_not_stop_the_others(desk):
         b"GET /search?query=x HTT",
         b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{",
     ]
-    with serving(desk, RAG_INDEX_SERVE__RATE_LIMIT="0") as (started, url), ExitStack() as stack:
+    with serving(desk) as (started, url), ExitStack() as stack:
         ask = partial(httpx.post, f"{url}/search", json={"query": "printer"}, timeout=60)
         assert ask().status_code == 200
         process, address = psutil.Process(started.pid), (urlsplit(url).hostname, urlsplit(url).port)

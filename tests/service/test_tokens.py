@@ -7,7 +7,6 @@ import pytest
 
 from rag_index.errors import CannotListen, SettingsError
 from rag_index.retrieve import Caller
-from rag_index.service.guard import RateLimit
 from rag_index.service.server import listen, url_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
 from rag_index.settings import ServeSettings
@@ -127,15 +126,3 @@ def test_an_answer_does_not_wait_for_its_caller_to_acknowledge_the_first_packet(
         connection, _ = listening.accept()
         with closing(connection):
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def test_a_rate_limit_allows_a_burst_and_then_the_rate():
-    clock = Clock()
-    limit = RateLimit(10, clock=clock)
-    assert [limit.wait("bo") for _ in range(20)] == [0.0] * 20
-    assert limit.wait("bo") == pytest.approx(0.1)
-    assert limit.wait("kim") == 0
-    clock.now += 1
-    assert [limit.wait("bo") for _ in range(10)] == [0.0] * 10
-    assert limit.wait("bo") > 0
-    assert [RateLimit(0).wait("bo") for _ in range(1000)] == [0.0] * 1000
