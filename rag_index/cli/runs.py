@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import RunOptions
     from rag_index.settings import Settings
 
-full_option = click.option("--full", is_flag=True, help="Build new collections, like the command rebuild.")
 required_names = click.argument("names", type=IndexName(), nargs=-1, required=True, metavar="NAME…")
 run_options = options(
     parallel_options,
@@ -117,7 +116,6 @@ load_index_all = flow_loader("index_all")
 @command(example="index comments --id 4711")
 @required_names
 @repeated("--id", "ids", "Index only this document", metavar="KEY")
-@full_option
 @run_options
 def index(
     context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
@@ -137,7 +135,6 @@ def index(
 
 
 @command("index-all", example="index-all")
-@full_option
 @run_options
 def index_all(context: Context, **asked: Any) -> int:
     """Bring all indexes up to date."""

@@ -109,6 +109,5 @@ def test_the_command_needs_neither_prefect_nor_dask(project):
     ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr.strip()) == (0, "[]")
     assert json.loads(ended.stdout)["indexes"][0]["changed"] == 1
-    assert (
-        "cannot be combined with --full" in run_here(project.config, "index", "notes", "--id", "5", "--full", code=2)[1]
-    )
+    refused = run_here(project.config, "index", "notes", "--id", "5", "--serial", code=2)[1]
+    assert "cannot be combined with --serial" in refused
