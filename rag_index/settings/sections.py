@@ -74,11 +74,9 @@ class ServerSettings(Section):
     """How many neighbours are considered when a point is added to the search index. More find more, and take longer to
     build. At least 4."""
     quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
-    """The compressed copy of the vectors that searches read first: `scalar` (a quarter of the size), `turbo` (an
-    eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove one."""
-    rescore: bool = True
-    """Whether a search scores the best of the compressed vectors again by the vectors themselves. Used if
-    `quantization` is set."""
+    """The compressed copy of the vectors that searches read first, to score the best by the vectors themselves:
+    `scalar` (a quarter of the size), `turbo` (an eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove
+    one."""
     bulk: bool = False
     """Whether a new collection is loaded without its search index, which the server then builds once, before the
     collection is published."""

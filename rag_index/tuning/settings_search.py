@@ -115,16 +115,11 @@ class Outcome:
     changes: dict[tuple[str, str], Any]
     """Keys that differ between the current settings and the knee: (table, key) to the new value, None to remove it."""
 
-    def rates_by_hosts(self) -> dict[int, float]:
-        """Return the best rate for each number of hosts."""
-        return {one.candidate.hosts: one.rate for one in sorted(self.trials, key=lambda one: one.rate)}
-
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         named = {"knee": self.knee, "best": self.best, "now": self.current, "serial": self.serial}
         return {
             **{name: _trial_json(one) for name, one in named.items()},
-            "servers": {str(hosts): round(rate, 2) for hosts, rate in sorted(self.rates_by_hosts().items())},
             "changes": {f"{table}.{key}": value for (table, key), value in self.changes.items()},
             "tried": [_trial_json(one) for one in self.trials],
             "seconds": round(self.seconds, 1),

@@ -107,7 +107,7 @@ class Reads(Requests):
         params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
         if self._settings.quantized and not query.exact:  # an exact search reads the vectors themselves
             params.quantization = models.QuantizationSearchParams(
-                rescore=self._settings.rescore, oversampling=min(OVERSAMPLING, limits.oversampling)
+                rescore=True, oversampling=min(OVERSAMPLING, limits.oversampling)
             )
         dense = models.QueryRequest(query=near, filter=which, params=params, with_payload=query.payload or not words)
         sparse = dense.model_copy(
