@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.documents.batches import part_name
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_CHARS, DocumentQuery, IndexInfo, SearchArguments, VerifyBody, faults
+from rag_index.service.models import MAX_CHARS, Asked, DocumentQuery, IndexInfo, SearchArguments, VerifyBody, faults
 from rag_index.settings.index import CODE, CODE_FIELDS
 from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS, KindOfValues
 from rag_index.stores.conditions import BOUNDS
@@ -161,10 +161,9 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-class _Arguments(BaseModel):
+class _Arguments(Asked):
     """Arguments of a tool. Agents see its name, title and description, and the fields with their bounds."""
 
-    model_config = ConfigDict(extra="forbid")
     tool: ClassVar[str]
     title: ClassVar[str]
     description: ClassVar[str]

@@ -50,10 +50,14 @@ FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(
 Fusion = Literal["auto", "rank", "score"]
 
 
-class SearchArguments(BaseModel):
-    """What can be asked over HTTP and by the tools of agents, which read what stands below each field."""
+class Asked(BaseModel):
+    """What somebody asks, over HTTP or by the tools of agents, which read what stands below each field."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class SearchArguments(Asked):
+    """What can be asked of a search by all."""
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
     """Words, a question, or an exact name; "a phrase" must be there, and -word must not."""
@@ -94,10 +98,8 @@ class SearchBody(SearchArguments):
     """Whether to add ranks, scores, chunks and timings."""
 
 
-class FacetsBody(BaseModel):
+class FacetsBody(Asked):
     """The body of `POST /facets`."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     fields: Annotated[list[str], Field(min_length=1, max_length=MAX_FACETS)] | None = Field(
         default=None, examples=[["priority"]]
@@ -113,19 +115,15 @@ class FacetsBody(BaseModel):
     """The time limit, in seconds."""
 
 
-class VerifyBody(BaseModel):
+class VerifyBody(Asked):
     """The body of `POST /verify`."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     citations: Annotated[list[str], Field(min_length=1, max_length=MAX_CITATIONS)]
     """Citations, as hits have them."""
 
 
-class ChoicesBody(BaseModel):
+class ChoicesBody(Asked):
     """What a person chose on the page of a trial; `show` names the table of which one document is shown."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     tables: dict[str, bool] = {}
     columns: dict[str, Literal["title", "text", "secret", "out"]] = {}
@@ -164,13 +162,11 @@ class FacetsModel(BaseModel):
     errors: dict[str, str] | None = None
 
 
-class DocumentQuery(BaseModel):
+class DocumentQuery(Asked):
     """Which chunks of a document are wanted: those from `first_chunk` on, those around one, or those with some words.
 
     As many whole chunks are given as fit into `max_chars`, and one at least.
     """
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     id: str = Field(default="", description="The id, if it is `.` or `..`; the address ends with a slash then.")
     first_chunk: int = Field(default=0, ge=0, description="Where to begin: `next_chunk` of the part before.")
