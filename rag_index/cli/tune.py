@@ -111,8 +111,6 @@ def _print_report(report: BenchmarkReport) -> None:
         rows.append((one.name, f"{one.seconds:.2f}", f"{one.rate:,.1f}", f"{one.speed_up:.2f}", *shares))
     print_table(rows)
     for one in report.measured:
-        memory = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sorted(one.memory.items()))
-        say(f"Memory, {one.name}: {memory}")
         if one.parity:
             same = "same ids" if one.parity.same_ids else "DIFFERENT ids"
             say(

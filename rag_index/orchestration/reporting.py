@@ -390,8 +390,8 @@ def benchmark_state(report: BenchmarkReport, *, project: str) -> State[Benchmark
     rows = []
     for one in report.measured:
         row = one.to_json()
-        stages, memory = row.pop("stages"), row.pop("memory_mb")
-        rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()} | {"memory MB": str(memory)})
+        stages = row.pop("stages")
+        rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()})
     _table(report.sentence(), rows, project, report.index, "benchmark")
     if not report.in_parity:
         return failed_state(report.sentence(), report, tag="disagrees")

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 from pydantic import SecretStr
 
 from rag_index.chunking import open_chunker
@@ -54,8 +53,6 @@ class Measured:
     seconds: float
     """Wall seconds from the first document to the last vector in the store, without start-up."""
     stages: dict[str, float]
-    memory: dict[str, int]
-    """Resident bytes of the flow's process at the end, and the peak of the largest worker."""
     speed_up: float = 1.0
     parity: Parity | None = None
 
@@ -79,7 +76,6 @@ class Measured:
             "documents_per_second": round(self.rate, 2),
             "speed_up": round(self.speed_up, 3),
             "stages": {name: round(share, 4) for name, share in self.shares.items()},
-            "memory_mb": {name: round(size / 1e6, 1) for name, size in self.memory.items()},
             **(asdict(self.parity) if self.parity else {}),
         }
 
@@ -229,9 +225,8 @@ class Bench:
             "embed": metrics.work.embed_seconds,
             "upsert": metrics.write_seconds,
         }
-        memory = {"flow": psutil.Process().memory_info().rss, "worker": metrics.work.peak_memory}
         counts = (metrics.workers, self.report.documents, len(points))
-        one = Measured(name, *counts, seconds, stages, memory)
+        one = Measured(name, *counts, seconds, stages)
         if self._serial is None:
             self._serial = vectors
             self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)

@@ -26,8 +26,6 @@ def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_
     for way in (serial, parallel):
         assert set(way["stages"]) == set(STAGES)
         assert sum(way["stages"].values()) == pytest.approx(1, abs=0.01)
-        assert min(way["memory_mb"].values()) > 10
-        assert way["memory_mb"].keys() == {"flow", "worker"}
     assert not [path for path in project.folder.rglob("*") if path.name in ("ledger.db", "qdrant")]
 
 
@@ -55,8 +53,8 @@ def test_which_numbers_of_workers_are_tried(tmp_path, configured, given, tried):
 
 def test_a_parity_fault_is_reported():
     stages = dict.fromkeys(STAGES, 0.5)
-    serial = Measured("serial", 1, 100, 120, 2.0, stages, {"flow": 10})
-    two = Measured("2 workers", 2, 100, 120, 1.0, stages, {"flow": 10}, 2.0, Parity(True, 0.0, 1.0))
+    serial = Measured("serial", 1, 100, 120, 2.0, stages)
+    two = Measured("2 workers", 2, 100, 120, 1.0, stages, 2.0, Parity(True, 0.0, 1.0))
     report = BenchmarkReport("notes", 100, "m", [serial, two])
     assert report.in_parity
     assert "best with 2 workers: 100.0 documents/s, 2.00 times" in report.sentence()
