@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.orchestration.cluster import run_cluster, run_workers
-from rag_index.orchestration.reporting import benchmark_name, benchmark_state, flow_run_id
+from rag_index.orchestration.reporting import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.worker import warm_up
 from rag_index.reports.outcome import count_of
@@ -22,7 +22,7 @@ from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
 from tasks.steps import TaskCall, flow_client
 
 
-@flow(name="benchmark", flow_run_name=benchmark_name)
+@flow(name="benchmark", flow_run_name="benchmark {sample_size} documents")
 def benchmark(
     config: str | None = None,
     index: str | None = None,

@@ -250,12 +250,6 @@ def run_name() -> str:
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
-def benchmark_name() -> str:
-    """Return the name of a benchmark's flow run: "benchmark 1000 documents of" the index that is given."""
-    given = runtime.flow_run.parameters or {}
-    return f"benchmark {given.get('sample_size', 1000)} documents of {given.get('index') or 'the first index'}"
-
-
 class RunEnd:
     """A run that is shown and reported in Prefect: its progress at once, its end when it has closed all it held open.
 

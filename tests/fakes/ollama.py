@@ -273,9 +273,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer({})
 
-    def do_HEAD(self) -> None:
-        self._answer({})
-
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self._answer(json.loads(self.rfile.read(length) or b"{}"))
@@ -383,7 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[number : number + 1])
                 if self.fake._over.wait(fault.options.get("seconds", 0.1)):
                     break
-        elif self.command != "HEAD":
+        else:
             self.wfile.write(body[: len(body) // 2] if truncated else body)
         self.wfile.flush()
         if truncated:
