@@ -171,7 +171,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     filled = len(values) / max(1, len(column.values))
     if is_named_like_a_secret(column.name):
         return ColumnProfile(column.name, "secret", filled, 0, 0)
-    named = set(words(column.name))
+    named = set(words(column.name)) - (vocab.ADDRESSES if _is_of_organisations(table) else set())
     distinct = len({str(value) for value in values}) / max(1, len(values))
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
@@ -190,6 +190,18 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if column.kind == "bytes" and role in ("code", "short", "choice") and not all(map(_is_utf8, values)):
         role = "other"
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
+
+
+def _is_of_organisations(table: DatabaseTable) -> bool:
+    """Return whether rows are companies or places: they are called so, or have a name and a person as their contact."""
+    called = [word for word in noun(table.name) if word not in vocab.DETAILS][-1:]
+    columns = [words(name) for name in table.columns]
+    persons = {*vocab.FIRST_NAMES, *vocab.LAST_NAMES, *vocab.OF_PERSONS}
+    if vocab.PERSONS & {*called} or any("_".join(named) in persons or persons & {*named} for named in columns):
+        return False
+    contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)
+    name = any(named[0] != "contact" and named[-1] in ("name", "company") for named in columns)
+    return bool(vocab.ORGANISATIONS & {*called}) or (contact and name)
 
 
 def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
@@ -235,6 +247,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if _share(texts, _TIME) > 0.8:
         return "time"
     is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
+    if 2 * sum(_WORDS.search(text) is not None for text in texts) > len(texts):
+        named = named - vocab.FILES
     if named & vocab.MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):

@@ -44,6 +44,19 @@ PERSONAL = _words("""
     passport insurance street address address1 address2 zip zipcode postcode postal salary gender sex latitude
     longitude whatsapp skype lat lng card
 """)
+# Words of columns with where a person, or a company, is found.
+ADDRESSES = _words("street address address1 address2")
+# What companies and places are called, whose addresses anybody may read.
+ORGANISATIONS = _words("""
+    company organisation organization supplier vendor manufacturer office store branch venue location warehouse hotel
+    restaurant school hospital clinic library museum station airport
+""")
+# Words after these in the name of a table. `cdata`: osTicket.
+DETAILS = _words("cdata data detail info address")
+# Words of columns that only persons have.
+OF_PERSONS = _words("birthday birthdate birth dob ssn gender sex passport salary password")
+# Words of columns with the names of files, which people read if they are made of words.
+FILES = _words("file filename path")
 # Words of columns for few eyes. `staff`: osTicket.
 INTERNAL = _words("internal private admin staff moderator hidden confidential secret backoffice")
 # Words of columns that programs read. `lft`, `rgt`: Redmine; `sha1`: MediaWiki; `bitfield`: phpBB; `filtered`,
@@ -130,6 +143,8 @@ PEOPLE = _ordered("""
     user people person staff member employee login operator agent admin customer patient subscriber participant
     account
 """)
+# Those of which no row is a company.
+PERSONS = {*PEOPLE} - {"customer", "account"}
 # Nouns of tables whose rows belong to a row of another one. `journal`: Redmine; `followup`: GLPI; `obs`: OpenMRS;
 # `paragraph`: Drupal; `communication`: ERPNext.
 PARTS = _words("""

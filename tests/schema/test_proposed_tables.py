@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.schema.proposals import PROSE, TEXT, cms, cycle, documents, index, itself, many, pages, wiki
+from tests.schema.proposals import PROSE, TEXT, cms, cycle, documents, index, itself, many, names, pages, wiki
 
 ORDER = "INTEGER PRIMARY KEY REFERENCES orders(id)"
 PROPERTIES = f"property TEXT PRIMARY KEY, property_value TEXT, {', '.join(f'{name} TEXT' for name in 'abcdef')}"
@@ -211,6 +211,30 @@ def test_subjects_that_are_sentences_are_searched_though_their_rows_have_no_text
     made = propose(pages=pages(), mail=many(200, **subjects), recipients=many(300, mail_id=cycle(200), number=itself))
     assert index(made, "mail")["title"] == "subject"
     assert [(one.table, one.guess) for one in made.questions] == [("mail", True)]
+
+
+def test_the_address_of_a_company_is_text_and_that_of_a_person_is_personal(propose):
+    address, named = {"address": "{n} Mill Lane, York", "phone": "+44 1904 {n}"}, "Company {n} of mills"
+    made = propose(
+        customers=many(24, company_name=named, contact_name="Ann {n}", **address),
+        offices=many(24, name=named, **address),
+        members=many(24, first_name="Ann {n}", last_name="Lee {n}", company=named, notes=TEXT, **address),
+        patients=many(24, name=named, contact_name="Ann {n}", birthdate="1990-01-01", notes=TEXT, **address),
+        guests=many(24, name="Ann {n}", notes=TEXT, **address),
+        store_buyers=many(24, name="Ann {n}", notes=TEXT, **address),
+        contacts=many(24, contact_name="Ann {n}", notes=TEXT, **address),
+    )
+    personal = {name for name, columns in made.personal.items() if "address" in columns}
+    assert personal == {"members", "patients", "guests", "store_buyers", "contacts"}
+    assert all("phone" in columns for columns in made.personal.values())
+    assert "address" in index(made, "customers")["text"]
+    assert "address" in index(made, "offices")["text"]
+
+
+def test_names_of_files_that_are_made_of_words_are_text(propose):
+    files = {"filename": "Plan of the mill {n}.pdf", "stored_path": "/srv/files/{n}.bin"}
+    made = propose(tickets=pages(), ticket_attachments=many(24, ticket_id=cycle(12), **files))
+    assert index(made, "tickets")["parts"][0]["text"] == ["filename"]
 
 
 def a_sentence(n):
