@@ -10,7 +10,7 @@ from rag_index.schema.columns import FEW
 from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from rag_index.schema.proposed_index import ProposedIndex
     from rag_index.schema.subjects import Subject
@@ -43,7 +43,7 @@ class Coverage:
 
     chars: int
     missing: list[Missing]
-    reached: frozenset[str] = frozenset()
+    reached: Container[str] = frozenset()
     """The tables of which a search reaches all text."""
 
     @property
@@ -76,17 +76,17 @@ def coverage(
     """
     shown = {found for index in indexes for found in _shown(index.settings)}
     indexed = {index.tables[0] for index in indexes}
-    total, missing = 0, []
+    total, missing, reached = 0, [], {one.full_name for one in subjects}
     for subject in subjects:
         is_counted = subject.says_something or subject.full_name in indexed
-        columns = _text_columns(subject) if is_counted else []
-        counted = dict(zip(columns, chars(subject, columns), strict=True)) if columns else {}
+        columns = _text_columns(subject)
+        counted = dict(zip(columns, chars(subject, columns), strict=True)) if columns and is_counted else {}
         total += sum(counted.values())
         places = {(subject.schema, subject.name), (None, subject.name)}
-        left = [name for name in columns if counted[name] and not {(*one, name) for one in places} & shown]
-        if left:
+        left = [name for name in columns if counted.get(name, 1) and not {(*one, name) for one in places} & shown]
+        reached -= {subject.full_name} if left else set()
+        if left and counted:
             missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))
-    reached = frozenset(one.full_name for one in subjects) - {one.table for one in missing}
     return Coverage(total, sorted(missing, key=lambda one: -one.chars), reached)
 
 

@@ -184,6 +184,11 @@ def _is_searched(reason: str) -> bool:
     return not reason or reason in DOUBTED or reason.startswith(REACHED)
 
 
+def _has_names_alone(subject: Subject, reason: str) -> bool:
+    """Return whether a table is left out since its rows have names and no other text."""
+    return reason.startswith("has names alone") and not subject.says_something
+
+
 def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ...]:
     """Return a column called like a key, or one with the place of a line, that tell all rows apart; () if none do."""
     named = [name for name in subject.columns if vocab.KEY_WORDS & {*words(name)}]
@@ -375,11 +380,12 @@ class _Proposer:
         found = {name: reason for name, reason in left_out.items() if reason in DOUBTED and name not in reached}
         found |= self._needed
         found |= {index.tables[0]: LITTLE for index in self._made.indexes if index.score % BEHIND == NAMES_ALONE}
-        least = MIN_ASKED_SHARE * sum(chars.values())
+        total = sum(chars.values())
         asked = [
-            Question(name, reason, subjects[name].rows, chars[name], guess=name not in left_out)
+            Question(name, reason, one.rows, chars[name], guess=name not in left_out)
             for name, reason in found.items()
-            if name in subjects and subjects[name].key and chars[name] >= least > 0 and name not in self._answers
+            if (one := subjects.get(name)) and one.key and name not in self._answers
+            if chars[name] >= (LARGE if _has_names_alone(one, reason) else MIN_ASKED_SHARE) * total > 0
         ]
         return sorted(asked, key=lambda one: -one.chars)[:MAX_QUESTIONS]
 

@@ -237,6 +237,13 @@ def test_names_of_files_that_are_made_of_words_are_text(propose):
     assert index(made, "tickets")["parts"][0]["text"] == ["filename"]
 
 
+def test_a_large_table_with_names_alone_is_asked_about_unless_its_names_are_shown(propose):
+    names_alone = {"ship_name": "Company {n} of the mill", "clerk_id": cycle(3)}
+    made = propose(pages=pages(), orders=many(200, **names_alone), clerks=names("Ann", "Bob", "Cleo"),
+                   items=many(300, order_id=cycle(200), number=itself))  # fmt: skip
+    assert [(one.table, one.guess) for one in made.questions] == [("orders", False)]
+
+
 def a_sentence(n):
     """Return a text of its own for each number."""
     return " ".join(Random(n).choices(WORDS, k=12))
