@@ -281,7 +281,7 @@ class IndexMaker:
         """
         parent = relation.parent
         used = relation.child.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
-        if parent is self._subject or not used:
+        if parent is self._subject or not used or (relation.prefix and parent.conditions):
             return
         hides = self._hides(relation)
         tables = [join["table"] for join in self._joins.values()]

@@ -163,7 +163,7 @@ class _Finder:
         return fits
 
     def _prefixed(self, table: Subject, column: Column) -> Relation | None:
-        """Return the table with texts whose keys a column has after a word that all values begin with."""
+        """Return the only table whose keys a column has after a word that all values begin with, such as `tt:102`."""
         if column.kind not in ("text", "bytes") or len(column.filled) < MIN_PREFIXED_KEYS:
             return None
         values = [value.decode("ascii", "replace") if isinstance(value, bytes) else value for value in column.filled]
@@ -172,12 +172,14 @@ class _Finder:
         numbers = [int(match["key"]) for match in found if match["prefix"] == prefix]
         if count < NEARLY_ALL * len(values) or 2 * len(set(numbers)) < count:  # `utf-8` is no key
             return None
-        for parent in self.tables:
-            key = parent.key[0] if len(parent.key) == 1 and noun(parent.name)[-1] in vocab.VERSIONS else ""
-            is_number = bool(key) and parent is not table and parent.columns[key].kind == "number"
-            if is_number and self._catalog.share_found(numbers, parent, key) >= NEARLY_ALL:
-                return Relation(table, parent, ((column.name, key),), prefix=prefix)
-        return None
+        tables = [one for one in self.tables if one is not table and len(one.key) == 1]
+        tables = [one for one in tables if one.columns[one.key[0]].kind == "number"]
+        fits = [one for one in tables if self._catalog.share_found(numbers, one, one.key[0]) >= NEARLY_ALL]
+        called = {*vocab.VERSIONS, singular(words(prefix)[-1])}
+        likely = [one for one in fits if noun(one.name)[-1] in called] or fits
+        if len(likely) != 1:  # small numbers are the keys of any table
+            return None
+        return Relation(table, likely[0], ((column.name, likely[0].key[0]),), prefix=prefix)
 
     def _candidates(self, table: Subject, column: Column) -> list[Subject]:
         """Return the tables that the name of a column may mean, the likeliest first."""

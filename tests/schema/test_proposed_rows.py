@@ -254,6 +254,16 @@ def test_the_newest_text_of_a_page_is_found_by_a_table_of_links_and_an_address(p
     assert documents(propose, made, "page") == {n: f"{PROSE} {2 * int(n)}" for n in keys(20, "3")}
 
 
+@pytest.mark.parametrize(("first", "hidden", "parent"), [(7000, 0, "machines"), (1, 0, None), (7000, 1, None)])
+def test_values_with_a_prefix_name_shown_rows_of_the_only_table_that_has_their_numbers(propose, first, hidden, parent):
+    machines = many(12, name="Machine {n} of oak", **({"hidden": lambda n: n % 2} if hidden else {}))
+    machines = machines[0], [(first + n - 1, *rest) for n, *rest in machines[1]]
+    made = propose(pages=pages("about TEXT", [f"m:{first + n}" for n in range(12)]), machines=machines,
+                   wheels=many(24, name="Wheel {n} of oak"))  # fmt: skip
+    joins = index(made, "pages").get("joins", {})
+    assert [join["table"] for join in joins.values()] == ([parent] if parent else [])
+
+
 def test_conversations_between_persons_are_hidden_with_their_type_and_what_is_in_a_hidden_category_too(propose):
     """Private topics have no category, which hides no other; a list of featured topics names categories as well."""
     kinds = {"archetype": lambda n: "regular" if n < 10 else "private_message"}
