@@ -46,7 +46,7 @@ HEAD = "database        right  evidence  of  hidden  secrets  noise  letters  qu
 MIN_CHARS = 20
 """Shorter values are states and codes, and count for no text."""
 MIN_WORDS = 3
-MARKUP = re.compile(r"<[^<>]*>|&\w+;|[\r\n]+|\[\[|\]\]|\[/?\w[^\[\]]*\]|[`'*=!|{}^,~_-]{2,}")
+MARKUP = re.compile(r"<[^<>]*>|&\w+;|[\r\n]+|\[\[|\]\]|\[/?\w[^\[\]]*\]|`|['*=!|{}^,~_-]{2,}")
 PIECE = 40
 """Letters of a value by which it is looked for in the documents."""
 
