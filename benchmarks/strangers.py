@@ -134,12 +134,12 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
     found = [[one for one in asked.get(kind, []) if one in everything] for kind in ("hidden", "secrets")]
     figures = Figures(
         right, evidence, len(asked["questions"]), *map(len, found), noise,
-        *reached(url, asked["wanted"], plain(*texts)), len(made.questions), len(texts),
+        *reached(url, asked["wanted"], plain(*texts)), len(made.proposal.questions), len(texts),
     )  # fmt: skip
     print(figures.line(name))
     for line in [*failed, *[f"shown: {one}" for one in (*found[0], *found[1])]]:
         print(f"  - {line}")
-    for one in made.questions:
+    for one in made.proposal.questions:
         print(f"  ? {one.sentence} {'yes' if one.guess else 'no'}")
     return figures
 

@@ -91,9 +91,9 @@ def init(context: Context, source: str | None, force: bool, yes: bool, **chosen:
     make = partial(scaffold, source, path.parent, **chosen)
     made = make()
     if source is not None:
-        if made.questions and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        if made.proposal.questions and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             made = _asked(made, partial(make, catalog=made.catalog), source)
-        for sentence in made.policies:
+        for sentence in made.proposal.policies:
             say(sentence)
         for line in shown_lines(made, source):
             say(line)
@@ -123,7 +123,7 @@ def _asked(made: Scaffold, make: Callable[..., Scaffold], source: str) -> Scaffo
     answers: dict[str, bool] = {}
     say("The database leaves this open. Enter takes the answer in capitals; Ctrl-D takes it for all that follow.")
     try:
-        for question in made.questions:
+        for question in made.proposal.questions:
             answers[question.table] = _answer(question, partial(make, answers=answers | {question.table: True}), source)
     except EOFError:
         say("")
@@ -154,7 +154,7 @@ def shown_lines(made: Scaffold, source: str, table: str | None = None) -> Iterat
     from rag_index.status.plan import show_documents
 
     examples = proposed_settings(made, source)
-    for index, proposed in zip(examples.indexes, made.proposed, strict=True):
+    for index, proposed in zip(examples.indexes, made.proposal.indexes, strict=True):
         if table not in (None, proposed.tables[0]):
             continue
         try:

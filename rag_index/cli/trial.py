@@ -69,7 +69,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         whole = database_url(url, here).render_as_string(hide_password=False)
         sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
         settings = load_settings(file, **sections)
-        say(f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …")
+        say(f"Found {', '.join(index.name for index in settings.indexes)}. Indexing the newest {newest:,} of each …")
         indexed = _index_newest(settings, made, newest)
         say(_sentence(made, indexed, written=write))
         if not once:
@@ -89,7 +89,7 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
     from rag_index.orchestration.launch import make_folder
     from rag_index.orchestration.plain_run import run_plainly
 
-    bounded = with_newest(settings, made.proposed, newest)
+    bounded = with_newest(settings, made.proposal.indexes, newest)
     make_folder(settings.data)
     report = run_plainly(bounded, bounded.indexes, RunOptions())
     if report.exit_code == 1 and all(outcome.state == "failed" for outcome in report.indexes):
@@ -102,11 +102,12 @@ def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
     from rag_index.evaluation.known_items import known_item_quality
 
     quality: Quality = known_item_quality(settings)
-    hidden = sum(len(index.hidden) for index in made.proposed)
+    indexes = made.proposal.indexes
+    hidden = sum(len(index.hidden) for index in indexes)
     guessed = f"{hidden} condition{'s' * (hidden != 1)} guessed that hide rows" if hidden else "no rows hidden"
     keep = f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
     return (
-        f"{len(made.proposed)} index{'es' * (len(made.proposed) != 1)} proposed, {guessed}; of {quality.asked} "
+        f"{len(indexes)} index{'es' * (len(indexes) != 1)} proposed, {guessed}; of {quality.asked} "
         f"documents, {quality.found} are found among the first ten by some words of theirs. {keep}"
     )
 
@@ -145,7 +146,7 @@ def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> AP
     def proposal(chosen: ChoicesBody) -> dict[str, Any]:
         made = made_of(chosen)
         lines = [*shown_lines(made, source, chosen.show)] if chosen.show else []
-        return {"tables": [asdict(one) for one in made.tables], "document": "\n".join(lines)}
+        return {"tables": [asdict(one) for one in made.proposal.tables], "document": "\n".join(lines)}
 
     def keep(chosen: ChoicesBody) -> dict[str, Any]:
         if file.exists() and file not in kept:

@@ -175,7 +175,8 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     distinct = len({str(value) for value in values}) / max(1, len(values))
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
-    if column.kind == "bytes" and sum(map(_is_file, values)) > MOST * len(values):
+    files = [one for one in values if isinstance(one, bytes) and _FILE.match(one)]
+    if column.kind == "bytes" and len(files) > MOST * len(values):
         made = ColumnProfile(column.name, "prose", filled, distinct, 0, FILE)
         return replace(made, role=_guarded_role(made, values, named) or "prose", length=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
@@ -187,8 +188,9 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if not role and not texts:  # what is named as a text may get some
         role = "other" if values else "prose" if made.last_word in vocab.PROSE and column.kind == "text" else "empty"
     role = role or _machine_role(made, values, named) or _text_role(made, len(values))
-    if column.kind == "bytes" and role in ("code", "short", "choice") and not all(map(_is_utf8, values)):
-        role = "other"
+    read = [one.decode("utf-8", "surrogateescape") for one in values if isinstance(one, bytes)]
+    if column.kind == "bytes" and role in ("code", "short", "choice") and not all(map(str.isprintable, read)):
+        role = "other"  # what is no UTF-8
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
 
 
@@ -326,20 +328,6 @@ def _texts(values: Sequence[object], form: str) -> list[str]:
         if text.strip():
             texts.append(text.strip())
     return texts if refused * 2 <= len(values) else []
-
-
-def _is_file(value: object) -> bool:
-    """Return whether bytes are a PDF, or a document of Office or LibreOffice."""
-    return isinstance(value, bytes) and _FILE.match(value) is not None
-
-
-def _is_utf8(value: object) -> bool:
-    """Return whether bytes are a text in UTF-8; a long one was cut anywhere."""
-    try:
-        text = value.decode("utf-8") if isinstance(value, bytes) else ""
-    except UnicodeDecodeError:
-        return False
-    return text.isprintable()
 
 
 def _share(texts: Sequence[str], pattern: re.Pattern[str]) -> float:

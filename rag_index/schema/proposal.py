@@ -6,10 +6,12 @@ import fnmatch
 import re
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from slugify import slugify
 
+from rag_index.errors import SettingsError
 from rag_index.schema import vocabulary as vocab
 from rag_index.schema.columns import noun, profile, words, words_of_tables
 from rag_index.schema.coverage import (
@@ -61,8 +63,9 @@ BEHIND = 100
 MIN_ASKED_SHARE = 0.01
 """A table is asked about if it has at least this share of all letters of the tables with text."""
 PROGRAMS = frozenset(["is for programs, by its name", "is for programs, by its name and its values"])
-DOUBTED = PROGRAMS | {
-    "has names alone", "has names alone, to which others refer", "has no text of its own",
+NAMES = frozenset(["has names alone", "has names alone, to which others refer"])
+DOUBTED = PROGRAMS | NAMES | {
+    "has no text of its own",
     "holds texts, and no column says of what they are and which of them count",
 }  # fmt: skip
 """The reasons to leave a table out that its rows do not prove."""
@@ -137,8 +140,16 @@ def propose(
 
     `include` and `exclude` are patterns of the names of tables; `add` names tables that are an index in any case.
     `answers` are those to the questions of an earlier proposal, by the table; `uses` are as for `find_subjects`.
+
+    Raises:
+        SettingsError: `add` names no table.
     """
-    out = [table.full_name for table in catalog.tables if _matches(table.full_name, exclude)]
+    names = [table.full_name for table in catalog.tables]
+    for name in add:
+        if name not in names:
+            listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
+            raise SettingsError(f"--add {name}: there is no such table ({listed})")
+    out = [name for name in names if _matches(name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies], uses)
     counted: dict[Subject, list[int]] = {}
@@ -157,7 +168,8 @@ def propose(
         proposer = _Proposer(roles, include, add, answers or {}, needed)
         made = proposer.run()
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
-        searched = [one for one, why in reasons.items() if _is_searched(why) and not (why in DOUBTED and is_log(one))]
+        searched = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
+        searched += [one for one, why in reasons.items() if why in DOUBTED and not is_log(one)]
         made.coverage = coverage(searched, made.indexes, chars)
         more = [
             one.table
@@ -177,16 +189,6 @@ def propose(
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     made.policies = _policy_sentences(catalog, made.indexes)
     return made
-
-
-def _is_searched(reason: str) -> bool:
-    """Return whether a table is searched, or left out for no reason that its rows prove."""
-    return not reason or reason in DOUBTED or reason.startswith(REACHED)
-
-
-def _has_names_alone(subject: Subject, reason: str) -> bool:
-    """Return whether a table is left out since its rows have names and no other text."""
-    return reason.startswith("has names alone") and not subject.says_something
 
 
 def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ...]:
@@ -352,7 +354,7 @@ class _Proposer:
             if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
             if reason and not (self._is_added(subject) or self._needed.get(subject.full_name) == reason):
-                self._leave_out(subject, reason)
+                self._made.left_out[subject.full_name] = reason
         usable = self._kept(self._roles.subjects)
         self._find_donors(usable)
         self._find_roots(usable)
@@ -381,11 +383,12 @@ class _Proposer:
         found |= self._needed
         found |= {index.tables[0]: LITTLE for index in self._made.indexes if index.score % BEHIND == NAMES_ALONE}
         total = sum(chars.values())
+        alone = [name for name, one in subjects.items() if found.get(name) in NAMES and not one.says_something]
         asked = [
             Question(name, reason, one.rows, chars[name], guess=name not in left_out)
             for name, reason in found.items()
             if (one := subjects.get(name)) and one.key and name not in self._answers
-            if chars[name] >= (LARGE if _has_names_alone(one, reason) else MIN_ASKED_SHARE) * total > 0
+            if chars[name] >= (LARGE if name in alone else MIN_ASKED_SHARE) * total > 0
         ]
         return sorted(asked, key=lambda one: -one.chars)[:MAX_QUESTIONS]
 
@@ -395,9 +398,6 @@ class _Proposer:
         }
         reason = self._made.left_out.get(subject.full_name, "")
         return TableUse(subject.full_name, subject.rows, round(subject.rows * subject.all_length), reason, columns)
-
-    def _leave_out(self, subject: Subject, reason: str) -> None:
-        self._made.left_out[subject.full_name] = reason
 
     def _kept(self, subjects: Sequence[Subject]) -> list[Subject]:
         return [one for one in subjects if one.full_name not in self._made.left_out]
@@ -498,7 +498,7 @@ class _Proposer:
             used = subject in self._roles.root or subject in self._donors or self._is_added(subject)
             used = used or (subject.has_remarks and subject in self._roles.parts)
             if subject.noun[-1] in vocab.OLD_VERSIONS and not used:
-                self._leave_out(subject, "holds older versions of rows")
+                self._made.left_out[subject.full_name] = "holds older versions of rows"
                 self._roles.parts.pop(subject, None)
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
@@ -525,7 +525,7 @@ class _Proposer:
             names = "has names alone, to which others refer" if subject.children else "has names alone"
             nothing = "has no text of its own" if subject.relations else "has no text"
             reason = "repeats a few texts, as logs do" if repeats else names if subject.has_text else nothing
-        self._leave_out(subject, reason)
+        self._made.left_out[subject.full_name] = reason
         return None
 
     def _choose(self, proposed: list[ProposedIndex]) -> None:

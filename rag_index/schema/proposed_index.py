@@ -283,15 +283,15 @@ class IndexMaker:
         used = relation.child.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
         if parent is self._subject or not used or (relation.prefix and parent.conditions):
             return
-        hides = self._hides(relation)
+        required = hides(relation) and self._is_contained(relation)  # such as a forum
         tables = [join["table"] for join in self._joins.values()]
-        if parent.name in tables if hides else parent.full_name in self._tables:
+        if parent.name in tables if required else parent.full_name in self._tables:
             return
         says = parent.title in parent.columns and not parent.is_login and not parent.says_nothing
         long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS
-        if not hides and (not says or self._labels >= MAX_JOINS or long):
+        if not required and (not says or self._labels >= MAX_JOINS or long):
             return
-        name = self._add_join(relation, through, required=hides)
+        name = self._add_join(relation, through, required=required)
         self._labels += 1
         if says:
             names = self._note(parent, [str(parent.title)], name)
@@ -308,10 +308,6 @@ class IndexMaker:
             if named and new and not vocab.STATE_LABELS & {*words(one.columns[0])} and self._labels < MAX_JOINS:
                 self._labels += 1
                 self._text += self._note(above, [str(above.title)], self._add_join(one, through))
-
-    def _hides(self, relation: Relation) -> bool:
-        """Return whether rows are hidden with the row of another table that contains them, such as a forum."""
-        return hides(relation) and not relation.type_column and self._is_contained(relation)
 
     def _is_contained(self, relation: Relation) -> bool:
         """Return whether all rows name one of the other table, and belong to it or are several in it.

@@ -196,8 +196,6 @@ class _Finder:
         found += [one for one in by_noun.get(tuple(bare), []) if noun(one.name)[-len(bare) :] == tuple(bare)]
         found.sort(key=lambda parent: len(noun(parent.name)))  # `topics` before `topic_search_data`
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
-        for start in range(len(bare) - 1):
-            found += by_noun.get(tuple(bare[start:]), [])
         of_type = len(bare) > 1 and bare[-1] in vocab.TYPE_WORDS  # `data_type` is no `badge_type`
         if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
             plural = {singular(word) for word in words(column.name) if word != singular(word)}
@@ -289,9 +287,7 @@ class _Finder:
         """Return whether a column names a row of what the column beside it says: `items_id` beside `itemtype`."""
         stem = "".join(words(name)[:-1]) if words(name)[-1] in vocab.KEY_WORDS else ""
         types = [one for one in table.columns.values() if one.kind == "text" and words(one.name)[-1:] != ("id",)]
-        beside = bool(stem) and any("".join(noun(one.name)) == f"{singular(stem)}type" for one in types)
-        called = self._by_noun.get((singular(stem),), []) if beside else []
-        return beside and not any(noun(one.name)[-1:] == noun(one.name) for one in called)
+        return bool(stem) and any("".join(noun(one.name)) == f"{singular(stem)}type" for one in types)
 
     def _one_to_one(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
         """Return the table that this one extends: its key is the other's, and its name begins with the other's."""

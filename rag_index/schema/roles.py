@@ -134,8 +134,6 @@ def _rank(relation: Relation) -> int:
     last = child.noun[-1]
     pairs = _is_pair(parent, child)
     named_after = set(parent.noun) <= set(child.noun[:-1])
-    if relation.is_pointer:
-        return 0
     if parent.noun[-1] in vocab.CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
     is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)

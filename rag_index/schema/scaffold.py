@@ -7,7 +7,6 @@ import tempfile
 import textwrap
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from sqlalchemy.engine import make_url
 from rag_index.database.drivers import database_url, is_file, is_secret, redacted_url
 from rag_index.errors import SettingsError
 from rag_index.schema.catalog import read_catalog
-from rag_index.schema.proposal import propose
+from rag_index.schema.proposal import Proposal, propose
 from rag_index.settings.loading import load_settings
 from rag_index.settings.project import project_name
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.schema.catalog import DatabaseCatalog
-    from rag_index.schema.proposal import Proposal, Question, TableUse
+    from rag_index.schema.proposal import Question
     from rag_index.schema.proposed_index import ProposedIndex
     from rag_index.settings import Settings
 
@@ -90,16 +89,12 @@ project = {project}  # the prefix of all collection names, so that projects can 
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """The text of a settings file, the indexes in it, and what a person should know of what it leaves out."""
+    """The text of a settings file, what it proposes, and what a person should know of what it leaves out."""
 
     text: str
-    left_out: list[str]
+    left_out: list[str] = field(default_factory=list)
     """Reasons with the tables that they hold for, and columns, a sentence each."""
-    policies: list[str] = field(default_factory=list)
-    """What row level security means for each index."""
-    proposed: list[ProposedIndex] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
-    tables: list[TableUse] = field(default_factory=list)
+    proposal: Proposal = field(default_factory=Proposal)
     coverage: list[str] = field(default_factory=list)
     """The share of the text that a search reaches, and what it does not reach, a sentence each."""
     catalog: DatabaseCatalog | None = None
@@ -131,14 +126,14 @@ def scaffold(
     here = Path.cwd()
     project = _toml(project_name((folder or here).absolute().name))
     if source is None:
-        return Scaffold(_HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="") + EXAMPLE_INDEX, [])
+        return Scaffold(_HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="") + EXAMPLE_INDEX)
     try:
         url = database_url(source, here)
     except ValueError as error:
         raise SettingsError(f"the source {error}") from None
     with ExitStack() as stack:
         catalog = catalog or stack.enter_context(read_catalog(url))
-        proposal = propose_indexes(catalog, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
+        proposal = propose(catalog, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
     left_out = _left_out(proposal)
     if not proposal.indexes:
         where = redacted_url(url)
@@ -153,19 +148,7 @@ def scaffold(
     text = first + head + "\n".join(sections)
     reach = proposal.coverage.sentences(proposal.left_out)
     text += "\n# Reached:\n" + "".join(map(_comment, reach))
-    return Scaffold(
-        text, left_out, proposal.policies, proposal.indexes, proposal.questions, proposal.tables, reach, catalog
-    )
-
-
-def propose_indexes(catalog: DatabaseCatalog, *, add: Sequence[str] = (), **chosen: Any) -> Proposal:
-    """Return the proposed indexes of a database, as `propose`. Raises SettingsError (`add` names no table)."""
-    names = [table.full_name for table in catalog.tables]
-    for name in add:
-        if name not in names:
-            listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
-            raise SettingsError(f"--add {name}: there is no such table ({listed})")
-    return propose(catalog, add=add, **chosen)
+    return Scaffold(text, left_out, proposal, reach, catalog)
 
 
 def _left_out(proposal: Proposal) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.schema.catalog import read_catalog
-from rag_index.schema.scaffold import propose_indexes
+from rag_index.schema.proposal import propose as proposed
 from rag_index.settings import Settings
 from rag_index.sources import open_source
 
@@ -35,7 +35,7 @@ def propose(tmp_path):
                     connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
         engine.dispose()
         with read_catalog(url) as catalog:
-            return propose_indexes(catalog, **options)
+            return proposed(catalog, **options)
 
     made.url = url
     return made

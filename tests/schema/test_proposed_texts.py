@@ -164,7 +164,7 @@ def test_an_answer_reads_the_database_only_where_it_asks_what_was_not_asked_befo
     assert scaffold(url, catalog=made.catalog).text == made.text
     assert read == []
     without = scaffold(url, catalog=made.catalog, answers={"pages": False}, uses={"books.body": "title"})
-    assert [one.tables[0] for one in without.proposed] == ["books"]
+    assert [one.tables[0] for one in without.proposal.indexes] == ["books"]
     assert not any("FROM pages" in one for one in read)
 
 

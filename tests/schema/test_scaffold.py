@@ -116,7 +116,7 @@ def test_what_is_left_out_is_named_with_the_reason(desk):
 
 def test_tables_are_included_excluded_and_added_by_name(desk):
     def tables(**options):
-        return {index.tables[0] for index in scaffold("sqlite:///desk.db", **options).proposed}
+        return {index.tables[0] for index in scaffold("sqlite:///desk.db", **options).proposal.indexes}
 
     assert tables(include=["tick*"]) == {"ticket"}
     assert tables(exclude=["ticket", "gr*"]) == {"__odd__name__", "comment", "Visit Report"}
