@@ -160,12 +160,14 @@ def propose(
         return counted[subject]
 
     doubtful = {one.full_name for one in subjects if one.says_something and not is_log(one)}
-    doubtful -= {table for table, wanted in (answers or {}).items() if not wanted}
+    answers = answers or {}
+    doubtful -= {table for table, wanted in answers.items() if not wanted}
+    add = [*add, *[table for table, wanted in answers.items() if wanted]]
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
         roles = TableRoles(catalog.connection.dialect.default_schema_name, subjects)
-        proposer = _Proposer(roles, include, add, answers or {}, needed)
+        proposer = _Proposer(roles, include, add, answers, needed)
         made = proposer.run()
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
         searched = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
@@ -302,8 +304,6 @@ def _long_texts(column: Column) -> set[str]:
 
 def _is_copy(table: DatabaseTable, other: DatabaseTable) -> bool:
     """Return whether a table with many texts of another one holds copies of them."""
-    if _is_by_language(table) and not _is_by_language(other):  # translations, and the original
-        return False
     if _is_for_programs(table) != _is_for_programs(other):  # the copy is that for a search
         return _is_for_programs(table)
     called = noun(other.name)
@@ -317,35 +317,23 @@ def _is_for_programs(table: DatabaseTable) -> bool:
     return bool(named & (vocab.MACHINERY | vocab.DOUBTFUL)) or any(map(vocab.MACHINE_NOUN.fullmatch, named))
 
 
-def _is_by_language(table: DatabaseTable) -> bool:
-    """Return whether rows are in several languages."""
-    return any({*words(one.name)} & vocab.LANGUAGES and len({*one.filled}) > 1 for one in table.columns.values())
-
-
+@dataclass(slots=True)
 class _Proposer:
     """Makes a proposal, step by step."""
 
-    def __init__(
-        self,
-        roles: TableRoles,
-        include: Sequence[str],
-        add: Sequence[str],
-        answers: Mapping[str, bool],
-        needed: Mapping[str, str],
-    ) -> None:
-        self._roles = roles
-        self._include = include
-        self._add = [*add, *[table for table, wanted in answers.items() if wanted]]
-        self._answers = answers
-        self._needed = needed
-        self._made = Proposal()
-        self._donors: dict[Subject, str] = {}
-        """Why a table is used by another one's documents."""
+    roles: TableRoles
+    include: Sequence[str]
+    add: Sequence[str]
+    answers: Mapping[str, bool]
+    needed: Mapping[str, str]
+    made: Proposal = field(default_factory=Proposal)
+    donors: dict[Subject, str] = field(default_factory=dict)
+    """Why a table is used by another one's documents."""
 
     def run(self) -> Proposal:
         """Return the proposal."""
-        places = {"secret": self._made.secrets, "personal": self._made.personal, "internal": self._made.personal}
-        for subject in self._roles.subjects:
+        places = {"secret": self.made.secrets, "personal": self.made.personal, "internal": self.made.personal}
+        for subject in self.roles.subjects:
             for role, place in places.items():
                 names = [one.name for one in subject.profiles.values() if one.role == role]
                 if names and subject.rows:
@@ -353,9 +341,9 @@ class _Proposer:
             reason = subject.refusal()
             if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
-            if reason and not (self._is_added(subject) or self._needed.get(subject.full_name) == reason):
-                self._made.left_out[subject.full_name] = reason
-        usable = self._kept(self._roles.subjects)
+            if reason and not (self._is_added(subject) or self.needed.get(subject.full_name) == reason):
+                self.made.left_out[subject.full_name] = reason
+        usable = self._kept(self.roles.subjects)
         self._find_donors(usable)
         self._find_roots(usable)
         self._find_parts(usable)
@@ -363,52 +351,50 @@ class _Proposer:
         usable = self._kept(usable)
         proposed = {one: index for one in usable if (index := self._index_if_document(one)) is not None}
         for subject in self._without_document(usable, proposed):
-            del self._roles.parts[subject]
+            del self.roles.parts[subject]
             if (index := self._index_if_document(subject)) is not None:
-                self._made.left_out.pop(subject.full_name, None)
+                self.made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
         self._choose([proposed[subject] for subject in usable if subject in proposed])
-        tables = map(self._use_of, self._roles.subjects)
-        self._made.tables = sorted(
+        tables = map(self._use_of, self.roles.subjects)
+        self.made.tables = sorted(
             [one for one in tables if one.rows and one.columns], key=lambda one: (bool(one.reason), -one.chars)
         )
-        return self._made
+        return self.made
 
     def questions(self) -> list[Question]:
         """Return what a person should decide: tables left out by their names, and indexes of rows without prose."""
-        subjects = {one.full_name: one for one in self._roles.subjects}
+        subjects = {one.full_name: one for one in self.roles.subjects}
         chars = {name: round(one.rows * one.all_length) for name, one in subjects.items()}
-        reached, left_out = self._made.coverage.reached, self._made.left_out
+        reached, left_out = self.made.coverage.reached, self.made.left_out
         found = {name: reason for name, reason in left_out.items() if reason in DOUBTED and name not in reached}
-        found |= self._needed
-        found |= {index.tables[0]: LITTLE for index in self._made.indexes if index.score % BEHIND == NAMES_ALONE}
+        found |= self.needed
+        found |= {index.tables[0]: LITTLE for index in self.made.indexes if index.score % BEHIND == NAMES_ALONE}
         total = sum(chars.values())
         alone = [name for name, one in subjects.items() if found.get(name) in NAMES and not one.says_something]
         asked = [
             Question(name, reason, one.rows, chars[name], guess=name not in left_out)
             for name, reason in found.items()
-            if (one := subjects.get(name)) and one.key and name not in self._answers
+            if (one := subjects.get(name)) and one.key and name not in self.answers
             if chars[name] >= (LARGE if name in alone else MIN_ASKED_SHARE) * total > 0
         ]
         return sorted(asked, key=lambda one: -one.chars)[:MAX_QUESTIONS]
 
     def _use_of(self, subject: Subject) -> TableUse:
-        columns = {
-            one.name: subject.use_of(one.name) for one in subject.columns.values() if one.kind in ("text", "json")
-        }
-        reason = self._made.left_out.get(subject.full_name, "")
+        columns = {name: subject.use_of(name) for name, one in subject.columns.items() if one.kind in ("text", "json")}
+        reason = self.made.left_out.get(subject.full_name, "")
         return TableUse(subject.full_name, subject.rows, round(subject.rows * subject.all_length), reason, columns)
 
     def _kept(self, subjects: Sequence[Subject]) -> list[Subject]:
-        return [one for one in subjects if one.full_name not in self._made.left_out]
+        return [one for one in subjects if one.full_name not in self.made.left_out]
 
     def _is_added(self, subject: Subject) -> bool:
-        return _matches(subject.full_name, self._add)
+        return _matches(subject.full_name, self.add)
 
     def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
         """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
-        parts = self._roles.parts
-        shown = {one for one in usable if one in proposed} | {one.parent for one in self._roles.root.values()}
+        parts = self.roles.parts
+        shown = {one for one in usable if one in proposed} | {one.parent for one in self.roles.root.values()}
         for _ in range(MAX_DEPTH):  # a part of a part is shown, too
             shown |= {one for one in parts if any(relation.parent in shown for relation in parts[one])}
         return [one for one in parts if one not in shown]
@@ -418,20 +404,20 @@ class _Proposer:
         for subject in usable:
             reason = f"holds the text of {subject.full_name}"
             for relation in [one for way in text_parents(subject) for one in way]:
-                self._donors.setdefault(relation.parent, reason)
+                self.donors.setdefault(relation.parent, reason)
             for one in subject.attributes:
                 if one.value is not None:
-                    self._donors[one.value.parent] = reason
+                    self.donors[one.value.parent] = reason
             for _, typed in held_texts(subject):
-                self._donors.setdefault(typed.parent, f"is in the documents of {subject.full_name}")
+                self.donors.setdefault(typed.parent, f"is in the documents of {subject.full_name}")
             for pointer, own, way in pointed_texts(subject)[:1]:
-                self._donors |= dict.fromkeys([pointer.parent, own.child, *[one.parent for one in way]], reason)
+                self.donors |= dict.fromkeys([pointer.parent, own.child, *[one.parent for one in way]], reason)
 
     def _find_roots(self, usable: Sequence[Subject]) -> None:
         """Find the tables of translations, and of versions that nothing points at: each row is a document."""
         by_language = {one.parent: own for own in usable for one in own.relations if own.is_by_language(one)}
         for subject in usable:
-            for relation in subject.own_relations if subject.has_text and subject not in self._donors else ():
+            for relation in subject.own_relations if subject.has_text and subject not in self.donors else ():
                 root = relation.parent
                 if relation.prefix or root is subject or root.is_people or not self._kept([root]):
                     continue
@@ -448,23 +434,23 @@ class _Proposer:
                     one.child.has_prose and one.child.noun[-1] in CURRENT for one in root.children
                 )
                 if named and (translates or (versions and not current)):
-                    self._roles.root[subject] = relation
-            if (own := self._roles.root.get(subject)) is not None:
-                self._donors[own.parent] = f"is in the documents of {subject.full_name}"
+                    self.roles.root[subject] = relation
+            if (own := self.roles.root.get(subject)) is not None:
+                self.donors[own.parent] = f"is in the documents of {subject.full_name}"
 
     def _find_parts(self, usable: Sequence[Subject]) -> None:
         """Find the tables whose rows are parts of another one's, and have text in enough of them."""
         for subject in usable:
-            if subject in self._roles.root or subject in self._donors or self._is_added(subject):
+            if subject in self.roles.root or subject in self.donors or self._is_added(subject):
                 continue
             relations = [one for one in part_relation(subject) if self._kept([one.parent])]
             own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
             if relations and (own or donors_of_part(subject)):
-                self._roles.parts[subject] = relations
+                self.roles.parts[subject] = relations
         for _ in range(MAX_DEPTH):
             for subject in usable:
                 if above := self._holds_parts_of(subject):
-                    self._roles.parts[subject] = above
+                    self.roles.parts[subject] = above
 
     def _holds_parts_of(self, subject: Subject) -> list[Relation]:
         """Return the relations to what rows without text hold the parts of.
@@ -472,8 +458,8 @@ class _Proposer:
         Such rows are the states of a merge request; what all kinds of blocks have in common, which have one row more
         each; and what holds these for a row of any table.
         """
-        parts = self._roles.parts_of(subject)
-        if subject in self._roles.parts or subject in self._donors or subject.has_text or not parts:
+        parts = self.roles.parts_of(subject)
+        if subject in self.roles.parts or subject in self.donors or subject.has_text or not parts:
             return []
         typed = [one for one in subject.relations if one.type_column]
         named = [[key for key in one.named() if key is not None] for one in typed]
@@ -481,8 +467,6 @@ class _Proposer:
             return typed
         if any(subject.noun[-1] in vocab.PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
             return []
-        if typed and all(child in self._roles.parts and not child.has_text for child, _ in parts):
-            return typed
         common = any(relation.extends for _, relation in parts)
         for one in subject.own_relations:
             parent = one.parent
@@ -495,28 +479,28 @@ class _Proposer:
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
         """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
         for subject in usable:
-            used = subject in self._roles.root or subject in self._donors or self._is_added(subject)
-            used = used or (subject.has_remarks and subject in self._roles.parts)
+            used = subject in self.roles.root or subject in self.donors or self._is_added(subject)
+            used = used or (subject.has_remarks and subject in self.roles.parts)
             if subject.noun[-1] in vocab.OLD_VERSIONS and not used:
-                self._made.left_out[subject.full_name] = "holds older versions of rows"
-                self._roles.parts.pop(subject, None)
+                self.made.left_out[subject.full_name] = "holds older versions of rows"
+                self.roles.parts.pop(subject, None)
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""
-        added, parts = self._is_added(subject), self._roles.parts.get(subject, ())
-        if self._include and not _matches(subject.full_name, self._include) and not added:
+        added, parts = self._is_added(subject), self.roles.parts.get(subject, ())
+        if self.include and not _matches(subject.full_name, self.include) and not added:
             reason = "is not included"
-        elif self._answers.get(subject.full_name) is False:
+        elif self.answers.get(subject.full_name) is False:
             reason = "is not wanted"
-        elif subject in self._donors and not added:
-            reason = self._donors[subject]
+        elif subject in self.donors and not added:
+            reason = self.donors[subject]
         elif parts:
             reason = f"is a part of {', '.join(relation.parent.full_name for relation in parts)}"
         elif not subject.key:
             reason = "has no primary key: write its [[indexes]] by hand, with unique columns as `key`"
         else:
-            index = IndexMaker(subject, self._roles).made()
-            if index is not None and subject.full_name in self._needed:
+            index = IndexMaker(subject, self.roles).made()
+            if index is not None and subject.full_name in self.needed:
                 index.score -= BEHIND
                 return index
             repeats = index is not None and "parts" not in index.settings and repeats_texts(subject)
@@ -525,7 +509,7 @@ class _Proposer:
             names = "has names alone, to which others refer" if subject.children else "has names alone"
             nothing = "has no text of its own" if subject.relations else "has no text"
             reason = "repeats a few texts, as logs do" if repeats else names if subject.has_text else nothing
-        self._made.left_out[subject.full_name] = reason
+        self.made.left_out[subject.full_name] = reason
         return None
 
     def _choose(self, proposed: list[ProposedIndex]) -> None:
@@ -533,10 +517,10 @@ class _Proposer:
         names: set[str] = set()
         for number, one in enumerate(sorted(proposed, key=lambda one: -one.score)):
             table = one.tables[0]
-            if number < MAX_INDEXES or table in self._needed or _matches(table, self._add):
+            if number < MAX_INDEXES or table in self.needed or _matches(table, self.add):
                 plain = slugify(one.name, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)
                 one.name = free_name(re.sub(r"__+", "_", plain).strip("-_") or "index", names, "-")
                 names.add(one.name)
-                self._made.indexes.append(one)
+                self.made.indexes.append(one)
             else:
-                self._made.left_out[table] = f"comes after the first {MAX_INDEXES}: --add {table} adds it"
+                self.made.left_out[table] = f"comes after the first {MAX_INDEXES}: --add {table} adds it"

@@ -136,7 +136,10 @@ def _rank(relation: Relation) -> int:
     named_after = set(parent.noun) <= set(child.noun[:-1])
     if parent.noun[-1] in vocab.CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
-    is_own = _is_container_of(parent, child) or not (parent.has_prose or parent.locale)
+    title = child.profiles.get(str(child.title))
+    named = title is not None and title.filled >= NEARLY_ALL and title.distinct >= MOST
+    contains = named and parent.rows * MIN_CONTAINED <= child.rows  # projects with their tasks
+    is_own = contains or not (parent.has_prose or parent.locale)
     if is_whole and last not in vocab.PARTS and not pairs and is_own:
         return 0
     of_project = last in vocab.TASKS and not pairs and parent.noun[-1] not in vocab.TASKS
@@ -157,13 +160,6 @@ def _rank(relation: Relation) -> int:
     unnamed = not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes
     holds_messages = any(_is_pair(child, one.child) for one in child.children)
     return 1 if unnamed and not holds_messages else 0
-
-
-def _is_container_of(parent: Subject, child: Subject) -> bool:
-    """Return whether rows contain many of another table that have titles of their own: projects with their tasks."""
-    title = child.profiles.get(str(child.title))
-    own = title is not None and title.filled >= NEARLY_ALL and title.distinct >= MOST
-    return own and parent.rows * MIN_CONTAINED <= child.rows
 
 
 def text_parents(subject: Subject) -> list[list[Relation]]:
