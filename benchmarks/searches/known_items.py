@@ -124,13 +124,9 @@ def print_ranks(retriever: Retriever, items: list[tuple[str, str, str]]) -> None
     five = sorted(PLURAL.values())
     print_weights(retriever, items, "right")
     print_weights(retriever, items, "everything")
-    for fusion in ("score", "rank"):
-        for weight in WEIGHTS:
-            found = [
-                find_place(retriever, query, five, index, name, fusion=fusion, dense_weight=weight)
-                for index, name, query in items
-            ]
-            print_rank(f"all five, fused by {fusion}, dense_weight {weight}", found)
+    for weight in WEIGHTS:
+        found = [find_place(retriever, query, five, index, name, dense_weight=weight) for index, name, query in items]
+        print_rank(f"all five, dense_weight {weight}", found)
 
 
 def print_weights(retriever: Retriever, items: list[tuple[str, str, str]], which: str) -> None:

@@ -42,7 +42,6 @@ TEXT = UnicodeText()
 )  # fmt: skip
 @caller_options("Search as a member of this group: without one, indexes with access find nothing")
 @click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
-@click.option("--fusion", type=click.Choice(["auto", "rank", "score"]), help="How to merge results of several indexes.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the search.")
 @click.option("--dense-weight", type=SHARE, metavar="A", help="Weight of meaning against words: 1 for meaning alone.")
 @click.option("--min-score", type=SHARE, metavar="R", help="Leave out documents of a lower relevance, from 0 to 1.")

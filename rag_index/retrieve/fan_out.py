@@ -90,23 +90,21 @@ class FanOut:
         widths = {index.name: share for index in settings.indexes} | {STORE: retrieve.concurrency, ALIASES: 2, WORDS: 2}
         self._threads = {name: FairThreads(width, f"rag-index-{name}") for name, width in widths.items()}
 
-    async def ask(
-        self, question: Question, indexes: Sequence[str] | None, fusion: str, problems: Mapping[str, str]
-    ) -> Asked:
+    async def ask(self, question: Question, indexes: Sequence[str] | None, problems: Mapping[str, str]) -> Asked:
         """Return the candidates of the indexes; the best of them alone, unless the question is for all `payloads`.
 
         If `indexes` is None, all that hold something are asked. Those that are closed to the caller are left
         out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
         live collection may be another one by now.
 
-        Raises only if none can be asked: StoreError if nothing is indexed yet, SettingsError if scores cannot be
-        compared and `fusion` is "score", and whatever error the store raises instead of answering.
+        Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the store raises
+        instead of answering.
         """
         names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
         wanted = [one for one in indexes or names if self._access.is_open(one, question.caller)]
         if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        asked = Asked(question, fusion, wanted)
+        asked = Asked(question, wanted)
         for index in problems.keys() & wanted:
             asked.fail(index, StoreMismatch(problems[index]))
         await self._ask(asked, [index for index in wanted if index not in problems], names)
@@ -327,7 +325,7 @@ class FanOut:
         asked.scoring = scorings(asked.answered, question)
         while True:
             answered = asked.answered
-            best, few = best_candidates(answered, question, asked.fusion, asked.scoring)
+            best, few = best_candidates(answered, question, asked.scoring)
             whole = all(one.whole for one in answered)
             missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
             unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}

@@ -29,7 +29,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
-from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
 from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
 from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import soft_weight
@@ -89,21 +89,13 @@ def count_documents(points: Iterable[StoredPoint]) -> int:
     return len({document_key(point) for point in points})
 
 
-def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
+def compares_scores(answered: Sequence[IndexAnswer]) -> bool:
     """Return whether the hits of these indexes are fused by score, and not by rank.
 
     Scores of different models cannot be compared, and those of an index that was searched by words too cannot be
-    compared with those of one that was not. `auto` then fuses by rank: each index orders its own hits, and takes turns
-    with the others. Raises SettingsError if `fusion` is "score" nevertheless.
+    compared with those of one that was not. Then each index orders its own hits, and takes turns with the others.
     """
-    models = {answer.live.fingerprint: answer.live.embedder for answer in answered}
-    comparable = len(models) <= 1 and len({answer.hybrid for answer in answered}) <= 1
-    if fusion == "score" and not comparable:
-        what = "indexes that are searched by words too cannot be compared with those of others"
-        if len(models) > 1:
-            what = f"different models cannot be compared ({'; '.join(models.values())})"
-        raise SettingsError(f"scores of {what}: fuse by rank")
-    return fusion == "score" or (fusion == "auto" and comparable)
+    return len({(answer.live.fingerprint, answer.hybrid) for answer in answered}) <= 1
 
 
 def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, Scoring]:
@@ -118,17 +110,16 @@ def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, S
 
 
 def best_candidates(
-    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
+    answered: Sequence[IndexAnswer], question: Question, scoring: Mapping[str, Scoring]
 ) -> tuple[dict[str, list[StoredPoint]], set[str]]:
     """Return the candidates by index that a search would read and compare by soft match.
 
     With them come the indexes whose candidates, together with all that theirs are compared with, belong to fewer
-    documents than are asked for. Raises as `compares_scores`.
+    documents than are asked for.
     """
     best: dict[str, list[StoredPoint]] = {answer.index: [] for answer in answered}
     short: set[str] = set()
-    together = answered and compares_scores(answered, fusion)
-    for group in [answered] if together else [[answer] for answer in answered]:
+    for group in [answered] if answered and compares_scores(answered) else [[answer] for answer in answered]:
         scored = [
             (scoring[answer.index].score(point, soft=False), point.score, answer.index, point)
             for answer in group
@@ -152,13 +143,13 @@ def best_candidates(
 
 
 def order_answers(
-    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
+    answered: Sequence[IndexAnswer], question: Question, scoring: Mapping[str, Scoring]
 ) -> tuple[list[SearchHit], bool]:
     """Return the best hits of all indexes that answered, best first, and whether they are fused by score, not by rank.
 
-    `scoring` is that of all candidates; the answers may have only the best of them. Raises as `compares_scores`.
+    `scoring` is that of all candidates; the answers may have only the best of them.
     """
-    by_score = compares_scores(answered, fusion)
+    by_score = compares_scores(answered)
     documents = [
         (found[0][0] if by_score else 1 / (K + rank), answer.index, rank, found)
         for answer in answered
@@ -174,7 +165,7 @@ def ranked(
     """Return index and document id of each hit of a search of these indexes (default: all), best first.
 
     The answers must be those of `Retriever.candidates`, and `dense_weight` is the weight of meaning. Without one, it is
-    a search that leaves the weight to the settings. Raises as `compares_scores`.
+    a search that leaves the weight to the settings.
     """
     question = asked.question
     if dense_weight is not None:
@@ -185,9 +176,9 @@ def ranked(
         if indexes is None or answer.index in indexes
     ]
     scoring = scorings(chosen, question)
-    best, _ = best_candidates(chosen, question, asked.fusion, scoring)
+    best, _ = best_candidates(chosen, question, scoring)
     chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
-    hits, _ = order_answers(chosen, question, asked.fusion, scoring)
+    hits, _ = order_answers(chosen, question, scoring)
     return [(hit.index, hit.document_id) for hit in hits]
 
 

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rag_index.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.documents.vectors import SparseVector
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
-
-Fusion = Literal["auto", "rank", "score"]
 
 MAX_HITS = 1000
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
@@ -54,7 +52,6 @@ class SearchOptions(TypedDict, total=False):
     filter: Filter | None
     groups: Groups
     timeout: float | None
-    fusion: Fusion | None
     dense_weight: float | None
     rerank: bool | None
     after: str | None
@@ -166,8 +163,6 @@ class Asked:
     """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an error."""
 
     question: Question
-    fusion: str
-    """How the hits of several indexes are put in one order."""
     indexes: list[str]
     answers: dict[str, IndexAnswer] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)

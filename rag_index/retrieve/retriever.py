@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Unpack, get_args
+from typing import TYPE_CHECKING, Unpack
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
@@ -21,7 +21,7 @@ from rag_index.retrieve.concurrency import CLOSED, Deadline
 from rag_index.retrieve.fan_out import FanOut
 from rag_index.retrieve.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.retrieve.fusion import failure_of, order_answers
-from rag_index.retrieve.question import MAX_HITS, Asked, Fusion, Question, SearchOptions, make_question
+from rag_index.retrieve.question import MAX_HITS, Asked, Question, SearchOptions, make_question
 from rag_index.retrieve.reranking import Reranking
 from rag_index.retrieve.results import (
     Citation,
@@ -141,7 +141,6 @@ class Retriever:
         filter: Filter | None = None,  # noqa: A002 - the word of the field
         groups: Groups = None,
         timeout: float | None = None,
-        fusion: Fusion | None = None,
         dense_weight: float | None = None,
         rerank: bool | None = None,
         after: str | None = None,
@@ -156,11 +155,10 @@ class Retriever:
         applies in any case. An index with `access` answers with documents that one of the caller's `groups` may see,
         and with nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in place of the groups has a role
         and claims too, for which a database with `access = "database"` is asked. `timeout` is for the whole search, in
-        seconds; each index has `[retrieve] index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or
-        "auto": score if all indexes that answered have vectors of one model and are searched in the same way, else
-        rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. `rerank` is False to leave the
-        reranker out. `min_score` leaves out hits of a lower `relevance`, from 0 to 1. `collapse` folds hits with the
-        same value of a payload field, or with the same "text", into the best. Indexes that fail are in `errors`.
+        seconds; each index has `[retrieve] index_timeout` within it. `dense_weight` is the weight of meaning against
+        words, 1 for meaning alone. `rerank` is False to leave the reranker out. `min_score` leaves out hits of a lower
+        `relevance`, from 0 to 1. `collapse` folds hits with the same value of a payload field, or with the same "text",
+        into the best. Indexes that fail are in `errors`.
 
         Each passage has every `"phrase in quotes"` of the query, and no word that stands after a minus (`-word`).
         `exact` searches for what was typed: no word is taken for a typing error. Nor is one in quotes.
@@ -176,7 +174,11 @@ class Retriever:
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
-        reranking, fusion = self._order(rerank, fusion or self._settings.retrieve.fusion, min_score)
+        if rerank and self._reranking is None:
+            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        reranking = None if rerank is False else self._reranking
         question, names = make_question(
             self._settings, query, indexes=indexes, limit=limit, groups=groups, given=filter, timeout=timeout,
             dense_weight=dense_weight, exact=exact,
@@ -185,20 +187,10 @@ class Retriever:
             check_field(collapse, self._settings.named(names), "collapse")
         wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse else 0)
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
-        asked, as_of = await self._demanded(question, names, fusion, Demand.of(self._settings, after, max_age))
+        asked, as_of = await self._demanded(question, names, Demand.of(self._settings, after, max_age))
         result = await self._result(asked, reranking, min_score or 0, began)
         hits = collapsed(result.hits, collapse) if collapse else result.hits
         return replace(result, hits=tuple(hits[:limit]), as_of=as_of)
-
-    def _order(self, rerank: bool | None, fusion: Fusion, min_score: float | None) -> tuple[Reranking | None, Fusion]:
-        """Return how hits are put in order. Raises SettingsError if it cannot be done so."""
-        if rerank and self._reranking is None:
-            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
-        if fusion not in get_args(Fusion):
-            raise SettingsError(f"fusion is auto, rank or score, not {fusion!r}")
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
-        return None if rerank is False else self._reranking, fusion
 
     async def candidates(
         self,
@@ -213,11 +205,10 @@ class Retriever:
         `rag_index.retrieve.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, indexes=indexes, limit=limit, groups=groups)
-        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, "auto", {})
+        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, {})
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
-        asked.fusion = self._settings.retrieve.fusion
         for answer in asked.answered:
             for number, point in enumerate(answer.points):
                 ours = point.payload.get(RESERVED_KEY, {})
@@ -385,7 +376,7 @@ class Retriever:
         deadline = Deadline.after(self._settings.retrieve.timeout)
         with suppress(RagIndexError):
             question = Question("warm up", 1, (), deadline, caller=caller_of(ALL_GROUPS))
-            await self._fan_out.ask(question, None, "auto", {})
+            await self._fan_out.ask(question, None, {})
         if self._reranking:
             with suppress(Exception):  # the first search says what is wrong
                 await self._reranking.load()
@@ -420,7 +411,7 @@ class Retriever:
         await self.aclose()
 
     async def _demanded(
-        self, question: Question, names: list[str] | None, fusion: Fusion, demand: Demand | None
+        self, question: Question, names: list[str] | None, demand: Demand | None
     ) -> tuple[Asked, dict[str, AsOf]]:
         """Ask the indexes once they have what is demanded; return what they answer, and what that is true of.
 
@@ -433,7 +424,7 @@ class Retriever:
         while True:
             known = await (self._reached(question, wanted, demand) if demand else self._known())
             try:
-                asked = await self._ask(question, names, wanted, fusion, known)
+                asked = await self._ask(question, names, wanted, known)
             except RagIndexError as error:
                 raise too_old or error from None
             claims = {one.index: known.claim(one.index, one.live, one.commits) for one in asked.answered}
@@ -461,14 +452,12 @@ class Retriever:
             raise error
         return known
 
-    async def _ask(
-        self, question: Question, names: list[str] | None, wanted: Sequence[str], fusion: Fusion, known: Known
-    ) -> Asked:
+    async def _ask(self, question: Question, names: list[str] | None, wanted: Sequence[str], known: Known) -> Asked:
         """Ask the indexes that are open to the caller, and count their answers. Raises as `search`, if none answers."""
         if not wanted:
-            return Asked(question, fusion, [])
+            return Asked(question, [])
         try:
-            asked = await self._fan_out.ask(question, names, fusion, known.problems)
+            asked = await self._fan_out.ask(question, names, known.problems)
         except RagIndexError:
             self._metrics.add_answers(dict.fromkeys(wanted))
             raise
@@ -481,7 +470,7 @@ class Retriever:
     async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float, began: float) -> SearchResult:
         """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
         question, answered, fusing = asked.question, asked.answered, time.perf_counter()
-        hits, by_score = order_answers(answered, question, asked.fusion, asked.scoring)
+        hits, by_score = order_answers(answered, question, asked.scoring)
         judged = with_relevance(hits, asked)
         hits, failure = [hit for hit in judged if hit.relevance >= min_score], ""
         stages = {"embed": asked.embed_seconds, "fuse": time.perf_counter() - fusing}

@@ -47,7 +47,6 @@ def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(_check_unicode)]
-Fusion = Literal["auto", "rank", "score"]
 
 
 class Asked(BaseModel):
@@ -90,8 +89,6 @@ class SearchBody(SearchArguments):
     """Which payload fields a document must match: a table, or text such as `priority=high`."""
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The time limit of the search, in seconds."""
-    fusion: Fusion | None = None
-    """How the hits of several indexes are merged."""
     dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
     explain: bool = False

@@ -405,9 +405,6 @@ class RetrieveSettings(Section):
     concurrency: PositiveInt = 32
     """How many requests go to the store at once, over all searches. On a server they are divided among the indexes,
     each of which has at least one, so that an index that hangs delays no other."""
-    fusion: Literal["auto", "rank", "score"] = "auto"
-    """How the hits of several indexes are put in one order: `score`, `rank`, or `auto`, which is score if all indexes
-    are of one model, and otherwise rank."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search; 1 is meaning alone. By default 0.7 for the local embedder
     and 0.9 for others, and 0.4 for a name in source code."""

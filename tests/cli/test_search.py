@@ -94,7 +94,6 @@ def test_filters(desk):
         (["--filter", "prio=high"], "no field 'prio' to filter by; the indexes have: author, created_at, number"),
         (["--max-age", "a while"], "max_age = 'a while': give seconds, or a text such as '10 s'"),
         (["--index", "title"], "did you mean 'titles'?"),
-        (["--fusion", "borda"], "--fusion"),
     ],
 )
 def test_wrong_usage(desk, arguments, message):
@@ -102,9 +101,9 @@ def test_wrong_usage(desk, arguments, message):
 
 
 def test_printed_explanation(desk):
-    printed = run(desk, "search", "printer", "--explain", "--fusion", "rank").stdout
-    assert "rank 1 in titles, fused by rank 0.0164; chunk 0 0." in printed
-    assert "Fused by rank. embed " in printed
+    printed = run(desk, "search", "printer", "--explain").stdout
+    assert "rank 1 in titles, fused by score 0." in printed
+    assert "Fused by score. embed " in printed
     assert "titles in desk_titles__1" in printed
 
 

@@ -66,7 +66,6 @@ async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
             filter=chosen,
             groups=groups,
             dense_weight=chance.choice([None, 0.0, 0.5, 1.0]),
-            fusion=chance.choice([None, "rank"]),
         )
         return json.dumps({**result.to_json(explain=True), "all": asdict(result)}, ensure_ascii=False, default=str)
     except RagIndexError as error:

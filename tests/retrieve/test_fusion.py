@@ -20,16 +20,16 @@ def point(key: str, chunk: int, score: float, bm25: float = 0.0) -> StoredPoint:
     return StoredPoint(f"{key}-{chunk}", {"_rag": ours, "column": key.upper()}, score=score, bm25=bm25)
 
 
-def answers(points):
+def answers(points, *, models=False):
     return [
-        IndexAnswer(name, LiveCollection(name, name, "", "", None), (), hybrid=False, points=some)
+        IndexAnswer(name, LiveCollection(name, name, name if models else "", "", None), (), hybrid=False, points=some)
         for name, some in points.items()
     ]
 
 
-def ordered(limit=1000, fusion="auto", scoring=BY_MEANING, **points):
+def ordered(limit=1000, *, models=False, scoring=BY_MEANING, **points):
     question = Question("q", limit, (), Deadline.after(9))
-    return order_answers(answers(points), question, fusion, dict.fromkeys(points, scoring))[0]
+    return order_answers(answers(points, models=models), question, dict.fromkeys(points, scoring))[0]
 
 
 def names(hits) -> list[str]:
@@ -74,14 +74,14 @@ def test_equal_scores_have_one_order_whatever_order_the_store_returns():
     assert names(ordered(x=[worded, near], scoring=Scoring(0.5, 1.0))) == ["xb", "xa"], "by cosine"
 
 
-def test_reciprocal_rank_is_one_over_sixty_plus_rank():
+def test_indexes_of_several_models_are_fused_by_reciprocal_rank_which_is_one_over_sixty_plus_rank():
     """Cormack, Clarke and Büttcher 2009: the sum of 1 / (60 + r); a document is in one list here."""
     lists = {"x": A, "y": [point("c", 0, 0.1)]}
-    hits = ordered(fusion="rank", **lists)
+    hits = ordered(models=True, **lists)
     assert names(hits) == ["xa", "yc", "xb"]
     assert [hit.fused for hit in hits] == pytest.approx([1 / 61, 1 / 61, 1 / 62])
     assert [hit.score for hit in hits] == [0.9, 0.1, 0.5]
-    assert names(ordered(2, "rank", **dict(reversed(lists.items())))) == ["yc", "xa"]
+    assert names(ordered(2, models=True, **dict(reversed(lists.items())))) == ["yc", "xa"]
 
 
 def test_by_score_orders_all_by_score_and_ties_by_the_order_asked():
@@ -106,7 +106,7 @@ def test_what_is_read_are_the_best_chunks_those_equal_to_the_last_and_more_if_th
     question = Question("q", 3, (), Deadline.after(9))
 
     def read(*points):
-        return best_candidates(answers({"x": list(points)}), question, "auto", {"x": BY_MEANING})[0]["x"]
+        return best_candidates(answers({"x": list(points)}), question, {"x": BY_MEANING})[0]["x"]
 
     others = [point(f"other {n}", 0, 0.8 - n / 1000) for n in range(500)]
     assert read(*others) == others[:50]

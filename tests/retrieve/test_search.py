@@ -44,17 +44,6 @@ def test_a_result_holds_all_that_the_documentation_names(full):
     assert set(result.collections.values()) == {full.settings.alias(n) + "__1" for n in ("comments", "titles")}
 
 
-def test_fusion_by_rank_takes_turns_in_all_indexes_and_is_stable(retriever):
-    assert documents(retriever.search_sync("printer", indexes="titles")) == {("titles", "t-1"), ("titles", "t-2")}
-    results = [retriever.search_sync("printer offline after update", fusion="rank", limit=6) for _ in range(3)]
-    assert results[0].fusion == "rank"
-    assert [(hit.index, hit.rank) for hit in results[0].hits] == [
-        ("comments", 1), ("solutions", 1), ("titles", 1), ("comments", 2), ("solutions", 2), ("titles", 2),
-    ]  # fmt: skip
-    assert [hit.fused for hit in results[0].hits] == pytest.approx([1 / 61] * 3 + [1 / 62] * 3)
-    assert all(result.hits == results[0].hits for result in results)
-
-
 FILTERS = [
     ({"number": {"gte": 2, "lt": 10}}, {("comments", "2"), ("comments", "3"), ("solutions", "2")}),
     ({"created_at": {"lt": "2024-01-01"}}, set()),
@@ -80,7 +69,6 @@ def test_a_wrong_argument_is_refused_before_anything_is_searched(retriever):
         ({"filter": {"prio": 1}}, "no field 'prio' .* author, created_at, number, priority, tenant"),
         ({"filter": {"priority": {"gte": "soon"}}}, "neither a number nor an ISO time"),
         ({"filter": {"_rag.key": "1"}}, "no field '_rag.key'"),
-        ({"fusion": "borda"}, "fusion is auto, rank or score, not 'borda'"),
     ]:
         with pytest.raises(SettingsError, match=message):
             retriever.search_sync(**{"query": "printer", **arguments})

@@ -31,7 +31,6 @@ BODIES = st.fixed_dictionaries(
         "limit": st.integers(1, 1000) | VALUES,
         "filter": FILTERS | VALUES,
         "timeout": st.floats(0.5, 5) | VALUES,
-        "fusion": st.sampled_from(["auto", "rank", "score"]) | VALUES,
         "dense_weight": st.floats(0, 1) | VALUES,
         "rerank": st.booleans() | VALUES,
         "explain": st.booleans() | VALUES,
