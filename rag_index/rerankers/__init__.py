@@ -1,12 +1,11 @@
 """Rerankers read a query and a text together, and say how well they fit. `reranker_opener` opens that of the settings.
 
-One is a server, a plug-in, or a model of sentence-transformers inside the process: a CrossEncoder, or one of late
-interaction. The last two need the extra `sentence-transformers`, which installs torch.
+One is a server, a plug-in, or a CrossEncoder of sentence-transformers inside the process, which needs the extra
+`sentence-transformers` and with it torch.
 """
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 __all__ = ["Reranker", "reranker_opener"]
-
-LATE_TYPES = {"MultiVectorEncoder", "ColBERT"}
-"""`model_type` in config_sentence_transformers.json of sentence-transformers and of PyLate."""
-LATE_ARCHITECTURE = "HF_ColBERT"
-"""The architecture in config.json of the first ColBERT models, which have no `model_type`."""
 
 COMMON, TEI = "/v1/rerank", "/rerank"
 CONNECT_SECONDS = 5.0
@@ -55,7 +49,7 @@ class Reranker(Protocol):
 def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
     """Return a function that opens the reranker which the settings name; None if they name none.
 
-    That is a server if it is an address, a plug-in of this name, or a model of sentence-transformers. Raises
+    That is a server if it is an address, a plug-in of this name, or a CrossEncoder. Raises
     SettingsError if the library that it needs is not installed, or the plug-in cannot be loaded.
     """
     model, device = settings.retrieve.reranker, settings.embedder.device
@@ -74,44 +68,28 @@ def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
 
 
 class ModelReranker:
-    """A Reranker that uses a model in this process. A text longer than its limit is judged by its beginning.
-
-    It is a CrossEncoder, or a model of late interaction, which compares each token of a query with all of a text
-    (Khattab and Zaharia: ColBERT, SIGIR 2020).
-    """
+    """A Reranker that uses a CrossEncoder in this process. A text longer than its limit is judged by its beginning."""
 
     def __init__(self, name: str, device: str) -> None:
         """Load the model of a folder or a name on the model hub. Raises RerankerError if that fails."""
-        import sentence_transformers
+        from sentence_transformers import CrossEncoder
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self._name, folder = name, str(Path(name).expanduser())
-        self._late = _word(folder, "config_sentence_transformers.json", "model_type") in LATE_TYPES
-        self._late = self._late or LATE_ARCHITECTURE in (_word(folder, "config.json", "architectures") or ())
-        kind: Any = getattr(sentence_transformers, "MultiVectorEncoder" if self._late else "CrossEncoder")
+        self._name, chosen = name, None if device == "auto" else device
         try:
-            self._model = kind(folder, device=None if device == "auto" else device)
+            self._model: Any = CrossEncoder(str(Path(name).expanduser()), device=chosen)
         except (OSError, ValueError, RuntimeError, AssertionError) as exc:
             raise RerankerError(
                 f"no reranker can be loaded from {name!r} on {device!r} ({_one_line(exc)}): set reranker to the folder "
                 "or name of one, and [embedder] device to one that this machine has"
             ) from exc
-        if not self._late and (labels := self._model.config.num_labels) != 1:
+        if (labels := self._model.config.num_labels) != 1:
             raise RerankerError(f"{name} gives {labels} numbers for a text, and not one: set reranker to another model")
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return the model's number for each text, in order. Raises RerankerError if it fails.
-
-        Of late interaction that is the sum of the best similarities, one for each token of the query.
-        """
-        if not texts:
-            return []
+        """Return the model's number for each text, in order. Raises RerankerError if it fails."""
         try:
-            if self._late:
-                asked = self._model.encode_query([query], show_progress_bar=False)
-                read = self._model.encode_document(list(texts), show_progress_bar=False)
-                return list(map(float, self._model.similarity(asked, read)[0].tolist()))
             pairs = [(query, text) for text in texts]
             return list(map(float, self._model.predict(pairs, show_progress_bar=False)))
         except (RuntimeError, TypeError, ValueError) as exc:  # out of memory, or half a character
@@ -120,18 +98,6 @@ class ModelReranker:
     def close(self) -> None:
         """Release the model."""
         self._model = None
-
-
-def _word(name: str, file: str, key: str) -> Any:
-    """Return what a file of the model says; None if there is no such file, or it says nothing."""
-    from sentence_transformers.util import load_file_path
-
-    try:
-        path = load_file_path(name, file)
-        found = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):  # loading the model says it in words
-        return None
-    return found.get(key) if isinstance(found, dict) else None
 
 
 def _one_line(error: object) -> str:

@@ -410,8 +410,8 @@ class RetrieveSettings(Section):
     and 0.9 for others, and 0.4 for a name in source code."""
     reranker: str | None = Field(default=None, min_length=1)
     """What [reranks the best hits](retrieval.md#reranking): the address of a server, such as `http://gpu:8080`, or a
-    CrossEncoder or a model of late interaction of sentence-transformers (a folder, or a name as on the model hub),
-    which needs `rag-index[sentence-transformers]`. Or the name of a [plug-in](plugins.md)."""
+    CrossEncoder of sentence-transformers (a folder, or a name as on the model hub), which needs
+    `rag-index[sentence-transformers]`. Or the name of a [plug-in](plugins.md)."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """How many of the best documents the reranker reads, at most 1,000."""
     cache_size: Int = Field(default=1000, ge=0)

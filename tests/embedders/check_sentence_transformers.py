@@ -66,27 +66,6 @@ def check_reranker(model: str) -> None:
     assert "gives 2 numbers" in raised(RerankerError, lambda: ModelReranker(two, "cpu"))
 
 
-def check_late_interaction(model: str) -> None:
-    """Check that a model of late interaction is known by its own files, and judges as the library does."""
-    from sentence_transformers import MultiVectorEncoder
-
-    made, folder = MultiVectorEncoder(model, device="cpu"), tempfile.mkdtemp()  # its last layer has random weights
-    made.save_pretrained(folder)
-    reranker = ModelReranker(folder, "cpu")
-    scores = reranker.score("the printer is broken", TEXTS)
-    expected = made.similarity(made.encode_query(["the printer is broken"]), made.encode_document(TEXTS))[0]
-    assert np.abs(np.array(scores) - expected.numpy()).max() < 1e-4
-    assert len(set(scores)) > 1
-    assert reranker.score("printer", []) == []
-    assert abs(reranker.score("printer", ["word " * 5000])[0]) < 1000
-    reranker.close()
-    marked = Path(folder, "config_sentence_transformers.json")
-    marked.write_text(marked.read_text().replace("MultiVectorEncoder", "ColBERT"))  # as PyLate writes it
-    assert ModelReranker(folder, "cpu").score("the printer is broken", TEXTS) == scores
-    assert "set [embedder] device" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
-    assert "nothing-here" in raised(RerankerError, lambda: ModelReranker(f"{model}/nothing-here", "cpu"))
-
-
 def main(model: str) -> None:
     import torch
 
@@ -109,7 +88,6 @@ def main(model: str) -> None:
     assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong, np.ndarray]
 
     check_reranker(model)
-    check_late_interaction(model)
 
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = set(pool.map(in_a_process, [model] * 2, chunksize=1))
