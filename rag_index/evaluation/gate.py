@@ -11,8 +11,7 @@ then the golden file's ids are wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rag_index.errors import SettingsError
@@ -46,21 +45,12 @@ def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
     place = f"index {index.name}, [indexes.gate]"
     try:
         parse_metric(index.gate.metric)
-        queries = _merged(one for one in read_golden(path) if one.index in (None, index.name))
+        queries = read_golden(path, index.name)
     except SettingsError as error:
         raise SettingsError(f"{place}: {error}") from error
     if not queries:
         raise SettingsError(f"{place}: {path} has no query for this index; leave out their index, or name {index.name}")
     return queries
-
-
-def _merged(queries: Iterable[GoldenQuery]) -> list[GoldenQuery]:
-    """Return equal queries as one with all their documents, as `rag-index evaluate` does: both measure the same."""
-    found: dict[str, GoldenQuery] = {}
-    for one in queries:
-        known = found.setdefault(one.query, one)
-        found[one.query] = replace(known, relevant={**known.relevant, **one.relevant})
-    return list(found.values())
 
 
 def gone_documents(

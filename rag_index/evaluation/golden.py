@@ -62,20 +62,22 @@ class _Line(BaseModel):
     """A note for people who edit the file."""
 
 
-def read_golden(path: Path) -> list[GoldenQuery]:
-    """Return the queries of a golden file.
+def read_golden(path: Path, index: str | None = None) -> list[GoldenQuery]:
+    """Return the queries of a golden file; for one index those that name it or none, as its own.
 
     Lines with the same query and index become one query with the documents of all of them, and the highest grade of
     each. Raises SettingsError, which names the file, the line and the value.
     """
     found = [_parse(*line) for line in _lines(path)]
+    if not found:
+        raise SettingsError(f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}")
+    if index is not None:
+        found = [replace(one, index=index) for one in found if one.index in (None, index)]
     merged: dict[tuple[str, str | None], GoldenQuery] = {}
     for one in found:
         known = merged.get((one.query, one.index), one)
         grades = {name: max(grade, known.relevant.get(name, 0)) for name, grade in one.relevant.items()}
         merged[one.query, one.index] = replace(known, relevant={**known.relevant, **grades})
-    if not merged:
-        raise SettingsError(f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}")
     return list(merged.values())
 
 
