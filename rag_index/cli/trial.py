@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter
 
-    from rag_index.evaluation.known_items import Quality
     from rag_index.schema import Scaffold
     from rag_index.service.models import ChoicesBody
     from rag_index.settings import Settings
@@ -42,7 +41,7 @@ PROGRAM = "from rag_index.cli import main; main()"
     "--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="The port of the page [a free one]."
 )
 @click.option("--write", is_flag=True, help="Keep settings and indexes in the current folder.")
-@click.option("--once", is_flag=True, help="Index the newest, say how good it is, and end.")
+@click.option("--once", is_flag=True, help="Index the newest, and end.")
 def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> None:
     """Search a database at once, without a settings file.
 
@@ -98,18 +97,12 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
 
 
 def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
-    """Return what was found and guessed, how good it is, and how to keep it."""
-    from rag_index.evaluation.known_items import known_item_quality
-
-    quality: Quality = known_item_quality(settings)
+    """Return what was found and guessed, and how to keep it."""
     indexes = made.proposal.indexes
     hidden = sum(len(index.hidden) for index in indexes)
     guessed = f"{hidden} condition{'s' * (hidden != 1)} guessed that hide rows" if hidden else "no rows hidden"
     keep = f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
-    return (
-        f"{len(indexes)} index{'es' * (len(indexes) != 1)} proposed, {guessed}; of {quality.asked} "
-        f"documents, {quality.found} are found among the first ten by some words of theirs. {keep}"
-    )
+    return f"{len(indexes)} index{'es' * (len(indexes) != 1)} proposed, {guessed}. {keep}"
 
 
 @contextmanager

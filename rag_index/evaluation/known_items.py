@@ -1,13 +1,12 @@
 """Known items: queries that are made from the documents themselves, each of which should find its own document.
 
 A column such as the title is a query that a person might type. But a text that contains the title is found by it
-trivially, so there it has to be left out of what is searched (`text_without`).
+trivially, so there it has to be left out of what is searched (`with_column`).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.documents.keys import document_id
-from rag_index.errors import RagIndexError, SettingsError, SourceError
+from rag_index.errors import SettingsError, SourceError
 from rag_index.evaluation.golden import GoldenQuery
-from rag_index.retrieve.retriever import Retriever
 from rag_index.settings.index import SQL
 from rag_index.settings.parts import split_name
 from rag_index.sources.engine import limited, open_read_only
-from rag_index.sources.sample import read_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,24 +83,8 @@ def column_queries(index: IndexSettings, column: str, documents: DocumentBatch, 
     return [GoldenQuery(text, by_text[text], index.name) for text in list(chosen)[:count]]
 
 
-# What `rag-index try` asks: how well the newest documents are found by words of theirs
-
 NEWEST_SECONDS = 5.0
 """How long the question which rows are the newest may take."""
-SAMPLED = 10
-"""Documents of each index that are searched for."""
-QUERY_WORDS = 12
-"""Words of a document by which it should be found."""
-FIRST = 10
-"""Hits among which a document should be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How many documents were searched for by some of their words, and how many of them were among the first hits."""
-
-    asked: int
-    found: int
 
 
 def with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: int) -> Settings:
@@ -138,21 +119,3 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
         return ""
     text = str(value).replace("'", "''")
     return str(value) if isinstance(value, int | float) else f"'{text}'"
-
-
-def known_item_quality(settings: Settings) -> Quality:
-    """Return how well sampled documents are found by some words from their middle."""
-    asked = found = 0
-    with Retriever.from_settings(settings) as retriever:
-        for index in settings.indexes:
-            try:
-                documents = read_sample(settings, index, SAMPLED).documents
-            except RagIndexError:
-                continue
-            for key, text in zip(documents.keys, documents.texts, strict=True):
-                words = text.split()
-                start = max(0, len(words) // 2 - QUERY_WORDS // 2)
-                hits = retriever.search_sync(" ".join(words[start : start + QUERY_WORDS]), limit=FIRST).hits
-                asked += 1
-                found += (index.name, document_id(key)) in [(hit.index, hit.document_id) for hit in hits]
-    return Quality(asked, found)
