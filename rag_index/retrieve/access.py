@@ -79,11 +79,7 @@ Groups = Iterable[str] | AllGroups | Caller | None
 
 
 def caller_of(given: Groups) -> Caller:
-    """Return the caller whom these groups mean.
-
-    Raises:
-        SettingsError: a group is not a text.
-    """
+    """Return the caller whom these groups mean. Raises SettingsError if one is not a text."""
     if isinstance(given, Caller):
         return given
     if isinstance(given, AllGroups):

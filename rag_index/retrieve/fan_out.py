@@ -108,7 +108,6 @@ class FanOut:
         for index in problems.keys() & wanted:
             asked.fail(index, StoreMismatch(problems[index]))
         await self._ask(asked, [index for index in wanted if index not in problems], names)
-        await self._read_best(asked)
         failed = [
             name
             for name, error in asked.errors.items()
@@ -123,7 +122,6 @@ class FanOut:
             for index in failed:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
-            await self._read_best(asked)
         await self._think(question, add_soft_match, asked)
         return asked
 
@@ -152,7 +150,10 @@ class FanOut:
     # The steps of a search
 
     async def _ask(self, asked: Asked, indexes: Sequence[str], names: Mapping[str, str]) -> None:
-        """Ask these indexes for candidates. A writer that is waited for may take `[run] wait`, which does not count."""
+        """Ask these indexes for candidates, and read the best of all.
+
+        A writer that is waited for may take `[run] wait`, which does not count.
+        """
         question, deadline, began = asked.question, asked.question.deadline, time.monotonic()
         live = {index: self._live.cached(index, names.get(index)) for index in indexes}
         unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
@@ -178,6 +179,7 @@ class FanOut:
         for answer in (asked.answers[index] for index in indexes if index in asked.answers):
             by_model.setdefault(answer.live.fingerprint, []).append(answer)
         await asyncio.gather(*(self._embed_and_search(asked, answers) for answers in by_model.values()))
+        await self._read_best(asked)
 
     async def _count_words(self, asked: Asked) -> None:
         """Count the words of the question in each index that has not done so. The idf is that of all together.

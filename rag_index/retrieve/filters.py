@@ -42,11 +42,7 @@ NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
 def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
-    """Return the conditions of a filter.
-
-    Raises:
-        SettingsError: the filter is not valid.
-    """
+    """Return the conditions of a filter. Raises SettingsError if it is not valid."""
     if isinstance(given, Mapping):
         found = [one for field, wanted in given.items() for one in _field_conditions(str(field), wanted)]
     else:
@@ -68,8 +64,7 @@ def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
 def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
     """Return the conditions that the index's settings add to every search of it.
 
-    Raises:
-        SettingsError: the required filter is not valid, or names a field that the index does not have.
+    Raises SettingsError if the required filter is not valid, or names a field that the index does not have.
     """
     try:
         conditions = conditions_of(index.required_filter)
@@ -80,11 +75,7 @@ def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
 
 
 def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSettings]) -> None:
-    """Check that an index has each field, and that no payload index answers a comparison wrongly.
-
-    Raises:
-        SettingsError: a condition fails one of the two.
-    """
+    """Raise SettingsError unless an index has each field, and no payload index answers a comparison wrongly."""
     for condition in conditions:
         check_field(condition.field, indexes, "filter")
         for index in indexes:
@@ -92,11 +83,7 @@ def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSetting
 
 
 def check_field(field: str, indexes: Sequence[IndexSettings], purpose: str) -> None:
-    """Check that an index has a field, which none has for our own part of the payload.
-
-    Raises:
-        SettingsError: none has it.
-    """
+    """Raise SettingsError unless an index has a field, which none has for our own part of the payload."""
     ours = field.partition(".")[0] == RESERVED_KEY
     if ours or not any(index.has_field(field) for index in indexes):
         fields = sorted({known for index in indexes for known in index.fields or ()})

@@ -95,9 +95,7 @@ class Question:
         """Return whether a passage has all phrases, and none of the words that it must not have."""
         if not (self.phrases or self.excluded):
             return True
-        ours = payload.get(RESERVED_KEY, {})
-        fields = (str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))
-        text = spaced("\n".join([names_of(payload), *fields]))
+        text = spaced(text_of(payload))
         return all(one in text for one in self.phrases) and not any(one in text for one in self.excluded)
 
 
@@ -194,6 +192,12 @@ class Asked:
             for answer in self.answered
             for point in answer.points
         }
+
+
+def text_of(payload: Mapping[str, Any]) -> str:
+    """Return all of a chunk that words are looked for in: the names of a definition, its id, title and text."""
+    ours = payload.get(RESERVED_KEY, {})
+    return "\n".join([names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))])
 
 
 def spaced(text: str) -> str:

@@ -111,21 +111,13 @@ class Retriever:
         self._positions = None if open_store or collections else Positions(settings)
 
     @classmethod
-    def from_settings(
-        cls,
-        config: str | Path | Settings | None = None,
-        *,
-        wait: float | None = None,
-        open_reranker: Callable[[], Reranker] | None = None,
-    ) -> Retriever:
+    def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
         """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
 
         `wait` is how many seconds to wait for a collection that another process writes in an embedded store and does
-        not let go of, by default `[run] wait`. `open_reranker` replaces the reranker that the settings name. Raises
-        SettingsError.
+        not let go of, by default `[run] wait`. Raises SettingsError.
         """
-        settings = config if isinstance(config, Settings) else run_settings(config, wait=wait)
-        return cls(settings, open_reranker=open_reranker)
+        return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
 
     @property
     def reranks(self) -> bool:

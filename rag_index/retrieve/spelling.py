@@ -21,8 +21,8 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import RESERVED_KEY, TITLE
-from rag_index.embedders.bm25 import Bm25Encoder, names_of, split_identifiers
+from rag_index.embedders.bm25 import Bm25Encoder, split_identifiers
+from rag_index.retrieve.question import text_of
 from rag_index.retrieve.soft_match import count_tokens
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ def count_spellings(
     points = store.retrieve(live.collection, sorted(set().union(*samples.values())), conditions=answer.own)
     written: dict[str, dict[str, str]] = {}
     for point in points:  # its words, by what they are but for case and accents
-        ours = point.payload.get(RESERVED_KEY, {})
-        fields = (str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))
-        found = "\n".join([names_of(point.payload), *fields])
+        found = text_of(point.payload)
         found = split_identifiers(found) if live.bm25.identifiers else found
         written[point.id] = {_plain(word): word for word in _LETTERS.findall(unicodedata.normalize("NFC", found))}
     others = {_plain(word) for word in answer.words(text)}
