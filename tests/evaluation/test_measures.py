@@ -1,12 +1,25 @@
-"""Measures: against ir-measures on random lists."""
+"""Measures against ir-measures on random lists; the test of the gate, and how seldom it takes chance for a loss."""
+
+import itertools
+from math import comb
 
 import ir_measures
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.measures import Metric, measure, parse_metric
+from rag_index.evaluation.measures import (
+    LEVEL,
+    Estimate,
+    Metric,
+    chance_of_loss,
+    estimate,
+    measure,
+    needed_queries,
+    parse_metric,
+)
 
 THEIRS = {"recall": "R", "precision": "P", "success": "Success", "MRR": "RR", "nDCG": "nDCG"}
 
@@ -43,3 +56,42 @@ def test_names_of_metrics():
     ):
         with pytest.raises(SettingsError, match=message):
             parse_metric(text)
+
+
+def exact(worse: int, better: int) -> float:
+    """Return the probability of at least `worse` heads, if each changed query is a coin."""
+    changed = worse + better
+    return sum(comb(changed, heads) for heads in range(worse, changed + 1)) / 2**changed
+
+
+def changes(worse: int, better: int, queries: int = 300) -> list[float]:
+    return [-1.0] * worse + [1.0] * better + [0.0] * (queries - worse - better)
+
+
+def test_what_was_lost_and_gained_is_as_probable_as_coins():
+    for worse, better in [(9, 0), (4, 0), (12, 5), (7, 7), (0, 9), (30, 20)]:
+        assert chance_of_loss(changes(worse, better)) == pytest.approx(exact(worse, better), abs=0.005)
+    differences = [-0.61, -0.37, -0.5, 0.07, -0.37, 0.2, -0.11, 0.5, -0.25, -0.63]
+    sums = [np.dot(signs, np.abs(differences)) for signs in itertools.product((-1, 1), repeat=len(differences))]
+    expected = np.mean(np.array(sums) <= sum(differences) + 1e-9)
+    assert chance_of_loss(differences) == pytest.approx(expected, abs=0.005)
+    for changed in (5, 25):  # of all ways in which so many answers can change if nothing is lost
+        taken = [worse for worse in range(changed + 1) if chance_of_loss(changes(worse, changed - worse)) <= LEVEL]
+        assert 0 < sum(comb(changed, worse) for worse in taken) / 2**changed <= LEVEL
+
+
+def test_the_queries_that_a_loss_needs_grow_with_what_changes_besides():
+    assert needed_queries(0.04) == 215
+    assert needed_queries(0.04, level=0.05 / 3) > 215
+    assert needed_queries(0.04, squares=0.04) == 429, "twice the variance"
+    assert needed_queries(0.0) is None
+
+
+def test_the_interval_is_that_of_the_normal_distribution_and_the_same_each_time():
+    values = [1.0] * 120 + [0.0] * 280
+    one = estimate(values)
+    assert one == estimate(values)
+    assert one.mean == pytest.approx(0.3)
+    half = 1.96 * np.sqrt(0.3 * 0.7 / 400)
+    assert (one.low, one.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.008)
+    assert estimate([0.5] * 30) == estimate([0.5]) == Estimate(0.5, 0.5, 0.5)

@@ -158,6 +158,11 @@ def found(result: Any) -> list[tuple[str, str]]:
     return [(hit.index, hit.document_id) for hit in result.hits]
 
 
+def documents(result: Any) -> set[tuple[str, str]]:
+    """Return index and document id of the hits, in no order."""
+    return set(found(result))
+
+
 def sample(retriever, name, **labels):
     """Return a number of the retriever's metrics, None if there is none."""
     return retriever.metrics().get_sample_value(f"rag_index_{name}", labels)

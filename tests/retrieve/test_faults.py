@@ -17,16 +17,12 @@ from rag_index.errors import (
 )
 from rag_index.retrieve import Retriever, SearchFailed
 from rag_index.stores import open_store
-from tests.retrieve.desk import DESK, found, sample
+from tests.retrieve.desk import DESK, documents, found, sample
 from tests.waiting import eventually
 
 TITLES = "POST /collections/desk_titles__1/points/query"
 QUERY = "/points/query"
 ALL = {(index, str(row[0])) for index, rows in DESK.items() for row in rows}
-
-
-def documents(result) -> set[tuple[str, str]]:
-    return set(found(result))
 
 
 def without_titles(result) -> bool:

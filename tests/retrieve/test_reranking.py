@@ -1,22 +1,21 @@
 """Reranking: the best hits in the order of a reranker, and in their old order if it is late or fails."""
 
 import asyncio
-import io
 import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, redirect_stderr, redirect_stdout, suppress
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from rag_index import Retriever
-from rag_index.cli import main
 from rag_index.errors import RerankerError, SettingsError
 from rag_index.rerankers import RerankServer
 from rag_index.settings import load_settings
+from tests.project import run_here
 from tests.retrieve.desk import DESK, Desk, found, sample
 from tests.waiting import GENEROUS
 
@@ -162,18 +161,9 @@ def test_a_missing_reranker_or_library_is_an_error_at_the_start_that_names_the_r
         desk.retriever(retrieve={"reranker": "mini"})
     changed = desk.folder / "reranked.toml"
     changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
-    search = ["--config", str(changed), "search", QUERY, "--limit", "1", "--json"]
-    code, _, err = run(search)
-    assert (code, "pip install 'rag-index[sentence-transformers]'" in err) == (2, True)
-    code, out, _ = run([*search, "--no-rerank"])
-    assert (code, len(json.loads(out)["hits"])) == (0, 1)
-
-
-def run(arguments: list[str]) -> tuple[object, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return ended.value.code, out.getvalue(), err.getvalue()
+    search = ["search", QUERY, "--limit", "1", "--json"]
+    assert "pip install 'rag-index[sentence-transformers]'" in run_here(changed, *search, code=2)[1]
+    assert len(json.loads(run_here(changed, *search, "--no-rerank")[0])["hits"]) == 1
 
 
 # A server

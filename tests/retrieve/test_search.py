@@ -10,17 +10,13 @@ from rag_index import Retriever
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.retrieve import SearchFailed
 from rag_index.stores.protocol import Condition
-from tests.retrieve.desk import DESK, Desk, found, sample
+from tests.retrieve.desk import DESK, Desk, documents, found, sample
 
 
 @pytest.fixture(scope="module")
 def retriever(full):
     with full.retriever() as retriever:
         yield retriever
-
-
-def documents(result) -> set[tuple[str, str]]:
-    return set(found(result))
 
 
 def test_a_result_holds_all_that_the_documentation_names(full):
