@@ -20,15 +20,14 @@ import sysconfig
 import types
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
+from typing import NamedTuple
 
 from rag_index.samples import new_database, settings_file
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A documented name. `table` is module, class, function, method or topic."""
 
     table: str
@@ -40,15 +39,15 @@ class Entry:
     module: str | None = None
     """The module that defines it; for a module its package, or None at the top level."""
     signature: str | None = None
-    kind: str | None = None
-    """Its kind within the table: package, extension, exception, property, async function and so on."""
 
 
-def _entries_of(table: str, name: str, docstring: str | None, **more: str | None) -> Iterator[Entry]:
-    """Yield an entry, unless the docstring is missing or empty; `more` has its other fields."""
+def _entry(
+    table: str, name: str, docstring: str | None, module: str | None = None, signature: str | None = None
+) -> Iterator[Entry]:
+    """Yield an entry, unless the docstring is missing or empty."""
     summary, body = split_docstring(docstring or "")
     if summary:
-        yield Entry(table, name, summary, body, **more)
+        yield Entry(table, name, summary, body, module, signature)
 
 
 def split_docstring(docstring: str) -> tuple[str, str | None]:
@@ -65,12 +64,6 @@ def is_public(name: str) -> bool:
 _LEFT_OUT = frozenset(
     {"antigravity", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "this", "turtledemo"}
 )
-_ERROR_SUFFIXES = ("Error", "Exception", "Warning", "Interrupt", "Exit")
-_DECORATORS = {
-    "property": {"property", "cached_property", "abstractproperty"},
-    "class method": {"classmethod", "abstractclassmethod"},
-    "static method": {"staticmethod", "abstractstaticmethod"},
-}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Definition = _Function | ast.ClassDef
 
@@ -104,9 +97,7 @@ def read_module(name: str, path: Path) -> list[Entry]:
     tree = _parse(path)
     if tree is None:
         return []
-    kind = "package" if path.name == "__init__.py" else "module"
-    parent = name.rpartition(".")[0] or None
-    entries = list(_entries_of("module", name, ast.get_docstring(tree), module=parent, kind=kind))
+    entries = list(_entry("module", name, ast.get_docstring(tree), name.rpartition(".")[0] or None))
     for statement in _statements(tree.body):
         if isinstance(statement, _Definition) and is_public(statement.name):
             entries.extend(_definition(statement, name, name))
@@ -120,7 +111,7 @@ def read_topics() -> Iterator[Entry]:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             for name, text in sorted(ast.literal_eval(statement.value).items()):
                 title, body = split_docstring(text)
-                yield Entry("topic", name, title.rstrip("*=-~^ "), body, kind="topic")
+                yield Entry("topic", name, title.rstrip("*=-~^ "), body)
 
 
 def _parse(path: Path) -> ast.Module | None:
@@ -148,17 +139,12 @@ def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
     name, docstring = f"{owner}.{node.name}", ast.get_docstring(node)
     if not isinstance(node, ast.ClassDef):
         table = "function" if owner == module else "method"
-        decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
-        kinds = [kind for kind, names in _DECORATORS.items() if table == "method" and decorators & names]
-        kind = [*kinds, f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table][0]
-        yield from _entries_of(table, name, docstring, module=module, signature=_signature(node), kind=kind)
+        yield from _entry(table, name, docstring, module, _signature(node))
         return
     members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
     initializers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
     signature = _signature(initializers[0], skip_first=True) if initializers else None
-    bases = [node.name, *(ast.unparse(base) for base in node.bases)]
-    kind = "exception" if any(base.endswith(_ERROR_SUFFIXES) for base in bases) else "class"
-    yield from _entries_of("class", name, docstring, module=module, signature=signature, kind=kind)
+    yield from _entry("class", name, docstring, module, signature)
     for member in members:
         if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
             yield from _definition(member, name, module)
@@ -172,36 +158,24 @@ def _signature(node: _Function, *, skip_first: bool = False) -> str:
     return f"({ast.unparse(arguments)}){returns}"
 
 
-_LEFT_OUT_COMPILED = ("readline", "nt", "posix")
-"""Loading the first can write to the terminal; the others only implement `os`."""
-_IMPORT = re.compile(r"^[ \t]*from (nt|posix|_\w+) import (\*?)", re.M)
-_METHODS = {
-    types.MethodDescriptorType: "method",
-    types.ClassMethodDescriptorType: "class method",
-    types.BuiltinFunctionType: "static method",
-    types.GetSetDescriptorType: "property",
-    types.MemberDescriptorType: "property",
-}
+_METHODS = (
+    types.MethodDescriptorType, types.ClassMethodDescriptorType, types.BuiltinFunctionType,
+    types.GetSetDescriptorType, types.MemberDescriptorType,
+)  # fmt: skip
 
 
-def module_entries(name: str) -> Iterator[Entry]:
-    """Yield the entries of a public module in C; none if this interpreter does not have it."""
-    module = _load(name)
-    if module is None:
+def compiled_entries(name: str, public: str) -> Iterator[Entry]:
+    """Yield the entries of a module in C under a public name; none if this interpreter does not have it."""
+    if (module := _load(name)) is None:
         return
-    kind = "built-in" if name in sys.builtin_module_names else "extension"
-    yield from _entries_of("module", name, module.__doc__, kind=kind)
-    yield from _members(module, name, name, None)
-
-
-def reexported_entries(public: str, path: Path) -> Iterator[Entry]:
-    """Yield what a source file re-exports from modules in C: all by a star, or names that it has in quotes too."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for inner, star in dict.fromkeys(_IMPORT.findall(text)):
-        module = _load(inner)
-        names = None if star else {name for name in dir(module) if re.search(rf"""["']{name}["']""", text)}
-        if module is not None:
-            yield from _members(module, inner, public, names)
+    yield from _entry("module", public, module.__doc__)
+    owners = {name, module.__name__, public, None}
+    for _, value in sorted(vars(module).items()):
+        if not isinstance(value, types.BuiltinFunctionType | type) or getattr(value, "__module__", None) not in owners:
+            continue
+        if is_public(value.__name__):  # its own name, so one that a program replaced in sys is still found
+            inside = f"{public}.{value.__name__}"
+            yield from _compiled("class" if isinstance(value, type) else "function", inside, value, public)
 
 
 def _load(name: str) -> types.ModuleType | None:
@@ -232,32 +206,8 @@ def _is_compiled(name: str) -> bool:
     return folder.is_relative_to(standard_library()) or folder == Path(sys.base_prefix) / "DLLs"
 
 
-def _members(module: types.ModuleType, inner: str, public: str, names: set[str] | None) -> Iterator[Entry]:
-    """Yield functions and classes under their own names, so those that a program replaced in sys are still found."""
-    owners = {inner, module.__name__, public, None}
-    for _, value in sorted(vars(module).items()):
-        if not isinstance(value, types.BuiltinFunctionType | type) or getattr(value, "__module__", None) not in owners:
-            continue
-        name = value.__name__
-        if not is_public(name) or not (names is None or name in names):
-            continue
-        if isinstance(value, type):
-            yield from _compiled_class(value, f"{public}.{name}", public)
-        else:
-            yield from _entry("function", f"{public}.{name}", value, public, "function")
-
-
-def _compiled_class(value: type, name: str, module: str) -> Iterator[Entry]:
-    yield from _entry("class", name, value, module, "exception" if issubclass(value, BaseException) else "class")
-    for member, descriptor in sorted(vars(value).items()):
-        inside = descriptor.__func__ if isinstance(descriptor, staticmethod) else descriptor
-        kind = _METHODS.get(type(inside))
-        if kind and is_public(member):
-            yield from _entry("method", f"{name}.{member}", inside, module, kind)
-
-
-def _entry(table: str, name: str, value: object, module: str, kind: str) -> Iterator[Entry]:
-    """Yield an entry if there is a docstring; older ones begin with the call, as in `sleep(seconds)`.
+def _compiled(table: str, name: str, value: object, module: str) -> Iterator[Entry]:
+    """Yield an entry if there is a docstring, and those of the methods; older ones begin with the call.
 
     The signature is the one that the C source declares: `inspect.signature` would evaluate defaults with whatever
     happens to be imported.
@@ -267,11 +217,14 @@ def _entry(table: str, name: str, value: object, module: str, kind: str) -> Iter
     call, rest = split_docstring(docstring)
     if signature is None and rest and call.startswith(f"{name.rpartition('.')[2]}("):
         docstring, signature = rest, call
-    yield from _entries_of(table, name, docstring, module=module, signature=signature, kind=kind)
+    yield from _entry(table, name, docstring, module, signature)
+    for member, descriptor in sorted(vars(value).items()) if isinstance(value, type) else ():
+        method = descriptor.__func__ if isinstance(descriptor, staticmethod) else descriptor
+        if isinstance(method, _METHODS) and is_public(member):
+            yield from _compiled("method", f"{name}.{member}", method, module)
 
 
 TABLES = ("class", "function", "method", "module", "topic")
-_COLUMNS = ("name", "summary", "body", "module", "signature", "kind")
 
 
 def write(out: Path) -> dict[str, int]:
@@ -286,12 +239,11 @@ def write(out: Path) -> dict[str, int]:
         for table in TABLES:
             connection.execute(
                 f'CREATE TABLE "{table}" (name TEXT NOT NULL PRIMARY KEY, summary TEXT NOT NULL, body TEXT,'
-                " module TEXT, signature TEXT, kind TEXT)"
+                " module TEXT, signature TEXT)"
             )
         for entry in _entries():
-            values = [getattr(entry, column) for column in _COLUMNS]
-            statement = f'INSERT OR IGNORE INTO "{entry.table}" VALUES (?, ?, ?, ?, ?, ?)'
-            counts[entry.table] += connection.execute(statement, values).rowcount
+            statement = f'INSERT OR IGNORE INTO "{entry.table}" VALUES (?, ?, ?, ?, ?)'
+            counts[entry.table] += connection.execute(statement, entry[1:]).rowcount
     return counts
 
 
@@ -308,9 +260,8 @@ def _entries() -> Iterator[Entry]:
     sources = dict(source_files())
     for name, path in sources.items():
         yield from read_module(name, path)
-    for name, path in sources.items():
-        yield from reexported_entries(name, path)
-    for name in sorted(sys.stdlib_module_names - {*sources, *_LEFT_OUT_COMPILED}):
-        if is_public(name):
-            yield from module_entries(name)
+    for name in sorted(sys.stdlib_module_names - {"readline"}):  # loading it can write to the terminal
+        public = "os" if name in ("nt", "posix") else name.lstrip("_")
+        if public == name or public in sources:
+            yield from compiled_entries(name, public)
     yield from read_topics()
