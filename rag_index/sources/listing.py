@@ -23,8 +23,9 @@ from rag_index.errors import SettingsError, SourceUnavailable
 GIT = ".git"
 IGNORE = ".gitignore"
 MAX_IGNORE_BYTES, MAX_PATH = 16_000_000, 4096
-_BRACKET = re.compile(rb"([!^]?)(\]?(?:\[:[^\]\[:]*+:\]|\\.|[^\]\\])*+)\]", re.DOTALL)
-_PART = re.compile(rb"((?:\\.|\[" + _BRACKET.pattern + rb"|[^/])*+)(?:/|\Z)", re.DOTALL)
+_BRACKET = rb"\[(?P<negated>[!^]?)(?P<members>\]?(?:\[:[^\]\[:]*+:\]|\\.|[^\]\\])*+)\]"
+_PART = re.compile(rb"((?:\\.|" + _BRACKET + rb"|[^/])*+)(?:/|\Z)", re.DOTALL)
+_SIGN = re.compile(rb"(?P<stars>\*+)|(?P<one>\?)|" + _BRACKET + rb"|\\(?P<quoted>.)|(?P<plain>[^\\\[])", re.DOTALL)
 _MEMBER = re.compile(rb"\[:([^\]\[]*):\]|(\\.|.)(?:-(\\.|[^\]]))?", re.DOTALL)
 CLASSES: dict[bytes, Callable[[str], bool]] = {
     b"alnum": str.isalnum, b"alpha": str.isalpha, b"blank": " \t".__contains__, b"digit": str.isdigit,
@@ -308,40 +309,30 @@ def _expression(parts: Sequence[bytes]) -> bytes:
 def _part_expression(part: bytes) -> bytes:
     pieces, position = [b""], 0
     while position < len(part):
-        sign = part[position : position + 1]
-        position += 1
-        if sign == b"*":
-            pieces += [b""] if pieces[-1] or len(pieces) == 1 else []
-        elif sign == b"?":
-            pieces[-1] += b"[^/]"
-        elif sign == b"[":
-            found = _BRACKET.match(part, position)
-            if found is None:
-                raise ValueError("a bracket is not closed")
-            pieces[-1] += _bracket_expression(found)
-            position = found.end()
+        if (sign := _SIGN.match(part, position)) is None:
+            raise ValueError("a bracket is not closed, or a backslash is the last sign")
+        position = sign.end()
+        if sign["stars"]:
+            pieces.append(b"")
+        elif sign["members"] is not None:
+            pieces[-1] += _bracket_expression(sign["members"], is_negated=bool(sign["negated"]))
         else:
-            if sign == b"\\":
-                sign = part[position : position + 1]
-                position += 1
-                if not sign:
-                    raise ValueError("a backslash is the last sign")
-            pieces[-1] += re.escape(sign)
+            pieces[-1] += b"[^/]" if sign["one"] else re.escape(sign["quoted"] or sign["plain"])
     if len(pieces) == 1:
         return pieces[0]
     first, *between, final = pieces
-    return first + b"".join(b"(?>[^/]*?" + piece + b")" for piece in between if piece) + b"[^/]*" + final
+    return first + b"".join(b"(?>[^/]*?" + piece + b")" for piece in between) + b"[^/]*" + final
 
 
-def _bracket_expression(found: re.Match[bytes]) -> bytes:
+def _bracket_expression(members: bytes, *, is_negated: bool) -> bytes:
     """Return the class of what stands in brackets, in which a range whose end comes before its begin is empty."""
     signs: set[int] = set()
-    for one in _MEMBER.finditer(found[2]):
+    for one in _MEMBER.finditer(members):
         if one[1] is None:
             signs |= {one[2][-1], *range(one[2][-1], (one[3] or one[2])[-1] + 1)}
         elif one[1] in CLASSES:
             signs |= {code for code in range(128) if CLASSES[one[1]](chr(code))}
         else:
             raise ValueError("a class is not known")
-    signs = (set(range(256)) - signs if found[1] else signs) - {ord("/")}
+    signs = (set(range(256)) - signs if is_negated else signs) - {ord("/")}
     return b"[" + b"".join(b"\\x%02x" % code for code in sorted(signs)) + b"]" if signs else b"(?!)"
