@@ -7,7 +7,6 @@ import itertools
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,10 +40,6 @@ _BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
 _MARKERS = re.compile(r"^[\s/*#!]+|[\s/*#]+$", re.M)
 _ATTRIBUTE = re.compile(r"^\s*#!?\[.*$", re.M)
 _OPENING = re.compile(r"(=>|[\s:{;=])+$")
-_VISIBLE = re.compile(rb"[^\r\n]")
-QUOTES = {b'"', b"'"}
-MAX_TRIES, TRIED_BYTES = 40, 2_000_000
-"""How many blocks of a broken file may be tried, and how much text."""
 _buffer = functools.cache(bytearray)
 """Returns the buffer of a size through which the parser reads, overwritten by each file: py-tree-sitter 0.26.1 keeps
 what it was given for ever, so that each process grew by all that it parsed."""
@@ -207,77 +202,9 @@ def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     """
     deadline, known = Deadline(seconds), LANGUAGES[language]
     walk = _Walk(data, known, deadline)
-    walk.run(tree := parse(data, known, deadline))
-    if tree.root_node.has_error:
-        walk = _pass_over_breaks(data, walk, tree, known, deadline)
+    walk.run(parse(data, known, deadline))
     definitions = sorted(walk.found.values(), key=lambda definition: (definition.start, -definition.end))
     return _SymbolReader(data, known, walk.comments).read(definitions, deadline)
-
-
-def _pass_over_breaks(data: bytes, walk: _Walk, tree: Tree, language: Language, deadline: Deadline) -> _Walk:
-    """Return what a broken file defines without the smallest indented blocks that keep the rest from being parsed.
-
-    A block is a line with those below it that are indented deeper. It is tried if an error is reported in its first
-    line, or if its brackets or quotes do not match, and neither do those of what is around it. It is passed over, with
-    what was found in it, if that leaves fewer errors and loses hardly anything else.
-    """
-    rows, source, whole = _error_rows(tree.root_node), data, len(data)
-    errors, tried, around = len(rows), list[tuple[int, int, int, int]](), [(whole, _uneven(data))]
-    for start, end, row in sorted(_blocks(data), key=lambda block: (block[0], -block[1])):
-        while around[-1][0] <= start:
-            around.pop()
-        uneven = around[-1][1] and around[-1][1] & _uneven(data[start:end])
-        around.append((end, uneven))
-        if uneven or row in rows:
-            tried.append((0 if uneven - QUOTES else 1 if row in rows else 2, end - start, start, end))
-    for *_, start, end in sorted(tried)[: min(MAX_TRIES, TRIED_BYTES // whole)]:
-        deadline.check()
-        trial = source[:start] + _VISIBLE.sub(b" ", source[start:end]) + source[end:]
-        left = len(_error_rows((tree := parse(trial, language, deadline)).root_node))
-        if left < errors:
-            again = _Walk(data, language, deadline)
-            again.run(tree)
-            inside = {place: one for place, one in walk.found.items() if start <= one.start and one.end <= end}
-            if len(again.found) + len(inside) >= 0.9 * len(walk.found):
-                again.found = {**inside, **again.found}
-                walk, source, errors = again, trial, left
-        if not errors:
-            break
-    return walk
-
-
-def _blocks(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield where each block of lines begins and ends, and the number of its first line."""
-    opened: list[tuple[int, int, int]] = []
-    position = 0
-    for row, line in enumerate([*data.splitlines(keepends=True), b"end"]):
-        if text := line.lstrip():
-            indent = len(line) - len(text)
-            closes = text[:1] in b"})]" or text.rstrip() == b"end"
-            while opened and (opened[-1][0] > indent or (opened[-1][0] == indent and not closes)):
-                _, begun, number = opened.pop()
-                yield begun, position, number
-            if not closes:
-                opened.append((indent, position, row))
-        position += len(line)
-
-
-def _uneven(text: bytes) -> set[bytes]:
-    """Return the brackets and quotes of which a text has one more or less than it should."""
-    pairs = ((b"(", b")"), (b"[", b"]"), (b"{", b"}"))
-    odd = {quote for quote in QUOTES if text.count(quote) % 2}
-    return odd | {opening for opening, closing in pairs if text.count(opening) != text.count(closing)}
-
-
-def _error_rows(node: Node) -> list[int]:
-    """Return the lines in which a tree has errors or lacks something."""
-    rows, waiting = list[int](), [node]
-    while waiting:
-        node = waiting.pop()
-        if node.type == "ERROR" or node.is_missing:
-            rows.append(node.start_point.row)
-        waiting += [child for child in node.children if child.has_error]
-    return rows
 
 
 class _SymbolReader:

@@ -100,32 +100,11 @@ def test_what_the_parser_reads_in_parts_is_the_file() -> None:
         assert len(symbols_of(text, "python", seconds=20)) == 400
 
 
-PYTHON = '    def {0}(self, x):\n        return [x, {{"a": f(x)}}]\n\n'
-GO = 'func {0}(x int) int {{\n\tif x > 0 {{\n\t\treturn g([]int{{x}}, "a")\n\t}}\n\treturn 1\n}}\n\n'
-JAVA = '    int {0}(int x) {{\n        return g(new int[]{{x}}, "a");\n    }}\n\n'
-RUST = '    fn {0}(x: i32) -> i32 {{\n        g(&[x], "a")\n    }}\n\n'
-BROKEN = {
-    "python": ("class A:\n    LIMIT = 3\n\n", PYTHON, "\ndef last():\n    pass\n"),
-    "go": ("package p\n\n", GO, "type last struct {\n}\n"),
-    "java": ("class A {\n", JAVA, "    void last() {\n    }\n}\n"),
-    "javascript": (
-        "class A {\n",
-        '  {0}(x) {{\n    return g([x], {{a: "b"}});\n  }}\n\n',
-        "}\n\nfunction last() {\n}\n",
-    ),
-    "rust": ("impl A {\n", RUST, "}\n\nfn last() {\n}\n"),
-    "c": ("", 'int {0}(int x)\n{{\n\tint a[] = {{x}};\n\treturn g(a[0], "a");\n}}\n\n', "void last(void)\n{\n}\n"),
-}
-
-
-@pytest.mark.parametrize("language", BROKEN)
-def test_a_break_costs_no_symbol_but_those_around_it(language: str) -> None:
-    start, member, end = BROKEN[language]
-    names = [f"name{number}" for number in range(6)]
-    text = start + "".join(map(member.format, names)) + end
-    begin = text.index("name2")
-    for position in range(begin, text.index("name3") - 5):
-        if text[position] in "()[]{}\"'":
-            broken = text[:position] + text[position + 1 :]
-            found = {one.name for one in symbols_of(broken.encode(), language, seconds=10)}
-            assert {*names, "last"} - {"name2"} - found == set(), broken[begin:][:80]
+def test_a_syntax_error_costs_no_symbol_before_it_and_none_that_is_read_after_it() -> None:
+    text = b"class A:\n    def one(self): pass\n\n    def two(self: pass\n\ndef last():\n    pass\n"
+    found = {one.qualified_name for one in symbols_of(text, "python", seconds=10)}
+    assert {"A", "A.one", "last"} <= found
+    text = (
+        b"FcPublic void\nFcBlanksDestroy (FcBlanks *b);\n\n/* Two. */\nFcPublic FcBool\nFcInit (void);\nint f(int);\n"
+    )
+    assert [one.name for one in symbols_of(text, "c", seconds=10)] == ["FcBlanksDestroy", "FcInit", "f"]
