@@ -29,7 +29,7 @@ from rag_index.sources.pages import (
     stream_rows,
     with_any_text,
 )
-from rag_index.sources.source_tables import VALUES, equals_any, equals_any_row, first_rows, looked_up, part_from
+from rag_index.sources.source_tables import VALUES, equals_any, first_rows, looked_up, part_from
 from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:
@@ -187,10 +187,7 @@ class PartsReader:
             some = values[first : first + size]
             if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
                 some = [[str(value) if type(value) is int else value for value in one] for one in some]
-            if len(columns) > 1 and connection.dialect.name == "postgresql":
-                yield statement.where(equals_any_row(columns, some))
-            else:
-                yield statement.where(equals_any(columns, some, connection.dialect.name))
+            yield statement.where(equals_any(columns, some, connection.dialect.name))
 
 
 def owners_of(

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from rag_index.documents.keys import decode_values, encode_key
 from rag_index.sources.engine import begin_snapshot, limited, open_read_only, source_error
 from rag_index.sources.policies import relation
-from rag_index.sources.source_tables import documents_from, equals_any, equals_any_row, part_from
+from rag_index.sources.source_tables import documents_from, equals_any, part_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,10 +77,11 @@ def _shown(connection: Connection, index: IndexSettings, keys: Sequence[str], *,
     shown = sa.select(*rows.c).subquery("shown")  # all its columns, so that the role must be allowed to read them
     columns = [shown.c[name] for name in index.key_columns]
     values = [decode_values(key) for key in keys]
-    wanted = equals_any(columns, values) if len(columns) == 1 else equals_any_row(columns, values)
     seen: list[sa.ColumnElement[Any]] = [_digest("shown")] if digests else []
     seen += [_of_part(part_from(one, index), one.pairs(index.key_columns), shown) for one in index.parts]
-    statement = sa.select(*columns, sa.func.concat(*seen) if digests else sa.literal_column("''")).where(wanted)
+    statement = sa.select(*columns, sa.func.concat(*seen) if digests else sa.literal_column("''")).where(
+        equals_any(columns, values, "postgresql")
+    )
     found = connection.execute(statement).fetchall()
     return {encode_key(row[:-1]): row[-1] for row in found}
 

@@ -103,38 +103,35 @@ def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
 
 def source_tables(index: IndexSettings) -> list[SourceTable]:
     """Return the tables that an index declares, its own first; a query is none of them."""
-    found = [_own_table(index)] if index.table is not None else []
-    found += _joined(index.joins, _needed(document_columns(index), index.joins))
-    for part in index.parts:
-        found += _part_tables(part, index.key_columns)
-    return found
+    return [route.table for route in table_routes(index)]
 
 
-def _own_table(index: IndexSettings) -> SourceTable:
-    conditions = tuple(filter(None, [index.where, index.newest_among]))
-    columns = tuple(_unique([*own_columns(index), index.newest]))
-    return SourceTable(str(index.table), index.db_schema, columns, conditions, "")
+def _document_tables(index: IndexSettings) -> list[SourceTable]:
+    """Return the table of an index, without a name if it has a query, and those that are joined."""
+    columns = _unique([*document_columns(index), index.newest])
+    return _tables(index, columns, "", _known(index.where, index.newest_among))
 
 
 def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
-    needed = _needed(_part_columns(part, key), part.joins)
-    place, where = f"part {part.label}", tuple(filter(None, [part.where]))
-    own = SourceTable(part.table, part.db_schema, needed[None], where, place)
-    return [own, *_joined(part.joins, needed, f"{place}, ")]
+    return _tables(part, _part_columns(part, key), f"part {part.label}", _known(part.where))
 
 
-def _joined(joins: Mapping[str, JoinSettings], needed: Needed, place: str = "") -> list[SourceTable]:
-    return [
-        SourceTable(join.table, join.db_schema, needed[name], tuple(filter(None, [join.where])), f"{place}join {name}")
-        for name, join in joins.items()
-    ]
+def _tables(
+    rows: IndexSettings | PartSettings, columns: Iterable[str], place: str, where: tuple[str, ...]
+) -> list[SourceTable]:
+    needed = _needed(columns, rows.joins)
+    found = [SourceTable(rows.table or "", rows.db_schema, needed[None], where, place)]
+    for name, join in rows.joins.items():
+        inside = ", ".join(_known(place, f"join {name}"))
+        found.append(SourceTable(join.table, join.db_schema, needed[name], _known(join.where), inside))
+    return found
 
 
 def table_routes(index: IndexSettings) -> list[TableRoute]:
     """Return how changed rows lead to documents, for each table that an index declares."""
     key = index.key_columns
-    found = [TableRoute(_own_table(index), tuple(key), None)] if index.table is not None else []
-    joined = _joined(index.joins, _needed(document_columns(index), index.joins))
+    own, *joined = _document_tables(index)
+    found = [TableRoute(own, tuple(key), None)] if index.table is not None else []
     found += [_join_route(*one, key) for one in zip(index.joins.values(), joined, strict=True)]
     for part in index.parts:
         table, *joined = _part_tables(part, key)
@@ -189,7 +186,7 @@ def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause
     if index.query is not None:
         base = query_from(index, name)
     else:
-        table, conditions = _table(_own_table(index)), _conditions(index.where, index.name)
+        table, conditions = _table(_document_tables(index)[0]), _conditions(index.where, index.name)
         if index.newest is not None:
             newer, newest = table.alias("newer"), table.c[index.newest]
             same = [newer.c[key] == table.c[key] for key in index.key_columns]
@@ -249,9 +246,10 @@ def _with_joins(
         join, own = split_name(name, joins)
         return froms[join].c[own]
 
-    tables = _joined(joins, _needed(columns, joins))
-    for (join_name, join), table in zip(joins.items(), tables, strict=True):
-        rows = _rows(_table(table), _conditions(join.where if filtered else None, index), join_name)
+    needed = _needed(columns, joins)
+    for join_name, join in joins.items():
+        table = sa.table(join.table, *map(sa.column, needed[join_name]), schema=join.db_schema)
+        rows = _rows(table, _conditions(join.where if filtered else None, index), join_name)
         others = [column(other) for _, other in join.pairs]
         equal = [number_after(*one) if one[0] else one[1] for one in zip(join.prefixes, others, strict=True)]
         condition = sa.and_(*[rows.c[own] == other for (own, _), other in zip(join.pairs, equal, strict=True)])
@@ -277,6 +275,10 @@ def _on(joins: Mapping[str, JoinSettings]) -> list[str]:
 
 def _unique(names: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(filter(None, names)))
+
+
+def _known(*texts: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, texts))
 
 
 def check_columns(connection: Connection, index: IndexSettings) -> None:
@@ -403,29 +405,23 @@ def equals_any(
 ) -> sa.ColumnElement[bool]:
     """Return the condition for rows that have one of these values (a value for each column) in the columns.
 
-    However many there are, SQLAlchemy compiles the statement once for PostgreSQL and SQLite. Other databases may have
-    no rows of values, and MariaDB does not convert the charset of those that it has.
+    PostgreSQL would compare each row with each value of a list of rows, and has no stack for many. Rows of values are
+    joined instead, the first of which has no values: it gives the others the types of the columns. Other databases may
+    have no rows of values, and MariaDB does not convert the charset of those that it has.
     """
     if len(columns) == 1:
         plain = [value for [value] in values]
         return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
-    if dialect not in ("postgresql", "sqlite"):
-        rows = [zip(columns, row, strict=True) for row in values]
-        return sa.or_(sa.false(), *[sa.and_(*[column == untyped(value) for column, value in row]) for row in rows])
-    types = TupleType(*[Untyped()] * len(columns))
-    return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=types, expanding=True))
-
-
-def equals_any_row(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]]) -> sa.ColumnElement[bool]:
-    """Return the condition of `equals_any` for thousands of values of several columns in PostgreSQL.
-
-    It would compare each row with each value of a list, and has no stack for many. Rows of values are joined instead.
-    The first row has no values: it gives the others the types of the columns.
-    """
-    types = [sa.select(column).correlate(None).where(sa.false()).scalar_subquery() for column in columns]
-    names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
-    rows = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
-    return sa.tuple_(*columns).in_(sa.select(rows))
+    if dialect == "postgresql":
+        types = [sa.select(column).correlate(None).where(sa.false()).scalar_subquery() for column in columns]
+        names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
+        wanted = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
+        return sa.tuple_(*columns).in_(sa.select(wanted))
+    if dialect == "sqlite":
+        row_type = TupleType(*[Untyped()] * len(columns))
+        return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True))
+    rows = [zip(columns, row, strict=True) for row in values]
+    return sa.or_(sa.false(), *[sa.and_(*[column == untyped(value) for column, value in row]) for row in rows])
 
 
 class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
