@@ -298,10 +298,8 @@ class DigestSource(SqlSource):
         return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
     def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
-        return super()._groups(connection, self._without_digests(rows))
-
-    def _without_digests(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        return rows if self._backend == "sqlite" or not self._divided else [row[:-2] for row in rows]
+        has_digests = self._divided and self._backend != "sqlite"
+        return super()._groups(connection, [row[:-2] for row in rows] if has_digests else rows)
 
     def _read(
         self,
@@ -317,7 +315,6 @@ class DigestSource(SqlSource):
             digests = [RowDigest(value_bucket(self._layout, row[:width]), *values_digest(row)) for row in rows]
         else:
             digests = [RowDigest(int(row[-2]), *_read_digest(row[-1])) for row in rows]
-        rows = self._without_digests(rows)
         for number, some in enumerate(parts or ()):
             bucket, first, second = digests[number]
             digests[number] = RowDigest(bucket, first + some.digest[0], second + some.digest[1])

@@ -6,7 +6,6 @@ the answers; `prompt` makes the question for one chunk.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -76,7 +75,7 @@ class ContextChunker:
             if isinstance(document, ChunkedDocument) and len(document.chunks) > 1
         ]
         if several:
-            writer = process_writer(self.servers, self.recipe, self.ledger, home=os.getpid())
+            writer = process_writer(self.servers, self.recipe, self.ledger)
             hashes, texts = documents.text_hashes, documents.texts
             contexts = writer.write([(hashes[row], texts[row], document.chunks) for row, document in several])
             for (row, document), document_contexts in zip(several, contexts, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import threading
 import unicodedata
@@ -299,7 +300,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         if request.context:
             self._cache.put(*request.key, request.context)
         elif request.answers < MAX_ANSWERS:
-            self._ask_later(request)
+            self._requeue(request)
         else:
             request.reason = reason
 
@@ -310,11 +311,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         if request.reductions > MAX_REDUCTIONS:
             request.reason = f"the model has no room for this chunk ({reason})"
         else:
-            self._ask_later(request)
-
-    def _ask_later(self, request: ContextRequest) -> None:
-        self._waiting.append(request)
-        self._chars += request.chars
+            self._requeue(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,16 +325,14 @@ class DocumentContexts:
 
 
 class ContextWriter:
-    """Gets contexts from the cache or from `servers`. Calls from several threads take turns.
+    """Gets contexts from the cache or from `servers`. Calls from several threads take turns."""
 
-    `home` is a number that differs between processes, so that they do not all begin with the same host.
-    """
-
-    def __init__(self, servers: Servers, recipe: Recipe, ledger: SecretStr, *, home: int) -> None:
+    def __init__(self, servers: Servers, recipe: Recipe, ledger: SecretStr) -> None:
         self.servers, self.recipe, self.clock = servers, recipe, Clock()
         self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
-        self.pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
+        # processes begin with different hosts
+        self.pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=servers.requests_in_flight)
         self.model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
         self.stats = RequestStats()
@@ -381,12 +376,12 @@ process_writers: dict[tuple[Servers, Recipe, SecretStr], ContextWriter] = {}
 _lock = threading.Lock()
 
 
-def process_writer(servers: Servers, recipe: Recipe, ledger: SecretStr, *, home: int) -> ContextWriter:
+def process_writer(servers: Servers, recipe: Recipe, ledger: SecretStr) -> ContextWriter:
     """Return this process's writer. It is made on first use, and replaced when it is needed for other arguments."""
     with _lock:
         if (servers, recipe, ledger) not in process_writers:
             close_process_writer()
-            process_writers[servers, recipe, ledger] = ContextWriter(servers, recipe, ledger, home=home)
+            process_writers[servers, recipe, ledger] = ContextWriter(servers, recipe, ledger)
         return process_writers[servers, recipe, ledger]
 
 
