@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
-from rag_index.changes.rows import WatchedTable, definition, errors_as_ours
+from rag_index.changes.rows import WatchedTable, definition
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.documents.keys import document_id
 from rag_index.ledger.tables import Collection, Position
@@ -29,7 +29,7 @@ from rag_index.settings.sections import CHANGES
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
 from rag_index.sources.changed_rows import ChangedSource, tables_read
-from rag_index.sources.engine import open_read_only
+from rag_index.sources.engine import errors_as_ours, open_read_only
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from rag_index.changes import DocumentChange, Received
 from rag_index.changes.statements import object_name
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources.engine import limited, open_read_only, source_error
+from rag_index.sources.engine import errors_as_ours, limited, open_read_only
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
@@ -235,15 +235,6 @@ class RowFeed(ABC):
             limited(connection, self.timeout, what),
         ):
             yield connection
-
-
-@contextmanager
-def errors_as_ours(url: URL, what: str) -> Iterator[None]:
-    """Raise errors of the database as SourceUnavailable or SourceError; `what` names what is read."""
-    try:
-        yield
-    except exc.SQLAlchemyError as error:
-        raise source_error(error, url, what) from error
 
 
 @contextmanager

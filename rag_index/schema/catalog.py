@@ -16,7 +16,7 @@ from sqlalchemy.types import NullType, _Binary
 
 from rag_index.database.drivers import first_line, is_transient
 from rag_index.errors import SourceTimedOut
-from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
+from rag_index.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
 from rag_index.sources.pages import invalid_text
 from rag_index.sources.policies import RowPolicies, read_policies, relation
 
@@ -198,6 +198,7 @@ def _connected(url: URL) -> Iterator[Connection]:
     engine = open_read_only(url)
     try:
         with ExitStack() as stack:
+            stack.enter_context(errors_as_ours(url, "init"))
             connection = stack.enter_context(engine.connect())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
@@ -206,8 +207,6 @@ def _connected(url: URL) -> Iterator[Connection]:
             else:
                 limit_on_server(connection, SECONDS, streams=False)
             yield connection
-    except exc.SQLAlchemyError as error:
-        raise source_error(error, url, "init") from error
     finally:
         engine.dispose()
 

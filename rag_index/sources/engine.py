@@ -141,14 +141,19 @@ def begin_snapshot(connection: Connection) -> None:
     connection.execution_options(isolation_level="REPEATABLE READ" if usual else "SERIALIZABLE")
 
 
-def source_error(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError | SourceUnavailable:
-    """Return the driver's error as ours, without a password. `what` names what was being read."""
-    redacted, said = redacted_url(url), first_line(error, url)
-    if is_transient(error):
-        return SourceUnavailable(
-            f"source {redacted} does not answer: {said}; check that it runs and that the URL is right"
-        )
-    return SourceError(f"{what}: source {redacted} cannot be read: {said}{wrong_login(said, '[source] url')}")
+@contextmanager
+def errors_as_ours(url: URL, what: str) -> Iterator[None]:
+    """Raise the driver's errors as SourceUnavailable or SourceError, without a password; `what` names what is read."""
+    try:
+        yield
+    except exc.SQLAlchemyError as error:
+        redacted, said = redacted_url(url), first_line(error, url)
+        if is_transient(error):
+            raise SourceUnavailable(
+                f"source {redacted} does not answer: {said}; check that it runs and that the URL is right"
+            ) from error
+        remedy = wrong_login(said, "[source] url")
+        raise SourceError(f"{what}: source {redacted} cannot be read: {said}{remedy}") from error
 
 
 _ARRAYS = """

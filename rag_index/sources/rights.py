@@ -6,11 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from rag_index.documents.keys import decode_values, encode_key
-from rag_index.sources.engine import begin_snapshot, limited, open_read_only, source_error
+from rag_index.sources.engine import begin_snapshot, errors_as_ours, limited, open_read_only
 from rag_index.sources.policies import relation
 from rag_index.sources.source_tables import documents_from, equals_any, part_from
 
@@ -52,18 +51,18 @@ class RowRights:
         `settings` are what policies read. Raises SourceUnavailable and SourceError.
         """
         seconds, compared = max(seconds, MIN_SECONDS), index.query is not None or bool(index.joins or index.parts)
-        try:
-            with self._engine.connect() as connection, limited(connection, seconds, f"index {index.name}"):
-                begin_snapshot(connection)
-                named = relation(index.db_schema, index.table) if index.table else None
-                begun = connection.execute(_BEGIN, {"timeout": f"{seconds * 1000:.0f}", "relation": named})
-                plain = begun.one()[1] and not compared and index.newest is None
-                whole = None if plain else _shown(connection, index, keys, digests=True)
-                told = {"settings": json.dumps(dict(settings)), "role": role}
-                connection.execute(_AS_CALLER, told)
-                seen = _shown(connection, index, keys, digests=not plain)
-        except exc.SQLAlchemyError as error:
-            raise source_error(error, self._url, f"index {index.name}, as role {role}") from error
+        named = relation(index.db_schema, index.table) if index.table else None
+        with (
+            errors_as_ours(self._url, f"index {index.name}, as role {role}"),
+            self._engine.connect() as connection,
+            limited(connection, seconds, f"index {index.name}"),
+        ):
+            begin_snapshot(connection)
+            begun = connection.execute(_BEGIN, {"timeout": f"{seconds * 1000:.0f}", "relation": named})
+            plain = begun.one()[1] and not compared and index.newest is None
+            whole = None if plain else _shown(connection, index, keys, digests=True)
+            connection.execute(_AS_CALLER, {"settings": json.dumps(dict(settings)), "role": role})
+            seen = _shown(connection, index, keys, digests=not plain)
         return {key for key in keys if key in seen and (whole is None or whole.get(key) == seen[key])}
 
     def close(self) -> None:

@@ -10,12 +10,11 @@ import datetime as dt
 import itertools
 import re
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
 from rag_index.database.drivers import redacted_url
 from rag_index.documents.keys import document_id, encode_key, key_parts, values_of
@@ -28,10 +27,10 @@ from rag_index.sources.attachments import start_of
 from rag_index.sources.engine import (
     begin_snapshot,
     column_kinds,
+    errors_as_ours,
     limit_on_server,
     limited,
     open_read_only,
-    source_error,
 )
 from rag_index.sources.pages import (
     FETCH_ROWS,
@@ -444,7 +443,8 @@ class SqlSource:
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         needs_another = self._parts is not None or self._index.access_query is not None
-        try:
+        with self._errors_as_ours(), ExitStack() as ending:
+            ending.callback(self._end_stream)
             if cursor is None:
                 self._end_stream()
                 self._connection = self._engine.connect()
@@ -467,14 +467,8 @@ class SqlSource:
                     reader.put_back(found[len(parts) :])
                     found, following = found[: len(parts)], found[len(parts)]
                 groups = self._groups(connection, found)
-        except exc.SQLAlchemyError as error:
-            self._end_stream()
-            raise self._source_error(error) from error
-        except SourceUnavailable:
-            self._end_stream()
-            raise
-        if following is None:
-            self._end_stream()
+            if following is not None:  # the stream goes on
+                ending.pop_all()
         return self._read(found, None if following is None else "streaming", groups, parts)
 
     def _end_stream(self) -> None:
@@ -485,14 +479,11 @@ class SqlSource:
     @contextmanager
     def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
         """Yield a connection, of which all statements see one state if asked so, and raise its errors as ours."""
-        try:
-            with asking(self._name, patience=patience), self._engine.connect() as connection:
-                if snapshot:
-                    begin_snapshot(connection)
-                with self._limited(connection):
-                    yield connection
-        except exc.SQLAlchemyError as error:
-            raise self._source_error(error) from error
+        with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
+            if snapshot:
+                begin_snapshot(connection)
+            with self._limited(connection):
+                yield connection
 
     @contextmanager
     def _limited(self, connection: Connection, *, streams: bool = False) -> Iterator[None]:
@@ -502,5 +493,5 @@ class SqlSource:
                 limit_on_server(connection, self._timeout, streams=streams)
             yield
 
-    def _source_error(self, error: exc.SQLAlchemyError) -> Exception:
-        return source_error(error, self._url, f"index {self._index.name}")
+    def _errors_as_ours(self) -> AbstractContextManager[None]:
+        return errors_as_ours(self._url, f"index {self._index.name}")
