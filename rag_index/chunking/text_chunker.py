@@ -48,11 +48,9 @@ class TextChunker:
 
     @property
     def fingerprint(self) -> str:
-        """A name for all that decides the chunks."""
         return f"text-{VERSION}/{self.chars}/{self.overlap}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """Split each document into chunks; those of a title and of parts as `chunk_parts` does."""
         return [
             self.chunk_parts(text, TextLayout.decode(layout)) if layout else ChunkedDocument(self.split(text))
             for text, layout in zip_longest(documents.texts, documents.layouts)

@@ -152,7 +152,6 @@ class ChangedSource(SqlSource):
         return stamps, Cursor(tuple(keys[-1])) if len(found) == rows else None
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """Return the documents with these ids, with stamps of their groups."""
         return self._with_stamps(super().documents(ids))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:

@@ -55,7 +55,6 @@ class CodeSource:
         self._scanning = False
 
     def check(self) -> None:
-        """Check that the folder exists and the grammars are installed."""
         require_grammars()
         if not self._root.is_dir():
             raise SettingsError(f"index {self._index.name}: root {self._root} is not a folder; correct it")

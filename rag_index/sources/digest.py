@@ -106,7 +106,6 @@ class DigestSource(SqlSource):
         self._divided, self._rows, self._unread, self._to_read = False, None, {}, None
 
     def count(self) -> int:
-        """Return how many rows the source has now."""
         return super().count() if self._state is None else self._begin(self._state)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:

@@ -66,7 +66,6 @@ class RowRights:
         return {key for key in keys if key in seen and (whole is None or whole.get(key) == seen[key])}
 
     def close(self) -> None:
-        """Close the connections."""
         self._engine.dispose()
 
 

@@ -36,11 +36,9 @@ class Sample:
         """Do nothing: all documents are returned."""
 
     def count(self) -> int:
-        """Return the number of documents."""
         return len(self.documents)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """Return the documents after position `cursor`."""
         first = cursor or 0
         last = min(first + rows, len(self.documents))
         documents = self.documents.take(list(range(first, last)))

@@ -126,7 +126,6 @@ class SqlSource:
         self._connection: Connection | None = None
 
     def check(self) -> None:
-        """Check that table, columns and key fit the settings."""
         index = self._index
         self._reader.files.check()
         with self._connect() as connection:
@@ -182,7 +181,6 @@ class SqlSource:
             return read_policies(connection, relations_read(self._index.model_dump(by_alias=True)))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """Return at most `rows` documents after the key `cursor`."""
         rows = min(rows, self._fitting)
         if self._streams:
             return self._read_stream(cursor, rows)
@@ -196,7 +194,6 @@ class SqlSource:
         return self._read(found, end, groups, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """Return the documents with these ids, as far as they exist."""
         wanted = {}
         for given in ids:
             parts = key_parts(given, self._index.key_columns)
@@ -237,7 +234,6 @@ class SqlSource:
                 yield from map(encode_key, stream_rows(connection, statement))
 
     def close(self) -> None:
-        """Close the connections."""
         self._end_stream()
         self._reader.files.close()
         self._engine.dispose()

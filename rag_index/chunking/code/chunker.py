@@ -119,7 +119,6 @@ class CodeChunker:
 
     @property
     def fingerprint(self) -> str:
-        """A name for all that decides the chunks."""
         return f"code-{VERSION}/{self.chars}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:

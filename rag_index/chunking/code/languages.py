@@ -113,11 +113,8 @@ def require_grammars() -> None:
 
     Raises SettingsError if a package is missing; the message says how to install it.
     """
-    for package in ("tree_sitter", *(language.package for language in LANGUAGES.values())):
-        try:
-            import_module(package)
-        except ImportError as exc:
-            raise SettingsError(MISSING.format(name=package)) from exc
+    for name in LANGUAGES:
+        open_parser(name)
 
 
 @functools.cache

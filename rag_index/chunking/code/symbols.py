@@ -98,72 +98,6 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
         raise
 
 
-class _Walk:
-    def __init__(self, data: bytes, language: Language, deadline: Deadline) -> None:
-        self._data = data
-        self._language = language
-        self._deadline = deadline
-        self._around: list[Node] = []
-        """The nodes around the current one."""
-        self._local: list[bool] = [False]
-        """Whether what is within each of them, and within the file, is local to a function."""
-        self._lonely: dict[int, bool] = {}
-        """Whether wrappers hold a single definition, by the id of their node."""
-        self.found: dict[tuple[int, int], Definition] = {}
-        self.comments: dict[int, int] = {}
-        """Where comments that begin their line start, by their end."""
-
-    def run(self, tree: Tree) -> None:
-        cursor = tree.walk()
-        for visited in itertools.count(1):
-            if not visited % NODES_PER_LOOK:
-                self._deadline.check()
-            node = cursor.node
-            if node is None:
-                return
-            self._visit(node)
-            if cursor.goto_first_child():
-                self._around.append(node)
-                self._local.append(self._local[-1] or node.type in self._language.local)
-                continue
-            while not cursor.goto_next_sibling():
-                if not cursor.goto_parent():
-                    return
-                self._around.pop()
-                self._local.pop()
-
-    def _visit(self, node: Node) -> None:
-        kind = node.type
-        if (reader := self._language.definitions.get(kind)) is not None and node.is_named:
-            for one in reader(node, Place(self._data, self._around, self._local[-1])):
-                self._add(one)
-        elif kind in self._language.comments:
-            column = node.start_point.column
-            if column <= MAX_INDENTATION and not self._data[node.start_byte - column : node.start_byte].strip():
-                self.comments[node.end_byte] = node.start_byte
-
-    def _add(self, named: Named) -> None:
-        node = whole = outer = named.node  # the declaration around it, without and with its decorators and `export`
-        around = self._around if not self._around or node != self._around[-1] else self._around[:-1]
-        for wrapper in reversed(around):
-            if wrapper.type not in self._language.wrappers or not self._is_lonely(wrapper):
-                break
-            outer = wrapper
-            whole = whole if wrapper.type in {"decorated_definition", "export_statement"} else outer
-        place = (whole.start_byte, whole.end_byte)
-        if place in self.found:  # `struct a {…} b = …` holds two definitions
-            whole = outer = node
-            place = (node.start_byte, node.end_byte)
-        self.found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
-
-    def _is_lonely(self, wrapper: Node) -> bool:
-        """Return whether a wrapper holds one definition; `var a = …, b = …` holds several, and so may `type (…)`."""
-        if wrapper.id not in self._lonely:
-            types = [*self._language.definitions, *self._language.wrappers]
-            self._lonely[wrapper.id] = sum(child.type in types for child in wrapper.named_children) <= 1
-        return self._lonely[wrapper.id]
-
-
 @dataclass(frozen=True, slots=True)
 class Symbol:
     """A definition with its decorators and the comment right before it.
@@ -201,26 +135,87 @@ def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     installed.
     """
     deadline, known = Deadline(seconds), LANGUAGES[language]
-    walk = _Walk(data, known, deadline)
-    walk.run(parse(data, known, deadline))
-    definitions = sorted(walk.found.values(), key=lambda definition: (definition.start, -definition.end))
-    return _SymbolReader(data, known, walk.comments).read(definitions, deadline)
+    reader = _SymbolReader(data, known, deadline)
+    reader.walk(parse(data, known, deadline))
+    return reader.symbols()
 
 
 class _SymbolReader:
-    def __init__(self, data: bytes, language: Language, comments: dict[int, int]) -> None:
+    def __init__(self, data: bytes, language: Language, deadline: Deadline) -> None:
         self._data = data
         self._language = language
-        self._comments = comments
-        self._comment_starts = sorted(comments.values())
+        self._deadline = deadline
+        self._around: list[Node] = []
+        """The nodes around the current one."""
+        self._local: list[bool] = [False]
+        """Whether what is within each of them, and within the file, is local to a function."""
+        self._lonely: dict[int, bool] = {}
+        """Whether wrappers hold a single definition, by the id of their node."""
+        self._found: dict[tuple[int, int], Definition] = {}
+        self._comments: dict[int, int] = {}
+        """Where comments that begin their line start, by their end."""
+        self._comment_starts: list[int] = []
 
-    def read(self, definitions: list[Definition], deadline: Deadline) -> list[Symbol]:
+    def walk(self, tree: Tree) -> None:
+        """Find the definitions and the comments of a file."""
+        cursor = tree.walk()
+        for visited in itertools.count(1):
+            if not visited % NODES_PER_LOOK:
+                self._deadline.check()
+            node = cursor.node
+            if node is None:
+                return
+            self._visit(node)
+            if cursor.goto_first_child():
+                self._around.append(node)
+                self._local.append(self._local[-1] or node.type in self._language.local)
+                continue
+            while not cursor.goto_next_sibling():
+                if not cursor.goto_parent():
+                    return
+                self._around.pop()
+                self._local.pop()
+
+    def _visit(self, node: Node) -> None:
+        kind = node.type
+        if (reader := self._language.definitions.get(kind)) is not None and node.is_named:
+            for one in reader(node, Place(self._data, self._around, self._local[-1])):
+                self._add(one)
+        elif kind in self._language.comments:
+            column = node.start_point.column
+            if column <= MAX_INDENTATION and not self._data[node.start_byte - column : node.start_byte].strip():
+                self._comments[node.end_byte] = node.start_byte
+
+    def _add(self, named: Named) -> None:
+        node = whole = outer = named.node  # the declaration around it, without and with its decorators and `export`
+        around = self._around if not self._around or node != self._around[-1] else self._around[:-1]
+        for wrapper in reversed(around):
+            if wrapper.type not in self._language.wrappers or not self._is_lonely(wrapper):
+                break
+            outer = wrapper
+            whole = whole if wrapper.type in {"decorated_definition", "export_statement"} else outer
+        place = (whole.start_byte, whole.end_byte)
+        if place in self._found:  # `struct a {…} b = …` holds two definitions
+            whole = outer = node
+            place = (node.start_byte, node.end_byte)
+        self._found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
+
+    def _is_lonely(self, wrapper: Node) -> bool:
+        """Return whether a wrapper holds one definition; `var a = …, b = …` holds several, and so may `type (…)`."""
+        if wrapper.id not in self._lonely:
+            types = [*self._language.definitions, *self._language.wrappers]
+            self._lonely[wrapper.id] = sum(child.type in types for child in wrapper.named_children) <= 1
+        return self._lonely[wrapper.id]
+
+    def symbols(self) -> list[Symbol]:
+        """Return the symbols of the definitions that were found."""
         symbols: list[Symbol] = []
         scopes: list[_Scope] = []
+        self._comment_starts = sorted(self._comments.values())
         earliest = 0
         """Where the previous symbol ends, or the enclosing one begins: comments of the next one come after it."""
-        for definition in definitions:
-            deadline.check()
+        for definition in sorted(self._found.values(), key=lambda definition: (definition.start, -definition.end)):
+            self._deadline.check()
             while scopes and scopes[-1].end <= definition.start:
                 earliest = max(earliest, scopes.pop().end)
             if len(scopes) == MAX_DEPTH or (scopes and definition.end > scopes[-1].end):

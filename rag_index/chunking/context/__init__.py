@@ -63,7 +63,6 @@ class ContextChunker:
 
     @property
     def fingerprint(self) -> str:
-        """A name for all that decides the chunks and their contexts."""
         return f"{self.inner.fingerprint}/context-{self.recipe.fingerprint}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:

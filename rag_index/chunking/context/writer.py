@@ -202,7 +202,6 @@ class ContextCache:
         self._ask(lambda ledger: ledger.put_context(self._recipe, document, chunk, context), None)
 
     def close(self) -> None:
-        """Close the ledger."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
