@@ -30,6 +30,7 @@ from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
 from rag_index.sources.changed_rows import ChangedSource, tables_read
 from rag_index.sources.engine import errors_as_ours, open_read_only
+from rag_index.sources.source_tables import documents_from
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class PollFeed(IndexFeed):
         with errors_as_ours(url, what), self._engine.connect() as connection:
             if self._tables is None:
                 plan = plan_tables(self._settings, [self._index])
-                read = () if plan.tables else sorted(tables_read(connection, self._index))
+                read = () if plan.tables else sorted(tables_read(connection, documents_from(self._index)))
                 self._tables = [*plan.tables, *(WatchedTable(table, None, ()) for table in read)]
             return {self._index.name: definition(connection, self._tables)}
 

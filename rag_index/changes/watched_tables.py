@@ -138,7 +138,8 @@ class _IndexTables:
                     f"longer gives after a change of {entry.table}"
                 )
         if index.access_query is not None:
-            reads = tables_read(self._connection, index, index.access_query)
+            pairs = single_select(index.access_query, index.name).columns().subquery("pairs")
+            reads = tables_read(self._connection, pairs)
             if unseen := sorted(reads - watched) if reads else ["tables that the database does not name"]:
                 yield (
                     f"its query of access reads {', '.join(unseen)}, too; if a row belongs to one document, list the "
@@ -194,15 +195,8 @@ class _IndexTables:
 
     def _tables_read(self, index: IndexSettings) -> set[str]:
         """Return the tables that documents and their parts are read from, views resolved."""
-        if not (index.joins or index.parts or index.where or index.newest_among):
-            return tables_read(self._connection, index)
         rows = [documents_from(index), *[part_from(part, index) for part in index.parts]]
-        dialect = self._connection.dialect
-        found: set[str] = set()
-        for one in rows:
-            text = str(sa.select(*one.c).compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-            found |= tables_read(self._connection, index, text.replace("%%", "%") if dialect.name != "sqlite" else text)
-        return found
+        return set[str]().union(*[tables_read(self._connection, one) for one in rows])
 
 
 def _plain(name: str) -> str:

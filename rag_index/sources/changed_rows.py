@@ -34,13 +34,14 @@ from rag_index.documents.groups import access_stamp, groups_in
 from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
-from rag_index.sources.source_tables import equals_any, single_select, untyped
+from rag_index.sources.source_tables import equals_any, untyped
 from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.sql.selectable import FromClause
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState, SourcePage
@@ -260,21 +261,19 @@ def _decode_time(watermark: str) -> Any:
     return dt.datetime.fromisoformat(value) if kind == "time" else dt.date.fromisoformat(value)
 
 
-def tables_read(connection: Connection, index: IndexSettings, query: str | None = None) -> set[str]:
-    """Return the names, without schemas, of the tables that a query of the index reads; by default its own.
+def tables_read(connection: Connection, rows: FromClause) -> set[str]:
+    """Return the names, without schemas, of the tables that rows are read from, views resolved.
 
     The result is empty where the database cannot say: only SQLite, PostgreSQL, MySQL and MariaDB are asked.
     """
-    if query is None and index.table is not None:
-        inner: Any = sa.select(sa.text("*")).select_from(sa.table(index.table, schema=index.db_schema))
-        query = str(inner.compile(dialect=connection.dialect))
-    else:
-        query = str(single_select(str(query or index.query), index.name)).replace("\\:", ":")
-    query = f"SELECT * FROM ({query}) AS _query"
     readers = {"sqlite": _in_sqlite, "postgresql": _in_postgresql, "mysql": _in_mysql, "mariadb": _in_mysql}
     reader = readers.get(connection.dialect.name)
     if reader is None:
         return set()
+    every: Any = sa.select(sa.literal_column("*")).select_from(rows)
+    query = str(every.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+    if connection.dialect.name != "sqlite":  # whose drivers find no parameters where there are none
+        query = query.replace("%%", "%")
     try:
         return reader(connection, query)
     except exc.DBAPIError:  # the check of the source says what is wrong with the query
