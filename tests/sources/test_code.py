@@ -251,23 +251,10 @@ def test_a_root_that_does_not_exist_and_a_pattern_that_is_not_valid(root):
 
 
 PARTS = [
-    "*",
-    "**",
-    "?",
-    "a",
-    "doc",
-    "in.py",
-    "*.py",
-    "[ab]",
-    "[!a]*",
-    "d*c",
-    "*.p[xy]",
-    "\\!n.py",
-    "[[:digit:]].py",
-    "[b-a]",
-    "[",
-    "x.py\\ ",
-]
+    "*", "**", "?", "a", "doc", "in.py", "*.py", "[ab]", "[!a]*", "d*c", "*.p[xy]", "\\!n.py", "[[:digit:]].py",
+    "[b-a]", "[", "x.py\\ ",
+]  # fmt: skip
+"""Parts of patterns."""
 
 
 def test_ignore_files_leave_in_what_git_leaves_in(tmp_path):

@@ -22,6 +22,7 @@ def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(tmp_p
     assert min(numbers) < 100
     assert max(numbers) > 300
     assert sample.seconds > 0
+    assert [len(page.documents) for page in pages(sample, 15)] == [15, 15, 10]
 
 
 def test_a_large_source_is_not_read_to_its_end(tmp_path):
@@ -33,13 +34,6 @@ def test_the_sample_of_a_small_source_is_all_of_it_except_empty_texts(tmp_path):
     project = Project(tmp_path / "p").fill(12)
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 5")
     assert read(project, 1000).count() == 11
-
-
-def test_pages_of_a_sample_come_to_an_end(tmp_path):
-    sample = read(Project(tmp_path / "p").fill(12), 100)
-    assert [len(page.documents) for page in pages(sample, 5)] == [5, 5, 2]
-
-
-def test_a_source_without_texts_has_no_sample(tmp_path):
+    project.execute("UPDATE note SET title = '', body = NULL")
     with pytest.raises(SourceError, match="notes has no documents with text"):
-        read(Project(tmp_path / "p"), 10)
+        read(project, 10)
