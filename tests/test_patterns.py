@@ -21,7 +21,7 @@ OWN = re.compile(
 )
 """Rooms whose patterns read what the user or the project wrote."""
 BOUNDED = {
-    "_GENERATED", "_COMMENT", "_MARKERS", "_ATTRIBUTE", "_OPENING", "_INITIALISERS",  # 2,000 characters at most
+    "_GENERATED", "_COMMENT", "_MARKERS", "_ATTRIBUTE", "_OPENING",  # 2,000 characters at most
     "TOO_LONG", "TOO_MANY", "NO_MODEL", "CRASHED", "STRICT_MODE", "_SECRET_VALUE", "_PART",  # of an error or a path
     "_ELEMENTS", "_THINKING",  # only of a text that fits as a whole
 }  # fmt: skip

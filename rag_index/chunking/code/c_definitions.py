@@ -52,10 +52,6 @@ _HIDDEN = (
     ),
 )
 _DIRECTIVE = re.compile(rb"(^[ \t]*#(?:[^\\\n]|\\\r?\n|\\.)*)", re.M)
-_CONDITION = re.compile(rb"[ \t]*#[ \t]*(if|el|endif)")
-_INITIALISERS = re.compile(rb"\)\s*(?:noexcept\s*)?:(?!:)(?:[^;{}]|\{[^{}]*\})*\Z")
-LOOK_BYTES, LOOK_PARTS = 1000, 20
-"""How far to look for what is before and after a directive."""
 _VISIBLE = re.compile(rb"[^\r\n]")
 
 
@@ -213,12 +209,11 @@ CPP: Mapping[str, Reader] = {
 
 
 def hide_macros(data: bytes, check: Callable[[], None]) -> bytes:
-    """Return the file with spaces in place of such macros and conditions; other directives stay as they are.
+    """Return the file with spaces in place of macros that the grammar does not expect; directives stay as they are.
 
     `check` is called now and then, and may raise.
     """
     parts = _DIRECTIVE.split(data)
-    _hide_conditions(parts, check)
     for number in range(0, len(parts), 2):
         for pattern in _HIDDEN:
             check()
@@ -229,36 +224,3 @@ def hide_macros(data: bytes, check: Callable[[], None]) -> bytes:
 def _hide(match: re.Match[bytes]) -> bytes:
     start, end = match.start(1) - match.start(), match.end(1) - match.start()
     return match[0][:start] + _VISIBLE.sub(b" ", match[1]) + match[0][end:]
-
-
-def _hide_conditions(parts: list[bytes], check: Callable[[], None]) -> None:
-    """Hide conditions among parameters and the initialisers of a constructor, with all branches but the first.
-
-    Every second part is a directive.
-    """
-    opened: list[list[int]] = []
-    for number in range(1, len(parts), 2):
-        check()
-        if (match := _CONDITION.match(parts[number])) is None:
-            continue
-        if match[1] == b"if":
-            opened.append([])
-        elif not opened:
-            continue
-        opened[-1].append(number)
-        if match[1] == b"endif" and _is_in_list(parts, (group := opened.pop())[0]):
-            for hidden in (group[0], *range(group[1], group[-1] + 1)):
-                parts[hidden] = _VISIBLE.sub(b" ", parts[hidden])
-
-
-def _is_in_list(parts: list[bytes], number: int) -> bool:
-    """Return whether a list of parameters or of initialisers goes on, or begins, after a directive."""
-    before = b"".join(reversed([parts[n][-LOOK_BYTES:] for n in range(number - 1, -1, -2)[:LOOK_PARTS]]))
-    after = b"".join(parts[n][:LOOK_BYTES] for n in range(number + 1, len(parts), 2)[:LOOK_PARTS])
-    before = _COMMENT.sub(b"", before[-LOOK_BYTES:]).rstrip()
-    after = _COMMENT.sub(b"", after[:LOOK_BYTES]).lstrip()
-    if after.startswith(b",") or (before.endswith(b")") and re.match(rb":(?!:)", after)):
-        return True
-    statement = re.split(rb"[;{}]", before)[-1]
-    is_open = statement.count(b"(") > statement.count(b")")
-    return before.endswith((b",", b":", b"(")) and (is_open or _INITIALISERS.search(before) is not None)

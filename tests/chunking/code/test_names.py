@@ -27,10 +27,6 @@ CASES = [
     ("cpp", "void f() {\n  std::lock_guard<M> lock(mutex_);\n  int g(int);\n}\n", "function f"),
     ("cpp", "namespace a {\n#define LIMIT 3\n}\n", "module a, macro LIMIT"),
     ("cpp", "struct stat buffer{};\nclass Later;\nfriend class X;\n", "variable buffer"),
-    ("cpp", ("class A {\n  A(int a)\n      :\n#if !defined(X)\n        a_(a),\n#endif  // X\n        b_(a) {}\n"
-     "  int f();\n};\nclass B {};\n"), "class A, method A::A, method A::f, class B"),
-    ("cpp", ("A::A(int a\n#ifdef X\n     , int b\n#endif\n     )\n    : a_{a}\n#ifdef X\n    , b_(b) {\n#else\n"
-     "    {\n#endif\n}\nvoid f();\n"), "method A::A, function f"),
     ("cpp", "struct A {\n  A() : a_(1) {}\n#ifdef X\n  void f();\n#else\n  void g();\n#endif\n};\n",
      "class A, method A::A, method A::f, method A::g"),
     ("c", "typedef struct { int a; } T;\n", "class T"),
