@@ -200,10 +200,8 @@ def _is_compiled(name: str) -> bool:
     if name in sys.builtin_module_names:
         return True
     spec = importlib.util.find_spec(name) if name in sys.stdlib_module_names else None
-    if spec is None or not isinstance(spec.loader, ExtensionFileLoader):
-        return False
-    folder = Path(spec.loader.path).parent
-    return folder.is_relative_to(standard_library()) or folder == Path(sys.base_prefix) / "DLLs"
+    loader = None if spec is None else spec.loader
+    return isinstance(loader, ExtensionFileLoader) and Path(loader.path).is_relative_to(standard_library())
 
 
 def _compiled(table: str, name: str, value: object, module: str) -> Iterator[Entry]:
@@ -261,7 +259,7 @@ def _entries() -> Iterator[Entry]:
     for name, path in sources.items():
         yield from read_module(name, path)
     for name in sorted(sys.stdlib_module_names - {"readline"}):  # loading it can write to the terminal
-        public = "os" if name in ("nt", "posix") else name.lstrip("_")
+        public = "os" if name == "posix" else name.lstrip("_")
         if public == name or public in sources:
             yield from compiled_entries(name, public)
     yield from read_topics()
