@@ -93,6 +93,7 @@ _SHORTCODE = re.compile(
 """The marks of WordPress and of its page builders."""
 _INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])")
 """Signs within words that nobody sees; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
+_ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 _SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 _BBCODE_NAMES = frozenset([
@@ -449,7 +450,7 @@ def _scalar(value: Any) -> str:
 
 def _characters(value: Any) -> str:
     if isinstance(value, str):
-        if value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value):
+        if value.isascii() or not _ESCAPED_BYTES.search(value):
             return value
         value = value.encode("utf-8", "surrogateescape")  # bytes of a text column that are not UTF-8
     if isinstance(value, bytearray | memoryview):
