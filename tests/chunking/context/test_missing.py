@@ -47,7 +47,7 @@ def test_a_question_that_is_refused_as_too_long_is_halved(server, make_chunker):
     server.fault("status", path="/api/generate", code=400, words=TOO_LONG, times=1)
     (document,) = make_chunker(server, num_ctx=1024, requests_in_flight=1).chunk(page(numbered(60)))
     assert document.context_counts == ContextCounts(made=60)
-    first, *_, again = [len(request.texts[0]) for request in server.generates()]
+    first, again, *_ = [len(request.texts[0]) for request in server.generates()]
     assert again < 0.7 * first
 
 
