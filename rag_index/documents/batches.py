@@ -153,7 +153,7 @@ class Shard:
     pages: tuple[int, ...] = ()
     """The numbers of the pages of the source that the documents are from."""
     suspect: bool = False
-    """Whether a document of it may kill the process that embeds it: see `indexing.child`."""
+    """Whether a document of it may kill the process that embeds it: see `indexing.embed`."""
 
 
 @dataclass(frozen=True, slots=True)

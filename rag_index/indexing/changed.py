@@ -22,7 +22,7 @@ from rag_index.errors import IndexLocked, RagIndexError, SettingsError, Settings
 from rag_index.indexing.diff import without_erased
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.publish import verify_counts
-from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
+from rag_index.indexing.run import IndexRun, RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import Step, call_plainly
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
@@ -83,11 +83,11 @@ class _Kept:
         self._embedder: Embedder | None = None
         self._identity: tuple[EmbedderIdentity, float] | None = None
 
-    def opened(self, name: str) -> Opened:
+    def opened(self, name: str) -> tuple[Source, Ledger]:
         self._ledger = self._ledger or Ledger(self.settings.ledger_url)
         if name not in self._sources:
             self._sources[name] = open_source(self.settings, self.settings.index(name))
-        return Opened(self._sources[name], self._ledger)
+        return self._sources[name], self._ledger
 
     def chunker(self, run: IndexRun) -> Chunker:
         if run.index.name not in self._chunkers:
@@ -299,7 +299,7 @@ class BatchIndexer(_Kept):
         """Return the error that a batch or a run would end with at once, because another run holds the index."""
         try:
             alias = self.settings.alias(name)
-            if holder(self.opened(name).ledger, alias) is not None:
+            if holder(self.opened(name)[1], alias) is not None:
                 return IndexLocked(f"index {alias} is being written by another run: wait until it is done, or stop it")
         except RagIndexError:
             self.close()

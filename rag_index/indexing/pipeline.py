@@ -30,8 +30,8 @@ from rag_index.errors import (
     StoreUnavailable,
     TerminalError,
 )
-from rag_index.indexing.child import ChildEmbedder, quarantine
 from rag_index.indexing.commit import write_shard
+from rag_index.indexing.embed import ChildEmbedder, EmbedJob, quarantine
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
 from rag_index.ledger.runs import BATCH
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.run import IndexRun
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.sources import SourcePage
@@ -338,7 +337,7 @@ class Pool:
         """Have a shard embedded. Call `ready` after each, which makes room for the next."""
         if shard.suspect:
             with self._scan.run.stopwatch.stage("embed"):
-                self._results.extend(quarantine([shard], self._embed_apart))
+                self._results.extend(quarantine(shard, self._embed_apart))
         elif self._alone or shard.in_process:
             with self._scan.run.stopwatch.stage("embed"):
                 embed = partial(self._scan.job(shard).embed, self._own_embedder())
@@ -368,7 +367,7 @@ class Pool:
         yield from self._down_to(0)
         died, self._died = self._died, []
         for place, shard in died:
-            yield from quarantine([shard], partial(self._run_alone, place))
+            yield from quarantine(shard, partial(self._run_alone, place))
 
     def _down_to(self, most: int) -> Iterator[EmbeddedShard | WrittenShard]:
         while self._results:

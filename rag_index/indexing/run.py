@@ -65,14 +65,6 @@ class RunOptions:
         return {name: getattr(self, name) for name in ("workers", "shard_documents", "serial", "wait")}
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What a caller keeps open from run to run, and closes itself."""
-
-    source: Source
-    ledger: Ledger
-
-
 @dataclass(slots=True, eq=False)
 class IndexRun:
     """Everything that a run holds open, and what it reports. Not safe to share between threads."""
@@ -161,7 +153,7 @@ def open_run(
     *,
     run_id: str,
     single: bool = False,
-    keep: Opened | None = None,
+    keep: tuple[Source, Ledger] | None = None,
 ) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
 
@@ -178,7 +170,7 @@ def open_run(
             source: Any = stack.enter_context(closing(open_source(settings, index)))
             ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
         else:
-            source, ledger = keep.source, keep.ledger
+            source, ledger = keep
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
         batch = run_id.startswith(BATCH)

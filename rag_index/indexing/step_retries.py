@@ -95,37 +95,32 @@ class Call(Protocol):
 
 def call_plainly(step: Step, function: Callable[[], T]) -> T:
     """Call a step in this thread: a `Call`."""
-    policy = step.policy
-    return with_retries(function, retries=policy.retries, delay=policy.delay, within=policy.within)
+    return with_retries(function, step.policy)
 
 
-def tries_left(error: BaseException | None, tries: int, *, retries: int = MAX_RETRIES) -> int:
+def tries_left(error: BaseException | None, tries: int, *, retries: int) -> int:
     """Return how often a step may be tried again after this many tries, the last of which ended with `error`."""
     if not isinstance(error, TransientError):
         return 0
     return max(0, (MAX_TIMED_OUT if isinstance(error, SourceTimedOut) else retries) - tries + 1)
 
 
-def with_retries(
-    call: Callable[[], T], *, retries: int = MAX_RETRIES, delay: float | None = None, within: float | None = None
-) -> T:
+def with_retries(call: Callable[[], T], policy: Policy) -> T:
     """Return what `call` returns, which is harmless to repeat: transient errors are tried again, terminal ones are not.
 
-    Each retry waits for `delay` seconds, by default 1, 2, 4, …, and up to half as long again, so that runs on many
-    machines ask apart. No retry begins later than `within` seconds from now.
+    Each retry waits for up to half as long again as the policy says, so that runs on many machines ask apart.
     """
-    deadline = None if within is None else time.monotonic() + within
-    tries = 0
+    began, tries = time.monotonic(), 0
     while True:
         tries += 1
         try:
             return call()
         except TransientError as error:
-            left = tries_left(error, tries, retries=retries)
-            if not left or (deadline is not None and time.monotonic() >= deadline):
+            left = tries_left(error, tries, retries=policy.retries)
+            if not left or (policy.within is not None and time.monotonic() - began >= policy.within):
                 raise
             logger.warning("transient, trying again (tries left: %d): %s", left, error)
-        seconds = 2.0 ** (tries - 1) if delay is None else delay
+        seconds = 2.0 ** (tries - 1) if policy.delay is None else policy.delay
         time.sleep(seconds * (1 + JITTER * random.random()))  # noqa: S311 - not for secrets
 
 

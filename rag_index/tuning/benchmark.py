@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from rag_index.chunking import open_chunker
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
-from rag_index.indexing.run import IndexRun, Opened, RunOptions, open_run
+from rag_index.indexing.run import IndexRun, RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import cpu_count, worker_count
@@ -255,7 +255,7 @@ def sample_run(settings: Settings, name: str, sample: Sample, run_id: str) -> It
     source: Any = sample
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        open_run(settings, name, RunOptions(), run_id=run_id, keep=Opened(source, ledger)) as run,
+        open_run(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as run,
     ):
         yield run
 

@@ -13,7 +13,7 @@ import rag_index
 from rag_index.embedders import open_embedder
 from rag_index.errors import StoreError, StoreUnavailable, TerminalError
 from rag_index.indexing import pipeline, step_retries
-from rag_index.indexing.child import ChildEmbedder
+from rag_index.indexing.embed import ChildEmbedder
 from rag_index.indexing.pipeline import AllDocuments, Pool, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.indexing import child
+from rag_index.indexing import embed
 from tests.reliability.scenario import make_project
 
 
@@ -17,7 +17,7 @@ class KeptChildren:
 
     def __init__(self) -> None:
         self.children = {}
-        self._start = child._Child
+        self._start = embed._Child
 
     def ask(self, job):
         known = self.children.get(str(job.embedder))
@@ -40,7 +40,7 @@ def kept_children():
 @pytest.fixture(autouse=True)
 def one_child(kept_children, monkeypatch):
     """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
-    monkeypatch.setattr(child, "_Child", lambda: kept_children)
+    monkeypatch.setattr(embed, "_Child", lambda: kept_children)
 
 
 @pytest.fixture(scope="module")
