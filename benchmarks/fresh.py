@@ -36,7 +36,7 @@ from benchmarks.watching.places import Command, Deployed
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
 from rag_index.stores import open_store
-from tests.reliability.chaos.places import open_desk
+from tests.reliability.chaos.desk import open_desk
 from tests.reliability.chaos.watcher import whole_run
 
 if TYPE_CHECKING:

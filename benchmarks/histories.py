@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.reliability.chaos.places import WAYS, open_desk
+from tests.reliability.chaos.desk import WAYS, open_desk
 from tests.reliability.chaos.trial import Trial
 
 

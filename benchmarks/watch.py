@@ -40,7 +40,7 @@ from rag_index.settings import load_settings
 from rag_index.settings.sections import WatchSettings
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
-from tests.reliability.chaos.places import WAYS, open_desk
+from tests.reliability.chaos.desk import WAYS, open_desk
 from tests.reliability.chaos.watcher import whole_run
 
 if TYPE_CHECKING:

@@ -180,7 +180,13 @@ def erase(
     others = [name for name in ours if name != former.name]
     if witness is not None:
         witness.watch(settings, _gone_points(index.name, store, former.name, others, known))
-    _delete(index, ledger, store, former, known)
+    if known:
+        ledger.mark_pending(former.id, list(known))
+        delete_chunks(store, former.name, index.name, ((key, 0, row) for key, row in known.items()))
+        store.flush(former.name)
+        with committing(ledger, store, former):  # and no run indexes them again
+            ledger.keep_out(former, list(known))
+            ledger.forget(former.id, list(known))
     for name in [name for name in others if store.metadata(name).get(REPLACES) and ledger.collection(name) is None]:
         store.drop(name)  # an erasure that was killed made it
         others.remove(name)
@@ -226,19 +232,6 @@ def _gone_points(
         while some := list(islice(points, BATCH_POINTS)):
             living = {point.id: point.payload for point in store.retrieve(live, [one.id for one in some])}
             yield from (one for one in some if living.get(one.id) != one.payload)
-
-
-def _delete(
-    index: IndexSettings, ledger: Ledger, store: Store, collection: Collection, known: Mapping[str, Known]
-) -> None:
-    """Delete documents from store and ledger, and let no run index them again."""
-    for key, row in known.items():
-        ledger.mark_pending(collection.id, [key])
-        delete_chunks(store, collection.name, index.name, [(key, 0, row)])
-        store.flush(collection.name)
-        with committing(ledger, store, collection):
-            ledger.keep_out(collection, [key])
-            ledger.forget(collection.id, [key])
 
 
 def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease) -> int:

@@ -148,10 +148,10 @@ class LedgerConnection:
         with self.transaction() as connection:
             return connection.execute(statement).rowcount
 
-    def _put_row(self, table: sa.Table, keys: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Insert a row, or give the one that has these keys the values."""
+    def _put_row(self, table: sa.Table, keys: Mapping[str, Any], values: Mapping[str, Any], update: Any = None) -> None:
+        """Insert a row, or give the one that has these keys the values, or `update` in their place."""
         insert = self._insert(table).values(**keys, **values)
-        self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=values))
+        self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=update or values))
 
     def _insert_or_update(self, table: sa.Table, names: Iterable[str], updated: Iterable[str]) -> Any:
         """Return the INSERT of rows for `_execute_many`; an existing row gets the columns `updated`."""

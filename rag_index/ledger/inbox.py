@@ -64,9 +64,8 @@ class InboxRows(LedgerConnection):
         may have kept it for the watch.
         """
         values = {"since": self.clock(), "last_number": 0, "state": "running", "message": "", "blind": blind}
-        insert = self._insert(watches).values(alias=alias, **values)
         with self.transaction():
-            self._write(insert.on_conflict_do_update(index_elements=["alias"], set_={"blind": blind}))
+            self._put_row(watches, {"alias": alias}, values, {"blind": blind})
             if blind:
                 self._explain(alias, sa.true())
 

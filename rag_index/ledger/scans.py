@@ -344,9 +344,8 @@ class ScanRows(LedgerConnection):
         outdated = (b.collection_id == collection_id) & ~b.hour.between(now - HOURS, now)
         with self.transaction():
             self._write(batch_deletions.delete().where(outdated))
-            insert = self._insert(batch_deletions).values(collection_id=collection_id, hour=now, documents=count)
-            sum_ = {"documents": b.documents + insert.excluded.documents}
-            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "hour"], set_=sum_))
+            keys, sum_ = {"collection_id": collection_id, "hour": now}, {"documents": b.documents + count}
+            self._put_row(batch_deletions, keys, {"documents": count}, sum_)
 
     def count_batch_deletions(self, collection_id: int) -> int:
         """Count what batches have deleted in this hour and the `HOURS` before it."""
@@ -363,10 +362,9 @@ class ScanRows(LedgerConnection):
         outdated = (s.collection_id == collection_id) & (s.part == part) & ~s.day.between(today - DAYS + 1, today)
         with self.transaction():
             self._write(sizes.delete().where(outdated))
-            insert = self._insert(sizes).values(collection_id=collection_id, day=today, part=part, documents=count)
-            larger = sa.case((insert.excluded.documents > s.documents, insert.excluded.documents), else_=s.documents)
-            keys = ["collection_id", "day", "part"]
-            self._write(insert.on_conflict_do_update(index_elements=keys, set_={"documents": larger}))
+            keys = {"collection_id": collection_id, "day": today, "part": part}
+            larger = {"documents": sa.case((s.documents < count, count), else_=s.documents)}
+            self._put_row(sizes, keys, {"documents": count}, larger)
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
         """Return the most documents that the collection had in the last `DAYS`, as "", and the most rows of each part.

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.reliability.chaos.places import WAYS, Missing, open_desk
+from tests.reliability.chaos.desk import WAYS, Missing, open_desk
 from tests.reliability.chaos.trial import Trial
 from tests.reliability.chaos.writers import Moment, judge
 

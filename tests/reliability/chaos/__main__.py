@@ -6,7 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.reliability.chaos.places import WAYS, open_desk
+from tests.reliability.chaos.desk import WAYS, open_desk
 from tests.reliability.chaos.trial import Trial
 
 

@@ -1,11 +1,11 @@
-"""A service desk on a database that can be killed, its index, and what the index should show."""
+"""A service desk on a database that can be killed, a server or a file; its index, and what the index should show."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from rag_index.changes.setup import setup_for
@@ -13,12 +13,17 @@ from rag_index.changes.watched_tables import plan_tables
 from rag_index.settings import load_settings
 from rag_index.stores import open_reader
 from tests.changes.databases import Session
+from tests.fakes.qdrant import FakeQdrant
+from tests.live.mariadb import MariadbServer, find_mariadb
+from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import URL
 
+WAYS = ("postgresql-wal", "postgresql-queue", "sqlite-queue", "mariadb-queue", "postgresql-wal-server")
+"""Database, how its changes are known, and whether the store is a server of its own."""
 SETTINGS = """\
 project = "chaos"
 [source]
@@ -143,3 +148,33 @@ def crash(server: Any) -> None:
     os.kill(process.pid, signal.SIGQUIT if "Postgres" in type(server).__name__ else signal.SIGKILL)
     process.wait(timeout=60)
     server.start()
+
+
+class Missing(Exception):
+    """A program that is not installed here."""
+
+
+def open_desk(
+    stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = "", batch: int = 200
+) -> tuple[Desk, dict[str, Any]]:
+    """Return a desk, and what of it a trial may kill."""
+    database, changes, *store = way.split("-")
+    what: dict[str, Any] = {}
+    if store:
+        what["qdrant"] = stack.enter_context(FakeQdrant())
+        services += f'[store]\nurl = "{what["qdrant"].url}"'
+    if database == "sqlite":
+        url = sqlite_url(folder)
+    elif database == "postgresql":
+        programs = find_postgres()
+        if isinstance(programs, str):
+            raise Missing(programs)
+        logical = ("wal_level=logical", "max_slot_wal_keep_size=1GB")
+        what["server"] = stack.enter_context(PostgresServer(programs, *logical))
+        url = what["server"].url(stack.enter_context(what["server"].database()))
+    else:
+        found = find_mariadb()
+        if isinstance(found, str):
+            raise Missing(found)
+        url = stack.enter_context(MariadbServer(*found)).url  # it loses commits when it is killed: that is not tried
+    return Desk(folder, url, changes, services=services, tickets=tickets, batch=batch), what
