@@ -223,22 +223,18 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
 def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
     """Return the texts that a table of links puts into rows of this one, by type and id: the components of a page.
 
-    Each is a pair: the relation of the links to this table, and the one from there to the text.
+    Each is a pair: the relation of the links to this table, and the one from there to the text. A text has one link,
+    shares a word with the table of links, and belongs to no other row.
     """
-    return [
-        (own, typed)
-        for own in subject.children
-        if own.is_plain and not subject.is_people
-        for typed in own.child.relations
-        if typed.type_column and typed.parent is not subject and _is_held(typed)
-    ]
-
-
-def _is_held(typed: Relation) -> bool:
-    """Return whether each text has one link, shares a word with the table of links, and belongs to no other row."""
-    held, named = typed.parent, [key for key in typed.named() if key is not None]
-    alone = all(one.parent.is_people for one in held.own_relations)
-    return held.has_text and alone and bool({*held.noun} & {*typed.child.noun}) and len(named) == len({*named}) > 0
+    found = []
+    for own in subject.children if not subject.is_people else ():
+        for typed in own.child.relations if own.is_plain else ():
+            held, named = typed.parent, [key for key in typed.named() if key is not None]
+            alone = held is not subject and all(one.parent.is_people for one in held.own_relations)
+            once = bool(typed.type_column) and len(named) == len({*named}) > 0
+            if once and alone and held.has_text and {*held.noun} & {*typed.child.noun}:
+                found.append((own, typed))
+    return found
 
 
 def _is_text(donor: Subject) -> bool:

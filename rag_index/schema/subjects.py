@@ -223,9 +223,7 @@ class Subject(DatabaseTable):
     @property
     def codes(self) -> list[str]:
         """Return the columns with numbers and codes by which people know a row."""
-        is_code = len(self.key) == 1 and self.profiles[self.key[0]].role == "code"
         used = {*self.named_columns, *self.title_columns, *[one.column for one in self.conditions]}
-        used |= set() if is_code or len(self.key) != 1 else {*self.key}
         return [one.name for one in self.profiles.values() if one.role == "code" and one.name not in used]
 
     @cached_property
