@@ -262,31 +262,27 @@ def _measure(judged: _Judged, dense_weight: float, metrics: Sequence[Metric], mo
 def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Document, ...]:
     """Return the relevant documents that the ledger does not have in the collection that was searched.
 
-    Only those that no candidate belongs to are looked up. There are none where there is no ledger, as on a machine
-    that only searches.
+    There are none where there is no ledger, as on a machine that only searches.
     """
-    searched: dict[Document, str] = {}
-    found: set[Document] = set()
-    for relevant, answer in zip(wanted.values(), answers, strict=True):
-        if not isinstance(answer, RagIndexError):
-            found.update(answer.documents())
-            names = {one.index: one.live.collection for one in answer.answered}
-            searched.update({document: names[document[0]] for document in relevant if document[0] in names})
-    unseen = {document: collection for document, collection in searched.items() if document not in found}
+    answered = [one for answer in answers if not isinstance(answer, RagIndexError) for one in answer.answered]
+    searched = {one.index: one.live.collection for one in answered}
     url = settings.ledger_url
-    if not unseen or (url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()):
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return ()
+    missing: list[Document] = []
     try:
         with closing(Ledger(url)) as ledger:
-            missing = []
-            for (index, document_id), name in unseen.items():
-                if (collection := ledger.collection(name)) is not None:
-                    known = ledger.known(collection.id, possible_keys(settings.index(index), document_id))
-                    if not any(one.chunks for one in known.values()):
-                        missing.append((index, document_id))
-            return tuple(missing)
+            for index, name in searched.items():
+                if (collection := ledger.collection(name)) is None:
+                    continue
+                ids = dict.fromkeys(one for relevant in wanted.values() for of, one in relevant if of == index)
+                possible = {one: possible_keys(settings.index(index), one) for one in ids}
+                known = ledger.known(collection.id, [key for keys in possible.values() for key in keys])
+                indexed = {key for key, row in known.items() if row.chunks}
+                missing += [(index, one) for one, keys in possible.items() if indexed.isdisjoint(keys)]
     except RagIndexError:
         return ()  # the measures stand without it
+    return tuple(missing)
 
 
 def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]:

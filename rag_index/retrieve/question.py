@@ -185,14 +185,6 @@ class Asked:
         self.errors[index] = error
         self.answers.pop(index, None)
 
-    def documents(self) -> set[tuple[str, str]]:
-        """Return the documents (index, document id) that the candidates are chunks of."""
-        return {
-            (answer.index, str(point.payload[RESERVED_KEY].get("document_id", point.id)))
-            for answer in self.answered
-            for point in answer.points
-        }
-
 
 def text_of(payload: Mapping[str, Any]) -> str:
     """Return all of a chunk that words are looked for in: the names of a definition, its id, title and text."""
