@@ -3,10 +3,13 @@
 import random
 from contextlib import closing
 
+import numpy as np
 import pytest
 
+from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import SettingsError
 from rag_index.evaluation import calibrate
+from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration, evidence
 from rag_index.stores import open_store
@@ -57,6 +60,25 @@ def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights
     assert run_plain(small).state == "completed"
     with Retriever.from_settings(small.settings) as retriever:
         assert 0 <= retriever.search_sync("Note 3").hits[0].relevance <= 1
+
+
+def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, monkeypatch):
+    class Noise:
+        def embed_queries(self, texts):
+            return list(np.random.default_rng(1).normal(size=(len(texts), 256)).astype(np.float32))
+
+        def close(self):
+            pass
+
+    settings = project.settings
+    with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+        [collection] = ledger.collections("test_notes")
+        keys = [key for key, _ in ledger.rows(collection.id, limit=200)]
+        monkeypatch.setattr(ledger, "sample", lambda *_: keys)
+        for embedder, trusted in ((LocalEmbedder(settings.embedder), True), (Noise(), False)):
+            monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
+            learned = calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
+            assert learned.trusted is trusted
 
 
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
