@@ -150,8 +150,9 @@ class IndexMaker:
         own = [part for part in parts if not part.get("inline")]
         children = [one for one in subject.children if one.child.noun[-1] not in vocab.OLD_VERSIONS]
         if not self._prose and not own:
-            referred = subject.is_value or [one for one in children if not one.type_column]
             codes = bool(subject.codes or len(self._text) > 1)
+            sold = subject.codes and any({*words(name)} & vocab.USEFUL_NUMBERS for name in subject.columns)
+            referred = subject.is_value or (not sold and [one for one in children if not one.type_column])
             return NAMES_ALONE if title and subject.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
             return 0.0

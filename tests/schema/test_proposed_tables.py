@@ -206,6 +206,12 @@ def test_names_with_addresses_are_personal(propose):
     assert made.personal["articles"] == ["from"]
 
 
+def test_things_that_are_sold_are_searched_though_they_have_names_alone_and_others_refer_to_them(propose):
+    sold = {"name": "Wheel {n} of oak", "number": "WH-{n}", "list_price": itself}
+    made = propose(pages=pages(), product=many(30, **sold), lines=many(60, product_id=cycle(30), quantity=itself))
+    assert index(made, "product")["title"] == "name"
+
+
 def test_subjects_that_are_sentences_are_searched_though_their_rows_have_no_text(propose):
     subjects = {"subject": lambda n: f"Re: the wheel of mill {n} has stopped again"}
     made = propose(pages=pages(), mail=many(200, **subjects), recipients=many(300, mail_id=cycle(200), number=itself))
