@@ -111,18 +111,14 @@ def _evaluate(settings: Settings, names: list[str], given: _Given, metrics: Sequ
         write_golden(given.out, items.queries)
     if items.samples:
         sizes = ", ".join(f"{len(sample.documents):,} of {name}" for name, sample in items.samples.items())
-        _say(f"The text contains {column}. Indexing documents without it, in a temporary store: {sizes} …")
+        say(f"The text contains {column}. Indexing documents without it, in a temporary store: {sizes} …", err=True)
     return evaluate_items(items, metrics, _counter(len(items.queries)), worst=worst)
-
-
-def _say(message: str) -> None:
-    say(message, err=True)
 
 
 def _counter(total: int) -> Callable[[int], None]:
     def print_count(done: int) -> None:
         if done % max(100, total // 10) == 0 and done < total:
-            _say(f"{done:,} of {total:,} queries")
+            say(f"{done:,} of {total:,} queries", err=True)
 
     return print_count
 
@@ -155,7 +151,7 @@ def _print(evaluation: Evaluation) -> None:
         more = ", …" if len(evaluation.missing) > 5 else ""
         say(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
     for index, reason in evaluation.errors.items():
-        _say(f"rag-index: {index} did not answer {reason}")
+        say(f"rag-index: {index} did not answer {reason}", err=True)
 
 
 def _print_poor(query: PoorQuery, *, several: bool) -> None:

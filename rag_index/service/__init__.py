@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from rag_index.retrieve import Caller
-from rag_index.service.models import FieldInfo, IndexInfo
 from rag_index.service.search_service import SearchService
 
-__all__ = ["Caller", "FieldInfo", "IndexInfo", "SearchService"]
+__all__ = ["Caller", "SearchService"]
