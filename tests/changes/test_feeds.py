@@ -7,7 +7,7 @@ import pytest
 from rag_index.changes.rows import WatchedTable, connected, definition
 from rag_index.errors import SourceUnavailable
 from rag_index.ledger.tables import Position, parse_position
-from tests.changes.databases import TICKET, Clock, problems, take
+from tests.changes.databases import TICKET, Clock, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 
 CUSTOMER = WatchedTable("customer", None, ("id",), None)
@@ -163,6 +163,20 @@ def test_a_database_that_goes_down_and_comes_back_loses_nothing(tickets):
         tickets.server.start()
     tickets.run("DELETE FROM ticket WHERE id = 2")
     assert ids(feed) == {1, 2}
+
+
+@pytest.mark.parametrize("followed", ["wal", "postgresql"], indirect=True)
+def test_a_commit_that_readers_do_not_see_yet_is_neither_given_nor_claimed(tickets):
+    with tickets.session() as session:
+        with waiting_for_a_standby(tickets, session, "UPDATE ticket SET body = 'y' WHERE id = 1"):
+            received = tickets.feed_.rows(100)
+        [[learned]] = session.run(tickets.position)
+    assert (received.changes, received.position) == ([], None)
+    if tickets.changes == "wal":
+        assert received.through is None
+    else:
+        assert parse_position(received.through.text) < parse_position(str(learned))
+    assert ids(tickets.feed_) == {1}
 
 
 @pytest.mark.parametrize("kept", ["gone for good", "made again"])

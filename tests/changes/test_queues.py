@@ -12,7 +12,7 @@ from rag_index.changes.setup import setup_for
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.ledger.tables import parse_position
 from rag_index.settings.sections import QUEUES
-from tests.changes.databases import PROJECT, TICKET, Followed, Session, ids, problems, take, waiting_for_a_standby
+from tests.changes.databases import PROJECT, TICKET, Followed, Session, ids, problems, take
 from tests.waiting import eventually
 
 TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(90))"
@@ -98,18 +98,6 @@ def test_postgresql_a_session_sees_nothing_of_ours_and_changes_nothing_of_it(que
         assert ids(feed) == {30}
         feed.wait(0.1)
         assert session.run("SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'") == []
-
-
-def test_postgresql_a_commit_that_readers_do_not_see_yet_is_not_claimed(queue):
-    queue.run(TABLE, "INSERT INTO ticket VALUES (1, 'x')")
-    feed = queue.set_up(TICKET)
-    with queue.session() as session:
-        with waiting_for_a_standby(queue, session, "UPDATE ticket SET body = 'y' WHERE id = 1"):
-            received = feed.rows(100)
-        learned = str(session.run(queue.position)[0][0])
-    assert not received.changes
-    assert parse_position(received.through.text) < parse_position(learned)
-    assert ids(feed) == {1}
 
 
 def test_postgresql_the_end_of_an_idle_log_is_claimed_while_a_transaction_is_open(queue):

@@ -15,7 +15,7 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.ledger import Ledger
 from rag_index.ledger.tables import parse_position
 from rag_index.sources.engine import open_read_only
-from tests.changes.databases import PROJECT, TICKET, Clock, ids, problems, take, waiting_for_a_standby
+from tests.changes.databases import PROJECT, TICKET, Clock, ids, problems, take
 from tests.waiting import eventually
 
 SLOT = "rag_index_desk"
@@ -118,14 +118,6 @@ def test_what_was_acknowledged_is_not_read_again(desk, monkeypatch):
     assert not after.changes
     assert parse_position(after.through.text) >= parse_position(received.position)
     assert len(readings) == 2 or received.position != after.through.text  # the server wrote something of its own
-
-
-def test_a_commit_that_readers_do_not_see_yet_is_held_back(desk):
-    feed = desk.set_up(TICKET)
-    with desk.session() as session, waiting_for_a_standby(desk, session, "DELETE FROM ticket WHERE id = 1"):
-        received = feed.rows(100)
-        assert (received.changes, received.position, received.through) == ([], None, None)
-    assert ids(feed) == {1}
 
 
 def test_a_table_without_the_key_in_its_identity_gets_another_identity(desk):

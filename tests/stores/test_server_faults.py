@@ -150,7 +150,7 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
             with suppress(TimeoutError):
                 away.accept()[0].close()
                 tries += 1
-    store._link._patience = 15
+    store._link.patience = 15
     with FakeQdrantGrpc(qdrant, port=front.port):
         assert store.count("c") == 0
     store.close()
@@ -169,7 +169,7 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
     ],
 )
 def test_a_fault_that_stays_raises_unavailable_in_bounded_time(qdrant, store, what, message):
-    store._link._patience = PATIENCE
+    store._link.patience = PATIENCE
     if "hang" not in what:
         stop_time(store)  # or a busy machine uses up the patience with the first try
     qdrant.break_next(UPSERT, times=None, **what)

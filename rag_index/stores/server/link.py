@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -176,6 +176,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+@dataclass(eq=False)
 class Link:
     """A connection that retries a call while that may help, for at most `patience` seconds.
 
@@ -186,31 +187,22 @@ class Link:
     ends within about `patience + timeout`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float = 60.0,
-        patience: float | None = None,
-        grpc_port: int | None = None,
-    ) -> None:
-        self.url = url
-        self._api_key = api_key
-        self.timeout = timeout
-        self._patience = PATIENCE if patience is None else patience
-        self._waits_out = patience is None
-        self._grpc_port = grpc_port
-        port = urlsplit(url).port or REST_PORT
-        if grpc_port is None and port not in (*WEB_PORTS, MAX_PORT):
-            self._grpc_port = port + 1  # the usual one; else the URL does not tell
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    timeout: float = 60.0
+    patience: float | None = None
+    grpc_port: int | None = None
+    sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        port = urlsplit(self.url).port or REST_PORT
+        if self.grpc_port is None and port not in (*WEB_PORTS, MAX_PORT):
+            self.grpc_port = port + 1  # the usual one; else the URL does not tell
         self._client: QdrantClient | None = None
-        self._version = ""
-        self._fallback = ""
+        self._version = self._fallback = ""
         self._closed = False
         self._mutex = threading.Lock()
-        self.sleep: Callable[[float], object] = time.sleep
-        self.clock: Callable[[], float] = time.monotonic
 
     def require_version(self, least: tuple[int, int], what: str) -> None:
         """Raise StoreError if the server is older than what something needs. Raises as `call`."""
@@ -224,7 +216,7 @@ class Link:
 
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
-        deadline = self.clock() + self._patience
+        deadline = self.clock() + (PATIENCE if self.patience is None else self.patience)
         latest = deadline + MAX_ASKED
         pause = MIN_PAUSE
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
@@ -237,7 +229,7 @@ class Link:
                     call.failed(reason, answered=silent is None)
                     asked = exc.retry_after or 0.0
                     wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
-                    if asked and self._waits_out:
+                    if asked and self.patience is None:
                         deadline = min(deadline + wait, latest)
                     if self.clock() + wait > deadline:
                         raise
@@ -268,7 +260,7 @@ class Link:
             self._version = found.version
             self._require_version(MIN_VERSION, "metadata of collections")
             self._fallback = self._why_rest(rest, found)
-            if self._grpc_port and not self._fallback:
+            if self.grpc_port and not self._fallback:
                 rest.close()
                 return self._new_client(grpc=True)
         except BaseException:
@@ -290,9 +282,9 @@ class Link:
         The same Qdrant server is behind the gRPC port if it is of this version and has these collections. The version
         alone would not do: on one machine several servers may be of the same.
         """
-        if self._grpc_port == 0:
+        if self.grpc_port == 0:
             return ""
-        if self._grpc_port is None:
+        if self.grpc_port is None:
             return f"the port of {self.url} does not tell where Qdrant answers gRPC"
         names = _names(rest)
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
@@ -302,7 +294,7 @@ class Link:
             same = False
         finally:
             probe.close()
-        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self._grpc_port}"
+        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self.grpc_port}"
 
     def _new_client(self, *, grpc: bool, timeout: float | None = None) -> QdrantClient:
         with warnings.catch_warnings():
@@ -310,10 +302,10 @@ class Link:
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             return QdrantClient(
                 url=self.url,
-                api_key=self._api_key,
+                api_key=self.api_key,
                 timeout=math.ceil(timeout or self.timeout),
                 prefer_grpc=grpc,
-                grpc_port=self._grpc_port or REST_PORT + 1,
+                grpc_port=self.grpc_port or REST_PORT + 1,
                 grpc_options={
                     "grpc.max_reconnect_backoff_ms": MAX_BACKOFF_MS,
                     "grpc.max_receive_message_length": MAX_ANSWER,
