@@ -30,6 +30,7 @@ from rag_index.service.models import (
     ProblemModel,
     SearchAnswerModel,
     SearchBody,
+    SearchQuery,
     VerifyBody,
     VerifyModel,
 )
@@ -79,11 +80,19 @@ def make_router(service: SearchService) -> APIRouter:
     """Return the routes over a service."""
     router = APIRouter(responses=PROBLEMS)
 
+    async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
+        found = await service.search(asked.query, caller_of(request), **asked.options())
+        return JSONResponse(found.to_json(explain=asked.explain))
+
     @router.post("/search", response_model=SearchAnswerModel, summary="Search")
-    async def search(body: SearchBody, request: Request) -> JSONResponse:
+    async def post_search(body: SearchBody, request: Request) -> JSONResponse:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
-        found = await service.search(body.query, caller_of(request), **body.model_dump(exclude={"query", "explain"}))
-        return JSONResponse(found.to_json(explain=body.explain))
+        return await answer(body, request)
+
+    @router.get("/search", response_model=SearchAnswerModel, summary="Search by address")
+    async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
+        """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
+        return await answer(query, request)
 
     @router.post("/facets", response_model=FacetsModel, summary="The values of fields, counted")
     async def facets(body: FacetsBody, request: Request) -> JSONResponse:

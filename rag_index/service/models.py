@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
+from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.retrieve.results import MAX_FACET_VALUES, ChunkHit
 from rag_index.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
@@ -82,17 +83,37 @@ class SearchArguments(Asked):
     """How old the indexes may be, such as "10 s"."""
 
 
-class SearchBody(SearchArguments):
-    """The body of `POST /search`."""
+class _Search(SearchArguments):
+    """What both ways to search over HTTP take."""
 
-    filter: FilterField = Field(default=None, examples=[FILTER])
-    """Which payload fields a document must match: a table, or text such as `priority=high`."""
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The time limit of the search, in seconds."""
     dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the search that this asks for, as `Retriever.search` takes them."""
+        return self.model_dump(exclude={"query", "explain"})
+
+
+class SearchBody(_Search):
+    """The body of `POST /search`."""
+
+    filter: FilterField = Field(default=None, examples=[FILTER])
+    """Which payload fields a document must match: a table, or text such as `priority=high`."""
+
+
+class SearchQuery(_Search):
+    """The parameters of `GET /search`."""
+
+    filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
+    """Which payload fields a document must match, as on the command line; all of them must."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the search that this asks for."""
+        return {**super().options(), "filter": conditions_of(self.filter)}
 
 
 class FacetsBody(Asked):

@@ -279,7 +279,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         assert subprocess.run([sys.executable, *check[1:]], check=False).returncode == 0
         down = [sys.executable, *(part.replace(str(port), str(free_port())) for part in check[1:])]
         assert subprocess.run(down, capture_output=True, check=False).returncode != 0
-        assert len(asked.post(f"{url}/search", json={"query": "note"}).json()["hits"]) == 10
+        assert len(asked.get(f"{url}/search", params={"query": "note"}).json()["hits"]) == 10
         with postgres.connect(ledger_db) as connection:
             assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
         setup = subprocess.run(

@@ -62,7 +62,9 @@ def bo(closed):
 ASKED = {"query": "printer"}
 
 
-@pytest.mark.parametrize("path", ["/search", "/documents/comments/1", "/indexes", "/metrics", "/nothing", "/mcp"])
+@pytest.mark.parametrize(
+    "path", ["/search?query=printer", "/documents/comments/1", "/indexes", "/metrics", "/nothing", "/mcp"]
+)
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"])
 def test_without_a_valid_token_nothing_is_told(anonymous, path, header):
     answer = anonymous.get(path, headers={"Authorization": header} if header else {})
@@ -98,34 +100,34 @@ def test_a_page_that_may_ask_gets_answers_also_to_errors(bo):
 def test_other_pages_may_not_ask(bo, client):
     for asking in (bo, client):
         for origin in ("https://evil.example.com", "null", "http://127.0.0.1:1"):
-            answer = asking.post("/search", json=ASKED, headers={"Origin": origin})
+            answer = asking.get("/search", params=ASKED, headers={"Origin": origin})
             problem(answer, 403)
             assert "access-control-allow-origin" not in answer.headers
     own = f"http://{urlsplit(str(client.base_url)).netloc}"
-    assert client.post("/search", json=ASKED, headers={"Origin": own}).status_code == 200
+    assert client.get("/search", params=ASKED, headers={"Origin": own}).status_code == 200
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_an_image_or_a_link_of_another_page_asks_nothing(client, bo, site):
     """They have no Origin, and neither need they read the answer to keep the service busy."""
     foreign = {"Sec-Fetch-Site": site}
-    for path in ("/search", "/documents/comments/1", "/indexes", "/metrics", "/healthz"):
+    for path in ("/search?query=printer", "/documents/comments/1", "/indexes", "/metrics", "/healthz"):
         problem(client.get(path, headers={**foreign, "Sec-Fetch-Mode": "no-cors"}), 403)
         problem(client.get(path, headers={**foreign, "Sec-Fetch-Mode": "navigate"}), 403)
     assert client.get("/", headers={**foreign, "Sec-Fetch-Mode": "navigate"}).status_code == 200
     problem(client.get("/", headers={**foreign, "Sec-Fetch-Mode": "no-cors"}), 403)
     for own in ("same-origin", "none"):
-        assert client.post("/search", json=ASKED, headers={"Sec-Fetch-Site": own}).status_code == 200
+        assert client.get("/search", params=ASKED, headers={"Sec-Fetch-Site": own}).status_code == 200
     assert bo.get("/indexes", headers={**foreign, "Origin": CORS}).status_code == 200
 
 
 def test_a_name_that_points_here_is_not_answered(client, bo):
     """A web page can have its own name point at 127.0.0.1; its requests carry that name."""
     for name in ("evil.example.com", "evil.example.com:8765", "127.0.0.1.evil.example.com", "", "[::2]:80"):
-        problem(client.post("/search", json=ASKED, headers={"Host": name}), 421)
-        problem(bo.post("/search", json=ASKED, headers={"Host": name}), 421)
+        problem(client.get("/search", params=ASKED, headers={"Host": name}), 421)
+        problem(bo.get("/search", params=ASKED, headers={"Host": name}), 421)
     for name in ("localhost", "LOCALHOST:1", "127.0.0.1:99", "[::1]:99"):
-        assert client.post("/search", json=ASKED, headers={"Host": name}).status_code == 200
+        assert client.get("/search", params=ASKED, headers={"Host": name}).status_code == 200
     assert bo.get("/indexes", headers={"Host": "search.example.com"}).status_code == 200
 
 
@@ -155,15 +157,15 @@ def test_a_large_body_in_parts_of_unknown_number_is_refused(bo):
 def test_a_request_that_takes_too_long_is_ended(served: Desk, qdrant):
     settings = load_settings(served.config, serve={"timeout": 0.4})
     with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        eventually(lambda: client.post("/search", json=ASKED).status_code == 200, "the model is loaded")
+        eventually(lambda: client.get("/search", params=ASKED).status_code == 200, "the model is loaded")
         qdrant.break_next("/points/query", times=None, hang=3)
-        assert "0.4 s" in problem(client.post("/search", json=ASKED), 504)["detail"]
+        assert "0.4 s" in problem(client.get("/search", params=ASKED), 504)["detail"]
         assert client.get("/healthz").status_code == 200
 
 
 def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
     with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        assert client.post("/search", json=ASKED).status_code == 200
+        assert client.get("/search", params=ASKED).status_code == 200
         cancelled = threading.Event()
         search = live.retriever.search
 
@@ -177,24 +179,25 @@ def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
         live.retriever.search = watched
         qdrant.break_next("/points/query", times=None, hang=3)
         with pytest.raises(httpx.ReadTimeout):
-            client.post("/search", json=ASKED, timeout=0.3)
+            client.get("/search", params=ASKED, timeout=0.3)
         assert cancelled.wait(GENEROUS)
         eventually(lambda: 'status="499"' in client.get("/metrics").text, "the request is counted")
 
 
 def test_the_log_has_nothing_of_a_query_unless_it_is_asked_to(client, desk, caplog):
     with caplog.at_level(logging.DEBUG):
-        client.post("/search", json={"query": "my secret illness"})
+        client.get("/search", params={"query": "my secret illness"})
         client.post("/search", json={"query": "my secret illness", "filter": {"author": "secretperson"}})
-        client.post("/search", json={"query": "my secret illness", "indexes": ["nothing"]})
+        client.get("/search", params={"query": "my secret illness", "indexes": "nothing"})
     text = "\n".join(
         record.getMessage() for record in caplog.records if record.name.startswith(("rag_index", "uvicorn"))
     )
+    assert "GET /search 200" in text
     assert "POST /search 200" in text
     assert "secret" not in text
     settings = load_settings(desk.config, serve={"log_queries": True})
     with caplog.at_level(logging.INFO), Live(settings) as live:
-        httpx.post(f"{live.url}/search", json={"query": "printer offline"}, timeout=30)
+        httpx.get(f"{live.url}/search", params={"query": "printer offline"}, timeout=30)
     assert "searches for 'printer offline'" in caplog.text
 
 
@@ -205,7 +208,7 @@ def test_an_unexpected_error_is_a_problem_and_tells_nothing(desk, caplog):
             raise ValueError("my secret illness")
 
         live.retriever.search = broken
-        answer = httpx.post(f"{live.url}/search", json=ASKED)
+        answer = httpx.get(f"{live.url}/search", params=ASKED)
         problem(answer, 500)
     assert "secret" not in answer.text + caplog.text
     assert "unexpected ValueError in" in caplog.text

@@ -32,16 +32,17 @@ def problem(answer, status: int) -> dict:
     return found
 
 
-def test_a_search_finds_the_best_of_all_indexes(client):
-    found = client.post("/search", json={"query": "Printer offline after update", "limit": 2})
-    assert ids(found) == [("titles", "t-1"), ("comments", "1")]
+def test_a_search_by_body_and_one_by_address_find_the_same(client):
+    asked = {"query": "Printer offline after update", "limit": 2}
+    assert ids(client.post("/search", json=asked)) == ids(client.get("/search", params=asked))
+    assert ids(client.get("/search", params=asked)) == [("titles", "t-1"), ("comments", "1")]
 
 
 def test_filters_and_indexes_narrow_a_search(client):
     body = {"query": "printer", "indexes": ["comments"], "filter": {"priority": "high"}}
     assert {one for _, one in ids(client.post("/search", json=body))} == {"1", "3"}
     texts = {"query": "printer", "indexes": ["comments", "solutions"], "filter": ["priority=high", "number<=1"]}
-    assert set(ids(client.post("/search", json=texts))) == {("comments", "1"), ("solutions", "1")}
+    assert set(ids(client.get("/search", params=texts))) == {("comments", "1"), ("solutions", "1")}
 
 
 def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tmp_path):
@@ -78,11 +79,11 @@ def test_what_hardly_fits_or_was_mistyped_is_said(client):
     nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
     assert nonsense["nothing_fits"] is True
     assert [hit["relevance"] < 0.2 for hit in nonsense["hits"]] == [True, True]
-    least = client.post("/search", json={"query": "zzqqxx wwvvuu", "min_score": 0.5}).json()
+    least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_score": 0.5}).json()
     assert (least["hits"], least["nothing_fits"]) == ([], True)
     texts = client.post("/search", json={"query": "printer", "limit": 50, "collapse": "text"}).json()["hits"]
     assert len({hit["text"] for hit in texts}) == len(texts)
-    found = client.post("/search", json={"query": "Prinetr offline after update", "limit": 2})
+    found = client.get("/search", params={"query": "Prinetr offline after update", "limit": 2})
     assert found.json()["corrected"] == {"Prinetr": "Printer"}
 
 
@@ -90,6 +91,7 @@ def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far
     for demand in ({"max_age": "10 s"}, {"after": "2026-01-01T00:00:00Z"}):
         answer = client.post("/search", json={"query": "printer", "timeout": 0.3, **demand})
         assert "nothing is known of how far it is; a complete run tells" in problem(answer, 504)["detail"]
+        assert problem(client.get("/search", params={"query": "printer", "timeout": 0.3, **demand}), 504)
 
 
 def test_an_answer_says_what_it_is_true_of_and_explains_on_demand(client):
@@ -108,11 +110,11 @@ def test_probes_and_metrics(client):
     for probe in ("/healthz", "/readyz"):
         answer = client.head(probe)
         assert (answer.status_code, answer.content) == (200, b"")
-    client.post("/search", json={"query": "mailbox full"})
+    client.get("/search", params={"query": "mailbox full"})
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
     assert 'rag_index_search_seconds_count{stage="total"}' in metrics.text
-    assert 'rag_index_http_requests_total{method="POST",route="/search",status="200"}' in metrics.text
+    assert 'rag_index_http_requests_total{method="GET",route="/search",status="200"}' in metrics.text
     assert "mailbox" not in metrics.text
 
 
@@ -175,14 +177,14 @@ def test_what_is_not_there_is_404(client):
 
 def test_another_method_is_405_and_says_which(client):
     answer = client.delete("/search")
-    assert problem(answer, 405)["detail"] == "this address takes POST"
-    assert answer.headers["allow"] == "POST"
+    assert problem(answer, 405)["detail"] == "this address takes GET, POST"
+    assert answer.headers["allow"] == "GET, POST"
     assert client.post("/").headers["allow"] == "GET, HEAD"
 
 
 def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
     with Live(Desk(tmp_path / "desk").settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        answer = client.post("/search", json={"query": "x"})
+        answer = client.get("/search", params={"query": "x"})
         assert "rag-index index-all" in problem(answer, 503)["detail"]
         assert answer.headers["retry-after"]
         assert problem(client.get("/readyz"), 503)["detail"] == "the service is not ready; its log says why"
@@ -208,7 +210,7 @@ def test_a_caller_may_leave_the_reranker_out(desk):
     with Live(desk.settings, open_reranker=Longest) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         plain = client.post("/search", json={**asked, "rerank": False}).json()
         assert "rerank" not in plain["timings_ms"]
-        for answer in (client.post("/search", json=asked), client.post("/search", json={**asked, "rerank": True})):
+        for answer in (client.post("/search", json=asked), client.get("/search", params={**asked, "rerank": True})):
             hits = answer.json()["hits"]
             lengths = [len(hit["text"]) for hit in hits]
             assert lengths == sorted(lengths, reverse=True) == [hit["rerank_score"] for hit in hits]
@@ -229,7 +231,7 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
             assert found["total_chunks"] == total
             return [chunk["chunk"] for chunk in found["chunks"]], found["next_chunk"]
 
-        hit = client.post("/search", json={"query": "giraffe"}).json()["hits"][0]
+        hit = client.get("/search", params={"query": "giraffe"}).json()["hits"][0]
         total = hit["total_chunks"]
         assert part() == (list(range(total)), None)
         assert part(max_chars=300) == ([0, 1], 2)

@@ -48,13 +48,13 @@ def serving(desk: Desk, *arguments: str, **environment: str):
 
 def test_it_serves_with_default_settings_and_stops_in_order(desk):
     with serving(desk) as (process, url):
-        found = httpx.post(f"{url}/search", json={"query": "printer secretword"}, timeout=60)
+        found = httpx.get(f"{url}/search", params={"query": "printer secretword"}, timeout=60)
         assert found.status_code == 200
         assert found.headers.get("server") is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         log = process.stderr.read()
-    assert re.search(r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.service\S* - .*POST /search 200", log, re.MULTILINE)
+    assert re.search(r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.service\S* - .*GET /search 200", log, re.MULTILINE)
     assert "secretword" not in log
     assert "Traceback" not in log
 
@@ -62,9 +62,9 @@ def test_it_serves_with_default_settings_and_stops_in_order(desk):
 @pytest.mark.long
 def test_it_lets_a_request_end_before_it_stops(served, qdrant):
     with serving(served) as (process, url), ThreadPoolExecutor() as threads:
-        assert httpx.post(f"{url}/search", json={"query": "printer"}, timeout=60).status_code == 200
+        assert httpx.get(f"{url}/search", params={"query": "printer"}, timeout=60).status_code == 200
         fault = qdrant.break_next("/points/query", times=3, hang=1)
-        asking = threads.submit(httpx.post, f"{url}/search", json={"query": "mailbox"}, timeout=60)
+        asking = threads.submit(httpx.get, f"{url}/search", params={"query": "mailbox"}, timeout=60)
         eventually(lambda: fault.met, "the search has begun")
         process.send_signal(signal.SIGINT)
         assert asking.result().status_code == 200
@@ -75,7 +75,7 @@ def test_it_lets_a_request_end_before_it_stops(served, qdrant):
 def test_a_request_that_does_not_end_is_given_up_when_the_service_stops(desk):
     asked = b'{"query": "printer", "after": "2099-01-01T00:00:00Z", "timeout": 3600}'
     with serving(desk, RAG_INDEX_SERVE__TIMEOUT="3600") as (process, url):
-        assert httpx.post(f"{url}/search", json={"query": "printer"}, timeout=60).status_code == 200
+        assert httpx.get(f"{url}/search", params={"query": "printer"}, timeout=60).status_code == 200
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
             head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"
             connection.sendall(head.encode() + asked)
@@ -117,8 +117,8 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
     )
     desk = Desk(tmp_path / "desk", names=("comments",), template=template, extra=limits).fill()
     with serving(desk) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
-        by_meaning = {"query": "printer", "indexes": ["comments"], "dense_weight": 1}
-        ask = partial(client.post, "/search", json=by_meaning, timeout=60)
+        by_meaning = {"query": "printer", "indexes": "comments", "dense_weight": 1}
+        ask = partial(client.get, "/search", params=by_meaning, timeout=60)
         assert ask().status_code == 200
         hung: set[psutil.Process] = set()
         late = None
@@ -145,15 +145,15 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
 
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
     with serving(served) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
-        ask = partial(client.post, "/search", timeout=60)
-        eventually(lambda: ask(json={"query": "printer"}).status_code == 200, "the model is loaded")
+        ask = partial(client.get, "/search", timeout=60)
+        eventually(lambda: ask(params={"query": "printer"}).status_code == 200, "the model is loaded")
         fault = qdrant.break_next("POST /collections/desk_titles__1/points/query", times=None, hang=3600)
-        stuck = [threads.submit(ask, json={"query": f"printer {n}", "indexes": ["titles"]}) for n in range(5)]
+        stuck = [threads.submit(ask, params={"query": f"printer {n}", "indexes": "titles"}) for n in range(5)]
         eventually(lambda: fault.met, "the searches have begun")
-        assert ask(json={"query": "printer", "indexes": ["comments"]}).status_code == 200
+        assert ask(params={"query": "printer", "indexes": "comments"}).status_code == 200
         assert client.get("/healthz").status_code == 200
         assert {one.result().status_code for one in stuck} == {504}
-        stuck = threads.submit(ask, json={"query": "printer", "indexes": ["titles"]})
+        stuck = threads.submit(ask, params={"query": "printer", "indexes": "titles"})
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         stuck.exception()
@@ -165,14 +165,14 @@ def test_the_service_follows_its_settings(tmp_path, template):
     with serving(desk) as (process, url), httpx.Client(base_url=url, timeout=60, limits=fresh) as client:
 
         def found() -> list:
-            return client.post("/search", json={"query": "printer", "indexes": ["comments"]}).json().get("hits")
+            return client.get("/search", params={"query": "printer", "indexes": "comments"}).json().get("hits")
 
         assert found()
         desk.write(comments='access = "author"')
         eventually(lambda: found() == [], "nobody without groups finds anything")
         desk.write(comments="access = 5")
         eventually(lambda: client.get("/indexes").status_code == 503, "nothing is answered")
-        detail = problem(client.post("/search", json={"query": "printer"}), 503)["detail"]
+        detail = problem(client.get("/search", params={"query": "printer"}), 503)["detail"]
         assert detail == "the settings have changed and are not valid; the log says why"
         assert client.get("/healthz").status_code == 200
         desk.write()

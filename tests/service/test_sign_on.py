@@ -263,7 +263,7 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, keys, issuer):
     ):
 
         def seen(**headers) -> list[str] | int:
-            answer = client.post("/search", json={"query": "printer"}, headers=headers)
+            answer = client.get("/search", params={"query": "printer"}, headers=headers)
             return (
                 sorted(hit["document_id"] for hit in answer.json()["hits"]) if answer.is_success else answer.status_code
             )
