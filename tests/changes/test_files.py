@@ -1,6 +1,5 @@
 """Changed files: what people and their tools do in a folder of source code."""
 
-import os
 import shutil
 from contextlib import closing
 
@@ -11,6 +10,7 @@ from rag_index.changes import file_feed as files_module
 from rag_index.changes.file_feed import FileFeed
 from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
+from rag_index.sources import listing
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -128,17 +128,17 @@ def test_another_branch_with_thousands_of_files_is_left_to_a_run(folder, monkeyp
 
 def test_documents_in_a_folder_that_cannot_be_read_are_kept(folder, monkeypatch):
     folder.settle()
-    real = os.scandir
+    real = listing.open_below
 
-    def scandir(path):
-        if str(path).endswith("pkg/") or str(path).endswith("pkg"):
+    def open_below(root, name):
+        if name.startswith("pkg/"):
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(root, name)
 
-    monkeypatch.setattr("rag_index.sources.listing.os.scandir", scandir)
+    monkeypatch.setattr(listing, "open_below", open_below)
     folder.write("z.py")
     assert folder.changes() == {"z.py"}
-    monkeypatch.setattr("rag_index.sources.listing.os.scandir", real)
+    monkeypatch.setattr(listing, "open_below", real)
     shutil.rmtree(folder.root / "pkg")
     assert folder.changes() == {"pkg/b.py", "pkg/deep/c.py"}
 
