@@ -38,7 +38,7 @@ GROUPS = {
         "plan": "status", "index": "runs", "index-all": "runs", "rebuild": "runs", "retry-failed": "runs",
         "watch": "watch", "automations": "runs",
     },
-    "Look": {"status": "status", "failed": "status", "report": "status"},
+    "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
     "Search": {"search": "search", "verify": "search", "serve": "serve", "mcp": "serve"},
     "Repair": {
         "doctor": "doctor", "rollback": "collections", "optimize": "collections", "erase": "collections",

@@ -1,8 +1,9 @@
-"""The commands that show how indexes are: `status`, `failed`, `report`, `plan`."""
+"""The commands that show how indexes are: `status`, `failed`, `report`, `plan`, `audit`."""
 
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from rag_index.cli import (
     UnicodeText,
     command,
     json_option,
+    name_argument,
     names_argument,
     print_json,
     print_table,
@@ -219,3 +221,38 @@ def _print_plans(plans: list[RunPlan]) -> None:
             say(f"{one.index}: {one.cost.sentence()}")
         if one.message:
             say(f"{one.index}: {one.message}")
+
+
+@command(quiet=True, example="audit comments --collection langchain --key metadata.id --text page_content")
+@name_argument
+@click.option("--collection", required=True, metavar="NAME", help="The collection that another program made.")
+@click.option("--url", metavar="URL", help="Its Qdrant server [default: the one of the settings].")
+@click.option("--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key.")
+@click.option("--key", metavar="FIELD", required=True, help="Where the key is in the payload, such as metadata.id.")
+@click.option("--text", metavar="FIELD", required=True, help="Where the text is in the payload.")
+@json_option
+def audit(
+    context: Context,
+    name: str,
+    collection: str,
+    url: str | None,
+    api_key_env: str | None,
+    key: str,
+    text: str,
+    as_json: bool,
+) -> int:
+    """Compare another program's collection with the source; reads only.
+
+    The exit code is 0 if nothing is wrong, and 3 otherwise.
+    """
+    from rag_index.status.audit import audit
+
+    settings = context.settings()
+    if (where := url or settings.store.url) is None:
+        raise click.UsageError("[store] has no url: name the collection's server with --url")
+    api_key = settings.store.secret_api_key() if url in (None, settings.store.url) else None
+    if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
+        raise click.UsageError(f"--api-key-env names {api_key_env}, which is not set or is empty")
+    found = audit(settings, settings.index(name), collection, where, api_key=api_key, key=key, text=text)
+    show(found.to_json(), *found.lines(), as_json=as_json)
+    return 3 if found.faults else 0

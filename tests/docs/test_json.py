@@ -8,6 +8,7 @@ import pytest
 import rag_index.cli.evaluate
 import rag_index.doctor
 import rag_index.indexing.publish
+import rag_index.status.audit
 import rag_index.status.index_status
 from rag_index import cli
 from rag_index.chunking.text_chunker import TextChunker
@@ -25,6 +26,8 @@ from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.sources.pages import RowReader
+from rag_index.status.audit import KINDS, Audit
+from rag_index.status.plan import RunCost
 from rag_index.stores import open_store
 from rag_index.transfer.export import json_line
 from tests.docs.pages import page
@@ -65,6 +68,7 @@ ARGUMENTS = {
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "erase": ["notes"],
+    "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1", "--key", "id", "--text", "text"],
     "evaluate": ["golden.jsonl"],
 }
 
@@ -74,10 +78,13 @@ METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
+AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), {kind: ["7"] for kind in KINDS},
+                RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.index_status, "failed", [FAILED]),
+    "audit": (rag_index.status.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NUMBERS = {"reliability": 17, "service": 16, "watching": 28}
+NUMBERS = {"reliability": 18, "service": 16, "watching": 28}
 PAGES = [(ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in NUMBERS]
 PROMISES = [row for page in PAGES for row in re.findall(r"^\| \d+ \| (.*\.) \| (.*) \|$", page, re.MULTILINE)]
 TESTS = sorted({name for _, tests in PROMISES for name in re.findall(r"`([^`]+)`", tests)})
