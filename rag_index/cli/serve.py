@@ -38,7 +38,7 @@ def serve(
         token = tokens.new_token()
         line = tokens.token_line(new_token, token, groups, role or "")
         say(f"The token, which is shown only now:\n\n  {token}\n")
-        say(f"The line for [serve] tokens:\n\n  {line}")
+        say(f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {line}")
         return
     if groups or role:
         raise click.UsageError(f"{'--group' if groups else '--role'} belongs to --new-token NAME")

@@ -234,7 +234,7 @@ class Guard:
         return None
 
     async def _identify(self, exchange: Exchange) -> bool:
-        if not self._tokens.any:
+        if not self._tokens.required:
             return True
         scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
         token = given.strip() if scheme.lower() == "bearer" else ""

@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote
 
 import httpx
 
+from rag_index.database.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
 from rag_index.retrieve.access import Caller, claim_of
 
@@ -42,6 +43,8 @@ PREFIX = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
 
 LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(@(?P<role>\S+))?(?P<groups>(\s+\S+)*)")
+CHECK_SECONDS = 1.0
+"""How often the file is looked at for changes."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -150,11 +153,13 @@ class IssuerKeys:
 class SignOn:
     """The callers of whom an issuer of JWTs or a proxy has made sure."""
 
-    def __init__(self, serve: ServeSettings, roles: Sequence[str] = ()) -> None:
+    def __init__(
+        self, serve: ServeSettings, roles: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Raise SettingsError if the file with the issuer's keys cannot be read."""
         self._serve, self._role = serve, roles[0] if roles else ""
         self._networks = [ip_network(one) for one in serve.proxy]
-        self._keys = IssuerKeys(serve.jwt_keys) if serve.jwt_keys else None
+        self._keys = IssuerKeys(serve.jwt_keys, clock=clock) if serve.jwt_keys else None
         self.any = bool(self._keys or self._networks)
         """Whether anybody can ask in one of these ways."""
 
@@ -213,20 +218,44 @@ def _groups(claims: Mapping[str, Any], name: str) -> frozenset[str]:
 
 
 class TokenRegister:
-    """The tokens of the settings; `SignOn` knows callers of whom others made sure."""
+    """The tokens of the settings and of the file that they name; `SignOn` knows callers of whom others made sure."""
 
-    def __init__(self, serve: ServeSettings, roles: Sequence[str] = ()) -> None:
-        """Read all tokens. `roles` are `caller_roles`. Raises SettingsError if a line is not valid."""
-        self._tokens = _parse(serve.tokens)
-        self.sign_on = SignOn(serve, roles)
+    def __init__(
+        self, serve: ServeSettings, roles: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Read all tokens. `roles` are `caller_roles`. Raises SettingsError if the file or a line is not valid."""
+        self._clock = clock
+        self._given = _parse(serve.tokens, "[serve] tokens")
+        self._path = serve.tokens_file
+        self._stamp = file_stamp(self._path) if self._path else None
+        self._checked_at = clock()
+        self._tokens = [*self._given, *self._read()]
+        self.sign_on = SignOn(serve, roles, clock=clock)
         self.any = bool(self._tokens) or self.sign_on.any
-        """Whether there is a token at all, or another way to be known. If so, callers need one."""
+        """Whether there is a token at all, or another way to be known."""
+        self.required = self.any or self._path is not None
+        """Whether callers need a token. A file that has become empty does not open the service to everybody."""
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
+        if self._path is not None and self._clock() - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = self._clock()
+            if (stamp := file_stamp(self._path)) != self._stamp:
+                self._stamp = stamp
+                self._tokens = list(self._given)  # those of the file are unknown, if it cannot be read or is not valid
+                self._tokens += self._read()
         digest = _digest(token)
         found = [caller for known, caller in self._tokens if hmac.compare_digest(known, digest)]
         return found[-1] if found else None
+
+    def _read(self) -> list[Token]:
+        if self._path is None:
+            return []
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise SettingsError(f"[serve] tokens_file {self._path} cannot be read: {exc}") from exc
+        return _parse(lines, str(self._path))
 
 
 def new_token() -> str:
@@ -240,19 +269,24 @@ def token_line(name: str, token: str, groups: Iterable[str], role: str = "") -> 
     return " ".join([quote(name, safe=""), known, *(quote(one, safe="") for one in groups)])
 
 
-def _parse(lines: Iterable[str]) -> list[Token]:
-    """Return the tokens of these lines. A message does not repeat a line: it may hold a token in clear text."""
+def _parse(lines: Iterable[str], where: str) -> list[Token]:
+    """Return the tokens of these lines; empty lines and comments are left out.
+
+    A message does not repeat a line: it may hold a token in clear text.
+    """
     tokens = []
     for number, line in enumerate(lines, 1):
-        found = LINE.fullmatch(line.strip())
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        found = LINE.fullmatch(text)
         if found is None:
             raise SettingsError(
-                f"[serve] tokens: line {number} is not NAME sha256:HASH GROUP…; `rag-index serve --new-token NAME` "
-                "prints one"
+                f"{where}: line {number} is not NAME sha256:HASH GROUP…; `rag-index serve --new-token NAME` prints one"
             )
         if unquote(found["name"]).startswith(JWT):
             raise SettingsError(
-                f"[serve] tokens: line {number} has a name that begins with {JWT}, as that of a JWT's subject does"
+                f"{where}: line {number} has a name that begins with {JWT}, as that of a JWT's subject does"
             )
         groups = frozenset(unquote(group) for group in found["groups"].split())
         name, role = unquote(found["name"]), unquote(found["role"] or "")
@@ -295,7 +329,7 @@ def allowed_hosts(serve: ServeSettings, tokens: TokenRegister) -> frozenset[str]
     """
     if serve.hosts:
         return frozenset(serve.hosts) | LOOPBACK_NAMES
-    if tokens.any and not serve.proxy:  # what a page may not have is a token; a header it can write
+    if tokens.required and not serve.proxy:  # what a page may not have is a token; a header it can write
         return None
     name = serve.host.lower()
     return LOOPBACK_NAMES | {f"[{name}]" if ":" in name and not name.startswith("[") else name}

@@ -448,6 +448,8 @@ class ServeSettings(Section):
     tokens: list[str] = Field(default=[])
     """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it. It holds the token's hash,
     never the token."""
+    tokens_file: Path | None = None
+    """A file with such lines. It is read again when it changes, so that a token can be taken back at once."""
     jwt_keys: str | None = Field(default=None, min_length=1)
     """The public keys (JWKS) of the issuer whose JWTs are tokens too: see [single sign-on](service.md#single-sign-on).
     An address must be https."""

@@ -178,10 +178,11 @@ def test_a_mistake_is_an_error_for_the_agent(connect):
     assert text_of(result).startswith("there is no index 'coments'")
 
 
-def test_a_service_with_tokens_answers_agents_that_have_one(desk):
+def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
     token = new_token()
-    serve = ServeSettings(tokens=[token_line("agent", token, [])])
-    settings = desk.settings.model_copy(update={"serve": serve})
+    tokens = tmp_path / "tokens"
+    tokens.write_text(token_line("agent", token, []), encoding="utf-8")
+    settings = desk.settings.model_copy(update={"serve": ServeSettings(tokens_file=tokens)})
 
     async def hits(url, headers):
         async with (

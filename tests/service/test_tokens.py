@@ -1,4 +1,4 @@
-"""Tokens: made once and known by their hash; and where a service may listen."""
+"""Tokens: made once, known by their hash, read again when their file changes; and where a service may listen."""
 
 import socket
 from contextlib import closing
@@ -10,9 +10,13 @@ from rag_index.retrieve import Caller
 from rag_index.service.server import listen, url_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
 from rag_index.settings import ServeSettings
+from tests.test_outages import Clock
 
 
-def register(**settings) -> TokenRegister:
+def register(tmp_path=None, *lines: str, **settings) -> TokenRegister:
+    if tmp_path:
+        (tmp_path / "tokens").write_text("".join(f"{line}\n" for line in lines))
+        settings["tokens_file"] = tmp_path / "tokens"
     return TokenRegister(ServeSettings(**settings))
 
 
@@ -40,11 +44,29 @@ def test_every_hash_is_compared(monkeypatch):
     assert len(compared) == 3
 
 
+def test_a_file_has_comments_and_its_changes_are_in_force_at_once(tmp_path):
+    clock, token = Clock(), new_token()
+    path = tmp_path / "tokens"
+    path.write_text(f"# who may ask\n\n{token_line('bo', token, ['sales'])}\n")
+    known = TokenRegister(ServeSettings(tokens_file=path), clock=clock)
+    assert known.caller(token) == Caller("bo", frozenset({"sales"}))
+    path.write_text("# nobody\n")
+    clock.now += 2
+    assert known.caller(token) is None
+    assert known.required  # an emptied file does not open the service
+    assert TokenRegister(ServeSettings(tokens_file=path)).required
+    path.unlink()
+    clock.now += 2
+    with pytest.raises(SettingsError, match="cannot be read"):
+        known.caller(token)
+
+
 @pytest.mark.parametrize("line", ["rag_abcdefgh", "bo sha256:12", "bo " + "0" * 64, "bo sha1:" + "0" * 64])
-def test_a_line_that_is_none_is_named_but_not_repeated(line):
-    with pytest.raises(SettingsError, match=r"line 1 is not NAME sha256:HASH.*--new-token") as raised:
-        register(tokens=[line])
-    assert line not in str(raised.value)
+def test_a_line_that_is_none_is_named_but_not_repeated(tmp_path, line):
+    for make in (lambda: register(tmp_path, line), lambda: register(tokens=[line])):
+        with pytest.raises(SettingsError, match=r"line 1 is not NAME sha256:HASH.*--new-token") as raised:
+            make()
+        assert line not in str(raised.value)
 
 
 def test_no_token_has_the_name_of_a_jwt():
@@ -71,9 +93,11 @@ def test_elsewhere_tokens_are_needed(host):
     require_tokens(ServeSettings(host=host), register(tokens=[TOKEN]))
 
 
-def test_behind_a_proxy_tokens_are_needed_too():
+def test_behind_a_proxy_tokens_are_needed_too(tmp_path):
     with pytest.raises(SettingsError, match=r"search\.example\.com.*needs tokens"):
         require_tokens(ServeSettings(hosts=["search.example.com"]), register())
+    with pytest.raises(SettingsError, match="needs tokens"):
+        require_tokens(ServeSettings(host="0.0.0.0"), register(tmp_path))  # a file without tokens
 
 
 def test_without_tokens_only_names_of_this_machine_are_answered():
