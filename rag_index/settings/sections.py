@@ -163,7 +163,9 @@ class EmbedderSettings(Section):
     """The model's name; required with `ollama` and `openai`. With `sentence-transformers` it is a folder, or a name as
     on the model hub."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
-    """The servers (ollama, openai), such as `["http://127.0.0.1:8000/v1"]`. All must have the same model."""
+    """The servers (ollama, openai). All must have the same model."""
+    url: HttpUrl | None = None
+    """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
     """The name of the environment variable that holds the server's key (openai). It must be set where settings are
     read."""
@@ -234,8 +236,12 @@ class EmbedderSettings(Section):
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
         if self.kind in NEEDED_MODELS and self.model in ("wordllama", ""):
             raise ValueError(f"kind {self.kind!r} needs a model{NEEDED_MODELS[self.kind]}")
-        if self.kind == "openai" and "hosts" not in self.model_fields_set:
-            raise ValueError("kind 'openai' needs a server, for example hosts = [\"http://127.0.0.1:8000/v1\"]")
+        if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
+            raise ValueError("url and hosts name servers twice: give one of them")
+        if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
+            raise ValueError("kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\"")
+        if self.url is not None:
+            object.__setattr__(self, "hosts", [self.url])
         if self.api_key_env is not None and (key := os.environ.get(self.api_key_env, "").strip()):
             self._api_key = SecretStr(key)
         document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")

@@ -232,4 +232,6 @@ def _changes(settings: Settings, knee: Candidate, current: Candidate) -> dict[tu
     hosts = settings.embedder.hosts
     if settings.embedder.on_servers and hosts[: knee.hosts] != hosts:
         changes["embedder", "hosts"] = hosts[: knee.hosts]
+        if settings.embedder.url is not None:
+            changes["embedder", "url"] = None
     return changes

@@ -74,7 +74,7 @@ def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
         embedder.identity()
     assert "sk-wrong" not in str(refused.value)
     monkeypatch.setenv("MY_KEY", "sk-right\n")
-    settings = EmbedderSettings(kind="openai", model=server.model, hosts=[server.url], api_key_env="MY_KEY")
+    settings = EmbedderSettings(kind="openai", model=server.model, url=server.url, api_key_env="MY_KEY")
     assert "sk-right" not in f"{settings!r} {settings.model_dump_json()}"
     assert_own_vectors(make(server, api_key_env="MY_KEY").embed_documents(TEXTS), TEXTS)
     monkeypatch.delenv("MY_KEY")

@@ -11,7 +11,7 @@ from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.project import SETTINGS, Project
 
-EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nhosts = ["{url}/v1"]\n'
+EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nurl = "{url}/v1"\n'
 
 
 @pytest.fixture

@@ -333,9 +333,10 @@ MISTAKES = [
     ("[embedder]\nkind = 'olama'\n" + VALID, "kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or "),
     ("[embedder]\nkind = 'ollama'\n" + VALID, "[embedder]: kind 'ollama' needs a model, for example"),
     ("[embedder]\nmodel = 'bge-m3'\n" + VALID, "[embedder]: model 'bge-m3' does not exist for kind 'local'"),
+    ("[embedder]\nkind = 'openai'\nmodel = 'm'\n" + VALID, "[embedder]: kind 'openai' needs a server, for example url"),
     (
-        "[embedder]\nkind = 'openai'\nmodel = 'm'\n" + VALID,
-        "kind 'openai' needs a server, for example hosts",
+        "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://a'\nhosts = ['http://b']\n" + VALID,
+        "[embedder]: url and hosts name servers twice: give one of them",
     ),
     (
         "[store.server]\nreplication_factor = 2\nwrite_consistency_factor = 3\n" + VALID,
