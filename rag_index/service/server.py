@@ -7,14 +7,13 @@ import logging
 import resource
 import signal
 import socket
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import uvicorn
-from starlette.applications import Starlette
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rag_index.database.files import file_stamp
@@ -26,11 +25,9 @@ from rag_index.service.problems import problem
 from rag_index.service.tokens import TokenRegister, require_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from fastapi import APIRouter
-    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from rag_index.settings import Settings
@@ -42,6 +39,7 @@ LOOK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""
+STOP_POLL_SECONDS = 0.1
 HEAD_SECONDS = 30.0
 """How long the first lines of a request may take, from the first byte of the connection or after the last answer."""
 BACKLOG = 2048
@@ -74,95 +72,123 @@ def serve(
         for name in ("httpx", "mcp", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with listen(settings.serve.host, settings.serve.port) as listening:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                    signal.signal(number, service.stop)
+            server = uvicorn.Server(config_of(service))
+
+            def stop(*_: object) -> None:
+                server.should_exit = True
+
+            for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's handlers, and for what it raises again
+                signal.signal(number, stop)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+                signal.signal(signal.SIGHUP, stop)
             announce(url_of(listening))
-            with asyncio.Runner(loop_factory=service.server.config.get_loop_factory()) as runner:
-                runner.run(service.run(listening))
+            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                runner.run(service.run(server, listening))
     finally:
         service.close()
 
 
-class _Server(uvicorn.Server):
-    """A server with the settings of its time, which closes its retriever when it has answered its last request."""
+class _Application:
+    """The application of some settings. Between `start` and `stop` it answers requests."""
 
-    def __init__(self, app: Starlette, retriever: Retriever | None = None) -> None:
-        super().__init__(config_of(app))
-        self.retriever = retriever
-        app.state.server = self
+    def __init__(self, settings: Settings, more: APIRouter | None) -> None:
+        """Raise SettingsError if the settings are not valid, or do not say who may ask."""
+        tokens = TokenRegister(settings.serve, settings.source.caller_roles)
+        require_tokens(settings.serve, tokens)
+        self.retriever = Retriever.from_settings(settings)
+        self._app = make_app(settings, self.retriever, tokens, more)
+        self._stopping = asyncio.Event()
+        self._requests = 0
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `serve`."""
-        yield
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._requests += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests -= 1
 
-    async def answer(self, listening: socket.socket) -> None:
-        """Serve until it is told to stop, and the requests under way have ended."""
-        await self.serve(sockets=[listening.dup()])
-        if self.retriever is not None:
-            with suppress(Exception):  # it is not asked any more
-                await self.retriever.aclose()
+    async def start(self) -> None:
+        """Begin to live, in a task of its own: what begins with an application has to end in the same task."""
+        started = asyncio.Event()
+        self._life = asyncio.create_task(self._live(started))
+        await started.wait()
+
+    async def stop(self) -> None:
+        """Let the requests under way end, and close everything."""
+        until = time.monotonic() + STOP_SECONDS
+        while self._requests and time.monotonic() < until:
+            await asyncio.sleep(STOP_POLL_SECONDS)
+        self._stopping.set()
+        await self._life
+        await self.retriever.aclose()
+
+    async def _live(self, started: asyncio.Event) -> None:
+        async with self._app.router.lifespan_context(self._app):
+            started.set()
+            await self._stopping.wait()
 
 
 class _Service:
-    """The server with the settings as they are now, and those before it until their last request has ended.
+    """The application of the settings as they are now.
 
-    All accept from one socket. If the settings are not valid, nothing is answered: what a change would close must not
-    stay open.
+    If they are not valid, nothing is answered: what a change would close must not stay open.
     """
 
     def __init__(self, settings: Settings, reloaded: Callable[[], Settings], more: APIRouter | None) -> None:
-        """Raise SettingsError if the settings are not valid, or do not say who may ask."""
+        """Raise SettingsError as `_Application`."""
         self._file, self._reloaded, self._more = settings.path, reloaded, more
         self._stamp = file_stamp(self._file)
-        self.server = self._made(settings)
+        self._current: _Application | None = _Application(settings, more)
+        self.server: uvicorn.Server | None = None
 
-    def _made(self, settings: Settings) -> _Server:
-        tokens = TokenRegister(settings.serve, settings.source.caller_roles)
-        require_tokens(settings.serve, tokens)
-        retriever = Retriever.from_settings(settings)
-        return _Server(make_app(settings, retriever, tokens, self._more), retriever)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._current is not None:
+            await self._current(scope, receive, send)
+        elif scope["path"] == "/healthz":
+            await JSONResponse({"status": "alive"})(scope, receive, send)
+        else:
+            detail = "the settings have changed and are not valid; the log says why"
+            await problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})(scope, receive, send)
 
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """Have the server stop, at a second SIGINT without waiting for requests."""
-        self.server.handle_exit(number, frame)
+    async def run(self, server: uvicorn.Server, listening: socket.socket) -> None:
+        """Serve until the server is told to stop."""
+        self.server = server
+        if self._current is not None:
+            await self._current.start()
+        following = asyncio.create_task(self._follow())
+        await server.serve(sockets=[listening])
+        following.cancel()
+        if self._current is not None:
+            await self._current.stop()
 
     def close(self) -> None:
         """Close what is open still."""
-        if self.server.retriever is not None:
-            self.server.retriever.close()
+        if self._current is not None:
+            self._current.retriever.close()
 
-    async def run(self, listening: socket.socket) -> None:
-        """Serve until told to stop, with other settings whenever their file has changed and is written no more."""
+    async def _follow(self) -> None:
+        """Go on with other settings whenever their file has changed, and is written no more."""
         seen = self._stamp
-        async with asyncio.TaskGroup() as servers:
-            serving = servers.create_task(self.server.answer(listening))
-            while not serving.done():
-                await asyncio.wait([serving], timeout=LOOK_SECONDS)
-                before, seen = seen, file_stamp(self._file)
-                if before == seen != self._stamp:
-                    self._stamp = seen
-                    old, self.server = self.server, self._changed()
-                    self.server.should_exit, old.should_exit = old.should_exit, True
-                    serving = servers.create_task(self.server.answer(listening))
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            before, seen = seen, file_stamp(self._file)
+            if before == seen != self._stamp:
+                self._stamp = seen
+                await self._change()
 
-    def _changed(self) -> _Server:
+    async def _change(self) -> None:
         logger.info("%s has changed: it is read again", self._file)
+        old = self._current
         try:
-            return self._made(self._reloaded())
+            new = _Application(self._reloaded(), self._more)
+            await new.start()
+            self._current = new
         except Exception as error:  # noqa: BLE001 - whatever it is, what may have to be closed is not answered
             logger.error("nothing is answered until the settings are valid: %s", error)
-        return _Server(Starlette(routes=[Route("/healthz", _alive), Mount("/", _refuse)]))
-
-
-async def _alive(_: Request) -> JSONResponse:
-    return JSONResponse({"status": "alive"})
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    detail = "the settings have changed and are not valid; the log says why"
-    await problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})(scope, receive, send)
+            self._current = None
+        if old is not None:
+            with suppress(Exception):  # it is not asked any more
+                await old.stop()
 
 
 class Connection(H11Protocol):
@@ -177,7 +203,7 @@ class Connection(H11Protocol):
         """Begin to wait for the first lines."""
         super().connection_made(transport)
         self.access_log = False  # it would name what is searched for
-        server = getattr(self.config.app.state, "server", None)  # type: ignore[union-attr]
+        server = getattr(self.app, "server", None)
         if server and server.should_exit:
             transport.close()
         self._watch()
@@ -206,15 +232,15 @@ class Connection(H11Protocol):
             self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
 
-def config_of(app: Starlette) -> uvicorn.Config:
+def config_of(app: object) -> uvicorn.Config:
     """Return how an application is served."""
     return uvicorn.Config(
-        app,
+        app,  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        lifespan="on",
+        lifespan="off",
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,

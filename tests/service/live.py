@@ -34,7 +34,7 @@ class Live:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = make_app(self._settings, self.retriever, **self._options)
         config = config_of(app)
-        config.timeout_graceful_shutdown, config.timeout_keep_alive = 5, int(GENEROUS)
+        config.lifespan, config.timeout_graceful_shutdown, config.timeout_keep_alive = "on", 5, int(GENEROUS)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()

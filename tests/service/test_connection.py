@@ -23,7 +23,7 @@ async def connected(answer, *, stopping: bool = False):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    app.state = SimpleNamespace(server=SimpleNamespace(should_exit=stopping))
+    app.server = SimpleNamespace(should_exit=stopping)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         theirs = socket.create_connection(listening.getsockname())
         ours, _ = listening.accept()

@@ -161,8 +161,7 @@ def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
 
 def test_the_service_follows_its_settings(tmp_path, template):
     desk = Desk(tmp_path / "desk", template=template).fill()
-    fresh = httpx.Limits(max_keepalive_connections=0)  # what is sent on an idle connection may meet its end
-    with serving(desk) as (process, url), httpx.Client(base_url=url, timeout=60, limits=fresh) as client:
+    with serving(desk) as (process, url), httpx.Client(base_url=url, timeout=60) as client:
 
         def found() -> list:
             return client.get("/search", params={"query": "printer", "indexes": "comments"}).json().get("hits")
