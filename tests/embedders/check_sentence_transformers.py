@@ -60,7 +60,7 @@ def check_reranker(model: str) -> None:
     assert abs(reranker.score("printer", ["word " * 5000])[0]) < 100
     reranker.close()
     assert "nothing-here" in raised(RerankerError, lambda: ModelReranker(f"{model}/nothing-here", "cpu"))
-    assert "set [embedder] device" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
+    assert "[embedder] device to one" in raised(RerankerError, lambda: ModelReranker(folder, "cuda"))
     two = tempfile.mkdtemp()
     CrossEncoder(model, num_labels=2, device="cpu").save_pretrained(two)
     assert "gives 2 numbers" in raised(RerankerError, lambda: ModelReranker(two, "cpu"))
