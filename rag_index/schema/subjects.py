@@ -36,7 +36,7 @@ MIN_PASSWORDS = 0.2
 MAX_PAIR_COLUMNS = 6
 """A table of names and values with at most this many columns holds settings, whatever it is called."""
 MIN_SUBJECT = 24
-"""The average length of titles, such as the subjects of e-mails, that say something without a text."""
+"""The average length of subjects, such as those of e-mails, that say something without a text."""
 MARKUP = re.compile(r"<[^<>]*+>|\[/?\w++[^\[\]]*+\]|&#?\w+;|[\W_]")
 EXPIRES = ("expire", "expires", "expiry")
 MIN_PROGRAM_COLUMNS = 2
@@ -271,9 +271,9 @@ class Subject(DatabaseTable):
 
     @property
     def says_something(self) -> bool:
-        """Return whether some rows have a text beside their title, or titles that are sentences."""
+        """Return whether some rows have a text beside their title, or subjects that are sentences."""
         told = self.profiles.get(self.title or "")
-        if told is not None and told.last_word in vocab.WHOLE_TITLES and told.length >= MIN_SUBJECT:
+        if told is not None and told.last_word in vocab.SUBJECTS and told.length >= MIN_SUBJECT:
             return True
         return any(self.profiles[name].role == "prose" and self.profiles[name].filled for name in self.prose)
 

@@ -24,8 +24,10 @@ TITLES = _ordered("""
     title subject headline heading name caption label topic question summary header term concept fullname
     displayname
 """)
+# Columns with what somebody wrote over a text, which says something without it.
+SUBJECTS = ("subject", "headline")
 # Columns that are what a row is called, though many may have the same, or a number.
-WHOLE_TITLES = ("title", "subject", "headline")
+WHOLE_TITLES = ("title", *SUBJECTS)
 # The last words of columns with texts. `bodytext`, `teaser`: TYPO3; `excerpt`: WordPress; `intro`: Moodle; `notes`:
 # Redmine; `text`: Trac, MediaWiki; `summary`: Mantis; `desc`: Bugzilla; `body`: Stack Exchange.
 PROSE = _words("""
