@@ -142,8 +142,9 @@ def propose(
     `answers` are those to the questions of an earlier proposal, by the table; `uses` are as for `find_subjects`.
 
     Raises:
-        SettingsError: `add` names no table.
+        SettingsError: `add` names no table, or one of which no index can be made.
     """
+    asked = add
     names = [table.full_name for table in catalog.tables]
     for name in add:
         if name not in names:
@@ -189,6 +190,8 @@ def propose(
     made.questions = proposer.questions()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
+    for name in {*asked} - {one.tables[0] for one in made.indexes}:
+        raise SettingsError(f"--add {name}: no index can be made of it, since it {made.left_out[name]}")
     made.policies = _policy_sentences(catalog, made.indexes)
     return made
 

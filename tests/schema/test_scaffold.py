@@ -123,6 +123,9 @@ def test_tables_are_included_excluded_and_added_by_name(desk):
     assert tables(add=["user_sessions"]) == {"ticket", "__odd__name__", "größe", "Visit Report", "user_sessions"}
     with pytest.raises(SettingsError, match=r"--add tickets: there is no such table .ticket"):
         scaffold("sqlite:///desk.db", add=["tickets"])
+    sqlite3.connect("desk.db").executescript("CREATE TABLE seat (id INTEGER PRIMARY KEY); INSERT INTO seat VALUES (1)")
+    with pytest.raises(SettingsError, match="--add seat: no index can be made of it, since it has no text"):
+        scaffold("sqlite:///desk.db", add=["seat"])
 
 
 def test_init_shows_a_document_of_each_index_and_what_it_hides(tmp_path, desk):
