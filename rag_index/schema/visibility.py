@@ -200,7 +200,7 @@ def _flag(look: _Look) -> Condition | None:
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
-    if shows == {*look.words[:1]} and look.words[-1] in vocab.QUALIFIED:
+    if shows == {*look.words[:1]} & vocab.IN_PLACE and look.words[-1] in vocab.QUALIFIED:
         return None
     own = named <= {"status", "state", *words(look.table.name), *look.table.noun}  # not that of a payment
     most = own and column.kind == "number" and column.filled.count(1) >= MIN_OUT * len(column.values)

@@ -146,7 +146,7 @@ PEOPLE = _ordered("""
     account
 """)
 # Those of which no row is a company.
-PERSONS = {*PEOPLE} - {"customer", "account"}
+PERSONS = {*PEOPLE, *_words("student client tenant resident guest member donor pupil")} - {"customer", "account"}
 # Nouns of tables whose rows belong to a row of another one. `journal`: Redmine; `followup`: GLPI; `obs`: OpenMRS;
 # `paragraph`: Drupal; `communication`: ERPNext.
 PARTS = _words("""
@@ -206,8 +206,9 @@ SHOWN_FLAGS = _words("""
     public published publish active enabled approved visible visibility live current latest released online shown
     is_public valid validate validated moderated
 """)
-# Words after `live`, `online` and such: what is edited in place, or sold online only. `only`, `edit`: PrestaShop.
-QUALIFIED = _words("only edit editing chat payment mode key support")
+# Words that say how a thing is sold or changed if one of those after comes last. `online_only`, `live_edit`: PrestaShop.
+IN_PLACE = _words("live online")
+QUALIFIED = _words("only edit editing chat payment mode support")
 # What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.
 AUDIENCE = _words("""
     group groups usergroup usergroups user_group user_groups fe_group fe_groups access_group access_groups

@@ -147,6 +147,8 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("visibility INTEGER", [2, 0], {1}),
         ("online_only INTEGER", [0, 1, 0], set()),  # says how a thing is sold
         ("live_edit INTEGER", [0, 1], set()),
+        ("public_chat INTEGER", [0, 1], {1}),
+        ("approved_edit INTEGER", [0, 1], {1}),
         ("category TEXT", ["private", "workspace"], {1}),
         # of what has an address, most rows are out
         ("status INTEGER, slug TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),
