@@ -196,14 +196,15 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
 
 def _is_of_organisations(table: DatabaseTable) -> bool:
     """Return whether rows are companies or places: they are called so, or have a name and a person as their contact."""
-    called = [word for word in noun(table.name) if word not in vocab.DETAILS][-1:]
+    called = [word for word in noun(table.name) if word not in vocab.DETAILS]
     columns = [words(name) for name in table.columns]
     persons = {*vocab.FIRST_NAMES, *vocab.LAST_NAMES, *vocab.OF_PERSONS}
-    if vocab.PERSONS & {*called} or any("_".join(named) in persons or persons & {*named} for named in columns):
+    owned = any(vocab.KEY_WORDS & {named[-1]} and vocab.PERSONS & {*map(singular, named)} for named in columns)
+    if vocab.PERSONS & {*called} or owned or any("_".join(named) in persons or persons & {*named} for named in columns):
         return False
     contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)
     name = any(named[0] != "contact" and named[-1] in ("name", "company") for named in columns)
-    return bool(vocab.ORGANISATIONS & {*called}) or (contact and name)
+    return bool(vocab.ORGANISATIONS & {*called[-1:]}) or (contact and name)
 
 
 def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:

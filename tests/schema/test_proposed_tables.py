@@ -227,11 +227,15 @@ def test_the_address_of_a_company_is_text_and_that_of_a_person_is_personal(propo
         members=many(24, first_name="Ann {n}", last_name="Lee {n}", company=named, notes=TEXT, **address),
         patients=many(24, name=named, contact_name="Ann {n}", birthdate="1990-01-01", notes=TEXT, **address),
         guests=many(24, name="Ann {n}", notes=TEXT, **address),
+        students=many(24, name="Ann {n}", contact_name="Lee {n}", notes=TEXT, **address),
+        patient_office=many(24, name=named, patient_id=itself, notes=TEXT, **address),
+        delivery_location=many(24, patient_id=itself, notes=TEXT, **address),
         store_buyers=many(24, name="Ann {n}", notes=TEXT, **address),
         contacts=many(24, contact_name="Ann {n}", notes=TEXT, **address),
     )
     personal = {name for name, columns in made.personal.items() if "address" in columns}
-    assert personal == {"members", "patients", "guests", "store_buyers", "contacts"}
+    places = {"patient_office", "delivery_location"}
+    assert personal == {"members", "patients", "guests", "students", "store_buyers", "contacts", *places}
     assert all("phone" in columns for columns in made.personal.values())
     assert "address" in index(made, "customers")["text"]
     assert "address" in index(made, "offices")["text"]
