@@ -18,7 +18,7 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder, bm25_model
-from rag_index.errors import RagIndexError
+from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
 from rag_index.retrieve.calibration import Calibration
 from rag_index.retrieve.filters import required_conditions
 from rag_index.retrieve.fusion import BEST_BY_MEANING, agree
@@ -97,6 +97,9 @@ def ask_own_texts(
     patience = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
     with closing(open_embedder(patience, expected=identity)) as embedder:
         entries = dict(zip([*own, *strange], embedder.embed_queries([*own, *strange]), strict=True))
+    for entry in entries.values():
+        if isinstance(entry, RagIndexError) and not isinstance(entry, (BadVectors, TextRefused, TextTooLong)):
+            raise entry  # a server that is down teaches nothing
     vectors = {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
     model, conditions = bm25_model(index), required_conditions(index)
 

@@ -2,12 +2,13 @@
 
 import random
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.errors import SettingsError
+from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.evaluation import calibrate
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
@@ -79,6 +80,10 @@ def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, mon
             monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
             learned = calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
             assert learned.trusted is trusted
+        down = SimpleNamespace(embed_queries=lambda texts: [EmbedderUnavailable("down")] * len(texts), close=bool)
+        monkeypatch.setattr(calibrate, "open_embedder", lambda *_, **__: down)
+        with pytest.raises(EmbedderUnavailable):  # so that nothing is recorded, and the next run asks again
+            calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
 
 
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
