@@ -293,6 +293,8 @@ def _settable_places() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
 
 def _refuse(variable: str, known: Iterable[str]) -> None:
     """Raise SettingsError if an unknown variable was meant as a setting."""
+    if re.fullmatch(f"{ENV_PREFIX}INDEXES(__.*)?", variable.upper()):
+        raise SettingsError(f"{variable} is not a setting: indexes stand in the file, and not in the environment")
     names = {CONFIG_VARIABLE.removeprefix(ENV_PREFIX): CONFIG_VARIABLE}
     for name in known:
         short = name.removeprefix(ENV_PREFIX)

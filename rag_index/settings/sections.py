@@ -334,6 +334,12 @@ class ParallelSettings(Section):
         return self
 
 
+def _check_suffix(value: Path) -> Path:
+    if value.suffix != ".prom":
+        raise ValueError("should end with .prom: it is Prometheus's text format, and `report --json` prints JSON")
+    return value
+
+
 class RunSettings(Section):
     """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes metrics."""
 
@@ -351,8 +357,8 @@ class RunSettings(Section):
     see [what is pruned](operations.md#what-is-pruned). At least 1."""
     max_cost: Number | None = Field(default=None, gt=0)
     """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
-    metrics_file: Path | None = None
-    """Where each run writes the metrics of every index's last run, in Prometheus's text format."""
+    metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
+    """Where each run writes the metrics of every index's last run, in Prometheus's text format (`.prom`)."""
 
 
 def _check_prompt(prompt: str) -> str:
