@@ -1,4 +1,4 @@
-"""The guard in front of everything that the service answers: who asks, how much, how often, and for how long.
+"""The guard in front of everything that the service answers: who asks, how much, and for how long.
 
 It is plain ASGI, since it watches a connection while a request is answered: if the client hangs up, the request is
 cancelled. Every check that needs no body comes before the body is read.

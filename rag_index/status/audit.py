@@ -101,13 +101,13 @@ def audit(
         scratch.executescript(
             "CREATE TABLE source (id TEXT PRIMARY KEY, text TEXT); CREATE TABLE points (point TEXT, id TEXT, text TEXT)"
         )
-        cost = _read_source(settings, index, scratch)
         records = _scroll(link, collection)
         sample = list(islice(records, SAMPLE))
         for field in (key, text):
             if sample and not any(field in fields for fields in sample):
                 known = ", ".join(f"{path} ({value:.40})" for fields in sample[:1] for path, value in fields.items())
                 raise SettingsError(f"no payload has a field {field}; the first point has {known}")
+        cost = _read_source(settings, index, scratch)
         rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in chain(sample, records))
         scratch.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
         counts, examples = _compare(scratch)
