@@ -206,7 +206,7 @@ SHOWN_FLAGS = _words("""
     public published publish active enabled approved visible visibility live current latest released online shown
     is_public valid validate validated moderated
 """)
-# Words that say how a thing is sold or changed if one of those after comes last. `online_only`, `live_edit`: PrestaShop.
+# Words that say how a thing is sold or changed if one of the others is last: `online_only`, `live_edit` (PrestaShop).
 IN_PLACE = _words("live online")
 QUALIFIED = _words("only edit editing chat payment mode support")
 # What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.
