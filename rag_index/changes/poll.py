@@ -137,8 +137,9 @@ class PollFeed(IndexFeed):
         if since is None:  # a run has to read all of it
             return Received((), replace(self._given, since=self._source.watermark() or ""), overflow=(name,))
         after, found = self._poll(since)
-        self._rest(began, SHARE)
+        took = self._clock() - began
         after, moved = self._look_at_groups(after)
+        self._rest(self._clock() - took, SHARE)
         if max(len(found), len(moved)) > self._settings.watch.burst_documents:
             return Received((), after, overflow=(name,))
         now = time.time()
