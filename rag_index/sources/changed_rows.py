@@ -270,10 +270,10 @@ def tables_read(connection: Connection, rows: FromClause) -> set[str]:
     reader = readers.get(connection.dialect.name)
     if reader is None:
         return set()
+    if isinstance(rows, sa.Alias):  # MySQL names an alias in place of its table
+        rows = rows.element
     every: Any = sa.select(sa.literal_column("*")).select_from(rows)
     query = str(every.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
-    if connection.dialect.name != "sqlite":  # whose drivers find no parameters where there are none
-        query = query.replace("%%", "%")
     try:
         return reader(connection, query)
     except exc.DBAPIError:  # the check of the source says what is wrong with the query
@@ -307,7 +307,7 @@ def _in_postgresql(connection: Connection, query: str) -> set[str]:
 
 
 def _in_mysql(connection: Connection, query: str) -> set[str]:
-    plan = json.loads(str(connection.exec_driver_sql(f"EXPLAIN FORMAT=JSON {query.replace('%', '%%')}").scalar()))
+    plan = json.loads(str(connection.exec_driver_sql(f"EXPLAIN FORMAT=JSON {query}").scalar()))
     existing = set(sa.inspect(connection).get_table_names())
     return set(_values(plan, "table_name")) & existing  # an alias of the query is shown in place of its table
 

@@ -111,6 +111,17 @@ def test_a_view_is_watched_by_the_tables_below_it_and_one_that_depends_on_forget
     assert "list the tables that its query reads in depends_on" in found.unwatched["tickets"]
 
 
+def test_a_table_is_read_whatever_others_are_called_and_whatever_signs_its_where_has(followed, plan):
+    desk = with_tables(followed)
+    desk.run("CREATE TABLE documents (id INTEGER PRIMARY KEY)")
+    listed = 'depends_on = [{table = "ticket", key = "id", column = "id"}]\n'
+    found = plan(desk, f"{OWN}where = \"body LIKE '%wheel%'\"\n{listed}")
+    assert ([str(table) for table in found.tables], found.notes, found.blind) == (["ticket"], [], {})
+    desk.run("CREATE VIEW shown AS SELECT ticket.* FROM ticket JOIN customer ON customer.id = ticket.id")
+    found = plan(desk, OWN.replace('"ticket"', '"shown"') + f"where = \"body LIKE '%wheel%'\"\n{listed}")
+    assert [note for note in found.notes if "depends_on does not list customer" in note]
+
+
 def test_a_partitioned_table_is_all_of_its_partitions(queue, plan):
     """A plan of PostgreSQL names partitions, and depends_on cannot."""
     queue.run(
