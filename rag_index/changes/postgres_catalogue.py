@@ -30,6 +30,8 @@ _FIND = sa.text("""
 """)
 """Without `to_regclass`, which ends the transaction if the role may not use the schema."""
 
+MIN_VERSION = (15,)
+"""The first PostgreSQL that can publish some columns of a table."""
 _COLUMNS = sa.text(
     "SELECT attname, atttypid FROM pg_attribute WHERE attrelid = :oid AND attnum > 0 AND NOT attisdropped"
 )
@@ -56,6 +58,12 @@ _PUBLISHED = sa.text("""
     FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
     WHERE p.pubname = :name AND t.schemaname = :schema AND t.tablename = :table
 """)
+
+
+def require_version(connection: Connection) -> None:
+    """Raise SettingsError if the log of this PostgreSQL cannot be followed."""
+    if (connection.dialect.server_version_info or MIN_VERSION) < MIN_VERSION:
+        raise SettingsError('changes = "wal" needs PostgreSQL 15 or newer; use changes = "queue"')
 
 
 class UniqueIndex(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres_catalogue import POSITION, PostgresTable, table_in_catalogue
+from rag_index.changes.postgres_catalogue import POSITION, PostgresTable, require_version, table_in_catalogue
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable, connected
 from rag_index.changes.statements import Setup, Step, comment, object_name, quoted
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-MIN_VERSION = 150_000
-"""The first PostgreSQL that can publish some columns of a table."""
-
 COSTS = """\
 The server writes more log (wal_level = logical): with an update of any table the whole new row, with a delete
 the old key, and with REPLICA IDENTITY FULL the whole old row with both. Writers need next to no more CPU.
@@ -33,7 +30,7 @@ With a list of columns, a new primary key must be added to the publication first
 """
 _ROLE = sa.text("SELECT rolname, rolsuper OR rolreplication, rolreplication FROM pg_roles WHERE rolname = current_user")
 _SERVER = sa.text("""
-    SELECT current_setting('server_version_num')::integer, current_setting('wal_level'),
+    SELECT current_setting('wal_level'),
            (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size')
 """)
 RESTART = "Restart PostgreSQL now, run `rag-index watch --setup` again, and run what it prints then: that is the rest."
@@ -80,9 +77,8 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
     Raises:
         SettingsError: PostgreSQL is older than 15, or a table cannot be followed.
     """
-    [[version, level, keep]] = connection.execute(_SERVER)
-    if version < MIN_VERSION:
-        raise SettingsError('changes = "wal" needs PostgreSQL 15 or newer; use changes = "queue"')
+    [[level, keep]] = connection.execute(_SERVER)
+    require_version(connection)
     name = object_name(project)
     tables = [table_in_catalogue(connection, table) for table in watched]
     title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"

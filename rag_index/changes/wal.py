@@ -23,6 +23,7 @@ from rag_index.changes.postgres_catalogue import (
     lsn,
     lsn_number,
     require_published,
+    require_version,
     table_in_catalogue,
 )
 from rag_index.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
@@ -79,6 +80,7 @@ class WalFeed(RowFeed):
 
     def problems(self) -> dict[WatchedTable, SettingsError]:
         with self._connect(WHAT) as connection:
+            require_version(connection)
             if problem := SlotState.read(connection, self.name).problem:
                 raise SettingsError(problem)
             return self._find_tables(connection)
