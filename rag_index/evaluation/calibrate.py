@@ -102,21 +102,20 @@ def ask_own_texts(
             raise entry  # a server that is down teaches nothing
     vectors = {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
     model, conditions = bm25_model(index), required_conditions(index)
+    encoder = Bm25Encoder(model) if model else None
 
     def nearest(query: str, limit: int, words: SparseVector | None = None) -> list[StoredPoint]:
         return store.search(collection.name, VectorQuery(vectors[query], limit, words, conditions, payload=False))
 
     found = [
-        nearest(query, BEST_BY_MEANING, Bm25Encoder(model).query(query) if model else None)
-        for query in own
-        if query in vectors
+        nearest(query, BEST_BY_MEANING, encoder.query(query) if encoder else None) for query in own if query in vectors
     ]
     known = [max(one.score for one in points) for points in found if points]
     nothing = [points[0].score for query in strange if query in vectors and (points := nearest(query, 1))]
     if not (known and nothing):
         return None
-    trusted = model is None or sum(map(agree, found)) >= AGREEMENT * len(found)
-    return replace(Calibration.learn(known, nothing, words=model is not None), trusted=trusted)
+    trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
+    return replace(Calibration.learn(known, nothing, words=encoder is not None), trusted=trusted)
 
 
 def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
