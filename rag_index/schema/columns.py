@@ -171,7 +171,9 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     filled = len(values) / max(1, len(column.values))
     if is_named_like_a_secret(column.name):
         return ColumnProfile(column.name, "secret", filled, 0, 0)
-    named = set(words(column.name)) - (vocab.ADDRESSES if _is_of_organisations(table) else set())
+    named = set(words(column.name))
+    if named & vocab.ADDRESSES and _is_of_organisations(table):
+        named -= vocab.ADDRESSES
     distinct = len({str(value) for value in values}) / max(1, len(values))
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
