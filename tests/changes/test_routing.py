@@ -4,13 +4,15 @@ import datetime as dt
 from contextlib import closing
 
 import pytest
+import sqlalchemy as sa
 
 from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import ReceivedRows, RowChange
+from rag_index.changes.rows import ReceivedRows, RowChange, connected
 from rag_index.changes.setup import setup_for
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
+from rag_index.sources.changed_rows import tables_read
 
 TICKETS = """\
 [[indexes]]
@@ -111,15 +113,20 @@ def test_a_view_is_watched_by_the_tables_below_it_and_one_that_depends_on_forget
     assert "list the tables that its query reads in depends_on" in found.unwatched["tickets"]
 
 
-def test_a_table_is_read_whatever_others_are_called_and_whatever_signs_its_where_has(followed, plan):
+def test_a_table_is_watched_whatever_signs_a_condition_has(followed, plan):
     desk = with_tables(followed)
-    desk.run("CREATE TABLE documents (id INTEGER PRIMARY KEY)")
     listed = 'depends_on = [{table = "ticket", key = "id", column = "id"}]\n'
     found = plan(desk, f"{OWN}where = \"body LIKE '%wheel%'\"\n{listed}")
     assert ([str(table) for table in found.tables], found.notes, found.blind) == (["ticket"], [], {})
     desk.run("CREATE VIEW shown AS SELECT ticket.* FROM ticket JOIN customer ON customer.id = ticket.id")
     found = plan(desk, OWN.replace('"ticket"', '"shown"') + f"where = \"body LIKE '%wheel%'\"\n{listed}")
     assert [note for note in found.notes if "depends_on does not list customer" in note]
+
+
+def test_a_table_is_not_mistaken_for_one_that_is_called_like_its_alias(maria):
+    desk = with_tables(maria).run("CREATE TABLE documents (id INTEGER)", "INSERT INTO ticket (id) VALUES (1), (2)")
+    with connected(desk.url, "the tables") as connection:
+        assert tables_read(connection, sa.table("ticket").alias("documents")) == {"ticket"}
 
 
 def test_a_partitioned_table_is_all_of_its_partitions(queue, plan):
