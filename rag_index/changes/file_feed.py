@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_FILES = 2000
 """More changed files than this are left to an ordinary run, which parses on all workers."""
 SHARE = 0.02
-"""The share of the time that listing may take: a folder of 2,500 files is listed every two seconds."""
+"""The share of the time that listing may take."""
 
 
 class FileFeed(IndexFeed):
