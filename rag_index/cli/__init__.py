@@ -36,15 +36,12 @@ GROUPS = {
     "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
     "Run": {
         "plan": "status", "index": "runs", "index-all": "runs", "rebuild": "runs", "retry-failed": "runs",
-        "watch": "watch", "automations": "runs",
+        "watch": "runs", "automations": "runs",
     },
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
-    "Search": {"search": "search", "verify": "search", "serve": "serve", "mcp": "serve"},
-    "Repair": {
-        "doctor": "doctor", "rollback": "collections", "optimize": "collections", "erase": "collections",
-        "drop": "collections", "export": "collections", "move": "collections",
-    },
-    "Measure": {"evaluate": "evaluate", "benchmark": "tune", "tune": "tune"},
+    "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
+    "Repair": dict.fromkeys(("doctor", "rollback", "optimize", "erase", "drop", "export", "move"), "repairs"),
+    "Measure": dict.fromkeys(("evaluate", "benchmark", "tune"), "measuring"),
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}

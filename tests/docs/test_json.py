@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-import rag_index.cli.evaluate
+import rag_index.cli.measuring
 import rag_index.doctor
 import rag_index.indexing.publish
 import rag_index.status.audit
@@ -85,7 +85,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.index_status, "failed", [FAILED]),
     "audit": (rag_index.status.audit, "audit", AUDITED),
-    "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
+    "evaluate": (rag_index.cli.measuring, "_evaluate", Evaluation((SCOPE,))),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
