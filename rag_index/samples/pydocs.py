@@ -1,6 +1,6 @@
 """A sample that every machine has: the documentation of the Python interpreter that runs.
 
-    module, class, function, method     docstrings of the standard library
+    module, class, function, method     docstrings of the standard library, as far as it is written in Python
     topic                               chapters of the language reference
 
 `class` is a reserved word in many grammars, so code that builds SQL from a table's name has to quote it.
@@ -9,18 +9,12 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import copy
-import importlib.util
 import inspect
-import io
-import re
 import sys
 import sysconfig
-import types
 import warnings
 from collections.abc import Iterator
-from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,22 +68,13 @@ def standard_library() -> Path:
 
 
 def source_files() -> Iterator[tuple[str, Path]]:
-    """Yield dotted name and file of each public module that has source, in order of name within its package."""
+    """Yield dotted name and file of each public module that has source, in order of name."""
     library = standard_library()
-    for name in sorted(sys.stdlib_module_names):
-        if is_public(name) and name not in _LEFT_OUT:
-            yield from _module_files(name, library / name)
-
-
-def _module_files(name: str, place: Path) -> Iterator[tuple[str, Path]]:
-    if (place / "__init__.py").is_file():
-        yield name, place / "__init__.py"
-        children = {path.stem if path.suffix == ".py" else path.name for path in place.iterdir()}
-        for child in sorted(children):
-            if child.isidentifier() and is_public(child) and child not in _LEFT_OUT:
-                yield from _module_files(f"{name}.{child}", place / child)
-    elif place.with_suffix(".py").is_file():
-        yield name, place.with_suffix(".py")
+    for name in sorted(sys.stdlib_module_names - _LEFT_OUT):
+        for path in [library / f"{name}.py", *sorted((library / name).rglob("*.py"))]:
+            module = ".".join(path.relative_to(library).with_suffix("").parts).removesuffix(".__init__")
+            if is_public(module) and _LEFT_OUT.isdisjoint(module.split(".")):
+                yield module, path
 
 
 def read_module(name: str, path: Path) -> list[Entry]:
@@ -158,70 +143,6 @@ def _signature(node: _Function, *, skip_first: bool = False) -> str:
     return f"({ast.unparse(arguments)}){returns}"
 
 
-_METHODS = (
-    types.MethodDescriptorType, types.ClassMethodDescriptorType, types.BuiltinFunctionType,
-    types.GetSetDescriptorType, types.MemberDescriptorType,
-)  # fmt: skip
-
-
-def compiled_entries(name: str, public: str) -> Iterator[Entry]:
-    """Yield the entries of a module in C under a public name; none if this interpreter does not have it."""
-    if (module := _load(name)) is None:
-        return
-    yield from _entry("module", public, module.__doc__)
-    owners = {name, module.__name__, public, None}
-    for _, value in sorted(vars(module).items()):
-        if not isinstance(value, types.BuiltinFunctionType | type) or getattr(value, "__module__", None) not in owners:
-            continue
-        if is_public(value.__name__):  # its own name, so one that a program replaced in sys is still found
-            inside = f"{public}.{value.__name__}"
-            yield from _compiled("class" if isinstance(value, type) else "function", inside, value, public)
-
-
-def _load(name: str) -> types.ModuleType | None:
-    """Import a module in C of the standard library without output; return None if there is none or if it fails.
-
-    A file of the same name elsewhere on sys.path is never run.
-    """
-    quiet = io.StringIO()
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(quiet),
-        contextlib.redirect_stderr(quiet),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module(name) if _is_compiled(name) else None
-        except Exception:  # noqa: BLE001 - whatever an incomplete build raises, the module is left out
-            return None
-
-
-def _is_compiled(name: str) -> bool:
-    if name in sys.builtin_module_names:
-        return True
-    spec = importlib.util.find_spec(name) if name in sys.stdlib_module_names else None
-    loader = None if spec is None else spec.loader
-    return isinstance(loader, ExtensionFileLoader) and Path(loader.path).is_relative_to(standard_library())
-
-
-def _compiled(table: str, name: str, value: object, module: str) -> Iterator[Entry]:
-    """Yield an entry if there is a docstring, and those of the methods; older ones begin with the call.
-
-    The signature is the one that the C source declares: `inspect.signature` would evaluate defaults with whatever
-    happens to be imported.
-    """
-    docstring, declared = value.__doc__ or "", getattr(value, "__text_signature__", None)
-    signature = " ".join(re.sub(r"\$\w+(, /)?(, )?", "", declared).split()) if isinstance(declared, str) else None
-    call, rest = split_docstring(docstring)
-    if signature is None and rest and call.startswith(f"{name.rpartition('.')[2]}("):
-        docstring, signature = rest, call
-    yield from _entry(table, name, docstring, module, signature)
-    for member, descriptor in sorted(vars(value).items()) if isinstance(value, type) else ():
-        method = descriptor.__func__ if isinstance(descriptor, staticmethod) else descriptor
-        if isinstance(method, _METHODS) and is_public(member):
-            yield from _compiled("method", f"{name}.{member}", method, module)
-
-
 TABLES = ("class", "function", "method", "module", "topic")
 
 
@@ -254,12 +175,6 @@ def scaffold(database: str) -> str:
 
 
 def _entries() -> Iterator[Entry]:
-    """Yield all entries, source files first: if a name is defined in Python and in C, the one in Python counts."""
-    sources = dict(source_files())
-    for name, path in sources.items():
+    for name, path in source_files():
         yield from read_module(name, path)
-    for name in sorted(sys.stdlib_module_names - {"readline"}):  # loading it can write to the terminal
-        public = "os" if name == "posix" else name.lstrip("_")
-        if public == name or public in sources:
-            yield from compiled_entries(name, public)
     yield from read_topics()
