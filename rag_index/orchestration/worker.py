@@ -111,14 +111,12 @@ def _forward() -> None:
         logger.addHandler(handler)
 
     def send_status() -> None:
-        last: tuple[int, tuple[Outage, ...]] = (0, ())
+        last: tuple[Outage, ...] = ()
         while worker.status not in (Status.closing, Status.closed):
             time.sleep(INTERVAL_SECONDS)
-            in_flight = _Process.embedder.stats.in_flight if _Process.embedder else 0
-            if (now := (in_flight, outages())) != last:
+            if (now := outages()) != last:
                 last = now
-                found = [list(astuple(outage)) for outage in now[1]]
-                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
+                worker.log_event(TOPIC, {"worker": worker.address, "outages": [list(astuple(one)) for one in now]})
 
     threading.Thread(target=send_status, daemon=True, name="status").start()
 

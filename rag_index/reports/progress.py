@@ -15,7 +15,6 @@ from typing import Protocol, TextIO
 
 from rag_index.errors import printable
 from rag_index.outages import Outage, longest_first, outages
-from rag_index.reports.outcome import count_of
 
 FLOW = "flow"
 RECENT_SECONDS = 30.0
@@ -25,7 +24,6 @@ MAX_ETA = 1000
 until now: the first documents may be those that need no embedding."""
 
 LINE_SECONDS = 5.0
-MIN_BAR, MAX_BAR = 10, 30
 LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 INTERVAL_SECONDS = 1.0
 
@@ -41,9 +39,8 @@ class Progress:
         self.total = self.done = self.failed = 0
         self.note = ""
         self.displays: list[Display] = []
-        self._workers = self._busy = self._queued = 0
-        self._processes: dict[str, tuple[int, tuple[Outage, ...]]] = {}
-        """What each process was last known to do: requests in flight, and services that it waits for."""
+        self._processes: dict[str, tuple[Outage, ...]] = {}
+        """The services that each process was last known to wait for."""
         self._updating, self._noting = threading.RLock(), threading.RLock()
         self._clock = clock
         self._begun = False
@@ -68,17 +65,13 @@ class Progress:
             self._recent.popleft()
         self.tick()
 
-    def under_way(self, shards: int, workers: int) -> None:
-        """Record that `workers` workers have `shards` shards, one at a time each. This updates no displays."""
-        self._workers, self._busy, self._queued = workers, min(shards, workers), max(0, shards - workers)
-
-    def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
-        """Record how many requests to an embedder a process has in flight, and which services it waits for.
+    def set_process(self, process: str, outages: tuple[Outage, ...] = ()) -> None:
+        """Record which services a process waits for.
 
         Any thread may call this. It updates no displays.
         """
         with self._noting:
-            self._processes[process] = requests, outages
+            self._processes[process] = outages
 
     def keep_workers(self, addresses: Collection[str]) -> None:
         """Forget the workers that are not among these: one that died waits for nothing any more."""
@@ -90,7 +83,7 @@ class Progress:
     def outages(self) -> list[Outage]:
         """The services that some process waits for, each once, the longest silent first."""
         with self._noting:
-            return longest_first(outage for _, outages in self._processes.values() for outage in outages)
+            return longest_first(outage for outages in self._processes.values() for outage in outages)
 
     def note_later(self, note: str) -> None:
         """Set a note for the next update of the displays. Any thread may call this."""
@@ -134,9 +127,9 @@ class Progress:
         return left if known else None
 
     def sentence(self) -> str:
-        """Return documents done, rates, time left, busy workers and failures as one line."""
+        """Return documents done, rates, time left and failures as one line."""
         note = f" ({self._note()})" if self._note() else ""
-        said = _joined(self._share(), self._rate(), self._left(), self._workload(), self._failed())
+        said = _joined(self._share(), self._rate(), self._left(), self._failed())
         return f"{self.index}: {said}{note}"
 
     def headline(self) -> str:
@@ -144,8 +137,8 @@ class Progress:
         return _joined(self._share(), self._failed(), self._left())
 
     def details(self) -> str:
-        """Return what the headline leaves out: the note, the rates and the workload."""
-        return _joined(self._note(), self._rate(), self._workload())
+        """Return what the headline leaves out: the note and the rates."""
+        return _joined(self._note(), self._rate())
 
     def card(self) -> str:
         """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
@@ -182,15 +175,6 @@ class Progress:
         now = f"{self.rate:,.0f}/s"
         mean = f"{self.done / (self._clock() - self._started):,.0f}/s"
         return now + (f" ({mean} on average)" if mean != now else "")
-
-    def _workload(self) -> str:
-        if not self._busy or self.outages:
-            return ""
-        with self._noting:
-            sent = sum(requests for requests, _ in self._processes.values())
-        queued = f"{count_of(self._queued, 'shard')} queued" if self._queued else ""
-        requests = f"{count_of(sent, 'request')} in flight" if sent else ""
-        return _joined(f"{self._busy} of {count_of(self._workers, 'worker')} busy", queued, requests)
 
 
 def _joined(*parts: str) -> str:
@@ -234,12 +218,13 @@ class Bar:
         from rich.live import Live
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
         from rich.text import Text
 
         self._console = Console(file=stream)
-        self._column = BarColumn(bar_width=MAX_BAR)
-        texts = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("index", "headline")]
-        self._bar = RichProgress(texts[0], self._column, texts[1], console=self._console)
+        name = TextColumn("{task.fields[index]}", markup=False, table_column=Column(overflow="ellipsis"))
+        headline = TextColumn("{task.fields[headline]}", markup=False, table_column=Column(no_wrap=True))
+        self._bar = RichProgress(name, BarColumn(None), headline, console=self._console)
         self._task = self._bar.add_task("", total=None, visible=False, index="", headline="")
         self._details = Text(no_wrap=True, overflow="ellipsis")
         self._live = Live(Group(self._bar, self._details), console=self._console, transient=True)
@@ -248,26 +233,15 @@ class Bar:
 
     def show(self, progress: Progress) -> None:
         """Move the bar."""
-        index, self._column.bar_width, headline = fit(progress.index, progress.headline(), self._console.width)
         self._details.plain = printable(progress.details())
-        done, total = progress.done, progress.total or None
-        self._bar.update(self._task, completed=done, total=total, visible=True, index=index, headline=headline)
+        done, total, headline = progress.done, progress.total or None, progress.headline()
+        self._bar.update(self._task, completed=done, total=total, visible=True, index=progress.index, headline=headline)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Replace the bar by a line."""
         self._live.stop()
         atexit.unregister(self._live.stop)
         print(printable(sentence), file=self._console.file, flush=True)
-
-
-def fit(index: str, headline: str, width: int) -> tuple[str, int, str]:
-    """Return name, columns of the bar and headline so that they fit into a line: the headline is the last to give."""
-    free = width - 2  # a space on both sides of the bar
-    if len(index) + MIN_BAR + len(headline) > free:
-        headline = headline.replace(" documents", "", 1)
-    room = max(8, free - MIN_BAR - len(headline))
-    index = index if len(index) <= room else f"{index[: room - 1]}…"
-    return index, min(MAX_BAR, max(1, free - len(index) - len(headline))), headline
 
 
 def open_display(stream: TextIO | None = None) -> Display:
@@ -308,7 +282,7 @@ def watched_outages(
     """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
 
     def look() -> Sequence[Outage]:
-        progress.set_process(FLOW, outages=outages())
+        progress.set_process(FLOW, outages())
         progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
         return progress.outages
 

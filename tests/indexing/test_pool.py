@@ -45,10 +45,8 @@ class Scan(SimpleNamespace):
     """As much of a scan as a pool asks."""
 
     def __init__(self) -> None:
-        self.counts, self.said = [], []
-        progress = SimpleNamespace(
-            under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
-        )
+        self.said = []
+        progress = SimpleNamespace(tick=lambda: None, say=self.said.append)
         self.run = SimpleNamespace(
             settings=SimpleNamespace(parallel=SimpleNamespace(serial=False, address="any")), progress=progress,
             metrics=SimpleNamespace(workers=1), logger=None,
@@ -80,15 +78,15 @@ def pooled(place: Place, *numbers: int):
 
 
 def test_no_more_shards_are_in_flight_than_there_is_room_for():
-    place = Place()
-    with pooled(place) as (pool, scan):
+    place, found = Place(), []
+    with pooled(place) as (pool, _):
         for number in range(10):
             pool.submit(numbered(number))
             place.finish(*[number - 1] * (number > 0))
-            list(pool.ready())
+            found += pool.ready()
+            assert number + 1 - len(found) < place.size
         place.finish(9)
-        list(pool.rest())
-        assert (max(scan.counts), scan.counts[-1]) == (2, 0)
+        assert sorted([*found, *pool.rest()]) == [-number for number in reversed(range(10))]
 
 
 def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
@@ -104,12 +102,12 @@ def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
 
 def test_an_error_is_raised_only_after_the_results_of_all_others():
     place, found = Place(3), []
-    with pooled(place, 1, 2, 3) as (pool, scan):
+    with pooled(place, 1, 2, 3) as (pool, _):
         place.fail(1, EmbedderUnavailable("down"))
         place.finish(2, 3)
         with pytest.raises(EmbedderUnavailable, match="down"):
             found.extend(pool.ready())  # a list keeps what comes before the error
-        assert (sorted(found), scan.counts[-1], list(pool.rest())) == ([-3, -2], 0, [])
+        assert (sorted(found), list(pool.rest())) == ([-3, -2], [])
 
 
 def test_what_a_place_raises_while_nothing_comes_ends_the_waiting(monkeypatch):
