@@ -18,7 +18,6 @@ from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_
 from rag_index.indexing.publish import end_bulk
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.runs import BATCH, IndexLease
-from rag_index.machine.resources import cpu_count
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
@@ -139,7 +138,6 @@ class IndexRun:
         outcome.seconds = time.monotonic() - self.started
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
-        metrics.load, metrics.processors = os.getloadavg()[0], cpu_count()
         outcome.advice = advice(metrics, self.settings.embedder, on_server=not self.store.embedded)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)

@@ -31,14 +31,10 @@ FLOAT_BYTES = 4
 
 # Shares from which the advice names a cause
 MIN_BUSY = 0.85  # of the time, workers: then they are the bottleneck
-MAX_RATE_LIMITED = 0.05  # of the requests, answered by asking for a pause
-MAX_RETRIED = 0.1  # of the requests, repeated
-MAX_SPLIT = 0.1  # of the requests, for parts of batches that were refused
+MAX_RETRIED = 0.05  # of the requests, repeated
 LARGE_SHARE = 0.5  # of the time, one stage
 SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
-HIGH_LOAD = 1.5
-"""Load per processor from which other programs slow down an Ollama server on this machine."""
 
 SHORT = 0.05
 SMALL = 100_000
@@ -67,8 +63,6 @@ class RunMetrics:
     vector_bytes: int = 0
     by_worker: dict[str, float] = field(default_factory=dict)
     """Busy seconds of each worker, which is named by host name and process id."""
-    load: float | None = None
-    processors: int = 1
 
     @property
     def speed_up(self) -> float:
@@ -155,15 +149,11 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
     if not metrics.shards:
         return "nothing had to be embedded"
     work = metrics.work
-    asked, busy = f"of {work.requests} requests", f"workers busy {metrics.utilisation:.0%}"
-    if work.rate_limited > work.requests * MAX_RATE_LIMITED:
-        return f"{work.rate_limited} {asked} were told to wait: lower requests_in_flight or the number of workers"
+    busy = f"workers busy {metrics.utilisation:.0%}"
     if work.retries > work.requests * MAX_RETRIED:
-        return f"{work.retries} {asked} had to be repeated: check the embedder's log"
-    if work.splits > work.requests * MAX_SPLIT:
         return (
-            f"{work.splits} {asked} were for parts of batches that were refused because of a text: a smaller "
-            "chunk_chars avoids texts that are too long, `rag-index failed` lists texts that were not embedded"
+            f"{work.retries} of {work.requests} requests had to be repeated, {work.rate_limited} because a server "
+            "asked for a pause: lower requests_in_flight or the number of workers, and check the embedder's log"
         )
     if work.contexts_made and work.chunk_seconds > LARGE_SHARE * work.seconds:
         return (
@@ -178,7 +168,7 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
         )
     flow_waited = metrics.stages.get("wait", 0.0) > LARGE_SHARE * metrics.seconds
     if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN):
-        return f"{busy}{_advice_on_workers(metrics, embedder)}"
+        return f"{busy}{_advice_on_workers(embedder)}"
     if metrics.seconds < SMALL_RUN:
         return f"{busy}: the run was too small for a cluster to matter"
     return f"{busy}, {_advice_on_flow(metrics, on_server=on_server)}"
@@ -187,40 +177,13 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
 _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
 
 
-def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
-    if metrics.work.embed_seconds and chunking > LARGE_SHARE:
-        return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
-    if embedder.kind == "sentence-transformers":
-        return ": the model is the bottleneck; a GPU (device), or more processors and workers, would help"
-    if not embedder.on_servers:
-        return ": the embedder is the bottleneck; more processors and workers would help"
-    if threads := _advice_on_threads(metrics, embedder):
-        return threads
-    ollama = "Ollama" if embedder.kind == "ollama" else "embedding"
-    if len(embedder.hosts) == 1:
-        tried = "; `rag-index tune` measures several [embedder] hosts" if embedder.kind == "ollama" else ""
-        return f", one {ollama} server: a second one may help (hosts){tried}"
-    servers = f"{len(embedder.hosts)} {ollama} servers"
-    return f", {servers}: more servers, on more machines or GPUs, would help; `rag-index tune` measures it"
-
-
-def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    """Return advice on num_thread if Ollama's own choice of threads slows it down, "" if not.
-
-    By default Ollama uses as many threads as the machine has processors, and each step waits for the slowest of them.
-    If anything else runs on the machine, one of them is always slow.
-    """
-    local = len(embedder.local_hosts)
-    if embedder.kind != "ollama" or not local or embedder.num_thread is not None:
-        return ""
-    remedy = "num_thread = 1 is several times faster in this case; `rag-index tune` finds the best value"
-    if local > 1:
-        return f", {local} Ollama servers on this machine, each with as many threads as it has processors: {remedy}"
-    if metrics.load is not None and metrics.load > HIGH_LOAD * metrics.processors:
-        processors = count_of(metrics.processors, "processor")
-        return f", with other programs beside Ollama (load {metrics.load:.1f} on {processors}): {remedy}"
-    return ""
+def _advice_on_workers(embedder: EmbedderSettings) -> str:
+    if embedder.on_servers:
+        count = count_of(len(embedder.hosts), "embedding server")
+        tried = "; `rag-index tune` measures hosts and threads" if embedder.kind == "ollama" else ""
+        return f", {count}: one more, on another machine or GPU, would help (hosts){tried}"
+    gpu = "a GPU (device), or " if embedder.kind == "sentence-transformers" else ""
+    return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
