@@ -21,7 +21,7 @@ from rag_index.machine.resources import (
     memory_per_worker,
 )
 from rag_index.reports.outcome import count_of
-from rag_index.settings import SECTIONS, ParallelSettings, Settings, origins
+from rag_index.settings import SECTIONS, Settings, origins
 from rag_index.settings.values import Section, keys_of, tables_of
 
 if TYPE_CHECKING:
@@ -92,36 +92,24 @@ def _redact(settings: Settings, value: Any) -> Any:
 
 def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
     parallel, embedder = settings.parallel, settings.embedder
+    needed = estimate_worker_memory(embedder)
     reasons: dict[str, str] = {}
     if parallel.serial:
         reasons["parallel.workers"] = "not used: serial is true"
     elif parallel.address:
         reasons["parallel.workers"] = f"not used: the cluster at {parallel.address} decides"
     elif parallel.workers == "auto":
-        reasons["parallel.workers"] = _why_workers(parallel, machine, estimate_worker_memory(embedder))
-    elif parallel.workers > machine.processors:
-        reasons["parallel.workers"] = f"more than the {machine.processors} processors that this process may use"
+        count = choose_worker_count(parallel, needed, machine)
+        processors, each = count_of(machine.processors, "processor"), _mb(memory_per_worker(parallel, needed))
+        reasons["parallel.workers"] = f"{count}: {processors} less one for the flow, if memory has {each} for each"
     automatic = {
-        "memory": "the memory of this machine or of its cgroup",
-        "worker_memory": f"estimated at {_mb(estimate_worker_memory(embedder))}; no worker is killed for using more",
+        "worker_memory": f"estimated at {_mb(needed)}; no worker is killed for using more",
         "shard_documents": f"as many as take {SECONDS:g} s at the measured rate",
     }
     reasons |= {f"parallel.{key}": why for key, why in automatic.items() if getattr(parallel, key) == "auto"}
     if embedder.kind == "ollama" and embedder.num_thread is None:
         reasons["embedder.num_thread"] = "the server chooses; `rag-index tune` tries other values"
     return reasons
-
-
-def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> str:
-    count, each = choose_worker_count(parallel, needed, machine), memory_per_worker(parallel, needed)
-    processors = count_of(machine.processors, "processor")
-    if not count:
-        why = f"memory has no room for a worker of {_mb(each)}, so the flow's process embeds"
-    elif count < machine.processors - 1:
-        why = f"memory has room for {count} of {_mb(each)}, which is fewer than {processors} less one"
-    else:
-        why = f"{processors} less one for the flow, and always at least one"
-    return f"{count}: {why}"
 
 
 def _mb(size: int) -> str:
@@ -133,18 +121,13 @@ def settings_schema() -> dict[str, Any]:
     schema = Settings.model_json_schema()
     del schema["properties"]["path"]
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    _describe(schema, Settings)
-    for model in _subclasses(Section):
-        if model.__name__ in schema["$defs"]:
-            _describe(schema["$defs"][model.__name__], model)
+    models: list[type[BaseModel]] = [Settings, *Section.__subclasses__()]
+    for model in models:
+        properties = (schema if model is Settings else schema["$defs"][model.__name__])["properties"]
+        for key, meaning in descriptions(model).items():
+            if key in properties:
+                properties[key]["description"] = _LINK.sub(r"\1", meaning)
     return schema
-
-
-def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Give the properties of a model's schema what they mean, in plain text."""
-    for key, meaning in descriptions(model).items():
-        if key in schema["properties"]:
-            schema["properties"][key]["description"] = _LINK.sub(r"\1", meaning)
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
@@ -157,9 +140,3 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
                 found[model.model_fields[name].alias or name] = " ".join(meaning.split())
     return found
-
-
-def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for one in model.__subclasses__():
-        yield one
-        yield from _subclasses(one)
