@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from rag_index.settings.parts import (
     Format,
+    JoinName,
     JoinSettings,
     PartSettings,
     Template,
@@ -111,7 +112,7 @@ class IndexSettings(Section):
     shown in an older one."""
     newest_among: str | None = Field(default=None, min_length=1)
     """The condition for the rows of which `newest` takes one, such as `"status <> 'draft'"`, in SQL."""
-    joins: dict[str, JoinSettings] = Field(default={})
+    joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables of which a document has at most one row each; see [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
     """Tables of which many rows belong to a document, such as the comments of a ticket; see

@@ -37,6 +37,7 @@ Template = list[tuple[str, str | None]]
 PREFIX = re.compile(r"[ !-$&(-\[\]-~]+")
 """What may stand before a key that another table names: no quote, no percent sign and no backslash."""
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+JoinName = Annotated[str, Field(pattern=NAME)]
 ADDRESS = re.compile(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\\x00-\x1f]*")
 """An address of http or https, or of a path of the service's own host: a page opens no other."""
 DESCENDING = " desc"
@@ -162,7 +163,7 @@ class PartSettings(Section):
     where: str | None = Field(default=None, min_length=1)
     """The condition for the rows that belong to documents, such as `"about_type = 'Ticket' AND internal = 0"`, in
     SQL."""
-    joins: dict[str, JoinSettings] = Field(default={})
+    joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables of which such a row has at most one row each."""
     key: str | list[str] | None = None
     """The columns by which a hit names the row."""
@@ -237,10 +238,8 @@ class PartSettings(Section):
 
 
 def check_joins(joins: Mapping[str, JoinSettings]) -> None:
-    """Raise ValueError if a join has an odd name, or equals columns of a join that does not come before it."""
+    """Raise ValueError if a join equals columns of a join that does not come before it."""
     for number, (name, join) in enumerate(joins.items()):
-        if not name.isidentifier() or not name.isascii() or name.startswith("_"):
-            raise ValueError(f"joins: {name!r} should contain only letters, digits and _, and begin with a letter")
         before = list(joins)[:number]
         for _, column in join.pairs:
             other = column.partition(".")[0]
