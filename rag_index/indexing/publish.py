@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import filterfalse
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -328,13 +328,13 @@ def optimize(settings: Settings, store: Store, names: Sequence[str] | None = Non
         yield Optimized(index.name, collection, store.count(collection), needed, seconds)
 
 
-def search_index_due(store: Store, collection: str, dimension: int, mode: Literal["auto", "never"]) -> bool:
+def search_index_due(store: Store, collection: str, dimension: int) -> bool:
     """Return whether a run should build the search index.
 
     Only an embedded collection with more than 256 MB of vectors needs it: smaller ones are scanned in milliseconds,
     and a server builds by itself.
     """
-    if mode == "never" or not store.embedded or store.indexed(collection):
+    if not store.embedded or store.indexed(collection):
         return False
     return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024
 

@@ -368,8 +368,8 @@ class Scan:
     @property
     def search_index_due(self) -> bool:
         """Whether the run should build the search index of the collection. A batch of a watch leaves it to a run."""
-        dimension, mode = self.collection.dimension, self.run.settings.store.hnsw
-        return not self.run.single and search_index_due(self.run.store, self.collection.name, dimension, mode)
+        name, dimension = self.collection.name, self.collection.dimension
+        return not self.run.single and search_index_due(self.run.store, name, dimension)
 
     def build_search_index(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
         """Build the search index of the collection. A failure costs searches time and nothing else: it is logged."""

@@ -7,7 +7,7 @@ import os
 import re
 import resource
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,18 +81,13 @@ def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
     """Return how many workers a run starts: as the settings say, or one less than the processors.
 
-    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. A `memory` in
-    the settings bounds a given number as well. The number is 0 only if memory has room for none.
+    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. It is 0 only if
+    memory has room for none.
     """
-    machine = machine or detect_machine()
-    worker_bytes = memory_per_worker(parallel, worker_bytes)
-    if parallel.memory != "auto":
-        machine = replace(machine, memory=min(parallel.memory * MB, machine.memory))
-    count = machine.max_workers(worker_bytes) if parallel.workers == "auto" else parallel.workers
-    if parallel.memory != "auto":
-        count = min(count, machine.workers_that_fit(worker_bytes))
-    bounded = parallel.workers == "auto" or parallel.memory != "auto"
-    return 0 if bounded and not machine.workers_that_fit(worker_bytes) else max(1, count)
+    if parallel.workers != "auto":
+        return parallel.workers
+    machine, worker_bytes = machine or detect_machine(), memory_per_worker(parallel, worker_bytes)
+    return machine.max_workers(worker_bytes) if machine.workers_that_fit(worker_bytes) else 0
 
 
 def worker_count(settings: Settings) -> int:

@@ -7,7 +7,6 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
@@ -41,7 +40,6 @@ KNOWN_PREFIXES = {
     "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
 }
 """Document and query prefix by model, from the models' own cards. Other models need none."""
-_LOCAL_NAME = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 NEEDED_MODELS = {
     "ollama": ', for example model = "nomic-embed-text"',
     "openai": ": the name by which the server knows it",
@@ -217,11 +215,6 @@ class EmbedderSettings(Section):
         """Whether the model is on servers."""
         return self.kind in ON_SERVERS
 
-    @property
-    def local_hosts(self) -> list[str]:
-        """Those of the hosts that are on this machine."""
-        return [host for host in self.hosts if _LOCAL_NAME.fullmatch(urlsplit(host).hostname or "")]
-
     @field_validator("kind")
     @classmethod
     def _check_kind(cls, value: str) -> str:
@@ -269,9 +262,6 @@ class StoreSettings(Section):
     erase: bool = False
     """A run ends by [erasing](deleted-data.md) what it deleted or changed from every file of the store, and keeps no
     collection for `rollback`."""
-    hnsw: Literal["auto", "never"] = "auto"
-    """`auto`: a run builds the search index of large embedded collections. `never`: searches scan. A server builds its
-    own."""
     server: ServerSettings = ServerSettings()
     """The collections of a Qdrant server, see [`[store.server]`](#storeserver)."""
 
@@ -298,9 +288,6 @@ class ParallelSettings(Section):
     shard_documents: PositiveInt | Auto = "auto"
     """How many documents make a [shard](glossary.md), the work that one worker is given at a time. `auto`: as many as
     take five seconds at the measured rate."""
-    memory: PositiveInt | Auto = "auto"
-    """How much memory the flow, its server and all workers may take together, in megabytes. It limits the number of
-    workers, set or automatic. `auto`: what the machine or the cgroup has."""
     worker_memory: PositiveInt | Auto = "auto"
     """How much memory one worker may take, in megabytes. A worker that takes more is ended, and the document that it
     was embedding is found and listed as failed. `auto`: the number of workers is limited by what a worker is expected

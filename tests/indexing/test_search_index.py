@@ -79,18 +79,12 @@ def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_em
 
 
 @pytest.mark.parametrize(
-    ("dimension", "mode", "embedded", "indexed", "due"),
-    [
-        (256, "auto", True, False, False),
-        (768, "auto", True, False, True),
-        (768, "never", True, False, False),
-        (768, "auto", True, True, False),
-        (768, "auto", False, False, False),
-    ],
+    ("dimension", "embedded", "indexed", "due"),
+    [(256, True, False, False), (768, True, False, True), (768, True, True, False), (768, False, False, False)],
 )
-def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, mode, embedded, indexed, due):
+def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, embedded, indexed, due):
     store = SimpleNamespace(embedded=embedded, indexed=lambda name: indexed, count=lambda name: 100_000)
-    assert search_index_due(store, "c", dimension, mode) == due
+    assert search_index_due(store, "c", dimension) == due
 
 
 def test_optimize_goes_through_the_indexes(tmp_path, monkeypatch):

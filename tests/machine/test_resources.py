@@ -96,11 +96,7 @@ def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
     [
         ({}, 7),
         ({"workers": 5}, 5),
-        ({"memory": 2000}, 4),
-        ({"workers": 5, "memory": 2000, "worker_memory": 600}, 2),
         ({"worker_memory": 3000}, 3),
-        ({"memory": 10}, 0),
-        ({"workers": 2, "memory": 10}, 0),
         ({"worker_memory": 9900}, 0),
         ({"workers": 2, "worker_memory": 9900}, 2),
     ],

@@ -435,11 +435,11 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
     monkeypatch.setenv("RAG_INDEX_STORE__URL", "")
     monkeypatch.setenv("RAG_INDEX_EMBEDDER__DOCUMENT_PREFIX", "")
     settings = load(
-        "[parallel]\nworkers = 5\nmemory = 9000\n[store]\nurl = 'http://q'\n[store.server]\nhnsw_m = 5\n"
+        "[parallel]\nworkers = 5\nworker_memory = 900\n[store]\nurl = 'http://q'\n[store.server]\nhnsw_m = 5\n"
         "[embedder]\nkind = 'ollama'\nmodel = 'nomic-embed-text'\n" + VALID
     )
     assert settings.project == "2024"
-    assert (settings.parallel.workers, settings.parallel.memory, settings.run.wait) == (2, 9000, 3.0)
+    assert (settings.parallel.workers, settings.parallel.worker_memory, settings.run.wait) == (2, 900, 3.0)
     assert (settings.store.server.hnsw_m, settings.store.server.replication_factor) == (5, 8)
     assert (settings.store.url, settings.store.api_key) == (None, None)
     assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
