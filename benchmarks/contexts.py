@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, Servers
+from rag_index.chunking.context.writer import Recipe
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
 from rag_index.ledger import Ledger
+from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 
 MODEL = "fake-talk"
@@ -59,7 +60,9 @@ def serve(seconds: float, address: Any, finished: Any) -> None:
 
 
 def make_chunker(url: str, concurrency: int, folder: Path) -> ContextChunker:
-    servers = Servers((url,), MODEL, 60.0, "5m", concurrency, None, 0.0, 4096)
+    servers = EmbedderSettings(
+        kind="ollama", hosts=[url], model=MODEL, timeout=60, requests_in_flight=concurrency, wait_for_recovery=0
+    )
     recipe = Recipe(FakeOllama.digest, DEFAULT_PROMPT, 300, 4096)
     Ledger(make_url(ledger := f"sqlite:///{folder / 'ledger.db'}")).close()
     return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(ledger), False)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import numpy as np
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.outages import Call
+    from rag_index.settings import EmbedderSettings
 
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 256 << 20
@@ -76,21 +77,6 @@ class ModelDetails:
     context_length: int | None = None
 
 
-class EndpointSettings(Protocol):
-    """What `[embedder]` says of requests to a server, and what the writer of contexts gives in its place."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def requests_in_flight(self) -> int: ...
-    @property
-    def keep_alive(self) -> str: ...
-    @property
-    def num_thread(self) -> int | None: ...
-
-
 class Endpoint(ABC):
     """One server with persistent connections. All methods must be awaited on the same event loop."""
 
@@ -99,7 +85,7 @@ class Endpoint(ABC):
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 
-    def __init__(self, url: str, settings: EndpointSettings, dimensions: int | None = None) -> None:
+    def __init__(self, url: str, settings: EmbedderSettings, dimensions: int | None = None) -> None:
         """Vectors are cut to `dimensions`, if that is given."""
         self.url = url
         self._dimensions = dimensions

@@ -15,7 +15,6 @@ from rag_index.errors import BadVectors, EmbedderUnavailable, ModelMissing
 from rag_index.hosts.endpoint import (
     METADATA_SECONDS,
     Endpoint,
-    EndpointSettings,
     ModelDetails,
     plain_model_name,
     to_vectors,
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from rag_index.settings import EmbedderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class OllamaEndpoint(Endpoint):
 
     service = "Ollama"
 
-    def __init__(self, url: str, settings: EndpointSettings, dimensions: int | None = None) -> None:
+    def __init__(self, url: str, settings: EmbedderSettings, dimensions: int | None = None) -> None:
         super().__init__(url, settings, dimensions)
         self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, Servers, check_model, context_tokens, process_writer
+from rag_index.chunking.context.writer import Recipe, check_model, context_tokens, process_writer
 from rag_index.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
 from rag_index.errors import ContextMissing, RagIndexError
+from rag_index.settings import EmbedderSettings
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -35,7 +36,8 @@ class ContextChunker:
     """
 
     inner: Chunker
-    servers: Servers
+    servers: EmbedderSettings
+    """The servers that write, and how to ask them."""
     recipe: Recipe
     ledger: SecretStr
     """The URL of the ledger, which keeps contexts."""
@@ -45,17 +47,17 @@ class ContextChunker:
     def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
         """Ask the servers which model they have, and check that it writes. Raises as `check_model`."""
         embedder = settings.embedder if settings.embedder.kind == "ollama" else None
-        servers = Servers(
-            hosts=tuple(context.hosts or (embedder.hosts if embedder else [DEFAULT_HOST])),
+        servers = EmbedderSettings(
+            kind="ollama",
+            hosts=context.hosts or (embedder.hosts if embedder else [DEFAULT_HOST]),
             model=context.model,
             timeout=context.timeout,
             keep_alive=context.keep_alive,
             requests_in_flight=context.concurrency,
             num_thread=embedder.num_thread if embedder else None,
-            patience=settings.embedder.wait_for_recovery,
-            num_ctx=context.num_ctx,
+            wait_for_recovery=settings.embedder.wait_for_recovery,
         )
-        model = check_model(servers)
+        model = check_model(servers, context.num_ctx)
         num_ctx = context_tokens(model, context.num_ctx)
         recipe = Recipe(model.digest, context.prompt or DEFAULT_PROMPT, context.max_chars, num_ctx)
         ledger = settings.ledger_url.render_as_string(hide_password=False)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from sqlalchemy.engine import URL
 
+    from rag_index.settings import EmbedderSettings
+
 VERSION = 2
 """The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
 
@@ -52,23 +54,6 @@ MAX_REDUCTIONS = 4
 """How often the part of the document in the question is reduced because the model has no room for it."""
 RETRY_TEMPERATURE = 0.8
 """The temperature of a second answer: without one the model would repeat the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Ollama servers and how to ask them, as `OllamaEndpoint` expects it."""
-
-    hosts: tuple[str, ...]
-    model: str
-    timeout: float
-    keep_alive: str
-    requests_in_flight: int
-    """Requests in flight at once, over all hosts."""
-    num_thread: int | None
-    patience: float
-    """Seconds to wait for hosts that are down."""
-    num_ctx: int
-    """Tokens of context to ask for at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +108,14 @@ async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None
         raise EmbedderError(f"{exc}: model {model} cannot write contexts; name one that generates text") from exc
 
 
-def check_model(servers: Servers) -> ModelDetails:
+def check_model(servers: EmbedderSettings, num_ctx: int) -> ModelDetails:
     """Return the details of the model, after every host has written a word with it in a window of `num_ctx` tokens.
 
     Raises as `agreed_report`.
     """
 
     async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
-        await check_generating(endpoint, servers.model, context_tokens(details, servers.num_ctx))
+        await check_generating(endpoint, servers.model, context_tokens(details, num_ctx))
 
     async def survey() -> list[HostReport]:
         endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
@@ -246,7 +231,7 @@ class ContextRequests(HostCalls[ContextRequest]):
     def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
         servers = writer.servers
         super().__init__(
-            writer.pool, writer.model, writer.stats, writer.clock, requests=requests, patience=servers.patience
+            writer.pool, writer.model, writer.stats, writer.clock, requests=requests, patience=servers.wait_for_recovery
         )
         self._recipe, self._max_in_flight, self._cache = writer.recipe, servers.requests_in_flight, writer.cache
 
@@ -326,7 +311,8 @@ class DocumentContexts:
 class ContextWriter:
     """Gets contexts from the cache or from `servers`. Calls from several threads take turns."""
 
-    def __init__(self, servers: Servers, recipe: Recipe, ledger: SecretStr) -> None:
+    def __init__(self, servers: EmbedderSettings, recipe: Recipe, ledger: SecretStr) -> None:
+        self.given = servers, recipe, ledger
         self.servers, self.recipe, self.clock = servers, recipe, Clock()
         self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
@@ -370,21 +356,21 @@ class ContextWriter:
             self.cache.close()
 
 
-process_writers: dict[tuple[Servers, Recipe, SecretStr], ContextWriter] = {}
+_writers: list[ContextWriter] = []
 """The only global state: connections, and which hosts are ill, are worth keeping between shards. It has one at most."""
 _lock = threading.Lock()
 
 
-def process_writer(servers: Servers, recipe: Recipe, ledger: SecretStr) -> ContextWriter:
+def process_writer(servers: EmbedderSettings, recipe: Recipe, ledger: SecretStr) -> ContextWriter:
     """Return this process's writer. It is made on first use, and replaced when it is needed for other arguments."""
     with _lock:
-        if (servers, recipe, ledger) not in process_writers:
+        if [writer.given for writer in _writers] != [(servers, recipe, ledger)]:
             close_process_writer()
-            process_writers[servers, recipe, ledger] = ContextWriter(servers, recipe, ledger)
-        return process_writers[servers, recipe, ledger]
+            _writers.append(ContextWriter(servers, recipe, ledger))
+        return _writers[0]
 
 
 def close_process_writer() -> None:
     """Close the writer of this process, if there is one."""
-    while process_writers:
-        process_writers.popitem()[1].close()
+    while _writers:
+        _writers.pop().close()

@@ -6,11 +6,12 @@ from sqlalchemy.engine import make_url
 
 from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, Servers, close_process_writer
+from rag_index.chunking.context.writer import Recipe, close_process_writer
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
 from rag_index.ledger import Ledger
+from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 
 
@@ -37,10 +38,10 @@ def server():
 def servers_of(*servers, **given):
     """Return servers that write contexts. They are waited for only if `given` says so."""
     usual = {
-        "hosts": tuple(server.url for server in servers), "model": "fake-talk", "timeout": 5.0, "keep_alive": "5m",
-        "requests_in_flight": 10, "num_thread": None, "patience": 0.0, "num_ctx": 4096,
+        "hosts": [server.url for server in servers], "model": "fake-talk", "timeout": 5.0, "requests_in_flight": 10,
+        "wait_for_recovery": 0.0,
     }  # fmt: skip
-    return Servers(**(usual | given))
+    return EmbedderSettings(kind="ollama", **(usual | given))
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def make_chunker(url):
     """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
     def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
-        asked = servers_of(*servers, num_ctx=num_ctx, **given)
+        asked = servers_of(*servers, **given)
         recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
         ledger = SecretStr(url.render_as_string(hide_password=False))
         return ContextChunker(TextChunker(chars, 0), asked, recipe, ledger, required)

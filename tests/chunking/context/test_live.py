@@ -6,7 +6,7 @@ from sqlalchemy.engine import make_url
 
 from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, check_model, process_writers
+from rag_index.chunking.context.writer import Recipe, check_model, process_writer
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import ContextCounts
 from rag_index.ledger import Ledger
@@ -26,11 +26,11 @@ def saying(ollama_server, tmp_path_factory):
 
 
 def patient(server, model):
-    return servers_of(server, model=model, timeout=60.0, requests_in_flight=4, patience=30.0, num_ctx=1024)
+    return servers_of(server, model=model, timeout=60.0, requests_in_flight=4, wait_for_recovery=30.0)
 
 
 def chunker_of(servers, folder, *, chars=40):
-    recipe = Recipe(check_model(servers).digest, DEFAULT_PROMPT, 300, servers.num_ctx)
+    recipe = Recipe(check_model(servers, 1024).digest, DEFAULT_PROMPT, 300, 1024)
     Ledger(make_url(ledger := f"sqlite:///{folder}/ledger.db")).close()
     return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(ledger), False)
 
@@ -42,7 +42,7 @@ def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server
     (document,) = chunker.chunk(page(numbered(40)))
     assert document.contexts == [SENTENCE] * len(document.chunks)
     assert document.context_counts == ContextCounts(made=len(document.chunks))
-    [writer] = process_writers.values()
+    writer = process_writer(chunker.servers, chunker.recipe, chunker.ledger)
     assert writer.stats.requests >= 2 * len(document.chunks) > 4
 
 

@@ -22,7 +22,7 @@ def other():
 
 
 def test_the_model_is_made_to_write_a_word(server):
-    details = check_model(servers_of(server))
+    details = check_model(servers_of(server), 4096)
     assert (details.digest, details.context_length) == (server.digest, server.context_length)
     (asked,) = [request for request in server.requests if request.path == "/api/generate"]
     assert asked.body["options"] == {"num_ctx": 2048, "num_predict": 1, "temperature": 0}
@@ -38,7 +38,7 @@ def test_the_model_is_made_to_write_a_word(server):
 def test_a_model_that_does_not_load_or_cannot_write_is_found_before_the_run(server, code, words, kind, message):
     server.fault("status", code=code, path="/api/generate", words=words)
     with pytest.raises(kind, match=message):
-        check_model(servers_of(server))
+        check_model(servers_of(server), 4096)
 
 
 # From settings
@@ -65,15 +65,16 @@ def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server, other
     )
     chunker = chunker_of(write(project, server, embedder=embedder))
     assert isinstance(chunker, ContextChunker)
-    assert (chunker.servers.hosts, chunker.servers.num_thread, chunker.servers.patience) == ((server.url,), 3, 7.0)
+    servers = chunker.servers
+    assert (servers.hosts, servers.num_thread, servers.wait_for_recovery) == ([server.url], 3, 7.0)
     chunker = chunker_of(write(project, server, embedder=embedder, table=f'hosts = ["{other.url}"]'))
-    assert chunker.servers.hosts == (other.url,)
+    assert chunker.servers.hosts == [other.url]
 
 
 def test_without_an_ollama_embedder_the_default_is_the_server_of_this_machine(project, server, monkeypatch):
     assert DEFAULT_HOST == "http://127.0.0.1:11434"
     monkeypatch.setattr("rag_index.chunking.context.DEFAULT_HOST", server.url)
-    assert chunker_of(write(project, server)).servers.hosts == (server.url,)
+    assert chunker_of(write(project, server)).servers.hosts == [server.url]
 
 
 def test_the_model_gets_no_more_context_than_it_takes(project, server):
