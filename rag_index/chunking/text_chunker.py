@@ -27,13 +27,6 @@ TITLE_CHARS = 200
 """How much of a title stands before each chunk."""
 NO_FIELDS = b"{}"
 _JOINER = "\u200d"
-_BELONGS = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\u1160-\u11ff]")
-"""Skin tones, flags of regions, and the parts of a Korean syllable: each belongs to what is before it."""
-_FLAGS = re.compile("[\U0001f1e6-\U0001f1ff]+\\Z")
-_VIRAMA = 9
-"""The combining class of signs that bind an Indic consonant to the next one."""
-MAX_FLAGS = 64
-"""How many flags to look back for the beginning of a row of flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +161,8 @@ def character_boundary(text: str, earliest: int, position: int) -> int:
 
 
 def _splits_character(text: str, position: int) -> bool:
-    """Return whether the characters before and at `position` belong together (a short form of Unicode's UAX 29)."""
+    """Return whether the characters before and at `position` belong together: a sign and its marks, or joined ones."""
     before, after = text[position - 1], text[position]
     if after < "\u0300":
         return before == "\r" and after == "\n"
-    if unicodedata.category(after)[0] == "M" or _JOINER in (before, after) or _BELONGS.match(after):
-        return True
-    if unicodedata.combining(before) == _VIRAMA:
-        return True
-    if not _FLAGS.match(after):
-        return False
-    before_it = _FLAGS.search(text, max(0, position - 2 * MAX_FLAGS), position)  # two indicators make a flag
-    return before_it is not None and len(before_it[0]) % 2 == 1
+    return unicodedata.category(after)[0] == "M" or _JOINER in (before, after)
