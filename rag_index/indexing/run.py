@@ -202,7 +202,7 @@ def prune(settings: Settings, ledger: Ledger) -> None:
     """
     before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
     try:
-        ledger.prune(before, {settings.alias(index.name) for index in settings.indexes})
+        ledger.prune(before)
         ledger.prune_contexts(before)
     except RagIndexError as error:
         logger.warning("what is older than [run] keep_days was not deleted: %s", error)

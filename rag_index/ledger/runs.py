@@ -19,18 +19,7 @@ import sqlalchemy as sa
 
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.tables import (
-    RunRecord,
-    buckets,
-    collections,
-    failed_documents,
-    inbox,
-    leases,
-    look_ups,
-    mended,
-    runs,
-    watches,
-)
+from rag_index.ledger.tables import RunRecord, collections, failed_documents, leases, runs
 
 if TYPE_CHECKING:
     from rag_index.ledger import Ledger
@@ -60,11 +49,7 @@ def lease_name(project: str) -> str:
 
 
 class RunRows(LedgerConnection):
-    """The runs of each index, and the deletion of what has grown old.
-
-    Several projects may share a ledger, so an index is gone if it is none of the caller's and nothing has run or
-    watched it for long. If it comes back all the same, its next run reads everything.
-    """
+    """The runs of each index, and the deletion of what has grown old. Several projects may share a ledger."""
 
     def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
         """Record that a run has begun; also again, if Prefect starts a run once more under its id."""
@@ -90,47 +75,19 @@ class RunRows(LedgerConnection):
         found = self._first(statement)
         return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
 
-    def prune(self, before: float, aliases: set[str]) -> int:
-        """Delete what is older than a time and belongs to none of these aliases, or to a run; return how many rows.
+    def prune(self, before: float) -> int:
+        """Delete runs that began before a time, and failures of unknown collections; return how many rows.
 
-        The newest run of each index stays, and so does a run that holds a lease. The changes of an index that is gone
-        would be lost to a collection that is still there. So its watch stays, and notes that everything has to be read.
+        The newest run of each index stays, and so does a run that holds a lease.
         """
-        w, f, r = watches.c, failed_documents.c, runs.c
+        f, r = failed_documents.c, runs.c
         other: Any = runs.alias()
         newer = sa.exists().where(other.c.alias == r.alias, other.c.number > r.number, _is_whole(other.c.id))
         holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
         old = (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds
+        unknown = f.collection_id.not_in(sa.select(collections.c.id))
         with self.transaction():
-            gone = self._gone(before, aliases)
-            theirs = sa.select(collections.c.id).where(collections.c.alias.in_(gone))
-            has_collection = w.alias.in_(sa.select(collections.c.alias))
-            waits = sa.or_(*(w.alias.in_(sa.select(table.c.alias)) for table in (inbox, look_ups)))
-            due = w.alias.in_(gone) & has_collection & waits
-            self._write(watches.update().where(due).values(full_number=w.last_number))
-            self._write(mended.delete().where(mended.c.alias.in_(gone)))
-            unknown = f.collection_id.not_in(sa.select(collections.c.id))
-            deleted = [
-                runs.delete().where(old),
-                failed_documents.delete().where(unknown | f.collection_id.in_(theirs)),
-                *(table.delete().where(table.c.alias.in_(gone)) for table in (inbox, look_ups)),
-                watches.delete().where(w.alias.in_(gone) & ~has_collection),
-                buckets.delete().where(buckets.c.collection_id.in_(theirs)),
-            ]
-            return sum(map(self._write, deleted))
-
-    def _gone(self, before: float, aliases: set[str]) -> set[str]:
-        w = watches.c
-        since = [
-            (runs.c.alias, runs.c.started_at),
-            (collections.c.alias, collections.c.created_at),
-            *((w.alias, at) for at in (w.since, w.caught_up_at, w.applied_at)),
-            (inbox.c.alias, inbox.c.received_at),
-            (look_ups.c.alias, look_ups.c.changed_at),
-        ]
-        lives = sa.union(*(sa.select(alias).where(at >= before) for alias, at in since))
-        known = sa.union(sa.select(collections.c.alias), sa.select(w.alias))
-        return {*self._column(known)} - {*self._column(lives)} - aliases
+            return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
 
 
 def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

@@ -339,9 +339,9 @@ class RunSettings(Section):
     """How long to wait at the start for services that are down, for all indexes of a run together, and for a collection
     of the embedded store that is in use, in seconds."""
     keep_days: Number = Field(default=90.0, ge=1)
-    """How long the history is kept, in days: runs, contexts that nothing needs, and what the ledger has of indexes that
-    are gone. Runs are in the ledger and in the database of a run's own Prefect server. Each run deletes what is older;
-    see [what is pruned](operations.md#what-is-pruned). At least 1."""
+    """How long the history is kept, in days: runs, and contexts that nothing needs. Runs are in the ledger and in the
+    database of a run's own Prefect server. Each run deletes what is older; see [what is
+    pruned](operations.md#what-is-pruned). At least 1."""
     max_cost: Number | None = Field(default=None, gt=0)
     """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
