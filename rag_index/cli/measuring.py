@@ -79,7 +79,7 @@ def evaluate(
     It compares meaning, words and both, side by side.
     """
     from rag_index.evaluation.measures import parse_metric
-    from rag_index.orchestration.signals import terminable
+    from rag_index.machine import terminable
 
     asked = _check(_Given(**given))
     parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))

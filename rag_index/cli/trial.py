@@ -52,7 +52,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     from sqlalchemy.engine import URL
 
     from rag_index.database.drivers import database_url
-    from rag_index.orchestration.signals import terminable
+    from rag_index.machine import terminable
     from rag_index.schema import scaffold
     from rag_index.settings import FILE_NAME, load_settings
 

@@ -1,4 +1,4 @@
-"""This process: seldom garbage collection, threads, and an end of what hangs. `resources` has processors and memory.
+"""This process: signals, seldom garbage collection, threads, an end of what hangs. `resources` has processors and memory.
 
 Every command imports this module, and little else.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextvars
 import faulthandler
 import gc
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -64,3 +66,32 @@ def in_thread(call: Callable[[], T], name: str) -> Future[T]:
 
     threading.Thread(target=contextvars.copy_context().run, args=(settle,), name=name, daemon=True).start()
     return future
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves nothing behind.
+
+    It is raised again at the end of the block if it was lost. A signal that is ignored on purpose (nohup) stays so.
+    """
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.default_int_handler(number, frame)
+
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in ends if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    except Exception:
+        if not came:
+            raise
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import other_writer, private_folder
 from rag_index.errors import SettingsError, TransientError
-from rag_index.machine import collect_seldom
+from rag_index.machine import collect_seldom, terminable
 from rag_index.orchestration.api_server import ApiServer, prefect_api
-from rag_index.orchestration.signals import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

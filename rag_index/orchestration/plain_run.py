@@ -11,9 +11,8 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.step_retries import current_checks, shared_checks
-from rag_index.machine import collect_seldom
+from rag_index.machine import collect_seldom, terminable
 from rag_index.orchestration.cluster import Workers, counting, run_workers
-from rag_index.orchestration.signals import terminable
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
 from rag_index.status.metrics_file import try_to_write_metrics

@@ -3,16 +3,21 @@
 A run that is cancelled ends as Cancelled, whoever learns of it first: Prefect's worker, which sends SIGTERM, or the run
 itself, which looks at its own state every few seconds. A deployed run whose worker is stopped is put off, and resumed
 when there is a worker again.
+
+A signal raises an exception wherever the program is, and code in between may take it for an error of its own: Prefect's
+TerminationSignal inside a serializer becomes a serialization error, after which the run would continue.
 """
 
 from __future__ import annotations
 
 import contextvars
 import os
+import select
 import signal
+import socket
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,15 +32,18 @@ from prefect.states import AwaitingRetry, Cancelled
 from rag_index.errors import RagIndexError
 from rag_index.orchestration.api_server import impatient, is_deployed
 from rag_index.orchestration.reporting import end_with_state, failed_state
-from rag_index.orchestration.signals import hold_sigterm, outlive_output
 from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prefect.client.schemas.objects import State
 
 logger = get_logger("rag_index.stopping")
+SIGTERM = bytes([signal.SIGTERM])
+"""How Python reports it."""
+OUTPUT = (1, 2)
+"""Standard output and standard error."""
 POLL_SECONDS = 3.0
 GRACE_SECONDS = 10.0
 """How long a cancelled run may take to clean up. In a serial run a thread may be embedding that nothing interrupts."""
@@ -156,3 +164,75 @@ def _is_cancelled(run_id: str) -> bool:
         logger.debug("the state of the run cannot be read: %s", error)
         return False
     return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+# The signal itself
+
+
+@contextmanager
+def hold_sigterm(take: Callable[[], bool]) -> Iterator[None]:
+    """Let a SIGTERM end the block of a flow, whatever became of its exception on the way here.
+
+    Then `take` is asked whether it takes care of the end. If not, the handler of the signal is called again, and
+    whoever listened before hears of the signal, as of all others.
+
+    The handler stays Prefect's own, or Prefect would not see a cancelled run as cancelled: Python also reports each
+    signal through `signal.set_wakeup_fd`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals only interrupt the main thread
+        return
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        there.setblocking(False)
+        before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+        came = False
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+                came = _has_sigterm(here, before)
+        except BaseException:
+            if not came or not callable(handler):
+                raise
+    if came and not take() and callable(handler):
+        _report(SIGTERM, before)
+        handler(signal.SIGTERM, None)
+
+
+def _has_sigterm(numbers: socket.socket, also: int) -> bool:
+    """Return whether SIGTERM is among the reported signals, and pass the others on to whoever listened before."""
+    try:
+        found = numbers.recv(4096)
+    except BlockingIOError:
+        return False
+    _report(found.replace(SIGTERM, b""), also)
+    return SIGTERM in found
+
+
+def _report(numbers: bytes, to: int) -> None:
+    if to >= 0:
+        with suppress(OSError):
+            os.write(to, numbers)
+
+
+def outlive_output() -> None:
+    """Let this process go on once nobody reads what it prints, because Prefect's worker was killed.
+
+    Its standard output and error are pipes of the worker then, and rich, with which Prefect prints logs, would end the
+    process at the next line.
+    """
+    threading.Thread(target=_drop_output, daemon=True, name="output").start()
+
+
+def _drop_output() -> None:
+    broken = select.poll()
+    for descriptor in OUTPUT:
+        broken.register(descriptor, 0)  # reported alone: that the reader has gone
+    broken.poll()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in OUTPUT:
+        os.dup2(nowhere, descriptor)

@@ -10,7 +10,8 @@ from subprocess import PIPE
 
 import pytest
 
-from rag_index.orchestration.signals import hold_sigterm, terminable
+from rag_index.machine import terminable
+from rag_index.orchestration.stopping import hold_sigterm
 from tests.waiting import eventually
 
 
@@ -31,7 +32,7 @@ def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():
 RUN = """\
 import sys
 from rich.console import Console
-from rag_index.orchestration.signals import outlive_output
+from rag_index.orchestration.stopping import outlive_output
 outlive_output()
 print("begun", flush=True)
 sys.stdin.readline()

@@ -10,7 +10,7 @@ from prefect.states import Cancelled
 
 from rag_index.orchestration import reporting, stopping
 from rag_index.orchestration.reporting import outcome_of, whole_run
-from rag_index.orchestration.signals import hold_sigterm
+from rag_index.orchestration.stopping import hold_sigterm
 from rag_index.reports.outcome import RunReport
 
 

@@ -29,7 +29,7 @@ STOPPED = """
 LOST = "signal.signal(15, lambda *_: None); os.kill(os.getpid(), 15)"
 """The exception of the signal became one of another kind, and the process exits by itself."""
 TAKEN = """
-    from rag_index.orchestration.signals import hold_sigterm
+    from rag_index.orchestration.stopping import hold_sigterm
     signal.signal(15, lambda *_: None)
     with hold_sigterm(lambda: {taken}):
         os.kill(os.getpid(), 15)
