@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNGUARDED_DELETES = 100
 """Up to this many deletions, or lost rows of a part, are never guarded."""
+REMEDY = "if the source is right, run again with --allow-deletes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +69,6 @@ class Loss:
     @property
     def _earlier(self) -> int:
         return max(0, self.largest - self.before.whole)
-
-
-def deletion_refused(loss: Loss, share: float, *, shown: bool = False) -> str:
-    """Return why a run deletes nothing, if it would delete more than `share` of the index.
-
-    With `shown`, the loss is what came after a person was shown another one, which is deleted.
-    """
-    deleted = "what was held back before is deleted, and nothing else" if shown else "nothing was deleted"
-    return _refused(loss.sentence(share), share, f"{deleted}: if the source is right, run again with --allow-deletes")
-
-
-def _refused(lost: str, share: float, then: str) -> str:
-    return lost and f"{lost} would be deleted, more than delete_guard ({share:.0%}) allows; {then}"
 
 
 def held_back(documents: int, index: str) -> str:
@@ -137,6 +125,10 @@ class DeleteGuard:
     def _loss(self, deletions: Counts) -> Loss:
         return Loss(deletions, self._before, max(self._before.whole, self._sizes.get("", 0)))
 
+    def _refused(self, lost: str, then: str) -> str:
+        """Return why what is `lost` is not deleted, and what is done with it; "" if that is nothing."""
+        return lost and f"{lost} would be deleted, more than delete_guard ({self.share:.0%}) allows; {then}"
+
     def foresee(self, index: str) -> tuple[int, str]:
         """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
         loss = self._loss(self._ledger.count_deletions(self._collection))
@@ -151,8 +143,7 @@ class DeleteGuard:
         """Hold back what the scan would delete if it is too much, and return the reason; "" if it is not."""
         loss = self._loss(self._ledger.count_deletions(self._collection))
         hidden = self._hidden_sentence(loss.since_shown.deletions.all)
-        refused = hidden or deletion_refused(loss, self.share)
-        if refused:
+        if refused := hidden or self._refused(loss.sentence(self.share), f"nothing was deleted: {REMEDY}"):
             with self._ledger.transaction():
                 self._ledger.release(self._collection.id)
                 self._ledger.hold_back(self._collection, whole=not hidden and loss.is_of_whole(self.share))
@@ -181,7 +172,7 @@ class DeleteGuard:
             return 0, ""
         self._ledger.hold_back(self._collection)
         remedy = "if the source is right, `rag-index index` with --allow-deletes deletes them"
-        return deletions.all, hidden or _refused(lost, share, f"they are held back: {remedy}")
+        return deletions.all, hidden or self._refused(lost, f"they are held back: {remedy}")
 
     def allow(self) -> str:
         """Hold nothing back, because a person allowed it or because nobody reads the collection yet.
@@ -189,15 +180,13 @@ class DeleteGuard:
         A person who was shown what is held back allowed that. What was lost since is held back in its place if it is
         too much, and the reason is returned; else "".
         """
-        refused = ""
         if self._ledger.count_held(self._collection.id):
-            loss = self._loss(self._ledger.count_deletions(self._collection))
-            refused = deletion_refused(loss.since_shown, self.share, shown=True)
-        if refused:
-            self._ledger.hold_back_others(self._collection)
-        else:
-            self._ledger.release_all(self._collection.id)
-        return refused
+            since = self._loss(self._ledger.count_deletions(self._collection)).since_shown.sentence(self.share)
+            if since:
+                self._ledger.hold_back_others(self._collection)
+                return self._refused(since, f"what was held back before is deleted, and nothing else: {REMEDY}")
+        self._ledger.release_all(self._collection.id)
+        return ""
 
     def finish(self) -> int:
         """Record that all was deleted but what is still held back, and return how many documents that is."""

@@ -4,7 +4,7 @@ import pytest
 
 from rag_index.doctor.checkup import examine
 from rag_index.indexing.changed import index_documents
-from rag_index.indexing.delete_guard import Loss, deletion_refused
+from rag_index.indexing.delete_guard import Loss
 from rag_index.ledger import Counts
 from rag_index.status.index_status import status
 from rag_index.status.plan import plan_runs
@@ -234,5 +234,5 @@ def test_an_index_that_was_never_whole_is_guarded_too(tmp_path, clock):
     ],
 )
 def test_what_is_too_much(deletions, before, largest, reason):
-    refused = deletion_refused(Loss(deletions, before, largest), 0.2)
-    assert (reason in refused) if reason else not refused
+    lost = Loss(deletions, before, largest).sentence(0.2)
+    assert (reason in lost) if reason else not lost
