@@ -257,7 +257,8 @@ class LedgerScanState:
             if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
                 self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
         self._any_pages = True
-        add_rows(self._read, page.digests.values())
+        if page.digests:
+            add_rows(self._read, page.digests.values())
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])

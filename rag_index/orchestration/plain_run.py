@@ -15,7 +15,6 @@ from rag_index.machine import collect_seldom, terminable
 from rag_index.orchestration.cluster import Workers, counting, run_workers
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
-from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +53,10 @@ def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, wo
                     logger.error("%s: %s", type(error).__name__, error, exc_info=True)
                     current_checks().index_failed(error, embedder_only=False)
             run.progress.finish(run.outcome.sentence(reason=False))
-        try_to_write_metrics(settings)
+        if settings.run.metrics_file is not None:
+            from rag_index.status.metrics_file import try_to_write_metrics  # it imports more than most runs need
+
+            try_to_write_metrics(settings)
         return run.outcome
     except RagIndexError as error:
         return failed_to_start(index.name, error)
