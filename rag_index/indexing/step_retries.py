@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from rag_index.errors import EmbedderUnavailable, SourceTimedOut, TransientError
+from rag_index.machine import given
 
 T = TypeVar("T")
 MAX_RETRIES = 3
@@ -172,14 +173,9 @@ class ServiceChecks:
 _SHARED: ContextVar[ServiceChecks | None] = ContextVar("service checks", default=None)
 
 
-@contextmanager
-def shared_checks(wait: float) -> Iterator[None]:
+def shared_checks(wait: float) -> AbstractContextManager[ServiceChecks]:
     """Let all indexes that are run within the block share what they learn about services."""
-    token = _SHARED.set(ServiceChecks(wait))
-    try:
-        yield
-    finally:
-        _SHARED.reset(token)
+    return given(_SHARED, ServiceChecks(wait))
 
 
 def current_checks() -> ServiceChecks:

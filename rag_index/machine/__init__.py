@@ -1,4 +1,4 @@
-"""This process: signals, seldom garbage collection, threads, an end of what hangs. `resources` has processors and memory.
+"""This process: signals, seldom garbage collection, threads, an end of what hangs. `resources` has its memory.
 
 Every command imports this module, and little else.
 """
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import TypeVar
 
@@ -66,6 +67,16 @@ def in_thread(call: Callable[[], T], name: str) -> Future[T]:
 
     threading.Thread(target=contextvars.copy_context().run, args=(settle,), name=name, daemon=True).start()
     return future
+
+
+@contextmanager
+def given(variable: ContextVar[T | None], value: T) -> Iterator[T]:
+    """Give a variable a value for the time of the block."""
+    token = variable.set(value)
+    try:
+        yield value
+    finally:
+        variable.reset(token)
 
 
 @contextmanager

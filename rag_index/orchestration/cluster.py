@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import NoWorkers, TerminalError, TransientError
-from rag_index.machine import in_thread
+from rag_index.machine import given, in_thread
 from rag_index.machine.resources import (
     WORKER_MEMORY,
     choose_worker_count,
@@ -244,24 +244,19 @@ _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", defau
 @contextmanager
 def run_workers(settings: Settings) -> Iterator[Workers]:
     """Give all flow runs within the block the same workers: those that it is within a block of already, or new ones."""
-    if (given := _GIVEN.get()) is not None:
-        yield given
+    if (workers := _GIVEN.get()) is not None:
+        yield workers
         return
-    with Workers(settings.parallel, estimate_worker_memory(settings.embedder)) as workers:
-        token = _GIVEN.set(workers)
-        try:
-            yield workers
-        finally:
-            _GIVEN.reset(token)
+    with Workers(settings.parallel, estimate_worker_memory(settings.embedder)) as new, given(_GIVEN, new):
+        yield new
 
 
 @contextmanager
 def run_cluster() -> Iterator[LocalCluster | str]:
     """Give Prefect's task runner the cluster of the workers of this flow run, once something is sent there."""
-    given = _GIVEN.get()
-    if given is None:
+    if (workers := _GIVEN.get()) is None:
         raise NoWorkers("this flow run was given no workers")
-    yield given.cluster()
+    yield workers.cluster()
 
 
 def counting(settings: ParallelSettings) -> Callable[[], int] | None:

@@ -18,14 +18,14 @@ import logging
 import re
 import time
 import uuid
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import httpx
-from prefect import get_client, runtime
+from prefect import runtime
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -41,6 +41,7 @@ from rag_index.doctor.findings import Diagnosis
 from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
+from rag_index.machine import given
 from rag_index.orchestration.api_server import impatient, is_deployed, wait_for_api
 from rag_index.reports.metrics import report_lines
 from rag_index.reports.outcome import IndexOutcome, RunReport, count_of
@@ -209,15 +210,9 @@ class WholeRun(ArtifactDisplay):
 _CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
 
 
-@contextmanager
-def whole_run(project: str, indexes: int) -> Iterator[WholeRun]:
+def whole_run(project: str, indexes: int) -> AbstractContextManager[WholeRun]:
     """Give the runs of single indexes within the block a display of the whole."""
-    whole = WholeRun(project, indexes)
-    token = _CURRENT.set(whole)
-    try:
-        yield whole
-    finally:
-        _CURRENT.reset(token)
+    return given(_CURRENT, WholeRun(project, indexes))
 
 
 # How a flow ends

@@ -30,6 +30,7 @@ from prefect.logging import get_logger
 from prefect.states import AwaitingRetry, Cancelled
 
 from rag_index.errors import RagIndexError
+from rag_index.machine import given
 from rag_index.orchestration.api_server import impatient, is_deployed
 from rag_index.orchestration.reporting import end_with_state, failed_state
 from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS
@@ -81,14 +82,11 @@ def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
     stop = FlowStop(str(runtime.flow_run.id))
     if is_deployed():
         outlive_output()
-    token = _TOP.set(stop)
-    try:
+    with given(_TOP, stop):
         with hold_sigterm(lambda: _end(stop, stop) or may_complete), _watched(stop):
             yield stop
         if stop.told.is_set() and stop.state is None:  # a part of it has ended as cancelled
             _end(stop, stop)
-    finally:
-        _TOP.reset(token)
 
 
 @contextmanager
