@@ -51,6 +51,8 @@ K, B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
 meaning and words are added up (`benchmarks/quality.py`)."""
 MAX_WORDS = 160
 """Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""
+MAX_REMEMBERED = 64
+"""Characters of a run without white space whose words are remembered."""
 MAX_NAME = 200
 """Characters of a name by which a document is found as a whole."""
 _SIGN = re.compile(r"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<=\w[-.])(?=\w)|(?<=[\s(]\.)(?=\w)|(?<=[a-z][A-Z]))")
@@ -169,18 +171,25 @@ def _with_compounds(text: str) -> str:
         if sign.start() >= last:
             begin = max(text.rfind(" ", 0, sign.start()), text.rfind("\n", 0, sign.start())) + 1
             last = end.start() if (end := _SPACE.search(text, sign.end())) else len(text)
-            extra += filter(None, map(_added, _WORD.findall(text, begin, last)))
-    text = _LETTER_WITH_SIGNS.sub(" ", text) if extra else text
-    return f"{text} {' '.join(extra)}" if extra else text
+            add = _added if last - begin <= MAX_REMEMBERED else _added.__wrapped__
+            if more := add(text[begin:last]):
+                extra.append(more)
+    if not extra:
+        return text
+    if any(map(text.__contains__, "+#*")):  # the pattern alone takes as long as all else
+        text = _LETTER_WITH_SIGNS.sub(" ", text)
+    return f"{text} {' '.join(extra)}"
 
 
 @lru_cache(maxsize=20_000)
-def _added(word: str) -> str:
-    """Return what a text gets for a word of it: "" if the engine takes all of the word as it stands."""
-    whole, parts = _compound(word)
-    if not parts and whole == word:
-        return ""
-    return f"{whole} {parts}" if _HUMP.search(word) else whole
+def _added(run: str) -> str:
+    """Return what a text gets for the words of a run of it: "" if the engine takes all of them as they stand."""
+    added: list[str] = []
+    for word in _WORD.findall(run):
+        whole, parts = _compound(word)
+        if parts or whole != word:
+            added.append(f"{whole} {parts}" if _HUMP.search(word) else whole)
+    return " ".join(added)
 
 
 def _compound(word: str) -> tuple[str, str]:
