@@ -148,25 +148,21 @@ class _Tokens(dict[str, list[int]]):
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self._tokenizer = tokenizer
+        self._tokenizer, self._model = tokenizer, tokenizer.model
 
     def text(self, text: str) -> list[int]:
         """Return the tokens of a text. Raises what the tokenizer raises for one that is not valid Unicode."""
         if text.endswith(" ") or any(map(text.__contains__, MARKS)):
-            return self._encode(text)
+            ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+            return ids  # of a batch of one, which keeps the tokenizer on this thread and computes no offsets
         return list(chain.from_iterable(map(self.__getitem__, _words(f" {text}")))) if text else []
 
     def __missing__(self, word: str) -> list[int]:
-        ids = self._encode(word[1:])  # the tokenizer puts a space before each text
+        ids = [token.id for token in self._model.tokenize(word.replace(" ", MARKS[0]))]
         if len(word) <= MAX_WORD:
             if len(self) >= MAX_WORDS:
                 self.clear()
             self[word] = ids
-        return ids
-
-    def _encode(self, text: str) -> list[int]:
-        """Encode a batch of one, which keeps the tokenizer on this thread and computes no offsets."""
-        ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
 
