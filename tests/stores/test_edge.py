@@ -318,7 +318,7 @@ def test_writes_are_flushed_when_asked_for_and_regularly(tmp_path):
         store.flush("c")
         flushed = log.read_bytes()
         assert flushed != before
-        store.upsert("c", points(range(9_000)))
+        store.upsert("c", points(range(18_000)))
         assert log.read_bytes() == flushed
-        store.upsert("c", points(range(9_000, 12_000)))
+        store.upsert("c", points(range(18_000, 21_000)))
         assert log.read_bytes() != flushed
