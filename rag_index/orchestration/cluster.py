@@ -124,8 +124,6 @@ class Workers(AbstractContextManager["Workers"]):
         the workers that there may be: a machine of two processors starts none for a local model. `client` is asked in
         place of a client of these workers' own. Raises NoWorkers.
         """
-        from rag_index.orchestration.window import WorkerPlace
-
         run, parallel = scan.run, scan.run.settings.parallel
         if at_once or parallel.address or parallel.shard_documents != "auto":
             count = run.metrics.workers
@@ -136,6 +134,8 @@ class Workers(AbstractContextManager["Workers"]):
             if not count or not self.start(count).done():
                 return None
             run.metrics.workers = count + 1
+        from rag_index.orchestration.window import WorkerPlace  # here, since it imports Dask
+
         with run.stopwatch.stage("workers"):
             try:
                 found = (client or self.client)()
