@@ -395,6 +395,8 @@ class _Child:
             answer: EmbeddedShard | BaseException = self._connection.recv()
         finally:
             answered.set()
+        if isinstance(answer, EmbeddedShard) and answer.chunked and not len(answer.documents):
+            return replace(answer, documents=job.shard.documents)
         return answer
 
     def end(self) -> None:
@@ -416,7 +418,10 @@ def _serve(connection: Connection) -> None:
         try:
             embedder = embedder or open_embedder(job.embedder, expected=job.identity)
             with end_process_after(job.timeout):
-                answer: EmbeddedShard | RagIndexError = job.embed(embedder)
+                shard = job.embed(embedder)
+            parent_has_them = shard.documents is job.shard.documents
+            answer: EmbeddedShard | RagIndexError
+            answer = replace(shard, documents=DocumentBatch.empty()) if parent_has_them else shard
         except RagIndexError as error:
             answer = error
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
