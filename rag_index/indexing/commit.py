@@ -40,7 +40,7 @@ AT_A_TIME = 500
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
-    """Upsert all points of a shard, make them durable, and return what the ledger needs.
+    """Upsert all points of a shard, and return what the ledger needs once they are durable (`Store.flush`).
 
     With `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a
     dead run may still send shards. Raises what `Store.upsert` raises; nothing that was written then counts as done.
@@ -50,7 +50,6 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
         raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
     for batch in batches(shard):
         store.upsert(collection, batch)
-    store.flush(collection)
     documents = shard.documents
     columns = documents.keys, documents.text_hashes, documents.payload_hashes, shard.chunk_counts
     seconds = time.perf_counter() - started

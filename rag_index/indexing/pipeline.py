@@ -33,7 +33,7 @@ from rag_index.errors import (
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import ChildEmbedder, EmbedJob, quarantine
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience
+from rag_index.indexing.step_retries import Call, Step, call_plainly, current_checks, patience, with_retries
 from rag_index.ledger.runs import BATCH
 from rag_index.machine import in_thread
 from rag_index.machine.resources import worker_count
@@ -115,6 +115,8 @@ def index_pages(scan: Scan, pages: Iterable[SourcePage], pool: Pool, call: Call 
 
     def pass_on(shards: Iterable[EmbeddedShard | WrittenShard]) -> None:
         for embedded in shards:
+            writer.finish()
+            commit()
             writer.upsert(embedded)
             commit()
 
@@ -144,7 +146,10 @@ def index_pages(scan: Scan, pages: Iterable[SourcePage], pool: Pool, call: Call 
 
 
 class Writer:
-    """Upserts shards: into an embedded store in this thread, and to a server in another one, one shard at a time."""
+    """Upserts shards, one at a time: into an embedded store in this thread, and to a server in another one.
+
+    An embedded store makes a shard's points durable in another thread, while this one reads the next pages.
+    """
 
     def __init__(self, scan: Scan, call: Call) -> None:
         self._scan, self._call = scan, call
@@ -154,24 +159,31 @@ class Writer:
         """The names of the steps that wrote something."""
 
     def upsert(self, shard: EmbeddedShard | WrittenShard) -> None:
-        """Write a shard, unless the worker that embedded it did. To a server, wait for the shard before."""
+        """Write a shard, unless the worker that embedded it did. The one before is finished."""
         store, scan = self._scan.run.store, self._scan
-        step = upsert_step(scan.run.index.name, shard.number)
+        name, step = scan.collection.name, upsert_step(scan.run.index.name, shard.number)
         self.steps.append(step.name)
         if isinstance(shard, WrittenShard):
             self._written.append(shard)
             return
-        self.finish()
         epoch = None if store.embedded else scan.epoch
-        write = partial(self._call, step, partial(write_shard, store, scan.collection.name, shard, epoch=epoch))
-        if store.embedded:
-            with scan.run.stopwatch.stage("upsert"):
-                self._written.append(write())
-        else:
+        write = partial(self._call, step, partial(write_shard, store, name, shard, epoch=epoch))
+        if not store.embedded:
             self._under_way = in_thread(write, "upsert")
+            return
+        with scan.run.stopwatch.stage("upsert"):
+            written = write()
+
+        def flush() -> WrittenShard:
+            with_retries(partial(store.flush, name), step.policy)
+            return written
+
+        self._under_way = in_thread(flush, "flush")
 
     def ready(self) -> Iterator[WrittenShard]:
         """Yield what is written since the last call, whose points are durable."""
+        if self._under_way is not None and self._under_way.done():
+            self.finish()
         while self._written:
             yield self._written.pop(0)
 

@@ -20,6 +20,7 @@ from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly, shared_checks
 from rag_index.ledger import Ledger
 from rag_index.orchestration import plain_run
+from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -121,6 +122,28 @@ def test_a_shard_that_could_not_be_written_is_not_committed(project, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "write_shard", write_shard)
+        outcome = run_with(project)
+    assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
+    assert run_with(project).new == 20
+    assert len(project.texts()) == 30
+
+
+def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypatch):
+    project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
+    write, flush, written = pipeline.write_shard, EdgeStore.flush, []
+
+    def write_shard(store, collection, shard, **options):
+        written.append(shard.number)
+        return write(store, collection, shard, **options)
+
+    def flush_once(store, name):
+        if written[-1:] == [2]:
+            raise StoreError("the disk is full")
+        flush(store, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_shard", write_shard)
+        patch.setattr(EdgeStore, "flush", flush_once)
         outcome = run_with(project)
     assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
     assert run_with(project).new == 20
