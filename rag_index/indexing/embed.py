@@ -346,12 +346,17 @@ class ChildEmbedder:
         self._child: _Child | None = None
         self._closed = False
 
+    def start(self) -> _Child:
+        """Start the child, unless it runs. Raises ProcessDied after `close`."""
+        with self._lock:
+            if self._closed:  # by a run that failed while a thread was on its way here
+                raise ProcessDied("the run has ended")
+            self._child = self._child or _Child()
+            return self._child
+
     def embed(self, job: EmbedJob) -> EmbeddedShard:
         """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `embed_shard`."""
-        with self._lock:
-            if self._closed:  # by a run that failed while this thread was on its way here
-                raise ProcessDied("the run has ended")
-            child = self._child = self._child or _Child()
+        child = self.start()
         try:
             answer = child.ask(job)
         except (EOFError, OSError) as error:

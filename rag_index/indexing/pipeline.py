@@ -340,6 +340,8 @@ class Pool:
         self._stack.callback(self._suspects.close)
 
     def __enter__(self) -> Pool:
+        if self._scan.has_much and not self._alone:  # what embeds starts while the first page is read
+            self._grow_if_it_pays()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -455,6 +457,7 @@ class Pool:
 
             return _Beside(embed)
         child = ChildEmbedder()
+        child.start()
         self._stack.callback(child.close)
         return _Beside(child.embed)
 

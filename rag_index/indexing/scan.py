@@ -55,10 +55,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rag_index.indexing")
 LOGGED_FAILURES = 20
+MUCH_SECONDS = 10.0
+"""What is much work for one process: some 50,000 texts of a few sentences for the local embedder."""
 
 
 class Scan:
     """A scan of one index into one collection, for one run. Not safe to share between threads."""
+
+    has_much = False
+    """Whether it is sure before the first page that there is work for another process: the index is new, and large."""
 
     @classmethod
     def begin(
@@ -84,6 +89,9 @@ class Scan:
                 documents = run.source.count()
         run.scan = scan = cls(run, identity, chunker)
         run.progress.start(documents)
+        if scan.seconds_left >= MUCH_SECONDS:
+            scan.has_much = True
+            scan.sharder.begin_small()
         run.stopwatch.count_rest("start")
         return scan
 

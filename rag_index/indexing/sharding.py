@@ -25,6 +25,9 @@ MAX_CHARS_OF_CODE = 700_000
 SECONDS = 5.0
 """How long a shard should take."""
 MIN_SECONDS = 1.0
+FIRST_SECONDS = 0.25
+"""How long the first shard of each worker should take where much is to come, so that what writes has something to write
+soon; each that follows takes twice as long, up to `SECONDS`."""
 MAX_DOCUMENTS = 12_000
 """Even short documents take memory in flow and worker."""
 SMOOTHING = 0.5
@@ -84,7 +87,12 @@ class Sharder:
         self._chars = 0
         self._number = 0
         self._coming: float | None = None
+        self._grows = False
         self._mean = MEAN_CHARS
+
+    def begin_small(self) -> None:
+        """Have the first shards take less time than the others: much is to come."""
+        self._grows = True
 
     def expect(self, documents: int) -> None:
         """Take note that at most `documents` will follow those of the next `add`."""
@@ -133,7 +141,8 @@ class Sharder:
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
-        target = self.chars_per_second * SECONDS
+        seconds = min(SECONDS, FIRST_SECONDS * 2.0 ** (self._number // self._workers)) if self._grows else SECONDS
+        target = self.chars_per_second * seconds
         if self._coming is not None:
             left = self._chars + given + self._coming
             target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))

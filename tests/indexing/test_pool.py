@@ -44,6 +44,8 @@ class Place:
 class Scan(SimpleNamespace):
     """As much of a scan as a pool asks."""
 
+    has_much = False
+
     def __init__(self) -> None:
         self.said = []
         progress = SimpleNamespace(tick=lambda: None, say=self.said.append)
@@ -140,3 +142,10 @@ def test_without_workers_the_run_says_so_and_goes_on(monkeypatch):
         place.finish(1)
         assert list(pool.rest()) == [-1]
     assert scan.said == ["it was indexed in one process: no memory", "no workers, continuing in one process"]
+
+
+def test_where_much_is_to_come_the_place_is_there_before_the_first_shard():
+    scan, asked = Scan(), []
+    scan.has_much = True
+    with Pool(scan, call_plainly, grow=lambda scan: asked.append(scan) or Place()):
+        assert asked == [scan]

@@ -38,6 +38,13 @@ def sizes(made, count, chars):
     return [len(shard.documents) for shard in made.add(page_of(["x" * chars] * count))]
 
 
+def test_where_much_is_to_come_the_first_shards_are_smaller_for_each_worker():
+    made = sharder(workers=2)
+    made.begin_small()
+    assert sizes(made, 200, 100)[:12] == [3, 3, 5, 5, 10, 10, 20, 20, 40, 40]
+    assert sizes(sharder(), 200, 100) == [50] * 4, "others have all of their seconds"
+
+
 pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
 
 
