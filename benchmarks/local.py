@@ -8,7 +8,7 @@
     workers     two workers over one, without start-up; and the same for the bare embedder
     framework   documents/s end to end with an embedder that answers at once, without start-up
     memory      private memory (RssAnon) of each process with N documents over that with a tenth of them; the same for
-                documents/s; without the search index (HNSW), which only the larger run would build
+                documents/s; the larger run also builds a search index (HNSW), in a process of its own
     startup     time from the command to the first embedding, minus the slower of Prefect's server and the cluster alone
     prose       first run on real prose, whole command, with default settings, with `--workers` and, if `--server` is
                 given, on that Qdrant server, over wordllama's own `embed` in one process; and the same of the seconds
@@ -241,8 +241,6 @@ def memory(given: argparse.Namespace) -> None:
     ratios: dict[str, list[float]] = defaultdict(list)
     rates = []
     with desk(given.documents // 10) as small, desk(given.documents) as large:
-        for made in (small, large):
-            made.config.write_text(made.config.read_text() + '[store]\nhnsw = "never"\n')
         for _ in range(given.repeat):
             less, all_ = (side.reset().index(workers=given.workers) for side in (small, large))
             rates.append(10 * less.seconds / all_.seconds)

@@ -1,7 +1,7 @@
 """Millions of documents: memory, pace and size of the ledger, and what each command needs on such an index.
 
     python benchmarks/scale.py [--documents 10000000[,…]] [--store server|embedded] [--ledger sqlite|postgresql]
-                               [--commands plan,doctor,export,move,optimize] [--search-index]
+                               [--commands plan,doctor,export,move,optimize]
 
 The source is a table in PostgreSQL (`apt-get install postgresql`), made by the server itself; a text has ten words.
 The embedder answers at once. With `--store server` points go over gRPC to a server on loopback that counts them and
@@ -15,8 +15,8 @@ million documents take an hour or more, and 60 GB of disk with `--store embedded
 prints the tenth that was under way. With several numbers of documents, each is measured with a source, a ledger and a
 store of its own, and at the end stands the memory of each command with the last number over that with the first. The
 embedded engine keeps the ids and the words of a collection without a search index (HNSW) in memory; "engine alone" is a
-process that opens it, counts and reads a page, and nothing else. With `--search-index` the first run builds it, as runs
-do by default once a collection has 256 MB of vectors; here it takes many minutes.
+process that opens it, counts and reads a page, and nothing else. The first run builds it from 256 MB of vectors on,
+which takes many minutes.
 """
 
 from __future__ import annotations
@@ -190,8 +190,7 @@ def measure(
     ledger = server.url(ledger_database).render_as_string(hide_password=False) if ledger_database else None
     ports = free_ports()
     counting = stack.enter_context(CountingQdrant(POINTS_PER_SECOND, *ports)) if given.store == "server" else None
-    embedded = f'[store]\nhnsw = "{"auto" if given.search_index else "never"}"\n'
-    write_settings(config, rows, ledger, store_settings(ports) if counting else embedded)
+    write_settings(config, rows, ledger, store_settings(ports) if counting else "")
 
     print(f"{documents:,} documents, {given.store} store, ledger in {given.ledger}", flush=True)
     tenths: list[Tenths] = []
@@ -245,7 +244,6 @@ def main() -> None:
     parser.add_argument("--store", choices=("server", "embedded"), default="server")
     parser.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--commands", default="plan,doctor,export,move,optimize")
-    parser.add_argument("--search-index", action="store_true", help="Let the first run build the search index.")
     given = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

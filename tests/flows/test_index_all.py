@@ -12,7 +12,7 @@ from tests.waiting import eventually
 
 @pytest.mark.parametrize(
     ("settings", "options"),
-    [("[parallel]\nworkers = 2", {}), ("[parallel]\nmemory = 10", {"shard_documents": 3})],
+    [("[parallel]\nworkers = 2", {}), ("[parallel]\nworker_memory = 100_000_000", {"shard_documents": 3})],
     ids=["little work", "no memory"],
 )
 def test_no_workers_are_started_for_little_work_or_without_memory(
