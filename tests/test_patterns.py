@@ -73,7 +73,7 @@ def seconds(work: Callable[[str], object], unit: str, length: int) -> float:
 
 def check_linear(work: Callable[[str], object], unit: str, most: int) -> None:
     """Check that four times the text takes less than eight times the time, at the first length that takes some time."""
-    for length in (most // 32, most // 16, most // 4):
+    for length in (most // 128, most // 32, most // 16, most // 4):
         if seconds(work, unit, length) > 0.05:
             assert is_linear(work, unit, length), (unit, length)
             return
@@ -84,8 +84,12 @@ def is_linear(work: Callable[[str], object], unit: str, length: int) -> bool:
     return any(seconds(work, unit, 4 * length) < 8 * seconds(work, unit, length) for _ in range(3))
 
 
-@pytest.mark.parametrize(("name", "pattern"), list(patterns()))
-def test_a_pattern_takes_linear_time_for_what_it_almost_fits(name, pattern):
+def test_each_pattern_takes_linear_time_for_what_it_almost_fits():
+    for name, pattern in patterns():
+        check_almost_fits(name, pattern)
+
+
+def check_almost_fits(name: str, pattern: re.Pattern[Any]) -> None:
     is_bytes, (module, own) = isinstance(pattern.pattern, bytes), name.rsplit(".", 2)[:2]
     source = inspect.getsource(importlib.import_module(module))
     is_searched = re.search(rf"\b{own}\.(?:sub|search|findall|finditer|split)\(", source)
@@ -101,7 +105,7 @@ def test_a_pattern_takes_linear_time_for_what_it_almost_fits(name, pattern):
 
     for unit in sorted(units):
         if seconds(work, unit, 4000) > 0.004:
-            assert is_linear(work, unit, 4000), unit
+            assert is_linear(work, unit, 4000), (name, unit)
 
 
 UNITS = [" ", "&nbsp;", "[a_b", "[url=", "[b]", "<a ", "<a b='", "<!--", "\n ", "*", "`", "<s>", "[code]"]
