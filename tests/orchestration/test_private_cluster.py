@@ -116,7 +116,7 @@ def test_its_pages_tell_nothing(client):
     assert not client.dashboard_link
 
 
-SHARDS, SHARD_BYTES = 150, 900_000  # Dask keeps messages of less than a megabyte
+SHARDS, SHARD_BYTES = 80, 900_000  # Dask keeps messages of less than a megabyte
 
 
 def private_bytes(pid: str = "self") -> int:
@@ -152,11 +152,13 @@ def test_nothing_is_imported_from_a_shared_temporary_folder():
         assert set(place.iterdir()) == before
 
 
-def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told_apart():
+def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told_apart(monkeypatch):
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
         settings = ParallelSettings(address=f"tcp://127.0.0.1:{free_port()}")
-        with pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
-            count_workers(settings)
+        with monkeypatch.context() as soon:
+            soon.setattr("rag_index.orchestration.cluster.CONNECT_SECONDS", 1)
+            with pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
+                count_workers(settings)
         settings = ParallelSettings(address=cluster.scheduler_address)
         with pytest.raises(TransientError, match=f"has no workers: dask worker {settings.address}"):
             count_workers(settings)

@@ -96,8 +96,10 @@ def test_a_run_whose_process_was_killed_is_put_off(state):
     assert {given for _, given in api.asked} == {"Basic bWU6c2VjcmV0"}
 
 
-@pytest.mark.parametrize("end", [STOPPED, LOST, TAKEN.format(taken=False)])
-@pytest.mark.parametrize("state", ["RUNNING", "CRASHED", "FAILED"])
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [("RUNNING", TAKEN.format(taken=False)), ("CRASHED", STOPPED), ("CRASHED", LOST), ("FAILED", LOST)],
+)
 def test_a_run_that_was_stopped_outside_of_its_work_is_put_off_whatever_prefect_made_of_it(state, end):
     (proposed,) = run(state, end).proposed
     assert proposed["state"]["name"] == "AwaitingRetry"
