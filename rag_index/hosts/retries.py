@@ -193,6 +193,7 @@ class HostCalls(ABC, Generic[Req]):
         host.alone = request.tries > 0
         host.in_flight += 1
         self._in_flight += 1
+        self._stats.in_flight += 1
         self._stats.requests += 1
         self._start_task(self._send(request, host, now))
 
@@ -223,6 +224,7 @@ class HostCalls(ABC, Generic[Req]):
             if not host.in_flight:
                 seconds[host.url] = seconds.get(host.url, 0.0) + now - host.busy_since
             self._in_flight -= 1
+            self._stats.in_flight -= 1
             if not self._in_flight:
                 self._stats.busy_seconds += now - self._busy_since
 

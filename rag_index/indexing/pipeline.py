@@ -361,6 +361,7 @@ class Pool:
             place = max(self._places, key=lambda one: one.size - sum(at is one for at, _ in self._in_flight.values()))
             with self._scan.run.stopwatch.stage("submit"):
                 self._in_flight[self._begin(place, shard)] = place, shard
+            self._note_in_flight()
 
     def ready(self) -> Iterator[EmbeddedShard | WrittenShard]:
         """Yield what is embedded, in any order; wait for it while there is no room for another shard.
@@ -396,6 +397,7 @@ class Pool:
         if (future := self._wait()) is None:
             return
         place, shard = self._in_flight.pop(future)
+        self._note_in_flight()
         try:
             found = future.result()
         except ProcessDied as error:
@@ -429,6 +431,10 @@ class Pool:
         while (future := self._wait()) is None:
             pass
         return future.result()
+
+    def _note_in_flight(self) -> None:
+        run = self._scan.run
+        run.progress.under_way(len(self._in_flight), run.metrics.workers)
 
     def _grow_if_it_pays(self) -> None:
         run = self._scan.run

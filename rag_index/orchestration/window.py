@@ -97,7 +97,7 @@ class WorkerPlace:
     def _receive(self, event: Any) -> None:
         status = event[1]
         found = tuple(Outage(*fields) for fields in status["outages"])
-        self._progress.set_process(status["worker"], found)
+        self._progress.set_process(status["worker"], requests=status["requests"], outages=found)
 
     def tick(self) -> None:
         """Check for workers if the last check is old enough.

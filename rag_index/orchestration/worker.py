@@ -111,12 +111,14 @@ def _forward() -> None:
         logger.addHandler(handler)
 
     def send_status() -> None:
-        last: tuple[Outage, ...] = ()
+        last: tuple[int, tuple[Outage, ...]] = (0, ())
         while worker.status not in (Status.closing, Status.closed):
             time.sleep(INTERVAL_SECONDS)
-            if (now := outages()) != last:
+            in_flight = _Process.embedder.stats.in_flight if _Process.embedder else 0
+            if (now := (in_flight, outages())) != last:
                 last = now
-                worker.log_event(TOPIC, {"worker": worker.address, "outages": [list(astuple(one)) for one in now]})
+                found = [list(astuple(outage)) for outage in now[1]]
+                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
 
     threading.Thread(target=send_status, daemon=True, name="status").start()
 

@@ -15,6 +15,7 @@ from typing import Protocol, TextIO
 
 from rag_index.errors import printable
 from rag_index.outages import Outage, longest_first, outages
+from rag_index.reports.outcome import count_of
 
 FLOW = "flow"
 RECENT_SECONDS = 30.0
@@ -39,8 +40,9 @@ class Progress:
         self.total = self.done = self.failed = 0
         self.note = ""
         self.displays: list[Display] = []
-        self._processes: dict[str, tuple[Outage, ...]] = {}
-        """The services that each process was last known to wait for."""
+        self._workers = self._busy = self._queued = 0
+        self._processes: dict[str, tuple[int, tuple[Outage, ...]]] = {}
+        """What each process was last known to do: requests in flight, and services that it waits for."""
         self._updating, self._noting = threading.RLock(), threading.RLock()
         self._clock = clock
         self._begun = False
@@ -65,13 +67,17 @@ class Progress:
             self._recent.popleft()
         self.tick()
 
-    def set_process(self, process: str, outages: tuple[Outage, ...] = ()) -> None:
-        """Record which services a process waits for.
+    def under_way(self, shards: int, workers: int) -> None:
+        """Record that `workers` workers have `shards` shards, one at a time each. This updates no displays."""
+        self._workers, self._busy, self._queued = workers, min(shards, workers), max(0, shards - workers)
+
+    def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
+        """Record how many requests to an embedder a process has in flight, and which services it waits for.
 
         Any thread may call this. It updates no displays.
         """
         with self._noting:
-            self._processes[process] = outages
+            self._processes[process] = requests, outages
 
     def keep_workers(self, addresses: Collection[str]) -> None:
         """Forget the workers that are not among these: one that died waits for nothing any more."""
@@ -83,7 +89,7 @@ class Progress:
     def outages(self) -> list[Outage]:
         """The services that some process waits for, each once, the longest silent first."""
         with self._noting:
-            return longest_first(outage for outages in self._processes.values() for outage in outages)
+            return longest_first(outage for _, outages in self._processes.values() for outage in outages)
 
     def note_later(self, note: str) -> None:
         """Set a note for the next update of the displays. Any thread may call this."""
@@ -127,9 +133,9 @@ class Progress:
         return left if known else None
 
     def sentence(self) -> str:
-        """Return documents done, rates, time left and failures as one line."""
+        """Return documents done, rates, time left, busy workers and failures as one line."""
         note = f" ({self._note()})" if self._note() else ""
-        said = _joined(self._share(), self._rate(), self._left(), self._failed())
+        said = _joined(self._share(), self._rate(), self._left(), self._workload(), self._failed())
         return f"{self.index}: {said}{note}"
 
     def headline(self) -> str:
@@ -137,8 +143,8 @@ class Progress:
         return _joined(self._share(), self._failed(), self._left())
 
     def details(self) -> str:
-        """Return what the headline leaves out: the note and the rates."""
-        return _joined(self._note(), self._rate())
+        """Return what the headline leaves out: the note, the rates and the workload."""
+        return _joined(self._note(), self._rate(), self._workload())
 
     def card(self) -> str:
         """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
@@ -175,6 +181,15 @@ class Progress:
         now = f"{self.rate:,.0f}/s"
         mean = f"{self.done / (self._clock() - self._started):,.0f}/s"
         return now + (f" ({mean} on average)" if mean != now else "")
+
+    def _workload(self) -> str:
+        if not self._busy or self.outages:
+            return ""
+        with self._noting:
+            sent = sum(requests for requests, _ in self._processes.values())
+        queued = f"{count_of(self._queued, 'shard')} queued" if self._queued else ""
+        requests = f"{count_of(sent, 'request')} in flight" if sent else ""
+        return _joined(f"{self._busy} of {count_of(self._workers, 'worker')} busy", queued, requests)
 
 
 def _joined(*parts: str) -> str:
@@ -282,7 +297,7 @@ def watched_outages(
     """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
 
     def look() -> Sequence[Outage]:
-        progress.set_process(FLOW, outages())
+        progress.set_process(FLOW, outages=outages())
         progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
         return progress.outages
 

@@ -51,6 +51,7 @@ def test_workers_keep_to_their_share(make_hosts):
         hosts = make_hosts(3, home=home, workers=3)
         hosts.seconds_to_embed(TEXTS[:40])
         assert hosts.texts_by_host() == [40 if number == home else 0 for number in range(3)]
+        assert hosts.stats.in_flight == 0
         assert hosts.stats.host_seconds == {hosts[home].url: hosts.stats.busy_seconds}
 
 

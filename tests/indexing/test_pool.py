@@ -47,8 +47,10 @@ class Scan(SimpleNamespace):
     has_much = False
 
     def __init__(self) -> None:
-        self.said = []
-        progress = SimpleNamespace(tick=lambda: None, say=self.said.append)
+        self.counts, self.said = [], []
+        progress = SimpleNamespace(
+            under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
+        )
         self.run = SimpleNamespace(
             settings=SimpleNamespace(parallel=SimpleNamespace(serial=False, address="any")), progress=progress,
             metrics=SimpleNamespace(workers=1), logger=None,
@@ -80,15 +82,15 @@ def pooled(place: Place, *numbers: int):
 
 
 def test_no_more_shards_are_in_flight_than_there_is_room_for():
-    place, found = Place(), []
-    with pooled(place) as (pool, _):
+    place = Place()
+    with pooled(place) as (pool, scan):
         for number in range(10):
             pool.submit(numbered(number))
             place.finish(*[number - 1] * (number > 0))
-            found += pool.ready()
-            assert number + 1 - len(found) < place.size
+            list(pool.ready())
         place.finish(9)
-        assert sorted([*found, *pool.rest()]) == [-number for number in reversed(range(10))]
+        list(pool.rest())
+        assert (max(scan.counts), scan.counts[-1]) == (2, 0)
 
 
 def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
@@ -104,12 +106,12 @@ def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
 
 def test_an_error_is_raised_only_after_the_results_of_all_others():
     place, found = Place(3), []
-    with pooled(place, 1, 2, 3) as (pool, _):
+    with pooled(place, 1, 2, 3) as (pool, scan):
         place.fail(1, EmbedderUnavailable("down"))
         place.finish(2, 3)
         with pytest.raises(EmbedderUnavailable, match="down"):
             found.extend(pool.ready())  # a list keeps what comes before the error
-        assert (sorted(found), list(pool.rest())) == ([-3, -2], [])
+        assert (sorted(found), scan.counts[-1], list(pool.rest())) == ([-3, -2], 0, [])
 
 
 def test_what_a_place_raises_while_nothing_comes_ends_the_waiting(monkeypatch):

@@ -31,19 +31,29 @@ def progress(clock):
     return progress
 
 
-def test_the_sentence_has_documents_rates_time_left_and_failures(progress, clock):
+def test_the_sentence_has_documents_rates_time_left_busy_workers_and_failures(progress, clock):
     assert progress.sentence() == "notes: 0 of 1,000 documents"
     clock.now += 10
     progress.advance(200, failed=3)
     assert progress.sentence() == "notes: 200 of 1,000 documents, 20/s, 40 s left, 3 failed"
     progress.say("waiting for the embedder")
     assert progress.sentence().endswith("3 failed (waiting for the embedder)")
+    progress.under_way(5, 2)
     clock.now += 90
     assert progress.rate == pytest.approx(2.0), "it falls while nothing is done"
     progress.advance(100)
     clock.now += 20
     progress.advance(200)
-    assert progress.sentence() == "notes: 500 of 1,000 documents, 10/s (4/s on average), 50 s left, 3 failed"
+    assert progress.sentence() == (
+        "notes: 500 of 1,000 documents, 10/s (4/s on average), 50 s left, 2 of 2 workers busy, 3 shards queued, "
+        "3 failed"
+    )
+    progress.under_way(1, 2)
+    progress.set_process("tcp://a", requests=3)
+    progress.set_process("tcp://b", requests=1)
+    assert ", 1 of 2 workers busy, 4 requests in flight" in progress.sentence()
+    progress.under_way(0, 2)
+    assert "busy" not in progress.sentence()
 
 
 def test_the_first_documents_foretell_nothing(clock):
@@ -126,6 +136,7 @@ def test_the_bar_shows_failures_and_the_time_left_and_leaves_the_terminal_its_cu
         "from rag_index.reports.progress import *\n"
         "now = [0.0]; p = Progress('a-long-name-of-an-index', interval=0, clock=lambda: now[0])\n"
         "p.displays = [open_display()]; p.start(64000)\n"
+        "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"
         f"now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for [bold]the server')\n{end}"
     )
     output = in_terminal(script, width)
@@ -148,14 +159,15 @@ def timed(progress, clock):
     for _ in range(10):
         clock.now += 1
         progress.advance(2)
+    progress.under_way(3, 2)
     return progress
 
 
-def test_an_outage_takes_the_place_of_rate_and_time_left(timed, clock):
-    assert timed.sentence() == "notes: 20 of 100 documents, 2/s, 40 s left"
+def test_an_outage_takes_the_place_of_rate_time_left_and_busy_workers(timed, clock):
+    assert timed.sentence() == "notes: 20 of 100 documents, 2/s, 40 s left, 2 of 2 workers busy, 1 shard queued"
     outage = Outage("Qdrant at h", clock.now - 6)
-    timed.set_process("tcp://a", (outage,))
-    timed.set_process("tcp://b", (Outage("Qdrant at h", clock.now - 1),))
+    timed.set_process("tcp://a", requests=2, outages=(outage,))
+    timed.set_process("tcp://b", outages=(Outage("Qdrant at h", clock.now - 1),))
     assert timed.eta is None
     since = time.strftime("%H:%M:%S", time.localtime(clock.now - 6))
     assert timed.sentence() == f"notes: 20 of 100 documents (Qdrant at h does not answer, waiting since {since})"
@@ -166,15 +178,16 @@ def test_an_outage_takes_the_place_of_rate_and_time_left(timed, clock):
 
 
 def test_a_worker_that_died_waits_for_nothing(timed, clock):
-    timed.set_process("tcp://a", (Outage("Ollama at h", clock.now),))
-    timed.set_process("flow", (Outage("Qdrant at h", clock.now),))
+    timed.set_process("tcp://a", requests=2, outages=(Outage("Ollama at h", clock.now),))
+    timed.set_process("flow", outages=(Outage("Qdrant at h", clock.now),))
     timed.keep_workers({"tcp://b"})
     assert [outage.service for outage in timed.outages] == ["Qdrant at h"]
+    assert "in flight" not in timed.sentence()
 
 
 def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     progress = Progress("notes", clock=clock)
-    progress.set_process("flow", (Outage("Ollama at h", clock.now),))
+    progress.set_process("flow", outages=(Outage("Ollama at h", clock.now),))
     assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")
     progress.set_process("flow")
     assert progress.sentence() == "notes: not begun (its services are being checked)"
