@@ -62,8 +62,11 @@ _DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)|[aO]:\d+:|s:\
 """Objects that a program wrote as YAML, or as PHP does. A text with front matter has a second line of dashes."""
 _IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.)[\w.]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
+_NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
+_WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
+_SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE)\s", re.IGNORECASE)
 _FILE = re.compile(rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)", re.DOTALL)
-_PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?\w+\.[\w.]+ ?\}\}|\{\$\w|\{%|<%=")
+_PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?\w+\.[\w.]+ ?\}\}|\{\$\w|\{%|<%=|<\?php")
 """A place in a text that a program fills in."""
 _MAIL = re.compile(
     r"(?:(?:From|To|Cc|Subject|Date|Received|Message-ID|MIME-Version|Return-Path|Delivered-To): .*\r?\n){2}",
@@ -241,9 +244,20 @@ def is_for_programs(column: Column) -> bool:
     return named + _beginning(values, _DUMP) * len(values) > MOST * max(1, len(values))
 
 
-def is_template(column: ColumnProfile) -> bool:
-    """Return whether most texts have places that a program fills in."""
-    return sum(_PLACEHOLDER.search(text) is not None for text in column.texts) > MOST * max(1, len(column.texts))
+def names_for_programs(column: Column, *, is_key: bool) -> bool:
+    """Return whether values are names that a programmer gave: small letters, and a third of more than one word.
+
+    Words are joined by hyphens in keys alone: `main-menu`.
+    """
+    texts = [one for one in column.filled if isinstance(one, str)]
+    several = [one for one in texts if _NAME_OF_PROGRAMS.fullmatch(one) or (is_key and _SLUG.fullmatch(one))]
+    return _share(texts, _WORD_OF_PROGRAMS) > NEARLY_ALL and len(several) > FEW * len(texts)
+
+
+def is_template(column: Column, least: float) -> bool:
+    """Return whether more than a share of the texts have places that a program fills in."""
+    texts = [value for value in column.filled if isinstance(value, str)]
+    return sum(_PLACEHOLDER.search(text) is not None for text in texts) > least * max(1, len(texts))
 
 
 def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
@@ -263,7 +277,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if made.form == "json" and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
         said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
         named_so = vocab.ATTRIBUTES & {*map(singular, named)} and any(len(text.split()) > 1 for text in texts)
-        return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not named & vocab.SETTINGS else "other"
+        settings = vocab.SETTINGS & {*named, *(f"{word}s" for word in named)}
+        return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not settings else "other"
     return None
 
 
@@ -272,6 +287,7 @@ def _text_role(made: ColumnProfile, count: int) -> Role:
     texts, last, choices = made.texts, made.last_word, len(made.choices)
     # two words, or characters of a script without spaces between words
     with_words = sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
+    with_words -= sum(_SQL.match(text) is not None for text in texts)
     few = count >= 2 * choices and choices <= MAX_CHOICES and made.length < 40 and last not in vocab.PROSE
     if (made.length >= MIN_PROSE_CHARS or last in vocab.PROSE) and with_words * 3 >= len(texts) and not few:
         is_title = last in vocab.TITLES and last not in vocab.PROSE and made.length <= MAX_TITLE_CHARS

@@ -26,7 +26,7 @@ from rag_index.schema.coverage import (
     size,
 )
 from rag_index.schema.hiding import add_conditions, restricts
-from rag_index.schema.proposed_index import NAMES_ALONE, IndexMaker, ProposedIndex, free_name
+from rag_index.schema.proposed_index import MIN_DESCRIPTION, NAMES_ALONE, IndexMaker, ProposedIndex, free_name
 from rag_index.schema.relations import declared_relations, find_relations
 from rag_index.schema.roles import (
     MAX_DEPTH,
@@ -38,7 +38,7 @@ from rag_index.schema.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.schema.subjects import Relation, Subject, letters
+from rag_index.schema.subjects import EXPLAINS, PICTURES, Relation, Subject, bare, letters
 from rag_index.schema.visibility import find_conditions
 from rag_index.sources.policies import relations_read
 
@@ -55,6 +55,8 @@ CURRENT = {*vocab.PARTS, *vocab.VERSIONS} - vocab.OLD_VERSIONS
 MIN_COPIED_CHARS = 60
 """The first letters of a text that another table has by no chance: a copy may be cut."""
 MIN_COPIED = 3
+MAX_LOOKED_UP = 12
+"""Texts of a table that are looked for within those of each other one."""
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
 MAX_QUESTIONS = 3
@@ -69,6 +71,7 @@ DOUBTED = PROGRAMS | NAMES | {
     "holds texts, and no column says of what they are and which of them count",
 }  # fmt: skip
 """The reasons to leave a table out that its rows do not prove."""
+ASKED = DOUBTED | {EXPLAINS, PICTURES}
 REACHED = ("is a part of", "holds the text of", "is in the documents of", "has no primary key", "comes after")
 """What a reason begins with whose table has text that some index reaches, or should."""
 LITTLE = "names with little text"
@@ -160,6 +163,7 @@ def propose(
     answers = answers or {}
     doubtful -= {table for table, wanted in answers.items() if not wanted}
     add = [*add, *[table for table, wanted in answers.items() if wanted]]
+    whole = sum(one.rows * one.all_length for one in subjects if not is_log(one))
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -175,7 +179,7 @@ def propose(
             for one in made.coverage.missing
             if one.table in doubtful - {*needed}
             and (why := made.left_out.get(one.table, "")) in DOUBTED
-            and one.chars >= max(MIN_CHARS, (LARGE if why in PROGRAMS else MIN_SHARE) * made.coverage.chars)
+            and one.chars >= max(MIN_CHARS, LARGE * whole if why in PROGRAMS else MIN_SHARE * made.coverage.chars)
         ]
         if made.coverage.share >= GOAL or include or not more:
             break
@@ -288,7 +292,26 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     for table, other in _pairs_with_equal_texts(filled):
         if table.full_name not in found and other.full_name not in found:
             found[table.full_name] = f"holds copies of the texts of {other.full_name}"
+    for table in [one for one in filled if _is_for_programs(one) and one.full_name not in found]:
+        if any(words(name)[-1] in vocab.WHOLE_TITLES for name in table.columns):  # it may say what its rows are called
+            continue
+        if (origin := _searched_by(table, filled)) is not None:
+            found[table.full_name] = f"holds copies of the texts of {origin.full_name}"
     return found
+
+
+def _searched_by(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> DatabaseTable | None:
+    """Return the table whose texts lie within those of a table for programs, as in an index for searches."""
+    texts = [bare(value) for one in table.columns.values() if one.kind == "text" for value in one.filled]
+    texts = [text for text in texts if len(text) >= 2 * MIN_COPIED_CHARS]
+    pieces = [text[len(text) // 2 :][:MIN_COPIED_CHARS] for text in texts[:: 1 + len(texts) // MAX_LOOKED_UP]]
+    for other in tables if len(pieces) >= MIN_COPIED else ():
+        read = (bare(value) for one in other.columns.values() if one.kind == "text" for value in one.filled)
+        if not _is_for_programs(other) and sum(map("\0".join(read).__contains__, pieces)) >= MIN_COPIED_SHARE * len(
+            pieces
+        ):
+            return other
+    return None
 
 
 def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[DatabaseTable, DatabaseTable]]:
@@ -365,7 +388,8 @@ class _Proposer:
         proposed = {one: index for one in usable if (index := self._index_if_document(one)) is not None}
         for subject in self._without_document(usable, proposed):
             del self.roles.parts[subject]
-            if (index := self._index_if_document(subject)) is not None:
+            says = subject.title or subject.text_length >= MIN_DESCRIPTION
+            if (index := self._index_if_document(subject)) is not None and says:
                 self.made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
         self._choose([proposed[subject] for subject in usable if subject in proposed])
@@ -380,7 +404,7 @@ class _Proposer:
         subjects = {one.full_name: one for one in self.roles.subjects}
         chars = {name: round(one.rows * one.all_length) for name, one in subjects.items()}
         reached, left_out = self.made.coverage.reached, self.made.left_out
-        found = {name: reason for name, reason in left_out.items() if reason in DOUBTED and name not in reached}
+        found = {name: reason for name, reason in left_out.items() if reason in ASKED and name not in reached}
         found |= self.needed
         found |= {index.tables[0]: LITTLE for index in self.made.indexes if index.score % BEHIND == NAMES_ALONE}
         total = sum(chars.values())

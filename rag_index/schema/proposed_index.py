@@ -46,7 +46,7 @@ MIN_THING = 15
 NAMES_ALONE = 1.0
 """The score of rows with names and codes that hardly say more."""
 MIN_ROWS = 3
-MIN_ALONE = 200
+MIN_ALONE = 120
 """Texts of at least this many characters are indexed even if their table has fewer rows than `MIN_ROWS`."""
 MIN_CHILDREN = 3
 """A table that at least this many others refer to is a container, such as a project."""
@@ -160,6 +160,11 @@ class IndexMaker:
         if subject.rows <= MAX_CONTAINERS and not own and self._prose < described and children:
             return 0.0
         if subject.rows < MIN_ROWS and not own and self._prose < MIN_ALONE:
+            return 0.0
+        below = [child for child, _ in self._roles.parts_of(subject)]
+        if not (title or self._text) and all(
+            one.rows <= subject.rows and one.text_length < MIN_DESCRIPTION for one in below
+        ):  # an icon with a caption in each language
             return 0.0
         length = self._prose + 100 * len(parts)
         return 1 + math.log10(1 + subject.rows) + math.log10(1 + length) + 0.5 * (bool(title) + min(3, len(parts)))

@@ -204,7 +204,8 @@ class _Finder:
                 found += sorted(by_noun.get((word,), []), key=lambda parent: len(noun(parent.name)))
         found += self._by_generic_words(table, column, bare)
         if not found and has_key_word and bare and len(bare[-1]) >= MIN_STEM:  # `cat_id` of a category
-            found += [one for called, some in by_noun.items() if called[-1].startswith(bare[-1]) for one in some]
+            begun = [one for called, some in by_noun.items() if called[-1].startswith(bare[-1]) for one in some]
+            found += [one for one in begun if not of_type or bare[-2] in one.noun]
         if vocab.POINTERS & set(bare):
             found += [parent for word in vocab.VERSIONS for parent in by_noun.get((word,), [])]
         found = [parent for parent in dict.fromkeys(found) if parent is not table]

@@ -17,6 +17,7 @@ from rag_index.schema.columns import (
     ColumnProfile,
     is_for_programs,
     is_template,
+    names_for_programs,
     noun,
     singular,
     words,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", "secret": "secret", "out": "other"}
 """The roles of columns by what a person may choose."""
+EXPLAINS = "explains what programs or forms offer"
+PICTURES = "describes pictures of other rows"
 TEXTS = ("short", "prose", "code")
 MIN_PASSWORDS = 0.2
 """If fewer rows have a password, it protects the row, and the table holds no accounts."""
@@ -41,6 +44,16 @@ MARKUP = re.compile(r"<[^<>]*+>|\[/?\w++[^\[\]]*+\]|&#?\w+;|[\W_]")
 EXPIRES = ("expire", "expires", "expiry")
 MIN_PROGRAM_COLUMNS = 2
 """Rows are for programs if at least this many columns are, and twice as many as people read."""
+MIN_SECONDS = 500_000_000
+"""Smaller numbers are not taken for seconds since 1970: this is 1985."""
+MAX_MINUTES = 2
+"""Rows that were written within at most so many minutes came with the application."""
+MIN_INSTALLED = 3
+MAX_EXPLAINED = 300
+"""Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
+MIN_SHOWING = 4
+MAX_CAPTION = 30
+"""The average length of the names of fields."""
 MAX_SUMMARY = 100
 """A summary of at most this average length is the title of a row without another, as in bug trackers."""
 MAX_LABELS = 40
@@ -359,6 +372,72 @@ class Subject(DatabaseTable):
         """Return whether rows are persons."""
         return self.is_login or self.noun[-1] in vocab.PEOPLE
 
+    @cached_property
+    def minutes(self) -> int:
+        """Return in how many minutes the sampled rows were written, as the column with most of them says."""
+        found = [0]
+        for one in self.columns.values():
+            if self.profiles[one.name].role == "time":
+                found.append(len({str(value)[:16] for value in one.filled}))
+            elif {*words(one.name)} & (vocab.CREATED | vocab.CHANGED):
+                found.append(len({at // 60 for at in one.filled if type(at) is int and at > MIN_SECONDS}))
+        return max(found)
+
+    @cached_property
+    def is_installed(self) -> bool:
+        """Return whether nobody wrote row by row: none names a person, and all are of one moment, or of none.
+
+        The rows of translations are of the moment in which what they translate was written.
+        """
+        above = [one for one in self.own_relations if one.parent is not self]
+        written = [
+            one
+            for one in above
+            if one.parent.is_people or (one.parent.minutes > MAX_MINUTES and self.is_by_language(one))
+        ]
+        return self.minutes <= MAX_MINUTES and not written
+
+    @cached_property
+    def explains_programs(self) -> bool:
+        """Return whether rows say what programs or forms offer, such as hooks, kinds of rows, or fields with values.
+
+        They came with the application, and programs know them by a name, or other rows as their kind or caption.
+        """
+        if not self.is_installed or self.text_length > MAX_EXPLAINED:
+            return False
+        named = [one for one in self.profiles.values() if one.last_word in vocab.PROGRAM_NAMES and one.distinct > MOST]
+        named = [one for one in named if one.role != "secret" and self.rows >= MIN_INSTALLED]
+        if any(names_for_programs(self.columns[one.name], is_key=self.key == (one.name,)) for one in named):
+            return True
+        (*_, last) = [word for word in self.noun if word not in vocab.TRANSLATIONS] or [""]
+        translated = [one.parent for one in self.own_relations if self.is_by_language(one)]
+        kind = (
+            last in vocab.KINDS_OF_ROWS and self.rows <= MAX_LABELS and any(one.children for one in [self, *translated])
+        )
+        return kind or self.is_caption or (last in vocab.FORMS and any(one.child.is_caption for one in self.children))
+
+    @cached_property
+    def is_caption(self) -> bool:
+        """Return whether rows are the names of fields: other rows have their values, each of one more row."""
+        title = self.profiles.get(str(self.title))
+        if title is None or title.length > MAX_CAPTION or not self.is_installed:
+            return False
+        for own in [one for one in self.children if one.is_plain]:
+            fields = len({*own.named()})
+            others = [one for one in own.child.relations if one.columns != own.columns and one.parent is not self]
+            others = [one for one in others if fields < len({*one.child.columns[one.columns[0]].filled})]
+            each = [one for one in others if one.type_column or {*one.columns, *own.columns} == {*own.child.key}]
+            texts = [one for one in own.child.profiles.values() if one.texts and one.role in TEXTS]
+            if each and [one.last_word in vocab.LINK_VALUES for one in texts] == [True]:
+                return True
+        return False
+
+    @property
+    def is_shown_by_others(self) -> bool:
+        """Return whether rows are pictures, with their sizes, which rows of several other tables show."""
+        showing = {one.child for one in self.children if not one.type_column}
+        return {"width", "height"} <= {*self.columns} and len(showing) >= MIN_SHOWING
+
     @property
     def is_value(self) -> bool:
         """Return whether a row is called by a value, and says of other rows what has it: that of a field of a bug."""
@@ -492,7 +571,8 @@ class Subject(DatabaseTable):
         if _is_pairs(self):
             return "holds settings: names with values"
         prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
-        if prose and all(map(is_template, prose)):
+        least = FEW if self.is_installed and self.rows > MIN_INSTALLED else MOST
+        if prose and is_template(self.columns[prose[0].name], least):
             return "holds templates, which programs fill in"
         if self.has_copied_titles:
             return "holds copies of the titles of rows that name its own"
@@ -502,7 +582,9 @@ class Subject(DatabaseTable):
             return "is for programs, by its values"
         if self.is_machinery and any(words(name)[0] in EXPIRES for name in self.columns):
             return "is for programs, by its name, and its rows expire"
-        return ""
+        if self.is_shown_by_others:
+            return PICTURES
+        return EXPLAINS if self.explains_programs else ""
 
 
 def _is_pairs(subject: Subject) -> bool:
@@ -531,4 +613,9 @@ def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
 
 def letters(value: object) -> object:
     """Return the beginning of a text without markup and punctuation: a rendered copy is equal to what it is made of."""
-    return MARKUP.sub("", value).lower()[:200] if isinstance(value, str) else value
+    return bare(value)[:200] if isinstance(value, str) else value
+
+
+def bare(value: object) -> str:
+    """Return a text in small letters, without markup, blanks and punctuation; "" for another value."""
+    return MARKUP.sub("", value).lower() if isinstance(value, str) else ""

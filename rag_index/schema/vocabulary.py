@@ -184,6 +184,14 @@ PASSWORDS = _words("password passwd pass pwd hash salt")
 # Words of columns that tables of accounts have, beside a password.
 LOGINS = _words("email mail login username user")
 SETTING_NAMES = _words("name key option property setting parameter")
+# Last words of columns by which programs know a row. `machine_name`, `module`: Drupal; `code`: OpenCart.
+PROGRAM_NAMES = _words("name key code id identifier type")
+# The last nouns of tables whose rows are kinds of those of other tables: people look for these.
+KINDS_OF_ROWS = _words("""
+    type kind status state priority severity stage tracker currency unit language locale role class datatype group
+""")
+# The last nouns of tables with rows that contain the names of fields. `form`: osTicket.
+FORMS = KINDS_OF_ROWS | _words("form fieldset set")
 # Words of columns that say how far a person has read a conversation.
 READ = _words("read unread seen unseen muted")
 # Names of columns that say which person wrote to which.

@@ -368,6 +368,35 @@ NOISE = {
         300, expires="{n}", data=lambda n: a_sentence(n + 2000))),
     "asset": ("holds copies of the titles of rows that name its own", many(60, title="Mill and weir {n}")),
 }  # fmt: skip
+EXPLAINED = {
+    "hook": many(30, name="displayPart{n}", description="This shows the part {n} of a page"),
+    "menus": (
+        "name TEXT PRIMARY KEY, title TEXT, description TEXT",
+        [(f"menu-of-{word}", f"Menu {word}", "The links that are shown above") for word in ("left", "right", "top")]),
+    "wheel_type": many(6, name="Type {n}", description=lambda n: a_sentence(n + 600)),
+    "field": many(6, name="Field {n}", form_id=cycle(2), description=lambda n: a_sentence(n + 700)),
+    "form": many(2, title="Form {n}", instructions=lambda n: a_sentence(n + 800)),
+    "picture": many(30, title="Picture {n}", width=itself, height=itself, description=lambda n: a_sentence(n + 900)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_what_came_with_the_application_and_explains_it_is_no_document(propose, written):
+    """PrestaShop's hooks, Drupal's menus, kinds, Omeka's fields and their forms; but what somebody wrote is one."""
+    day = {"created": "2026-01-{n:02d}"} if written else {"created": "2026-01-01"}
+    tables = {name: (f"{columns}, made TEXT", [(*row, day["created"].format(n=n)) for n, row in enumerate(rows, 1)])
+              for name, (columns, rows) in EXPLAINED.items()}  # fmt: skip
+    shown = {f"shown{n}": many(12, name="Show {n} of it", picture_id=itself) for n in range(4)}
+    made = propose(
+        wheel=many(60, title="Wheel {n}", wheel_type_id=cycle(6), body=a_sentence),
+        value=many(120, record_type="wheel", record_id=cycle(60), field_id=cycle(6), text=lambda n: f"Stone {n}"),
+        **tables,
+        **shown,
+    )
+    explained = {name for name, why in made.left_out.items() if why == "explains what programs or forms offer"}
+    assert explained == (set() if written else EXPLAINED.keys() - {"picture"})
+    assert made.left_out["picture"] == "describes pictures of other rows"
+    assert index(made, "wheel")["title"] == "title"
 
 
 def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
