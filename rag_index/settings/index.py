@@ -97,15 +97,13 @@ class IndexSettings(Section):
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table."""
     query: str | None = None
-    """One SELECT without parameters. On a server it is read by one streaming cursor, because the server would sort it
-    again for each page; prefer a table or a view."""
+    """One SELECT without parameters, which a server reads by one streaming cursor. Prefer a table or a view."""
     key: str | list[str] | None = None
     """The columns that identify a document, never NULL and unique, of any type that can be ordered but `FLOAT` of
-    MariaDB and MySQL. With `ENUM` and `SET` of these two the database looks at all rows for each page. Required with
-    kind `sql`."""
+    MariaDB and MySQL. Required with kind `sql`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`, in SQL. It names
-    columns of `table` as they are; a part and a join have their own. With a `query`, write it there."""
+    """The condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`, in SQL. A part and
+    a join have their own. With a `query`, write it there."""
     newest: str | None = Field(default=None, min_length=1)
     """If several rows have the same `key`, such as the versions of a note: the row with the greatest value in this
     column is the document. `where` decides about that row alone, so a note whose newest version is withdrawn is not
@@ -115,8 +113,7 @@ class IndexSettings(Section):
     joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables of which a document has at most one row each; see [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
-    """Tables of which many rows belong to a document, such as the comments of a ticket; see
-    [`[[indexes.parts]]`](#indexesparts)."""
+    """Tables of which many rows belong to a document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
     """What a document is called. It is embedded with each chunk, stands over each hit, and is found by its words. A
     column that is in `title` alone need not be in `text`. A document with parts and without a title is called by the
@@ -130,19 +127,16 @@ class IndexSettings(Section):
     `"{subject}\n{body}"`, in which a literal brace is doubled. Required with kind `sql`, unless there is a `title`, or
     `parts`."""
     format: dict[str, Format] = Field(default={})
-    """How a column is written: as text that is `plain`, `html`, `markdown`, `bbcode`, `json` or `auto`, as a `file`
-    ([attachments](sources.md#attachments)), or as a [plug-in](plugins.md) of this name reads it. Columns that are not
-    named are plain."""
+    """How a column is written: `plain` (the default), `html`, `markdown`, `bbcode`, `json`, `auto`, as a `file`
+    ([attachments](sources.md#attachments)), or as a [plug-in](plugins.md) of this name reads it."""
     files: Path | None = None
-    """The folder below which the texts in columns of format `file` name files. Without it, such a column holds the
-    files themselves."""
+    """The folder of the files that columns of format `file` name. Without it, such a column holds the files."""
     payload: list[str] = Field(default=[])
     """The columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
     """Columns of `key`, `text` and `payload` that are named like secrets and are none: `plan` warns of all others."""
     payload_indexes: dict[str, PayloadKind] = Field(default={})
-    """The payload columns that searches filter by, and what they hold: `keyword`, `integer`, `float`, `bool` or
-    `datetime`."""
+    """The payload columns to filter by, and what they hold: `keyword`, `integer`, `float`, `bool` or `datetime`."""
     required_filter: dict[str, Any] = Field(default={})
     """A filter that is added to every search of this index, whatever its caller says."""
     access: str | None = Field(default=None, min_length=1)
@@ -153,22 +147,21 @@ class IndexSettings(Section):
     """What separates several groups in a column of text. With an empty one, such a text is one group."""
     changed_since: str | None = None
     """The column with the time of a row's last change. A run then reads only the rows that changed since the last
-    complete run, and just the keys of the others: see [large tables](operations.md#large-tables-changed_since). It
-    tells nothing of `joins`, `parts` and older versions (`newest`): with these a run reads everything, unless there are
-    [digests](operations.md#large-tables-digest), and a watch that polls sees changes of the table alone."""
+    complete run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or
+    `newest` it reads everything, and a watch that polls sees changes of the table alone; for these there are
+    [digests](operations.md#large-tables-digest)."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
     """How much later than its own time a change may be committed, in seconds."""
     depends_on: list[DependsOn] = Field(default=[])
     """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
-    key = "id", column = "customer_id"}]`. With a `query` or a view, each table that it reads. `table` may be
-    `schema.table`; `column` is a column of the index's table or query that holds the same value as `key`."""
+    key = "id", column = "customer_id"}]`. `column`, of the index's table or query, holds the same value as `key`. With
+    a `query` or a view, each table that it reads."""
     full_compare_days: Number = Field(default=7.0, ge=0)
     """With `digest`, with `changed_since` and with kind `code`: how often everything is read nevertheless, in days."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
-    """With kind `code`: patterns of the files to index, as in a `.gitignore`, anchored at `root`. Empty: all files
-    whose language is known."""
+    """With kind `code`: patterns of the files, as in a `.gitignore` at `root`. Empty: all of a known language."""
     exclude: list[str] = Field(default=[])
     """With kind `code`: patterns of files and folders to leave out, besides those of `.gitignore`."""
     languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
@@ -177,21 +170,18 @@ class IndexSettings(Section):
     max_file_bytes: PositiveInt = 1_000_000
     """With kind `code`: files larger than this, in bytes, are skipped and listed."""
     file_timeout: Number = Field(default=30.0, gt=0)
-    """The time limit for reading a file, in seconds. With kind `code`, one that cannot be parsed within it is listed as
-    failed; of an [attachment](sources.md#attachments) the rest is left out, and its document listed as incomplete."""
+    """The time limit for reading a file, in seconds. With kind `code`, one that takes longer is listed as failed; of an
+    [attachment](sources.md#attachments) the rest is left out, and its document listed as incomplete."""
     options: dict[str, Any] = Field(default={})
     """What an installed source, or the plug-in `chunker`, is given."""
     chunker: str | None = Field(default=None, min_length=1)
     """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the built-in way."""
     chunk_chars: Int = Field(default=1000, ge=20)
-    """The maximum length of a chunk, at least 20, in characters. Longer texts are split at a paragraph, or else at a
-    sentence, a line, a word."""
+    """The maximum characters of a chunk, at least 20. It ends at a paragraph, else a sentence, a line, a word."""
     chunk_overlap: Int = Field(default=100, ge=0)
-    """About how much of the previous chunk a chunk repeats, in characters; at most half of `chunk_chars`. Chunks of
-    source code do not overlap."""
+    """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`; in source code none."""
     search: Literal["hybrid", "dense"] = "hybrid"
-    """`hybrid`: searches find by [meaning and words](retrieval.md#meaning-and-words). `dense`: by meaning alone; there
-    are no sparse vectors."""
+    """Whether searches find by [meaning and words](retrieval.md#meaning-and-words), or (`dense`) by meaning alone."""
     language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = "english"
     """The language of the texts, whose endings and frequent words make no difference to a search by words:
     `arabic`, `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`, `english`, `finnish`,
@@ -203,8 +193,7 @@ class IndexSettings(Section):
     """The column that says which of several languages a document is in, by code (`de`, `de_AT`) or name; also
     `JOIN.column`. Without it, the words of each chunk tell."""
     context: ContextSettings | None = None
-    """Settings of the model that writes where in its document each chunk stands; see
-    [`[indexes.context]`](#indexescontext)."""
+    """The model that writes where in its document each chunk stands: [`[indexes.context]`](#indexescontext)."""
     gate: GateSettings | None = None
     """What a rebuilt collection must still find before it goes live; see [`[indexes.gate]`](#indexesgate)."""
 

@@ -161,8 +161,7 @@ class PartSettings(Section):
     """The columns that have the document's key, in its order; otherwise columns of the part, each with the column of
     the document that it equals: `{topic_id = "id"}`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition for the rows that belong to documents, such as `"about_type = 'Ticket' AND internal = 0"`, in
-    SQL."""
+    """The condition, in SQL, for the rows that belong to documents: `"about_type = 'Ticket' AND internal = 0"`."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables of which such a row has at most one row each."""
     key: str | list[str] | None = None
@@ -174,13 +173,11 @@ class PartSettings(Section):
     format: dict[str, Format] = Field(default={})
     """How the text of a column is written, as for an index."""
     payload: list[str] = Field(default=[])
-    """The columns that a hit in such a part returns, below the part's name: `author` of `remark` is the field
-    `remark.author`."""
+    """The columns that a hit in such a part returns: `author` of `remark` is the field `remark.author`."""
     link: str | None = Field(default=None, min_length=1)
     """The address of a part, from its own columns."""
     inline: bool = False
-    """Whether the rows stand in the text of the document, instead of being chunked by themselves: for short ones, such
-    as tags. `payload` then holds the values of all of them."""
+    """Whether the rows, such as tags, stand in the text of the document; `payload` then holds the values of all."""
 
     def in_schema(self, schema: str) -> PartSettings:
         """Return the same with tables in this schema, unless they name their own."""

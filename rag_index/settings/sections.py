@@ -54,8 +54,7 @@ class ServerSettings(Section):
     """`[store.server]`: a key that is not set leaves to the server, or to whoever set it by hand, what it is about."""
 
     grpc_port: Port | None = None
-    """Where the server answers gRPC. Not set: the URL's port plus one is tried, as with Qdrant's own 6333 and 6334.
-    `0`: REST alone."""
+    """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
     shard_number: PositiveInt | None = None
     """How many shards a collection has. An existing collection keeps its number until a rebuild, and a run says so."""
     replication_factor: PositiveInt | None = None
@@ -69,15 +68,12 @@ class ServerSettings(Section):
     hnsw_m: PositiveInt | None = None
     """How many edges a point has in the search index. More find more, and take more memory."""
     hnsw_ef_construct: Annotated[Int, Field(ge=4)] | None = None
-    """How many neighbours are considered when a point is added to the search index. More find more, and take longer to
-    build. At least 4."""
+    """How many neighbours, at least 4, are considered when a point is added. More find more, and take longer."""
     quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
-    """The compressed copy of the vectors that searches read first, to score the best by the vectors themselves:
-    `scalar` (a quarter of the size), `turbo` (an eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove
-    one."""
+    """The compressed copy of the vectors that searches read first: `scalar` (a quarter of the size), `turbo` (an
+    eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove one."""
     bulk: bool = False
-    """Whether a new collection is loaded without its search index, which the server then builds once, before the
-    collection is published."""
+    """Whether a new collection is loaded without its search index, which the server builds before it is published."""
 
     @property
     def quantized(self) -> bool:
@@ -114,17 +110,14 @@ class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read; required if an index is of kind `sql`. It is never written to: SQLite is opened read-only,
-    and PostgreSQL, MySQL and MariaDB are read in read-only transactions. Drivers for these come with
+    """The database to read, and never to write; required if an index is of kind `sql`. Drivers come with
     `rag-index[postgresql]` and `rag-index[mariadb]`; install the SQLAlchemy driver of any other database yourself.
     Texts of a PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1`
     at the end of the URL says."""
     page_rows: PositiveInt = 20_000
-    """The maximum number of rows of one query. The first page has at most 2,000, and each page ends at about 4 million
-    characters."""
+    """The maximum number of rows of one query, which also ends at about 4 million characters."""
     timeout: Number = Field(default=600.0, gt=0)
-    """How long one query may take, in seconds. The database is told where it has such a limit (PostgreSQL, MySQL,
-    MariaDB), and a connection that stays silent is broken off. The query is tried once more."""
+    """How long one query may take, in seconds. One that takes longer is ended, and tried once more."""
     changes: Literal["wal", "queue", "poll"] = "poll"
     """How a watch learns of changes between two runs. `wal`: the write-ahead log of PostgreSQL. `queue`: a table that
     triggers fill. `poll`: repeated queries by `changed_since`."""
@@ -132,8 +125,7 @@ class SourceSettings(Section):
     """Whether the database computes [digests of its rows](operations.md#large-tables-digest), so that a run reads only
     rows near those that changed. For PostgreSQL, MariaDB, MySQL and SQLite."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
-    """The roles under which the database may be asked [what a caller
-    sees](access.md#rights-that-the-database-decides) (`access = "database"`)."""
+    """The roles under which a database may [decide what a caller sees](access.md#rights-that-the-database-decides)."""
     caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
     """The claim of the caller that each setting has which policies read, such as `{"app.tenant" = "tenant_id"}`. All
     claims are in `request.jwt.claims` anyway."""
@@ -158,18 +150,15 @@ class EmbedderSettings(Section):
     that library in each worker's process, on a GPU or one core; it comes with `rag-index[sentence-transformers]`. Any
     other name is that of a [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The model's name; required with `ollama` and `openai`. With `sentence-transformers` it is a folder, or a name as
-    on the model hub."""
+    """The model's name, or with `sentence-transformers` its folder; required with any kind but `local`."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
     """The servers (ollama, openai). All must have the same model."""
     url: HttpUrl | None = None
     """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The name of the environment variable that holds the server's key (openai). It must be set where settings are
-    read."""
+    """The environment variable with the server's key (openai). It must be set where settings are read."""
     dimensions: PositiveInt | None = None
-    """The length to which vectors are cut, and scaled to unit length. It is for [models that were made for
-    it](servers.md#shorter-vectors)."""
+    """The length to which vectors are cut, with [models that were made for it](servers.md#shorter-vectors)."""
     document_prefix: str | None = None
     """Text put before each chunk. Not set: what the model is known to need, see [the models](servers.md#prefixes)."""
     query_prefix: str | None = None
@@ -184,8 +173,7 @@ class EmbedderSettings(Section):
     batch_texts: PositiveInt = 64
     """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers)."""
     batch_chars: PositiveInt = 16_000
-    """The maximum number of characters in a request to a server or a call (sentence-transformers). A longer text is
-    sent alone."""
+    """The maximum number of characters in a request or a call. A longer text is sent alone."""
     requests_in_flight: PositiveInt = 2
     """How many requests are under way at once, for each worker and each of its own hosts (ollama, openai)."""
     num_thread: PositiveInt | None = None
@@ -249,8 +237,7 @@ class StoreSettings(Section):
     """`[store]`: a folder for the embedded Qdrant, or the URL of a server."""
 
     path: Path = Path(".rag-index/qdrant")
-    """The folder of the embedded Qdrant, on a local disk; by default `qdrant` in the folder `data`. Not used if `url`
-    is set."""
+    """The folder of the embedded Qdrant, on a local disk, if there is no `url`; by default in the folder `data`."""
     url: HttpUrl | None = None
     """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
     api_key: SecretStr | None = None
@@ -282,26 +269,23 @@ class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """How many Dask workers are started. `auto`: one fewer than the processors that this process may use (affinity and
-    cgroup limits count), at least one. None are started for work that takes less time than starting them, or if memory
-    has room for none. Then a process beside the command or flow embeds ([how](how-it-works.md#how-the-data-flows))."""
+    """How many Dask workers are started. `auto`: one fewer than the processors that this process may use, at least one.
+    None are started for work that takes less time than starting them, or if memory has room for none. Then a process
+    beside the command or flow embeds ([how](how-it-works.md#how-the-data-flows))."""
     shard_documents: PositiveInt | Auto = "auto"
     """How many documents make a [shard](glossary.md), the work that one worker is given at a time. `auto`: as many as
     take five seconds at the measured rate."""
     worker_memory: PositiveInt | Auto = "auto"
-    """How much memory one worker may take, in megabytes. A worker that takes more is ended, and the document that it
-    was embedding is found and listed as failed. `auto`: the number of workers is limited by what a worker is expected
-    to need, and none is ended."""
+    """How much memory one worker may take, in megabytes. One that takes more is ended, and the document that it was
+    embedding is listed as failed. `auto`: what a worker is expected to need limits their number, and none is ended."""
     process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
-    """How long a worker may take for one shard, in seconds. A worker that takes longer counts as hanging and is ended;
-    the document is found and listed as failed. `auto`: 10 minutes and 30 times what the shard should take at the
-    measured rate. To that comes what `embedder.timeout`, `embedder.wait_for_recovery` and the context's `timeout`
-    allow: about half an hour with Ollama. A serial run has no limit."""
+    """How long a worker may take for one shard, in seconds. One that takes longer is ended, and the document is listed
+    as failed. `auto`: 10 minutes and 30 times what the shard should take at the measured rate, with what the embedder's
+    timeouts allow: about half an hour with Ollama. A serial run has no limit."""
     serial: bool = False
     """Whether to embed in the run's process, one shard after another, without other processes."""
     dashboard: bool = False
-    """Whether [Dask's dashboard](operations.md#who-may-look-at-dasks-dashboard) is at `http://127.0.0.1:8787` while a
-    run has workers of its own."""
+    """Whether a run with workers has [Dask's dashboard](operations.md#who-may-look-at-dasks-dashboard)."""
     address: DaskAddress | None = None
     """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then ignored."""
     tls_ca_file: Path | None = None
@@ -336,12 +320,10 @@ class RunSettings(Section):
     tolerate_failed: Share = 0.0
     """The share of documents that may fail in a run that still counts as completed."""
     wait: Number = Field(default=0.0, ge=0)
-    """How long to wait at the start for services that are down, for all indexes of a run together, and for a collection
-    of the embedded store that is in use, in seconds."""
+    """How long a run waits at its start for services that are down or an embedded store in use, in seconds."""
     keep_days: Number = Field(default=90.0, ge=1)
-    """How long the history is kept, in days: runs, and contexts that nothing needs. Runs are in the ledger and in the
-    database of a run's own Prefect server. Each run deletes what is older; see [what is
-    pruned](operations.md#what-is-pruned). At least 1."""
+    """How long the history is kept, in days, at least 1: runs, and contexts that nothing needs. Each run deletes [what
+    is older](operations.md#what-is-pruned)."""
     max_cost: Number | None = Field(default=None, gt=0)
     """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
@@ -360,24 +342,20 @@ class ContextSettings(Section):
     model: str = Field(min_length=1)
     """The name of a generating model on the Ollama servers, such as `llama3.2`."""
     hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
-    """The Ollama servers. Not set: those of `[embedder]` if its kind is `ollama`, otherwise
-    `http://127.0.0.1:11434`."""
+    """The Ollama servers. Not set: those of `[embedder]`, or `http://127.0.0.1:11434` if it is of another kind."""
     concurrency: PositiveInt = 10
     """How many contexts a worker asks for at once, over all hosts. An overloaded server gets fewer."""
     max_chars: Int = Field(default=300, ge=20)
-    """The maximum length of a context, at least 20, in characters. The whole sentences that fit are taken from a longer
-    answer."""
+    """The maximum length of a context, at least 20, in characters. Of a longer one the sentences that fit are used."""
     prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
-    """The question; it names `{document}` and `{chunk}` once each. Not set: the one in [context for
-    chunks](sources.md#the-prompt)."""
+    """The question, with `{document}` and `{chunk}` once each. Not set: [this one](sources.md#the-prompt)."""
     timeout: Number = Field(default=120.0, gt=0)
     """How long one question may take, in seconds."""
     required: bool = False
-    """Whether a document fails if one of its chunks gets no context. By default the chunk is indexed without one, and
-    the document is listed as incomplete."""
+    """Whether a document fails if a chunk gets no context, in place of being listed as incomplete."""
     num_ctx: Int = Field(default=8192, ge=1024)
-    """The context length that the model is given for question and answer, at least 1024, in tokens; less if the model
-    takes less. If a document does not fit, the model sees the part around the chunk."""
+    """The context length for question and answer, at least 1024, in tokens; less if the model takes less. If a document
+    does not fit, the model sees the part around the chunk."""
     keep_alive: str = "30m"
     """How long Ollama keeps the model loaded."""
 
@@ -402,22 +380,19 @@ class RetrieveSettings(Section):
     index_timeout: Number = Field(default=5.0, gt=0)
     """How long each index within a search may take, in seconds."""
     concurrency: PositiveInt = 32
-    """How many requests go to the store at once, over all searches. On a server they are divided among the indexes,
-    each of which has at least one, so that an index that hangs delays no other."""
+    """How many requests go to the store at once, over all searches; on a server at least one for each index."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search; 1 is meaning alone. By default 0.7 for the local embedder
     and 0.9 for others, and 0.4 for a name in source code."""
     reranker: str | None = Field(default=None, min_length=1)
-    """What [reranks the best hits](retrieval.md#reranking): the address of a server, such as `http://gpu:8080`, or a
-    CrossEncoder of sentence-transformers (a folder, or a name as on the model hub), which needs
-    `rag-index[sentence-transformers]`. Or the name of a [plug-in](plugins.md)."""
+    """What [reranks the best hits](retrieval.md#reranking): the address of a server, such as `http://gpu:8080`, a
+    CrossEncoder of sentence-transformers (a folder, or a name as on the model hub), or a [plug-in](plugins.md)."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """How many of the best documents the reranker reads, at most 1,000."""
     cache_size: Int = Field(default=1000, ge=0)
     """How many query vectors are kept in memory; 0 keeps none."""
     idle_seconds: Number = Field(default=10.0, gt=0)
-    """After this time without a search, in seconds, an embedded store is closed, so that a run need not copy what it
-    changes."""
+    """After this time without a search, in seconds, an embedded store is closed, for runs that write it."""
 
 
 def _check_origin(value: str) -> str:
@@ -445,8 +420,7 @@ class ServeSettings(Section):
     port: Port = 8765
     """The port to listen on; 0 takes a free one."""
     tokens: list[str] = Field(default=[])
-    """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it. It holds the token's hash,
-    never the token."""
+    """Who may ask: a line for each token, with its hash, as `rag-index serve --new-token NAME` prints it."""
     tokens_file: Path | None = None
     """A file with such lines. It is read again when it changes, so that a token can be taken back at once."""
     jwt_keys: str | None = Field(default=None, min_length=1)
@@ -466,8 +440,7 @@ class ServeSettings(Section):
     proxy_groups: str | None = Field(default=None, min_length=1)
     """The header in which such a proxy names the caller's groups, separated by commas."""
     hosts: list[HostName] = Field(default=[])
-    """The names under which others reach the service, such as that of a reverse proxy. A request for another name is
-    refused."""
+    """The names under which others reach the service, such as that of a reverse proxy; it refuses any other."""
     cors: list[Origin] = Field(default=[])
     """The origins of other web pages that may ask from a browser, such as `https://intranet.example.com`."""
     timeout: Number = Field(default=30.0, gt=0)
@@ -509,5 +482,4 @@ class WatchSettings(Section):
     batch_documents: PositiveInt = 5_000
     """The maximum number of documents that are indexed at once; fewer where they take longer than two seconds."""
     burst_documents: PositiveInt = 100_000
-    """The number of documents that one change may concern, such as a large transaction. Above it an ordinary run of the
-    index takes over."""
+    """How many documents one change, such as a large transaction, may concern before an ordinary run takes over."""
