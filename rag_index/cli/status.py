@@ -200,8 +200,8 @@ def document_lines(document: ShownDocument) -> Iterator[str]:
     if document.payload:
         yield f"  payload: {json.dumps(document.payload, ensure_ascii=False)}"
     for number, chunk in enumerate(document.chunks[:MAX_SHOWN]):
-        yield f"  --- {chunk.part or f'chunk {number}'}"
-        yield textwrap.indent(chunk.text, "  ")
+        yield f"  --- {chunk.get('part') or f'chunk {number}'}"
+        yield textwrap.indent(chunk["text"], "  ")
     if len(document.chunks) > MAX_SHOWN:
         yield f"  --- and {len(document.chunks) - MAX_SHOWN:,} more chunks"
     yield ""

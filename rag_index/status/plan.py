@@ -310,30 +310,22 @@ def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) 
 
 
 @dataclass(frozen=True, slots=True)
-class ShownChunk:
-    """A chunk: the text that would be embedded, and the name and id of the part that it is of ("" if of none)."""
-
-    text: str
-    part: str
-
-
-@dataclass(frozen=True, slots=True)
 class ShownDocument:
-    """A document as an index would hold it. `payload` has what hits return, those of parts left out."""
+    """A document as an index would hold it. `payload` has what hits return, those of parts left out.
+
+    `chunks` has the text of each chunk that would be embedded, with the name and id of the part that it is of.
+    """
 
     index: str
     document_id: str
     title: str
     link: str
     payload: dict[str, Any]
-    chunks: list[ShownChunk]
+    chunks: list[dict[str, str]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `plan --show --json` prints."""
-        chunks = [{"text": one.text, **({"part": one.part} if one.part else {})} for one in self.chunks]
-        named = {name: value for name, value in ((TITLE, self.title), (LINK, self.link)) if value}
-        given = {"index": self.index, "document_id": self.document_id, **named}
-        return {**given, "payload": self.payload, "chunks": chunks}
+        return {name: value for name, value in asdict(self).items() if value or name not in (TITLE, LINK)}
 
 
 def show_documents(settings: Settings, index: IndexSettings, count: int) -> list[ShownDocument]:
@@ -362,6 +354,7 @@ def _shown(index: str, documents: DocumentBatch, row: int, document: ChunkedDocu
     payload.pop(RESERVED_KEY, None)
     own: Sequence[bytes] = document.payloads or [b"{}"] * len(document.chunks)
     parts = [decode_payload(one).get(RESERVED_KEY, {}).get(PART, {}) for one in own]
-    chunks = [ShownChunk(*one) for one in zip(document.texts_to_embed(), map(part_name, parts), strict=True)]
+    named = zip(document.texts_to_embed(), map(part_name, parts), strict=True)
+    chunks = [{"text": text, **({"part": part} if part else {})} for text, part in named]
     title, link = ours.get(TITLE, ""), ours.get(LINK, "")
     return ShownDocument(index, document_id(documents.keys[row]), title, link, payload, chunks)
