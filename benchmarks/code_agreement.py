@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from rag_index.chunking.code.languages import LANGUAGES
 from rag_index.chunking.code.symbols import symbols_of
-from rag_index.errors import FileTimedOut
+from rag_index.errors import TerminalError
 from rag_index.sources.code import decode_text
 from rag_index.sources.listing import list_files
 
@@ -151,7 +151,7 @@ def our_symbols(paths: list[Path], language: str) -> Iterator[Found]:
         text = decode_text(path.read_bytes()).encode()
         try:
             symbols = symbols_of(text, language, seconds=60.0)
-        except FileTimedOut:
+        except TerminalError:
             print(f"    timed out: {path}")
             continue
         for one in symbols:

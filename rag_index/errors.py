@@ -162,16 +162,8 @@ class ProcessDied(TerminalError):
     """A process died while it embedded a shard: one of the documents may be the cause."""
 
 
-class FileTimedOut(TerminalError):
-    """The error of a source file that could not be parsed within the time limit."""
-
-
 class RequestTooLarge(TerminalError):
     """The error of a request to the service whose body is larger than allowed; the rest of it is not read."""
-
-
-class CannotListen(TerminalError):
-    """The error of a service whose address is in use, or is not one of this machine."""
 
 
 class DocumentNotFound(TerminalError):
@@ -187,10 +179,6 @@ class SearchFailed(TerminalError):
         self.errors = dict(errors or {})
         super().__init__(message, self.errors, exit_code, timed_out)
         self.exit_code, self.timed_out = exit_code, timed_out
-
-
-class ContextMissing(TerminalError):
-    """The error of a document with a chunk that has no context, although the settings require one."""
 
 
 class StoreError(TerminalError):

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rag_index.database.files import file_stamp
-from rag_index.errors import CannotListen
+from rag_index.errors import TerminalError
 from rag_index.retrieve import Retriever
 from rag_index.service.app import make_app
 from rag_index.service.guard import MAX_HEADER_BYTES
@@ -57,7 +57,7 @@ def serve(
     `more` are routes of a trial. When the settings file has changed, the service goes on with what `reload` returns, on
     the address of the start.
 
-    Raises SettingsError if the settings do not say who may ask, and CannotListen.
+    Raises SettingsError if the settings do not say who may ask, and TerminalError if it cannot listen.
     """
     address = {"host": settings.serve.host, "port": settings.serve.port}
 
@@ -250,7 +250,7 @@ def config_of(app: object) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there. Raises CannotListen."""
+    """Return a socket that listens there. Raises TerminalError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -263,7 +263,7 @@ def listen(host: str, port: int) -> socket.socket:
         return listening
     except (OSError, UnicodeError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
-        raise CannotListen(
+        raise TerminalError(
             f"cannot listen on port {port} of {host}: {reason}; choose another with --port or --host"
         ) from exc
 

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.errors import CannotListen, SettingsError
+from rag_index.errors import SettingsError, TerminalError
 from rag_index.retrieve import Caller
 from rag_index.service.server import listen, url_of
 from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
@@ -112,10 +112,10 @@ def test_without_tokens_only_names_of_this_machine_are_answered():
 def test_an_address_in_use_or_of_another_machine_is_named():
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CannotListen, match=rf"port {port} of 127\.0\.0\.1: .*in use.*--port"):
+        with pytest.raises(TerminalError, match=rf"port {port} of 127\.0\.0\.1: .*in use.*--port"):
             listen("127.0.0.1", port)
     for host in ("192.0.2.1", "no-such-host.invalid"):
-        with pytest.raises(CannotListen, match=host):
+        with pytest.raises(TerminalError, match=host):
             listen(host, 0)
     with closing(listen("127.0.0.1", 0)) as listening:
         assert url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rag_index.chunking.code.c_definitions import hide_macros
 from rag_index.chunking.code.definitions import Named, Place, first_child
 from rag_index.chunking.code.languages import LANGUAGES, Language, open_parser
-from rag_index.errors import FileTimedOut
+from rag_index.errors import TerminalError
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Point, Tree
@@ -54,9 +54,9 @@ class Deadline:
     begun: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise FileTimedOut if the time is over."""
+        """Raise TerminalError if the time is over."""
         if self.is_over():
-            raise FileTimedOut(
+            raise TerminalError(
                 f"it could not be parsed in {self.seconds:g} s; exclude it, or raise the index's file_timeout"
             )
 
@@ -79,7 +79,7 @@ class Definition(NamedTuple):
 def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
     """Return the syntax tree of a file.
 
-    Raises FileTimedOut if the deadline is over, and SettingsError if the language's grammar is not installed.
+    Raises TerminalError if the deadline is over, and SettingsError if the language's grammar is not installed.
     """
     parser = open_parser(language.name)
     source = hide_macros(data, deadline.check) if language.name in {"c", "cpp"} else data
@@ -131,7 +131,7 @@ class _Scope(NamedTuple):
 def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     """Return the symbols of a file (UTF-8) in the order in which they begin, an outer one before those within it.
 
-    Raises FileTimedOut if parsing took longer than `seconds`, and SettingsError if the language's grammar is not
+    Raises TerminalError if parsing took longer than `seconds`, and SettingsError if the language's grammar is not
     installed.
     """
     deadline, known = Deadline(seconds), LANGUAGES[language]

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, check_model, context_tokens, process_writer
 from rag_index.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
-from rag_index.errors import ContextMissing, RagIndexError
+from rag_index.errors import RagIndexError, TerminalError
 from rag_index.settings import EmbedderSettings
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class ContextChunker:
             reasons = "; ".join(reason for reason, _ in missing.most_common(3))
             message = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
             if self.required:
-                return ContextMissing(message)
+                return TerminalError(message)
         inner_contexts = document.contexts or [""] * len(document.chunks)
         contexts = ["\n".join(filter(None, pair)) for pair in zip(written.contexts, inner_contexts, strict=True)]
         made = len(document.chunks) - written.cached - missing.total()

@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.chunking.code.languages import LANGUAGES, open_parser
 from rag_index.chunking.code.symbols import Deadline, parse, symbols_of
-from rag_index.errors import FileTimedOut
+from rag_index.errors import TerminalError
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 
 
@@ -36,7 +36,7 @@ def test_a_comment_that_is_not_right_before_a_symbol_is_not_its_docstring() -> N
 
 def test_a_file_that_takes_too_long_fails_and_the_next_one_is_parsed() -> None:
     large = ("x = [" * 3000 + "def f(: {\n" * 3000).encode()
-    with pytest.raises(FileTimedOut, match=r"could not be parsed in 0\.05 s.*file_timeout"):
+    with pytest.raises(TerminalError, match=r"could not be parsed in 0\.05 s.*file_timeout"):
         symbols_of(large, "python", seconds=0.05)
     assert [s.name for s in symbols_of(b"def f(): pass", "python", seconds=10)] == ["f"]
 
@@ -73,7 +73,7 @@ def test_symbols_agree_with_ast() -> None:
 def test_no_file_takes_longer_than_its_limit(language: str, text: str) -> None:
     """The limit bounds all that is done with a file. Processor time is measured: other work changes nothing in it."""
     begun = time.process_time()
-    with contextlib.suppress(FileTimedOut):
+    with contextlib.suppress(TerminalError):
         symbols_of(text[:1_000_000].encode(), language, seconds=1)
     assert time.process_time() - begun < 6
 

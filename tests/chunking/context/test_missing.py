@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.documents.batches import ChunkedDocument, ContextCounts
-from rag_index.errors import ContextMissing, EmbedderUnavailable, ModelChanged, RateLimited
+from rag_index.errors import EmbedderUnavailable, ModelChanged, RateLimited, TerminalError
 from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import TOO_LONG
 
@@ -54,7 +54,7 @@ def test_a_question_that_is_refused_as_too_long_is_halved(server, make_chunker):
 def test_a_missing_context_that_is_required_fails_the_document(server, make_chunker):
     server.fault("generated", path="/api/generate", marker="bad number 001", response="")
     bad, good = make_chunker(server, required=True).chunk(page(numbered(3, "bad"), numbered(3)))
-    assert isinstance(bad, ContextMissing)
+    assert isinstance(bad, TerminalError)
     assert str(bad) == "3 of 3 chunks have no context: the answer is empty"
     assert isinstance(good, ChunkedDocument)
 
