@@ -1,4 +1,4 @@
-"""Effective settings: each value, its origin, and for automatic ones the resulting value and the reason."""
+"""Effective settings: each value, its origin, and how many workers follow from them, with the reason."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, SecretStr
 
 from rag_index.database.drivers import database_url
-from rag_index.indexing.sharding import SECONDS
 from rag_index.machine.resources import (
-    Machine,
+    MB,
     choose_worker_count,
     detect_machine,
     estimate_worker_memory,
@@ -36,7 +35,7 @@ MASK = "***"
 
 @dataclass(frozen=True, slots=True)
 class EffectiveValue:
-    """One setting. `value` is redacted; `why` is given for automatic values and is empty for others."""
+    """One setting. `value` is redacted; `why` says how many workers a run has, and is empty for others."""
 
     key: str
     value: Any
@@ -52,16 +51,14 @@ class EffectiveValue:
 def effective_settings(settings: Settings) -> list[EffectiveValue]:
     """Return every setting. This connects to nothing."""
     places = origins(settings.path)
-    why = _reasons(settings, detect_machine())
-    if ("project",) not in places:
-        why["project"] = "the folder's name"
     tops = {"project": settings.project, "data": settings.data}
     values = [EffectiveValue(key, _redact(settings, tops[key]), places.get((key,), DEFAULT)) for key in tops]
     for section in SECTIONS:
         values += _table_values(settings, section, getattr(settings, section), (section,), places)
     for number, index in enumerate(settings.indexes):
         values += _table_values(settings, f"indexes.{index.name}", index, ("indexes", number), places)
-    return [replace(one, why=why.get(one.key, "")) for one in values]
+    why = _why_workers(settings)
+    return [replace(one, why=why) if one.key == "parallel.workers" else one for one in values]
 
 
 def _table_values(
@@ -90,30 +87,18 @@ def _redact(settings: Settings, value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
-    parallel, embedder = settings.parallel, settings.embedder
-    needed = estimate_worker_memory(embedder)
-    reasons: dict[str, str] = {}
+def _why_workers(settings: Settings) -> str:
+    parallel, needed = settings.parallel, estimate_worker_memory(settings.embedder)
     if parallel.serial:
-        reasons["parallel.workers"] = "not used: serial is true"
-    elif parallel.address:
-        reasons["parallel.workers"] = f"not used: the cluster at {parallel.address} decides"
-    elif parallel.workers == "auto":
-        count = choose_worker_count(parallel, needed, machine)
-        processors, each = count_of(machine.processors, "processor"), _mb(memory_per_worker(parallel, needed))
-        reasons["parallel.workers"] = f"{count}: {processors} less one for the flow, if memory has {each} for each"
-    automatic = {
-        "worker_memory": f"estimated at {_mb(needed)}; no worker is killed for using more",
-        "shard_documents": f"as many as take {SECONDS:g} s at the measured rate",
-    }
-    reasons |= {f"parallel.{key}": why for key, why in automatic.items() if getattr(parallel, key) == "auto"}
-    if embedder.kind == "ollama" and embedder.num_thread is None:
-        reasons["embedder.num_thread"] = "the server chooses; `rag-index tune` tries other values"
-    return reasons
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+        return "not used: serial is true"
+    if parallel.address:
+        return f"not used: the cluster at {parallel.address} decides"
+    if parallel.workers != "auto":
+        return ""
+    machine, each = detect_machine(), memory_per_worker(parallel, needed) // MB
+    processors = count_of(machine.processors, "processor")
+    count = choose_worker_count(parallel, needed, machine)
+    return f"{count}: {processors} less one for the flow, if memory has {each} MB for each"
 
 
 def settings_schema() -> dict[str, Any]:
