@@ -191,7 +191,7 @@ def test_the_service_follows_its_settings(tmp_path, template):
         (["--new-token", " "], {}, 2, "needs the name"),
         ([], {"TOKENS": "rag_abc"}, 2, "line 1 is not NAME sha256:HASH"),
         ([], {"TOKENS_FILE": "/nowhere"}, 2, "/nowhere cannot be read"),
-        ([], {"CORS": "*"}, 2, "is not an origin"),
+        ([], {"CORS": "*"}, 2, "should match pattern"),
         ([], {"HOSTS": "search.example.com"}, 2, "needs tokens"),
     ],
 )

@@ -344,7 +344,7 @@ MISTAKES = [
     ),
     ("[parallel]\naddress = 'tls://h:1'\n" + VALID, "a tls:// address needs tls_ca_file, tls_cert and tls_key"),
     ("[parallel]\ntls_key = 'k'\n" + VALID, "tls_ca_file, tls_cert and tls_key need an address that begins with tls"),
-    ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
+    ("[parallel]\naddress = 'h:1'\n" + VALID, "[parallel] address should match pattern '^(tcp|tls)://"),
     (SOURCE + "changes = 'wal'\n" + INDEX, 'changes = "wal" does not work with sqlite; set it to "que'),
     (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
     (VALID.replace('"body"', "[]"), "index comments: key and text must name at least one column each"),
