@@ -11,26 +11,17 @@ import rag_index.indexing.publish
 import rag_index.status.audit
 import rag_index.status.index_status
 from rag_index import cli
-from rag_index.chunking.text_chunker import TextChunker
 from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
-from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
-from rag_index.embedders import open_embedder
-from rag_index.embedders.bm25 import bm25_model
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.evaluation.evaluation import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.measures import Estimate
-from rag_index.indexing.commit import batches
-from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.publish import make_searchable
-from rag_index.indexing.target import Target
-from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport
-from rag_index.sources.pages import RowReader
 from rag_index.status.audit import KINDS, Audit
 from rag_index.status.plan import RunCost
-from rag_index.stores import open_store
 from rag_index.transfer.export import json_line
 from tests.docs.pages import page
+from tests.indexing.plain import run_plain
 from tests.project import Project
 
 PAGE = page("json")
@@ -92,33 +83,10 @@ RESULTS: dict[str, tuple[object, str, object]] = {
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
 
 
-def index_one_document(project: Project) -> None:
-    """Index one document, as a run leaves it."""
-    settings = project.settings
-    index, embedder = settings.index("notes"), open_embedder(settings.embedder)
-    chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
-    page, _ = RowReader(index).read([(1, "printer", "no paper", "kim", 1)])
-    bm25 = bm25_model(index)
-    shard = embed_shard(Shard("notes", 1, page, 20), chunker, embedder, bm25=bm25)
-    ledger, store = Ledger(settings.ledger_url), open_store(settings.store)
-    try:
-        made = Target(ledger, store, settings.alias("notes"), embedder.identity(), chunker, bm25=bm25).current()
-        make_searchable(store, made.name, embedder.identity(), index.indexed_fields)
-        for batch in batches(shard):
-            store.upsert(made.name, batch)
-        store.flush(made.name)
-        rows = zip(page.keys, page.text_hashes, page.payload_hashes, shard.chunk_counts, strict=True)
-        ledger.record(made.id, rows)
-        ledger.complete_scan(settings.alias("notes"), made.id, number=0, began=1.0, read_all=True)
-        ledger.start_run("1", settings.alias("notes"), host="here", pid=1)
-    finally:
-        store.close()
-        ledger.close()
-
-
 def printed_json(name: str, project: Project, monkeypatch, capsys) -> object:
     """Return what the command prints."""
-    index_one_document(project)
+    run_plain(project.fill(2))
+    project.fill(1, first=3)
     if name in RESULTS:
         module, function, result = RESULTS[name]
         monkeypatch.setattr(module, function, lambda *_, **__: result)
@@ -133,7 +101,7 @@ def test_the_commands_that_scripts_call_have_an_example():
 
 @pytest.mark.parametrize("name", sorted(documented_json().keys() - {"export"}))
 def test_json_is_as_documented(name, tmp_path, monkeypatch, capsys):
-    project = Project(tmp_path / "project").fill(2)
+    project = Project(tmp_path / "project")
     assert shape(printed_json(name, project, monkeypatch, capsys)) == documented_json()[name]
 
 
