@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import sys
 import sysconfig
@@ -127,20 +126,15 @@ def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
         yield from _entry(table, name, docstring, module, _signature(node))
         return
     members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
-    initializers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
-    signature = _signature(initializers[0], skip_first=True) if initializers else None
-    yield from _entry("class", name, docstring, module, signature)
+    yield from _entry("class", name, docstring, module)
     for member in members:
         if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
             yield from _definition(member, name, module)
 
 
-def _signature(node: _Function, *, skip_first: bool = False) -> str:
-    arguments = copy.deepcopy(node.args)
-    if skip_first:
-        del (arguments.posonlyargs or arguments.args)[:1]
+def _signature(node: _Function) -> str:
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(arguments)}){returns}"
+    return f"({ast.unparse(node.args)}){returns}"
 
 
 TABLES = ("class", "function", "method", "module", "topic")

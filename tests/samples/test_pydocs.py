@@ -99,7 +99,7 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
         ("module", "pkg.mod", "A module.", None),
         ("function", "pkg.mod.branch", "On Windows.", "(x)"),
         ("function", "pkg.mod.branch", "Elsewhere.", "(x, *, y=1) -> int"),
-        ("class", "pkg.mod.Thing", "A thing that fails.", "(a, b=2)"),
+        ("class", "pkg.mod.Thing", "A thing that fails.", None),
         ("method", "pkg.mod.Thing.__init__", "Begins.", "(self, a, b=2)"),
         ("method", "pkg.mod.Thing.size", "Its size.", "(self)"),
         ("method", "pkg.mod.Thing.size", "Not told twice.", "(self, value)"),
