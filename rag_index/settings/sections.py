@@ -40,12 +40,6 @@ KNOWN_PREFIXES = {
     "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
 }
 """Document and query prefix by model, from the models' own cards. Other models need none."""
-NEEDED_MODELS = {
-    "ollama": ', for example model = "nomic-embed-text"',
-    "openai": ": the name by which the server knows it",
-    "sentence-transformers": ": a folder, or a name on the model hub",
-}
-"""What to name as the model of the kinds that have no model of their own."""
 DOCUMENT, CHUNK = "{document}", "{chunk}"
 """Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
 
@@ -215,8 +209,8 @@ class EmbedderSettings(Section):
     def _check_model(self) -> EmbedderSettings:
         if self.kind == "local" and self.model != "wordllama":
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
-        if self.kind in NEEDED_MODELS and self.model in ("wordllama", ""):
-            raise ValueError(f"kind {self.kind!r} needs a model{NEEDED_MODELS[self.kind]}")
+        if self.kind in EMBEDDER_KINDS[1:] and self.model in ("wordllama", ""):
+            raise ValueError(f"kind {self.kind!r} needs a model: the name by which its server or library knows it")
         if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
             raise ValueError("url and hosts name servers twice: give one of them")
         if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
