@@ -72,23 +72,6 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_p
     assert "set `data` to a folder" in message or "is a file" in message
 
 
-def test_status_and_plan_as_json(indexed):
-    [status] = indexed.json("status")["indexes"]
-    found = [status[name] for name in ("index", "collection", "documents", "failed", "points")]
-    assert found == ["notes", "test_notes__1", 120, 0, len(indexed.points())]
-    assert status["last_run"]["state"] == "completed"
-    indexed.execute("UPDATE note SET body = 'changed' WHERE id = 3")
-    plan = indexed.json("plan")["indexes"][0]
-    assert (plan["changed"], plan["unchanged"], plan["new"], plan["gone"]) == (1, 119, 0, 0)
-
-
-def test_index_prints_json_and_writes_its_metrics_file(indexed):
-    file = indexed.folder / "metrics.prom"
-    report = indexed.json("index", "notes", "--serial", RAG_INDEX_RUN__METRICS_FILE=file.name)
-    assert f'rag_index_run_documents{{index="notes"}} {float(report["indexes"][0]["documents"])}\n' in file.read_text()
-    assert report["indexes"][0]["state"] == "completed"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,4 +1,4 @@
-"""`rag-index search` and `rag-index optimize` as a user calls them."""
+"""`rag-index search` as a user calls it."""
 
 import json
 import os
@@ -64,6 +64,7 @@ def test_what_is_corrected_folded_or_does_not_fit_is_said(desk):
     lines = run(desk, "search", "prinetr offline", "--limit", "1", "--explain").stdout.splitlines()
     assert lines[0] == "Searched for printer instead of prinetr."
     assert "(printer, offline)" in lines[2]
+    assert lines[-1].startswith("Searched: comments in desk_comments__1, ")
     assert json.loads(run(desk, "search", "prinetr", "--json").stdout)["corrected"] == {"prinetr": "printer"}
     found = run(desk, "search", "printer", "--after", "2099-01-01T00:00:00Z", "--timeout", "0.2", code=1)
     assert "has not reached 2099-01-01T00:00:00Z within 0.2 s" in found.stderr
@@ -100,13 +101,6 @@ def test_wrong_usage(desk, arguments, message):
     assert message in run(desk, "search", "printer", *arguments, code=2).stderr
 
 
-def test_printed_explanation(desk):
-    printed = run(desk, "search", "printer", "--explain").stdout
-    assert "rank 1 in titles, fused by score 0." in printed
-    assert "Fused by score. embed " in printed
-    assert "titles in desk_titles__1" in printed
-
-
 def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
     both = ("search", "printer", "--index", "titles", "--index", "comments")
@@ -132,17 +126,6 @@ def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
         waiting.send_signal(signal.SIGINT)
         _, stderr = waiting.communicate(timeout=120)
         assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
-
-
-def test_optimize(desk):
-    assert run(desk, "optimize").stdout.splitlines() == [
-        "comments: 3 points, nothing to build.",
-        "solutions: 2 points, nothing to build.",
-        "titles: 2 points, nothing to build.",
-    ]
-    done = json.loads(run(desk, "optimize", "titles", "--json").stdout)["indexes"]
-    assert done == [{"index": "titles", "collection": "desk_titles__1", "points": 2, "built": False, "seconds": 0.0}]
-    assert "did you mean 'titles'" in run(desk, "optimize", "title", code=2).stderr
 
 
 def test_an_index_with_access_is_searched_for_a_group_and_otherwise_says_what_to_give(tmp_path):
