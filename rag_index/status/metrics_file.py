@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-Sample: TypeAlias = tuple[str, str, dict[str, str], float]
-"""A value of a metric: its name, what it means, labels, and the number."""
+Sample: TypeAlias = tuple[str, dict[str, str], float]
+"""A value of a metric: its name, labels, and the number."""
 PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
-HELP = "From the last run of each index."
+HELP = "From the last run of each index, or its watch."
 logger = logging.getLogger("rag_index.status")
 LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host"}
 """Metrics with several values, and the label that tells these apart."""
@@ -62,35 +62,28 @@ def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[s
     """
     registry, gauges = CollectorRegistry(), dict[str, Gauge]()
     samples = [_samples(run) for run in runs if "index" in run] + [_watch_samples(watch) for watch in watches]
-    for name, told, labels, value in chain.from_iterable(samples):
+    for name, labels, value in chain.from_iterable(samples):
         if name not in gauges:
-            gauges[name] = Gauge(name, told, list(labels), registry=registry)
+            gauges[name] = Gauge(name, HELP, list(labels), registry=registry)
         gauges[name].labels(**labels).set(value)
     return registry
 
 
 def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
     index, missed = {"index": watch["index"]}, watch["missed"]
-    told: dict[str, tuple[str, float]] = {
-        "seconds_behind": ("Seconds since the earliest change that is not indexed.", watch["seconds_behind"]),
-        "changes_waiting": ("Documents that wait to be indexed.", watch["changes_waiting"]),
-        "documents_missed": (
-            "Documents that the last run had to mend because the watch missed them, although it can see them.",
-            missed["documents"] if missed is not None and not missed["expected"] else 0,
-        ),
-    }
+    values = {name: watch[name] for name in ("seconds_behind", "changes_waiting")}
+    values["documents_missed"] = missed["documents"] if missed is not None and not missed["expected"] else 0
     if watch["last_applied"]:
-        told["last_applied_timestamp_seconds"] = "When changes were last indexed.", _timestamp(watch["last_applied"])
-    for name, (what, value) in told.items():
-        yield f"{WATCH_PREFIX}_{name}", what, index, value
+        values["last_applied_timestamp_seconds"] = _timestamp(watch["last_applied"])
+    for name, value in values.items():
+        yield f"{WATCH_PREFIX}_{name}", index, value
     for state in STATES:
-        labels = index | {"state": state}
-        yield f"{WATCH_PREFIX}_state", "Whether the watch is in this state.", labels, int(watch["state"] == state)
+        yield f"{WATCH_PREFIX}_state", index | {"state": state}, int(watch["state"] == state)
 
 
 def _samples(run: dict[str, Any]) -> Iterator[Sample]:
     def sample(name: str, value: float, **labels: str) -> Sample:
-        return f"{PREFIX}_{name}", HELP, {"index": run["index"], **labels}, value
+        return f"{PREFIX}_{name}", {"index": run["index"], **labels}, value
 
     for state in get_args(State):
         yield sample("state", int(run["state"] == state), state=state)
