@@ -256,14 +256,12 @@ class ShardStats:
     contexts_missing: int = 0
     host_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in which a request was running, by host of the embedder."""
-    worker: str = ""
-    """Host name and process id."""
     peak_memory: int = 0
     """The largest resident size of the worker's process so far, in bytes."""
 
     def plus(self, other: ShardStats) -> ShardStats:
-        """Return the work of both; `worker` is the other's."""
-        sums: dict[str, Any] = {"worker": other.worker, "peak_memory": max(self.peak_memory, other.peak_memory)}
+        """Return the work of both."""
+        sums: dict[str, Any] = {"peak_memory": max(self.peak_memory, other.peak_memory)}
         for name in {one.name for one in fields(self)} - sums.keys():
             mine, more = getattr(self, name), getattr(other, name)
             both = isinstance(mine, dict)

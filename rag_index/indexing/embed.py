@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -133,7 +132,6 @@ def embed_shard(
         contexts_cached=sum(counts.cached for counts in contexts),
         contexts_missing=sum(counts.missing for counts in contexts),
         host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
-        worker=f"{socket.gethostname()}:{os.getpid()}",
         peak_memory=peak_memory(),
     )
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)

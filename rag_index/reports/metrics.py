@@ -51,8 +51,6 @@ class RunMetrics:
     stages: dict[str, float] = field(default_factory=dict)
     work: ShardStats = field(default_factory=ShardStats)
     """The sum over all shards, that is, over all workers."""
-    idle_seconds: float = 0.0
-    """Seconds from the first shard to the end in which workers had nothing to do, summed over workers."""
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
@@ -61,41 +59,25 @@ class RunMetrics:
     chunks: int = 0
     read_bytes: int = 0
     vector_bytes: int = 0
-    by_worker: dict[str, float] = field(default_factory=dict)
-    """Busy seconds of each worker, which is named by host name and process id."""
-
-    @property
-    def speed_up(self) -> float:
-        """How many times longer a single worker would have taken from the first shard to the end.
-
-        It is computed from the workers' busy seconds, and 0 if nothing had to be embedded.
-        """
-        elapsed = self.seconds - (self.first_shard_after or 0.0)
-        return self.work.seconds / elapsed if elapsed > 0 and self.shards else 0.0
 
     @property
     def utilisation(self) -> float:
         """The share (0 to 1) of the time from the first shard to the end in which the workers were busy."""
-        return min(1.0, self.work.seconds / self._available) if self._available > 0 and self.shards else 0.0
-
-    @property
-    def _available(self) -> float:
-        return (self.seconds - (self.first_shard_after or 0.0)) * self.workers
+        available = (self.seconds - (self.first_shard_after or 0.0)) * self.workers
+        return min(1.0, self.work.seconds / available) if available > 0 and self.shards else 0.0
 
     def end(self, seconds: float, stopwatch: Stopwatch) -> None:
         """Record the run's time, and how it divides into stages."""
         stopwatch.count_rest("other")
         self.seconds = seconds
         self.stages = {name: stopwatch.seconds[name] for name in STAGES if name in stopwatch.seconds}
-        self.idle_seconds = max(0.0, self._available - self.work.seconds) if self.shards else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return all metrics, utilisation and speed-up included, with seconds rounded to milliseconds."""
+        """Return all metrics, with the utilisation, and seconds rounded to milliseconds."""
         values, work = asdict(self), asdict(self.work)
-        del values["work"], work["worker"]
+        del values["work"]
         values |= {"worker_seconds": work.pop("seconds"), "by_host": work.pop("host_seconds")}
-        values |= {**work, "utilisation": self.utilisation, "speed_up": self.speed_up}
-        return dict(rounded(values, 3))
+        return dict(rounded({**values, **work, "utilisation": self.utilisation}, 3))
 
     def add(self, written: WrittenShard, *, documents: int, dimension: int) -> None:
         """Add the numbers of a shard that a worker has finished, with the failed ones of its `documents`."""
@@ -106,7 +88,6 @@ class RunMetrics:
         self.chunks += chunks
         self.write_seconds += written.write_seconds
         self.work = self.work.plus(stats)
-        self.by_worker[stats.worker] = self.by_worker.get(stats.worker, 0.0) + stats.seconds
 
 
 class Stopwatch:
@@ -214,8 +195,7 @@ def report_lines(run: dict[str, Any]) -> list[str]:
         lines += _work_lines(metrics)
         whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
         for host, seconds in metrics["by_host"].items():  # with a request in flight; workers' times add up to 100%
-            idle = max(0.0, whole - seconds)
-            lines.append(f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}, idle {idle:.1f} s")
+            lines.append(f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}")
         lines.append(run["advice"])
     return lines
 
@@ -238,15 +218,9 @@ def _gate_lines(gate: dict[str, Any] | None) -> Iterator[str]:
 def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT)
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
-    idle, speed_up, memory = metrics["idle_seconds"], metrics["speed_up"], metrics["peak_memory"]
-    yield "".join(
-        [
-            f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}",
-            f", idle {idle:.1f} s" if idle else "",
-            f", {speed_up:.1f} times one process" if speed_up and metrics["workers"] > 1 else "",
-            f", at most {memory / 1e6:.0f} MB each" if memory else "",
-        ]
-    )
+    memory = f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics["peak_memory"] else ""
+    busy = f"{metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
+    yield f"workers ({metrics['workers']}) busy {busy}{memory}"
     yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
     splits = f", {metrics['splits']:,} for parts of refused batches" if metrics["splits"] else ""
     limited = f"{metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"

@@ -30,7 +30,7 @@ PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index, or its watch."
 logger = logging.getLogger("rag_index.status")
-LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host"}
+LABELS = {"stages": "stage", "by_host": "host"}
 """Metrics with several values, and the label that tells these apart."""
 
 
