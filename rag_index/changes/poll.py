@@ -28,9 +28,9 @@ from rag_index.ledger.tables import Collection, Position
 from rag_index.settings.sections import CHANGES
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
-from rag_index.sources.changed_rows import ChangedSource, tables_read
+from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.engine import errors_as_ours, open_read_only
-from rag_index.sources.source_tables import documents_from
+from rag_index.sources.source_tables import relations_read, tables_read
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ class PollFeed(IndexFeed):
         with errors_as_ours(url, what), self._engine.connect() as connection:
             if self._tables is None:
                 plan = plan_tables(self._settings, [self._index])
-                read = () if plan.tables else sorted(tables_read(connection, documents_from(self._index)))
+                named = () if plan.tables else relations_read(self._index.model_dump(by_alias=True))
+                read = sorted(tables_read(connection, named))
                 self._tables = [*plan.tables, *(WatchedTable(table, None, ()) for table in read)]
             return {self._index.name: definition(connection, self._tables)}
 

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from rag_index.changes.rows import RowRoute, WatchedTable, connected
 from rag_index.settings.index import SQL
-from rag_index.sources.changed_rows import tables_read
 from rag_index.sources.source_tables import (
-    documents_from,
-    part_from,
+    as_known,
+    relations_read,
     single_select,
     source_tables,
     table_routes,
+    tables_read,
     used_columns,
 )
 
@@ -129,21 +129,14 @@ class _IndexTables:
     def _blind(self, watched: set[str]) -> Iterator[str]:
         """Yield what a watch of these tables will not see."""
         index = self._index
-        if forgotten := sorted(self._tables_read(index) - watched):
-            yield f"depends_on does not list {', '.join(forgotten)}, which the documents show too"
+        reads = tables_read(self._connection, relations_read(index.model_dump(by_alias=True)))
+        if forgotten := sorted(reads - watched):
+            yield f"depends_on does not list {', '.join(forgotten)}, from which documents or their groups are read"
         for entry in index.depends_on:
             if entry.column not in (*index.payload, *index.key_columns):
                 yield (
                     f"column {entry.column!r} of depends_on is not in payload, so a document stays that the join no "
                     f"longer gives after a change of {entry.table}"
-                )
-        if index.access_query is not None:
-            pairs = single_select(index.access_query, index.name).columns().subquery("pairs")
-            reads = tables_read(self._connection, pairs)
-            if unseen := sorted(reads - watched) if reads else ["tables that the database does not name"]:
-                yield (
-                    f"its query of access reads {', '.join(unseen)}, too; if a row belongs to one document, list the "
-                    "table in depends_on"
                 )
         asked = " ".join(filter(None, [index.query, *[one for table in source_tables(index) for one in table.where]]))
         if now := CLOCK.search(asked):
@@ -172,9 +165,9 @@ class _IndexTables:
         ):
             return None
         schema = _plain(found["schema"]) if found["schema"] else None
-        table = _known(_plain(found["table"]), self._inspector.get_table_names(schema=schema))
+        table = as_known(_plain(found["table"]), self._inspector.get_table_names(schema=schema))
         there = [c["name"] for c in self._inspector.get_columns(table, schema=schema)] if table else []
-        keys = [known for c in columns if (known := _known(_plain(c["name"]), there)) is not None]
+        keys = [known for c in columns if (known := as_known(_plain(c["name"]), there)) is not None]
         return (self._name(schema, table), tuple(keys)) if table and len(keys) == len(columns) else None
 
     def _used_columns(self, table: SourceTable) -> set[str]:
@@ -193,17 +186,7 @@ class _IndexTables:
             found = [*found, *self._inspector.get_materialized_view_names(schema=schema)]
         return table in found
 
-    def _tables_read(self, index: IndexSettings) -> set[str]:
-        """Return the tables that documents and their parts are read from, views resolved."""
-        rows = [documents_from(index), *[part_from(part, index) for part in index.parts]]
-        return set[str]().union(*[tables_read(self._connection, one) for one in rows])
-
 
 def _plain(name: str) -> str:
     """Return a name of a query without its quotes."""
     return name[1:-1] if name[0] in '"`' else name
-
-
-def _known(name: str, names: Sequence[str]) -> str | None:
-    """Return the name as the database has it: most ignore the case of names that are not quoted."""
-    return name if name in names else next((one for one in names if one.lower() == name.lower()), None)

@@ -18,7 +18,8 @@ from rag_index.database.drivers import first_line, is_transient
 from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
 from rag_index.sources.pages import invalid_text
-from rag_index.sources.policies import RowPolicies, read_policies, relation
+from rag_index.sources.policies import RowPolicies, read_policies
+from rag_index.sources.source_tables import relation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -40,7 +40,7 @@ from rag_index.schema.roles import (
 )
 from rag_index.schema.subjects import EXPLAINS, PICTURES, Relation, Subject, bare, letters
 from rag_index.schema.visibility import find_conditions
-from rag_index.sources.policies import relations_read
+from rag_index.sources.source_tables import relations_read
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence

@@ -22,13 +22,11 @@ import datetime as dt
 import decimal
 import json
 import math
-import sqlite3
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
 from rag_index.documents.groups import access_stamp, groups_in
 from rag_index.documents.keys import document_id, encode_key, key_parts
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
-    from sqlalchemy.sql.selectable import FromClause
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState, SourcePage
@@ -50,10 +47,6 @@ ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
 EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
 """Numbers count seconds, milliseconds, microseconds or nanoseconds since 1970."""
-_ROOTS = sa.text("""
-    SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
-    WHERE part.relispartition AND part.relname = ANY(:names)
-""")
 
 
 class ChangedSource(SqlSource):
@@ -259,63 +252,3 @@ def _decode_time(watermark: str) -> Any:
     if kind in ("text", "number"):
         return value
     return dt.datetime.fromisoformat(value) if kind == "time" else dt.date.fromisoformat(value)
-
-
-def tables_read(connection: Connection, rows: FromClause) -> set[str]:
-    """Return the names, without schemas, of the tables that rows are read from, views resolved.
-
-    The result is empty where the database cannot say: only SQLite, PostgreSQL, MySQL and MariaDB are asked.
-    """
-    readers = {"sqlite": _in_sqlite, "postgresql": _in_postgresql, "mysql": _in_mysql, "mariadb": _in_mysql}
-    reader = readers.get(connection.dialect.name)
-    if reader is None:
-        return set()
-    if isinstance(rows, sa.Alias):  # MySQL names an alias in place of its table
-        rows = rows.element
-    every: Any = sa.select(sa.literal_column("*")).select_from(rows)
-    query = str(every.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
-    try:
-        return reader(connection, query)
-    except exc.DBAPIError:  # the check of the source says what is wrong with the query
-        connection.rollback()
-        return set()
-
-
-def _in_sqlite(connection: Connection, query: str) -> set[str]:
-    found: set[str] = set()
-
-    def note(action: int, table: str | None, *_: Any) -> int:
-        if action == sqlite3.SQLITE_READ and table and not table.startswith("sqlite_"):
-            found.add(table)
-        return sqlite3.SQLITE_OK
-
-    driver: Any = connection.connection.driver_connection
-    views = set(sa.inspect(connection).get_view_names())
-    driver.set_authorizer(note)
-    try:
-        connection.exec_driver_sql(f"EXPLAIN {query}").close()
-    finally:
-        driver.set_authorizer(None)
-    return found - views
-
-
-def _in_postgresql(connection: Connection, query: str) -> set[str]:
-    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {query}").scalar()
-    found = set(_values(plan, "Relation Name"))
-    roots = dict(map(tuple, connection.execute(_ROOTS, {"names": list(found)})))  # a plan names partitions
-    return {roots.get(name, name) for name in found}
-
-
-def _in_mysql(connection: Connection, query: str) -> set[str]:
-    plan = json.loads(str(connection.exec_driver_sql(f"EXPLAIN FORMAT=JSON {query}").scalar()))
-    existing = set(sa.inspect(connection).get_table_names())
-    return set(_values(plan, "table_name")) & existing  # an alias of the query is shown in place of its table
-
-
-def _values(plan: Any, name: str) -> Iterator[str]:
-    if isinstance(plan, dict):
-        if isinstance(plan.get(name), str):
-            yield plan[name]
-        plan = list(plan.values())
-    for inner in plan if isinstance(plan, list) else []:
-        yield from _values(inner, name)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -12,16 +11,9 @@ from sqlalchemy import exc
 from rag_index.documents.canonical import hash_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable
 
     from sqlalchemy.engine import Connection
-
-_IDENTIFIER = r'(?:"(?:[^"]|"")+"|\w+)'
-_NAME = re.compile(rf"\s*(?:ONLY\s+)?({_IDENTIFIER}(?:\.{_IDENTIFIER})?)", re.IGNORECASE)
-_FROM = re.compile(
-    r"\b(?:FROM|JOIN)\s+(.+?)(?=\b(?:FROM|JOIN|ON|USING|WHERE|GROUP|ORDER|LIMIT|UNION)\b|[()]|$)", re.I | re.S
-)
-"""The tables of a query: what EXPLAIN names lacks those of which a policy shows no row at all."""
 
 REMEDY = 'set access, such as access = "database", or read as a role that is subject to the policies'
 
@@ -147,22 +139,3 @@ def read_policies(connection: Connection, names: Iterable[str]) -> RowPolicies:
         if name is not None:
             policies.append(Policy(name, permissive, rule))
     return RowPolicies(tuple(PolicyTable(*table, tuple(policies)) for table, policies in found.items()))
-
-
-def relation(schema: str | None, table: str) -> str:
-    """Return the name of a table as SQL has it, whatever is in it."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in (schema, table) if name)
-
-
-def relations_read(section: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions."""
-    if section.get("table"):
-        yield relation(section.get("schema"), section["table"])
-    for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
-        yield from relations_read(inner)
-    for entry in section.get("depends_on") or ():
-        schema, _, table = entry["table"].rpartition(".")
-        yield relation(schema, table)
-    for key in ("query", "access", "where", "newest_among"):
-        for tables in _FROM.findall(str(section.get(key) or "")):
-            yield from (name[1] for one in tables.split(",") if (name := _NAME.match(one)))

@@ -10,8 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from rag_index.documents.keys import decode_values, encode_key
 from rag_index.sources.engine import begin_snapshot, errors_as_ours, limited, open_read_only
-from rag_index.sources.policies import relation
-from rag_index.sources.source_tables import documents_from, equals_any, part_from
+from rag_index.sources.source_tables import documents_from, equals_any, part_from, relation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -27,7 +27,7 @@ from rag_index.settings.parts import JoinSettings, PartSettings, split_name, spl
 from rag_index.sources.pages import Repair, with_any_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
@@ -46,6 +46,13 @@ VALUES = 500
 """Values that one statement compares with: databases limit the parameters of a statement."""
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
 """Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
+_NAME = r'(?:"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]()]*+\]|\w++)'
+_TOKENS = re.compile(rf"'(?:[^']|'')*+'|--[^\n]*+|/\*.*?\*/|{_NAME}(?:\s*\.\s*{_NAME})*+|[(),]", re.DOTALL)
+"""Names, parentheses and commas of a query, and the texts and comments that have none of these."""
+_END_OF_TABLES = frozenset([
+    "EXCEPT", "FETCH", "FOR", "GROUP", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ORDER", "SELECT", "UNION", "VALUES",
+    "WHERE", "WINDOW",
+])  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,71 @@ def _first_on(part: PartSettings, join: str) -> str:
     other = part.joins[join].pairs[0][1]
     before, _ = split_name(other, part.joins)
     return other if before is None else _first_on(part, before)
+
+
+def relation(schema: str | None, table: str) -> str:
+    """Return the name of a table as SQL has it, whatever is in it."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in (schema, table) if name)
+
+
+def relations_read(section: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions."""
+    if section.get("table"):
+        yield relation(section.get("schema"), section["table"])
+    for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
+        yield from relations_read(inner)
+    for entry in section.get("depends_on") or ():
+        schema, _, table = entry["table"].rpartition(".")
+        yield relation(schema, table)
+    for key in ("query", "access", "where", "newest_among"):
+        yield from tables_named(str(section.get(key) or ""))
+
+
+def tables_named(query: str) -> Iterator[str]:
+    """Yield what a query, or a part of one, names as tables: after FROM and JOIN, and after a comma behind these."""
+    lists, wanted = [False], False  # whether each open parenthesis has a list of tables, and whether a table is next
+    for token in _TOKENS.finditer(query):
+        word = token[0].upper()
+        if word == "(":
+            lists.append(wanted)
+        elif word == ")":
+            lists, wanted = lists[:-1] or [False], False
+        elif word == ",":
+            wanted = lists[-1]
+        elif word in ("FROM", "JOIN"):
+            lists[-1] = wanted = True
+        elif word in _END_OF_TABLES:
+            lists[-1] = wanted = False
+        elif wanted and word not in ("ONLY", "LATERAL") and not word.startswith(("'", "--", "/*")):
+            yield token[0]
+            wanted = False
+
+
+def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Return the names, without schemas, of those of these relations that are tables, and of the tables below views."""
+    inspector: Any = sa.inspect(connection)
+    found, waiting = set[str](), list(names)
+    schemas = {name.lower(): name for name in inspector.get_schema_names()}
+    for one in waiting:  # which grows
+        *before, name = (part[1:-1] if part[0] in '"`[' else part for part in re.findall(_NAME, one))
+        schema = schemas.get(before[-1].lower()) if before else None
+        if before and schema is None:
+            continue
+        tables = inspector.get_table_names(schema=schema)
+        if connection.dialect.name == "postgresql":
+            tables += inspector.get_materialized_view_names(schema=schema)
+            tables += inspector.get_foreign_table_names(schema=schema)
+        if (table := as_known(name, tables)) is not None:
+            found.add(table)
+        elif (view := as_known(name, inspector.get_view_names(schema=schema))) is not None:
+            below = tables_named(inspector.get_view_definition(view, schema=schema) or "")
+            waiting += [read for read in below if read not in waiting]
+    return found
+
+
+def as_known(name: str, names: Sequence[str]) -> str | None:
+    """Return a name as the database has it: most ignore the case of names that are not quoted."""
+    return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
 
 
 def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause:

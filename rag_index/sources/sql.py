@@ -45,7 +45,7 @@ from rag_index.sources.pages import (
     with_any_text,
 )
 from rag_index.sources.part_reader import PartsReader, owners_of
-from rag_index.sources.policies import RowPolicies, read_policies, relations_read
+from rag_index.sources.policies import RowPolicies, read_policies
 from rag_index.sources.source_tables import (
     OF_PART,
     VALUES,
@@ -55,6 +55,7 @@ from rag_index.sources.source_tables import (
     exact_text,
     first_rows,
     looked_up,
+    relations_read,
     untyped,
 )
 
