@@ -26,9 +26,9 @@ from sqlalchemy.engine import URL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from rag_index.changes.opening import setup_for
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable
-from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.ledger import Ledger
 from tests.live.postgres import PostgresServer, find_postgres

@@ -1,4 +1,4 @@
-"""The feeds that a watch of some indexes needs: of databases, polled indexes, folders, and other packages' sources.
+"""The feeds that a watch of some indexes needs, and the SQL that a database needs for them: nothing here runs it.
 
 A database that has a queue is a row of `settings.sections.QUEUES` and a module of `changes.queues`.
 """
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rag_index.changes import ChangeFeed, WatchableSource
-from rag_index.changes.file_feed import FileFeed
-from rag_index.changes.poll import PollFeed
-from rag_index.changes.postgres_catalogue import SlotState
+from rag_index.changes.poll import FileFeed, PollFeed
+from rag_index.changes.postgres_catalogue import SlotState, wal_setup
 from rag_index.changes.queues import open_queue, queue_kind
-from rag_index.changes.rows import RowFeed, connected
-from rag_index.changes.statements import object_name
+from rag_index.changes.rows import RowFeed, WatchedTable, connected
+from rag_index.changes.statements import Setup, comment, object_name
 from rag_index.changes.wal import WalFeed
 from rag_index.changes.watched_tables import TablePlan, plan_tables
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
@@ -27,6 +26,8 @@ from rag_index.settings.sections import CHANGES
 from rag_index.sources import open_source
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
@@ -90,6 +91,39 @@ def open_row_feed(settings: Settings, plan: TablePlan, ledger: Ledger) -> RowFee
     if source.changes == "wal":
         return WalFeed(*given, ledger=ledger, max_rows=settings.watch.burst_documents, timeout=source.timeout)
     return open_queue(*given, ledger=ledger, timeout=source.timeout)
+
+
+def setup_script(settings: Settings) -> str:
+    """Return the SQL for all indexes of the settings, with what cannot be followed as comments.
+
+    Raises SettingsError, SourceUnavailable or SourceError, as `setup_for` does.
+    """
+    changes = settings.source.changes
+    if changes == "poll":
+        raise SettingsError(
+            'changes = "poll" needs nothing in the source; set [source] changes to "queue", or to "wal" for PostgreSQL'
+        )
+    plan = plan_tables(settings, settings.indexes)
+    notes = [*plan.notes, *(f"index {name} is not followed: {reason}" for name, reason in plan.unwatched.items())]
+    if not plan.tables:
+        raise SettingsError(f"there is no table to follow: {'; '.join(notes) or 'no index is of kind sql'}")
+    setup = setup_for(settings.source_url, changes, plan.tables, settings.project)
+    return "".join(map(comment, notes)) + setup.script()
+
+
+def setup_for(url: URL, changes: str, tables: Sequence[WatchedTable], project: str) -> Setup:
+    """Return the SQL for `changes` ("wal" or "queue") of these tables, as the source is now. Nothing is written.
+
+    Raises:
+        SettingsError: the database is too old, or a table cannot be followed.
+        SourceUnavailable: the source does not answer.
+        SourceError: the source cannot be read.
+    """
+    if changes == "queue":
+        with closing(open_queue(url, tables, project)) as queue:
+            return queue.setup()
+    with connected(url, "the tables to watch") as connection:
+        return wal_setup(connection, tables, project)
 
 
 @dataclass(slots=True)

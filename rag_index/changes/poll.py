@@ -1,4 +1,4 @@
-"""Polling: the rows whose `changed_since` has risen, asked for every few seconds, for any database.
+"""Polling: the rows whose `changed_since` has risen, for any database, and files, looked at every few seconds.
 
 A row may be committed later than it is dated. So each poll looks back as far as the next run will (`changed_overlap`,
 and more where the column does not tell its time zone), from the latest time that the database's clock does not deny. A
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
@@ -29,6 +30,7 @@ from rag_index.settings.sections import CHANGES
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
 from rag_index.sources.changed_rows import ChangedSource
+from rag_index.sources.code import CodeSource
 from rag_index.sources.engine import errors_as_ours, open_read_only
 from rag_index.sources.source_tables import relations_read, tables_read
 from rag_index.stores import live_aliases
@@ -44,6 +46,10 @@ GROUPS = 500
 """Documents whose groups are read at once."""
 SHARE = 0.1
 """The share of the time that polls may take, and that reading groups may take."""
+LISTING_SHARE = 0.02
+"""The share of the time that listing a folder may take."""
+MAX_FILES = 2000
+"""More changed files than this are left to an ordinary run, which parses on all workers."""
 SAME_SECOND, QUARTER = 3.0, 900.0
 """Until so long after its time, a row that has whole seconds may change again with the same time. The zone of a time
 may be unknown, and zones differ by quarters of an hour."""
@@ -230,3 +236,53 @@ def _seconds(changed_at: Any, now: float) -> float:
     if isinstance(changed_at, dt.datetime) and changed_at.tzinfo is not None:
         return min(changed_at.timestamp(), now)
     return now
+
+
+class FileFeed(IndexFeed):
+    """The files of one index of source code, as a `ChangeFeed`.
+
+    A change is a difference between two listings of the folder, by the rules and stamps of any scan. So a renamed
+    folder, a file that an editor replaces, another branch or a changed .gitignore need no rules of their own. The first
+    listing is compared with the ledger. Events of the file system would only say when to list, and not on a network.
+    """
+
+    def __init__(self, settings: Settings, index: IndexSettings, ledger: Ledger, **how: Any) -> None:
+        super().__init__(settings, index, ledger, **how)
+        self._source = CodeSource(settings.root(index), index)
+        self._stamps: Mapping[str, str] | None = None
+        """The stamps of the files by typed key, in the last listing that was acknowledged."""
+
+    def check(self) -> Mapping[str, RagIndexError]:
+        self._source.check()
+        return {}
+
+    def receive(self, limit: int) -> Received:
+        """Return what differs from the last listing, at most `MAX_FILES` changes, if it is time to list."""
+        began, now, name = self._clock(), time.time(), self._index.name
+        if began < self._next_look:
+            return Received(())
+        stamps, unreadable = self._source.stamps()
+        self._rest(began, LISTING_SHARE)
+        before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
+        for key in before.keys() - stamps.keys():
+            if not unreadable.isdisjoint(f"{one.as_posix()}/" for one in Path(document_id(key)).parents):
+                stamps[key] = before[key]
+        changed = sorted(key for key in before.keys() | stamps.keys() if before.get(key) != stamps.get(key))
+        if len(changed) > MAX_FILES:
+            return Received((), stamps, overflow=(name,))
+        changes = [DocumentChange(name, document_id(key), now) for key in changed]
+        return Received(changes, stamps, through={name: Position(now, how="files")})
+
+    def acknowledge(self, received: Received) -> None:
+        if received.position is not None:
+            self._stamps = received.position
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _in_ledger(self, stamps: Mapping[str, str]) -> dict[str, str]:
+        """Return the stamps that the ledger has of these files, and an empty one for each other known document."""
+        if (collection := self._live_collection()) is None:
+            return {}
+        known = dict.fromkeys(self._ledger.keys_under(collection.id, ""), "")
+        return known | self._ledger.committed_stamps(collection.id, list(stamps))

@@ -218,7 +218,7 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     """Follow changes of the source and index them within seconds."""
     settings = context.settings()
     if setup:
-        from rag_index.changes.setup import setup_script
+        from rag_index.changes.opening import setup_script
 
         if names:
             raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
+from rag_index.changes.opening import setup_for
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable
-from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.ledger import Ledger
 from tests.live.postgres import find_postgres

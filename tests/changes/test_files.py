@@ -5,9 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes import Received
-from rag_index.changes import file_feed as files_module
-from rag_index.changes.file_feed import FileFeed
+from rag_index.changes import Received, poll
+from rag_index.changes.poll import FileFeed
 from rag_index.indexing.changed import index_documents
 from rag_index.ledger import Ledger
 from rag_index.sources import listing
@@ -119,7 +118,7 @@ def test_without_an_acknowledgement_the_same_comes_again(folder):
 
 
 def test_another_branch_with_thousands_of_files_is_left_to_a_run(folder, monkeypatch):
-    monkeypatch.setattr(files_module, "MAX_FILES", 20)
+    monkeypatch.setattr(poll, "MAX_FILES", 20)
     folder.settle()
     for number in range(30):
         folder.write(f"branch/m{number}.py")

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
+from rag_index.changes.opening import setup_for
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import WatchedTable
-from rag_index.changes.setup import setup_for
 from rag_index.changes.statements import quoted
 from rag_index.errors import SettingsError
 from tests.changes.databases import PROJECT, problems, removal, through_the_client

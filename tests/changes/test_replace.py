@@ -5,8 +5,8 @@ import sqlite3
 
 import pytest
 
+from rag_index.changes.opening import setup_for
 from rag_index.changes.rows import WatchedTable
-from rag_index.changes.setup import setup_for
 from tests.changes.databases import PROJECT
 
 STATEMENTS = 400

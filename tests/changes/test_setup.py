@@ -7,8 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.changes.opening import feed_health as feed_health_of
-from rag_index.changes.opening import open_feeds
-from rag_index.changes.setup import setup_script
+from rag_index.changes.opening import open_feeds, setup_script
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings

@@ -6,9 +6,9 @@ from unittest import mock
 import pytest
 
 from rag_index.changes import wal
+from rag_index.changes.opening import setup_for
 from rag_index.changes.postgres_catalogue import SlotState
 from rag_index.changes.rows import RowRoute, WatchedTable
-from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
 from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError, SourceError

@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 
 from rag_index.changes import Received
+from rag_index.changes.opening import setup_script
 from rag_index.changes.queues import QueueFeed
 from rag_index.changes.rows import ReceivedRows
-from rag_index.changes.setup import setup_script
 from rag_index.errors import IndexBehind, SettingsError
 from rag_index.ledger import Ledger
 from rag_index.ledger.tables import Position, includes

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-from rag_index.changes.setup import setup_for
+from rag_index.changes.opening import setup_for
 from rag_index.changes.watched_tables import plan_tables
 from rag_index.settings import load_settings
 from rag_index.stores import open_reader
