@@ -111,7 +111,7 @@ class QueueFeed(RowFeed):
 
     @abstractmethod
     def _old(self, connection: Connection) -> Iterable[str]:
-        """Return the statements that drop triggers of this project, those that are there and those that are made."""
+        """Return the statements that drop what this project made, what is there and what is made now."""
 
     @abstractmethod
     def _create(self) -> str:
@@ -133,12 +133,13 @@ class QueueFeed(RowFeed):
     def _position(self) -> str:
         """Return the statement by which an application learns the position of what it has committed."""
 
-    @abstractmethod
     def _end(self, connection: Connection) -> str:
         """Return the position up to which the rows that are read next, if they are all, have every change.
 
-        It is "" if only the time of the look is known.
+        It is "" if only the time of the look is known. Here it is the last number. An application gets its number after
+        its commit. If it is a lower one, these rows or earlier ones have all that the application committed.
         """
+        return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
 
     @abstractmethod
     def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:

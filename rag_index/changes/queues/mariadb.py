@@ -120,14 +120,6 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
     def _position(self) -> str:
         return f"INSERT INTO {self.named} (source) VALUES ('') RETURNING CONCAT(id, '@', changed_at)"
 
-    def _end(self, connection: Connection) -> str:
-        """Return the number of the last row. Numbers are given in the order of time.
-
-        An application gets its number after its commit. If it is a lower one, these rows or earlier ones have all that
-        the application committed.
-        """
-        return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
-
     def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:
         columns = f"SELECT id, source, row_key, changed_at FROM {self.name}"
         rows = connection.execute(sa.text(f"{columns} {where} ORDER BY id LIMIT {limit:d}"), given).fetchall()

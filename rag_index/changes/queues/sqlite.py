@@ -93,10 +93,6 @@ and writers need a busy timeout, as beside any other writer. The other tables ar
     def _position(self) -> str:
         return f"SELECT id || '@' || printf('%.3f', changed_at) FROM {self.name} ORDER BY id DESC LIMIT 1"
 
-    def _end(self, connection: Connection) -> str:
-        """Return the last number that was given: writers come one after the other."""
-        return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
-
     def _read(self, connection: Connection, limit: int, where: str = "", **given: Any) -> list[QueuedRow]:
         found = connection.execute(sa.text(f"SELECT * FROM {self.name} {where} ORDER BY id LIMIT {limit:d}"), given)
         return [
