@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -53,10 +53,7 @@ _IDENTITY = sa.text("""
     SELECT ci.relname, i.indisprimary, i.indisreplident,
            array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey))
     FROM pg_index i JOIN pg_class ci ON ci.oid = i.indexrelid
-    WHERE i.indrelid = :oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
-      AND i.indisvalid AND NOT EXISTS (
-        SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey) AND NOT a.attnotnull)
-    ORDER BY i.indisprimary DESC, i.indnatts, i.indexrelid
+    WHERE i.indrelid = :oid AND (i.indisprimary OR i.indisreplident) AND i.indimmediate AND i.indisvalid
 """)
 _BASE_TYPES = sa.text("SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd'")
 _STATE = sa.text("""
@@ -80,16 +77,6 @@ def require_version(connection: Connection) -> None:
         raise SettingsError('changes = "wal" needs PostgreSQL 15 or newer; use changes = "queue"')
 
 
-class UniqueIndex(NamedTuple):
-    """A unique index without NULLs, which may be a table's replica identity."""
-
-    name: str
-    primary: bool
-    chosen: bool
-    """Whether it is the replica identity if that is a chosen index."""
-    columns: frozenset[str]
-
-
 @dataclass(frozen=True, slots=True)
 class PostgresTable:
     """A watched table as the catalogue has it."""
@@ -107,17 +94,13 @@ class PostgresTable:
     """How its replica identity is set: `REPLICA IDENTITY` and this."""
     identity: frozenset[str] | None
     """The columns that old rows have values of in the log; None: all columns (REPLICA IDENTITY FULL)."""
-    unique: Sequence[UniqueIndex]
+    primary: frozenset[str]
+    """The columns of its primary key."""
 
     @property
     def quoted(self) -> str:
         """Return the name for a statement, with its schema."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
-
-    @property
-    def index(self) -> UniqueIndex | None:
-        """Return the best index that has all watched columns, if there is one."""
-        return next((index for index in self.unique if index.columns.issuperset(self.watched.columns)), None)
 
     @property
     def has_identity(self) -> bool:
@@ -136,17 +119,15 @@ def table_in_catalogue(connection: Connection, watched: WatchedTable) -> Postgre
     types = dict(map(tuple, connection.execute(_COLUMNS, {"oid": oid})))
     lasting = "table" if persistence == "p" else "table that is unlogged or temporary"
     watched.require(None if oid is None else lasting if kind in "rp" else KINDS.get(kind, "relation"), types)
-    unique = [
-        UniqueIndex(index, primary, chosen, frozenset(columns))
-        for index, primary, chosen, columns in connection.execute(_IDENTITY, {"oid": oid})
-    ]
-    clauses, columns = {"d": "DEFAULT", "f": "FULL"}, None if identity == "f" else frozenset[str]()
-    for index in unique:
-        if (identity == "d" and index.primary) or (identity == "i" and index.chosen):
-            columns = index.columns
-            clauses["i"] = f"USING INDEX {quoted(index.name)}"
+    clauses, key = {"d": "DEFAULT", "f": "FULL"}, frozenset[str]()
+    columns = None if identity == "f" else key
+    for index, primary, chosen, of_index in connection.execute(_IDENTITY, {"oid": oid}):
+        key = frozenset(of_index) if primary else key
+        if (identity == "d" and primary) or (identity == "i" and chosen):
+            columns = frozenset(of_index)
+            clauses["i"] = f"USING INDEX {quoted(index)}"
     clause = clauses.get(identity, "NOTHING")
-    return PostgresTable(watched, oid, schema, name, kind == "p", inherits, types, clause, columns, unique)
+    return PostgresTable(watched, oid, schema, name, kind == "p", inherits, types, clause, columns, key)
 
 
 class TextReader:
@@ -289,11 +270,9 @@ def _undo(sql: str, *, ours: bool) -> Step:
 def _identity(table: PostgresTable) -> Step:
     """Return the step that puts the watched columns into the log with each update and delete."""
     wanted, alter = ", ".join(table.watched.columns), f"ALTER TABLE {table.quoted} REPLICA IDENTITY"
-    if table.index is None:
-        reason = "so the log needs whole old rows. An index without NULLs would be cheaper."
-        return Step(f"{alter} FULL", f"No unique index has {wanted}, {reason}")
-    kind = "DEFAULT" if table.index.primary else f"USING INDEX {quoted(table.index.name)}"
-    return Step(f"{alter} {kind}", f"So that the log has the old value of {wanted}.")
+    if not table.primary.issuperset(table.watched.columns):
+        return Step(f"{alter} FULL", f"The primary key does not have {wanted}, so the log needs whole old rows.")
+    return Step(f"{alter} DEFAULT", f"So that the log has the old value of {wanted}.")
 
 
 def _undo_identity(table: PostgresTable) -> Step:
@@ -316,8 +295,8 @@ def _publication(name: str, tables: Sequence[PostgresTable]) -> Iterator[Step]:
 
 def _columns(table: PostgresTable) -> str:
     """Return the list of published columns, "" for all. It must have the replica identity, or updates are refused."""
-    index = table.index.columns if table.index is not None else None
-    identity = table.identity if table.has_identity else index
+    key = table.primary if table.primary.issuperset(table.watched.columns) else None
+    identity = table.identity if table.has_identity else key
     return f" ({', '.join(map(quoted, sorted(identity.union(table.watched.columns))))})" if identity is not None else ""
 
 
