@@ -22,10 +22,6 @@ GROUPS = "groups"
 """The key of the groups in our own part of a payload. A document of an index without `access` does not have it."""
 OF_DOCUMENT = (GROUPS, TITLE, LINK)
 """The keys of our own part of a payload that say something of the document, and not of a chunk."""
-_ELEMENT = r'\s*("(?:[^"\\]|\\.)*"|[^"\\{},\s](?:[^"\\{},]*[^"\\{},\s])?)\s*'
-_ARRAY_TEXT = re.compile(rf"\{{(?:{_ELEMENT}(?:,{_ELEMENT})*)?\}}", re.DOTALL)
-"""A one-dimensional array as PostgreSQL writes it."""
-_ELEMENTS = re.compile(_ELEMENT, re.DOTALL)
 _NOT_STORABLE = re.compile("[\ud800-\udfff\N{REPLACEMENT CHARACTER}]")
 """What is stored as something else, or was: it might be the name of another group."""
 
@@ -33,8 +29,8 @@ _NOT_STORABLE = re.compile("[\ud800-\udfff\N{REPLACEMENT CHARACTER}]")
 def groups_of(value: Any, separator: str = ",") -> list[str]:
     """Return the groups that a value of the source stands for, sorted, each once.
 
-    The value is one group, a list, a text that is a JSON array or an array as PostgreSQL writes it, or groups with a
-    separator between them ("" for none). NULL, and a text that begins as an array but is none, stand for no group.
+    The value is one group, a list, a text that is a JSON array, or groups with a separator between them ("" for none).
+    NULL, and a text that begins as an array but is none, stand for no group.
     """
     if isinstance(value, str):
         value = _texts(value, separator)
@@ -92,10 +88,8 @@ def _texts(text: str, separator: str) -> list[Any]:
         except ValueError:
             return []
         return found if isinstance(found, list) else []
-    if stripped.startswith("{"):
-        elements = _ELEMENTS.findall(stripped[1:-1]) if _ARRAY_TEXT.fullmatch(stripped) else []
-        quoted = [re.sub(r"\\(.)", r"\1", one[1:-1], flags=re.DOTALL) for one in elements if one.startswith('"')]
-        return quoted + [one for one in elements if not one.startswith('"') and one.upper() != "NULL"]
+    if stripped.startswith("{"):  # the text of an array or an object: a list of groups has another form
+        return []
     return list(text.split(separator)) if separator else [text]
 
 

@@ -19,9 +19,6 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         (" staff , board,staff", ["board", "staff"]),
         ('["staff", "board", "staff"]', ["board", "staff"]),
         ('["a, b"]', ["a, b"]),
-        ("{staff,board}", ["board", "staff"]),
-        ('{"a space","a, comma","a \\"quote\\"",plain}', ['a "quote"', "a space", "a, comma", "plain"]),
-        ("{NULL,staff}", ["staff"]),
         (["staff", "board"], ["board", "staff"]),
         (("staff", None, ""), ["staff"]),
         ({"staff"}, ["staff"]),
@@ -39,7 +36,7 @@ def test_a_value_gives_its_groups_sorted_and_each_once(value, groups):
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", "   ", ",", "[]", "{}", "[", '["staff"', "{staff", '{"staff}', "{{a},{b}}", '{"a": 1}', [], [None], {},
+    [None, "", "   ", ",", "[]", "{}", "[", '["staff"', "{a,b}", '{"staff}', "{{a},{b}}", '{"a": 1}', [], [None], {},
      {"staff": 1}, b"staff", 1.5, True, [["staff"]], "a\ud800", "b\ufffd", decimal.Decimal("NaN")],
 )  # fmt: skip
 def test_what_is_empty_or_cannot_be_read_gives_no_group(value):
