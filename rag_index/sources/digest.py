@@ -62,7 +62,7 @@ MD5_OF_A = "0cc175b9c0f1b6a831c399e269772661"
 SQLITE_ROWS = 20_000
 """Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long as it lasts."""
 MAX_LISTED = 4096
-"""Buckets that one query lists. If more differ, those between them are read, too."""
+"""Buckets that one query lists. If more differ, all rows are read."""
 MAX_BUCKETS = 1 << 18
 """If the source has grown until it has more buckets, all rows are read and divided into larger ones."""
 MAX_SHARE = 0.5
@@ -143,10 +143,8 @@ class DigestSource(SqlSource):
     def _compare(self, known: Mapping[int, str], found: dict[int, BucketDigest]) -> None:
         """Choose the buckets to read by these digests, unless there is too much to read."""
         differ = {bucket for bucket, digest in found.items() if known.get(bucket) != digest.encode()}
-        if len(differ) > MAX_LISTED:
-            differ = {bucket for bucket in found if min(differ) <= bucket <= max(differ)}
-        rows = sum(digest.rows for digest in found.values())
-        if len(found) > MAX_BUCKETS or sum(found[bucket].rows for bucket in differ) > MAX_SHARE * rows:
+        rows, changed = sum(one.rows for one in found.values()), sum(found[bucket].rows for bucket in differ)
+        if len(found) > MAX_BUCKETS or len(differ) > MAX_LISTED or changed > MAX_SHARE * rows:
             return
         self._rows, self._to_read = rows, differ
         self._unread = {bucket: digest.rows for bucket, digest in found.items() if bucket not in differ}
@@ -288,11 +286,8 @@ class DigestSource(SqlSource):
         if (numbers := self._to_read) is None:
             return statement
         bucket = sa.func.rag_index_bucket(*self._keys) if self._backend == "sqlite" else self._digest_columns()[0]
-        if len(numbers) <= MAX_LISTED:
-            listed = ", ".join(map(str, sorted(numbers)))
-            statement = statement.where(bucket.op("IN", is_comparison=True)(_sql(f"({listed})")))
-        else:
-            statement = statement.where(bucket.between(min(numbers), max(numbers)))
+        listed = ", ".join(map(str, sorted(numbers)))
+        statement = statement.where(bucket.op("IN", is_comparison=True)(_sql(f"({listed})")))
         ends = self._layout.keys_of(numbers)  # an index on the key helps
         return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
