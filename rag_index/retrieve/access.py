@@ -26,7 +26,7 @@ from rag_index.stores.protocol import Condition
 if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
-    from rag_index.sources.rights import RowRights
+    from rag_index.sources.policies import RowRights
 
 logger = logging.getLogger(__name__)
 JSON_CLAIMS = "request.jwt.claims"
@@ -148,7 +148,7 @@ class AccessRules:
         known = self._known(index, caller)
         try:
             if self._rights is None:
-                from rag_index.sources.rights import RowRights  # here: no other search needs a database
+                from rag_index.sources.policies import RowRights  # here: no other search needs a database
 
                 self._rights = RowRights(self._settings.source_url)
             return self._rights.permitted(self._settings.index(index), caller.role, known, keys, seconds)
