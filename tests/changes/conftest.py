@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.engine import URL
 
-from tests.changes.databases import Followed, Session
+from tests.changes.databases import Followed, Session, new_database
 from tests.live.mariadb import mariadb
 
 __all__ = ["mariadb"]
@@ -21,31 +21,19 @@ def sqlite_file(tmp_path):
 
 def opened(request, way):
     """Yield an empty database that is followed in one of the ways."""
-    if way == "sqlite":
-        database = Followed(request.getfixturevalue("sqlite_file"), "queue", request.getfixturevalue("tmp_path"))
+    kind, folder = "postgresql" if way == "wal" else way, request.getfixturevalue("tmp_path")
+    with new_database(kind, request, folder, "followed") as url:
+        database = Followed(url, "wal" if way == "wal" else "queue", folder)
+        if kind == "sqlite":
+            database.run("PRAGMA journal_mode = WAL")
+        if kind == "postgresql":
+            database.server, database.name = request.getfixturevalue("postgres"), url.database
         yield database
         database.close()
-    elif way == "mariadb":
-        admin = Session(request.getfixturevalue("mariadb").url)
-        admin.run("DROP DATABASE IF EXISTS followed")
-        admin.run("CREATE DATABASE followed CHARACTER SET utf8mb4")
-        url = request.getfixturevalue("mariadb").url.set(database="followed")
-        database = Followed(url, "queue", request.getfixturevalue("tmp_path"))
-        yield database
-        database.close()
-        admin.close()
-    else:
-        server = request.getfixturevalue("postgres")
-        with server.database() as name:
-            changes = "wal" if way == "wal" else "queue"
-            database = Followed(server.url(name), changes, request.getfixturevalue("tmp_path"))
-            database.server, database.name = server, name
-            yield database
-            database.close()
-            with server.connect() as connection:
-                connection.execute(
-                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name]
-                )
+        if kind == "postgresql":
+            with database.server.connect() as connection:
+                statement = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s"
+                connection.execute(statement, [url.database])
 
 
 @pytest.fixture(params=WAYS)

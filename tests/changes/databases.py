@@ -116,6 +116,25 @@ class Session:
 
 
 @contextmanager
+def new_database(kind, request, folder, name):
+    """Yield the URL of an empty database of a kind; `request` gives the servers."""
+    if kind == "sqlite":
+        Session(url := URL.create("sqlite", database=str(folder / f"{name}.db"))).close()
+        yield url
+    elif kind == "postgresql":
+        server = request.getfixturevalue("postgres")
+        with server.database() as made:
+            yield server.url(made)
+    else:
+        admin = Session(url := request.getfixturevalue("mariadb").url)
+        admin.run(f"DROP DATABASE IF EXISTS {name}")
+        admin.run(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        yield url.set(database=name)
+        admin.run(f"DROP DATABASE {name}")
+        admin.close()
+
+
+@contextmanager
 def waiting_for_a_standby(database, session, statement):
     """Run a statement whose commit is in the log, and which readers do not see before the end of the block."""
     try:

@@ -1,14 +1,12 @@
 """A database to read, of each kind, that a test fills."""
 
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-
-from sqlalchemy.engine import URL
 
 from rag_index.settings import IndexSettings
 from rag_index.sources.digest import DigestSource
 from rag_index.sources.sql import SqlSource
-from tests.changes.databases import Session
+from tests.changes.databases import Session, new_database
 
 KINDS = ["sqlite", "postgresql", "mariadb"]
 
@@ -110,20 +108,5 @@ def read_since(source, watermark, must_read=lambda keys: False):
 @contextmanager
 def open_database(kind, request, tmp_path):
     """Yield an empty database of a kind; `request` gives the servers."""
-    with ExitStack() as opened:
-        if kind == "sqlite":
-            url = URL.create("sqlite", database=str(tmp_path / "source.db"))
-            Session(url).close()
-        elif kind == "postgresql":
-            server = request.getfixturevalue("postgres")
-            url = server.url(opened.enter_context(server.database()))
-        else:
-            url = request.getfixturevalue("mariadb").url.set(database="parted")
-            admin = Session(request.getfixturevalue("mariadb").url)
-            admin.run("DROP DATABASE IF EXISTS parted")
-            admin.run("CREATE DATABASE parted CHARACTER SET utf8mb4")
-            opened.callback(admin.close)
-            opened.callback(admin.run, "DROP DATABASE parted")
-        database = SourceDatabase(url)
-        opened.callback(database.close)
+    with new_database(kind, request, tmp_path, "parted") as url, closing(SourceDatabase(url)) as database:
         yield database
