@@ -73,7 +73,7 @@ class ServerEmbedder:
     def identity(self) -> EmbedderIdentity:
         """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
         seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
-        asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)
+        asked = survey_hosts(self._endpoints, self._measure_dimension, seconds=seconds, setting=setting)
         report = agreed_report(self._loop.run(asked), self._settings.model, log)
         if self._model.digest is None:
             self._model.digest, self._model.dimension = report.digest, report.dimension

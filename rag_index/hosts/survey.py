@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from rag_index.documents.vectors import same_digest
-from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
+from rag_index.errors import EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
 from rag_index.hosts.endpoint import Endpoint, ModelDetails, equal_model_remedy, noticing_work
-from rag_index.hosts.host_pool import FIRST_REST, MAX_FAILURES, MIN_SILENCE, Clock
-from rag_index.outages import Call, asking
+from rag_index.hosts.host_pool import MIN_SILENCE
+from rag_index.outages import asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,41 +33,25 @@ class HostReport:
 async def survey_hosts(
     endpoints: Sequence[Endpoint],
     use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
-    clock: Clock | None = None,
     *,
     seconds: float,
     setting: str,
 ) -> list[HostReport]:
     """Ask all hosts at the same time for their model, and return one report per host, in order.
 
-    `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A passing fault
-    is tried again, three times in all, and silence is not: a host has `seconds` for everything together, the loading of
-    its model included. A message names the `setting` to raise for more. No RagIndexError is raised: errors are in the
-    reports.
+    `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A host has
+    `seconds` for everything together, the loading of its model included. A message names the `setting` to raise for
+    more. No RagIndexError is raised: errors are in the reports, and whoever can wait asks again.
     """
-
-    clock = clock or Clock()
-
-    async def ask(endpoint: Endpoint, call: Call) -> HostReport:
-        failures = 0
-        while True:
-            try:
-                details = await endpoint.details()
-                dimension = await use_model(endpoint, details)
-                return HostReport(endpoint.url, details.digest, dimension, details.context_length)
-            except (EmbedderUnavailable, BadVectors) as exc:
-                failures += 1
-                if failures == MAX_FAILURES or isinstance(exc, RequestTimedOut):
-                    raise
-                call.failed(exc, answered=isinstance(exc, BadVectors))
-            await clock.sleep(clock.jitter(FIRST_REST / 4 * failures))
 
     async def survey(endpoint: Endpoint) -> HostReport:
         error: RagIndexError
         with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
             try:
                 async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
-                    return await ask(endpoint, call)
+                    details = await endpoint.details()
+                    dimension = await use_model(endpoint, details)
+                    return HostReport(endpoint.url, details.digest, dimension, details.context_length)
             except (TimeoutError, RequestTimedOut) as exc:
                 silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
                 error = RequestTimedOut(
