@@ -49,9 +49,7 @@ class ServerEmbedder:
         self._settings = settings
         self._clock = clock or Clock()
         self._endpoints: list[Endpoint] = [
-            OpenAIEndpoint(url, settings)
-            if settings.kind == "openai"
-            else OllamaEndpoint(url, settings, settings.dimensions)
+            OpenAIEndpoint(url, settings) if settings.kind == "openai" else OllamaEndpoint(url, settings)
             for url in settings.hosts
         ]
         self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
