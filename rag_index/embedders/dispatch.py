@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 
 MIN_SHARE = 16
 """The smallest share of texts: with fewer, none are kept back for a host that is busy."""
-LATE_FACTOR = 4.0
-"""Multiple of the expected time after which a request is overdue: its queries are sent to another host as well."""
-MIN_OVERDUE = 1.0
-"""Seconds after which a request is overdue at the earliest."""
 SAME_MOMENT = 0.001
 """Seconds that a query waits for others. Callers who ask at once are not served one at a time by the first hosts."""
 CLOSING_POLL = 0.05
@@ -283,21 +279,11 @@ class Query(Text):
             self.future.set_result(entry)
 
 
-@dataclass(slots=True, eq=False)
-class _UnderWay:
-    """A request that a host has not answered yet."""
-
-    queries: Sequence[Text]
-    host: Host
-    overdue_at: float
-
-
 class QueryStream(Dispatch):
     """The queries that wait, and the hosts that embed them. All methods must be called on one event loop.
 
     It treats queries as `Dispatch` treats the texts of documents, except that they come one by one:
 
-    - The queries of a request that is overdue are sent to another host as well. The first answer counts.
     - A query that nobody waits for any more is not sent, and not sent again.
     - A host with another model gets no queries, as long as another host is well.
     - If no host can be used, every query says why, and the next one tries all of them afresh: the pauses between tries
@@ -305,7 +291,6 @@ class QueryStream(Dispatch):
     """
 
     fault_tries = 1
-    max_sleep = 0.1
 
     def __init__(
         self,
@@ -320,7 +305,8 @@ class QueryStream(Dispatch):
         super().__init__(new_pool(), model, stats, clock, settings=settings, prefix=prefix, patience=0.0)
         self._new_pool = new_pool
         self._chars = math.inf  # more will come, so that a slow host is better than none
-        self._under_way: list[_UnderWay] = []
+        self._under_way: list[Sequence[Text]] = []
+        """The queries of each request that a host has not answered yet."""
         self._serving: asyncio.Task[None] | None = None
 
     def add(self, queries: Sequence[Query]) -> None:
@@ -338,7 +324,7 @@ class QueryStream(Dispatch):
 
     def _all_queries(self) -> list[Text]:
         batches = [*self._waiting, *self._on_trial]
-        sent = [query for one in self._under_way for query in one.queries]
+        sent = [query for queries in self._under_way for query in queries]
         return [*self._texts, *sent, *(query for batch in batches for query in batch.texts)]
 
     def _go_on(self) -> None:
@@ -362,26 +348,19 @@ class QueryStream(Dispatch):
                     self._pool = self._new_pool()
 
     def _send_what_fits(self, now: float) -> None:
-        for one in [one for one in self._under_way if one.overdue_at <= now]:
-            queries = [query for query in one.queries if query.wanted]
-            second = self._pool.pick(now, avoid=one.host) if queries else None
-            if second is not None and second is not one.host:
-                one.overdue_at = math.inf
-                self._send_to(Batch(queries, chars=sum(map(self._length, queries))), second, now)
         self._texts = deque(query for query in self._texts if query.wanted)
         super()._send_what_fits(now)
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
-        expected = LATE_FACTOR * host.seconds(batch.chars)
-        one = _UnderWay(batch.texts, host, started + max(MIN_OVERDUE, expected))
-        self._under_way.append(one)
+        queries = batch.texts
+        self._under_way.append(queries)
         try:
             await super()._send(batch, host, started)
         except Exception as exc:  # noqa: BLE001 - whoever waits has it
-            for query in one.queries:
+            for query in queries:
                 query.settle(exc)
         finally:
-            self._under_way.remove(one)
+            self._under_way.remove(queries)
 
     def _unusable(self, host: Host, error: RagIndexError, started: float) -> None:
         if not host.down:

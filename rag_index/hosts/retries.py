@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rag_index.hosts.endpoint import Endpoint, KnownModel
 
 log = logging.getLogger("rag_index.embedders")
+MAX_SLEEP = 1.0
+"""The seconds after which a call looks at its hosts at the latest."""
 ROAMING_TRIES = 2
 """Failures of a text before it is tried on one host only."""
 TRIAL_FAILURES = 3
@@ -69,9 +71,6 @@ class HostCalls(ABC, Generic[Req]):
     on trial, which shows whether the host or the text is at fault: it is tried on that host alone, and the host has to
     answer a plain request after each failure.
     """
-
-    max_sleep = 1.0
-    """The seconds after which the call looks at its hosts at the latest."""
 
     def __init__(
         self,
@@ -157,7 +156,7 @@ class HostCalls(ABC, Generic[Req]):
 
     async def _wait_for_event(self, now: float) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to give up."""
-        moments = [now + self.max_sleep, *(host.not_before for host in self._pool.hosts if host.not_before > now)]
+        moments = [now + MAX_SLEEP, *(host.not_before for host in self._pool.hosts if host.not_before > now)]
         if not self._in_flight and (given_up := self._end_of_patience(now)) is not None:
             moments.append(given_up)
         self._timer = asyncio.ensure_future(self._clock.sleep(max(0.0, min(moments) - now)))

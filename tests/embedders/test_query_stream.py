@@ -159,7 +159,7 @@ def test_a_bad_query_fails_alone(make, error):
 # Hosts
 
 
-def test_a_host_that_hangs_delays_only_its_own_queries_and_is_used_again(make):
+def test_a_host_that_hangs_holds_only_its_own_queries_until_the_time_limit_and_is_used_again(make):
     queries = make(2, timeout=10.0)
     queries.hosts[0].outcomes("query 0", [HANG])
     stuck = queries.ask("query 0")
@@ -168,7 +168,7 @@ def test_a_host_that_hangs_delays_only_its_own_queries_and_is_used_again(make):
     for one in (stuck, *later):
         assert_right(one)
     assert queries.sent(0) == [["query 0"]]
-    assert queries.seconds("query 0") < 1.25
+    assert 10 < queries.seconds("query 0") < 10.5
     waits = [queries.seconds(text) - 0.05 * number for number, text in enumerate(TWENTY[1:], 1)]
     assert max(waits) < 0.25
     for _ in range(2):
