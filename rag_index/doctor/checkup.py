@@ -1,6 +1,6 @@
 """A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings.
 
-Settings that are valid but likely to hurt, as far as this machine can tell, are told as advice.
+A ledger or a store on a filesystem whose locks fail is told as advice.
 
 Ledger, store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own.
 """
@@ -284,7 +284,7 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         if error := resources.embedder_error:
             messages.append(f"the embedder does not answer, so settings and vectors were not compared: {error}")
         diagnosis.advice += [Advice(None, message) for message in messages]
-        diagnosis.advice += settings_advice(settings, indexes)
+        diagnosis.advice += place_advice(settings)
         health = feed_health(settings, resources.ledger)  # the log or the queue by which a watch learns of changes
         diagnosis.findings += [finding(None, "broken_feed", problem) for problem in health.broken]
         diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
@@ -330,8 +330,8 @@ def ledger_damage(settings: Settings) -> Finding | None:
     return finding(None, "damaged_ledger", message, [file]) if damage != "ok" else None
 
 
-def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
-    """Yield advice that names the key to change."""
+def place_advice(settings: Settings) -> Iterator[Advice]:
+    """Yield advice that names the key to change where store or ledger lie on a network filesystem."""
     paths = {"[store] path": settings.store.path} if settings.store.url is None else {}
     if is_file(settings.ledger_url):
         paths["[ledger] url"] = Path(str(settings.ledger_url.database))
@@ -339,13 +339,6 @@ def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Ite
         if (kind := _filesystem(path)).startswith(NETWORK):
             place = f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk"
             yield Advice(None, place)
-    for index in indexes if settings.source.digest else ():
-        if index.access_query is not None:
-            without = "access is a query, so [source] digest has no effect here: the rights are not in the rows"
-            yield Advice(index.name, without)
-        elif index.changed_since is not None:
-            unused = "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
-            yield Advice(index.name, unused)
 
 
 def _filesystem(path: Path) -> str:
