@@ -178,15 +178,7 @@ class CollectionState:
             yield found("unfinished_publish", message)
         if missing := [key for key in MAKER_KEYS if not metadata.get(key)]:
             yield self._lost_metadata(current, missing)
-        conflicts = [
-            f"the ledger says {key} {getattr(current, key)}, the store {metadata[key]}"
-            for key in MAKER_KEYS
-            if metadata.get(key) and metadata[key] != getattr(current, key)
-        ]
-        if conflicts:
-            said = "; ".join(conflicts)
-            yield found("metadata_differs", f"{current.name}: {said}, so nobody knows what its vectors are")
-        elif UNKNOWN in (current.embedder_fingerprint, current.chunking) or (self.fits and not self.fits(current)):
+        if UNKNOWN in (current.embedder_fingerprint, current.chunking) or (self.fits and not self.fits(current)):
             message = f"{current.name} holds vectors of {current.embedder}, chunked as {current.chunking}; the settings"
             if self.is_rolled_back():
                 message = f"{message} differ; it is live because of a rollback"

@@ -34,7 +34,6 @@ REMEDIES = {
     "url first",
     "unreadable_collection": "restore the store from a backup; or `rag-index doctor --repair` builds a new collection "
     "beside it",
-    "metadata_differs": "`rag-index doctor --repair` rebuilds the index, as `rag-index rebuild {index}` does",
     "other_fingerprint": "restore the settings, or run `rag-index rebuild {index}`, which --repair does too, and which "
     "embeds again",
     "rolled_back": "restore the settings, or run `rag-index rebuild {index}`; --repair leaves that to you",

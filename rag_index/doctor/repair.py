@@ -32,7 +32,7 @@ HASH_HEX = 32
 MAX_ROUNDS = 4
 """A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
 CORRECTED = {
-    "unknown_collection", "other_store", "lost_metadata", "missing_alias", "unfinished_publish", "metadata_differs",
+    "unknown_collection", "other_store", "lost_metadata", "missing_alias", "unfinished_publish",
     "lost_collection", "unneeded_collection",
 }  # fmt: skip
 """What is corrected without points or vectors, which makes another check-up worthwhile."""
@@ -128,7 +128,9 @@ class _IndexRepair:
                 break
         state = self._checkup.state()
         if state.current is not None and "unreadable_collection" in kinds:
-            self._set_unknown(state.current, MAKER_KEYS)  # a rebuild must not read what cannot be read
+            unknown = dict.fromkeys(MAKER_KEYS, UNKNOWN)  # a rebuild must not read what cannot be read
+            self._ledger.update_collection(state.current.id, **unknown)
+            self._store.set_metadata(state.current.name, unknown)
         if state.current is not None and "restored" not in kinds:  # there the run itself compares
             self._ledger.forget_digests(state.current.id)
             if kinds & WRONG:
@@ -163,9 +165,6 @@ class _IndexRepair:
             store.point_alias(state.alias, candidate)
         if "unfinished_publish" in kinds and current is not None:
             ledger.update_collection(current.id, state="ready")
-        if "metadata_differs" in kinds and current is not None:  # then a rebuild reuses no vector
-            metadata = state.stored[current.name]
-            self._set_unknown(current, [key for key in MAKER_KEYS if metadata.get(key) != getattr(current, key)])
         if "lost_collection" in kinds:
             for collection in filterfalse(state.is_stored, state.known):
                 ledger.drop_collection(collection.id)
@@ -201,10 +200,6 @@ class _IndexRepair:
                 )  # fmt: skip
                 ledger.record_commit(collection.id, mark)
                 self._scratch.write_rebuilt(collection.id)
-
-    def _set_unknown(self, collection: Collection, keys: Sequence[str]) -> None:
-        self._ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
-        self._store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
 
     def _delete_orphans(self, current: Collection) -> None:
         after = ""

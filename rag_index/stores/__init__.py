@@ -37,7 +37,7 @@ BULK = "indexing_threshold"
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"
-"""Value of a maker key if neither ledger nor store knows the maker, or if they disagree."""
+"""Value of a maker key if neither ledger nor store knows the maker, or nobody can read the points."""
 NAME = "name"
 """Key for the collection's own name, for whoever may read it by its alias alone."""
 LEFT = "rolled_back"

@@ -189,11 +189,6 @@ def lose_alias_and_ledger(project, points):
     lose_ledger(project)
 
 
-def change_maker(project, points):
-    with project.store() as store:
-        store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
-
-
 def belong_to_another(project, points):
     with project.store() as store:
         store.set_metadata(NAME, {"store_id": "another"})
@@ -220,7 +215,6 @@ def fail_documents(project, points):
         (lose_alias, "missing_alias", 1, NAME, []),
         (point_alias_elsewhere, "missing_alias", 1, "was made for another_index", []),
         (lose_alias_and_ledger, "missing_alias", 1, NAME, []),
-        (change_maker, "metadata_differs", 1, "0123456789abcdef", REBUILD),
         (belong_to_another, "other_store", 1, "(its id is another, not ", RUN),
         (die_while_publishing, "unfinished_publish", 1, NAME, []),
         (fail_documents, "failed_documents", 2, "the embedder did not like it", RUN),
