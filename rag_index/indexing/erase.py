@@ -36,7 +36,7 @@ from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
-from rag_index.stores import MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
+from rag_index.stores import BM25, MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
 from rag_index.stores.points import batch_of
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     """Copy a collection under another name, and return its number of points. Raises StoreError if they differ."""
     metadata = store.metadata(former.name)
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, NAME: name}
-    store.create(name, former.dimension, made, sparse=store.has_sparse(former.name), like=former.name)
+    store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):
         store.index_fields(name, fields)
     living = store.scroll(former.name, vectors=True, page=BATCH_POINTS)

@@ -157,9 +157,6 @@ class StoreReader(StoreNames, Protocol):
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
 
-    def has_sparse(self, name: str) -> bool:
-        """Return whether the collection's points can have sparse vectors."""
-
     def close(self) -> None:
         """Close the store."""
 

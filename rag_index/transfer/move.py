@@ -38,7 +38,7 @@ from rag_index.indexing.target import live_collection
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.settings.sections import StoreSettings
-from rag_index.stores import MOVED_ID, MOVED_TO, RENAME, open_store
+from rag_index.stores import BM25, MOVED_ID, MOVED_TO, RENAME, open_store
 from rag_index.stores.points import batch_of
 from rag_index.transfer.export import json_line
 
@@ -271,8 +271,7 @@ class _IndexMove:
         """Copy one collection, and return how many points were sent; the copy does not get its id yet."""
         name, metadata = collection.name, self._old.metadata(collection.name)
         incomplete = {"store_id": None, MOVED_TO: None, MOVED_ID: collection.store_id}
-        sparse = self._old.has_sparse(name)
-        self._new.create(name, self._old.dimension(name), {**metadata, **incomplete}, sparse=sparse)
+        self._new.create(name, collection.dimension, {**metadata, **incomplete}, sparse=BM25 in metadata)
         if not self._old.embedded:  # from here on, the server refuses what workers of a dead run still send
             self._old.set_metadata(name, {"epoch": lease.epoch})
         if fields := metadata.get("payload_indexes"):

@@ -60,7 +60,6 @@ def test_sparse_vectors_come_back_as_they_were_written(store, name):
         vector = written.vectors[i] / np.linalg.norm(written.vectors[i])
         np.testing.assert_allclose(read[point_id].vector, vector, atol=1e-6)
     assert all(point.sparse is None and point.vector is None for point in store.scroll(name))
-    assert store.has_sparse(name)
     assert (store.count(name), store.count_sparse(name)) == (5, 4), "a text without words has no sparse vector"
 
 
@@ -138,7 +137,6 @@ def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store, n
 def test_a_collection_without_sparse_vectors_refuses_them(store):
     name = new_name()
     store.create(name, DIMENSION, {})
-    assert not store.has_sparse(name)
     with pytest.raises(PointsRefused, match="no sparse vectors: run `rag-index rebuild`"):
         store.upsert(name, points())
     with pytest.raises(StoreMismatch, match="no sparse vectors: run `rag-index rebuild`"):
@@ -165,7 +163,6 @@ def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_pat
     store.upsert("c", points())
     store.close()
     store = EdgeStore(tmp_path)
-    assert store.has_sparse("c")
     assert store.search("c", VectorQuery(points().vectors[0], 1, SparseVector((), ())))[0].bm25 == 0
     store.optimize("c")
     found = store.search("c", VectorQuery(points().vectors[0], 1, ENGLISH.query("bananas")))

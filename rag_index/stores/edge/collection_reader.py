@@ -293,6 +293,3 @@ class EdgeReads(ABC):
 
     def dimension(self, name: str) -> int:
         return self.known().entry(name).dimension
-
-    def has_sparse(self, name: str) -> bool:
-        return self.known().entry(name).sparse

@@ -226,9 +226,6 @@ class Collections(Requests):
     def dimension(self, name: str) -> int:
         return vector_params(name, self._info(name)).size
 
-    def has_sparse(self, name: str) -> bool:
-        return has_sparse(self._info(name))
-
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
         there = {path: found.data_type for path, found in self._info(name).payload_schema.items()}
         for path, kind in index_changes(fields, there, models.PayloadSchemaType):
