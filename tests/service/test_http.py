@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from rag_index.service import search_service
-from rag_index.stores.server.reads import Reads
+from rag_index.stores.server.server_store import Reads
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import GENEROUS
