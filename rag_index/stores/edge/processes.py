@@ -72,12 +72,6 @@ class SearchProcesses:
                 self._idle.append(process)
                 self._changed.notify()
 
-    def forget(self, folder: Path) -> None:
-        """Close a shard that is not read any more, in each process before its next call."""
-        with self._changed:
-            for process in self._processes:
-                process.forget(folder)
-
     def close(self) -> None:
         """End the processes, whatever they are doing. Calls under way raise StoreError."""
         with self._changed:
@@ -121,7 +115,7 @@ class _RemoteReader:
         return partial(self._processes.call, self._shard, method)
 
     def close(self) -> None:
-        self._processes.forget(self._shard[1])
+        """Do nothing: each process closes, before its next call, the shards whose folders are gone."""
 
 
 class _Process:
@@ -131,7 +125,6 @@ class _Process:
         self.slow_at = time.monotonic()
         self._timeout = timeout
         self._loaded: set[Path] = set()
-        self._forgotten: list[Path] = []
         self._connection, theirs = Pipe()
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-c", COMMAND, str(theirs.fileno()), str(timeout), *sys.path],
@@ -148,14 +141,9 @@ class _Process:
         if shard[1] not in self._loaded:
             self.slow_at = time.monotonic() + SLOW_LOAD_SECONDS
             self._ask((shard, "load", (), {}), LOAD_SECONDS)
-            self._loaded.add(shard[1])
+            self._loaded = {shard[1], *filter(Path.exists, self._loaded)}
             self.slow_at = time.monotonic() + SLOW_SECONDS
         return self._ask((shard, method, args, options), self._timeout) if method != "load" else None
-
-    def forget(self, folder: Path) -> None:
-        """Have a shard closed before the next call."""
-        self._loaded.discard(folder)
-        self._forgotten.append(folder)
 
     def kill(self) -> int | None:
         """End the process, which writes nothing that is needed, and return its exit code."""
@@ -165,9 +153,7 @@ class _Process:
         return self._child.returncode
 
     def _ask(self, request: tuple[Any, ...], seconds: float) -> Any:
-        forgotten = self._forgotten[:]
-        del self._forgotten[: len(forgotten)]
-        self._connection.send((forgotten, *request))
+        self._connection.send(request)
         if not self._connection.poll(seconds):
             raise TimeoutError
         answer = self._connection.recv()
@@ -182,13 +168,12 @@ def main() -> None:
     readers: dict[Path, CollectionReader] = {}
     with suppress(EOFError, ConnectionError):
         while True:
-            forgotten, (name, folder, dimension, sparse), method, args, options = connection.recv()
+            (name, folder, dimension, sparse), method, args, options = connection.recv()
             seconds = LOAD_SECONDS if method == "load" else timeout
             signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)  # SIGALRM ends it if the parent has died
-            for one in forgotten:
-                if one in readers:
-                    with suppress(StoreError):
-                        readers.pop(one).close()
+            for gone in [one for one in readers if not one.exists()]:
+                with suppress(StoreError):
+                    readers.pop(gone).close()
             reader = readers.setdefault(folder, CollectionReader(name, folder, dimension, sparse=sparse))
             try:
                 found = getattr(reader, method)(*args, **options)
