@@ -14,9 +14,6 @@ from rag_index.sources import open_source
 from tests.project import Project
 from tests.twin import twin
 
-DAY = 86_400.0
-MEGABYTE = bytes(1_000_000)
-
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory) -> Project:

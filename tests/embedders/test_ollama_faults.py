@@ -315,3 +315,19 @@ def test_one_of_several_hosts_may_be_down_at_the_start(server, make_embedder, ca
             assert embedder.identity().digest == other.digest
         assert server.url in caplog.text
         assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (
+            {"digest": "e2" * 32},
+            ModelChanged,
+            r"weights d1d1d1d1d1d1 \(8-d\).*weights e2e2e2e2e2e2.*ollama pull fake-embed",
+        ),
+        ({"model": "another"}, ModelMissing, "ollama pull fake-embed"),
+    ],
+)
+def test_a_host_with_another_model_or_without_it_ends_the_start(server, make_embedder, given, error, words):
+    with FakeOllama(**given) as other, pytest.raises(error, match=words):
+        make_embedder(server, other).identity()

@@ -323,8 +323,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _work(self, path: str, body: dict, texts: list[str], fault: Fault | None) -> tuple[int, dict]:
         fake = self.fake
-        if path == "/api/version":
-            return 200, {"version": "0.17.4"}
         if path == "/api/tags":
             name = fake.model if ":" in fake.model else f"{fake.model}:latest"
             manifest = hashlib.sha256(f"{fake.digest} on {fake.port}".encode()).hexdigest()

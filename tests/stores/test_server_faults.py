@@ -12,17 +12,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from qdrant_client import grpc as proto
 from qdrant_client import models
-from qdrant_client.conversions.conversion import RestToGrpc
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
-from rag_index.stores import SPARSE
 from rag_index.stores.server import link
-from rag_index.stores.server.server_store import ServerStore, upsert_request
+from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
@@ -343,42 +339,3 @@ def test_a_pickled_store_connects_again_by_its_settings(qdrant, store):
     with closing(pickle.loads(pickle.dumps(store))) as other:
         assert other.count("c") == 3
     assert store.count("c") == 3
-
-
-# Messages of gRPC
-
-IDS = [f"{number:08d}-0000-5000-8000-000000000000" for number in range(5)]
-PAYLOADS = [
-    {"_rag": {"key": '"é"', "chunk": number, "text": "Drucker 🖨 offline"}, "price": 1.5, "open": True, "none": None}
-    for number in range(4)
-] + [
-    {
-        "tags": ["a", {"deep": [1, 2**62, None, True, -0.5]}],
-        "": "",
-        "Größe": -(2**63),
-        "numbers": {"0": 0, "127": 127, "128": 128, "max": 2**63 - 1, "-1": -1, "small": 5e-324, "zero": 0.0},
-        "long": "é" * 70_000,
-        "nothing": {"dict": {}, "list": [], "false": False},
-    }
-]
-WORDS = SparseVectors.from_rows(
-    [SparseVector((number, 2**32 - 1), (1.5, 0.1)) for number in range(4)] + [SparseVector((), ())]
-)
-
-
-@pytest.mark.parametrize("dimension", [1, 256])
-@pytest.mark.parametrize("sparse", [None, WORDS], ids=["dense", "hybrid"])
-def test_a_request_is_what_the_client_would_send(dimension, sparse):
-    vectors = np.random.default_rng(dimension).normal(size=(5, dimension)).astype(np.float32)
-    messages = []
-    for row, (point_id, payload) in enumerate(zip(IDS, PAYLOADS, strict=True)):
-        vector: Any = vectors[row].tolist()
-        if sparse is not None:
-            words = sparse.row(row)
-            found = models.SparseVector(indices=list(words.indices), values=list(words.values))
-            vector = {"": vector, **({SPARSE: found} if words else {})}
-        messages.append(
-            RestToGrpc.convert_point_struct(models.PointStruct(id=point_id, vector=vector, payload=payload))
-        )
-    expected = proto.UpsertPoints(collection_name="c", wait=True, points=messages)
-    assert upsert_request("c", IDS, vectors, PAYLOADS, sparse) == expected
