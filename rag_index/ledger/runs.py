@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rag_index.database.drivers import insert_for
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.tables import RunRecord, collections, failed_documents, leases, runs
@@ -158,20 +159,17 @@ class IndexLease:
                 f"index {self._name} is being written by process {row['pid']} on {row['host']} since {since}: "
                 "wait until it is done, or stop it"
             )
-        taken = f"index {self._name} has just been taken by another run: wait until it is done"
+        epoch, renewed_at = (row["epoch"], row["renewed_at"]) if row is not None else (0, 0.0)
+        unchanged = (leases.c.epoch == epoch) & (leases.c.renewed_at == renewed_at)
+        update = leases.update().where(leases.c.name == self._name, unchanged).values(epoch=epoch + 1, **mine)
         with self._ledger.transaction() as connection:
             if row is None:
-                try:
-                    connection.execute(leases.insert().values(name=self._name, epoch=1, **mine))
-                except sa.exc.IntegrityError as error:
-                    raise IndexLocked(taken) from error
-                return 1
-            epoch = int(row["epoch"]) + 1
-            unchanged = (leases.c.epoch == row["epoch"]) & (leases.c.renewed_at == row["renewed_at"])
-            update = leases.update().where(leases.c.name == self._name, unchanged).values(epoch=epoch, **mine)
+                free = {**mine, "run_id": None, "renewed_at": 0.0}
+                insert = insert_for(connection.dialect)(leases).values(name=self._name, epoch=0, **free)
+                connection.execute(insert.on_conflict_do_nothing())
             if connection.execute(update).rowcount != 1:
-                raise IndexLocked(taken)
-            return epoch
+                raise IndexLocked(f"index {self._name} has just been taken by another run: wait until it is done")
+        return int(epoch) + 1
 
     def _holder_lives(self, row: dict[str, Any], now: float) -> bool:
         """Return whether the holder lives.
