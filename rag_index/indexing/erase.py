@@ -18,7 +18,6 @@ import uuid
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
 from rag_index.indexing.publish import verify_counts
+from rag_index.indexing.reconcile import pages
 from rag_index.indexing.residue import ENCODINGS, Scanned, Scanner
 from rag_index.indexing.target import live_collection, next_name, take_name
 from rag_index.ledger import Ledger, unwanted_indexes
@@ -228,8 +228,7 @@ def _gone_points(
     ids = [point_id(index, key, chunk) for key, row in known.items() for chunk in range(row.chunks)]
     yield from store.retrieve(live, ids, vectors=True)
     for other in others:
-        points = store.scroll(other, vectors=True, page=BATCH_POINTS)
-        while some := list(islice(points, BATCH_POINTS)):
+        for some in pages(store.scroll(other, vectors=True, page=BATCH_POINTS), BATCH_POINTS):
             living = {point.id: point.payload for point in store.retrieve(live, [one.id for one in some])}
             yield from (one for one in some if living.get(one.id) != one.payload)
 
@@ -241,8 +240,7 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):
         store.index_fields(name, fields)
-    living = store.scroll(former.name, vectors=True, page=BATCH_POINTS)
-    while points := list(islice(living, BATCH_POINTS)):
+    for points in pages(store.scroll(former.name, vectors=True, page=BATCH_POINTS), BATCH_POINTS):
         lease.check()
         store.upsert(name, batch_of(points))
     store.flush(name)
