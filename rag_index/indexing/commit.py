@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import RESERVED_KEY, CommitMark, DocumentBatch, EmbeddedShard, PointBatch, WrittenShard
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
 from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes
 from rag_index.documents.groups import (
     OF_DOCUMENT,
@@ -110,7 +110,7 @@ def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
     key = documents.keys[row]
     payload = decode_payload(documents.payloads[row])
     ours: dict[str, Any] = {
-        **document_part(payload),
+        **(document_part(payload) if RESERVED_KEY in payload else {}),
         "key": key,
         "document_id": document_id(key),
         "chunk": number,
@@ -282,33 +282,47 @@ class Committer:
             yield sum(row.chunks > 0 or row.pending for row in known.values())
 
 
-def update_payloads(committer: Committer, changed: DocumentBatch, known: Mapping[str, Known]) -> list[int]:
-    """Replace the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
+def update_payloads(
+    committer: Committer, wanted: Mapping[str, bytes | Sequence[str]], known: Mapping[str, Known], *, alone: bool = True
+) -> set[str]:
+    """Replace the payloads of documents, or the groups in them, and return which are up to date by that.
 
-    Returns the positions of documents whose points are not as the ledger says: they have to be embedded after all.
-    Raises as `Store.retrieve` and `Store.update_payloads`.
+    `wanted` has a payload for each, or its groups; its points are as `known` says. The ledger's rows come last. One
+    whose points are not as the ledger says gets its groups and nothing else. Unless the payload `alone` has changed,
+    what failed stays listed. Raises as `Store.retrieve` and `Store.update_payloads`.
     """
-    damaged: list[int] = []
-    for first in range(0, len(changed), AT_A_TIME):
-        some = range(first, min(first + AT_A_TIME, len(changed)))
-        stored = committer.stored(known, (changed.keys[row] for row in some))
+    updated: set[str] = set()
+    keys = list(wanted)
+    for first in range(0, len(keys), AT_A_TIME):
         payloads: list[tuple[str, dict[str, Any]]] = []
         done: list[tuple[str, bytes, bytes, int]] = []
-        for row in some:
-            key, payload, payload_hash = changed.keys[row], changed.payloads[row], changed.payload_hashes[row]
-            if len(stored[key]) < known[key].chunks:
-                damaged.append(row)
-                continue
-            payloads += [(point, replaced_payload(old, payload, payload_hash)) for point, old in stored[key].items()]
-            done.append((key, changed.text_hashes[row], payload_hash, known[key].chunks))
-        committer.overwrite(payloads, done)
-    return damaged
+        for key, points in committer.stored(known, keys[first : first + AT_A_TIME]).items():
+            row, payload = known[key], wanted[key]
+            whole = len(points) >= row.chunks and not row.pending
+            if not isinstance(payload, bytes):
+                groups = payload
+                if all(stored_groups(point) == list(groups) for point in points.values()):
+                    continue
+                if not whole:  # what a dead run left: it stays as it is otherwise
+                    access = access_part(groups)
+                    payloads += [(i, {**p, RESERVED_KEY: {**p[RESERVED_KEY], **access}}) for i, p in points.items()]
+                    continue
+                payload = with_groups(document_payload(next(iter(points.values()))), groups)
+            if whole:
+                payload_hash = hash_bytes(payload)
+                payloads += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
+                done.append((key, row.text_hash, payload_hash, row.chunks))
+        committer.overwrite(payloads, done, clear_failures=alone)
+        updated.update(row[0] for row in done)
+    return updated
 
 
 def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Container[str]) -> dict[str, Sequence[str]]:
     """Return the groups of those documents of a page, by key, whose points may have others until they are written.
 
-    `settled` are documents whose payload is updated in any case.
+    `settled` are documents whose payload is updated in any case. Changes of access do not wait for the rest: a document
+    whose text changed too is embedded later, perhaps never if that fails, and one that cannot be read keeps the points
+    that it has. Nobody may find it by rights that the source has taken away meanwhile.
     """
     documents = page.documents
     found = {
@@ -317,37 +331,6 @@ def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Conta
         if key not in settled and (row := known.get(key)) and (row.pending or row.payload_hash != payload_hash)
     }
     return {key: groups for key, groups in {**found, **page.groups}.items() if key in known and known[key].chunks}
-
-
-def update_access(committer: Committer, groups: Mapping[str, Sequence[str]], known: Mapping[str, Known]) -> set[str]:
-    """Give the points of these documents these groups, if they have others, and return the documents that had.
-
-    Their text and the rest of their payload stay as they are, in the store and in the ledger. Changes of access do not
-    wait for the rest: a document whose text changed too is embedded later, perhaps never if that fails, and one that
-    cannot be read keeps the points that it has. Nobody may find it by rights that the source has taken away meanwhile.
-    Raises as `Store.retrieve` and `Store.update_payloads`.
-    """
-    updated: set[str] = set()
-    keys = list(groups)
-    for first in range(0, len(keys), AT_A_TIME):
-        stored = committer.stored(known, keys[first : first + AT_A_TIME])
-        payloads: list[tuple[str, dict[str, Any]]] = []
-        done: list[tuple[str, bytes, bytes, int]] = []
-        for key, points in stored.items():
-            row, wanted = known[key], groups[key]
-            if all(stored_groups(payload) == list(wanted) for payload in points.values()):
-                continue
-            if row.pending or len(points) < row.chunks:  # what a dead run left: it stays as it is otherwise
-                access = access_part(wanted)
-                payloads += [(i, {**old, RESERVED_KEY: {**old[RESERVED_KEY], **access}}) for i, old in points.items()]
-                continue
-            payload = with_groups(document_payload(next(iter(points.values()))), wanted)
-            payload_hash = hash_bytes(payload)
-            payloads += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
-            done.append((key, row.text_hash, payload_hash, row.chunks))
-        committer.overwrite(payloads, done, clear_failures=False)
-        updated.update(row[0] for row in done)
-    return updated
 
 
 def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, other: Collection) -> None:
@@ -369,4 +352,4 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
         for point in store.retrieve(live.name, list(shown)):
             if shown[point.id] in groups:
                 groups[shown[point.id]] = stored_groups(point.payload) or ()
-        update_access(committer, groups, known)
+        update_payloads(committer, groups, known, alone=False)

@@ -141,9 +141,9 @@ class GoldenWatch:
     What a query finds before can be asked only while nothing is written, so `before_writing` is called first.
     """
 
-    def __init__(self, run: IndexRun, collection: Collection) -> None:
+    def __init__(self, run: IndexRun, collection: Collection, *, asks: bool) -> None:
         self._run, self._collection = run, collection
-        self._documents = run.ledger.totals(collection.id).documents if run.index.gate is not None else 0
+        self._documents = run.ledger.totals(collection.id).documents if asks and run.index.gate is not None else 0
         self._queries: Sequence[GoldenQuery] = ()
         self._before: Answers | None = None
         self._changed = 0

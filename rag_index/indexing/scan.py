@@ -17,7 +17,7 @@ from rag_index.documents.keys import document_id
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
 from rag_index.evaluation.calibrate import calibrate
-from rag_index.indexing.commit import Committer, outdated_groups, update_access, update_payloads
+from rag_index.indexing.commit import Committer, outdated_groups, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
 from rag_index.indexing.diff import Comparison, LedgerScanState, diff, without_erased
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
@@ -133,8 +133,7 @@ class Scan:
             settings, index, run.source, ledger, self.collection.id,
             full=full, retry=run.options.retry_failed, single=single,
         )  # fmt: skip
-        asks = index.gate is not None and not (self.rebuild or single)
-        self._golden = GoldenWatch(run, self.collection) if asks else None
+        self._golden = GoldenWatch(run, self.collection, asks=not (self.rebuild or single))
         self._pages = 0
         self._any_shard = False
         self._any_failures = ledger.count_failures(self.collection.id) > 0
@@ -197,8 +196,7 @@ class Scan:
             to_embed = self._diff_page(page)
         for documents in with_files(to_embed):
             for shard in self.sharder.add(documents, self._pages):
-                if self._golden is not None:
-                    self._golden.before_writing(more_to_read=True)
+                self._golden.before_writing(more_to_read=True)
                 self._any_shard = True
                 yield self._marked(shard)
 
@@ -210,8 +208,7 @@ class Scan:
         """
         parallel = self.run.settings.parallel
         in_process = not self._any_shard and parallel.shard_documents == "auto" and not parallel.address
-        if self._golden is not None:
-            self._golden.before_writing(more_to_read=False)
+        self._golden.before_writing(more_to_read=False)
         return [self._marked(replace(shard, in_process=in_process)) for shard in self.sharder.rest()]
 
     def _marked(self, shard: Shard) -> Shard:
@@ -231,7 +228,7 @@ class Scan:
         if run.index.access is not None:  # points of documents that are not up to date soon get their groups now
             known_too = {**known, **run.ledger.known(cid, list(page.groups))}
             if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
-                updated = update_access(self.committer, outdated, known_too)
+                updated = update_payloads(self.committer, outdated, known_too, alone=False)
                 known.update(run.ledger.known(cid, sorted(updated & known.keys())))
         run.ledger.note_emptied(changes.emptied)
         with run.ledger.transaction():
@@ -239,15 +236,16 @@ class Scan:
             run.ledger.record(cid, changes.newly_empty)
             if changes.recovered:
                 run.ledger.clear_failures(cid, changes.recovered)
-        damaged = update_payloads(self.committer, changes.payload_only, known)
+        payloads = dict(zip(changes.payload_only.keys, changes.payload_only.payloads, strict=True))
+        updated = update_payloads(self.committer, payloads, known)
+        damaged = [row for row, key in enumerate(payloads) if key not in updated]
         outcome.unchanged += changes.unchanged
         outcome.empty += changes.empty
         outcome.failed += changes.given_up
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
         self._chars += sum(map(len, to_embed.texts))
-        if self._golden is not None:
-            self._golden.note(len(to_embed))
+        self._golden.note(len(to_embed))
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
@@ -427,8 +425,7 @@ class Scan:
                 verify_counts(run.ledger, run.store, self.collection)
                 if not self.guard.any_documents and run.index.gate is not None:
                     run.outcome.say(NOTHING_LIVE)
-                if self._golden is not None:
-                    self._golden.report()
+                self._golden.report()
             calibrate(run.settings, run.index, run.ledger, run.store, self.collection, self.identity, run.stopwatch)
         for part, rows in run.part_rows.items():
             run.ledger.note_size(self.collection.id, rows, part)

@@ -10,7 +10,7 @@ from rag_index.documents.batches import Failure, PointBatch, ShardStats, Written
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.groups import stored_groups
 from rag_index.documents.keys import encode_key, point_id
-from rag_index.indexing.commit import Committer, update_access
+from rag_index.indexing.commit import Committer, update_payloads
 from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
@@ -85,7 +85,7 @@ def test_a_document_with_missing_points_is_not_up_to_date_because_its_groups_cha
     write(store, "7", OLD, range(points))
     before = ledger.known(collection.id, ["7"])
     committer = Committer("notes", ledger, store, collection)
-    assert update_access(committer, {"7": ["board"]}, before) == ({"7"} if points == 2 else set())
+    assert update_payloads(committer, {"7": ["board"]}, before, alone=False) == ({"7"} if points == 2 else set())
     assert [stored_groups(point.payload) for point in store.scroll("p_notes__1")] == [["board"]] * points
     assert (ledger.known(collection.id, ["7"]) == before) == (points == 1)
 
