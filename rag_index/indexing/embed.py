@@ -14,7 +14,6 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -59,7 +58,6 @@ NO_FIELDS = b"{}"
 NO_TEXT = "no text is left after white space"
 CODE_NAMES = ("name", "qualified_name", "path")
 """The payload fields that name a chunk of source code as a whole."""
-NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
@@ -97,7 +95,7 @@ def embed_shard(
     embedder: Embedder,
     *,
     bm25: Bm25Model | None = None,
-    known: Mapping[str, NDArray[np.float32]] = NOTHING_KNOWN,
+    known: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> EmbeddedShard:
     """Chunk and embed the shard's documents; texts in `known` take the vector given there.
 
@@ -108,6 +106,7 @@ def embed_shard(
     """
     started = time.perf_counter()
     before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
+    known = known or {}
     vectors: Vectors = dict(known)
     chunked = chunker.chunk(shard.documents)
     chunk_seconds = time.perf_counter() - started
