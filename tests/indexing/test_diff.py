@@ -94,16 +94,6 @@ def test_a_failed_document_whose_text_went_back_is_failed_no_more():
     assert diff(page_of((KEY, TEXT, PAYLOAD)), {KEY: SAME}, {}).recovered == []
 
 
-def test_what_is_to_be_done_carries_all_that_is_needed():
-    page = page_of(("1", TEXT, PAYLOAD), ("2", "", PAYLOAD), ("3", "", b"{}"), ("4", "new", b"{}"), ("5", TEXT, b"{}"))
-    plan = diff(page, {"1": OTHER_TEXT, "2": SAME, "5": SAME}, {})
-    assert plan.to_embed == page.take([0, 3])
-    assert plan.new == 1
-    assert plan.payload_only == page.take([4])
-    assert plan.emptied == [("2", hash_text(""), hash_bytes(PAYLOAD))]
-    assert plan.newly_empty == [("3", hash_text(""), hash_bytes(b"{}"), 0)]
-
-
 rows = st.builds(
     Known,
     st.sampled_from([hash_text(TEXT), hash_text("b"), hash_text(""), b""]),

@@ -4,7 +4,6 @@ import itertools
 import signal
 import sqlite3
 import sys
-import threading
 from contextlib import closing
 
 import pytest
@@ -22,18 +21,6 @@ from tests.ledger.conftest import add
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
-
-
-def test_collections_keep_what_they_were_built_with(each_ledger):
-    first, second = add(each_ledger), add(each_ledger, "p_notes__2")
-    add(each_ledger, "p_other__1")
-    assert [c.name for c in each_ledger.collections("p_notes")] == ["p_notes__1", "p_notes__2"]
-    assert each_ledger.collection("p_notes__2") == second
-    assert each_ledger.collection("p_notes__3") is None
-    each_ledger.update_collection(first.id, state="building", chars_per_second=1234.5678901)
-    with closing(Ledger(each_ledger._url)) as again:
-        found = again.collection("p_notes__1")
-    assert (found.state, found.chars_per_second, found.created_at) == ("building", 1234.5678901, first.created_at)
 
 
 def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
@@ -270,11 +257,3 @@ def test_a_foreign_handler_is_called_and_restored():
         assert (handled, signal.getsignal(signal.SIGTERM)) == ([signal.SIGTERM], mine)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def test_other_threads_can_write(ledger):
-    """Only the main thread can set handlers of signals."""
-    thread = threading.Thread(target=ledger.start_run, args=("r", "p_notes"), kwargs={"host": "h", "pid": 1})
-    thread.start()
-    thread.join()
-    assert ledger.last_run("p_notes").id == "r"

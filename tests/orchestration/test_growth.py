@@ -2,18 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 from types import SimpleNamespace
 
 import pytest
 
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.indexing.run import RunOptions
 from rag_index.orchestration import cluster
 from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.launch import names_api
-from rag_index.orchestration.plain_run import run_plainly
 from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
@@ -50,26 +46,6 @@ def test_workers_are_started_if_those_beyond_the_child_are_worth_it(
     scan = SimpleNamespace(run=run, seconds_left=seconds_left)
     assert Slow(settings.parallel).grow(scan) is None
     assert begun == ([] if started is None else [started])
-
-
-class Deadly(TextChunker):
-    """A chunker that one document makes kill its process."""
-
-    def chunk(self, documents):
-        if any("ticket 7 " in text for text in documents.texts):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().chunk(documents)
-
-
-@pytest.mark.long
-def test_a_shard_that_kills_ends_a_child_and_not_the_run(tmp_path, monkeypatch):
-    project = Project(tmp_path / "project").fill(300)
-    monkeypatch.setattr("rag_index.indexing.pipeline.open_chunker", lambda settings, index: Deadly(200, 20))
-    monkeypatch.setattr("rag_index.indexing.sharding.MAX_DOCUMENTS", 50)
-    [outcome] = run_plainly(project.settings, project.settings.indexes, RunOptions()).indexes
-    assert (outcome.new, outcome.failed) == (299, 1)
-    [failed] = project.json("failed")["failed"]
-    assert "dies on this document" in failed["reason"]
 
 
 @pytest.mark.parametrize(("active", "named"), [('"a"', True), ('"b"', False), ("not toml", False)])

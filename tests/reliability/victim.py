@@ -149,12 +149,6 @@ class Victim:
         """Return the processes that the workers are forked from."""
         return fork_servers(self.processes())
 
-    def kill_tree(self) -> None:
-        for process in self._children(""):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.kill()
-
     def gone(self) -> bool:
         """Return whether no process of the run is left."""
         self.process.poll()  # a dead child of ours is a zombie until we ask
