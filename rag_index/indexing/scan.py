@@ -109,8 +109,8 @@ class Scan:
         self.collection = target.beside(allow_loss=run.options.allow_loss) if self.rebuild else target.current()
         if not (self.rebuild or self._was_restored()):
             verify_counts(ledger, store, self.collection)
-        if not single:
-            ledger.write_by(self.collection, scan_settings(settings, index), new=self.rebuild)
+        if not single and self.collection.written_by != (written_by := scan_settings(settings, index)):
+            ledger.write_by(self.collection, written_by, new=self.rebuild)
         self.epoch = self._configure_server()
         """Written into a server's collection: a server refuses workers of an earlier run by it."""
         make_searchable(store, self.collection.name, self.identity, index.indexed_fields)

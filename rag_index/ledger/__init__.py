@@ -7,11 +7,8 @@ marked pending before it is written. A row that is not pending is exactly what t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from rag_index.errors import LedgerError
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
 from rag_index.ledger.runs import RunRows
@@ -27,7 +24,6 @@ from rag_index.ledger.tables import (
     WaitingChange,
     WaitingLookUp,
     WatchRecord,
-    collections,
     metadata,
 )
 
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Collection", "Counts", "FailedDocument", "Known", "Ledger", "MissedDocument", "Reached", "RunRecord",
-    "ScanRecord", "Totals", "WaitingChange", "WaitingLookUp", "WatchRecord", "reconciled_by", "unwanted_indexes",
+    "Totals", "WaitingChange", "WaitingLookUp", "WatchRecord", "reconciled_by", "unwanted_indexes",
 ]  # fmt: skip
 
 
@@ -47,56 +43,14 @@ class Ledger(DocumentRows, RunRows, InboxRows):
     Its methods raise LedgerUnavailable if another try may help, and LedgerError if not.
     """
 
-    def collection(self, name: str) -> Collection | None:
-        """Return the collection of this name."""
-        found = self._first(sa.select(collections).where(collections.c.name == name))
-        return Collection(**found._mapping) if found else None
-
-    def collections(self, alias: str | None = None) -> list[Collection]:
-        """Return all collections of an alias, or of all aliases, oldest first."""
-        statement = sa.select(collections).order_by(collections.c.id)
-        statement = statement if alias is None else statement.where(collections.c.alias == alias)
-        return [Collection(**row._mapping) for row in self._select(statement)]
-
-    def add_collection(self, **values: Any) -> Collection:
-        """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
-        self._write(collections.insert().values(created_at=self.clock(), **values))
-        added = self.collection(values["name"])
-        if added is None:
-            raise LedgerError(
-                f"ledger {self.redacted_url} lost collection {values['name']}: check that its disk has room"
-            )
-        return added
-
-    def update_collection(self, collection_id: int, **values: Any) -> None:
-        """Change columns of a collection."""
-        self._write(collections.update().where(collections.c.id == collection_id).values(**values))
-
-    def note_whole(self, collection_id: int) -> None:
-        """Record that a collection has everything now that its source has, and nothing else."""
-        self.update_collection(collection_id, whole_in=collections.c.commits)
-
     def write_by(self, collection: Collection, settings: str, *, new: bool) -> None:
-        """Record by which settings a collection is written from now on. Unless it is `new`, what a watch said of it is
-        forgotten until a complete scan has ended: it may hold documents by both.
+        """Record by which other settings a collection is written from now on. Unless it is `new`, what a watch said of
+        it is forgotten until a complete scan has ended: it may hold documents by both.
         """
-        if collection.written_by != settings:
-            with self.transaction():
-                self.update_collection(collection.id, written_by=settings)
-                if not new and self.watch(collection.alias) is not None:
-                    self.need_full_scan(collection.alias)
-
-    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
-        """Record the last commit of a collection, with the rows that it commits."""
-        self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)
-
-    def drop_collection(self, collection_id: int) -> None:
-        """Delete a collection with everything that belongs to it."""
         with self.transaction():
-            for table in metadata.sorted_tables:
-                if "collection_id" in table.c:
-                    self._write(table.delete().where(table.c.collection_id == collection_id))
-            self._write(collections.delete().where(collections.c.id == collection_id))
+            self.update_collection(collection.id, written_by=settings)
+            if not new and self.watch(collection.alias) is not None:
+                self.need_full_scan(collection.alias)
 
     def forget_index(self, alias: str) -> None:
         """Delete everything about an index but its lease, by which late writes of dead runs are told apart."""

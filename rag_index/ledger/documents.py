@@ -1,4 +1,4 @@
-"""The ledger's documents: their hashes, their number of chunks, and whether their write is pending; and failed ones.
+"""The ledger's collections, and their documents: hashes, number of chunks, whether a write is pending; and failed ones.
 
 Also the contexts of their chunks that a model wrote. Losing these costs time and nothing else.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rag_index.errors import LedgerError
 from rag_index.ledger.scans import ScanRows, seen, texts
 from rag_index.ledger.tables import (
     PENDING,
@@ -26,6 +27,7 @@ from rag_index.ledger.tables import (
     erasures,
     failed_documents,
     file_hashes,
+    metadata,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +53,50 @@ def recipe_in(chunking: str) -> str:
 
 
 class DocumentRows(ScanRows):
-    """The documents of each collection. A row that is not pending is exactly what the store holds."""
+    """The collections, and the documents of each. A row that is not pending is exactly what the store holds."""
+
+    def collection(self, name: str) -> Collection | None:
+        """Return the collection of this name."""
+        found = self._first(sa.select(collections).where(collections.c.name == name))
+        return Collection(**found._mapping) if found else None
+
+    def collections(self, alias: str | None = None) -> list[Collection]:
+        """Return all collections of an alias, or of all aliases, oldest first."""
+        statement = sa.select(collections).order_by(collections.c.id)
+        statement = statement if alias is None else statement.where(collections.c.alias == alias)
+        return [Collection(**row._mapping) for row in self._select(statement)]
+
+    def add_collection(self, **values: Any) -> Collection:
+        """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
+        self._write(collections.insert().values(created_at=self.clock(), **values))
+        added = self.collection(values["name"])
+        if added is None:
+            raise LedgerError(
+                f"ledger {self.redacted_url} lost collection {values['name']}: check that its disk has room"
+            )
+        return added
+
+    def update_collection(self, collection_id: int, **values: Any) -> None:
+        """Change columns of a collection."""
+        self._write(collections.update().where(collections.c.id == collection_id).values(**values))
+
+    def note_whole(self, collection_id: int) -> None:
+        """Record that a collection has everything now that its source has, and nothing else."""
+        self.update_collection(collection_id, whole_in=collections.c.commits)
+
+    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
+        """Record the last commit of a collection, with the rows that it commits."""
+        self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)
+
+    def drop_collection(self, collection_id: int) -> None:
+        """Delete a collection with everything that belongs to it."""
+        with self.transaction():
+            for table in metadata.sorted_tables:
+                if "collection_id" in table.c:
+                    self._write(table.delete().where(table.c.collection_id == collection_id))
+            self._write(collections.delete().where(collections.c.id == collection_id))
+
+    # Documents
 
     def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
         """Return what the ledger knows about these documents, by key."""
