@@ -79,15 +79,19 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     assert ledger.failures(collection.id).keys() == {"7", "8"}
 
 
-@pytest.mark.parametrize("points", [2, 1])
-def test_a_document_with_missing_points_is_not_up_to_date_because_its_groups_changed(ledger, store, collection, points):
+@pytest.mark.parametrize(("points", "pending"), [(2, False), (1, False), (2, True)])
+def test_a_document_that_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed(
+    ledger, store, collection, points, pending
+):
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(points))
-    before = ledger.known(collection.id, ["7"])
+    if pending:
+        ledger.mark_pending(collection.id, ["7"])
+    before, whole = ledger.known(collection.id, ["7"]), points == 2 and not pending
     committer = Committer("notes", ledger, store, collection)
-    assert update_payloads(committer, {"7": ["board"]}, before, alone=False) == ({"7"} if points == 2 else set())
+    assert update_payloads(committer, {"7": ["board"]}, before, alone=False) == ({"7"} if whole else set())
     assert [stored_groups(point.payload) for point in store.scroll("p_notes__1")] == [["board"]] * points
-    assert (ledger.known(collection.id, ["7"]) == before) == (points == 1)
+    assert (ledger.known(collection.id, ["7"]) == before) == (not whole)
 
 
 def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(tmp_path, monkeypatch):
