@@ -10,6 +10,7 @@ from rag_index.documents.batches import Failure, PointBatch, ShardStats, Written
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.groups import stored_groups
 from rag_index.documents.keys import encode_key, point_id
+from rag_index.errors import StoreMismatch
 from rag_index.indexing.commit import Committer, update_payloads
 from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger
@@ -111,3 +112,17 @@ def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_
     (project.folder / "src" / "excluded.py").write_bytes(b"now = 'binary'\0")
     run_plain(project, allow_deletes=True)
     assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {encode_key(["kept.py"])}
+
+
+def test_a_document_without_its_points_is_embedded_although_its_payload_alone_changed(tmp_path):
+    project = Project(tmp_path / "project").fill(3)
+    run_plain(project)
+    with project.store() as store:
+        lost = next(point for point in store.scroll("test_notes", vectors=True) if point.payload["_rag"]["key"] == "2")
+        vector = np.asarray([lost.vector], np.float32)
+        store.delete_points("test_notes", [lost.id])
+        store.upsert("test_notes", PointBatch([point_id("notes", "9", 0)], vector, [lost.payload]))  # as many as before
+    project.execute("UPDATE note SET author = 'another' WHERE id = 2")
+    with pytest.raises(StoreMismatch):  # of the point that no document explains
+        run_plain(project)
+    assert project.points()[lost.id][0]["author"] == "another"
