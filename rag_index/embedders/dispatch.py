@@ -10,7 +10,7 @@ import logging
 import math
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.documents.vectors import broken_reason
@@ -23,7 +23,7 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.retries import ALONE_LIMIT, HostCalls, Request
+from rag_index.hosts.retries import ALONE_LIMIT, AskedHosts, HostCalls, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.endpoint import KnownModel
-    from rag_index.hosts.host_pool import Clock, Host, Pool, RequestStats
+    from rag_index.hosts.host_pool import Host, Pool
     from rag_index.settings import EmbedderSettings
 
 MIN_SHARE = 16
@@ -112,19 +111,9 @@ class Dispatch(HostCalls[Batch]):
 
     fault_tries = 3
 
-    def __init__(
-        self,
-        pool: Pool,
-        model: KnownModel,
-        stats: RequestStats,
-        clock: Clock,
-        *,
-        settings: EmbedderSettings,
-        prefix: str,
-        patience: float,
-    ) -> None:
-        super().__init__(pool, model, stats, clock, patience=patience)
-        self._settings, self._prefix = settings, prefix
+    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, prefix: str | None, *, patience: float) -> None:
+        super().__init__(asked, patience=patience)
+        self._settings, self._prefix = settings, prefix or ""
         self._texts: deque[Text] = deque()
         """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
         self._unconfirmed: dict[Host, list[Text]] = {}
@@ -292,17 +281,8 @@ class QueryStream(Dispatch):
 
     fault_tries = 1
 
-    def __init__(
-        self,
-        new_pool: Callable[[], Pool],
-        model: KnownModel,
-        stats: RequestStats,
-        clock: Clock,
-        *,
-        settings: EmbedderSettings,
-        prefix: str,
-    ) -> None:
-        super().__init__(new_pool(), model, stats, clock, settings=settings, prefix=prefix, patience=0.0)
+    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, new_pool: Callable[[], Pool]) -> None:
+        super().__init__(replace(asked, pool=new_pool()), settings, settings.query_prefix, patience=0.0)
         self._new_pool = new_pool
         self._chars = math.inf  # more will come, so that a slow host is better than none
         self._under_way: list[Sequence[Text]] = []

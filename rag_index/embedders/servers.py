@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders import EmbedderIdentity
@@ -13,6 +14,7 @@ from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.openai_client import OpenAIEndpoint
+from rag_index.hosts.retries import AskedHosts
 from rag_index.hosts.survey import agreed_report, survey_hosts
 
 if TYPE_CHECKING:
@@ -47,26 +49,20 @@ class ServerEmbedder:
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._clock = clock or Clock()
         self._endpoints: list[Endpoint] = [
             OpenAIEndpoint(url, settings) if settings.kind == "openai" else OllamaEndpoint(url, settings)
             for url in settings.hosts
         ]
-        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
+        pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
         self._model = KnownModel(settings.model, patience=settings.start_timeout)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
+        self.stats = RequestStats()
+        self._hosts = AskedHosts(pool, self._model, self.stats, clock or Clock())
         self._loop = EventLoopThread("rag-index-embedder")
         self._turn = asyncio.Lock()
-        self.stats = RequestStats()
-        self._queries = QueryStream(
-            lambda: Pool(self._endpoints, home=0, workers=1, in_flight=1),
-            self._model,
-            self.stats,
-            self._clock,
-            settings=settings,
-            prefix=settings.query_prefix or "",
-        )
+        new_pool = partial(Pool, self._endpoints, home=0, workers=1, in_flight=1)
+        self._queries = QueryStream(self._hosts, settings, new_pool)
 
     def identity(self) -> EmbedderIdentity:
         """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
@@ -80,15 +76,8 @@ class ServerEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `wait_for_recovery` seconds for a host if all are down, then raise with the reason of each."""
-        dispatch = Dispatch(
-            self._pool,
-            self._model,
-            self.stats,
-            self._clock,
-            settings=self._settings,
-            prefix=self._settings.document_prefix or "",
-            patience=self._settings.wait_for_recovery,
-        )
+        given = self._settings
+        dispatch = Dispatch(self._hosts, given, given.document_prefix, patience=given.wait_for_recovery)
 
         async def run() -> list[NDArray[np.float32] | Exception]:
             async with self._turn:  # an interrupted call may still be ending

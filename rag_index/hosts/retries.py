@@ -6,7 +6,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rag_index.errors import (
@@ -61,6 +61,16 @@ class Request:
         return True
 
 
+@dataclass(slots=True)
+class AskedHosts:
+    """The hosts that calls share, the model that these must have, and the counts of requests since the beginning."""
+
+    pool: Pool
+    model: KnownModel
+    stats: RequestStats = field(default_factory=RequestStats)
+    clock: Clock = field(default_factory=Clock)
+
+
 Req = TypeVar("Req", bound=Request)
 
 
@@ -72,17 +82,8 @@ class HostCalls(ABC, Generic[Req]):
     answer a plain request after each failure.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        model: KnownModel,
-        stats: RequestStats,
-        clock: Clock,
-        *,
-        requests: Iterable[Req] = (),
-        patience: float,
-    ) -> None:
-        self._pool, self._model, self._stats, self._clock = pool, model, stats, clock
+    def __init__(self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float) -> None:
+        self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
         self._patience = patience
         self._waiting: deque[Req] = deque(requests)
         self._chars: float = sum(request.chars for request in self._waiting)

@@ -4,6 +4,7 @@ The hosts live in this process and time is virtual, so every outcome below is th
 """
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rag_index.embedders.dispatch import Query, QueryStream
 from rag_index.errors import EmbedderUnavailable, ModelChanged, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import KnownModel
-from rag_index.hosts.host_pool import Clock, Pool, RequestStats
+from rag_index.hosts.host_pool import Pool
 from rag_index.settings import EmbedderSettings
 from tests.fakes.hosts import HANG, PLAIN_TEXT, FakeHosts
 from tests.fakes.ollama import vector_of
@@ -25,13 +26,10 @@ class Queries:
 
     def __init__(self, hosts: FakeHosts, *, max_texts: int = 64, max_chars: int = 16_000) -> None:
         self.hosts, self.loop = hosts, hosts.loop
-        model = KnownModel("fake-embed", "d1" * 32, 8)
-        clock = Clock(now=self.loop.time, chance=lambda: 0.5)
-        self.stream = QueryStream(
-            lambda: Pool(hosts.hosts, home=0, workers=1, in_flight=1), model, RequestStats(), clock,
-            settings=EmbedderSettings(kind="ollama", model="m", batch_texts=max_texts, batch_chars=max_chars),
-            prefix=PREFIX,
-        )  # fmt: skip
+        limits = {"batch_texts": max_texts, "batch_chars": max_chars}
+        settings = EmbedderSettings(kind="ollama", model="m", query_prefix=PREFIX, **limits)
+        asked = replace(hosts.asked, model=KnownModel("fake-embed", "d1" * 32, 8))
+        self.stream = QueryStream(asked, settings, lambda: Pool(hosts.hosts, home=0, workers=1, in_flight=1))
         self.settled_at: dict[str, float] = {}
 
     def ask(self, *texts: str, at: float = 0.0) -> list[Query]:

@@ -22,6 +22,7 @@ from rag_index.embedders.dispatch import Dispatch
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from rag_index.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
 from rag_index.hosts.host_pool import Clock, Pool, RequestStats
+from rag_index.hosts.retries import AskedHosts
 from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import vector_of
 
@@ -159,10 +160,10 @@ class FakeHosts:
             FakeHost(f"http://host{number}:11434", seconds_per_text=paces[number], timeout=timeout)
             for number in range(count)
         ]
-        self.pool = Pool(self.hosts, home=home, workers=workers, in_flight=in_flight)  # type: ignore[arg-type]
+        pool = Pool(self.hosts, home=home, workers=workers, in_flight=in_flight)  # type: ignore[arg-type]
         self.stats = RequestStats()
-        self._model = KnownModel("fake-embed")
-        self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
+        clock = Clock(now=self.loop.time, chance=lambda: 0.5)
+        self.asked = AskedHosts(pool, KnownModel("fake-embed"), self.stats, clock)
         self._settings = EmbedderSettings(kind="ollama", model="fake-embed", batch_texts=batch_texts)
         self._patience = patience
 
@@ -179,9 +180,7 @@ class FakeHosts:
 
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
-        dispatch = Dispatch(
-            self.pool, self._model, self.stats, self._clock, settings=self._settings, prefix="", patience=self._patience
-        )
+        dispatch = Dispatch(self.asked, self._settings, "", patience=self._patience)
         return self.loop.run_until_complete(dispatch.run(texts))
 
     def seconds_to_embed(self, texts: Sequence[str]) -> float:

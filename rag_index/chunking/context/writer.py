@@ -21,9 +21,9 @@ from rag_index.documents.canonical import hash_text
 from rag_index.errors import EmbedderError, LedgerError, RagIndexError, RequestTimedOut, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails
 from rag_index.hosts.event_loop import EventLoopThread
-from rag_index.hosts.host_pool import Clock, Host, Pool, RequestStats
+from rag_index.hosts.host_pool import Host, Pool
 from rag_index.hosts.ollama_client import Answer, OllamaEndpoint
-from rag_index.hosts.retries import HostCalls, Request
+from rag_index.hosts.retries import AskedHosts, HostCalls, Request
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 from rag_index.ledger import Ledger
 
@@ -230,9 +230,7 @@ class ContextRequests(HostCalls[ContextRequest]):
 
     def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
         servers = writer.servers
-        super().__init__(
-            writer.pool, writer.model, writer.stats, writer.clock, requests=requests, patience=servers.wait_for_recovery
-        )
+        super().__init__(writer.hosts, requests=requests, patience=servers.wait_for_recovery)
         self._recipe, self._max_in_flight, self._cache = writer.recipe, servers.requests_in_flight, writer.cache
 
     async def run(self) -> None:
@@ -313,14 +311,14 @@ class ContextWriter:
 
     def __init__(self, servers: EmbedderSettings, recipe: Recipe, ledger: SecretStr) -> None:
         self.given = servers, recipe, ledger
-        self.servers, self.recipe, self.clock = servers, recipe, Clock()
+        self.servers, self.recipe = servers, recipe
         self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
         # processes begin with different hosts
-        self.pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=servers.requests_in_flight)
-        self.model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
+        pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=servers.requests_in_flight)
+        model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
+        self.hosts = AskedHosts(pool, model)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
-        self.stats = RequestStats()
 
     def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[DocumentContexts]:
         """Return the contexts of each document, given as text hash, text and chunks. Equal ones are requested once.

@@ -43,7 +43,7 @@ def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server
     assert document.contexts == [SENTENCE] * len(document.chunks)
     assert document.context_counts == ContextCounts(made=len(document.chunks))
     writer = process_writer(chunker.servers, chunker.recipe, chunker.ledger)
-    assert writer.stats.requests >= 2 * len(document.chunks) > 4
+    assert writer.hosts.stats.requests >= 2 * len(document.chunks) > 4
 
 
 def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, saying):
