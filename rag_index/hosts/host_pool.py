@@ -162,10 +162,12 @@ class Pool:
     With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
     workers as hosts it is home modulo H. Each host of the share gets up to `in_flight` requests at once. So every host
     is used, no host has a longer queue than it needs, and the faster hosts of a share do more of the work. The hosts
-    outside the share are used only while the whole share rests.
+    outside the share are used only while the whole share rests. There are at most `in_all` requests at once, if given.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, home: int, workers: int, in_flight: int) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], *, home: int, workers: int, in_flight: int, in_all: int | None = None
+    ) -> None:
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
@@ -173,7 +175,7 @@ class Pool:
         hosts = [Host(endpoint, in_flight) for endpoint in endpoints]
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in order if number not in share]
-        self._max_in_flight = in_flight * len(share)
+        self._max_in_flight = in_all or in_flight * len(share)
         self.all_resting_since: float | None = None
         """The time since which no host has answered well, and all rested; None while some host does."""
         self._slowest = 0.0

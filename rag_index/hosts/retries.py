@@ -152,9 +152,6 @@ class HostCalls(ABC, Generic[Req]):
     def _is_unfinished(self) -> bool:
         return bool(self._waiting or self._on_trial or self._in_flight)
 
-    def _has_room(self) -> bool:
-        return True
-
     async def _wait_for_event(self, now: float) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to give up."""
         moments = [now + MAX_SLEEP, *(host.not_before for host in self._pool.hosts if host.not_before > now)]
@@ -172,7 +169,7 @@ class HostCalls(ABC, Generic[Req]):
     # Requests
 
     def _send_what_fits(self, now: float) -> None:
-        while self._waiting and self._has_room():
+        while self._waiting:
             request = self._waiting[0]
             host = self._pool.pick(
                 now, chars=request.chars, waiting=self._chars, alone=request.tries > 0, avoid=request.host

@@ -229,9 +229,8 @@ class ContextRequests(HostCalls[ContextRequest]):
     """
 
     def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
-        servers = writer.servers
-        super().__init__(writer.hosts, requests=requests, patience=servers.wait_for_recovery)
-        self._recipe, self._max_in_flight, self._cache = writer.recipe, servers.requests_in_flight, writer.cache
+        super().__init__(writer.hosts, requests=requests, patience=writer.servers.wait_for_recovery)
+        self._recipe, self._cache = writer.recipe, writer.cache
 
     async def run(self) -> None:
         """Send all requests and wait for their outcome.
@@ -240,9 +239,6 @@ class ContextRequests(HostCalls[ContextRequest]):
         ModelChanged or EmbedderError if a host answers but cannot be used.
         """
         await self._run_to_end()
-
-    def _has_room(self) -> bool:
-        return self._in_flight < self._max_in_flight
 
     async def _ask(self, request: ContextRequest, host: Host) -> Answer:
         started, retry = self._clock.now(), request.answers > 0
@@ -315,7 +311,8 @@ class ContextWriter:
         self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
         # processes begin with different hosts
-        pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=servers.requests_in_flight)
+        most = servers.requests_in_flight
+        pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=most, in_all=most)
         model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
         self.hosts = AskedHosts(pool, model)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
