@@ -6,6 +6,7 @@ And documents, how somebody cites one in a word that can be checked later, and w
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from contextlib import suppress
@@ -22,7 +23,7 @@ from rag_index.settings.payload_indexes import CHUNK_FIELD
 from rag_index.stores.protocol import Condition, StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rag_index.settings import IndexSettings
 
@@ -231,12 +232,12 @@ class Document:
     document_id: str
     chunks: tuple[DocumentChunk, ...]
     payload: Mapping[str, Any] = field(default_factory=dict)
-    collection: str = ""
     title: str = ""
     link: str = ""
     as_of: AsOf = UNKNOWN
-    numbers: tuple[int, ...] = ()
-    """The numbers of all its chunks, in order."""
+    total_chunks: int = 0
+    next_chunk: int | None = None
+    """The chunk after those that were asked for, None after the last."""
     key: str = ""
     """Its typed key."""
     text_hash: str = ""
@@ -261,6 +262,8 @@ class Document:
                 for one in self.chunks
             ],
             "as_of": self.as_of.to_json(),
+            "total_chunks": self.total_chunks,
+            "next_chunk": self.next_chunk,
         }
 
 
@@ -372,9 +375,10 @@ def read_document(
     """Return the document of this id with the chunks that meet the conditions; None if there are none.
 
     Chunks are read by the ids of their points, as many as the first one says, which needs no search. `choose` returns
-    those of their numbers to read, the most wanted first; reading ends soon after `max_chars` characters of text. With
-    a `required_filter`, which may keep back any of the chunks, all are read. Raises SettingsError if the id cannot be
-    one of this index, because its key has several columns, and what `choose` and the store raise.
+    those of their numbers that are wanted, the most wanted first; as many whole chunks as fit into `max_chars`
+    characters are given, and one at least. With a `required_filter`, which may keep back any of the chunks, all are
+    read first. Raises SettingsError if the id cannot be one of this index, because its key has several columns, and
+    what `choose` and the store raise.
     """
     keys, each_judged = possible_document_keys(index, document_id), bool(index.required_filter)
     ids, given = [point_id(index.name, key, 0) for key in keys], () if each_judged else conditions
@@ -383,28 +387,29 @@ def read_document(
         for point in store.retrieve(collection, ids, conditions=given)
         if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
     }
+
+    def read(key: str, numbers: Sequence[int]) -> dict[int, StoredPoint]:
+        ids = [point_id(index.name, key, number) for number in numbers]
+        points = store.retrieve(collection, ids, conditions=conditions)
+        return {int(_ours(point).get("chunk", 0)): point for point in points}
+
     for key in (key for key in keys if key in firsts):
-        numbers = tuple(range(int(_ours(firsts[key]).get("chunks", 1))))
-        chosen: Sequence[int] = numbers if each_judged or choose is None else choose(numbers)
-        points: list[StoredPoint] = []
-        for some in _batches(chosen, None if each_judged else max_chars, index.chunk_chars):
-            ids = [point_id(index.name, key, number) for number in some]
-            points += store.retrieve(collection, ids, conditions=conditions)
-            if max_chars is not None and sum(len(str(_ours(point).get("text", ""))) for point in points) > max_chars:
-                break
-        if points:
-            document = _document(index.name, document_id, collection, points)
-            every = tuple(one.chunk for one in document.chunks) if each_judged else numbers
-            return replace(document, numbers=every, key=key)
+        numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
+        found = read(key, numbers) if each_judged else {}
+        numbers = sorted(found) if each_judged else numbers
+        wanted = choose(numbers) if choose and numbers else numbers
+        size = len(wanted) if each_judged or max_chars is None else max_chars // index.chunk_chars + 1
+        fitting: list[StoredPoint] = []
+        left = math.inf if max_chars is None else max_chars
+        while wanted and left > 0:
+            found |= {} if each_judged else read(key, wanted[:size])
+            for point in (found[number] for number in wanted[:size] if number in found):
+                left -= len(str(_ours(point).get("text", "")))
+                fitting += [point] if left >= 0 or not fitting else []
+            wanted, size = wanted[size:], 2 * size  # they were short
+        if fitting:
+            return replace(_document(index.name, document_id, fitting, numbers), key=key)
     return None
-
-
-def _batches(numbers: Sequence[int], max_chars: int | None, chunk_chars: int) -> Iterator[Sequence[int]]:
-    """Yield numbers of chunks: at once as many as `max_chars` can be, twice as many if these were short, and so on."""
-    size = len(numbers) if max_chars is None else max_chars // chunk_chars + 1
-    while numbers:
-        yield numbers[:size]
-        numbers, size = numbers[size:], 2 * size
 
 
 def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
@@ -424,7 +429,7 @@ def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
     return keys
 
 
-def _document(index: str, document_id: str, collection: str, points: Sequence[StoredPoint]) -> Document:
+def _document(index: str, document_id: str, points: Sequence[StoredPoint], numbers: Sequence[int]) -> Document:
     own = {name for point in points for name in _ours(point).get("own", ())}
     chunks = tuple(
         DocumentChunk(
@@ -437,7 +442,11 @@ def _document(index: str, document_id: str, collection: str, points: Sequence[St
     )
     shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
     title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
-    return Document(index, document_id, chunks, shared, collection, title, link, text_hash=text_hash)
+    later = (number for number in numbers if number > chunks[-1].chunk)
+    return Document(
+        index, document_id, chunks, shared, title, link,
+        total_chunks=len(numbers), next_chunk=next(later, None), text_hash=text_hash,
+    )  # fmt: skip
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -228,7 +228,7 @@ class Retriever:
         """Return a document of the live collection of an index: its chunks in order, and its payload.
 
         Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers of all, and returns
-        those that are wanted, the most wanted first. More than these may come.
+        those that are wanted, the most wanted first. As many whole ones come as fit into `max_chars`, one at least.
 
         A document that the index's `required_filter` keeps from searches is not found here either, and one that none
         of the caller's `groups` may see looks as if it were not there.

@@ -20,8 +20,8 @@ from rag_index.stores.conditions import BOUNDS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.retrieve import AsOf, Caller, SearchResult, Verified
-    from rag_index.service.search_service import DocumentPart, SearchService
+    from rag_index.retrieve import AsOf, Caller, Document, SearchResult, Verified
+    from rag_index.service.search_service import SearchService
     from rag_index.settings import IndexSettings, Settings
 
 Schema = dict[str, Any]
@@ -67,22 +67,17 @@ def search_text(answer: SearchResult) -> str:
     return "\n".join(lines)
 
 
-def document_text(found: DocumentPart) -> str:
+def document_text(document: Document) -> str:
     """Return the chunks of a document with its fields, and how to go on."""
-    document, total = found.document, found.total_chunks
+    total = document.total_chunks
     lines = [f"[{document.citation}]{_named(document.title, document.link)}", ""]
     lines[0] += _fields(document.payload, document.title, document.link)
     for chunk in document.chunks:
-        words = f", has {', '.join(found.matched[chunk.chunk])}" if found.matched else ""
-        place = f"chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}{words}{_fields(chunk.payload)}"
+        place = f"chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}{_fields(chunk.payload)}"
         lines += [f"-- {place}"] if total > 1 else []
         lines += [chunk.text.strip(), ""]
-    if not document.chunks:
-        lines.append(f"None of the {total} chunks has any of these words.")
-    elif len(document.chunks) < len(found.matched):
-        lines.append(f"{len(found.matched) - len(document.chunks)} more chunks have some of these words.")
-    if found.next_chunk is not None:
-        lines.append(f"There are {total} chunks; go on with first_chunk {found.next_chunk}.")
+    if document.next_chunk is not None:
+        lines.append(f"There are {total} chunks; go on with first_chunk {document.next_chunk}.")
     lines.append(f"Index {document.index}: {as_of_text(document.as_of)}.")
     return "\n".join(lines)
 
@@ -186,7 +181,7 @@ class _DocumentArguments(_Arguments, DocumentQuery):
     title = "Read a document"
     description = (
         "Read a document that a search found: its fields, and its chunks in order, which may overlap. Of a long one, "
-        "read the chunks around a hit (`around`), or look for words in it (`find`)."
+        "read the chunks around a hit (`around`)."
     )
     index: str = Field(description="As a hit names it.")
     document_id: str = Field(description="As a hit gives it.")

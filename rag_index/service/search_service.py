@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.service.models import DocumentQuery, FieldInfo, IndexInfo
-from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rag_index.retrieve import Caller, Document, Retriever, SearchResult, Verified
     from rag_index.retrieve.as_of import Known
-    from rag_index.retrieve.results import DocumentChunk
     from rag_index.settings import IndexSettings, Settings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentPart:
-    """Some chunks of a document, in order; `next_chunk` is the one after them, None after the last.
-
-    If words were looked for, `matched` has those of each chunk by its number, also of chunks that are left out because
-    others have more.
-    """
-
-    document: Document
-    total_chunks: int
-    next_chunk: int | None
-    matched: Mapping[int, Sequence[str]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `GET /documents/{index}/{id}` answers."""
-        plain = self.document.to_json()
-        for chunk in plain["chunks"] if self.matched else []:
-            chunk["matched"] = list(self.matched[chunk["chunk"]])
-        return {**plain, "total_chunks": self.total_chunks, "next_chunk": self.next_chunk}
 
 
 def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
@@ -55,31 +28,6 @@ def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
         at = wanted.around
         return sorted(numbers, key=lambda number: (abs(number - at), number < at))
     return [number for number in numbers if number >= wanted.first_chunk]
-
-
-def _part(document: Document, wanted: DocumentQuery, index: IndexSettings) -> DocumentPart:
-    """Return the chunks that are wanted; the most wanted first, as many whole ones as fit, and one at least."""
-    chunks = {chunk.chunk: chunk for chunk in document.chunks}
-    matched: dict[int, Sequence[str]] = {}
-    order = [number for number in _order(wanted, document.numbers) if number in chunks]
-    if wanted.find is not None:
-        matched = _find(chunks, wanted.find, index)
-        order = sorted(matched, key=lambda number: (-len(matched[number]), number))
-    sizes = accumulate(len(chunks[number].text) for number in order)
-    fitting = sum(wanted.max_chars is None or size <= wanted.max_chars for size in sizes)
-    numbers = sorted(order[: max(1, fitting)])
-    after = [] if wanted.find is not None else [number for number in document.numbers if number > numbers[-1]]
-    part = replace(document, chunks=tuple(chunks[number] for number in numbers))
-    return DocumentPart(part, len(document.numbers), min(after, default=None), matched)
-
-
-def _find(chunks: Mapping[int, DocumentChunk], words: str, index: IndexSettings) -> dict[int, Sequence[str]]:
-    encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
-    wanted = encoder.words(words)
-    if not wanted:
-        raise SettingsError(f"find has no word that could be looked for: {words!r}")
-    found = {number: encoder.matched(wanted, chunk.text) for number, chunk in chunks.items()}
-    return {number: matched for number, matched in found.items() if matched}
 
 
 class SearchService:
@@ -101,17 +49,15 @@ class SearchService:
             logger.info("%s searches for %r", caller.name or "somebody", query)
         return await self.retriever.search(query, groups=caller, **options)
 
-    async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> DocumentPart:
+    async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> Document:
         """Return the chunks that are wanted of a document that the caller may see.
 
         Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), SettingsError if the
-        document has no such chunk or `find` no word, and other RagIndexError.
+        document has no such chunk, and other RagIndexError.
         """
-        max_chars = wanted.max_chars if wanted.find is None else None
-        found = await self.retriever.document(
-            index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=max_chars
+        return await self.retriever.document(
+            index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=wanted.max_chars
         )
-        return await asyncio.to_thread(_part, found, wanted, self.settings.index(index))  # long ones take seconds
 
     async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:
         """Return what became of each citation. Raises what `Retriever.verify` raises."""

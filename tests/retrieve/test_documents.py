@@ -29,7 +29,7 @@ def test_every_document_that_a_search_gives_can_be_read_with_all_its_chunks_in_o
         assert [chunk.chunk for chunk in found.chunks] == list(range(len(found.chunks)))
         assert len(found.chunks) > 10
         assert " ".join(chunk.text for chunk in found.chunks) == LONG
-        assert (found.payload, found.collection) == ({"priority": "high"}, desk.collection("comments"))
+        assert found.payload == {"priority": "high"}
         hits = retriever.search_sync("title", indexes=["titles"], limit=50, dense_weight=1).hits
         assert {hit.document_id for hit in hits} == set(ODD)
         for hit in hits:
