@@ -122,8 +122,8 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
         state = "not for this caller" if one.state == "hidden" else one.state
         since = f" since {one.since}" if one.since else ""
         say(f"{one.citation}: {state}{since}, as of {one.as_of.position or one.as_of.at or 'unknown'}")
-        for chunk in one.document.chunks if one.document else ():
-            say(f"       now: {one_line(chunk.text, SNIPPET)}")
+        if one.text:
+            say(f"       now: {one_line(one.text, SNIPPET)}")
     return 0 if all(one.state == "unchanged" for one in found) else PARTIAL
 
 

@@ -145,11 +145,8 @@ def with_relevance(hits: Iterable[SearchHit], asked: Asked) -> list[SearchHit]:
         found, known = tuple[str, ...](), MIN_EVIDENCE
         if judge and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
             found, known = judge.matched(hit)
-        share = len(found) / len(judge.words) if judge and judge.words else 0.0
         relevance = answer.live.calibration.relevance(*((1.0, 4.0) if hit.exact else (hit.cosine, known)))
-        judged.append(
-            replace(hit, matched=found if answer.hybrid else (), words=share, evidence=known, relevance=relevance)
-        )
+        judged.append(replace(hit, matched=found if answer.hybrid else (), relevance=relevance))
     return judged
 
 

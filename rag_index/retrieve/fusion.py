@@ -213,22 +213,25 @@ def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> Searc
     together = accumulate(len(chunk.text) for chunk in chunks)
     kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
     return SearchHit(
-        index,
-        str(ours.get("document_id", best.id)),
-        score,
-        rank,
-        ours.get("text", ""),
-        {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
-        tuple(chunks[:kept]),
+        index=index,
+        document_id=str(ours.get("document_id", best.id)),
+        citation="",  # until it is known what the answer is true of
+        score=score,
+        relevance=0.0,
+        text=chunks[0].text,
+        chunk=chunks[0].chunk,
+        total_chunks=ours.get("chunks", 1),
+        payload={name: value for name, value in best.payload.items() if name != RESERVED_KEY},
+        title=ours.get(TITLE, ""),
+        link=ours.get(LINK, ""),
+        part=ours.get(PART, {}),
+        rank=rank,
         fused=fused,
         cosine=best.score,
         bm25=best.bm25,
         soft=best.soft,
+        chunks=tuple(chunks[:kept]),
         exact=best.exact,
-        title=ours.get(TITLE, ""),
-        link=ours.get(LINK, ""),
-        part=ours.get(PART, {}),
-        total_chunks=ours.get("chunks", 1),
         text_hash=ours.get("text_hash", ""),
     )
 

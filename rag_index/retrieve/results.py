@@ -9,10 +9,13 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
+
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.documents.keys import key_parts, point_id, possible_keys
@@ -23,7 +26,7 @@ from rag_index.settings.payload_indexes import CHUNK_FIELD
 from rag_index.stores.protocol import Condition, StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rag_index.settings import IndexSettings
 
@@ -50,10 +53,11 @@ class Citation:
     at: str = ""
 
     @classmethod
-    def of(cls, index: str, document_id: str, chunk: int, text_hash: str, as_of: AsOf | None) -> Citation:
-        """Return the citation of a chunk in an answer that is true of `as_of`."""
-        at = (as_of.position or as_of.at or "") if as_of else ""
-        return cls(index, document_id, chunk, text_hash[:HASH_CHARS], at)
+    def of(cls, found: SearchHit | Document, as_of: AsOf) -> Citation:
+        """Return the citation of a hit's best chunk, or a document's first, in an answer that is true of `as_of`."""
+        chunk = found.chunk if isinstance(found, SearchHit) else found.chunks[0].chunk
+        at = as_of.position or as_of.at or ""
+        return cls(found.index, found.document_id, chunk, found.text_hash[:HASH_CHARS], at)
 
     @classmethod
     def parse(cls, text: str) -> Citation:
@@ -86,61 +90,52 @@ class ChunkHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A document that was found.
+    """A document that was found. The members after `part` are in an answer with `explain` alone.
 
     `score` (-1 to 1) is that of its best chunk, and `text` is that chunk's text: the cosine similarity, and in a hybrid
-    search a weighted mean of it, of the BM25 score as a share of the query's best, and of the soft match. `rank` counts
-    from 1 in its own index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first;
-    `payload` holds the columns of the source. `cosine`, `bm25` and `soft` are what meaning, words and soft match gave
-    the best chunk, and `matched` the words of the query that it has. `rerank_score` is the reranker's number for the
-    best chunk, None if it read none. `relevance` (0 to 1) is how likely the hit fits the query, which means the same in
-    every index: see `rag_index.retrieve.calibration`; `words` is the share of the query's words that the best chunk
-    has, and `evidence` how little chance explains that. `exact` says that the query is its key, title or first line.
-    `folded` is how many hits that repeat this one are left out. `title` and `link` are those of the document, as its
-    index declares them ("" if it does not), and `text_hash` the hash of its whole text.
-    `part` says which part of the document the best chunk is of, if it is of one: its name, and its id and link if it
-    has these. The document has `total_chunks` chunks.
+    search a weighted mean of it, of the BM25 score as a share of the query's best, and of the soft match. `relevance`
+    (0 to 1) is how likely the hit fits the query, which means the same in every index: see
+    `rag_index.retrieve.calibration`. `chunk` is the number of that chunk, from 0, of `total_chunks`. `payload` holds
+    the columns of the source. `title` and `link` are those of the document, as its index declares them ("" if it does
+    not). `folded` is how many hits that repeat this one are left out. `part` says which part of the document the best
+    chunk is of, if it is of one: its name, and its id and link if it has these. `rank` counts from 1 in its own index;
+    `fused` orders the hits of several indexes. `cosine`, `bm25` and `soft` are what meaning, words and soft match gave
+    the best chunk, and `matched` the words of the query that it has. `chunks` are the best chunks found, best first.
+    `rerank_score` is the reranker's number for the best chunk, None if it read none.
     """
 
     index: str
     document_id: str
+    citation: str
     score: float
-    rank: int
+    relevance: float
     text: str
-    payload: Mapping[str, Any] = field(default_factory=dict)
-    chunks: tuple[ChunkHit, ...] = ()
+    chunk: int
+    total_chunks: int
+    payload: Mapping[str, Any]
+    title: str = ""
+    link: str = ""
+    folded: int = 0
+    part: Mapping[str, str] = field(default_factory=dict)
+    rank: int = 0
     fused: float = 0.0
     cosine: float = 0.0
     bm25: float = 0.0
     soft: float = 0.0
     matched: tuple[str, ...] = ()
+    chunks: tuple[ChunkHit, ...] = ()
     rerank_score: float | None = None
-    title: str = ""
-    link: str = ""
-    part: Mapping[str, str] = field(default_factory=dict)
-    relevance: float = 0.0
-    words: float = 0.0
-    evidence: float = 0.0
-    exact: bool = False
-    folded: int = 0
-    total_chunks: int = 1
-    text_hash: str = ""
+    exact: SkipJsonSchema[bool] = False
+    """Whether the query is its key, title or first line."""
+    text_hash: SkipJsonSchema[str] = ""
+    """The hash of its whole text."""
 
-    @property
-    def chunk(self) -> int:
-        """Return the number of the best chunk in its document, from 0."""
-        return self.chunks[0].chunk if self.chunks else 0
-
-    def citation(self, as_of: AsOf | None = None) -> Citation:
-        """Return how to cite the best chunk, in an answer that is true of `as_of`."""
-        return Citation.of(self.index, self.document_id, self.chunk, self.text_hash, as_of)
-
-    def to_json(self, as_of: AsOf | None = None, *, explain: bool = False) -> dict[str, Any]:
+    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
         plain = {
             "index": self.index,
             "document_id": self.document_id,
-            "citation": str(self.citation(as_of)),
+            "citation": self.citation,
             "score": round(self.score, 6),
             "relevance": round(self.relevance, 3),
             "text": self.text,
@@ -176,16 +171,16 @@ class SearchResult:
     """
 
     hits: tuple[SearchHit, ...]
-    errors: Mapping[str, str]
-    timings_ms: Mapping[str, float]
-    fusion: str
+    as_of: Mapping[str, AsOf]
+    corrected: Mapping[str, str] = field(default_factory=dict)
+    nothing_fits: bool = False
+    errors: Mapping[str, str] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    fusion: str = ""
     dense_weight: float = 1.0
     collections: Mapping[str, str] = field(default_factory=dict)
     reranked: bool = False
     rerank_error: str = ""
-    as_of: Mapping[str, AsOf] = field(default_factory=dict)
-    nothing_fits: bool = False
-    corrected: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def correction(self) -> str:
@@ -196,7 +191,7 @@ class SearchResult:
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
         plain = {
-            "hits": [hit.to_json(self.as_of.get(hit.index), explain=explain) for hit in self.hits],
+            "hits": [hit.to_json(explain=explain) for hit in self.hits],
             **_given(nothing_fits=self.nothing_fits, corrected=dict(self.corrected)),
             "as_of": {index: one.to_json() for index, one in self.as_of.items()},
             **_given(errors=dict(self.errors), rerank_error=self.rerank_error),
@@ -230,31 +225,27 @@ class Document:
 
     index: str
     document_id: str
+    citation: str
+    """How to cite its first chunk of those that were asked for."""
+    payload: Mapping[str, Any]
     chunks: tuple[DocumentChunk, ...]
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    as_of: AsOf
+    total_chunks: int
+    next_chunk: int | None
+    """The chunk after those that were asked for, None after the last."""
     title: str = ""
     link: str = ""
-    as_of: AsOf = UNKNOWN
-    total_chunks: int = 0
-    next_chunk: int | None = None
-    """The chunk after those that were asked for, None after the last."""
-    key: str = ""
+    key: SkipJsonSchema[str] = ""
     """Its typed key."""
-    text_hash: str = ""
+    text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
-
-    @property
-    def citation(self) -> Citation:
-        """Return how to cite its first chunk of those that were asked for."""
-        first = self.chunks[0].chunk if self.chunks else 0
-        return Citation.of(self.index, self.document_id, first, self.text_hash, self.as_of)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /documents/{index}/{id}` answers."""
         return {
             "index": self.index,
             "document_id": self.document_id,
-            "citation": str(self.citation),
+            "citation": self.citation,
             "payload": dict(self.payload),
             **_given(title=self.title, link=self.link),
             "chunks": [
@@ -271,30 +262,21 @@ class Document:
 class Verified:
     """What became of a citation, as of a position: `state` is `hidden` if the caller may not see the document.
 
-    `document` is that of today, with the cited chunk alone, if it has changed.
+    `since` is the position after which the document changed or was deleted: that of the citation. If it changed,
+    `text` is the cited chunk of today, and `new_citation` cites that.
     """
 
-    citation: Citation
+    citation: str
     state: State
     as_of: AsOf
-    document: Document | None = None
-
-    @property
-    def since(self) -> str:
-        """The position after which the document changed or was deleted: that of the citation; "" if it has not."""
-        return self.citation.at if self.state in ("changed", "deleted") else ""
+    since: str = ""
+    text: str = ""
+    new_citation: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `POST /verify` answers; with the cited chunk of today if the document changed."""
-        plain: dict[str, Any] = {
-            "citation": str(self.citation), "state": self.state, "as_of": self.as_of.to_json()
-        }  # fmt: skip
-        if self.since:
-            plain["since"] = self.since
-        if self.document is not None:
-            plain["text"] = "\n\n".join(chunk.text for chunk in self.document.chunks)
-            plain["new_citation"] = str(self.document.citation)
-        return plain
+        """Return the object that `POST /verify` answers."""
+        plain = {"citation": self.citation, "state": self.state, "as_of": self.as_of.to_json()}
+        return plain | _given(since=self.since, text=self.text, new_citation=self.new_citation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,10 +425,8 @@ def _document(index: str, document_id: str, points: Sequence[StoredPoint], numbe
     shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
     title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
     later = (number for number in numbers if number > chunks[-1].chunk)
-    return Document(
-        index, document_id, chunks, shared, title, link,
-        total_chunks=len(numbers), next_chunk=next(later, None), text_hash=text_hash,
-    )  # fmt: skip
+    total, following = len(numbers), next(later, None)
+    return Document(index, document_id, "", shared, chunks, UNKNOWN, total, following, title, link, text_hash=text_hash)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -181,8 +181,9 @@ class Retriever:
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
         asked, as_of = await self._demanded(question, names, Demand.of(self._settings, after, max_age))
         result = await self._result(asked, reranking, min_score or 0, began)
-        hits = collapsed(result.hits, collapse) if collapse else result.hits
-        return replace(result, hits=tuple(hits[:limit]), as_of=as_of)
+        hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
+        cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index]))) for hit in hits)
+        return replace(result, hits=cited, as_of=as_of)
 
     async def candidates(
         self,
@@ -265,10 +266,10 @@ class Retriever:
                 everybody = caller_of(ALL_GROUPS)
                 others, _ = await self._read(cited.index, cited.document_id, everybody, timeout, cited_chunk)
                 closed = others is not None
-            return Verified(cited, "hidden" if closed else "deleted", as_of)
+            return Verified(str(cited), "hidden", as_of) if closed else Verified(str(cited), "deleted", as_of, cited.at)
         if found.text_hash.startswith(cited.text_hash):
-            return Verified(cited, "unchanged", as_of)
-        return Verified(cited, "changed", as_of, found)
+            return Verified(str(cited), "unchanged", as_of)
+        return Verified(str(cited), "changed", as_of, cited.at, found.chunks[0].text, found.citation)
 
     def verify_sync(self, citation: str | Citation, *, groups: Groups = None) -> Verified:
         """Call `verify` and wait for it, as `search_sync` does."""
@@ -296,7 +297,7 @@ class Retriever:
             if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
                 keys = [found.key] if found else []
                 found = found if self._access.permitted(index, caller, keys, deadline.left) else None
-            return replace(found, as_of=as_of) if found else None, as_of
+            return replace(found, as_of=as_of, citation=str(Citation.of(found, as_of))) if found else None, as_of
 
         if not self._access.is_open(index, caller):
             return None, UNKNOWN
@@ -477,13 +478,14 @@ class Retriever:
         timings = {"embed": stages["embed"], **searched, **stages}
         return SearchResult(
             tuple(hits),
-            {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors},
-            {name: 1000 * seconds for name, seconds in timings.items()},
-            "score" if by_score else "rank",
-            min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
-            {answer.index: answer.live.collection for answer in answered},
-            "rerank" in stages and not failure,
-            failure,
+            {},
+            question.corrected,
             nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
-            corrected=question.corrected,
+            errors={index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors},
+            timings_ms={name: 1000 * seconds for name, seconds in timings.items()},
+            fusion="score" if by_score else "rank",
+            dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
+            collections={answer.index: answer.live.collection for answer in answered},
+            reranked="rerank" in stages and not failure,
+            rerank_error=failure,
         )

@@ -17,18 +17,16 @@ from starlette.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from rag_index.errors import RagIndexError, StoreError
-from rag_index.retrieve import Caller
+from rag_index.retrieve import Caller, Document, SearchResult
 from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.mcp_server import INSTALL, mcp_endpoint, mcp_installed
 from rag_index.service.models import (
     ChoicesBody,
-    DocumentModel,
     DocumentQuery,
     FacetsBody,
     FacetsModel,
     IndexesModel,
     ProblemModel,
-    SearchAnswerModel,
     SearchBody,
     SearchQuery,
     VerifyBody,
@@ -84,12 +82,12 @@ def make_router(service: SearchService) -> APIRouter:
         found = await service.search(asked.query, caller_of(request), **asked.options())
         return JSONResponse(found.to_json(explain=asked.explain))
 
-    @router.post("/search", response_model=SearchAnswerModel, summary="Search")
+    @router.post("/search", response_model=SearchResult, summary="Search")
     async def post_search(body: SearchBody, request: Request) -> JSONResponse:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
         return await answer(body, request)
 
-    @router.get("/search", response_model=SearchAnswerModel, summary="Search by address")
+    @router.get("/search", response_model=SearchResult, summary="Search by address")
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
         """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
         return await answer(query, request)
@@ -101,7 +99,7 @@ def make_router(service: SearchService) -> APIRouter:
         return JSONResponse(found.to_json())
 
     @router.get(
-        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document"
+        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=Document, summary="A document"
     )
     async def get_document(
         index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request

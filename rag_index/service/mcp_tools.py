@@ -52,14 +52,13 @@ def search_text(answer: SearchResult) -> str:
     lines = [f"{answer.correction}.", ""] if answer.corrected else []
     lines += [NOTHING_FITS, ""] if answer.nothing_fits and answer.hits else []
     for number, hit in enumerate(answer.hits, 1):
-        cited = hit.citation(answer.as_of.get(hit.index))
         named = _named(hit.title, hit.part.get("link") or hit.link)
         place = f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}" if hit.total_chunks > 1 else ""
         words = f", has {', '.join(hit.matched)}" if hit.matched else ""
         about = (
             f"{named}{_part(hit.part)}{place}, score {hit.score:.3f}{words}{_fields(hit.payload, hit.title, hit.link)}"
         )
-        lines += [f"{number}. [{cited}]{about}", hit.text.strip(), ""]
+        lines += [f"{number}. [{hit.citation}]{about}", hit.text.strip(), ""]
     if not answer.hits:
         lines += ["Nothing fits." if answer.nothing_fits else "Nothing found.", ""]
     lines += [f"{index} did not answer: {reason}" for index, reason in answer.errors.items()]
@@ -84,7 +83,7 @@ def document_text(document: Document) -> str:
 
 def _verified_text(verified: Verified) -> str:
     state = "not for you" if verified.state == "hidden" else verified.state
-    now = f"; now [{verified.document.citation}]:\n{verified.document.chunks[0].text}" if verified.document else ""
+    now = f"; now [{verified.new_citation}]:\n{verified.text}" if verified.new_citation else ""
     since = f" since {verified.since}" if verified.since else ""
     return f"[{verified.citation}] is {state}{since}; the index was {as_of_text(verified.as_of)}{now}."
 

@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
-from rag_index.retrieve.results import MAX_FACET_VALUES, ChunkHit
+from rag_index.retrieve.results import MAX_FACET_VALUES, Verified
 from rag_index.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
@@ -148,22 +148,10 @@ class ChoicesBody(Asked):
     show: str | None = None
 
 
-class VerifiedModel(BaseModel):
-    """What became of a cited document. `hidden` is one that is not for the caller."""
-
-    citation: str
-    state: Literal["unchanged", "changed", "deleted", "hidden"]
-    as_of: AsOf
-    since: str | None = None
-    """After which position or time it changed or was deleted: that of the citation."""
-    text: str | None = None
-    new_citation: str | None = None
-
-
 class VerifyModel(BaseModel):
     """What became of each citation, in their order."""
 
-    citations: list[VerifiedModel]
+    citations: list[Verified]
 
 
 class FacetModel(BaseModel):
@@ -202,32 +190,6 @@ class DocumentQuery(Asked):
         return self
 
 
-class HitModel(BaseModel):
-    """A document that was found; the members after `part` are there with `explain` alone."""
-
-    index: str
-    document_id: str
-    citation: str
-    score: float
-    relevance: float
-    text: str
-    chunk: int
-    total_chunks: int
-    payload: dict[str, Any]
-    folded: int | None = None
-    title: str | None = None
-    link: str | None = None
-    part: dict[str, str] | None = None
-    rank: int | None = None
-    fused: float | None = None
-    cosine: float | None = None
-    bm25: float | None = None
-    soft: float | None = None
-    matched: list[str] | None = None
-    rerank_score: float | None = None
-    chunks: list[ChunkHit] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class FieldInfo:
     """A payload field that filters may name; `kind` is that of its payload index, None without one."""
@@ -256,49 +218,6 @@ class IndexInfo:
     as_of: AsOf
     closed: bool = False
     """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
-
-
-class SearchAnswerModel(BaseModel):
-    """The hits, best first. `errors` has the reason of each index that gave no answer, if there are any."""
-
-    hits: list[HitModel]
-    as_of: dict[str, AsOf]
-    corrected: dict[str, str] | None = None
-    nothing_fits: bool | None = None
-    errors: dict[str, str] | None = None
-    timings_ms: dict[str, float] | None = None
-    fusion: str | None = None
-    dense_weight: float | None = None
-    collections: dict[str, str] | None = None
-    reranked: bool | None = None
-    rerank_error: str | None = None
-
-
-class DocumentChunkModel(BaseModel):
-    """A chunk of a document; `payload` has fields of its own, if it has any, and `part` says what part it is of."""
-
-    chunk: int
-    text: str
-    payload: dict[str, Any] | None = None
-    part: dict[str, str] | None = None
-
-
-class DocumentModel(BaseModel):
-    """A document: its payload, and the chunks that were asked for in order, of `total_chunks`.
-
-    `next_chunk` is the `first_chunk` with which to go on, null after the last.
-    """
-
-    index: str
-    document_id: str
-    citation: str
-    payload: dict[str, Any]
-    title: str | None = None
-    link: str | None = None
-    chunks: list[DocumentChunkModel]
-    as_of: AsOf
-    total_chunks: int
-    next_chunk: int | None
 
 
 class KindModel(BaseModel):

@@ -30,6 +30,23 @@ def test_answers_are_as_documented(client):
     assert shape(problem) == shape(json.loads(blocks(section(PAGE, "## Errors"), "json")[0]))
 
 
+def test_answers_are_as_openapi_describes_them(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    found = client.post("/search", json={"query": "printer", "explain": True}).json()
+    hit, document = found["hits"][0], client.get("/documents/comments/1").json()
+    checked = client.post("/verify", json={"citations": [hit["citation"]]}).json()["citations"][0]
+    for name, answer in (
+        ("SearchResult", found),
+        ("SearchHit", hit),
+        ("ChunkHit", hit["chunks"][0]),
+        ("AsOf", document["as_of"]),
+        ("Document", document),
+        ("DocumentChunk", document["chunks"][0]),
+        ("Verified", checked),
+    ):
+        assert set(schemas[name].get("required", [])) <= answer.keys() <= set(schemas[name]["properties"]), name
+
+
 def test_every_address_is_documented_and_no_other(client):
     rows = {code(row[0]) for row in table(section(PAGE, "## What can be asked"), "address")}
     described = client.get("/openapi.json").json()["paths"]
