@@ -18,7 +18,6 @@ import secrets
 import time
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -64,21 +63,14 @@ MAX_JWT_CHARS = 16_000
 
 
 class IssuerKeys:
-    """The public keys of an issuer (JWKS), from a file or a URL. For one event loop."""
+    """The public keys of an issuer (JWKS), which is asked when one is needed. For one event loop."""
 
-    def __init__(self, where: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raise SettingsError if a file has no keys. A URL is asked when a key is needed."""
-        self._where, self._clock = where, clock
-        self._is_url = "://" in where
-        self._fresh = FRESH_SECONDS if self._is_url else PAUSE_SECONDS
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url, self._clock = url, clock
         self._keys: list[PyJWK] = []
         self._read_at = self._tried_at = -float("inf")
         self._one_more = False
         self._reading: asyncio.Task[None] | None = None
-        if not self._is_url:
-            self._take(self._read_file())
-            if not self._keys:
-                raise SettingsError(f"[serve] jwt_keys {where} has no keys (JWKS) to read")
 
     async def find(self, key_id: str | None) -> PyJWK | None:
         """Return the key of this id, or the only one if none is named; None if there is no such key.
@@ -88,14 +80,14 @@ class IssuerKeys:
         """
         found, now = self._known(key_id), self._clock()
         due, age = now - self._tried_at > PAUSE_SECONDS, now - self._read_at
-        if (due and (found is None or age > self._fresh)) or (found is None and self._one_more):
+        if (due and (found is None or age > FRESH_SECONDS)) or (found is None and self._one_more):
             self._tried_at, self._one_more = now, due
             self._reading = asyncio.create_task(self._read())
-        if self._reading and (found is None or age > 2 * self._fresh):
+        if self._reading and (found is None or age > 2 * FRESH_SECONDS):
             await asyncio.shield(self._reading)
             found = self._known(key_id)
         if self._clock() - self._read_at > MAX_OLD_SECONDS:
-            raise TransientError(f"the keys of [serve] jwt_keys {self._where} cannot be read")
+            raise TransientError(f"the keys of [serve] jwt_keys {self._url} cannot be read")
         return found
 
     def _known(self, key_id: str | None) -> PyJWK | None:
@@ -105,34 +97,24 @@ class IssuerKeys:
     async def _read(self) -> None:
         """Read the keys. If that fails, the log says why, and those that are known stay."""
         try:
-            if self._is_url:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    self._take(await self._ask())
-            else:
-                self._take(self._read_file())
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                self._take(await self._ask())
         except Exception as exc:  # noqa: BLE001 - whatever an issuer answers, others are known by their keys
             late = f"no whole answer within {TIMEOUT_SECONDS:g} s"
-            logger.error("[serve] jwt_keys %s cannot be read: %s", self._where, str(exc) or late)
+            logger.error("[serve] jwt_keys %s cannot be read: %s", self._url, str(exc) or late)
 
     async def _ask(self) -> bytes:
         """Return the whole answer of the issuer, as it is sent: a small one could be unpacked to a large one."""
         answer = b""
         async with (
             httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client,
-            client.stream("GET", self._where) as response,
+            client.stream("GET", self._url) as response,
         ):
             async for part in response.raise_for_status().aiter_raw():
                 answer += part
                 if len(answer) > MAX_KEYS_BYTES:
                     raise SettingsError(f"the answer is larger than {MAX_KEYS_BYTES:,} bytes")
         return answer
-
-    def _read_file(self) -> bytes:
-        try:
-            with Path(self._where).open("rb") as file:
-                return file.read(MAX_KEYS_BYTES)
-        except OSError as exc:
-            raise SettingsError(f"[serve] jwt_keys {self._where} has no keys (JWKS) to read: {exc}") from exc
 
     def _take(self, text: bytes) -> None:
         """Replace the keys by those of a text, which may be none. Raises SettingsError if it is no list of keys."""
@@ -142,7 +124,7 @@ class IssuerKeys:
         try:
             listed = [one for one in json.loads(text)["keys"] if one.get("use") in (None, "sig")]
         except (ValueError, AttributeError, TypeError, KeyError) as exc:
-            raise SettingsError(f"[serve] jwt_keys {self._where} has no keys (JWKS) to read: {exc!r}") from exc
+            raise SettingsError(f"it has no keys (JWKS) to read: {exc!r}") from exc
         keys = []
         for one in listed:
             with suppress(PyJWTError, ValueError, TypeError):  # a kind that is not known here signs nothing here
@@ -156,7 +138,6 @@ class SignOn:
     def __init__(
         self, serve: ServeSettings, roles: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raise SettingsError if the file with the issuer's keys cannot be read."""
         self._serve, self._role = serve, roles[0] if roles else ""
         self._networks = [ip_network(one) for one in serve.proxy]
         self._keys = IssuerKeys(serve.jwt_keys, clock=clock) if serve.jwt_keys else None

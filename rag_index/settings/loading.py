@@ -236,8 +236,6 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         updates["store"]["path"] = data / "qdrant"
     if "data" in settings.model_fields_set and "url" not in settings.ledger.model_fields_set:
         updates["ledger"]["url"] = SecretStr(f"sqlite:///{data / 'ledger.db'}")
-    if (keys := settings.serve.jwt_keys) and "://" not in keys:
-        updates["serve"]["jwt_keys"] = str(folder / Path(keys).expanduser())
     if settings.embedder.kind == "sentence-transformers" and (folder / settings.embedder.model).is_dir():
         updates["embedder"]["model"] = str(folder / settings.embedder.model)
     if (reranker := settings.retrieve.reranker) and (folder / reranker).is_dir():

@@ -406,8 +406,8 @@ class ServeSettings(Section):
     tokens_file: Path | None = None
     """A file with such lines. It is read again when it changes, so that a token can be taken back at once."""
     jwt_keys: str | None = Field(default=None, min_length=1)
-    """The public keys (JWKS) of the issuer whose JWTs are tokens too: see [single sign-on](service.md#single-sign-on).
-    An address must be https."""
+    """The https address of the public keys (JWKS) of the issuer whose JWTs are tokens too: see
+    [single sign-on](service.md#single-sign-on)."""
     jwt_audience: str | None = Field(default=None, min_length=1)
     """The audience that a JWT must name. It is needed with `jwt_keys`."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
@@ -438,7 +438,7 @@ class ServeSettings(Section):
     def _check_sign_on(self) -> ServeSettings:
         if self.jwt_keys and not self.jwt_audience:
             raise ValueError("jwt_keys needs jwt_audience: else tokens that are meant for other services are good here")
-        if self.jwt_keys and re.match(r"http://(?!localhost[:/]|127\.|\[::1\])", self.jwt_keys):
+        if self.jwt_keys and not re.match(r"https://|http://(localhost[:/]|127\.|\[::1\])", self.jwt_keys):
             raise ValueError("jwt_keys must be an https address: on the way from another machine keys can be replaced")
         if bool(self.proxy) != bool(self.proxy_groups):
             raise ValueError("proxy and proxy_groups need each other: whose header counts, and which")

@@ -5,7 +5,7 @@ import base64
 import json
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -54,14 +54,49 @@ def signed(key=KEY, algorithm="RS256", kid="one", **claims) -> str:
     return jwt.encode(given, key, algorithm, headers={"kid": kid} if kid else None)
 
 
+class Issuer(BaseHTTPRequestHandler):
+    keys, status, asked, pause = KEYS, 200, 0, 0.0
+
+    def do_GET(self):
+        type(self).asked += 1
+        self.send_response(self.status)
+        self.end_headers()
+        answer = json.dumps(self.keys).encode()
+        with suppress(OSError):  # the reader has gone
+            for part in (answer,) if not self.pause else (bytes([one]) for one in answer):
+                self.wfile.write(part)
+                self.gone.wait(self.pause)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def issuing():
+    kind = type("OneIssuer", (Issuer,), {"gone": threading.Event()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kind.url = f"http://127.0.0.1:{server.server_port}/keys"
+        yield kind
+        kind.gone.set()
+        server.shutdown()
+
+
 @pytest.fixture
-def keys(tmp_path):
-    (tmp_path / "keys.json").write_text(json.dumps(KEYS))
-    return tmp_path / "keys.json"
+def issuer():
+    with issuing() as issuer:
+        yield issuer
 
 
-def settings(keys, **more) -> ServeSettings:
-    return ServeSettings(jwt_keys=str(keys), jwt_audience=AUDIENCE, **{"jwt_issuer": ISSUER, **more})
+@pytest.fixture(scope="module")
+def keys():
+    """The address of keys that stay."""
+    with issuing() as issuer:
+        yield issuer.url
+
+
+def settings(keys: str, **more) -> ServeSettings:
+    return ServeSettings(jwt_keys=keys, jwt_audience=AUDIENCE, **{"jwt_issuer": ISSUER, **more})
 
 
 def verify(serve: ServeSettings, token: str) -> Caller | None:
@@ -118,34 +153,6 @@ def test_groups_are_texts_of_one_claim_and_nothing_else(keys, claims, where, gro
 )
 def test_any_other_jwt_is_nobody(keys, token):
     assert verify(settings(keys), token) is None
-
-
-class Issuer(BaseHTTPRequestHandler):
-    keys, status, asked, pause = KEYS, 200, 0, 0.0
-
-    def do_GET(self):
-        type(self).asked += 1
-        self.send_response(self.status)
-        self.end_headers()
-        answer = json.dumps(self.keys).encode()
-        with suppress(OSError):  # the reader has gone
-            for part in (answer,) if not self.pause else (bytes([one]) for one in answer):
-                self.wfile.write(part)
-                self.gone.wait(self.pause)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def issuer():
-    kind = type("OneIssuer", (Issuer,), {"gone": threading.Event()})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        kind.url = f"http://127.0.0.1:{server.server_port}/keys"
-        yield kind
-        kind.gone.set()
-        server.shutdown()
 
 
 def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_the_issuer(issuer):
@@ -208,17 +215,10 @@ def test_whatever_an_issuer_answers_known_keys_are_good_and_an_unknown_one_waits
     asyncio.run(main())
 
 
-def test_a_file_without_keys_stops_the_start(tmp_path):
-    (tmp_path / "keys.json").write_text("{}")
-    for name in ("keys.json", "missing.json"):
-        with pytest.raises(SettingsError, match=rf"jwt_keys .*{name} has no keys"):
-            TokenRegister(settings(tmp_path / name))
-
-
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"jwt_keys": "keys.json"}, "jwt_keys needs jwt_audience"),
+        ({"jwt_keys": "https://id.example.com/keys"}, "jwt_keys needs jwt_audience"),
         ({"jwt_keys": "http://id.example.com/keys", "jwt_audience": "x"}, "must be an https address"),
         ({"proxy": ["10.0.0.1"]}, "proxy and proxy_groups need each other"),
         ({"proxy_groups": "X-Groups"}, "proxy and proxy_groups need each other"),
@@ -248,7 +248,7 @@ def test_a_proxy_names_groups_from_its_own_address_alone():
     assert "evil.example.com" not in allowed_hosts(serve, TokenRegister(serve))
 
 
-def test_each_caller_sees_what_is_for_their_groups(tmp_path, keys, issuer):
+def test_each_caller_sees_what_is_for_their_groups(tmp_path, issuer):
     desk = Desk(tmp_path / "desk", names=("comments",), more={"comments": 'access = "tenant"'})
     groups = {number: {"_rag": {"groups": [name]}} for number, name in ((1, "staff"), (2, "board"), (3, "nobody"))}
     rows = [(number, text, {**payload, **groups[number]}) for number, text, payload in DESK["comments"]]

@@ -71,15 +71,13 @@ def refused(load):
 
 
 def test_paths_are_relative_to_the_file_and_not_to_the_current_folder(load, folder, monkeypatch, tmp_path):
-    serve = '[serve]\njwt_keys = "keys.json"\njwt_audience = "desk"\n'
     store = '[store]\npath = "data/../store"\n[ledger]\nurl = "sqlite:///l.db"\n[run]\nmetrics_file = "m.prom"\n'
-    load(store + serve + VALID)
+    load(store + VALID)
     monkeypatch.chdir(tmp_path)
     settings = load_settings("desk/rag-index.toml")
     assert (settings.path, settings.folder) == (folder / "rag-index.toml", folder)
     assert settings.store.path == folder / "data/../store"
     assert settings.run.metrics_file == folder / "m.prom"
-    assert settings.serve.jwt_keys == str(folder / "keys.json")
     assert settings.source_url.database == str(folder / "a.db")
     assert settings.ledger_url.database == str(folder / "l.db")
 
