@@ -1,6 +1,6 @@
 """Measures of a ranked list against the documents that are relevant, and what chance explains of a difference.
 
-Recall, precision, success, MRR and nDCG are those of trec_eval. nDCG is that of Järvelin and Kekäläinen (Cumulated
+Recall, MRR and nDCG are those of trec_eval. nDCG is that of Järvelin and Kekäläinen (Cumulated
 gain-based evaluation of IR techniques, ACM TOIS 20, 2002) with the grade as gain and the logarithm to base 2 of
 rank + 1 as discount. MRR is the mean over all queries of 1 / rank of the first relevant document; for one query it is
 that value.
@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
 Document = TypeVar("Document", bound="Hashable")
 
-NAMES = {"recall": "recall", "precision": "precision", "success": "success", "mrr": "MRR", "ndcg": "nDCG"}
-SYNONYMS = {"r": "recall", "p": "precision", "rr": "mrr"}
-"""The names that ir-measures and trec_eval have for some of them."""
+NAMES = {"recall": "recall", "mrr": "MRR", "ndcg": "nDCG"}
 MAX_CUTOFF = 1000
 """The most hits that one search returns."""
 _METRIC = re.compile(r"\s*(?P<name>[^@]+?)\s*@\s*(?P<cutoff>\d{1,6})\s*")
@@ -86,8 +84,7 @@ def parse_metric(text: str) -> Metric:
     cutoff, name = int(found["cutoff"]), found["name"]
     if not 1 <= cutoff <= MAX_CUTOFF:
         raise SettingsError(f"metric {text!r} looks at {cutoff:,} hits, and a search returns 1 to {MAX_CUTOFF:,}")
-    lower = name.lower()
-    ours = NAMES.get(SYNONYMS.get(lower, lower))
+    ours = NAMES.get(name.lower())
     if ours is None:
         raise SettingsError(f"metric {text!r} is not one of {', '.join(f'{one}@k' for one in NAMES.values())}")
     return Metric(ours, cutoff)
@@ -110,10 +107,6 @@ def measure(
     match metric.name:
         case "recall":
             return sum(gain > 0 for gain in gains) / len(grades)
-        case "precision":
-            return sum(gain > 0 for gain in gains) / metric.cutoff
-        case "success":
-            return float(any(gains))
         case "MRR":
             return next((1 / rank for rank, gain in enumerate(gains, 1) if gain > 0), 0.0)
         case _:
