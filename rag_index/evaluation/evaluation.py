@@ -20,8 +20,6 @@ from rag_index.retrieve.fusion import ranked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from rag_index.evaluation.asking import Answer
     from rag_index.retrieve.question import Asked
     from rag_index.settings import Settings
@@ -57,12 +55,9 @@ class Way:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `rag-index evaluate --json` prints."""
-        plain: dict[str, Any] = {"way": self.name, "dense_weight": self.dense_weight, "metrics": _json(self.metrics)}
-        return plain | ({"hybrid_gain": _json(self.hybrid_gain)} if self.hybrid_gain else {})
-
-
-def _json(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: one.to_json() for name, one in metrics.items()}
+        metrics, gain = ({name: one.to_json() for name, one in of.items()} for of in (self.metrics, self.hybrid_gain))
+        plain = {"way": self.name, "dense_weight": self.dense_weight, "metrics": metrics}
+        return {**plain, "hybrid_gain": gain} if gain else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +135,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """The queries of a scope that were answered, and what each should find there."""
+    """A query that all `indexes` of a scope answered, and what it should find there."""
 
-    name: str
+    query: str
+    found: Asked
     indexes: tuple[str, ...]
-    queries: list[str]
-    found: list[Asked]
-    relevant: list[Mapping[Document, int]]
-
-    def ranked(self, dense_weight: float | None = None) -> list[list[Document]]:
-        """Return the documents that each query finds with this weight of meaning (default: as searches), best first."""
-        return [ranked(one, dense_weight, self.indexes) for one in self.found]
-
-    def measured(self, metric: Metric, ranked: Sequence[Sequence[Document]]) -> NDArray[np.float64]:
-        """Return the measure of each query."""
-        return np.array([measure(metric, *pair) for pair in zip(ranked, self.relevant, strict=True)])
-
-    @property
-    def hybrid(self) -> bool:
-        """Whether some index of the scope is searched by words too."""
-        return any(self.found[0].answers[index].hybrid for index in self.indexes)
+    relevant: Mapping[Document, int]
 
 
 def evaluate(
@@ -180,8 +161,11 @@ def evaluate(
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
     answers = ask_indexes(settings, list(wanted), indexes, limit, on_answer)
-    judged = [one for one in _scopes(wanted, answers, indexes) if one.found]
-    scopes = tuple(_measure(one, settings.dense_weight, metrics, worst) for one in judged)
+    scopes = tuple(
+        _measure(name, judged, settings.dense_weight, metrics, worst)
+        for name, judged in _scopes(wanted, answers, indexes).items()
+        if judged
+    )
     return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers))
 
 
@@ -208,55 +192,51 @@ def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Set
     return found
 
 
-def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -> list[_Judged]:
-    """Return a scope for each index that a query is about, and for several indexes one of all of them, at the end.
-
-    A query belongs to a scope if all indexes of the scope answered it.
-    """
-    scopes = [_Judged(index, (index,), [], [], []) for index in indexes]
-    if len(indexes) > 1:
-        scopes.append(_Judged(FUSED, tuple(indexes), [], [], []))
+def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, list[_Judged]]:
+    """Return the judged queries of each index, and of several indexes those of all of them, at the end."""
+    scopes = {index: (index,) for index in indexes} | ({FUSED: tuple(indexes)} if len(indexes) > 1 else {})
+    judged: dict[str, list[_Judged]] = {name: [] for name in scopes}
     for (query, documents), found in zip(wanted.items(), answers, strict=True):
-        for scope in scopes:
-            relevant = {document: grade for document, grade in documents.items() if document[0] in scope.indexes}
-            if relevant and not isinstance(found, RagIndexError) and found.answers.keys() >= set(scope.indexes):
-                scope.queries.append(query)
-                scope.found.append(found)
-                scope.relevant.append(relevant)
-    return scopes
+        for name, of in scopes.items():
+            relevant = {document: grade for document, grade in documents.items() if document[0] in of}
+            if relevant and not isinstance(found, RagIndexError) and found.answers.keys() >= set(of):
+                judged[name].append(_Judged(query, found, of, relevant))
+    return judged
 
 
-def _measure(judged: _Judged, dense_weight: float, metrics: Sequence[Metric], most: int) -> Scope:
+def _measure(name: str, judged: Sequence[_Judged], dense_weight: float, metrics: Sequence[Metric], most: int) -> Scope:
     """Return the measures of each way of searching, and the queries with the lowest, the first metric first."""
-    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
-    searched = judged.ranked()
-    ranked = {name: searched if name == HYBRID else judged.ranked(weight) for name, weight in weights.items()}
-    values = {
-        name: {str(metric): judged.measured(metric, found) for metric in metrics} for name, found in ranked.items()
-    }
-    hybrid = values.get(HYBRID, {})
+    first = judged[0]
+    hybrid = any(first.found.answers[index].hybrid for index in first.indexes)
+    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if hybrid else {DENSE: 1.0}
+    found: list[list[Document]] = []
+    measured: dict[str, dict[str, list[float]]] = {}
+    for way, weight in weights.items():  # the last way is that of searches
+        found = [ranked(one.found, None if way == HYBRID else weight, one.indexes) for one in judged]
+        pairs = [(documents, one.relevant) for documents, one in zip(found, judged, strict=True)]
+        measured[way] = {str(metric): [measure(metric, *pair) for pair in pairs] for metric in metrics}
+    best = measured.get(HYBRID, {})
     ways = tuple(
         Way(
-            name,
-            weights[name],
-            {metric: estimate(measured) for metric, measured in own.items()},
-            {metric: estimate(best - own[metric]) for metric, best in hybrid.items() if name != HYBRID},
+            way,
+            weights[way],
+            {metric: estimate(values) for metric, values in own.items()},
+            {metric: estimate(np.subtract(best[metric], own[metric])) for metric in best if way != HYBRID},
         )
-        for name, own in values.items()
+        for way, own in measured.items()
     )
-    queries = [
+    poor = [
         PoorQuery(
-            query,
-            {str(metric): measure(metric, found, relevant) for metric in metrics},
-            {document: found.index(document) + 1 if document in found else None for document in relevant},
-            tuple(found[:MAX_FOUND]),
+            one.query,
+            dict(zip(map(str, metrics), values, strict=True)),
+            {document: documents.index(document) + 1 if document in documents else None for document in one.relevant},
+            tuple(documents[:MAX_FOUND]),
         )
-        for query, found, relevant in zip(judged.queries, searched, judged.relevant, strict=True)
+        for one, documents, values in zip(judged, found, zip(*measured[way].values(), strict=True), strict=True)
+        if min(values) < 1
     ]
-    poor = [query for query in queries if min(query.metrics.values()) < 1]
     worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[:most]
-    fused = judged.name == FUSED and len(judged.indexes) > 1
-    return Scope(judged.name, fused, len(judged.found), ways, tuple(worst))
+    return Scope(name, len(first.indexes) > 1, len(judged), ways, tuple(worst))
 
 
 def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Document, ...]:
