@@ -6,7 +6,6 @@ import asyncio
 import logging
 import traceback
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,7 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
 
     async def list_tools(_: Any, __: Any) -> types.ListToolsResult:
         hints = types.ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-        described = [types.Tool(**asdict(tool), annotations=hints) for tool in tools.descriptions]
+        described = [types.Tool(**tool, annotations=hints) for tool in tools.descriptions]
         return types.ListToolsResult(tools=described)
 
     async def call_tool(context: Any, given: types.CallToolRequestParams) -> types.CallToolResult:

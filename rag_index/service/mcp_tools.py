@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
 Schema = dict[str, Any]
-MINUTE, HOUR, DAY = 60, 3600, 86400
 INSTRUCTIONS = (
     "Search the indexes of this project, by meaning and by words at once. Begin with `search`; read a whole document "
     "with `get_document`. Cite what you use by its citation, and say so if the index is old. Call `verify_citations` "
@@ -99,16 +98,7 @@ def as_of_text(as_of: AsOf) -> str:
     state = ended.get(as_of.last_run or "", "")
     if as_of.at is None:
         return f"it is not known when it was last complete{state}"
-    return f"last complete {age(round(as_of.seconds_behind or 0))} ago, at {as_of.at}{state}"
-
-
-def age(seconds: int) -> str:
-    """Return a time span in its largest unit."""
-    for unit, length in (("day", DAY), ("hour", HOUR), ("minute", MINUTE)):
-        if seconds >= length:
-            count = seconds // length
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return "less than a minute"
+    return f"last complete {timedelta(seconds=round(as_of.seconds_behind or 0))} ago, at {as_of.at}{state}"
 
 
 def _index_line(index: IndexInfo) -> str:
@@ -155,63 +145,69 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-class _Arguments(Asked):
-    """Arguments of a tool. Agents see its name, title and description, and the fields with their bounds."""
+class _Tool(Asked):
+    """A tool with its arguments. Agents read its docstring, and what stands below each field with its bounds."""
 
     tool: ClassVar[str]
-    title: ClassVar[str]
-    description: ClassVar[str]
+
+    async def answer(self, service: SearchService, caller: Caller) -> str:
+        """Return what the tool answers. Raises what the service raises."""
+        raise NotImplementedError
 
 
-class _SearchArguments(_Arguments, SearchArguments):
+class _Search(_Tool, SearchArguments):
+    """Find the documents that fit a query best, by meaning and by words.
+
+    Each hit has the text of its best chunk, its fields, and a citation.
+    """
+
     tool = "search"
-    title = "Search"
-    description = (
-        "Find the documents that fit a query best, by meaning and by words. Each hit has the text of its best chunk, "
-        "its fields, and a citation."
-    )
     filter: dict[str, Any] | SkipJsonSchema[None] = None
     limit: int = Field(default=10, ge=1, le=100)
     """Documents at most."""
 
+    async def answer(self, service: SearchService, caller: Caller) -> str:
+        found = await service.search(self.query, caller, **self.model_dump(exclude={"query"}))
+        closed = [one for one in service.retriever.closed(caller) if one in (self.indexes or [one])]
+        return "\n".join([search_text(found), *(f"Index {index}: {CLOSED}." for index in closed)])
 
-class _DocumentArguments(_Arguments, DocumentQuery):
+
+class _GetDocument(_Tool, DocumentQuery):
+    """Read a document that a search found: its fields, and its chunks in order, which may overlap.
+
+    Of a long one, read the chunks around a hit (`around`).
+    """
+
     tool = "get_document"
-    title = "Read a document"
-    description = (
-        "Read a document that a search found: its fields, and its chunks in order, which may overlap. Of a long one, "
-        "read the chunks around a hit (`around`)."
-    )
     index: str = Field(description="As a hit names it.")
     document_id: str = Field(description="As a hit gives it.")
     max_chars: int = Field(
         default=10_000, ge=1, le=MAX_CHARS, description="Characters of text at most; one chunk comes anyway."
     )
 
+    async def answer(self, service: SearchService, caller: Caller) -> str:
+        return document_text(await service.document(self.index, self.document_id, caller, self))
 
-class _VerifyArguments(_Arguments, VerifyBody):
+
+class _VerifyCitations(_Tool, VerifyBody):
+    """Say of each citation whether it is unchanged, changed (with today's text) or deleted."""
+
     tool = "verify_citations"
-    title = "Check citations"
-    description = "Say of each citation whether it is unchanged, changed (with today's text) or deleted."
+
+    async def answer(self, service: SearchService, caller: Caller) -> str:
+        return "\n".join(map(_verified_text, await service.verify(caller, self.citations)))
 
 
-class _NoArguments(_Arguments):
+class _ListIndexes(_Tool):
+    """List the indexes, their fields, how many documents they hold, and up to where they are complete."""
+
     tool = "list_indexes"
-    title = "List the indexes"
-    description = "List the indexes, their fields, how many documents they hold, and up to where they are complete."
+
+    async def answer(self, service: SearchService, caller: Caller) -> str:
+        return "\n".join(map(_index_line, await service.indexes(caller)))
 
 
-@dataclass(frozen=True, slots=True)
-class ToolDescription:
-    """What an agent sees of a tool before it calls it."""
-
-    name: str
-    title: str
-    description: str
-    input_schema: dict[str, Any]
-
-
-_Given = TypeVar("_Given", bound=_Arguments)
+TOOLS: dict[str, type[_Tool]] = {one.tool: one for one in (_Search, _GetDocument, _VerifyCitations, _ListIndexes)}
 
 
 class AgentTools:
@@ -232,37 +228,23 @@ class AgentTools:
 
         Raises SettingsError for a tool or an argument that does not exist or is not valid, and what the service raises.
         """
-        known = {tool.name: list(tool.input_schema["properties"]) for tool in self.descriptions}
+        known = {tool["name"]: list(tool["input_schema"]["properties"]) for tool in self.descriptions}
         if name not in known:
             raise SettingsError(f"there is no tool {name!r}; the tools are {', '.join(known)}")
         for argument in arguments:
             if argument not in known[name]:
                 takes = ", ".join(known[name]) or "none"
                 raise SettingsError(f"{name} has no argument {argument!r}; it takes {takes}")
-        if name == _SearchArguments.tool:
-            asked = _checked(_SearchArguments, arguments)
-            answer = await self._service.search(asked.query, caller, **asked.model_dump(exclude={"query"}))
-            closed = [one for one in self._service.retriever.closed(caller) if one in (asked.indexes or [one])]
-            return "\n".join([search_text(answer), *(f"Index {index}: {CLOSED}." for index in closed)])
-        if name == _DocumentArguments.tool:
-            given = _checked(_DocumentArguments, arguments)
-            return document_text(await self._service.document(given.index, given.document_id, caller, given))
-        if name == _VerifyArguments.tool:
-            checked = await self._service.verify(caller, _checked(_VerifyArguments, arguments).citations)
-            return "\n".join(map(_verified_text, checked))
-        return "\n".join(map(_index_line, await self._service.indexes(caller)))
-
-
-def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
-    """Return the arguments of a tool. Raises SettingsError with one line about each that is wrong."""
-    try:
-        return model.model_validate(dict(arguments))
-    except ValidationError as exc:
-        found = [_fault(model.tool, *fault) for fault in faults(exc.errors(include_url=False))]
-        raise SettingsError("; ".join(found)) from None
+        try:
+            asked = TOOLS[name].model_validate(dict(arguments))
+        except ValidationError as exc:
+            found = [_fault(name, *fault) for fault in faults(exc.errors(include_url=False))]
+            raise SettingsError("; ".join(found)) from None
+        return await asked.answer(self._service, caller)
 
 
 def _fault(tool: str, argument: str, message: str) -> str:
+    """Return one line about an argument that is wrong."""
     if not argument:
         return f"{tool}: {message}"
     if message == "Field required":
@@ -270,17 +252,13 @@ def _fault(tool: str, argument: str, message: str) -> str:
     return f"the argument {argument!r} of {tool}: {message[:1].lower()}{message[1:]}"
 
 
-def descriptions_of(settings: Settings, *, reranker: bool) -> list[ToolDescription]:
-    """Return the tools over the indexes of these settings, and a reranker if there is one."""
-    models: tuple[type[_Arguments], ...] = (_SearchArguments, _DocumentArguments, _VerifyArguments, _NoArguments)
+def descriptions_of(settings: Settings, *, reranker: bool) -> list[dict[str, Any]]:
+    """Return what an agent sees of the tools over these indexes, and a reranker if there is one."""
+    schemas = {name: _input(tool, settings) for name, tool in TOOLS.items()}
+    schemas[_Search.tool] = search_input(settings, reranker=reranker)
     return [
-        ToolDescription(
-            model.tool,
-            model.title,
-            model.description,
-            search_input(settings, reranker=reranker) if model is _SearchArguments else _input(model, settings),
-        )
-        for model in models
+        {"name": name, "description": " ".join(str(TOOLS[name].__doc__).split()), "input_schema": schema}
+        for name, schema in schemas.items()
     ]
 
 
@@ -307,7 +285,7 @@ def search_input(settings: Settings, *, reranker: bool) -> Schema:
 
     A caller who is in a hurry may leave the reranker out.
     """
-    schema = _input(_SearchArguments, settings)
+    schema = _input(_Search, settings)
     schema["properties"]["filter"] = wanted = filter_schema(settings.indexes)
     used, kinds = json.dumps(wanted), {**PAYLOAD_KINDS, "any": ANY_KIND}
     schema["$defs"] = {name: _comparison(kind) for name, kind in kinds.items() if f'"#/$defs/{name}"' in used}
@@ -316,7 +294,7 @@ def search_input(settings: Settings, *, reranker: bool) -> Schema:
     return schema
 
 
-def _input(model: type[_Arguments], settings: Settings) -> Schema:
+def _input(model: type[_Tool], settings: Settings) -> Schema:
     """Return the schema of a tool's arguments, in which an index is one of the settings."""
     schema = {"type": "object", **model.model_json_schema(schema_generator=_Untitled)}
     needed = schema.get("required", [])
