@@ -248,7 +248,7 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
         return
     import asyncio  # every command imports this module, and asyncio takes 20 ms
 
-    from rag_index.service.mcp_server import serve_standard_streams
+    from rag_index.service.mcp_tools import serve_standard_streams
 
     settings = context.settings(wait=wait)
     for number in (signal.SIGINT, signal.SIGTERM):

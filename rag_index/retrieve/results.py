@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -370,28 +370,39 @@ def read_document(
         if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
     }
 
-    def read(key: str, numbers: Sequence[int]) -> dict[int, StoredPoint]:
+    def read(numbers: Sequence[int]) -> dict[int, StoredPoint]:
         ids = [point_id(index.name, key, number) for number in numbers]
         points = store.retrieve(collection, ids, conditions=conditions)
         return {int(_ours(point).get("chunk", 0)): point for point in points}
 
     for key in (key for key in keys if key in firsts):
         numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
-        found = read(key, numbers) if each_judged else {}
-        numbers = sorted(found) if each_judged else numbers
+        if each_judged:
+            numbers = sorted(read(numbers))
         wanted = choose(numbers) if choose and numbers else numbers
-        size = len(wanted) if each_judged or max_chars is None else max_chars // index.chunk_chars + 1
-        fitting: list[StoredPoint] = []
-        left = math.inf if max_chars is None else max_chars
-        while wanted and left > 0:
-            found |= {} if each_judged else read(key, wanted[:size])
-            for point in (found[number] for number in wanted[:size] if number in found):
-                left -= len(str(_ours(point).get("text", "")))
-                fitting += [point] if left >= 0 or not fitting else []
-            wanted, size = wanted[size:], 2 * size  # they were short
-        if fitting:
-            return replace(_document(index.name, document_id, fitting, numbers), key=key)
+        if fitting := _read_fitting(read, wanted, max_chars, index.chunk_chars):
+            return _document(index.name, document_id, key, fitting, numbers)
     return None
+
+
+def _read_fitting(
+    read: Callable[[Sequence[int]], Mapping[int, StoredPoint]],
+    wanted: Sequence[int],
+    max_chars: int | None,
+    chunk_chars: int,
+) -> list[StoredPoint]:
+    """Read as many of the chunks as `max_chars` can be, twice as many if these were short, and so on."""
+    size = len(wanted) if max_chars is None else max_chars // chunk_chars + 1
+    left = math.inf if max_chars is None else max_chars
+    fitting: list[StoredPoint] = []
+    while wanted and left > 0:
+        found = read(wanted[:size])
+        for point in (found[number] for number in wanted[:size] if number in found):
+            left -= len(str(_ours(point).get("text", "")))
+            if left >= 0 or not fitting:
+                fitting.append(point)
+        wanted, size = wanted[size:], 2 * size
+    return fitting
 
 
 def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
@@ -411,7 +422,9 @@ def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
     return keys
 
 
-def _document(index: str, document_id: str, points: Sequence[StoredPoint], numbers: Sequence[int]) -> Document:
+def _document(
+    index: str, document_id: str, key: str, points: Sequence[StoredPoint], numbers: Sequence[int]
+) -> Document:
     own = {name for point in points for name in _ours(point).get("own", ())}
     chunks = tuple(
         DocumentChunk(
@@ -426,7 +439,7 @@ def _document(index: str, document_id: str, points: Sequence[StoredPoint], numbe
     title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
     later = (number for number in numbers if number > chunks[-1].chunk)
     total, following = len(numbers), next(later, None)
-    return Document(index, document_id, "", shared, chunks, UNKNOWN, total, following, title, link, text_hash=text_hash)
+    return Document(index, document_id, "", shared, chunks, UNKNOWN, total, following, title, link, key, text_hash)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.retrieve import Caller, Document, SearchResult
 from rag_index.service.guard import Guard, HttpMetrics
-from rag_index.service.mcp_server import INSTALL, mcp_endpoint, mcp_installed
+from rag_index.service.mcp_tools import INSTALL, mcp_endpoint, mcp_installed
 from rag_index.service.models import (
     ChoicesBody,
     DocumentQuery,

@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from rag_index import cli
 from rag_index.retrieve import Retriever
-from rag_index.service import Caller, SearchService, mcp_server
+from rag_index.service import Caller, SearchService, mcp_tools
 from rag_index.service.mcp_tools import AgentTools
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
@@ -235,7 +235,7 @@ def test_models_and_collections_are_loaded_before_an_agent_asks(desk, monkeypatc
 
     monkeypatch.setattr(Retriever, "warm_up", warm_up)
     monkeypatch.setattr("mcp.server.stdio.stdio_server", streams)
-    asyncio.run(mcp_server.serve_standard_streams(desk.settings, Caller()))
+    asyncio.run(mcp_tools.serve_standard_streams(desk.settings, Caller()))
 
 
 def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, capsys):
@@ -243,7 +243,7 @@ def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, c
     with pytest.raises(SystemExit) as ended:
         cli.main(["--config", str(desk.config), "mcp"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.strip().endswith(mcp_server.INSTALL)
+    assert capsys.readouterr().err.strip().endswith(mcp_tools.INSTALL)
 
 
 def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(desk, monkeypatch, caplog):
@@ -251,7 +251,7 @@ def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(des
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, trust_env=False) as client:
         assert client.get("/indexes").status_code == 200
         assert client.post("/mcp", json={}).status_code == 404
-    assert f"agents cannot ask at /mcp: it needs the package mcp ({mcp_server.INSTALL})" in caplog.text
+    assert f"agents cannot ask at /mcp: it needs the package mcp ({mcp_tools.INSTALL})" in caplog.text
 
 
 def test_what_an_agent_should_know_is_printed_from_the_settings(desk, capsys):
