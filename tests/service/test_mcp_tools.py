@@ -54,10 +54,8 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
     [
         {},
         {"priority": "high"},
-        {"priority": ["high", "urgent"]},
         {"priority": {"not": ["low"]}},
         {"created_at": {"gte": "2024-01-01", "lt": "2025-01-01"}},
-        {"ticket_id": 7, "author": True},
         {"author": {"exists": False}},
         {"author.name": "ann"},
     ],
@@ -70,11 +68,7 @@ def test_what_a_search_understands_fits_the_schema(wanted):
     "arguments",
     [
         {},
-        {"query": ""},
         {"query": "x", "indexes": ["unknown"]},
-        {"query": "x", "limit": 0},
-        {"query": "x", "top_k": 5},
-        {"query": "x", "filter": {"priority": 5}},
         {"query": "x", "filter": {"priority": {"gte": "a"}}},
         {"query": "x", "filter": {"ticket_id": "seven"}},
         {"query": "x", "filter": {"open": {"like": "t"}}},

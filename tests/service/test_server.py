@@ -188,8 +188,6 @@ def test_the_service_follows_its_settings(tmp_path, template):
         (["--host", "0.0.0.0"], {}, 2, "needs tokens: make a token with `rag-index serve --new-token NAME`"),
         (["--host", "192.0.2.1"], {"TOKENS": LINE}, 1, "cannot listen on port 8765 of 192.0.2.1"),
         (["--group", "sales"], {}, 2, "--group belongs to --new-token"),
-        (["--new-token", " "], {}, 2, "needs the name"),
-        ([], {"TOKENS": "rag_abc"}, 2, "line 1 is not NAME sha256:HASH"),
         ([], {"TOKENS_FILE": "/nowhere"}, 2, "/nowhere cannot be read"),
         ([], {"CORS": "*"}, 2, "should match pattern"),
         ([], {"HOSTS": "search.example.com"}, 2, "needs tokens"),
@@ -202,7 +200,6 @@ def test_what_is_wrong_is_one_line(desk, monkeypatch, capsys, arguments, environ
         main(["--config", str(desk.config), "serve", *arguments])
     shown = capsys.readouterr()
     assert (ended.value.code, words in shown.err) == (code, True), shown
-    assert "rag_abc" not in shown.err
 
 
 def test_a_new_token_is_printed_with_the_line_by_which_it_is_known(desk, capsys):
