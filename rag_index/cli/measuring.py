@@ -31,7 +31,7 @@ from rag_index.reports.outcome import count_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.evaluation.evaluation import Evaluation, PoorQuery
+    from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery
     from rag_index.evaluation.measures import Estimate, Metric
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 SHORT = 70
+ALL = "all"
+"""The name of the scope of all indexes searched at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +142,23 @@ def _print(evaluation: Evaluation) -> None:
     rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)] if evaluation.scopes else []
     for scope in evaluation.scopes:
         for number, way in enumerate(scope.ways):
-            head = (scope.name, f"{scope.queries:,}") if number == 0 else ("", "")
-            name = f"{way.name} {way.dense_weight:g}" if way.name == "hybrid" else way.name
+            head = (scope.index or ALL, f"{scope.queries:,}") if number == 0 else ("", "")
+            name = f"{way.way} {way.dense_weight:g}" if way.way == "hybrid" else way.way
             rows.append((*head, name, *map(_interval, way.metrics.values())))
     if rows:
         print_table(rows)
     for scope in evaluation.scopes[-1:]:  # --json has those of each index
-        gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
+        gains = [(way.way, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
         if gains:
-            say(f"\nHybrid in {scope.name}, query by query, is better by")
+            say(f"\nHybrid in {scope.index or ALL}, query by query, is better by")
             differences = [(name, *(_interval(one, "+") for one in gain.values())) for name, gain in gains]
             print_table([("than", *gains[0][1]), *differences])
         if scope.worst:
-            say(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
+            say(f"\nQueries that do worst in {scope.index or ALL}, {scope.ways[-1].way}:")
             for query in scope.worst:
-                _print_poor(query, several=scope.fused)
+                _print_poor(query, several=scope.index is None)
     if evaluation.missing:
-        named = ", ".join(f"{document_id} of {index}" for index, document_id in evaluation.missing[:5])
+        named = ", ".join(f"{one.document_id} of {one.index}" for one in evaluation.missing[:5])
         more = ", …" if len(evaluation.missing) > 5 else ""
         say(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
     for index, reason in evaluation.errors.items():
@@ -164,13 +166,10 @@ def _print(evaluation: Evaluation) -> None:
 
 
 def _print_poor(query: PoorQuery, *, several: bool) -> None:
-    def name(document: tuple[str, str]) -> str:
-        return f"{document[0]}: {document[1]}" if several else document[1]
+    def name(one: Place) -> str:
+        return f"{one.index}: {one.document_id}" if several else one.document_id
 
-    ranks = ", ".join(
-        f"{name(document)} at {rank}" if rank else f"{name(document)} not found"
-        for document, rank in query.ranks.items()
-    )
+    ranks = ", ".join(f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found" for one in query.relevant)
     values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
     say(f"  {one_line(query.query, SHORT)}")
     say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,6 @@ MAX_FOUND = 3
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
 """The ways to search: by meaning alone, by words alone, and by both with the weight of the settings."""
 
-FUSED = "all"
-"""The name of the scope of all indexes searched at once."""
-
 PARTIAL = 3
 
 
@@ -48,62 +45,39 @@ class Way:
     `hybrid_gain` is by how much hybrid is better, query by query; it is empty for hybrid itself.
     """
 
-    name: str
+    way: str
     dense_weight: float
     metrics: Mapping[str, Estimate]
     hybrid_gain: Mapping[str, Estimate] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index evaluate --json` prints."""
-        metrics, gain = ({name: one.to_json() for name, one in of.items()} for of in (self.metrics, self.hybrid_gain))
-        plain = {"way": self.name, "dense_weight": self.dense_weight, "metrics": metrics}
-        return {**plain, "hybrid_gain": gain} if gain else plain
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A document and its rank, None if it is not among the hits that were asked for."""
+
+    index: str
+    document_id: str
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PoorQuery:
-    """A query that does badly: its measures, the rank of each relevant document, and what was found first instead.
-
-    A rank is None if the document is not among the hits that were asked for.
-    """
+    """A query that does badly: its measures, where its relevant documents are, and what was found first instead."""
 
     query: str
     metrics: Mapping[str, float]
-    ranks: Mapping[Document, int | None]
-    found: tuple[Document, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index evaluate --json` prints."""
-        return {
-            "query": self.query,
-            "metrics": {name: round(value, 6) for name, value in self.metrics.items()},
-            "relevant": [{**_named(document), "rank": rank} for document, rank in self.ranks.items()],
-            "found": list(map(_named, self.found)),
-        }
-
-
-def _named(document: Document) -> dict[str, Any]:
-    return dict(zip(("index", "document_id"), document, strict=True))
+    relevant: tuple[Place, ...]
+    found: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One index, or all at once (`fused`): the ways to search it side by side, and the queries that do worst."""
+    """One index, or all at once (None): the ways to search it side by side, and the queries that do worst."""
 
-    name: str
-    fused: bool
+    index: str | None
     queries: int
     ways: tuple[Way, ...]
     worst: tuple[PoorQuery, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index evaluate --json` prints."""
-        return {
-            "index": None if self.fused else self.name,
-            "queries": self.queries,
-            "ways": [way.to_json() for way in self.ways],
-            "worst": [query.to_json() for query in self.worst],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +89,8 @@ class Evaluation:
     """
 
     scopes: tuple[Scope, ...]
+    missing: tuple[Place, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
-    missing: tuple[Document, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -125,12 +99,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `rag-index evaluate --json` prints; what there is nothing to say about is left out."""
-        plain: dict[str, Any] = {"scopes": [scope.to_json() for scope in self.scopes]}
-        if self.missing:
-            plain["missing"] = list(map(_named, self.missing))
-        if self.errors:
-            plain["errors"] = dict(self.errors)
-        return plain
+        return {name: value for name, value in asdict(self).items() if value or name == "scopes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +135,7 @@ def evaluate(
         for name, judged in _scopes(wanted, answers, indexes).items()
         if judged
     )
-    return Evaluation(scopes, _errors(answers, indexes), _missing(settings, wanted, answers))
+    return Evaluation(scopes, _missing(settings, wanted, answers), _errors(answers, indexes))
 
 
 def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:
@@ -192,10 +161,12 @@ def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Set
     return found
 
 
-def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, list[_Judged]]:
+def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str | None, list[_Judged]]:
     """Return the judged queries of each index, and of several indexes those of all of them, at the end."""
-    scopes = {index: (index,) for index in indexes} | ({FUSED: tuple(indexes)} if len(indexes) > 1 else {})
-    judged: dict[str, list[_Judged]] = {name: [] for name in scopes}
+    scopes: dict[str | None, tuple[str, ...]] = {index: (index,) for index in indexes}
+    if len(indexes) > 1:
+        scopes[None] = tuple(indexes)
+    judged: dict[str | None, list[_Judged]] = {name: [] for name in scopes}
     for (query, documents), found in zip(wanted.items(), answers, strict=True):
         for name, of in scopes.items():
             relevant = {document: grade for document, grade in documents.items() if document[0] in of}
@@ -204,10 +175,12 @@ def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -
     return judged
 
 
-def _measure(name: str, judged: Sequence[_Judged], dense_weight: float, metrics: Sequence[Metric], most: int) -> Scope:
+def _measure(
+    index: str | None, judged: Sequence[_Judged], dense_weight: float, metrics: Sequence[Metric], most: int
+) -> Scope:
     """Return the measures of each way of searching, and the queries with the lowest, the first metric first."""
     first = judged[0]
-    hybrid = any(first.found.answers[index].hybrid for index in first.indexes)
+    hybrid = any(first.found.answers[one].hybrid for one in first.indexes)
     weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if hybrid else {DENSE: 1.0}
     found: list[list[Document]] = []
     measured: dict[str, dict[str, list[float]]] = {}
@@ -228,18 +201,18 @@ def _measure(name: str, judged: Sequence[_Judged], dense_weight: float, metrics:
     poor = [
         PoorQuery(
             one.query,
-            dict(zip(map(str, metrics), values, strict=True)),
-            {document: documents.index(document) + 1 if document in documents else None for document in one.relevant},
-            tuple(documents[:MAX_FOUND]),
+            {str(metric): round(value, 6) for metric, value in zip(metrics, values, strict=True)},
+            tuple(Place(*of, documents.index(of) + 1 if of in documents else None) for of in one.relevant),
+            tuple(Place(*of, rank) for rank, of in enumerate(documents[:MAX_FOUND], 1)),
         )
         for one, documents, values in zip(judged, found, zip(*measured[way].values(), strict=True), strict=True)
         if min(values) < 1
     ]
     worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[:most]
-    return Scope(name, len(first.indexes) > 1, len(judged), ways, tuple(worst))
+    return Scope(index, len(judged), ways, tuple(worst))
 
 
-def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Document, ...]:
+def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Place, ...]:
     """Return the relevant documents that the ledger does not have in the collection that was searched.
 
     There are none where there is no ledger, as on a machine that only searches.
@@ -249,7 +222,7 @@ def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> t
     url = settings.ledger_url
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return ()
-    missing: list[Document] = []
+    missing: list[Place] = []
     try:
         with closing(Ledger(url)) as ledger:
             for index, name in searched.items():
@@ -259,7 +232,7 @@ def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> t
                 possible = {one: possible_keys(settings.index(index), one) for one in ids}
                 known = ledger.known(collection.id, [key for keys in possible.values() for key in keys])
                 indexed = {key for key, row in known.items() if row.chunks}
-                missing += [(index, one) for one, keys in possible.items() if indexed.isdisjoint(keys)]
+                missing += [Place(index, one) for one, keys in possible.items() if indexed.isdisjoint(keys)]
     except RagIndexError:
         return ()  # the measures stand without it
     return tuple(missing)

@@ -155,10 +155,6 @@ class Estimate:
     low: float
     high: float
 
-    def to_json(self) -> dict[str, float]:
-        """Return the object that `rag-index evaluate --json` prints."""
-        return {"mean": round(self.mean, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
-
 
 def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     """Return the mean of these values, one for each query, and its interval. There must be at least one value."""
@@ -172,4 +168,4 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
         ]
     )
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(given.mean()), float(low), float(high))
+    return Estimate(*(round(float(one), 9) for one in (given.mean(), low, high)))

@@ -14,7 +14,7 @@ from rag_index import cli
 from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.evaluation.evaluation import Evaluation, PoorQuery, Scope, Way
+from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
 from rag_index.evaluation.measures import Estimate
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.status.audit import KINDS, Audit
@@ -66,12 +66,12 @@ ARGUMENTS = {
 
 FAILED = rag_index.status.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
-POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
+POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
 AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), {kind: ["7"] for kind in KINDS},
                 RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
-SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
+SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.index_status, "failed", [FAILED]),

@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.evaluation import gate
-from rag_index.evaluation.evaluation import evaluate
+from rag_index.evaluation.evaluation import Place, evaluate
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.evaluation.measures import measure, parse_metric
 from rag_index.stores import open_store
@@ -25,7 +25,7 @@ GOLDEN = [
 
 
 def means(scope):
-    return {(way.name, metric): one.mean for way in scope.ways for metric, one in way.metrics.items()}
+    return {(way.way, metric): one.mean for way in scope.ways for metric, one in way.metrics.items()}
 
 
 def searched(retriever, indexes, weight):
@@ -49,18 +49,18 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_de
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
     evaluation = evaluate(settings, GOLDEN, BOTH, OPTIONS, done.append)
     assert done == list(range(1, 29))
-    found = {scope.name: scope for scope in evaluation.scopes}
-    assert [(one.name, one.fused, one.queries) for one in evaluation.scopes] == [
-        ("comments", False, 16),
-        ("titles", False, 13),
-        ("all", True, 28),
+    found = {scope.index: scope for scope in evaluation.scopes}
+    assert [(one.index, one.queries) for one in evaluation.scopes] == [
+        ("comments", 16),
+        ("titles", 13),
+        (None, 28),
     ]
     with codes_desk.retriever() as retriever:
-        for name, indexes in {"comments": ["comments"], "all": BOTH}.items():
+        for name, indexes in {"comments": ["comments"], None: BOTH}.items():
             for way, weight in {"dense": 1.0, "sparse": 0.0}.items():
                 expected = searched(retriever, indexes, weight)
                 assert {metric: means(found[name])[way, metric] for metric in expected} == pytest.approx(expected)
-    assert means(found["all"])["sparse", "recall@5"] > means(found["all"])["dense", "recall@5"] + 0.3
+    assert means(found[None])["sparse", "recall@5"] > means(found[None])["dense", "recall@5"] + 0.3
     for scope in evaluation.scopes:
         dense, sparse, hybrid = scope.ways
         assert (hybrid.hybrid_gain, hybrid.metrics) == ({}, dense.metrics), "the settings give words no weight"
@@ -83,8 +83,8 @@ def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
         ("E-4102", {"recall@1": 0.0}),
         ("E-4103", {"recall@1": 0.5}),
     ]
-    assert scope.worst[0].ranks == {("comments", "7"): None}
-    assert scope.worst[0].found == (("comments", "2"),)
+    assert scope.worst[0].relevant == (Place("comments", "7"),)
+    assert scope.worst[0].found == (Place("comments", "2", 1),)
 
 
 def test_queries_that_do_not_fit_the_indexes_are_refused(codes_desk):
@@ -101,7 +101,7 @@ def test_an_index_without_words_is_measured_by_meaning_alone(tmp_path):
     desk = Desk(tmp_path, names=("titles",), more={"titles": 'search = "dense"'}).fill({"titles": [(1, "printer")]})
     golden = [GoldenQuery("printer", {"1": 1})]
     [scope] = evaluate(desk.settings, golden, ["titles"], OPTIONS).scopes
-    assert [way.name for way in scope.ways] == ["dense"]
+    assert [way.way for way in scope.ways] == ["dense"]
 
 
 def test_documents_are_found_whoever_they_are_for(tmp_path):
@@ -127,5 +127,5 @@ def test_documents_that_no_index_has_are_named(tmp_path):
         GoldenQuery("ticket of long ago", {"[29,2]": 1, "[900,1]": 1, "29": 1}, "notes"),
     ]
     evaluation = evaluate(project.settings, golden, ["notes"], (parse_metric("recall@1"),))
-    assert set(evaluation.missing) == {("notes", "[700,1]"), ("notes", "[900,1]"), ("notes", "29")}
+    assert {one.document_id for one in evaluation.missing} == {"[700,1]", "[900,1]", "29"}
     assert evaluation.scopes[0].ways[-1].metrics["recall@1"].mean > 0

@@ -60,7 +60,7 @@ def test_a_column_beside_the_text_is_asked_of_the_live_index(project):
     items = read(project)
     assert items.samples is None
     [scope] = evaluate_items(items, OPTIONS, lambda _: None).scopes
-    assert {way.name: way.metrics["recall@10"].mean for way in scope.ways}["sparse"] == 1  # the filter hides nothing
+    assert {way.way: way.metrics["recall@10"].mean for way in scope.ways}["sparse"] == 1  # the filter hides nothing
 
 
 @pytest.mark.parametrize(
