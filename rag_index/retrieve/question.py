@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
 
-MAX_HITS = 1000
+MAX_HITS, DEFAULT_LIMIT = 1000, 10
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
@@ -45,20 +45,36 @@ MIN_CANDIDATES = 50
 
 
 class SearchOptions(TypedDict, total=False):
-    """The arguments of `Retriever.search` besides the query: what each of them means is said there."""
+    """The options of a search."""
 
     indexes: Sequence[str] | None
+    """The indexes to search; by default all."""
     limit: int
+    """Documents at most, by default 10."""
     filter: Filter | None
+    """Which payload fields a document must match: see `rag_index.retrieve.filters`. An index's `required_filter`
+    applies in any case."""
     groups: Groups
+    """The groups of the caller. An index with `access` answers with documents that one of them may see, and with
+    nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their place has a role and claims too, for
+    which a database with `access = "database"` is asked."""
     timeout: float | None
+    """The limit of the whole search, in seconds; each index has `[retrieve] index_timeout` within it."""
     dense_weight: float | None
+    """The weight of meaning against words, 1 for meaning alone."""
     rerank: bool | None
+    """False leaves the reranker out."""
     after: str | None
+    """A position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search waits,
+    within the time limit, until each index has everything that was committed by then."""
     max_age: float | str | None
+    """How many seconds an index may be behind, or a text such as "10 s"."""
     min_score: float | None
+    """Leave out hits of a lower `relevance`, from 0 to 1."""
     collapse: str | None
+    """Fold hits with the same value of this payload field, or with the same "text", into the best."""
     exact: bool
+    """Search for what was typed: no word is taken for a typing error. Nor is one in quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,22 +233,15 @@ def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
     return (text, phrases, excluded) if _WORDS.search(text) else (query, [], [])
 
 
-def make_question(
-    settings: Settings,
-    query: str,
-    *,
-    indexes: Sequence[str] | None,
-    limit: int,
-    groups: Groups,
-    given: Filter | None = None,
-    timeout: float | None = None,
-    dense_weight: float | None = None,
-    exact: bool = False,
-) -> tuple[Question, list[str] | None]:
+def make_question(settings: Settings, query: str, options: SearchOptions) -> tuple[Question, list[str] | None]:
     """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
 
-    Raises SettingsError for an argument that is not valid.
+    Raises SettingsError for an argument that is not valid, and TypeError for one that does not exist.
     """
+    if unknown := options.keys() - SearchOptions.__annotations__.keys():
+        raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
+    indexes, limit = options.get("indexes"), options.get("limit", DEFAULT_LIMIT)
+    timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
     if not query.strip():
         raise SettingsError("the text to search for is empty")
     if not 1 <= limit <= MAX_HITS:
@@ -244,7 +253,7 @@ def make_question(
     if indexes is not None and not indexes:
         raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
-    conditions = conditions_of(given)
+    conditions = conditions_of(options.get("filter"))
     check_fields(conditions, searched)
     retrieve = settings.retrieve
     weight = settings.dense_weight if dense_weight is None else dense_weight
@@ -252,7 +261,7 @@ def make_question(
     deadline = Deadline.after(timeout or retrieve.timeout)
     text, phrases, excluded = taken_apart(query)
     question = Question(
-        text, limit, conditions, deadline, weight, name, caller_of(groups),
-        phrases=tuple(phrases), excluded=tuple(excluded), exact=exact,
+        text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
+        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None

@@ -124,40 +124,11 @@ class Retriever:
         """Return whether there is a reranker."""
         return self._reranking is not None
 
-    async def search(
-        self,
-        query: str,
-        *,
-        indexes: Sequence[str] | None = None,
-        limit: int = 10,
-        filter: Filter | None = None,  # noqa: A002 - the word of the field
-        groups: Groups = None,
-        timeout: float | None = None,
-        dense_weight: float | None = None,
-        rerank: bool | None = None,
-        after: str | None = None,
-        max_age: float | str | None = None,
-        min_score: float | None = None,
-        collapse: str | None = None,
-        exact: bool = False,
-    ) -> SearchResult:
-        """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
-
-        `filter` narrows the search by payload fields (see `rag_index.retrieve.filters`); an index's `required_filter`
-        applies in any case. An index with `access` answers with documents that one of the caller's `groups` may see,
-        and with nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in place of the groups has a role
-        and claims too, for which a database with `access = "database"` is asked. `timeout` is for the whole search, in
-        seconds; each index has `[retrieve] index_timeout` within it. `dense_weight` is the weight of meaning against
-        words, 1 for meaning alone. `rerank` is False to leave the reranker out. `min_score` leaves out hits of a lower
-        `relevance`, from 0 to 1. `collapse` folds hits with the same value of a payload field, or with the same "text",
-        into the best. Indexes that fail are in `errors`.
+    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
+        """Return the documents that fit a query best, by meaning and words, from all indexes or those that are named.
 
         Each passage has every `"phrase in quotes"` of the query, and no word that stands after a minus (`-word`).
-        `exact` searches for what was typed: no word is taken for a typing error. Nor is one in quotes.
-
-        `after` is a position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search
-        waits, within the time limit, until each index has everything that was committed by then. `max_age` is how many
-        seconds an index may be behind, or a text such as "10 s".
+        Indexes that fail are in `errors`.
 
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
@@ -166,38 +137,31 @@ class Retriever:
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
+        rerank, collapse, min_score = options.get("rerank"), options.get("collapse"), options.get("min_score") or 0.0
         if rerank and self._reranking is None:
             raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
-        if min_score is not None and not 0 <= min_score <= 1:
+        if not 0 <= min_score <= 1:
             raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
         reranking = None if rerank is False else self._reranking
-        question, names = make_question(
-            self._settings, query, indexes=indexes, limit=limit, groups=groups, given=filter, timeout=timeout,
-            dense_weight=dense_weight, exact=exact,
-        )  # fmt: skip
+        question, names = make_question(self._settings, query, options)
         if collapse and collapse != BY_TEXT:
             check_field(collapse, self._settings.named(names), "collapse")
+        limit = question.limit
         wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse else 0)
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
-        asked, as_of = await self._demanded(question, names, Demand.of(self._settings, after, max_age))
-        result = await self._result(asked, reranking, min_score or 0, began)
+        demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
+        asked, as_of = await self._demanded(question, names, demand)
+        result = await self._result(asked, reranking, min_score, began)
         hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
         cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index]))) for hit in hits)
         return replace(result, hits=cited, as_of=as_of)
 
-    async def candidates(
-        self,
-        query: str,
-        *,
-        indexes: Sequence[str] | None = None,
-        limit: int = 10,
-        groups: Groups = None,
-    ) -> Asked:
+    async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
 
         `rag_index.retrieve.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
-        question, names = make_question(self._settings, query, indexes=indexes, limit=limit, groups=groups)
+        question, names = make_question(self._settings, query, options)
         asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, {})
         if asked.errors and not asked.answers:
             raise failure_of(asked)
