@@ -161,7 +161,7 @@ class SearchResult:
     """The result of one search.
 
     `hits` are best first. `errors` has the reason of each index that gave no answer. `timings_ms` has embed, each index
-    by its name (an index named like a stage is "index NAME"), fuse, rerank (if there is a reranker) and total. `fusion`
+    by its name, fuse, rerank (if there is a reranker) and total. `fusion`
     says what the hits are ordered by, rank or score. `dense_weight` is the weight of meaning that the scores have, 1 if
     words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
     in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. If

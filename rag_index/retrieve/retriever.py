@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
-STAGES = ("embed", "rights", "fuse", "rerank", "total")
 RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
 PLACE = ("key", "document_id", "chunk")
@@ -436,10 +435,7 @@ class Retriever:
         stages |= {"rights": asked.rights_seconds} if asked.rights_seconds else {}
         stages["total"] = time.perf_counter() - began
         self._metrics.add_search(stages)
-        searched = {
-            f"index {answer.index}" if answer.index in STAGES else answer.index: answer.seconds for answer in answered
-        }
-        timings = {"embed": stages["embed"], **searched, **stages}
+        timings = {"embed": stages["embed"], **{answer.index: answer.seconds for answer in answered}, **stages}
         return SearchResult(
             tuple(hits),
             {},

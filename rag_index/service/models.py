@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
-from rag_index.retrieve.filters import conditions_of
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.retrieve.results import MAX_FACET_VALUES, Verified
 from rag_index.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
@@ -110,10 +109,6 @@ class SearchQuery(_Search):
 
     filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
     """Which payload fields a document must match, as on the command line; all of them must."""
-
-    def options(self) -> dict[str, Any]:
-        """Return the options of the search that this asks for."""
-        return {**super().options(), "filter": conditions_of(self.filter)}
 
 
 class FacetsBody(Asked):
