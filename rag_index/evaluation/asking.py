@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.stores import lend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from rag_index.retrieve.question import Asked
     from rag_index.settings import IndexSettings, Settings
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     Answer = Asked | RagIndexError
     """What a query finds, or why no index answers it."""
-
-T = TypeVar("T")
 
 AT_ONCE = 8
 """Queries that are under way at once."""
@@ -46,11 +43,8 @@ def ask_indexes(
     answered.
     """
 
-    async def ask() -> list[Answer]:
-        async with Retriever(_patient(settings, len(queries))) as retriever:
-            return await _collect(retriever, queries, indexes, limit, on_answer=on_answer)
-
-    return _run(ask)
+    with Retriever(_patient(settings, len(queries))) as retriever:
+        return retriever.run(_collect(retriever, queries, indexes, limit, on_answer=on_answer))
 
 
 def ask_collections(
@@ -69,14 +63,11 @@ def ask_collections(
     copies = [index.model_copy(update={"name": name}) for name in named]
     searched = _patient(settings, len(queries)).model_copy(update={"indexes": copies})
 
-    async def ask() -> list[list[Asked]]:
-        async with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
-            found = [await _collect(retriever, queries, [name], limit) for name in named]
-        for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
-            raise error
-        return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
-
-    return _run(ask)
+    with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
+        found = [retriever.run(_collect(retriever, queries, [name], limit)) for name in named]
+    for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
+        raise error
+    return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
 
 
 def _patient(settings: Settings, queries: int) -> Settings:
@@ -84,15 +75,6 @@ def _patient(settings: Settings, queries: int) -> Settings:
     limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
     changes = {**limits, "cache_size": queries}
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changes)})
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run work in a thread, since the caller's thread may have an event loop."""
-    thread = EventLoopThread("rag-index-asking")
-    try:
-        return thread.run(work())
-    finally:
-        thread.stop()
 
 
 async def _collect(

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
@@ -38,7 +38,7 @@ from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client import CollectorRegistry
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from rag_index.embedders import Embedder
     from rag_index.retrieve.live import LiveCollection
     from rag_index.stores.protocol import StoreReader
+
+T = TypeVar("T")
 
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
@@ -173,11 +175,8 @@ class Retriever:
         return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
-        """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
-        try:
-            return self._background.run(self.search(query, **options))
-        except CancelledError:
-            raise StoreError(CLOSED) from None
+        """Call `search` and wait for it, as `run` does."""
+        return self.run(self.search(query, **options))
 
     async def document(
         self,
@@ -235,8 +234,15 @@ class Retriever:
         return Verified(str(cited), "changed", as_of, cited.at, found.chunks[0].text, found.citation)
 
     def verify_sync(self, citation: str | Citation, *, groups: Groups = None) -> Verified:
-        """Call `verify` and wait for it, as `search_sync` does."""
-        return self._background.run(self.verify(citation, groups=groups))
+        """Call `verify` and wait for it, as `run` does."""
+        return self.run(self.verify(citation, groups=groups))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work of this object, from any thread. An event loop that runs the calling code stands still."""
+        try:
+            return self._background.run(work)
+        except CancelledError:
+            raise StoreError(CLOSED) from None
 
     async def _read(
         self,

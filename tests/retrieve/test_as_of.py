@@ -38,7 +38,7 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
             return found.as_of["notes"].at, {hit.document_id for hit in found.hits}
 
         def newest():
-            known = retriever._background.run(retriever.checked())
+            known = retriever.run(retriever.checked())
             return known.as_of("notes", known.newest("notes")).at
 
         before, _ = claim()
@@ -127,7 +127,7 @@ def test_a_living_reader_forgets_the_positions_that_its_ledger_has_forgotten(pro
     with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
 
         def positions():
-            known = retriever._background.run(retriever.checked())
+            known = retriever.run(retriever.checked())
             return [one.position for one in known.reached.get("notes", ())]
 
         ledger.note_position("test_notes", Position(time.time(), "4711", "queue"))

@@ -26,7 +26,7 @@ def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> N
     with embedded.retriever() as retriever:
         for query in ("printer offline", "backup of the mail server", "license", "nothing of the kind"):
             for indexes in (None, ["titles"], ["titles", "comments"]):
-                candidates = retriever._background.run(retriever.candidates(query, indexes=indexes, limit=10))
+                candidates = retriever.run(retriever.candidates(query, indexes=indexes, limit=10))
                 kept = [point.payload["_rag"] for answer in candidates.answered for point in answer.points]
                 assert not any("text" in one for one in kept)
                 for weight in (1.0, 0.99, 0.4, 0.05, 0.0):
@@ -50,7 +50,7 @@ def test_a_name_in_source_code_has_the_weight_of_a_search_unless_somebody_chose_
     project.write_settings(f'{index}[embedder]\nkind = "local"\n{weight}')
     assert run_plain(project).state == "completed"
     with Retriever.from_settings(project.config) as retriever:
-        candidates = retriever._background.run(retriever.candidates("read_printer"))
+        candidates = retriever.run(retriever.candidates("read_printer"))
         for given, applied in ((None, chosen or NAME_WEIGHT), (1.0, 1.0), (0.7, 0.7), (0.0, 0.0)):
             searched = retriever.search_sync("read_printer", dense_weight=given)
             assert searched.dense_weight == applied

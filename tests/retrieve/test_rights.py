@@ -114,7 +114,7 @@ def test_whoever_cannot_be_checked_gets_nothing(shown, fault):
         for ask in (retriever.search, retriever.document):
             given = {"groups": caller, "indexes": ["tickets"]} if ask == retriever.search else {"groups": caller}
             with pytest.raises(RagIndexError) as error:
-                retriever._background.run(ask(*(["printer"] if "indexes" in given else ["tickets", key]), **given))
+                retriever.run(ask(*(["printer"] if "indexes" in given else ["tickets", key]), **given))
             told += repr(error.value)
         with pytest.raises(RagIndexError):
             retriever.verify_sync(f"tickets/{key}#0:{'0' * 16}", groups=caller)
@@ -201,7 +201,7 @@ def test_every_way_to_ask_is_answered_for_the_role_of_its_token(shown):
         assert [(one["documents"], one["closed"]) for one in told] == [(None, False)]
         tools = AgentTools(SearchService(shown.project.settings, live.retriever))
         for tool, given in (("search", {"query": mark(hidden)}), ("verify_citations", cited), ("list_indexes", {})):
-            assert mark(hidden) not in live.retriever._background.run(tools.call(tool, given, caller))
+            assert mark(hidden) not in live.retriever.run(tools.call(tool, given, caller))
     out, _ = run_here(
         shown.project.config, "search", "printer", "--index", "tickets", "--limit", "100", "--json", "--explain",
         "--role", caller.role, "--claim", "sub=ann",

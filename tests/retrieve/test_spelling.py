@@ -36,7 +36,7 @@ def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) 
             assert result.correction.startswith(f"Searched for {next(iter(corrected.values()))} instead of ")
         right = retriever.search_sync("python web framework").hits
         assert [hit.score for hit in retriever.search_sync("pyhton web framwork").hits] == [hit.score for hit in right]
-        candidates = retriever._background.run(retriever.candidates("kubernetis"))
+        candidates = retriever.run(retriever.candidates("kubernetis"))
         assert ranked(candidates, 0.0)[0] == ("solutions", "41")
 
 

@@ -41,7 +41,7 @@ def test_programs_and_agents_get_title_link_and_part(settings):
         tools = AgentTools(SearchService(settings, live.retriever))
         given = {"query": "toner cartridge", "filter": {"customer.name": "Acme"}, "limit": 1}
         calls = [("search", given), ("get_document", {"index": "notes", "document_id": "1"})]
-        search, document = (live.retriever._background.run(tools.call(*call, Caller())) for call in calls)
+        search, document = (live.retriever.run(tools.call(*call, Caller())) for call in calls)
     first, text, *_ = search.splitlines()
     assert first.startswith("1. [notes/1")
     assert "] Printer offline </r/10>, remark 10, chunk 1 of 0 to 2, score " in first
