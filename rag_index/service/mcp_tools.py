@@ -254,18 +254,9 @@ class AgentTools:
         try:
             asked = TOOLS[name].model_validate(dict(arguments))
         except ValidationError as exc:
-            found = [_fault(name, *fault) for fault in faults(exc.errors(include_url=False))]
-            raise SettingsError("; ".join(found)) from None
+            wrong = [": ".join(filter(None, fault)) for fault in faults(exc.errors(include_url=False))]
+            raise SettingsError(f"{name}: {'; '.join(wrong)}") from None
         return await asked.answer(self._service, caller)
-
-
-def _fault(tool: str, argument: str, message: str) -> str:
-    """Return one line about an argument that is wrong."""
-    if not argument:
-        return f"{tool}: {message}"
-    if message == "Field required":
-        return f"{tool} needs the argument {argument!r}"
-    return f"the argument {argument!r} of {tool}: {message[:1].lower()}{message[1:]}"
 
 
 def descriptions_of(settings: Settings, *, reranker: bool) -> list[dict[str, Any]]:

@@ -98,17 +98,18 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:
-        errors = _validation_errors(error.errors())
-        detail = "; ".join(f"{one['field']}: {one['detail']}" if one["field"] else one["detail"] for one in errors)
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, code="InvalidRequest", errors=errors)
+        found = _validation_errors(error.errors())
+        errors = [{"field": field, "detail": detail} for field, detail in found]
+        wrong = "; ".join(": ".join(filter(None, one)) for one in found)
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, wrong, code="InvalidRequest", errors=errors)
 
 
-def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return the fields and the messages. Values are left out: they may be long, or not be JSON."""
     if found[0]["type"] == "json_invalid":
         reason = f"{found[0]['ctx']['error']} at character {found[0]['loc'][1]}"
-        return [{"field": "", "detail": f"the body is not JSON: {reason}"}]
+        return [("", f"the body is not JSON: {reason}")]
     if found[0]["loc"] == ("body",):
-        return [{"field": "", "detail": 'the body has to be a JSON object, such as {"query": "printer"}'}]
+        return [("", 'the body has to be a JSON object, such as {"query": "printer"}')]
     named = faults({**one, "loc": one["loc"][1:]} for one in found)  # the first part says whether it is body or query
-    return [{"field": field.encode("utf-8", "replace").decode(), "detail": detail} for field, detail in named]
+    return [(field.encode("utf-8", "replace").decode(), detail) for field, detail in named]
