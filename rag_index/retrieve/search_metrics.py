@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -17,24 +18,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         """All measurements so far."""
-        self._stages, self._indexes = (
-            Histogram(f"rag_index_search_{name}", text, [label], buckets=BUCKETS, registry=registry)
-            for name, text, label in (
-                ("seconds", "Time of a search stage.", "stage"),
-                ("index_seconds", "Response time of an index.", "index"),
-            )
-        )
+        timed, counted = partial(Histogram, buckets=BUCKETS, registry=registry), partial(Counter, registry=registry)
+        self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
         for stage in STAGES:
             self._stages.labels(stage)
-        failed = "Searches that an index failed to answer."
-        self._errors = Counter("rag_index_search_errors", failed, ["index"], registry=registry)
-        self._asked, self._made = (
-            Counter(f"rag_index_query_{name}", text, registry=registry)
-            for name, text in (
-                ("vectors", "Query vectors that searches needed."),
-                ("embeds", "Query vectors that had to be embedded."),
-            )
-        )
+        self._indexes = timed("rag_index_search_index_seconds", "Response time of an index.", ["index"])
+        self._errors = counted("rag_index_search_errors", "Searches that an index failed to answer.", ["index"])
+        self._asked = counted("rag_index_query_vectors", "Query vectors that searches needed.")
+        self._made = counted("rag_index_query_embeds", "Query vectors that had to be embedded.")
 
     def add_search(self, stages: Mapping[str, float]) -> None:
         """Record the seconds that the stages of one search took, those that it had."""
