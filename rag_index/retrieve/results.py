@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -149,7 +149,7 @@ class SearchHit:
                 "rank": self.rank,
                 **{name: round(getattr(self, name), 6) for name in ("fused", "cosine", "bm25", "soft")},
                 "matched": list(self.matched),
-                "chunks": [{"chunk": one.chunk, "score": round(one.score, 6), "text": one.text} for one in self.chunks],
+                "chunks": [{**asdict(one), "score": round(one.score, 6)} for one in self.chunks],
             }
             if self.rerank_score is not None:
                 plain["rerank_score"] = round(self.rerank_score, 6)
@@ -280,11 +280,19 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Facets:
-    """The most frequent values of each field, with how many documents have each; and the reasons of failed indexes."""
+class FacetValue:
+    """A value of a field, and about how many documents have it."""
 
-    fields: Mapping[str, Mapping[str, int]]
-    errors: Mapping[str, str]
+    value: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """The most frequent values of each field, the most frequent first; and the reasons of failed indexes."""
+
+    fields: Mapping[str, tuple[FacetValue, ...]]
+    errors: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, answers: Mapping[str, Mapping[str, Mapping[str, int]] | BaseException], limit: int) -> Facets:
@@ -298,14 +306,12 @@ class Facets:
             else:
                 for name, values in answer.items():
                     fields.setdefault(name, Counter()).update(values)
-        return cls({name: dict(values.most_common(limit)) for name, values in fields.items()}, errors)
+        most = {name: values.most_common(limit) for name, values in fields.items()}
+        return cls({name: tuple(FacetValue(*one) for one in values) for name, values in most.items()}, errors)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `POST /facets` answers; `errors` only if there are."""
-        fields = {
-            name: [{"value": value, "documents": count} for value, count in values.items()]
-            for name, values in self.fields.items()
-        }
+        fields = {name: [asdict(one) for one in values] for name, values in self.fields.items()}
         return {"fields": fields, **_given(errors=dict(self.errors))}
 
 

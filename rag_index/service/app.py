@@ -18,13 +18,13 @@ from starlette.staticfiles import StaticFiles
 
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.retrieve import Caller, Document, SearchResult
+from rag_index.retrieve.results import Facets
 from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.mcp_tools import INSTALL, mcp_endpoint, mcp_installed
 from rag_index.service.models import (
     ChoicesBody,
     DocumentQuery,
     FacetsBody,
-    FacetsModel,
     IndexesModel,
     ProblemModel,
     SearchBody,
@@ -92,7 +92,7 @@ def make_router(service: SearchService) -> APIRouter:
         """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
         return await answer(query, request)
 
-    @router.post("/facets", response_model=FacetsModel, summary="The values of fields, counted")
+    @router.post("/facets", response_model=Facets, summary="The values of fields, counted")
     async def facets(body: FacetsBody, request: Request) -> JSONResponse:
         """Count the documents that have each value of a field, of all that meet a filter and are for the caller."""
         found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())

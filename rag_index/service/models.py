@@ -149,20 +149,6 @@ class VerifyModel(BaseModel):
     citations: list[Verified]
 
 
-class FacetModel(BaseModel):
-    """A value of a field, and about how many documents have it."""
-
-    value: str
-    documents: int
-
-
-class FacetsModel(BaseModel):
-    """The values of each field, the most frequent first, of all documents that meet the filter."""
-
-    fields: dict[str, list[FacetModel]]
-    errors: dict[str, str] | None = None
-
-
 class DocumentQuery(Asked):
     """Which chunks of a document are wanted: those from `first_chunk` on, or those around one.
 

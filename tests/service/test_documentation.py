@@ -43,6 +43,7 @@ def test_answers_are_as_openapi_describes_them(client):
         ("Document", document),
         ("DocumentChunk", document["chunks"][0]),
         ("Verified", checked),
+        ("Facets", client.post("/facets", json={}).json()),
     ):
         assert set(schemas[name].get("required", [])) <= answer.keys() <= set(schemas[name]["properties"]), name
 
