@@ -164,13 +164,11 @@ class Demand:
 
     def _is_met(self, index: str, reached: Reached | None) -> bool:
         """Return whether a position is enough. An index that is not of the source has no place in its log."""
-        if self.kind == "time" or (self.kind is not None and self.settings.index(index).kind == SQL):
-            if reached is None or not (self.kind == "time" or reached.position):
-                return False
-            if not (reached.at >= self.number if self.kind == "time" else includes(reached.position, self.after)):
-                return False
-        age = reached.age(time.time()) if reached is not None else None
-        if age is None and self.kind == "time":
+        position, age = (reached.position, reached.age(time.time())) if reached else ("", None)
+        if self.kind == "time" and (reached is None or age is None or reached.at < self.number):
+            return False
+        in_log = self.kind in ("log position", "number") and self.settings.index(index).kind == SQL
+        if in_log and not (position and includes(position, self.after)):
             return False
         return self.max_age is None or (age is not None and age <= self.max_age)
 
