@@ -157,10 +157,6 @@ def _print(evaluation: Evaluation) -> None:
             say(f"\nQueries that do worst in {scope.index or ALL}, {scope.ways[-1].way}:")
             for query in scope.worst:
                 _print_poor(query, several=scope.index is None)
-    if evaluation.missing:
-        named = ", ".join(f"{one.document_id} of {one.index}" for one in evaluation.missing[:5])
-        more = ", …" if len(evaluation.missing) > 5 else ""
-        say(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
     for index, reason in evaluation.errors.items():
         say(f"rag-index: {index} did not answer {reason}", err=True)
 

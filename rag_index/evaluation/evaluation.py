@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
-from rag_index.evaluation.golden import GoldenQuery, possible_keys
 from rag_index.evaluation.measures import Estimate, Metric, estimate, measure
-from rag_index.ledger import Ledger
 from rag_index.retrieve.fusion import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.evaluation.asking import Answer
+    from rag_index.evaluation.golden import GoldenQuery
     from rag_index.retrieve.question import Asked
     from rag_index.settings import Settings
 
@@ -82,14 +79,9 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of an evaluation.
-
-    `errors` has a sentence for each index that did not answer every query, and `missing` the relevant documents that
-    an index does not have, so that nothing can find them.
-    """
+    """The result of an evaluation. `errors` has a sentence for each index that did not answer every query."""
 
     scopes: tuple[Scope, ...]
-    missing: tuple[Place, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -135,7 +127,7 @@ def evaluate(
         for name, judged in _scopes(wanted, answers, indexes).items()
         if judged
     )
-    return Evaluation(scopes, _missing(settings, wanted, answers), _errors(answers, indexes))
+    return Evaluation(scopes, _errors(answers, indexes))
 
 
 def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:
@@ -210,32 +202,6 @@ def _measure(
     ]
     worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[:most]
     return Scope(index, len(judged), ways, tuple(worst))
-
-
-def _missing(settings: Settings, wanted: Wanted, answers: Sequence[Answer]) -> tuple[Place, ...]:
-    """Return the relevant documents that the ledger does not have in the collection that was searched.
-
-    There are none where there is no ledger, as on a machine that only searches.
-    """
-    answered = [one for answer in answers if not isinstance(answer, RagIndexError) for one in answer.answered]
-    searched = {one.index: one.live.collection for one in answered}
-    url = settings.ledger_url
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        return ()
-    missing: list[Place] = []
-    try:
-        with closing(Ledger(url)) as ledger:
-            for index, name in searched.items():
-                if (collection := ledger.collection(name)) is None:
-                    continue
-                ids = dict.fromkeys(one for relevant in wanted.values() for of, one in relevant if of == index)
-                possible = {one: possible_keys(settings.index(index), one) for one in ids}
-                known = ledger.known(collection.id, [key for keys in possible.values() for key in keys])
-                indexed = {key for key, row in known.items() if row.chunks}
-                missing += [Place(index, one) for one, keys in possible.items() if indexed.isdisjoint(keys)]
-    except RagIndexError:
-        return ()  # the measures stand without it
-    return tuple(missing)
 
 
 def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]:

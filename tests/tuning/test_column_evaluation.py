@@ -49,7 +49,6 @@ def test_a_column_of_the_text_is_left_out_of_a_temporary_index_and_nothing_real_
     assert not list(Path(tempfile.gettempdir()).glob(f"{settings.store.path.parent.name}*"))
     evaluation = evaluate_items(items, OPTIONS, lambda _: None)
     assert [scope.queries for scope in evaluation.scopes] == [58]
-    assert evaluation.missing == ()
 
 
 def test_a_column_beside_the_text_is_asked_of_the_live_index(project):
