@@ -168,7 +168,7 @@ class Deadline:
         """
         waiting = asyncio.wrap_future(future)
         try:
-            for seconds in (min(patience, self.left), math.inf):
+            for seconds in (min(patience, max(0.0, self.left)), math.inf):
                 await asyncio.wait({waiting}, timeout=min(seconds, self.left))
                 if future.cancelled():
                     raise StoreError(CLOSED)
