@@ -101,7 +101,7 @@ def test_whoever_cannot_be_checked_gets_nothing(shown, fault):
     caller = north(shown, **({"role": role} if role else {"claims": {}} if fault == "no claim" else {}))
     if fault == "endless policy":
         config = shown.project.config
-        config.write_text(config.read_text().replace("index_timeout = 30", "index_timeout = 3"))
+        config.write_text(config.read_text().replace("index_timeout = 30", "index_timeout = 2"))
     with Retriever.from_settings(shown.project.config) as retriever:
         key = retriever.search_sync("printer", indexes=["tickets"], groups=north(shown)).hits[0].document_id
         if fault in FAULTS:

@@ -90,6 +90,7 @@ def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkey
             return super().reached()
 
     monkeypatch.setattr(as_of, "Ledger", Hanging)
+    monkeypatch.setattr(as_of, "CHECK_SECONDS", 1.0)
 
     async def main():
         positions = as_of.Positions(project.settings)

@@ -144,7 +144,8 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
 
 
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
-    with serving(served) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
+    started = serving(served, RAG_INDEX_RETRIEVE__INDEX_TIMEOUT="2")
+    with started as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
         ask = partial(client.get, "/search", timeout=60)
         eventually(lambda: ask(params={"query": "printer"}).status_code == 200, "the model is loaded")
         fault = qdrant.break_next("POST /collections/desk_titles__1/points/query", times=None, hang=3600)
