@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
+from xdist.scheduler import LoadFileScheduling
 
 from rag_index.orchestration.api_server import send_pending_logs
 from rag_index.orchestration.launch import quiet
@@ -111,7 +112,7 @@ def pytest_collection_finish():
 
 LONG_SECONDS = 1200
 LONGEST = (
-    "tests/reliability", "tests/deployments", "tests/flows", "tests/orchestration", "tests/live", "tests/watch",
+    "tests/flows", "tests/orchestration", "tests/reliability", "tests/deployments", "tests/live", "tests/watch",
     "tests/indexing", "tests/transfer", "tests/cli", "tests/doctor",
 )  # fmt: skip
 """The folders whose files take longest: one that begins at the end keeps the other processes waiting."""
@@ -128,6 +129,20 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
+
+
+WITH_PREFECT = ("tests/flows/", "tests/orchestration/", "tests/doctor/test_doctor.py::")
+
+
+class Scheduling(LoadFileScheduling):
+    """Give each file to a process, and those whose tests need a Prefect server, which takes long to start, to one."""
+
+    def _split_scope(self, nodeid):
+        return "prefect" if nodeid.startswith(WITH_PREFECT) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.hookimpl(hookwrapper=True)
