@@ -100,9 +100,9 @@ def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(
     reranker = Shortest(lambda texts: (calls.append(len(texts)), hanging.wait(60)))
     with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
         expected = found(retriever.search_sync("printer", rerank=False))
-        late = retriever.search_sync("printer", timeout=3)
+        late = retriever.search_sync("printer", timeout=1.5)
         assert (found(late), late.reranked, late.errors) == (expected, False, {})
-        assert late.rerank_error == late.to_json()["rerank_error"] == "timed out after 3 s"
+        assert late.rerank_error == late.to_json()["rerank_error"] == "timed out after 1.5 s"
         hanging.set()
         assert retriever.search_sync("printer", timeout=60).reranked
     assert calls == [16, 16, 16, 8]  # one of the first search, and three of the second

@@ -48,7 +48,7 @@ def test_ten_hits_are_those_of_an_index_of_his_own(world):
     world.index()
     asked = equal = 0
     with Retriever.from_settings(world.project.config) as retriever:
-        for number, caller in enumerate(callers * 30):
+        for number, caller in enumerate(callers * 15):
             query = " ".join(chance.choices(WORDS, k=chance.randint(1, 5)))
             found = [
                 [
