@@ -222,9 +222,7 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
     busy = f"{metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
     yield f"workers ({metrics['workers']}) busy {busy}{memory}"
     yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
-    splits = f", {metrics['splits']:,} for parts of refused batches" if metrics["splits"] else ""
-    limited = f"{metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
-    yield f"{metrics['requests']:,} requests, {limited}{splits}"
+    yield f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
     read, sent, vectors = (_size(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
     yield f"{read} read from the source, {sent} of text embedded, {vectors} of vectors written"
     made, cached, missing = (metrics[f"contexts_{what}"] for what in ("made", "cached", "missing"))
