@@ -37,15 +37,7 @@ def init(folder, *keys, options=()):
     Ctrl-C is typed again while nothing happens: Python misses one between a question and its first look at the input.
     """
     main, side = pty.openpty()
-    command = [
-        "setsid",
-        "--ctty",
-        *PROGRAM,
-        "init",
-        "--source",
-        "sqlite:///source.db",
-        *options,
-    ]  # so Ctrl-C reaches it
+    command = ["setsid", "--ctty", *PROGRAM, "init", "--source", "sqlite:///source.db", *options]  # Ctrl-C reaches it
     process = subprocess.Popen(command, cwd=folder, stdin=side, stdout=side, stderr=side)
     os.close(side)
     shown, left = "", list(keys)
@@ -74,11 +66,10 @@ def indexes(folder):
     ("keys", "found", "open_questions"),
     [
         (["y\r", "\r"], ["job_event", "ticket"], 0),
-        (["n\r", "yes\r"], ["queue_item", "ticket"], 0),
         (["yes\r", "\x04"], ["job_event", "ticket"], 1),
         (["\x04"], GUESSED, 2),
     ],
-    ids=["yes, then the guess", "no, then yes", "yes, then the end of the input", "the end of the input"],
+    ids=["yes, then the guess", "yes, then the end of the input", "the end of the input"],
 )
 def test_answers_in_a_terminal_decide_which_tables_are_searched(folder, keys, found, open_questions):
     code, shown = init(folder, *keys)

@@ -1,9 +1,10 @@
-"""The metrics of a run, and the stopwatch of its stages."""
+"""The metrics of a run, the stopwatch of its stages, and the advice that follows."""
 
 import pytest
 
 from rag_index.documents.batches import ShardStats, WrittenShard
-from rag_index.reports.metrics import RunMetrics, Stopwatch
+from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
+from rag_index.settings import EmbedderSettings
 from tests.test_outages import Clock
 
 
@@ -38,3 +39,65 @@ def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twic
     metrics.end(22.0, watch)
     assert list(metrics.stages.items()) == [("start", 3), ("fetch", 2), ("diff", 2), ("wait", 10), ("other", 5)]
     assert metrics.utilisation == pytest.approx(18 / 28)
+
+
+LOCAL = EmbedderSettings()
+TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
+
+
+def ollama(*hosts: str, **more) -> EmbedderSettings:
+    return EmbedderSettings(kind="ollama", model="m", hosts=list(hosts or ["http://127.0.0.1:11434"]), **more)
+
+
+def busy(*, took=100.0, write_seconds=0.0, **work) -> RunMetrics:
+    """Return metrics of a run whose workers were busy nearly all the time."""
+    metrics = RunMetrics(1000, took, workers=2, first_shard_after=0.0, shards=9)
+    metrics.work, metrics.write_seconds = (
+        ShardStats(**{"seconds": 195.0, "embed_seconds": 190.0, **work}),
+        write_seconds,
+    )
+    metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
+    return metrics
+
+
+def idle(values: dict | None = None, **stages: float) -> RunMetrics:
+    """Return metrics of a run whose workers were busy for a third of the time."""
+    metrics = busy(**{"seconds": 60.0, "embed_seconds": 55.0, **(values or {})})
+    metrics.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("metrics", "embedder", "expected"),
+    [
+        (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
+        (busy(requests=100, retries=40, rate_limited=9), ollama(), "40 of 100 requests had to be repeated, 9 because"),
+        (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
+        (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
+        (busy(), TORCH, "a GPU (device)"),
+        (busy(), ollama(), "1 embedding server: one more"),
+        (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: one more"),
+        (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
+        (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
+        (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),
+        (idle(start=60.0), LOCAL, "start took 60% of the time"),
+        (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
+        (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards (parallel.shard_documents)"),
+        (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (
+            idle({"write_seconds": 110.0}, wait=60.0),
+            LOCAL,
+            "workers busy 30%, because they waited for the store: writing took",
+        ),
+        (idle({"write_seconds": 40.0}, wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (idle({"write_seconds": 110.0}, upsert=100.0, wait=0.0), LOCAL, "writing took 100%: a Qdrant server"),
+        (idle({"took": 5.0, "seconds": 1.0}), LOCAL, "too small for a cluster"),
+    ],
+)
+def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
+    assert expected in advice(metrics, embedder)
+
+
+def test_a_server_is_not_recommended_to_a_run_that_writes_to_one():
+    said = advice(idle(upsert=60.0), LOCAL, on_server=True)
+    assert "writing took 60%: a faster disk or more processors for Qdrant" in said

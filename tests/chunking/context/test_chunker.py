@@ -4,9 +4,12 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from rag_index.chunking.code.chunker import CodeChunker
+from rag_index.chunking.context.writer import ContextCache
 from rag_index.documents.batches import ContextCounts
+from rag_index.documents.canonical import hash_text
 from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import FakeOllama
 
@@ -96,3 +99,33 @@ def test_symbols_get_contexts_and_keep_their_payload_and_halves_of_a_chunk_its_c
     shorter = chunker.split_chunk(document, 1)
     assert len(shorter.chunks) == len(shorter.contexts) == len(shorter.payloads) == len(document.chunks) + 1
     assert shorter.contexts == [*document.contexts[:2], *document.contexts[1:]]
+
+
+# The contexts that the ledger has: known to other processes at once, and never an obstacle
+
+DOCUMENT, ANOTHER, ONE, TWO = map(hash_text, ("document", "another", "one", "two"))
+
+
+def known(cache):
+    return cache.known([DOCUMENT])[DOCUMENT]
+
+
+def test_a_written_context_is_known_to_others(url):
+    cache, other = ContextCache(url, "recipe"), ContextCache(url, "recipe")
+    assert known(cache) == {}
+    cache.put(DOCUMENT, ONE, "first")
+    cache.put(DOCUMENT, TWO, "sécond 漢字")
+    cache.put(ANOTHER, ONE, "other")
+    assert known(other) == {ONE: "first", TWO: "sécond 漢字"}
+    cache.close()
+    other.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://me:s3cret@127.0.0.1:9/none", "sqlite:////nowhere/ledger.db"])
+def test_a_ledger_that_cannot_be_used_is_warned_about_once_without_its_password(caplog, url):
+    cache = ContextCache(make_url(url), "recipe")
+    assert known(cache) == {}
+    cache.put(DOCUMENT, ONE, "context")
+    assert caplog.text.count("contexts are not kept for the next run") == 1
+    assert "127.0.0.1:9/none" in caplog.text or "there is no /nowhere/ledger.db on this machine" in caplog.text
+    assert "s3cret" not in caplog.text

@@ -1,0 +1,131 @@
+"""The samples: Python's own documentation, and a workshop that `init` understands and shows nothing hidden of."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rag_index.errors import SourceError
+from rag_index.samples import pydocs, workshop
+from rag_index.settings import load_settings
+from tests.project import Project
+
+
+def rows(path: Path) -> dict[str, list[tuple[str | None, ...]]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            table: connection.execute(f'SELECT * FROM "{table}" ORDER BY name').fetchall() for table in pydocs.TABLES
+        }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    path = tmp_path_factory.mktemp("pydocs") / "not" / "there" / "yet" / "pydocs.db"
+    return path, pydocs.write(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "words"),
+    [
+        ("module", "json.decoder", "JSONDecoder"), ("class", "collections.OrderedDict", "remembers"),
+        ("function", "json.dumps", "JSON formatted"), ("method", "pathlib.Path.exists", "exists"),
+        ("topic", "class", "Class definitions"),
+    ],
+)  # fmt: skip
+def test_well_known_names_are_found(written: tuple[Path, dict[str, int]], table: str, name: str, words: str) -> None:
+    found = {row[0]: f"{row[1]} {row[2]}" for row in rows(written[0])[table]}
+    assert words in found[name]
+
+
+@pytest.mark.parametrize("place", [".", "file/pydocs.db"])
+def test_an_unwritable_path_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SourceError, match=r"cannot write .*; name another file"):
+        pydocs.write(tmp_path / place)
+
+
+def test_the_settings_load_and_fit_the_tables(written: tuple[Path, dict[str, int]]) -> None:
+    path, _ = written
+    config = path.with_name("rag-index.toml")
+    config.write_text(pydocs.scaffold(path.name), encoding="utf-8")
+    settings = load_settings(config)
+    assert settings.source_url.database == str(path)
+    assert [index.name for index in settings.indexes] == ["modules", "classes", "functions", "methods", "topics"]
+    with closing(sqlite3.connect(path)) as connection:
+        for index in settings.indexes:
+            columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{index.table}")')}
+            assert columns >= {*index.key_columns, *index.text_columns, *index.payload}
+
+
+SOURCE = '''"""A module.
+
+More about it.
+"""
+import sys
+
+if sys.platform == "win32":
+    def branch(x): "On Windows."
+else:
+    def branch(x, *, y=1) -> int: "Elsewhere."
+
+class Thing(ValueError):
+    """A thing
+    that fails."""
+    def __init__(self, a, b=2): "Begins."
+    @property
+    def size(self):
+        """Its size."""
+    @size.setter
+    def size(self, value):
+        """Not told twice."""
+    @classmethod
+    async def make(cls): "Makes one."
+    class Inner:
+        "Inside."
+        def method(self): "Deep."
+    def _private(self): "Not told."
+    def bare(self): ...
+
+def _private(): "Not told."
+def blank(): "   "
+'''
+
+
+def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
+    path = tmp_path / "mod.py"
+    path.write_text(SOURCE + "\nraise SystemExit('was run')\n")
+    entries = pydocs.read_module("pkg.mod", path)
+    assert [(e.table, e.name, e.summary, e.signature) for e in entries] == [
+        ("module", "pkg.mod", "A module.", None),
+        ("function", "pkg.mod.branch", "On Windows.", "(x)"),
+        ("function", "pkg.mod.branch", "Elsewhere.", "(x, *, y=1) -> int"),
+        ("class", "pkg.mod.Thing", "A thing that fails.", None),
+        ("method", "pkg.mod.Thing.__init__", "Begins.", "(self, a, b=2)"),
+        ("method", "pkg.mod.Thing.size", "Its size.", "(self)"),
+        ("method", "pkg.mod.Thing.size", "Not told twice.", "(self, value)"),
+        ("method", "pkg.mod.Thing.make", "Makes one.", "(cls)"),
+        ("class", "pkg.mod.Thing.Inner", "Inside.", None),
+        ("method", "pkg.mod.Thing.Inner.method", "Deep.", "(self)"),
+    ]
+    assert (entries[0].body, entries[0].module) == ("More about it.", "pkg")
+
+
+def test_the_workshop_is_the_same_each_time_and_can_be_searched_without_an_edit(tmp_path):
+    assert workshop.write(tmp_path / "one.db") == workshop.write(tmp_path / "two.db")
+    assert (tmp_path / "one.db").read_bytes() == (tmp_path / "two.db").read_bytes()
+
+    project = Project(tmp_path / "project")
+    project.config.unlink()
+    assert project.cli("sample", "workshop", "--out", f"{project.folder}/workshop.db", "--settings").returncode == 0
+    assert 'url = "sqlite:///workshop.db"' in project.config.read_text()
+    again = project.cli("sample", "workshop", "--out", f"{project.folder}/other.db", "--settings")
+    assert f"Left {project.config} as it is" in again.stdout
+    (index,) = project.settings.indexes
+    assert (index.title, index.where, [part.table for part in index.parts]) == ("title", "is_private = 0", ["remark"])
+    project.run()
+    texts = project.texts("repair")
+    assert len(texts) == 57
+    assert "As soon as it is switched on, the whole flat is dark.\nPiet Vos" in texts["5"][0]
+    assert "Water had reached the terminal; dried for a day and sealed with silicone." in texts["5"]
+    assert not any("Pays late" in text for chunks in texts.values() for text in chunks)
