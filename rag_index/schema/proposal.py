@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -238,6 +238,9 @@ def find_subjects(
         one.choose(
             {name: uses[key] for name in one.columns if (key := f"{one.full_name}.{name}") in uses} if uses else {}
         )
+        if one.is_login:  # the name to log in with is half of what a stranger needs
+            for name in [name for name in one.columns if vocab.LOGIN_NAMES & {*words(name)}]:
+                one.profiles[name] = replace(one.profiles[name], role="personal")
         one.key = one.key or (_undeclared_key(catalog, one) if one.rows else ())
     relations = find_relations(catalog, subjects)
     for one in subjects:

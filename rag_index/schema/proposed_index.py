@@ -148,10 +148,11 @@ class IndexMaker:
         """Return how likely people look for these documents; below 1 if they do not."""
         subject = self._subject
         own = [part for part in parts if not part.get("inline")]
-        children = [one for one in subject.children if one.child.noun[-1] not in vocab.OLD_VERSIONS]
+        children = [one for one in subject.children if not {*vocab.VERSIONED, *vocab.OLD_VERSIONS} & {*one.child.noun}]
         if not self._prose and not own:
             codes = bool(subject.codes or len(self._text) > 1)
-            sold = subject.codes and any({*words(name)} & vocab.USEFUL_NUMBERS for name in subject.columns)
+            told = [*map(words, subject.columns), *[one.child.noun for one in children]]
+            sold = subject.codes and any({*named} & vocab.USEFUL_NUMBERS for named in told)
             referred = subject.is_value or (not sold and [one for one in children if not one.type_column])
             return NAMES_ALONE if title and subject.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
@@ -291,7 +292,7 @@ class IndexMaker:
             return
         required = hides(relation) and self._is_contained(relation)  # such as a forum
         tables = [join["table"] for join in self._joins.values()]
-        if parent.name in tables if required else parent.full_name in self._tables:
+        if parent.name in tables:
             return
         says = parent.title in parent.columns and not parent.is_login and not parent.says_nothing
         long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS

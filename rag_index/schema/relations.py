@@ -12,7 +12,7 @@ from rag_index.schema.columns import FEW, NEARLY_ALL, noun, singular, words
 from rag_index.schema.subjects import Relation, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 
 MIN_STEM = 3
@@ -91,7 +91,7 @@ class _Finder:
 
     def relations_of(self, table: Subject) -> list[Relation]:
         """Return the relations of a table to its parents."""
-        found = declared_relations(table, self.tables)
+        found = [*declared_relations(table, self.tables), *self._through_views(table)]
         contained = self._contained_keys(table, [one.parent for one in found])
         found += self._by_type_text(table)
         taken = {column for relation in found for column in relation.columns}
@@ -110,6 +110,15 @@ class _Finder:
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
         return found + self._one_to_one(table, found)
+
+    def _through_views(self, table: Subject) -> Iterator[Relation]:
+        """Yield the relations of foreign keys that name a view: to the table called like it that has its key."""
+        for one in table.references:
+            if one.table in self._catalog.views:
+                ours = [parent for parent in self._by_key.get(one.referred, []) if {*noun(one.table)} <= {*parent.noun}]
+                yield from [
+                    Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True))) for parent in ours[:1]
+                ]
 
     def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
         """Return the tables whose composite keys this one has, by name, with the values of their rows."""
@@ -138,6 +147,11 @@ class _Finder:
         fits = {one: fit for one, fit in fits.items() if fit[0] >= MIN_NAMED}
         if not fits and named - vocab.KEY_WORDS <= vocab.GENERIC and named & (vocab.GENERIC | {"id"}):
             fits = self._by_values(table, column, values)
+        others = self._by_key.get((column.name,), [])
+        if (
+            named & {*vocab.VERSIONED} and len(others) > 1
+        ):  # of several histories, the one that names rows of this table
+            fits = {one: fit for one, fit in fits.items() if one not in others or {*table.key} <= one.columns.keys()}
         if not fits:
             return None
         parent = max(fits, key=fits.__getitem__)  # of equal ones the likeliest by its name

@@ -74,7 +74,8 @@ class TableRoles:
         if label.is_people or not label.key or label.says_nothing:
             return None
         many = label.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
-        if label.is_whole and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer
+        said = label.is_whole or words(str(label.title))[-1] in vocab.SUBJECTS
+        if said and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer, the mails of a person
             return None
         if label.title and not label.is_unnamed:
             return relation

@@ -204,7 +204,10 @@ class Subject(DatabaseTable):
         return others[0].name if others else None
 
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
-        many = p.distinct < MOST and p.name not in vocab.WHOLE_TITLES
+        named = any(one.last_word == "name" and one.distinct >= NEARLY_ALL for one in self.profiles.values())
+        many = p.distinct < MOST and (
+            named or p.name not in vocab.WHOLE_TITLES
+        )  # a title beside a name is a profession
         return (
             "meta" in words(p.name),
             (p.name,) == self.key,
@@ -554,8 +557,6 @@ class Subject(DatabaseTable):
             and not (self.has_remarks and self.relations)
         ):
             return "is for programs, by its name and its values"
-        if self.is_login:
-            return "holds the accounts of people who log in"
         keys = any(one.role == "secret" or "fingerprint" in words(one.name) for one in self.profiles.values())
         if (self.noun[-1] == "key" or "api" in self.noun) and keys:
             return "holds keys"

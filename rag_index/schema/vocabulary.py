@@ -183,6 +183,7 @@ SUMMARIES = ("summary", "short_desc", "short_description")
 PASSWORDS = _words("password passwd pass pwd hash salt")
 # Words of columns that tables of accounts have, beside a password.
 LOGINS = _words("email mail login username user")
+LOGIN_NAMES = _words("login username userid nickname nick")
 SETTING_NAMES = _words("name key option property setting parameter")
 # Last words of columns by which programs know a row. `machine_name`, `module`: Drupal; `code`: OpenCart.
 PROGRAM_NAMES = _words("name key code id identifier type")

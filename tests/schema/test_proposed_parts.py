@@ -3,6 +3,7 @@
 from hashlib import sha1
 
 import pytest
+import sqlalchemy as sa
 
 from tests.schema.proposals import (
     DAY,
@@ -277,3 +278,25 @@ def test_a_column_called_after_two_words_names_no_row_of_the_first_alone(propose
     )
     assert parts(made, "tickets") == ["ticket_articles"]
     assert [one["table"] for one in index(made, "tickets")["joins"].values()] == ["ticket_article_types"]
+
+
+def test_a_foreign_key_that_names_a_view_means_the_table_with_its_key(propose):
+    mails = many(
+        40, subject="Words of the mill {n} on it", sender=cycle(12), kinds={"sender": "INT REFERENCES staff (eid)"}
+    )
+    tables = {"staff_base": many(12, "eid", name="Miller Number {n}", title="Master"), "mail": mails}
+    assert "joins" not in index(propose(**tables, add=["mail"]), "mail")
+    with sa.create_engine(propose.url).begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW staff AS SELECT * FROM staff_base")
+    made = propose(add=["mail"])
+    assert index(made, "mail")["text"] == ["sender_2.name"]
+
+
+def test_of_several_histories_a_revision_is_of_the_one_that_names_the_row(propose):
+    """Drupal Commerce: each kind of thing has a table of revisions, all with the same key, and small numbers."""
+    revisions = {
+        f"{name}_revision": many(40, "revision_id", **{f"{name}_id": itself}, log=f"{PROSE} of {name} {{n}}")
+        for name in ("parcel", "wheel")
+    }
+    made = propose(wheel=many(30, "wheel_id", title="Wheel {n}", revision_id=itself), **revisions)
+    assert "parcel_revision" not in str(index(made, "wheel"))

@@ -424,7 +424,9 @@ def test_rows_that_a_table_links_with_a_group_of_persons_are_for_that_group(prop
     )
     assert shown(propose, made, "bugs") == keys(24, "37")
     assert index(made, "bugs")["title"] == "short_desc"
-    assert made.left_out["profiles"] == "holds the accounts of people who log in"
+    account = index(made, "profiles")  # who logs in is a person like others, without what it takes to log in
+    assert (account["title"], account["text"]) == ("realname", ["why"])
+    assert not {"login_name", "cryptpassword"} & {*account["payload"]}
     assert "bugs_fulltext" in made.left_out
     assert "bugs_fulltext" not in str(made.indexes)
     assert "parts" not in index(made, "keywords")  # the bugs of a keyword are no labels of it
