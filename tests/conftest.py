@@ -113,7 +113,7 @@ def pytest_collection_finish():
 LONG_SECONDS = 1200
 LONGEST = (
     "tests/flows", "tests/orchestration", "tests/reliability", "tests/deployments", "tests/live", "tests/watch",
-    "tests/indexing", "tests/transfer", "tests/cli", "tests/doctor",
+    "tests/indexing", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
 )  # fmt: skip
 """The folders whose files take longest: one that begins at the end keeps the other processes waiting."""
 
