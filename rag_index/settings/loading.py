@@ -311,9 +311,8 @@ def _parse(variable: str, key: str, field: FieldInfo, value: str) -> Any:
     if typing.get_origin(field.annotation) is list:
         if not value.lstrip().startswith("["):
             return [part.strip() for part in value.split(",") if part.strip()]
-        for parse in (json.loads, lambda text: tomllib.loads(f"value = {text}")["value"]):
-            with suppress(ValueError):
-                return parse(value)
+        with suppress(ValueError):
+            return tomllib.loads(f"value = {value}")["value"]  # a list of JSON is one of TOML
         raise SettingsError(f'{variable} is not a list; write it as ["one", "two"]')
     if value.lstrip().startswith("{"):
         with suppress(ValueError):

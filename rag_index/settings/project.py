@@ -75,7 +75,7 @@ class Settings(BaseModel):
         return self._stamp is not None and file_stamp(self.path) != self._stamp
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> Settings:
+    def _check_consistency(self) -> Settings:
         names = [index.name for index in self.indexes]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
@@ -84,10 +84,6 @@ class Settings(BaseModel):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
         if self.run.max_cost is not None and self.embedder.price is None:
             raise ValueError("[run] max_cost needs [embedder] price: what a million characters cost to embed")
-        return self
-
-    @model_validator(mode="after")
-    def _check_rights(self) -> Settings:
         asking = next((index.name for index in self.indexes if index.asks_database), None)
         if asking is not None and self.source_url.get_backend_name() != "postgresql":
             raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')
