@@ -93,7 +93,7 @@ class DatabaseTable:
     sql: str
     """The name as it stands in SQL, with its schema."""
     rows: int
-    """The number of rows, up to `MAX_ROWS`."""
+    """The number of rows; one more than `MAX_ROWS` if there are more."""
     problem: str = ""
     """Why its rows could not be read."""
 
@@ -320,9 +320,9 @@ def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]
     if rows is not None and len(rows) <= SAMPLED_ROWS:
         table.rows = len(rows)
         return list(rows)
-    first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS)
+    first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS + 1)
     counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
-    table.rows = int(counted[0][0]) if counted else MAX_ROWS
+    table.rows = int(counted[0][0]) if counted else MAX_ROWS + 1
     if not table.key or not set(table.key) <= kinds.keys():
         return list(rows or [])[:SAMPLED_ROWS]
     ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in table.key]
@@ -345,6 +345,11 @@ def _value(connection: Connection, name: str, kind: Kind) -> Any:
     if connection.dialect.name == "postgresql" and kind in ("json", "text"):
         return sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
     return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
+
+
+def spoken_rows(rows: int) -> str:
+    """Return the number of rows of a table for people, which is not known of a large one."""
+    return f"more than {MAX_ROWS:,} rows" if rows > MAX_ROWS else f"{rows:,} row{'s' * (rows != 1)}"
 
 
 def _rows(connection: Connection, statement: Any) -> Sequence[Any] | None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.schema.catalog import spoken_rows
 from rag_index.schema.columns import FEW
 from rag_index.settings.parts import FILE
 
@@ -57,7 +58,7 @@ class Coverage:
         found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text {told}"]
         for one in self.missing[:3]:
             why = left_out.get(one.table, "its texts are longer than a label's")
-            what = f"{one.table} ({', '.join(one.columns)}): {one.rows:,} rows, {size(one.chars)}"
+            what = f"{one.table} ({', '.join(one.columns)}): {spoken_rows(one.rows)}, {size(one.chars)}"
             found.append(f"Not reached: {what}; it {why}; --add {one.table} adds it")
         return found
 

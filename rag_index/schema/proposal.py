@@ -13,6 +13,7 @@ from slugify import slugify
 
 from rag_index.errors import SettingsError
 from rag_index.schema import vocabulary as vocab
+from rag_index.schema.catalog import spoken_rows
 from rag_index.schema.columns import noun, profile, words, words_of_tables
 from rag_index.schema.coverage import (
     GOAL,
@@ -97,8 +98,7 @@ class Question:
     @property
     def sentence(self) -> str:
         """Return the question."""
-        rows = f"{self.rows:,} row{'s' * (self.rows != 1)}"
-        return f"`{self.table}` ({rows}, {size(self.chars)} of text; {self.what}): search it?"
+        return f"`{self.table}` ({spoken_rows(self.rows)}, {size(self.chars)} of text; {self.what}): search it?"
 
 
 @dataclass(frozen=True, slots=True)

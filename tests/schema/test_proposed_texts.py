@@ -180,3 +180,11 @@ def test_files_in_a_column_become_text_of_what_they_are_attached_to(propose):
     (part,) = index(made, "ticket")["parts"]
     assert (part["table"], part["text"], part["format"]) == ("attachment", ["data"], {"data": "file"})
     assert made.coverage.share == 1
+
+
+@pytest.mark.parametrize(("rows", "said"), [(20_000, "(20,000 rows,"), (20_001, "(more than 20,000 rows,")])
+def test_a_question_says_that_a_large_table_has_more_rows_than_were_counted(propose, rows, said):
+    made = propose(
+        pages=many(60, title="Page {n} of the mill", body=TEXT), jobs=many(rows, name="Wheel of stone and oak {n}")
+    )
+    assert said in made.questions[0].sentence

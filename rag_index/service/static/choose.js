@@ -33,7 +33,8 @@ function showTables(tables) {
 function item(table, open) {
   const box = make("input", { type: "checkbox", checked: !table.reason, ariaLabel: table.name });
   box.addEventListener("change", () => change("tables", table.name, box.checked));
-  const size = `${table.rows.toLocaleString()} rows · ${table.chars.toLocaleString()} letters`;
+  const rows = table.rows > 20000 ? "more than 20,000" : table.rows.toLocaleString();
+  const size = `${rows} rows · ${table.chars.toLocaleString()} letters`;
   const show = make("button", { type: "button", className: "quiet", disabled: Boolean(table.reason) }, "Show a document");
   show.addEventListener("click", () => refresh(table.name));
   const columns = make("details", { open }, make("summary", {}, "Columns"), ...Object.entries(table.columns).map(
