@@ -12,6 +12,7 @@ from pypdf import PdfWriter
 from rag_index.documents.batches import TextLayout
 from rag_index.documents.keys import document_id
 from rag_index.errors import SourceUnavailable
+from rag_index.indexing import step_retries
 from rag_index.sources.attachments import with_files
 from tests.docs.pages import blocks, page, section
 from tests.project import Project
@@ -218,7 +219,7 @@ def test_names_lead_to_files_below_the_folder_alone_and_a_changed_file_changes_i
         source.check()
 
 
-def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_are_read_again(tmp_path):
+def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_are_read_again(tmp_path, monkeypatch):
     example = section(page("sources"), "## Attachments")
     project, uploads = Project(tmp_path / "desk"), tmp_path / "desk" / "uploads" / "2026"
     uploads.mkdir(parents=True)
@@ -239,5 +240,6 @@ def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_ar
     assert project.json("failed")["failed"] == []
     assert "Nothing of it is true" in project.texts("tickets")["1"]
     shutil.rmtree(uploads.parent)
+    monkeypatch.setattr(step_retries.time, "sleep", lambda seconds: None)
     assert project.run().indexes[0].state == "failed"
     assert "Nothing of it is true" in project.texts("tickets")["1"]
