@@ -4,12 +4,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
 
 from rag_index.errors import SearchTimedOut, StoreError
 from rag_index.stores.edge.reader import EdgeReader
+from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.protocol import Condition, VectorQuery
 from tests.stores.edge_process import WIDE, fill, points
 from tests.waiting import eventually
@@ -71,6 +73,22 @@ def test_a_process_that_is_killed_is_replaced(store):
         with pytest.raises(StoreError, match=r"the process that searches c ended \(exit code -9\)"):
             slow.result()
         assert search(reader) == expected
+
+
+def test_a_process_lets_go_of_a_collection_that_was_replaced(tmp_path):
+    fill(tmp_path)
+    with closing(EdgeReader(tmp_path, timeout=300)) as reader:
+        search(reader)
+        (child,) = children()
+        with closing(EdgeStore(tmp_path)) as store:
+            store.delete_points("live", points(range(500)).ids)
+        eventually(lambda: reader.count("live") == 500 and not held_without_a_name(child))
+
+
+def held_without_a_name(process: psutil.Process) -> list[str]:
+    """Return the files of views that a process has in memory, and that are deleted."""
+    held = (one.path for one in process.memory_maps() if "/readers/" in one.path)
+    return [path for path in held if not Path(path).exists()]
 
 
 def test_a_process_that_searches_loads_no_settings():
