@@ -194,7 +194,7 @@ class Scan:
         page = without_erased(self.run.ledger, self.run.alias, page)
         with self.run.stopwatch.stage("diff"):
             to_embed = self._diff_page(page)
-        for documents in with_files(to_embed):
+        for documents in with_files(to_embed) if to_embed.files else [to_embed]:
             for shard in self.sharder.add(documents, self._pages):
                 self._golden.before_writing(more_to_read=True)
                 self._any_shard = True
@@ -300,7 +300,8 @@ class Scan:
         """Return the shard with everything that embedding it needs."""
         run, documents, rate = self.run, shard.documents, self.sharder.chars_per_second
         known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
-        limit = hang_limit(run.settings, run.index, chars=shard.chars, chars_per_second=rate)
+        here = shard.in_process and not shard.suspect  # nothing could end it
+        limit = None if here else hang_limit(run.settings, run.index, chars=shard.chars, chars_per_second=rate)
         bm25, embedder = bm25_model(run.index), run.settings.embedder
         return EmbedJob(shard, self.chunker, embedder, self.identity, bm25, run.metrics.workers, known, limit)
 

@@ -323,9 +323,8 @@ class RowReader:
         self._payload = PayloadMaker(index.payload, index.joins)
         self._payload_start = self._width + len(index.text_columns)
         self._end = self._payload_start + len(index.payload)
-        self.files = FileReader(index)
+        self.files = FileReader(index) if index.has_files else None
         self._file_places = {name: self.positions[name] for name in file_columns(index.format)}
-        self._has_files = index.has_files
         self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
 
     @property
@@ -364,7 +363,7 @@ class RowReader:
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
         # the hash of a text covers how it is divided
         hashed = [f"{text}\0{layout.decode()}" if layout else text for text, layout in zip_longest(texts, layouts)]
-        files = [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)] if self._has_files else []
+        files = [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)] if self.files else []
         for number, some in enumerate(files):
             hashed[number] += "".join(f"\0{file.part} {file.stamp}" for file in some)
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
@@ -394,13 +393,14 @@ class RowReader:
 
     def keep_files(self, row: Sequence[Any]) -> Sequence[Any]:
         """Return a row whose files need no memory."""
-        places = self._file_places.values()
-        return [self.files.keep(one) if n in places else one for n, one in enumerate(row)] if places else row
+        places, files = self._file_places.values(), self.files
+        return [files.keep(one) if n in places else one for n, one in enumerate(row)] if files and places else row
 
     def _files_of(self, row: Sequence[Any], parts: DocumentParts) -> list[AttachedFile]:
         own = [
             self.files.take(row[place], self._index.format[name], TextPart(0, 0, name, "", "", {}))
             for name, place in self._file_places.items()
+            if self.files
         ]
         return [*filter(None, own), *parts.files]
 

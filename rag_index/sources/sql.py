@@ -128,7 +128,8 @@ class SqlSource:
 
     def check(self) -> None:
         index = self._index
-        self._reader.files.check()
+        if self._reader.files:
+            self._reader.files.check()
         with self._connect() as connection:
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
@@ -236,7 +237,8 @@ class SqlSource:
 
     def close(self) -> None:
         self._end_stream()
-        self._reader.files.close()
+        if self._reader.files:
+            self._reader.files.close()
         self._engine.dispose()
 
     def _select(self) -> Select[Any]:

@@ -214,16 +214,18 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, kind
 CORE = ("orchestration/plain_run", "indexing/run", "indexing/pipeline", "indexing/scan")
 
 
-def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_of_a_run(tmp_path):
-    """Whoever follows a row reads these files side by side."""
+def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_and_enters_55_modules(tmp_path):
+    """Whoever follows a row reads the files of the core side by side."""
     project = Project(tmp_path / "project").fill(30)
     project.run()
     project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
     settings, folder = project.settings, Path(rag_index.__file__).parent
-    core, stack, changes = {str(folder / f"{name}.py") for name in CORE}, [], []
+    core, stack, changes, entered = {str(folder / f"{name}.py") for name in CORE}, [], [], set()
 
     def note(frame, event, _):
         file = frame.f_code.co_filename
+        if file.startswith(str(folder)) and event == "call" and frame.f_code.co_name != "<module>":
+            entered.add(file.removeprefix(str(folder)))
         if file in core and event == "call":
             if stack and stack[-1] != file:
                 changes.append(f"{Path(stack[-1]).stem} > {Path(file).stem}.{frame.f_code.co_name}")
@@ -238,6 +240,7 @@ def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_of_
     finally:
         sys.setprofile(before)
     assert 10 < len(changes) <= 15, changes
+    assert 40 < len(entered) <= 55, sorted(entered)
 
 
 def test_an_error_that_is_not_ours_is_raised_and_recorded(project):
