@@ -5,7 +5,7 @@ and more where the column does not tell its time zone), from the latest time tha
 poll that takes long is followed by a longer pause. What is found is remembered by key and time, and not given again.
 
 The first poll begins at the watermark of the last complete run. That run read everything before, and a change since
-then is given whether or not a watch was running.
+then is given whether or not a watch was running. With digests, which have no such watermark, a run begins.
 
 Who may see a document changes without a time. So the groups of all documents are read and compared with the stamps
 that the ledger has of them: at once when the watch begins, and then again and again, a part of them with each poll.
@@ -27,8 +27,7 @@ from rag_index.changes.watched_tables import plan_tables
 from rag_index.documents.keys import document_id
 from rag_index.ledger.tables import Collection, Position
 from rag_index.settings.sections import CHANGES
-from rag_index.sources import scan_settings
-from rag_index.sources.buckets import time_watermark
+from rag_index.sources import has_digests, scan_settings
 from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.code import CodeSource
 from rag_index.sources.engine import errors_as_ours, open_read_only
@@ -139,7 +138,7 @@ class PollFeed(IndexFeed):
         if since is None and (collection := self._live_collection()) is not None:  # from where the last run has read
             record = self._ledger.scan_state(collection.id)
             if record is not None and record.settings == scan_settings(self._settings, self._index):
-                since = time_watermark(record.watermark)
+                since = None if has_digests(self._settings, self._index) else record.watermark
         if since is None:  # a run has to read all of it
             return Received((), replace(self._given, since=self._source.watermark() or ""), overflow=(name,))
         after, found = self._poll(since)

@@ -75,15 +75,15 @@ class BucketLayout:
     rendering: str
     """What decides how the database writes values; digests that were computed with another are not comparable."""
 
-    def encode(self, since: str | None) -> str:
-        """Return the watermark of a scan: the layout, the version of the digest, and a watermark of times."""
-        return json.dumps([VERSION, self.kind, self.size, self.rendering, since])
+    def encode(self) -> str:
+        """Return the watermark of a scan: the layout, and the version of the digest."""
+        return json.dumps([VERSION, self.kind, self.size, self.rendering])
 
     @classmethod
     def decode(cls, text: str | None) -> BucketLayout | None:
         """Return the layout that a scan left; None if there is none, or none of this version."""
         try:
-            version, kind, size, rendering, _since = json.loads(text or "")
+            version, kind, size, rendering = json.loads(text or "")
         except (TypeError, ValueError):
             return None
         return cls(kind, size, rendering) if version == VERSION else None
@@ -99,12 +99,6 @@ class BucketLayout:
         ends = (min(buckets) - 1) * self.size, (max(buckets) + 2) * self.size
         highest = HALF // 2 - 1 if max(buckets) * self.size < HALF // 2 else HALF  # of a BIGINT UNSIGNED
         return max(ends[0], 1 - HALF // 2), min(ends[1], highest)
-
-
-def time_watermark(watermark: str) -> str | None:
-    """Return the watermark of times that a scan left, with digests or without."""
-    found = json.loads(watermark)
-    return found[-1] if isinstance(found, list) else watermark
 
 
 def choose_layout(rows: int, lowest: Any, highest: Any, rendering: str) -> BucketLayout:

@@ -13,7 +13,6 @@ A row of a part counts in the bucket of its document. The columns of joins are c
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,6 @@ from rag_index.sources.buckets import (
     value_bucket,
     values_digest,
 )
-from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any_text
 from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
 
@@ -122,10 +120,6 @@ class DigestSource(SqlSource):
         if self._rows is not None:
             return self._rows
         self._divided = True
-        since = None  # the watermark of times, with which a watch that polls begins after this scan
-        if self._index.changed_since is not None:  # before the rows are looked at, so that later changes are above it
-            with closing(ChangedSource(self._url, self._index, timeout=self._timeout)) as times:
-                since = times.watermark()
         with self._connect(patience=self._timeout) as connection:
             types, rendering = self._rendering(connection)
             before = BucketLayout.decode(state.last_watermark)
@@ -136,7 +130,7 @@ class DigestSource(SqlSource):
             if self._to_read is None:
                 self._streams = self._streams_always
                 self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
-        state.set_watermark(self._layout.encode(since))
+        state.set_watermark(self._layout.encode())
         self._counted = (self._rows or 0) - sum(self._unread.values())
         return self._rows or 0
 

@@ -4,7 +4,6 @@ The oracle is a source that reads everything: whatever a full scan finds must be
 that a scan with digests read add up to.
 """
 
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -36,14 +35,10 @@ class State:
         return self.known
 
 
-def scan(source, state: State, *, rows: int = 50, between: Callable[[], object] = lambda: None) -> None:
-    """Scan the source and bring the state up to date, as a run does that comes to its end.
-
-    `between` is called when the source has its digests and has not yet read a row.
-    """
+def scan(source, state: State, *, rows: int = 50) -> None:
+    """Scan the source and bring the state up to date, as a run does that comes to its end."""
     source.use_scan_state(state)
     total = source.count()
-    between()
     found: dict[int, BucketDigest] = {}
     seen: dict[str, tuple[int, bytes, bytes]] = {}
     unread: dict[int, int] = {}

@@ -6,15 +6,12 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
 
 from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
-from rag_index.sources.buckets import time_watermark
-from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.digest import DigestSource
-from tests.sources.digests import State, is_current, rescan, scan
+from tests.sources.digests import State, is_current, rescan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 TIMES = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))  # noqa: DTZ001
@@ -219,17 +216,6 @@ def test_bytes_that_are_no_text_are_seen_as_they_are_read(many, index, row):
         many.run(f"UPDATE {row.format(value)} = 7")
         assert 0 < len(rescan(many, state, **index)) <= most
         assert not rescan(many, state, **index)
-
-
-def test_the_time_that_a_watch_begins_with_is_of_before_the_rows_were_looked_at(sqlite):
-    sqlite.notes(3).run("ALTER TABLE note ADD COLUMN at TEXT", "UPDATE note SET at = date('now', '-9 days')")
-    source, state = sqlite.digests(changed_since="at"), State()
-    before = sqlite.source(ChangedSource, changed_since="at").watermark()
-    event.listen(
-        source._engine, "before_cursor_execute", lambda *_: sqlite.run("UPDATE note SET at = date('now', '-2 days')")
-    )
-    scan(source, state)
-    assert time_watermark(state.last_watermark) == before
 
 
 def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, monkeypatch):
