@@ -84,6 +84,10 @@ class KnownStamps:
     watermark: str | None = None
     stamps: dict[str, str] = field(default_factory=dict)
     following: str = ""
+    last_watermark = None
+
+    def digests(self):
+        return {}
 
     def set_watermark(self, watermark):
         self.following = watermark

@@ -13,7 +13,7 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.changed_rows import ChangedSource
 from rag_index.sources.digest import DigestSource
 from rag_index.sources.sql import SqlSource
-from tests.sources.databases import KINDS, KnownStamps, open_database, pages, read
+from tests.sources.databases import KINDS, open_database, pages, read, read_since
 from tests.sources.digests import State, is_current, rescan
 
 WORDS = st.text(string.ascii_letters + "äÄßéİ -_%'\\~0127", max_size=5)
@@ -104,24 +104,12 @@ def test_the_keys_that_are_read_are_the_keys_that_are_there(table, kind, column,
     table.run("DELETE FROM note").run(f"{INSERT[kind]} note VALUES (?, ?, ?, ?){CONFLICT[kind]}", rows=some)
     source = table.source(reader, key=key, **({"changed_since": "at"} if reader is ChangedSource else {}))
     source.check()
-    source.use_scan_state(LastScan('{"text": "2024-01-01"}' if kind == "sqlite" else '{"time": "2024-01-01T00:00:00"}'))
+    read_since(source, '{"text": "2024-01-01"}' if kind == "sqlite" else '{"time": "2024-01-01T00:00:00"}')
     count = source.count()
     found = keys_of(source, rows)
     assert len({*found}) == len(found) == count
     assert sorted(source.documents(list(map(document_id, found))).documents.keys) == sorted(found)
     source.close()
-
-
-class LastScan(KnownStamps):
-    """A last scan that left no digests, and knows all documents."""
-
-    last_watermark = None
-
-    def digests(self):
-        return {}
-
-    def must_read(self, keys):
-        return False
 
 
 def keys_of(source, rows, between=lambda: None):
