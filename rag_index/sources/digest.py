@@ -35,7 +35,7 @@ from rag_index.sources.buckets import (
     value_bucket,
     values_digest,
 )
-from rag_index.sources.pages import DocumentParts, Repair, stream_rows, with_any_text
+from rag_index.sources.pages import DocumentParts, stream_rows, valid_rows, with_any_text
 from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class DigestSource(SqlSource):
         cursor, width, rows = None, len(self._keys), SQLITE_ROWS
         while rows == SQLITE_ROWS:
             statement = self._in_order(connection, self._select(), cursor).limit(SQLITE_ROWS)
-            sums, last = with_any_text(connection, partial(self._sum_rows, connection, statement), width)
+            sums, last = with_any_text(connection, partial(self._sum_rows, connection, statement))
             rows = sum(number for number, _, _ in sums.values())
             for bucket, (number, first, second) in sums.items():
                 found[bucket] = found.get(bucket, NO_ROWS).plus(number, first, second)
@@ -246,27 +246,23 @@ class DigestSource(SqlSource):
             cursor = Cursor(last[:width])
         return found
 
-    def _sum_rows(
-        self, connection: Connection, statement: Select[Any], repair: Repair | None
-    ) -> tuple[dict[int, list[int]], tuple[Any, ...]]:
+    def _sum_rows(self, connection: Connection, statement: Select[Any]) -> tuple[dict[int, list[int]], tuple[Any, ...]]:
         """Return the sums of the rows of one query, which are not kept, and the last of them."""
         with connection.execute(statement) as result:
             rows: Any = result.cursor  # that of the driver: every row of the source passes here
             try:
-                return sum_values(self._layout, rows if repair is None else map(repair, rows), len(self._keys))
+                return sum_values(self._layout, valid_rows(connection, rows, len(self._keys)), len(self._keys))
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(str(statement), {}, error) from error
 
-    def _add_parts(
-        self, connection: Connection, found: dict[int, BucketDigest], after: Any, last: Any, repair: Repair | None
-    ) -> None:
+    def _add_parts(self, connection: Connection, found: dict[int, BucketDigest], after: Any, last: Any) -> None:
         """Add the parts of the documents after one key up to another to the digests, as SQLite gives them."""
         width, sums = len(self._keys), []
         for table in self._parts.tables if self._parts is not None else ():
             statement = self._with_parts(table, *self._keys, *table.read_columns)
             if after is not None:
                 statement = statement.where(self._after(after))
-            for row in stream_rows(connection, statement.where(sa.not_(self._after(last))), repair):
+            for row in stream_rows(connection, statement.where(sa.not_(self._after(last)))):
                 sums.append((value_bucket(self._layout, row[:width]), *values_digest(row[width:])))
         for bucket, first, second in sums:
             _add_part(found, bucket, first, second)

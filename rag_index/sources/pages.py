@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-Repair = Callable[[Sequence[Any]], tuple[Any, ...]]
-"""Returns a row with valid texts."""
 T = TypeVar("T")
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
@@ -108,27 +106,31 @@ class PageReader:
 
 
 def stream_rows(
-    connection: Connection, statement: Select[Any], repair: Repair | None = None, fetch_rows: int = FETCH_ROWS
+    connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS, keys: int = 0
 ) -> Iterator[Sequence[Any]]:
-    """Yield the rows of a statement as they are fetched. Raises the driver's errors."""
+    """Yield the rows of a statement as they are fetched, as `valid_rows`. Raises the driver's errors."""
     with connection.execute(statement, execution_options=STREAMED) as result:
         while some := result.fetchmany(fetch_rows):
-            yield from some if repair is None else map(repair, some)
+            yield from valid_rows(connection, some, keys)
 
 
-def with_any_text(connection: Connection, read: Callable[[Repair | None], T], keys: int = 0) -> T:
-    """Return the result of `read`, which reads rows, and passes each to `repair` if that is given.
-
-    If SQLite holds text that is not UTF-8, the page is read again with replacement characters, except in the first
-    `keys` columns: a changed key would never be found again.
-    """
+def with_any_text(connection: Connection, read: Callable[[], T]) -> T:
+    """Return the result of `read`, which reads rows: once more within `invalid_text` if SQLite holds such text."""
     try:
-        return read(None)
+        return read()
     except exc.OperationalError as error:
         if "decode to UTF-8" not in str(error.orig):
             raise
     with invalid_text(connection):
-        return read(lambda row: (*row[:keys], *map(_replace_invalid, row[keys:])))
+        return read()
+
+
+def valid_rows(connection: Connection, rows: Iterable[Any], keys: int = 0) -> Iterable[Any]:
+    """Return rows with valid texts, but in their first `keys` columns: a changed key would never be found again."""
+    driver: Any = connection.connection.driver_connection
+    if getattr(driver, "text_factory", str) is str:
+        return rows
+    return [(*row[:keys], *map(_replace_invalid, row[keys:])) for row in rows]
 
 
 @contextmanager

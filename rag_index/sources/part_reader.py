@@ -25,7 +25,6 @@ from rag_index.sources.pages import (
     LinkComposer,
     PartText,
     PayloadMaker,
-    Repair,
     stream_rows,
     with_any_text,
 )
@@ -155,14 +154,14 @@ class PartsReader:
     ) -> list[DocumentParts] | None:
         """Return the parts of each row; None if they have more than `max_chars`. Raises the driver's errors."""
 
-        def read(repair: Repair | None) -> list[DocumentParts] | None:
+        def read() -> list[DocumentParts] | None:
             documents = [DocumentParts() for _ in rows]
             chars = 0
             for table in self.tables:
                 places = [self._positions[name] for name in table.of_document]
                 owners = _Owners([[row[place] for place in places] for row in rows])
                 for statement in self._statements(connection, table, owners.values):
-                    for row in stream_rows(connection, statement, repair, table.fetch_rows):
+                    for row in stream_rows(connection, statement, table.fetch_rows):
                         key = comparable_key(row[: len(table.on)])
                         found = [documents[position] for position in owners.find(key)]
                         chars += table.add(row, found)

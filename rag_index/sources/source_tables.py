@@ -24,7 +24,7 @@ from sqlalchemy.types import TupleType, UserDefinedType
 from rag_index.database.drivers import did_you_mean, is_transient
 from rag_index.errors import SettingsError
 from rag_index.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
-from rag_index.sources.pages import Repair, with_any_text
+from rag_index.sources.pages import valid_rows, with_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -390,10 +390,9 @@ def first_rows(
     Raises SettingsError if it cannot be run, and says `what` it is, and what is like a missing name of its `table`.
     """
 
-    def read(repair: Repair | None) -> tuple[list[str], Sequence[Sequence[Any]]]:
+    def read() -> tuple[list[str], Sequence[Sequence[Any]]]:
         with connection.execute(statement.limit(limit)) as result:
-            names, rows = list(result.keys()), result.fetchall()
-        return names, rows if repair is None else list(map(repair, rows))
+            return list(result.keys()), list(valid_rows(connection, result.fetchall()))
 
     try:
         return with_any_text(connection, read)

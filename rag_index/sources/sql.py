@@ -38,10 +38,10 @@ from rag_index.sources.pages import (
     STREAMED,
     DocumentParts,
     PageReader,
-    Repair,
     RowReader,
     read_columns,
     stream_rows,
+    valid_rows,
     with_any_text,
 )
 from rag_index.sources.part_reader import PartsReader, owners_of
@@ -425,20 +425,17 @@ class SqlSource:
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
         """Return the rows of a page and the row after it, as `PageReader.page`."""
 
-        def read(repair: Repair | None) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+        def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
             with connection.execute(statement, execution_options=STREAMED) as result:
                 page, following = PageReader(result, self._fetch_rows).page(rows)
-            return list(map(repair, page)) if repair is not None else page, following
+            return list(valid_rows(connection, page, len(self._keys))), following
 
-        return with_any_text(connection, read, len(self._keys))
+        return with_any_text(connection, read)
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
         """Return all rows of a statement that has few, however long they are."""
-
-        def read(repair: Repair | None) -> list[Sequence[Any]]:
-            return list(map(self._reader.keep_files, stream_rows(connection, statement, repair, self._fetch_rows)))
-
-        return with_any_text(connection, read, len(self._keys))
+        given = connection, statement, self._fetch_rows, len(self._keys)
+        return with_any_text(connection, lambda: list(map(self._reader.keep_files, stream_rows(*given))))
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         needs_another = self._parts is not None or self._index.access_query is not None
