@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import httpx
-from prefect import runtime
+from prefect import get_client, runtime
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -330,7 +330,7 @@ def report_state(report: RunReport) -> State[RunReport]:
     if report.state == "completed":
         return Completed(message=message, data=report)
     if report.state == "partial":
-        return failed_state(f"partially indexed: {message}", report)
+        return failed_state(f"partially indexed: {message}", report, tag="partial")
     return failed_state(message, report)
 
 
@@ -341,13 +341,23 @@ def superfluous_state(error: IndexLocked) -> State[Any]:
     return Cancelled(message=f"another run of all indexes is under way ({error})")
 
 
-def failed_state(message: str, report: Any = None) -> State[Any]:
-    """Return a failed state. It keeps Prefect's name: the page of a deployment lists no run whose state has another."""
+def failed_state(message: str, report: Any = None, *, tag: str | None = None) -> State[Any]:
+    """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs.
+
+    The state keeps Prefect's own name: the page of a deployment lists no run whose state has another one.
+    """
+    if tag:
+        _send(_tag_run, tag)
     context = FlowRunContext.get()
     if not is_deployed() or (context and context.flow_run and context.flow_run.parent_task_run_id):
         return Failed(message=message, data=report)
     end_with_state()
     return Failed(message=message)  # the engine of a deployment would take data for an exception
+
+
+def _tag_run(tag: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(runtime.flow_run.id), tags=sorted({*runtime.flow_run.tags, tag}))
 
 
 def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
@@ -360,7 +370,7 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     rows = [*map(asdict, whole.findings), *({"kind": "advice", **asdict(one)} for one in whole.advice)]
     columns = ("index", "kind", "count", "message", "remedy")
     _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
-    return failed_state(said, whole) if kinds else Completed(message=said, data=whole)
+    return failed_state(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)
 
 
 def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
@@ -373,5 +383,5 @@ def benchmark_state(report: BenchmarkReport, *, project: str) -> State[Benchmark
         rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()})
     _table(report.sentence(), rows, project, report.index, "benchmark")
     if not report.in_parity:
-        return failed_state(report.sentence(), report)
+        return failed_state(report.sentence(), report, tag="disagrees")
     return Completed(message=report.sentence(), data=report)

@@ -89,7 +89,7 @@ def test_a_partial_run_calls_the_webhook_and_no_automation_is_made_twice(
     project.execute("INSERT INTO note VALUES (31, 'blob', ?, 'a', 1)", b"\x00\x01")
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
         run = deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])
-        assert (run["state_name"], run["tags"]) == ("Failed", ["rag-index"])
+        assert (run["state_name"], run["tags"]) == ("Failed", ["partial", "rag-index"])
         eventually(lambda: calls_about(calls, "Failed"), "the webhook is called", every=0.25)
     call = calls[0]
     assert all(one == call for one in calls), "Prefect delivers at least once"
