@@ -18,6 +18,8 @@ COUNTS = (
 )  # fmt: skip
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 FIRST_IDS = 10
+SLOW_SECONDS = 60.0
+"""A run of an index that takes longer ends with advice."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 SEARCH, MEANING, WORDS = "search", "meaning", "words"
@@ -373,6 +375,13 @@ class RunReport:
         if self.indexes and all(outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes):
             return 2
         return _EXIT[self.state]
+
+    @property
+    def advice(self) -> str:
+        """A sentence about the index that took longest, if it was slow to embed; else ""."""
+        slow = [one for one in self.indexes if one.seconds >= SLOW_SECONDS and one.chunks_embedded and one.advice]
+        slowest = max(slow, key=lambda one: one.seconds, default=None)
+        return f"{slowest.index}: {slowest.advice} (`rag-index report` says more)" if slowest else ""
 
     def sentence(self) -> str:
         """Return the sums as one line, which Prefect displays as the message of the run's state."""
