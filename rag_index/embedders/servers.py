@@ -50,7 +50,9 @@ class ServerEmbedder:
     ) -> None:
         self._settings = settings
         self._endpoints: list[Endpoint] = [
-            OpenAIEndpoint(url, settings) if settings.kind == "openai" else OllamaEndpoint(url, settings)
+            OpenAIEndpoint(url, settings)
+            if settings.kind == "openai"
+            else OllamaEndpoint(url, settings, settings.dimensions)
             for url in settings.hosts
         ]
         pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)

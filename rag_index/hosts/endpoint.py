@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from abc import ABC, abstractmethod
@@ -86,20 +85,20 @@ class Endpoint(ABC):
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 
-    def __init__(self, url: str, settings: EmbedderSettings) -> None:
+    def __init__(self, url: str, settings: EmbedderSettings, dimensions: int | None = None) -> None:
+        """Vectors are cut to `dimensions`, if that is given."""
         self.url = url
-        self._dimensions = settings.dimensions
-        """Vectors are cut to this, if it is given."""
+        self._dimensions = dimensions
         self._model = settings.model
         self.timeout = settings.timeout
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
-            event_hooks={"response": [self._bound, self._refuse_errors]},
-            headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
-            follow_redirects=False,  # texts and keys go to the host that the settings name, and to no other
-            verify=tls_context(),
-        )
+        self._client_options: dict[str, Any] = {
+            "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
+            "event_hooks": {"response": [self._bound, self._refuse_errors]},
+            "headers": {"Accept-Encoding": "identity"},
+            "follow_redirects": False,  # texts and keys go to the host that the settings name, and to no other
+            "verify": tls_context(),
+        }
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Return a float32 vector for each text, in order. The caller checks whether the vectors can be right.
@@ -110,18 +109,14 @@ class Endpoint(ABC):
             ModelMissing, EmbedderError: Another try would fail in the same way.
         """
         async with self._errors_mapped(self.timeout):
-            rows = [*await self._embed(list(texts))]
-        try:
-            vectors = to_vectors(rows)
-        except (TypeError, ValueError) as exc:
-            raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+            vectors = await self._embed(list(texts))
         if len(vectors) != len(texts):
             raise BadVectors(f"{self.url} returned {len(vectors)} vectors for {len(texts)} texts")
         return [shorten(vector, self._dimensions) for vector in vectors]
 
     @abstractmethod
-    async def _embed(self, texts: list[str]) -> Any:
-        """Send one request, and return the vectors of its answer as it has them. Raises what `_errors_mapped` maps."""
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        """Send one request, and return the vectors of the answer. It raises what `_errors_mapped` maps."""
 
     @abstractmethod
     async def details(self) -> ModelDetails:
@@ -139,18 +134,9 @@ class Endpoint(ABC):
             return False
         return True
 
+    @abstractmethod
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
-
-    async def _request(self, address: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Return the JSON that the server answers to a POST of `body`, or to a GET without one."""
-        content = None if body is None else orjson.dumps(body)
-        response = await self._client.request("GET" if content is None else "POST", address, content=content)
-        try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            return json.loads(response.content)  # which takes NaN: some servers write it
 
     @abstractmethod
     def _model_missing(self) -> ModelMissing:
@@ -170,7 +156,7 @@ class Endpoint(ABC):
             raise EmbedderUnavailable(f"{self.url} broke the connection: {str(exc) or type(exc).__name__}") from exc
         except httpx.InvalidURL as exc:
             raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
-        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        except (ValueError, TypeError, KeyError) as exc:
             raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
 
     async def _bound(self, response: httpx.Response) -> None:

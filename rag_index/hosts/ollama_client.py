@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import re
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rag_index.errors import ModelMissing
-from rag_index.hosts.endpoint import METADATA_SECONDS, Endpoint, ModelDetails, plain_model_name
+import ollama
+from pydantic import ValidationError
+
+from rag_index.errors import BadVectors, EmbedderUnavailable, ModelMissing
+from rag_index.hosts.endpoint import (
+    METADATA_SECONDS,
+    Endpoint,
+    ModelDetails,
+    plain_model_name,
+    to_vectors,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rag_index.settings import EmbedderSettings
 
 
@@ -30,30 +45,35 @@ class OllamaEndpoint(Endpoint):
 
     service = "Ollama"
 
-    def __init__(self, url: str, settings: EmbedderSettings) -> None:
-        super().__init__(url, settings)
-        self._usual = {"model": self._model, "keep_alive": settings.keep_alive}
+    def __init__(self, url: str, settings: EmbedderSettings, dimensions: int | None = None) -> None:
+        super().__init__(url, settings, dimensions)
+        self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None
-        self._options: dict[str, float] = {"num_thread": settings.num_thread} if settings.num_thread else {}
+        self._options = {"num_thread": settings.num_thread} if settings.num_thread else None
+        self._client = ollama.AsyncClient(host=url, **self._client_options)
 
-    async def _embed(self, texts: list[str]) -> Any:
-        asked = {"input": texts, "truncate": False, "options": self._options}
-        return (await self._request(f"{self.url}/api/embed", {**self._usual, **asked}))["embeddings"]
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        answer = await self._client.embed(
+            self._model, texts, truncate=False, options=self._options, keep_alive=self._keep_alive
+        )
+        return to_vectors(answer.embeddings)
 
     async def generate(self, prompt: str, **options: float) -> Answer:
         """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
 
         Raises as `embed`; the prompt is the text.
         """
-        asked = {"prompt": prompt, "stream": False, "think": False, "options": {**self._options, **options}}
         async with self._errors_mapped(self.timeout):
-            answer = await self._request(f"{self.url}/api/generate", {**self._usual, **asked})
-            text, tokens = answer["response"], answer.get("prompt_eval_count")
-            if not isinstance(text, str) or not isinstance(tokens, int | None):
-                raise TypeError(text, tokens)
-        # neither holds if the model repeats itself endlessly
-        ended = bool(answer.get("done")) and answer.get("done_reason") != "length"
-        return Answer(text, ended, tokens)
+            answer = await self._client.generate(
+                self._model,
+                prompt,
+                stream=False,
+                think=False,
+                options={**(self._options or {}), **options},
+                keep_alive=self._keep_alive,
+            )
+        ended = bool(answer.done) and answer.done_reason != "length"  # neither holds if it repeats itself endlessly
+        return Answer(answer.response or "", ended, answer.prompt_eval_count)
 
     async def details(self) -> ModelDetails:
         """Return the details of the model. Its manifest is looked up each time, the rest only if that has changed.
@@ -62,21 +82,38 @@ class OllamaEndpoint(Endpoint):
         Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
         """
         async with self._errors_mapped(min(self.timeout, METADATA_SECONDS)):
-            answer = await self._request(f"{self.url}/api/tags")
-            manifests = {plain_model_name(one.get("model") or ""): str(one["digest"]) for one in answer["models"]}
-            manifest = manifests.get(plain_model_name(self._model))
+            answer = await self._client.list()
+            manifest = {plain_model_name(model.model or ""): model.digest for model in answer.models}.get(
+                plain_model_name(self._model)
+            )
             if manifest is None:
                 raise self._model_missing()
             if self._known is None or self._known[0] != manifest:
-                shown = await self._request(f"{self.url}/api/show", {"model": self._model})
-                found = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", shown.get("modelfile") or "", re.M)
+                response = await self._client.show(self._model)
+                found = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
                 weights = sha256("".join(found).encode()).hexdigest() if len(found) > 1 else "".join(found)
-                details = shown.get("model_info") or {}
-                lengths = [size for key, size in details.items() if key.endswith(".context_length")]
+                lengths = [size for key, size in (response.modelinfo or {}).items() if key.endswith(".context_length")]
                 # The manifest has the licence and, for a model made by `ollama create`, a path on that machine, and
                 # differs between hosts with the same weights: it counts only if the server names no weights.
                 self._known = manifest, ModelDetails(weights or manifest, int(lengths[0]) if lengths else None)
         return self._known[1]
+
+    async def close(self) -> None:
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
+        async with super()._errors_mapped(seconds):
+            try:
+                yield
+            except ollama.ResponseError as exc:
+                raise self._refusal(exc.status_code, str(exc.error), {}) from exc
+            except ValidationError as exc:
+                if any(error["loc"][:1] == ("embeddings",) and len(error["loc"]) > 1 for error in exc.errors()):
+                    raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+                raise EmbedderUnavailable(
+                    f"{self.url} returned JSON that Ollama would not return: is it Ollama?"
+                ) from exc
 
     def _model_missing(self) -> ModelMissing:
         return ModelMissing(

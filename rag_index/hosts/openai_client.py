@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import httpx
+import orjson
+
 from rag_index.documents.vectors import probe_digest
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexError, RequestTooLong, TextRefused
-from rag_index.hosts.endpoint import TOO_LONG, Endpoint, ModelDetails, plain_vector
+from rag_index.hosts.endpoint import TOO_LONG, Endpoint, ModelDetails, plain_vector, to_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from rag_index.settings import EmbedderSettings
 
@@ -40,15 +47,16 @@ class OpenAIEndpoint(Endpoint):
     compare_seconds = 300.0  # a comparison is an embedding, which may cost money
 
     def __init__(self, url: str, settings: EmbedderSettings) -> None:
-        super().__init__(url, settings)
+        super().__init__(url, settings, settings.dimensions)
         self._address = embeddings_address(url)
         self._key_variable = settings.api_key_env
         self._key = settings.api_key.get_secret_value() if settings.api_key else ""
         if self._key_variable and not self._key:
             raise EmbedderError(f"the environment variable {self._key_variable} ([embedder] api_key_env) is not set")
         if self._key:
-            self._client.headers["Authorization"] = f"Bearer {self._key}"
+            self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
         self._server_cuts = settings.dimensions is not None
+        self._client = httpx.AsyncClient(**self._client_options)
 
     async def details(self) -> ModelDetails:
         """Return a digest made of the vector of a plain text, which costs an embedding.
@@ -57,7 +65,10 @@ class OpenAIEndpoint(Endpoint):
         """
         return ModelDetails(probe_digest(await plain_vector(self, self._model)))
 
-    async def _embed(self, texts: list[str]) -> Any:
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
         try:
             return await self._ask(texts)
         except TextRefused as exc:
@@ -67,10 +78,21 @@ class OpenAIEndpoint(Endpoint):
             self._server_cuts = False
             return await self._ask(texts)
 
-    async def _ask(self, texts: list[str]) -> list[Any]:
-        cut = {"dimensions": self._dimensions} if self._server_cuts else {}
-        answer = await self._request(self._address, {"model": self._model, "input": texts, **cut})
-        return self._in_order(answer["data"])
+    async def _ask(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        body: dict[str, Any] = {"model": self._model, "input": texts}
+        if self._server_cuts:
+            body["dimensions"] = self._dimensions
+        content = {"content": orjson.dumps(body), "headers": {"Content-Type": "application/json"}}
+        response = await self._client.post(self._address, **content)  # type: ignore[arg-type]
+        try:
+            answer = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            answer = json.loads(response.content)  # which takes NaN: some servers write it
+        rows = self._in_order(answer["data"])
+        try:
+            return to_vectors(rows)
+        except (TypeError, ValueError) as exc:
+            raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return the vectors in the order of their texts. Raises BadVectors if that cannot be told."""
