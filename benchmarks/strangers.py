@@ -2,11 +2,11 @@
 
     python benchmarks/strangers.py FOLDER [NAME …]
 
-FOLDER holds NAME.db for SQLite and NAME.sql, a dump, for MariaDB, of the sources that `strangers.toml` names; those
-that are missing are left out. For each it prints how many questions find the right document first and their evidence
-among five hits, how many hidden texts and secrets are in the indexes, the share of documents that nobody looks for, and
-the share of the letters of these tables that the documents hold. Below stands what failed, and what was asked. The
-last line is the whole: sums, and the shares of all documents and of all letters.
+FOLDER holds NAME.db for SQLite and NAME.sql, a dump, for MariaDB or PostgreSQL, of the sources that `strangers.toml`
+names; those that are missing are left out. For each it prints how many questions find the right document first and
+their evidence among five hits, how many hidden texts and secrets are in the indexes, the share of documents that nobody
+looks for, and the share of the letters of these tables that the documents hold. Below stands what failed, and what was
+asked. The last line is the whole: sums, and the shares of all documents and of all letters.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from rag_index.schema import scaffold
 from rag_index.settings import load_settings
 from rag_index.stores import open_store
 from tests.live.mariadb import MariadbServer, find_mariadb
+from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +101,13 @@ def database(folder: Path, name: str, kind: str) -> Iterator[sa.URL | None]:
         yield None
     elif kind == "sqlite":
         yield sa.make_url(f"sqlite:///{file.absolute()}")
+    elif kind == "postgresql":
+        with PostgresServer(find_postgres()) as server:
+            url = server.url("postgres")
+            client = ["psql", "-qd", url.set(drivername="postgresql").render_as_string(hide_password=False)]
+            with file.open("rb") as dump:
+                subprocess.run(client, stdin=dump, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            yield url
     else:
         with MariadbServer(*find_mariadb()) as server:
             url = server.url
