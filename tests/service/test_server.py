@@ -144,8 +144,7 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
 
 
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
-    started = serving(served, RAG_INDEX_RETRIEVE__INDEX_TIMEOUT="2")
-    with started as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
+    with serving(served) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
         ask = partial(client.get, "/search", timeout=60)
         eventually(lambda: ask(params={"query": "printer"}).status_code == 200, "the model is loaded")
         fault = qdrant.break_next("POST /collections/desk_titles__1/points/query", times=None, hang=3600)
@@ -189,6 +188,7 @@ def test_the_service_follows_its_settings(tmp_path, template):
         (["--host", "0.0.0.0"], {}, 2, "needs tokens: make a token with `rag-index serve --new-token NAME`"),
         (["--host", "192.0.2.1"], {"TOKENS": LINE}, 1, "cannot listen on port 8765 of 192.0.2.1"),
         (["--group", "sales"], {}, 2, "--group belongs to --new-token"),
+        ([], {"TOKENS": "rag_abc"}, 2, "line 1 is not NAME sha256:HASH"),
         ([], {"TOKENS_FILE": "/nowhere"}, 2, "/nowhere cannot be read"),
         ([], {"CORS": "*"}, 2, "should match pattern"),
         ([], {"HOSTS": "search.example.com"}, 2, "needs tokens"),
@@ -201,6 +201,7 @@ def test_what_is_wrong_is_one_line(desk, monkeypatch, capsys, arguments, environ
         main(["--config", str(desk.config), "serve", *arguments])
     shown = capsys.readouterr()
     assert (ended.value.code, words in shown.err) == (code, True), shown
+    assert "rag_abc" not in shown.err
 
 
 def test_a_new_token_is_printed_with_the_line_by_which_it_is_known(desk, capsys):
