@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.conftest import PATIENT, template  # noqa: F401 - a fixture
+from tests.retrieve.conftest import PATIENT, ollama, ollama_desk, ollama_template, template  # noqa: F401 - fixtures
 from tests.retrieve.desk import Desk
 from tests.service.live import Live
 

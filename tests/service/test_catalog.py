@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -79,6 +79,20 @@ def test_a_search_does_not_depend_on_the_ledger(project):
         assert set(answer.json()["as_of"]["notes"].values()) == {None, ""}
         assert client.get("/indexes").status_code == 503
         assert client.get("/readyz").status_code == 503
+
+
+def test_ledger_and_store_are_looked_at_once_for_all_who_ask(qdrant, tmp_path):
+    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(12)
+    run_plain(project)
+    before = qdrant.requests("GET /aliases")
+
+    async def main():
+        with closing(as_of.Positions(project.settings)) as positions:
+            return await asyncio.gather(*(positions.checked(counts=True) for _ in range(50)))
+
+    known = asyncio.run(main())
+    assert {(one.live["notes"], one.totals["notes"].documents) for one in known} == {("test_notes__1", 12)}
+    assert 1 <= qdrant.requests("GET /aliases") - before <= 2, "the second for who asked just when the first was done"
 
 
 def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkeypatch):

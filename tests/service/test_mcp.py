@@ -23,6 +23,7 @@ from rag_index.settings import ServeSettings
 from tests.project import PROGRAM
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
+from tests.waiting import eventually
 
 LONG = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
 MORE = {"payload_indexes": 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'}
@@ -206,6 +207,14 @@ def test_the_output_of_the_process_is_protocol_alone(desk, stop):
     assert [answer["id"] for answer in answers] == [1, 2]
     assert "[comments/1#0:" in answers[1]["result"]["content"][0]["text"]
     assert (rest, process.returncode) == ("", -stop)
+
+
+@pytest.mark.parametrize("way", ["http", "stdio"])
+def test_models_are_loaded_before_anybody_asks(ollama, ollama_desk, way):
+    command = [*PROGRAM, "--config", str(ollama_desk.config), "mcp"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with Live(ollama_desk.settings) if way == "http" else subprocess.Popen(command, **pipes):
+        eventually(ollama.embeds, "it warms up")
 
 
 def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, capsys):
