@@ -100,7 +100,7 @@ METRICS = '[run]\nmetrics_file = "metrics.prom"\n'
 
 
 def test_small_work_starts_and_imports_nothing(tmp_path):
-    project = Project(tmp_path / "project").fill(300)
+    project = Project(tmp_path / "project", extra=METRICS).fill(300)
     for said in ("Completed: 1 index: 300 documents indexed", "Nothing changed."):
         command = [sys.executable, "-c", LOUD, "--config", str(project.config), "index-all"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=240, env=without_api(), check=False)
@@ -108,6 +108,7 @@ def test_small_work_starts_and_imports_nothing(tmp_path):
         assert ended.stderr.splitlines()[-1] == "imported:", ended.stderr
     assert sorted(path.name for path in (project.folder / ".rag-index").iterdir()) == ["ledger.db", "qdrant"]
     assert len(project.texts()) == 300
+    assert 'rag_index_run_documents{index="notes"} 300.0\n' in (project.folder / "metrics.prom").read_text()
 
 
 @pytest.mark.long
