@@ -19,6 +19,10 @@ _DECLARATORS = _NO_FUNCTION | {
     "function_declarator", "parenthesized_declarator", "init_declarator", "attributed_declarator",
 }  # fmt: skip
 _TEMPLATES = {"template_type", "template_function", "template_method", "dependent_name"}
+MAX_TAIL_BYTES = 2000
+"""Bytes that may follow a header's guard, as comments."""
+
+_COMMENT = re.compile(rb"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
 _KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
 """What damaged text may show in the place of a function's name."""
 _NAME = rb"[A-Z_][A-Z0-9_]{2,}"
@@ -172,13 +176,14 @@ def _namespace(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _macro(node: Node, place: Place) -> Iterator[Named]:
-    """Read a macro that is not the guard of a header: one without a value that is defined if it is not."""
+    """Read a macro that is not the guard of a header: one that is defined if it is not, for the rest of the file."""
     name = node.child_by_field_name("name")
     if name is None:
         return
     if node.child_by_field_name("value") is None and place.type_around() == "preproc_ifdef":
-        condition = place.around[-1].child_by_field_name("name")
-        if condition is not None and place.text(condition) == place.text(name):
+        condition, tail = place.around[-1].child_by_field_name("name"), place.data[place.around[-1].end_byte :]
+        is_last = len(tail) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", tail).strip()
+        if is_last and condition is not None and place.text(condition) == place.text(name):
             return
     yield Named("macro", place.text(name), node, is_global=True)
 

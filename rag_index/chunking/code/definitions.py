@@ -17,9 +17,11 @@ _FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
 _QUOTES = "\"'`"
 _CHAIN = re.compile(r"[\w$]+(\.[\w$]+)*")
 _MAX_CHAIN = 200
-_GLOBALS = {"exports", "module.exports", "module", "this", "window", "self", "global", "globalThis"}
+_EXPORTS = {"exports", "module.exports"}
+_GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis"}
 """Objects whose functions are named without them."""
 _RECEIVER = re.compile(r"\b([A-Za-z_]\w*+)\s*+(\[[^\[)]*+\])?\s*+,?\s*+\)$")
+_TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +150,20 @@ def _js_assignment(node: Node, place: Place) -> Iterator[Named]:
     if left.type != "member_expression" or name is None or container is None:
         return
     owner = place.text(container) if container.end_byte - container.start_byte <= _MAX_CHAIN else ""
-    kind = _js_kind(right)
+    is_export = owner in _EXPORTS and place.type_around() == "expression_statement" and not place.is_local
+    kind = _js_kind(right) or ("constant" if is_export and _is_own_value(right, place) else "")
     if kind and place.text(left) != "module.exports":
         is_method = owner.endswith(".prototype")
         owner = owner.removesuffix(".prototype").removeprefix("exports.").removeprefix("module.exports.")
         owner = owner if _CHAIN.fullmatch(owner) and owner not in _GLOBALS else ""
         yield Named("method" if is_method and kind == "function" else kind, place.text(name), node, owner)
+
+
+def _is_own_value(value: Node, place: Place) -> bool:
+    """Return whether a value is made where it is exported, and not defined or imported elsewhere."""
+    elsewhere = {"identifier", "member_expression", "assignment_expression"}
+    is_void = value.type == "unary_expression" and place.text(value).startswith("void")
+    return not (value.type in elsewhere or is_void or _is_require(value, place))
 
 
 def _js_member(kind: str, name: str) -> Reader:
@@ -223,10 +233,16 @@ def _ruby_alias(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _ruby_assignment(node: Node, place: Place) -> Iterator[Named]:
-    left = node.child_by_field_name("left")
-    if left is not None and not place.is_local and left.type in {"constant", "scope_resolution"}:
-        owner, _, last = place.text(left).rpartition("::")
-        yield Named("constant", last, node, owner)
+    left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
+    if left is None or place.is_local or left.type not in {"constant", "scope_resolution"}:
+        return
+    method = right.child_by_field_name("method") if right is not None and right.type == "call" else None
+    is_type = False
+    if method is not None and right is not None:
+        start, end = right.start_byte, min(method.end_byte, right.start_byte + _MAX_CHAIN)
+        is_type = place.data[start:end].decode("utf-8", "replace") in _TYPE_MAKERS
+    owner, _, last = place.text(left).rpartition("::")
+    yield Named("class" if is_type else "constant", last, node, owner)
 
 
 def _named(kind: str, *types: str) -> dict[str, Reader]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.definitions import Reader
 
-VERSION = 7
+VERSION = 6
 """The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
 
 TEXT = "text"

@@ -7,7 +7,7 @@ from rag_index.chunking.code.symbols import symbols_of
 
 CASES = [
     ("ruby", "module A::B\n  class C; end\nend\nclass ::D; end\n", "module A::B, class A::B::C, class D"),
-    ("ruby", "LIMIT = 3\nP = Struct.new(:a) do\n  def b = 1\nend\n", "constant LIMIT, constant P, method P::b"),
+    ("ruby", "LIMIT = 3\nP = Struct.new(:a) do\n  def b = 1\nend\n", "constant LIMIT, class P, method P::b"),
     ("ruby", "def f\n  X ||= 1\n  y = 2\nend\n", "method f"),
     ("ruby", "class A\n  alias b c\n  alias :d :e\n  alias $f $g\nend\n", "class A, method A::b, method A::d"),
     ("cpp", "class LIB_EXPORT Name : public Base {\n public:\n  int get();\n};\n", "class Name, method Name::get"),
@@ -42,7 +42,7 @@ CASES = [
     ("python", "class A:\n    LIMIT = 3\n    size: int\n    def f(self):\n        X = 1\n",
      "class A, constant A.LIMIT, method A.f"),
     ("javascript", "export const X = call(), Y = 2;\nlet z = f();\nlet w;\n", "constant X, constant Y, variable z"),
-    ("javascript", "exports.f = f;\nexports.g = () => 1;\n", "function g"),
+    ("javascript", "exports.LIMIT = 3;\nexports.f = f;\nexports.g = exports.h = void 0;\n", "constant LIMIT"),
     ("javascript", "A.prototype.b = function c() {};\nB = class {};\n", "method A.b, class B"),
     ("typescript", "export const X = call() as T;\ndeclare const Y: number;\n", "constant X, constant Y"),
     ("rust", "trait A { type T; const X: i32; fn f(&self); }\n", "interface A, type A::T, constant A::X, method A::f"),
