@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from rag_index.database.drivers import database_url
 from rag_index.settings.plugins import EMBEDDERS, installed
@@ -389,9 +389,21 @@ class RetrieveSettings(Section):
     """After this time without a search, in seconds, an embedded store is closed, for runs that write it."""
 
 
+def _check_origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s*@]+", value):
+        raise ValueError(f"{value!r} is not an origin; write it as https://intranet.example.com, without a path")
+    return value.lower()
+
+
+def _check_host(value: str) -> str:
+    if not re.fullmatch(r"[^/\s:@*]+|\[[0-9A-Fa-f:.]+\]", value):
+        raise ValueError(f"{value!r} is not the name of a host; write it without scheme and port")
+    return value.lower()
+
+
 Network = Annotated[str, AfterValidator(lambda value: str(ip_network(value)))]
-Origin = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s*@]+$", to_lower=True)]
-HostName = Annotated[str, StringConstraints(pattern=r"^([^/\s:@*]+|\[[0-9A-Fa-f:.]+\])$", to_lower=True)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+HostName = Annotated[str, AfterValidator(_check_host)]
 
 
 class ServeSettings(Section):

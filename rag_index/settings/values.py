@@ -61,9 +61,15 @@ def _reject_bool(value: Any) -> Any:
     return value
 
 
+def _check_scheduler_address(value: str) -> str:
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", value):
+        raise ValueError("is not the address of a Dask scheduler; write it as tcp://host:8786 or tls://host:8786")
+    return value
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-DaskAddress = Annotated[str, Field(pattern=r"^(tcp|tls)://[^/\s]+:\d+$")]
+DaskAddress = Annotated[str, AfterValidator(_check_scheduler_address)]
 Auto = Literal["auto"]
 Int = Annotated[int, BeforeValidator(_reject_bool)]
 PositiveInt = Annotated[int, BeforeValidator(_reject_bool), Field(gt=0)]

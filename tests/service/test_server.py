@@ -190,7 +190,7 @@ def test_the_service_follows_its_settings(tmp_path, template):
         (["--group", "sales"], {}, 2, "--group belongs to --new-token"),
         ([], {"TOKENS": "rag_abc"}, 2, "line 1 is not NAME sha256:HASH"),
         ([], {"TOKENS_FILE": "/nowhere"}, 2, "/nowhere cannot be read"),
-        ([], {"CORS": "*"}, 2, "should match pattern"),
+        ([], {"CORS": "*"}, 2, "is not an origin"),
         ([], {"HOSTS": "search.example.com"}, 2, "needs tokens"),
     ],
 )

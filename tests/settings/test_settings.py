@@ -335,7 +335,7 @@ MISTAKES = [
         "write_consistency_factor 3 is more than replication_factor 2",
     ),
     ("[parallel]\naddress = 'tls://h:1'\n" + VALID, "a tls:// address needs tls_ca_file, tls_cert and tls_key"),
-    ("[parallel]\naddress = 'h:1'\n" + VALID, "[parallel] address should match pattern '^(tcp|tls)://"),
+    ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
     (SOURCE + "changes = 'wal'\n" + INDEX, 'changes = "wal" does not work with sqlite; set it to "que'),
     (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
     (VALID.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
