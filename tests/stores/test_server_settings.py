@@ -8,7 +8,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.vectors import SparseVector
-from rag_index.errors import StoreUnavailable
+from rag_index.errors import StoreError, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import BULK
 from rag_index.stores.protocol import VectorQuery
@@ -127,6 +127,17 @@ def test_settings_win_over_what_a_rebuild_carries_over(qdrant, open_with):
     store.configure("new")
     found = by_hand(qdrant, "new").hnsw_config
     assert (found.m, found.ef_construct) == (32, 64)
+
+
+def test_an_older_server_without_turboquant_is_named(qdrant, open_with):
+    qdrant.version = "1.17.2"
+    store = open_with(ServerSettings(quantization="turbo"))
+    with pytest.raises(StoreError, match=r'is version 1\.17\.2, and .* quantization = "turbo" needs 1\.18 or newer'):
+        store.create("c", DIMENSION, {})
+    assert store.names() == set()
+    open_with().create("c", DIMENSION, {})
+    with pytest.raises(StoreError, match=r"needs 1\.18 or newer"):
+        store.configure("c")
 
 
 # Searches

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rag_index.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
+MIN_TURBO = (1, 18)
+"""The first version that has TurboQuant."""
 MIN_BINARY = 1000
 """Vectors of at least this dimension find their nearest points by one bit a value."""
 """With fewer dimensions, what finds 93 of the 100 nearest in 51,000 points (256-d); the default of 2 finds 67."""
@@ -147,6 +149,7 @@ class Collections(Requests):
             self._carry_over(like, name)
 
     def _create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
+        self._require_version()
         words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
         vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
         fixed = self._settings.model_dump(
@@ -178,13 +181,18 @@ class Collections(Requests):
     def configure(self, name: str) -> str:
         """Give a collection what the settings say; return what a person should know of it, "" if there is nothing.
 
-        A server that is too old for it refuses it.
+        Raises StoreError if the server is too old for it.
         """
+        self._require_version()
         info = self._info(name)
         if found := as_settings_say(self._settings, name, info):
             self._update(name, **found)
             logger.info("%s was changed as [store.server] says: %s", name, ", ".join(sorted(found)))
         return notes(self._settings, name, info)
+
+    def _require_version(self) -> None:
+        if self._settings.quantization == "turbo":
+            self._link.require_version(MIN_TURBO, '[store.server] quantization = "turbo"')
 
     def collections(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

@@ -200,9 +200,14 @@ class Link:
         if self.grpc_port is None and port not in (*WEB_PORTS, MAX_PORT):
             self.grpc_port = port + 1  # the usual one; else the URL does not tell
         self._client: QdrantClient | None = None
-        self._fallback = ""
+        self._version = self._fallback = ""
         self._closed = False
         self._mutex = threading.Lock()
+
+    def require_version(self, least: tuple[int, int], what: str) -> None:
+        """Raise StoreError if the server is older than what something needs. Raises as `call`."""
+        self.call(lambda client: client)
+        self._require_version(least, what)
 
     def fallback(self) -> str:
         """Return why REST is used although gRPC was wanted, "" if gRPC is used or not wanted. Raises as `call`."""
@@ -252,7 +257,8 @@ class Link:
         rest = self._new_client(grpc=False)
         try:
             found = rest.info()
-            self._require_version(found.version)
+            self._version = found.version
+            self._require_version(MIN_VERSION, "metadata of collections")
             self._fallback = self._why_rest(rest, found)
             if self.grpc_port and not self._fallback:
                 rest.close()
@@ -262,12 +268,11 @@ class Link:
             raise
         return rest
 
-    def _require_version(self, version: str) -> None:
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        if numbers and (int(numbers[1]), int(numbers[2])) < MIN_VERSION:
-            least = ".".join(map(str, MIN_VERSION))
+    def _require_version(self, least: tuple[int, int], what: str) -> None:
+        numbers = re.match(r"(\d+)\.(\d+)", self._version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < least:
             raise StoreError(
-                f"Qdrant at {self.url} is version {version}, and metadata of collections needs {least} or newer: "
+                f"Qdrant at {self.url} is version {self._version}, and {what} needs {least[0]}.{least[1]} or newer: "
                 "upgrade it"
             )
 
