@@ -1,6 +1,7 @@
 """What only servers have: types, schemas, rights, cursors, time limits, and servers that stop."""
 
 import re
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from rag_index.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.ledger import Ledger
 from rag_index.sources.engine import limit_on_server, limited, open_read_only
+from rag_index.sources.source_tables import tables_read
 from rag_index.sources.sql import Cursor
 from tests.sources.databases import SourceDatabase, open_database, read
 
@@ -139,6 +141,8 @@ def test_a_view_may_be_read_by_a_user_who_sees_only_its_rows(mariadb_desk):
         assert read(mariadb_desk.source(url=url, table="v_note")) == {"1": "note 1", "2": "note 2"}
         with pytest.raises(SettingsError, match="denied"):
             mariadb_desk.source(url=url).check()
+        with closing(sa.create_engine(url).connect()) as connection:
+            assert tables_read(connection, ["v_note"]) == set(), "the definition is for those who have SHOW VIEW"
     finally:
         mariadb_desk.close()
         mariadb_desk.run("DROP USER only_reader")
