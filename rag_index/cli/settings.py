@@ -36,7 +36,7 @@ SCHEMA_NAME = "rag-index.schema.json"
 def config(context: Context, schema: bool, as_json: bool) -> None:
     """Show every effective setting and where it comes from.
 
-    Of an automatic one it says why. Secrets are redacted.
+    Of the number of workers it says why. Secrets are redacted.
 
     A golden file that a gate could not use is an error, as it is for a rebuild.
     """

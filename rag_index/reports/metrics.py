@@ -32,6 +32,7 @@ FLOAT_BYTES = 4
 # Shares from which the advice names a cause
 MIN_BUSY = 0.85  # of the time, workers: then they are the bottleneck
 MAX_RETRIED = 0.05  # of the requests, repeated
+MAX_SPLIT = 0.1  # of the requests, for parts of batches that were refused
 LARGE_SHARE = 0.5  # of the time, one stage
 SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
@@ -136,6 +137,11 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
             f"{work.retries} of {work.requests} requests had to be repeated, {work.rate_limited} because a server "
             "asked for a pause: lower requests_in_flight or the number of workers, and check the embedder's log"
         )
+    if work.splits > work.requests * MAX_SPLIT:
+        return (
+            f"{work.splits} of {work.requests} requests were for parts of batches that were refused because of a text: "
+            "a smaller chunk_chars avoids texts that are too long, `rag-index failed` lists what was not embedded"
+        )
     if work.contexts_made and work.chunk_seconds > LARGE_SHARE * work.seconds:
         return (
             f"writing contexts took {work.chunk_seconds / work.seconds:.0%} of the workers' time: "
@@ -149,7 +155,7 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
         )
     flow_waited = metrics.stages.get("wait", 0.0) > LARGE_SHARE * metrics.seconds
     if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN):
-        return f"{busy}{_advice_on_workers(embedder)}"
+        return f"{busy}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
         return f"{busy}: the run was too small for a cluster to matter"
     return f"{busy}, {_advice_on_flow(metrics, on_server=on_server)}"
@@ -158,7 +164,10 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
 _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
 
 
-def _advice_on_workers(embedder: EmbedderSettings) -> str:
+def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
+    chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
+    if metrics.work.embed_seconds and chunking > LARGE_SHARE:
+        return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
         count = count_of(len(embedder.hosts), "embedding server")
         tried = "; `rag-index tune` measures hosts and threads" if embedder.kind == "ollama" else ""
@@ -220,7 +229,9 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
     memory = f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics["peak_memory"] else ""
     busy = f"{metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
-    yield f"workers ({metrics['workers']}) busy {busy}{memory}"
+    times = metrics["utilisation"] * metrics["workers"] if metrics["workers"] > 1 else 0.0
+    quicker = f", {times:.1f} times one process" if times else ""
+    yield f"workers ({metrics['workers']}) busy {busy}{quicker}{memory}"
     yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
     yield f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
     read, sent, vectors = (_size(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))

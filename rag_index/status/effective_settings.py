@@ -98,7 +98,9 @@ def _why_workers(settings: Settings) -> str:
     machine, each = detect_machine(), memory_per_worker(parallel, needed) // MB
     processors = count_of(machine.processors, "processor")
     count = choose_worker_count(parallel, needed, machine)
-    return f"{count}: {processors} less one for the flow, if memory has {each} MB for each"
+    if not count:
+        return f"0: memory has no room for a worker of {each} MB beside the flow"
+    return f"{count}: {processors} less one for the flow, but at least one, if memory has {each} MB for each"
 
 
 def settings_schema() -> dict[str, Any]:

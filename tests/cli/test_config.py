@@ -62,8 +62,8 @@ def test_automatic_values_have_a_reason(project):
     ("machine", "reason"),
     [
         (Machine(8, 2.0, 10**12), "1: 2 processors less one"),
-        (Machine(8, None, 1_500_000_000), "2: 8 processors less one for the flow, if memory has 300 MB for each"),
-        (Machine(8, None, 900_000_000), "0: 8 processors"),
+        (Machine(8, None, 1_500_000_000), "2: 8 processors less one for the flow, but at least one, if memory"),
+        (Machine(8, None, 900_000_000), "0: memory has no room for a worker of 300 MB beside the flow"),
     ],
 )
 def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):

@@ -72,7 +72,9 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
     [
         (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
         (busy(requests=100, retries=40, rate_limited=9), ollama(), "40 of 100 requests had to be repeated, 9 because"),
+        (busy(requests=100, splits=40), ollama(), "40 of 100 requests were for parts of batches that were refused"),
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
+        (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
         (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
         (busy(), TORCH, "a GPU (device)"),
         (busy(), ollama(), "1 embedding server: one more"),
