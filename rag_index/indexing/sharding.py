@@ -28,6 +28,8 @@ MIN_SECONDS = 1.0
 FIRST_SECONDS = 0.25
 """How long the first shard of each worker should take where much is to come, so that what writes has something to write
 soon; each that follows takes twice as long, up to `SECONDS`."""
+DOUBLINGS = 5
+"""After so many, it is more than `SECONDS`."""
 MAX_DOCUMENTS = 12_000
 """Even short documents take memory in flow and worker."""
 SMOOTHING = 0.5
@@ -141,7 +143,8 @@ class Sharder:
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
-        seconds = min(SECONDS, FIRST_SECONDS * 2.0 ** (self._number // self._workers)) if self._grows else SECONDS
+        doubled = min(DOUBLINGS, self._number // self._workers) if self._grows else DOUBLINGS
+        seconds = min(SECONDS, FIRST_SECONDS * 2.0**doubled)
         target = self.chars_per_second * seconds
         if self._coming is not None:
             left = self._chars + given + self._coming

@@ -42,6 +42,7 @@ def test_where_much_is_to_come_the_first_shards_are_smaller_for_each_worker():
     made = sharder(workers=2)
     made.begin_small()
     assert sizes(made, 200, 100)[:12] == [3, 3, 5, 5, 10, 10, 20, 20, 40, 40]
+    assert set(sizes(made, 150_000, 100)) == {50}, "for thousands of shards"
     assert sizes(sharder(), 200, 100) == [50] * 4, "others have all of their seconds"
 
 
