@@ -261,7 +261,7 @@ def find_subjects(
 def _policy_sentences(catalog: DatabaseCatalog, indexes: Sequence[ProposedIndex]) -> list[str]:
     warnings, notes = [], []
     for index in indexes:
-        policies = catalog.policies.of(relations_read(index.settings))
+        policies = catalog.policies.of(relations_read(index.settings, doubtful=True))
         if warning := policies.warning(access="access" in index.settings):
             warnings.append(f"{index.name}: {warning}")
         notes += [f"{index.name}: {note}" for note in policies.notes()]

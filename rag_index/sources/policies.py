@@ -6,6 +6,7 @@ Which documents a role may see, PostgreSQL says itself: it is asked under the ro
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
 
 REMEDY = 'set access, such as access = "database", or read as a role that is subject to the policies'
+
+_RELATION = re.compile(r'(?:"(?:[^"]|"")+"|\w+)(?:\s*\.\s*(?:"(?:[^"]|"")+"|\w+))?')
+"""A table, perhaps with its schema: of what has more parts, PostgreSQL says that it is in another database."""
 
 _POLICIES = sa.text(r"""
 WITH RECURSIVE reads (asked, oid, reader) AS (
@@ -148,7 +152,7 @@ def read_policies(connection: Connection, names: Iterable[str]) -> RowPolicies:
 
     No other database than PostgreSQL has policies.
     """
-    asked = list(dict.fromkeys(names))
+    asked = [name for name in dict.fromkeys(names) if _RELATION.fullmatch(name)]
     if connection.dialect.name != "postgresql" or not asked:
         return RowPolicies()
     try:

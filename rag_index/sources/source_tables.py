@@ -47,8 +47,14 @@ VALUES = 500
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
 """Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
 _NAME = r'(?:"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]()]*+\]|\w++)'
-_TOKENS = re.compile(rf"'(?:[^']|'')*+'|--[^\n]*+|/\*.*?\*/|{_NAME}(?:\s*\.\s*{_NAME})*+|[(),]", re.DOTALL)
+_TOKENS = re.compile(
+    rf"(?:\b[eE]'(?:[^'\\]|\\.|'')*+|'(?:[^']|'')*+)'|\$(?P<tag>\w*+)\$.*?(?:\$(?P=tag)\$|\Z)|--[^\n]*+"
+    rf"|/\*.*?(?:\*/|\Z)|{_NAME}(?:\s*\.\s*{_NAME})*+|[(),]",
+    re.DOTALL,
+)
 """Names, parentheses and commas of a query, and the texts and comments that have none of these."""
+_WORDS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?")
+_NO_NAME = re.compile(r"[eE]?'|\$|--|/\*")
 _END_OF_TABLES = frozenset([
     "EXCEPT", "FETCH", "FOR", "GROUP", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ORDER", "SELECT", "UNION", "VALUES",
     "WHERE", "WINDOW",
@@ -192,17 +198,23 @@ def relation(schema: str | None, table: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in (schema, table) if name)
 
 
-def relations_read(section: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions."""
+def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Iterator[str]:
+    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions.
+
+    With `doubtful`, every word of a query counts: for what must not be missed, whatever texts the query has.
+    """
     if section.get("table"):
         yield relation(section.get("schema"), section["table"])
     for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
-        yield from relations_read(inner)
+        yield from relations_read(inner, doubtful=doubtful)
     for entry in section.get("depends_on") or ():
         schema, _, table = entry["table"].rpartition(".")
         yield relation(schema, table)
     for key in ("query", "access", "where", "newest_among"):
-        yield from tables_named(str(section.get(key) or ""))
+        query = str(section.get(key) or "")
+        yield from tables_named(query)
+        if doubtful:
+            yield from _WORDS.findall(query)
 
 
 def tables_named(query: str) -> Iterator[str]:
@@ -216,11 +228,11 @@ def tables_named(query: str) -> Iterator[str]:
             lists, wanted = lists[:-1] or [False], False
         elif word == ",":
             wanted = lists[-1]
-        elif word in ("FROM", "JOIN"):
+        elif word in ("FROM", "JOIN", "STRAIGHT_JOIN"):
             lists[-1] = wanted = True
         elif word in _END_OF_TABLES:
             lists[-1] = wanted = False
-        elif wanted and word not in ("ONLY", "LATERAL") and not word.startswith(("'", "--", "/*")):
+        elif wanted and word not in ("ONLY", "LATERAL") and not _NO_NAME.match(word):
             yield token[0]
             wanted = False
 
@@ -242,7 +254,7 @@ def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
         if (table := as_known(name, tables)) is not None:
             found.add(table)
         elif (view := as_known(name, inspector.get_view_names(schema=schema))) is not None:
-            with suppress(exc.DBAPIError):  # MariaDB shows a definition only to who has SHOW VIEW
+            with suppress(exc.DBAPIError, NotImplementedError):  # MariaDB shows it only to who has SHOW VIEW
                 below = tables_named(inspector.get_view_definition(view, schema=schema) or "")
                 waiting += [read for read in below if read not in waiting]
     return found

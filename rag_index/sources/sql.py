@@ -180,7 +180,7 @@ class SqlSource:
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
         with self._connect() as connection:
-            return read_policies(connection, relations_read(self._index.model_dump(by_alias=True)))
+            return read_policies(connection, relations_read(self._index.model_dump(by_alias=True), doubtful=True))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         rows = min(rows, self._fitting)

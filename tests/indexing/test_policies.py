@@ -77,6 +77,12 @@ def test_a_reader_who_sees_all_is_warned_of_first(tenants):
         ('query = "SELECT id, body FROM reply r"\ntext = "body"\n', "ALTER TABLE reply ENABLE ROW LEVEL SECURITY",
          "row level security of reply shows no row to {reader}"),
         ('query = "SELECT id, body FROM shown"\ntext = "body"\n', OWN_VIEW, "to everybody: .*owner is a superuser"),
+        ("query = \"SELECT id, body, E'it\\\\'s' AS x FROM shown WHERE body <> ''\"\ntext = \"body\"\n", OWN_VIEW,
+         "to everybody: .*owner is a superuser"),
+        ("query = \"SELECT id, body, $$it's$$ AS x FROM shown WHERE body <> ''\"\ntext = \"body\"\n", OWN_VIEW,
+         "to everybody: .*owner is a superuser"),
+        ('query = "SELECT id, body FROM ticket WHERE id IS DISTINCT FROM public.ticket.id + 1"\ntext = "body"\n',
+         "SELECT", "{reader} sees only the rows of ticket"),
         ('table = "shown"\ntext = "body"\n', f"{OWN_VIEW}; ALTER VIEW shown SET (security_invoker = on)",
          "{reader} sees only the rows of ticket"),
         (TABLE, "ALTER ROLE {reader} BYPASSRLS", "{reader} has BYPASSRLS"),
@@ -85,7 +91,7 @@ def test_a_reader_who_sees_all_is_warned_of_first(tenants):
         ('table = "ticket"\n[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext = ["body"]\n',
          "ALTER TABLE reply ENABLE ROW LEVEL SECURITY", "reply shows no row to {reader}"),
     ],
-    ids=["table", "query", "view", "invoker", "bypass", "owner", "forced", "part"],
+    ids=["table", "query", "view", "text", "dollars", "three parts", "invoker", "bypass", "owner", "forced", "part"],
 )  # fmt: skip
 def test_plan_says_who_reads_and_what_he_sees(tenants, index, statement, said):
     tenants.run(statement.format(reader=tenants.reader) if statement != "SELECT" else "SELECT 1")
