@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, Column
@@ -12,9 +12,11 @@ from rag_index.schema.visibility import joined, listed
 from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
+MIN_SHOWN = 0.1
+"""If what rows name would leave fewer of them, that it is hidden says something else."""
 MIN_KINDS = 3
 """If at least this many one-to-one tables detail the rows of a table, these are of different kinds."""
 MAX_LINKED = 8
@@ -49,7 +51,28 @@ def hides(relation: Relation) -> bool:
     state = vocab.STATE_LABELS & {*words(column), *parent.noun[-1:]} and not relation.type_column
     if parent is relation.child or parent.is_people or relation.is_pointer or relation.prefix or state:
         return False
-    return any("retired" not in words(one.column) for one in parent.conditions)
+    return any("retired" not in words(one.column) for one in parent.conditions) and not _hides_all_that_name(relation)
+
+
+def _hides_all_that_name(relation: Relation) -> bool:
+    """Return whether nearly all rows would be hidden with what they merely name, such as an organisation.
+
+    What they are in, as pages are in a folder or several rows in a project, hides them all.
+    """
+    child, parent, column = relation.child, relation.parent, relation.columns[0]
+    rows = [row[column] for row in child.shown_rows()]
+    several = len({*rows}) < len(rows) and not {*parent.noun} & {*vocab.PEOPLE, *vocab.ORGANISATIONS}
+    owns = parent.noun[-1] in vocab.CONTAINERS or {*parent.noun} <= {*child.noun} or relation.extends
+    return sum(map(bool, map(_shows(relation), rows))) < MIN_SHOWN * len(rows) and not (several or owns)
+
+
+def _shows(relation: Relation) -> Callable[[Any], object]:
+    """Return whether the row that a value of a relation's column names may be shown, as far as the samples say."""
+    if relation.type_column:
+        return lambda value: True
+    key, parent = relation.pairs[0][1], relation.parent
+    hidden = {*parent.columns[key].values} - {row[key] for row in parent.shown_rows()}
+    return lambda value: value not in hidden
 
 
 def _hide_with_parents(subject: Subject, above: set[Subject]) -> None:
@@ -66,7 +89,7 @@ def _hide_with_parents(subject: Subject, above: set[Subject]) -> None:
             named = f"{relation.child.columns[column].sql} IN ({hidden})"
             sql = f"({' AND '.join(filter(None, [relation.type_sql, named]))}) IS NOT TRUE"
             reason = f"a row is hidden with that of {relation.parent.full_name}"
-            subject.conditions.append(Condition(column, sql, reason, relation=relation))
+            subject.conditions.append(Condition(column, sql, reason, _shows(relation), relation))
 
 
 def answers_none(relation: Relation) -> Condition:

@@ -254,6 +254,9 @@ def find_subjects(
         for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now):
             met = any(map(condition.shows, one.columns[condition.column].values))
             (one.conditions if met else one.unmet).append(condition)
+    in_use = {condition.column for one in subjects for condition in one.conditions}
+    for one in subjects:  # of these, none is out; a flag that no row of any table has is not used
+        one.conditions += [told for told in one.unmet if told.column in in_use and one.hides_all(told)]
     add_conditions(subjects)
     return subjects
 

@@ -259,6 +259,11 @@ class Subject(DatabaseTable):
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows_of(*self.columns)]
         return [row for row in rows if all(one.shows(row[one.column]) for one in self.conditions)]
 
+    def hides_all(self, unmet: Condition) -> bool:
+        """Return whether a flag or a time of deletion that all sampled rows have is that of all rows."""
+        flags = vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS | vocab.DELETED
+        return bool(flags & {*words(unmet.column)}) and self.rows <= SAMPLED_ROWS
+
     def _are_untitled(self, column: str, key: str) -> bool:
         """Return whether the rows that name one of the same table have no title, and all others have one."""
         rows = (
@@ -561,7 +566,8 @@ class Subject(DatabaseTable):
         if (self.noun[-1] == "key" or "api" in self.noun) and keys:
             return "holds keys"
         for one in self.unmet:
-            if set(words(one.column)) & (vocab.HIDDEN_FLAGS | vocab.DELETED) and self.rows <= SAMPLED_ROWS:
+            hidden = {*words(one.column)} & (vocab.HIDDEN_FLAGS | vocab.DELETED)
+            if self.hides_all(one) and (hidden or one in self.conditions):
                 return f"has no row that may be shown: {one.reason}"
         if nouns & {*vocab.VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
             return "holds texts, and no column says of what they are and which of them count"

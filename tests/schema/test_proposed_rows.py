@@ -618,3 +618,24 @@ def test_a_type_is_judged_by_whole_words_and_only_if_it_says_what_kind_of_conten
 ):
     rows = many(60, title="Thing {n} of the mill", body=TEXT, **{column: lambda n: types[n % len(types)]})
     assert len(shown(propose, propose(**{table: rows}), table)) == 60 * wanted // len(types)
+
+
+@pytest.mark.parametrize(("owners", "left"), [("agent", 12), ("folder", 0)])
+def test_an_organisation_that_is_not_published_hides_nothing_that_merely_names_it(propose, owners, left):
+    """In the way of ArchivesSpace: a repository stands for an organisation. What is in a folder is hidden with it."""
+    made = propose(**{
+        owners: many(12, name="House {n}", publish=lambda n: int(n > 2)),
+        "repository": many(2, name="Archive {n} of it", description=TEXT, publish=1, **{f"{owners}_id": itself}),
+        "record": many(12, title="Record {n} of it", body=TEXT, publish=1, repository_id=cycle(2)),
+    })  # fmt: skip
+    assert len(shown(propose, made, "record")) == left
+
+
+def test_a_table_of_which_no_row_is_published_is_left_out_where_others_are(propose):
+    """A flag that no row of any table has is not used, and hides none."""
+    record, gift = pages("publish INTEGER", [0, 1]), pages("publish INTEGER", [0])
+    box = many(24, name="Box {n}", gift_id=cycle(12), note=TEXT)
+    made = propose(record=record, gift=gift, box=box)
+    assert made.left_out["gift"].startswith("has no row that may be shown")
+    assert not shown(propose, made, "box")
+    assert len(shown(propose, propose(other=pages("online INTEGER", [0])), "other")) == 12
