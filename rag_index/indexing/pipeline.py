@@ -463,8 +463,8 @@ class Pool:
 
             return _Beside(embed)
         child = ChildEmbedder()
-        child.start()
         self._stack.callback(child.close)
+        child.start()
         return _Beside(child.embed)
 
     def _own_embedder(self) -> Embedder:

@@ -100,7 +100,8 @@ class IndexSettings(Section):
     """One SELECT without parameters, which a server reads by one streaming cursor. Prefer a table or a view."""
     key: str | list[str] | None = None
     """The columns that identify a document, never NULL and unique, of any type that can be ordered but `FLOAT` of
-    MariaDB and MySQL. Required with kind `sql`."""
+    MariaDB and MySQL. With `ENUM` and `SET` of these two the database looks at all rows for each page. Required with
+    kind `sql`."""
     where: str | None = Field(default=None, min_length=1)
     """The condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`, in SQL. A part and
     a join have their own. With a `query`, write it there."""
@@ -155,7 +156,7 @@ class IndexSettings(Section):
     depends_on: list[DependsOn] = Field(default=[])
     """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
     key = "id", column = "customer_id"}]`. `column`, of the index's table or query, holds the same value as `key`. With
-    a `query` or a view, each table that it reads."""
+    a `query` or a view, each table that it reads. `table` may be `schema.table`."""
     full_compare_days: Number = Field(default=7.0, ge=0)
     """With `digest`, with `changed_since` and with kind `code`: how often everything is read nevertheless, in days."""
     root: Path | None = None

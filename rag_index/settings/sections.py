@@ -104,8 +104,9 @@ class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read, and never to write; required if an index is of kind `sql`. Drivers come with
-    `rag-index[postgresql]` and `rag-index[mariadb]`; install the SQLAlchemy driver of any other database yourself.
+    """The database to read; required if an index is of kind `sql`. It is never written to: SQLite is opened read-only,
+    and PostgreSQL, MySQL and MariaDB are read in read-only transactions. Drivers come with `rag-index[postgresql]` and
+    `rag-index[mariadb]`; install the SQLAlchemy driver of any other database yourself.
     Texts of a PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1`
     at the end of the URL says."""
     page_rows: PositiveInt = 20_000
