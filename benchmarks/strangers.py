@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -184,7 +185,12 @@ def reached(url: sa.URL, wanted: list[str], read: str) -> tuple[int, int]:
         sa.event.listen(engine, "connect", lambda opened, _: setattr(opened, "text_factory", lossy))
     with engine.connect() as connection:
         for table in {*sa.inspect(engine).get_table_names()} & {*wanted}:
-            for row in connection.execute(sa.select(sa.text("*")).select_from(sa.table(table))):
+            columns = [
+                sa.column(one["name"])
+                for one in sa.inspect(engine).get_columns(table)
+                if not isinstance(one["type"], TSVECTOR)
+            ]  # made for searching, and no text
+            for row in connection.execute(sa.select(*columns).select_from(sa.table(table))):
                 for value in row:
                     text = max(MARKUP.split(html.unescape(value)), key=len) if isinstance(value, str) else ""
                     if len(text) >= MIN_CHARS and len(text.split()) >= MIN_WORDS and value[:1] not in "{[":
