@@ -46,20 +46,24 @@ class Coverage:
     missing: list[Missing]
     reached: Container[str] = frozenset()
     """The tables of which a search reaches all text."""
+    hidden: int = 0
+    """The characters of indexed columns in rows that may not be shown, if they are counted."""
 
     @property
     def share(self) -> float:
         """Return the share of characters that a search reaches."""
-        return 1 - sum(one.chars for one in self.missing) / self.chars if self.chars else 1.0
+        return 1 - (sum(one.chars for one in self.missing) + self.hidden) / self.chars if self.chars else 1.0
 
     def sentences(self, left_out: Mapping[str, str]) -> list[str]:
         """Return the share, and the three largest things that are not reached, with what adds each."""
         told = "that is neither secret, personal, private, a name alone, a copy, a log nor for programs"
-        found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text {told}"]
+        hidden = f"; {size(self.hidden)} of it are in rows that conditions hide" if self.hidden else ""
+        found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text {told}{hidden}"]
         for one in self.missing[:3]:
             why = left_out.get(one.table, "its texts are longer than a label's")
+            why += "" if "--add" in why else f"; --add {one.table} adds it"
             what = f"{one.table} ({', '.join(one.columns)}): {spoken_rows(one.rows)}, {size(one.chars)}"
-            found.append(f"Not reached: {what}; it {why}; --add {one.table} adds it")
+            found.append(f"Not reached: {what}; it {why}")
         return found
 
 
@@ -69,15 +73,20 @@ def size(chars: int) -> str:
 
 
 def coverage(
-    subjects: Sequence[Subject], indexes: Sequence[ProposedIndex], chars: Callable[[Subject, list[str]], list[int]]
+    subjects: Sequence[Subject],
+    indexes: Sequence[ProposedIndex],
+    chars: Callable[[Subject, list[str]], list[int]],
+    *,
+    conditions: bool = False,
 ) -> Coverage:
     """Return what of the texts of these tables some indexes reach; `chars` counts the characters of columns.
 
-    Names of rows without another text count if the rows are documents.
+    Names of rows without another text count if the rows are documents. With `conditions`, the rows that these hide are
+    not reached, as far as the sample says.
     """
     shown = {found for index in indexes for found in _shown(index.settings)}
     indexed = {index.tables[0] for index in indexes}
-    total, missing, reached = 0, [], {one.full_name for one in subjects}
+    total, hidden, missing, reached = 0, 0, [], {one.full_name for one in subjects}
     for subject in subjects:
         is_counted = subject.says_something or subject.full_name in indexed
         columns = _text_columns(subject)
@@ -85,10 +94,13 @@ def coverage(
         total += sum(counted.values())
         places = {(subject.schema, subject.name), (None, subject.name)}
         left = [name for name in columns if counted.get(name, 1) and not {(*one, name) for one in places} & shown]
+        if conditions and subject.conditions:
+            share = len(subject.shown_rows()) / max(1, len(next(iter(subject.columns.values())).values))
+            hidden += round((1 - share) * sum(counted[name] for name in counted if name not in left))
         reached -= {subject.full_name} if left else set()
         if left and counted:
             missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))
-    return Coverage(total, sorted(missing, key=lambda one: -one.chars), reached)
+    return Coverage(total, sorted(missing, key=lambda one: -one.chars), reached, hidden)
 
 
 def is_log(subject: Subject) -> bool:

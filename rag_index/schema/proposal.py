@@ -185,8 +185,8 @@ def propose(
             break
         needed[more[0]] = made.left_out[more[0]]
     if made.coverage.share < GOAL:  # what is small and for programs, by its name, is asked about and counts no more
-        kept = [one for one in searched if reasons[one] not in PROGRAMS]
-        made.coverage = coverage(kept, made.indexes, chars)
+        searched = [one for one in searched if reasons[one] not in PROGRAMS]
+    made.coverage = coverage(searched, made.indexes, chars, conditions=True)
     made.questions = proposer.questions()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")

@@ -188,3 +188,9 @@ def test_a_question_says_that_a_large_table_has_more_rows_than_were_counted(prop
         pages=many(60, title="Page {n} of the mill", body=TEXT), jobs=many(rows, name="Wheel of stone and oak {n}")
     )
     assert said in made.questions[0].sentence
+
+
+def test_letters_of_rows_that_conditions_hide_are_not_reached(propose):
+    made = propose(pages=pages("published INTEGER", [1, 0]))
+    assert made.coverage.share < 0.1
+    assert "of it are in rows that conditions hide" in made.coverage.sentences(made.left_out)[0]
