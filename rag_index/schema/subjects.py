@@ -442,9 +442,13 @@ class Subject(DatabaseTable):
 
     @property
     def is_shown_by_others(self) -> bool:
-        """Return whether rows are pictures, with their sizes, which rows of several other tables show."""
+        """Return whether rows are pictures, with their sizes, which rows of several other tables show.
+
+        A thing that is sold has a weight or a length besides.
+        """
         showing = {one.child for one in self.children if not one.type_column}
-        return {"width", "height"} <= {*self.columns} and len(showing) >= MIN_SHOWING
+        sized = {"width", "height"} <= {*self.columns} and not {"weight", "length"} & {*self.columns}
+        return sized and len(showing) >= MIN_SHOWING
 
     @property
     def is_value(self) -> bool:

@@ -194,3 +194,11 @@ def test_letters_of_rows_that_conditions_hide_are_not_reached(propose):
     made = propose(pages=pages("published INTEGER", [1, 0]))
     assert made.coverage.share < 0.1
     assert "of it are in rows that conditions hide" in made.coverage.sentences(made.left_out)[0]
+
+
+def test_a_thing_that_is_sold_is_no_picture_though_it_has_a_size(propose):
+    """In the way of Dolibarr."""
+    sizes = {"width": itself, "height": itself, "weight": itself}
+    orders = {f"order{n}": many(12, product_id=itself, amount=itself) for n in range(4)}
+    made = propose(product=many(12, label="Wheel {n}", description=TEXT, **sizes), **orders)
+    assert [one.tables[0] for one in made.indexes] == ["product"]
