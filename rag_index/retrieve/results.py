@@ -217,6 +217,8 @@ class DocumentChunk:
     payload: Mapping[str, Any] = field(default_factory=dict)
     part: Mapping[str, str] = field(default_factory=dict)
     """The part of the document that it is of, as `SearchHit.part`."""
+    matched: tuple[str, ...] = ()
+    """The words that were looked for in the document and that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,8 @@ class Document:
     """Its typed key."""
     text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
+    matching_chunks: SkipJsonSchema[int | None] = None
+    """How many chunks have words that were looked for, also those left out; None if none were looked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /documents/{index}/{id}` answers."""
@@ -249,7 +253,11 @@ class Document:
             "payload": dict(self.payload),
             **_given(title=self.title, link=self.link),
             "chunks": [
-                {"chunk": one.chunk, "text": one.text, **_given(payload=dict(one.payload), part=dict(one.part))}
+                {
+                    "chunk": one.chunk,
+                    "text": one.text,
+                    **_given(payload=dict(one.payload), part=dict(one.part), matched=list(one.matched)),
+                }
                 for one in self.chunks
             ],
             "as_of": self.as_of.to_json(),

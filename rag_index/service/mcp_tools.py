@@ -87,9 +87,14 @@ def document_text(document: Document) -> str:
     lines = [f"[{document.citation}]{_named(document.title, document.link)}", ""]
     lines[0] += _fields(document.payload, document.title, document.link)
     for chunk in document.chunks:
-        place = f"chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}{_fields(chunk.payload)}"
+        words = f", has {', '.join(chunk.matched)}" if chunk.matched else ""
+        place = f"chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}{words}{_fields(chunk.payload)}"
         lines += [f"-- {place}"] if total > 1 else []
         lines += [chunk.text.strip(), ""]
+    if document.matching_chunks == 0:
+        lines.append(f"None of the {total} chunks has any of these words.")
+    elif document.matching_chunks and (more := document.matching_chunks - len(document.chunks)):
+        lines.append(f"{more} more chunks have some of these words.")
     if document.next_chunk is not None:
         lines.append(f"There are {total} chunks; go on with first_chunk {document.next_chunk}.")
     lines.append(f"Index {document.index}: {as_of_text(document.as_of)}.")
@@ -191,7 +196,7 @@ class _Search(_Tool, SearchArguments):
 class _GetDocument(_Tool, DocumentQuery):
     """Read a document that a search found: its fields, and its chunks in order, which may overlap.
 
-    Of a long one, read the chunks around a hit (`around`).
+    Of a long one, read the chunks around a hit (`around`), or look for words in it (`find`).
     """
 
     tool = "get_document"

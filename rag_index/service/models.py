@@ -150,7 +150,7 @@ class VerifyModel(BaseModel):
 
 
 class DocumentQuery(Asked):
-    """Which chunks of a document are wanted: those from `first_chunk` on, or those around one.
+    """Which chunks of a document are wanted: those from `first_chunk` on, those around one, or those with some words.
 
     As many whole chunks are given as fit into `max_chars`, and one at least.
     """
@@ -160,14 +160,17 @@ class DocumentQuery(Asked):
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
         default=None, description="The number of a chunk: it and those beside it."
     )
+    find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="Words: only the chunks that have the most of them."
+    )
     max_chars: Annotated[int, Field(ge=1, le=MAX_CHARS)] | SkipJsonSchema[None] = Field(
         default=None, description="How many characters of text at most."
     )
 
     @model_validator(mode="after")
     def _check_one_way(self) -> DocumentQuery:
-        if self.first_chunk and self.around is not None:
-            raise ValueError("first_chunk and around exclude each other: give one of them")
+        if sum((self.first_chunk > 0, self.around is not None, self.find is not None)) > 1:
+            raise ValueError("first_chunk, around and find exclude each other: give one of them")
         return self
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.retrieve import Citation
 from rag_index.service.models import DocumentQuery, FieldInfo, IndexInfo
+from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +34,21 @@ def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
         at = wanted.around
         return sorted(numbers, key=lambda number: (abs(number - at), number < at))
     return [number for number in numbers if number >= wanted.first_chunk]
+
+
+def _find(document: Document, words: str, max_chars: int | None, index: IndexSettings) -> Document:
+    """Return the chunks that have the most of the words, as many whole ones as fit, and one at least."""
+    encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
+    wanted = encoder.words(words)
+    if not wanted:
+        raise SettingsError(f"find has no word that could be looked for: {words!r}")
+    judged = (replace(chunk, matched=encoder.matched(wanted, chunk.text)) for chunk in document.chunks)
+    found = sorted((chunk for chunk in judged if chunk.matched), key=lambda chunk: -len(chunk.matched))
+    sizes = accumulate(len(chunk.text) for chunk in found)
+    fitting = sum(max_chars is None or size <= max_chars for size in sizes)
+    chunks = tuple(sorted(found[: max(1, fitting)], key=lambda chunk: chunk.chunk))
+    part = replace(document, chunks=chunks, matching_chunks=len(found))
+    return replace(part, citation=str(Citation.of(part, part.as_of))) if chunks else part
 
 
 class SearchService:
@@ -53,8 +74,12 @@ class SearchService:
         """Return the chunks that are wanted of a document that the caller may see.
 
         Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), SettingsError if the
-        document has no such chunk, and other RagIndexError.
+        document has no such chunk or `find` no word, and other RagIndexError.
         """
+        if wanted.find is not None:
+            document = await self.retriever.document(index, document_id, groups=caller)
+            settings = self.settings.index(index)
+            return await asyncio.to_thread(_find, document, wanted.find, wanted.max_chars, settings)  # may take seconds
         return await self.retriever.document(
             index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=wanted.max_chars
         )

@@ -1,13 +1,17 @@
 """The HTTP interface of a service with default settings: answers, and problems for what is wrong."""
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from rag_index.service import search_service
 from rag_index.stores.server.server_store import Reads
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
+from tests.waiting import GENEROUS
 
 PROBLEM = "application/problem+json"
 
@@ -228,6 +232,14 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         assert part(around=hit["chunk"], max_chars=150) == ([total - 2, total - 1], None)
         assert part(around=1, max_chars=240) == ([1, 2], 3)
         assert part(around=1, max_chars=360) == ([0, 1, 2], 3)
+        assert part(find="giraffes") == ([total - 1], None)
+        assert part(find="robots end giraffe", max_chars=150) == ([0, total - 1], None)
+        assert part(find="elephant") == ([], None)
+        found = client.get("/documents/solutions/a/b", params={"find": "robots giraffe end", "max_chars": 1}).json()
+        assert f"#{total - 1}:" in found["citation"]
+        assert [chunk["matched"] for chunk in found["chunks"]] == [["giraffe", "end"]]
+        problem(client.get("/documents/solutions/a/b", params={"find": "the"}), 400)
+        problem(client.get("/documents/solutions/a/b", params={"find": "x", "around": 1}), 422)
         problem(client.get("/documents/solutions/a/b", params={"first_chunk": 1, "around": 1}), 422)
         problem(client.get("/documents/solutions/a/b", params={"first_chunk": 99}), 400)
         problem(client.get("/documents/solutions/a/b", params={"max_chars": 0}), 422)
@@ -255,3 +267,22 @@ def test_of_a_long_document_only_what_is_asked_for_is_read(qdrant, tmp_path, mon
             assert (part["total_chunks"], part["next_chunk"]) == (200, first + 4)
             assert len(read) < 12
         assert len(client.get("/documents/solutions/long").json()["chunks"]) == 200
+
+
+def test_looking_for_words_in_a_long_document_holds_up_nobody(live, client, monkeypatch):
+    found, begun, answered = search_service._find, threading.Event(), threading.Event()
+
+    def find(*given):
+        begun.set()
+        assert answered.wait(GENEROUS)
+        return found(*given)
+
+    monkeypatch.setattr(search_service, "_find", find)
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=live.url, timeout=5) as other:
+        reading = pool.submit(client.get, "/documents/comments/1", params={"find": "printer"})
+        assert begun.wait(GENEROUS)
+        try:
+            assert other.get("/healthz").status_code == 200
+        finally:
+            answered.set()
+        assert reading.result().json()["chunks"][0]["matched"] == ["printer"]

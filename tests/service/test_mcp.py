@@ -113,18 +113,23 @@ def told(desk, *calls) -> list[str]:
 
 def test_a_long_document_is_read_in_parts(desk):
     where = {"index": "solutions", "document_id": "tapes/robot"}
-    found, first, around, last = told(
+    found, first, around, last, words, none = told(
         desk,
         ("search", {"query": "tape library robot paragraph 20", "limit": 1}),
         ("get_document", {**where, "max_chars": 500}),
         ("get_document", {**where, "around": 9, "max_chars": 400}),
         ("get_document", {**where, "first_chunk": 5}),
+        ("get_document", {**where, "find": "paragraph 20", "max_chars": 1}),
+        ("get_document", {**where, "find": "giraffe"}),
     )
     chunks = [[int(n) for n in re.findall(r"^-- chunk (\d+) ", text, re.M)] for text in (first, around, last)]
     assert chunks == [[0, 1, 2, 3, 4], [8, 9, 10], list(range(5, 15))]
     assert "[solutions/tapes/robot#10:" in found
     assert "There are 15 chunks; go on with first_chunk 5." in first
     assert "go on" not in last
+    assert "-- chunk 10 of 0 to 14, has paragraph, 20" in words
+    assert "14 more chunks have some of these words." in words
+    assert "None of the 15 chunks has any of these words." in none
 
 
 FIRST = {"index": "comments", "document_id": "1"}
@@ -139,7 +144,8 @@ MISTAKES = [
     ("search", {"query": "x", "limit": 1000}, "search: limit: Input should be less than or equal"),
     ("get_document", {**FIRST, "document_id": "99"}, "99"),
     ("get_document", {**FIRST, "around": 9}, "around is 9, but the chunks of"),
-    ("get_document", {**FIRST, "first_chunk": 1, "around": 0}, "get_document: first_chunk and around exclude each"),
+    ("get_document", {**FIRST, "find": "the"}, "find has no word that could be"),
+    ("get_document", {**FIRST, "find": "x", "around": 0}, "get_document: first_chunk, around and find exclude each"),
     ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
     ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, verify_c"),
 ]
