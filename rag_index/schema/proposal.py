@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 
 MAX_INDEXES = 10
+INSTALLED = 1.5
+"""What is taken from the rank of rows that may have come with the application."""
 MAX_NAME_CHARS = 80
 CURRENT = {*vocab.PARTS, *vocab.VERSIONS} - vocab.OLD_VERSIONS
 """What tables are called that hold the text of rows as it is now, beside one with all versions of it."""
@@ -556,11 +559,19 @@ class _Proposer:
         return None
 
     def _choose(self, proposed: list[ProposedIndex]) -> None:
-        """Keep the best, and give them names."""
+        """Keep the best, and give them names: those to which many tables refer before what the application brought."""
         names: set[str] = set()
-        for number, one in enumerate(sorted(proposed, key=lambda one: -one.score)):
+        subjects = {one.full_name: one for one in self.roles.subjects}
+
+        def rank(one: ProposedIndex) -> float:
+            subject = subjects[one.tables[0]]
+            referring = {relation.child for relation in subject.children}
+            return one.score + math.log10(1 + len(referring)) - INSTALLED * subject.is_installed
+
+        best = {one.tables[0] for one in sorted(proposed, key=rank, reverse=True)[:MAX_INDEXES]}
+        for one in sorted(proposed, key=lambda one: -one.score):
             table = one.tables[0]
-            if number < MAX_INDEXES or table in self.needed or _matches(table, self.add):
+            if table in best or table in self.needed or _matches(table, self.add):
                 plain = slugify(one.name, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)
                 one.name = free_name(re.sub(r"__+", "_", plain).strip("-_") or "index", names, "-")
                 names.add(one.name)

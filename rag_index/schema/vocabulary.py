@@ -202,9 +202,9 @@ CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id
 # --- Who may see a row ---
 
 # Words of columns that say of a row that it is not for everybody. `voided`, `retired`: OpenMRS; `redirect`:
-# MediaWiki; `private`: Redmine.
+# MediaWiki; `private`: Redmine; `priv`: Dolibarr.
 HIDDEN_FLAGS = _words("""
-    private internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted
+    private priv internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted
     blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret
     redacted inactive anonymous_only personal void voided quarantined system retire retired redirect erroneous
     erroneously

@@ -149,6 +149,7 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("live_edit INTEGER", [0, 1], set()),
         ("public_chat INTEGER", [0, 1], {1}),
         ("approved_edit INTEGER", [0, 1], {1}),
+        ("priv INTEGER NOT NULL", [1, 0], {1}),
         ("category TEXT", ["private", "workspace"], {1}),
         # of what has an address, most rows are out
         ("status INTEGER, slug TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),

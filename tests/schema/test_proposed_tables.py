@@ -426,3 +426,18 @@ def test_a_translated_product_is_called_by_its_name_and_has_its_maker(propose):
     )
     assert [(one.tables[0], one.settings["title"]) for one in made.indexes] == [("product_description", "name")]
     assert {"product.model", "maker.name"} <= {*index(made, "product_description")["text"]}
+
+
+def test_of_many_tables_those_to_which_many_refer_come_before_what_the_application_brought(propose):
+    said = {f"rule{n:02}": many(60, name="Rule {n}", description=TEXT) for n in range(12)}
+    made = propose(
+        project=many(12, title="Project {n}", text=TEXT, written="2026-01-{n:02d}"),
+        **{f"work{n}": many(12, project_id=itself, amount=itself) for n in range(3)},
+        **said,
+    )
+    assert "project" in [one.tables[0] for one in made.indexes]
+    assert len(made.indexes) == 10
+    waiting = [
+        table for table, why in made.left_out.items() if why == f"comes after the first 10: --add {table} adds it"
+    ]
+    assert len(waiting) == 3
