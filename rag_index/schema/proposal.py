@@ -221,6 +221,21 @@ def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ..
     return next((way for way in ways if catalog.is_key(subject, way)), ())
 
 
+def _guard_account(one: Subject, chosen: Container[str]) -> None:
+    """Keep back what people log in with, and what may be half of it: people are found by name, and by what they write.
+
+    Codes, keys and single words with digits in them say nothing to others, whatever their columns are called.
+    """
+    for name, column in one.profiles.items():
+        if name in chosen or column.role == "secret":
+            continue
+        opaque = [text for text in column.texts if " " not in text and any(map(str.isdigit, text))]
+        if vocab.LOGIN_NAMES & {*words(name), "".join(words(name))}:
+            one.profiles[name] = replace(column, role="personal")
+        elif column.texts and (column.last_word in vocab.OF_ACCOUNTS or 2 * len(opaque) > len(column.texts)):
+            one.profiles[name] = replace(column, role="secret")
+
+
 def find_subjects(
     catalog: DatabaseCatalog, excluded: Container[str] = (), uses: Mapping[str, str] | None = None
 ) -> list[Subject]:
@@ -238,12 +253,10 @@ def find_subjects(
         for table, named in zip(tables, words_of_tables(tables), strict=True)
     ]
     for one in subjects:
-        one.choose(
-            {name: uses[key] for name in one.columns if (key := f"{one.full_name}.{name}") in uses} if uses else {}
-        )
-        if one.is_login:  # the name to log in with is half of what a stranger needs
-            for name in [name for name in one.columns if vocab.LOGIN_NAMES & {*words(name)}]:
-                one.profiles[name] = replace(one.profiles[name], role="personal")
+        chosen = {name: uses[key] for name in one.columns if (key := f"{one.full_name}.{name}") in uses} if uses else {}
+        one.choose(chosen)
+        if one.is_login:
+            _guard_account(one, chosen)
         one.key = one.key or (_undeclared_key(catalog, one) if one.rows else ())
     relations = find_relations(catalog, subjects)
     for one in subjects:

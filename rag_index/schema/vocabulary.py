@@ -184,6 +184,8 @@ PASSWORDS = _words("password passwd pass pwd hash salt")
 # Words of columns that tables of accounts have, beside a password.
 LOGINS = _words("email mail login username user")
 LOGIN_NAMES = _words("login username userid nickname nick")
+# Last words of columns of people who log in. `validation_code`: SMF; `encrypted_otp_secret_iv`: GitLab.
+OF_ACCOUNTS = _words("code key iv hash token remember question answer otp seed")
 SETTING_NAMES = _words("name key option property setting parameter")
 # Last words of columns by which programs know a row. `machine_name`, `module`: Drupal; `code`: OpenCart.
 PROGRAM_NAMES = _words("name key code id identifier type")

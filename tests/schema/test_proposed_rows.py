@@ -5,6 +5,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
+from rag_index.schema.scaffold import scaffold
 from tests.schema.proposals import (
     DAY,
     FUTURE,
@@ -401,6 +402,21 @@ def test_what_holds_parts_and_has_no_text_leads_to_what_they_are_parts_of(propos
     (part,) = index(made, "merge_requests")["parts"]
     assert (part["table"], part["on"]) == ("merge_request_diff_commits", {"merge_request_diffs.merge_request_id": "id"})
     assert len(shown(propose, made, "merge_requests")) == 24
+
+
+def test_of_people_who_log_in_names_and_what_they_write_are_searched_and_no_code(propose):
+    """In the way of SMF and GitLab."""
+    people = {
+        "member_name": "m{n}", "passwd": "x{n}", "real_name": "Miller Number {n}",
+        "email": "m{n}@mill.org", "validation_code": "kez{n}la",
+        "security_question": "What was the name of pet {n}?", "remember": "4f{n}e", "wifi": "wind{n}mill",
+        "signature": TEXT,
+    }  # fmt: skip
+    account = index(propose(members=many(24, **people)), "members")
+    assert (account["title"], account["text"], account.get("payload", [])) == ("real_name", ["signature"], [])
+    kept = scaffold(propose.url.render_as_string(hide_password=False), uses={"members.member_name": "text"}).proposal
+    kept = index(kept, "members")
+    assert "member_name" in {kept["title"], *kept["text"]}, "what a person chose stays"
 
 
 def test_rows_that_a_table_links_with_a_group_of_persons_are_for_that_group(propose):
