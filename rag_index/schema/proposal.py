@@ -173,6 +173,10 @@ def propose(
         roles = TableRoles(catalog.connection.dialect.default_schema_name, subjects)
         proposer = _Proposer(roles, include, add, answers, needed)
         made = proposer.run()
+        spare = {table: why for table, why in made.left_out.items() if why in (EXPLAINS, PICTURES)}
+        if not (made.indexes or include) and spare.keys() - needed:  # a table of questions and answers alone
+            needed |= spare
+            continue
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
         searched = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
         searched += [one for one, why in reasons.items() if why in DOUBTED and not is_log(one)]

@@ -404,6 +404,14 @@ def test_what_holds_parts_and_has_no_text_leads_to_what_they_are_parts_of(propos
     assert len(shown(propose, made, "merge_requests")) == 24
 
 
+def test_rows_with_keys_in_words_are_searched_where_there_is_nothing_else(propose):
+    """They look like what came with an application."""
+    parts = ("mill", "wheel", "stone", "sack", "river")
+    rows = [(f"{one}-of-{other}", f"How is the {one} of the {other} mended?", TEXT) for one in parts for other in parts]
+    made = propose(faq=("id TEXT PRIMARY KEY, question TEXT, answer TEXT", rows))
+    assert [one.tables[0] for one in made.indexes] == ["faq"]
+
+
 def test_of_people_who_log_in_names_and_what_they_write_are_searched_and_no_code(propose):
     """In the way of SMF and GitLab."""
     people = {
