@@ -361,7 +361,7 @@ class GateSettings(Section):
     queries: Path
     """The golden file, one JSON object a line: a query and the ids of the documents that it should find. A relative
     path starts at the folder of the settings file."""
-    metric: str = Field(default="recall@10", pattern=r"^(?i:recall|mrr|ndcg)@[1-9]\d{0,3}$")
+    metric: str = Field(default="recall@10", pattern=r"^[^@\s]+( [^@\s]+)*@[1-9]\d{0,3}$")
     """The measure of a search: `recall@k`, `MRR@k` or `nDCG@k`."""
     max_loss: Share = 0.02
     """How much lower the mean of the metric may be in the rebuilt collection: 0.02 is 2 points of recall."""
