@@ -91,7 +91,8 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     assert metrics["peak_memory"] > 10_000_000
     assert 0 < metrics["utilisation"] <= 1
     printed = code.project.cli("report").stdout
-    assert f"{metrics['utilisation']:.0%}, at most " in printed
+    times = metrics["utilisation"] * metrics["workers"]
+    assert f"{times:.1f} times one process, at most " in printed
 
 
 def test_only_the_changed_part_of_a_file_is_embedded_and_nothing_of_one_that_moved(code):
