@@ -231,7 +231,7 @@ def _guard_account(one: Subject, chosen: Container[str]) -> None:
     Codes, keys and single words with digits in them say nothing to others, whatever their columns are called.
     """
     for name, column in one.profiles.items():
-        if name in chosen or column.role == "secret":
+        if name in chosen or name in one.key or column.role == "secret":
             continue
         opaque = [text for text in column.texts if " " not in text and any(map(str.isdigit, text))]
         if vocab.LOGIN_NAMES & {*words(name), "".join(words(name))}:

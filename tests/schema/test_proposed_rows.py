@@ -422,6 +422,10 @@ def test_of_people_who_log_in_names_and_what_they_write_are_searched_and_no_code
     }  # fmt: skip
     account = index(propose(members=many(24, **people)), "members")
     assert (account["title"], account["text"], account.get("payload", [])) == ("real_name", ["signature"], [])
+    staff = many(24, name="Miller Number {n}", password="x{n}", about=TEXT)
+    rows = [(f"E-{1000 + number}", *row) for number, (_, *row) in enumerate(staff[1])]
+    made = propose(employees=("code TEXT PRIMARY KEY, name TEXT, password TEXT, about TEXT", rows))
+    assert "code" not in made.secrets["employees"], "the key of a person is no secret: it is shown as the id"
     kept = scaffold(propose.url.render_as_string(hide_password=False), uses={"members.member_name": "text"}).proposal
     kept = index(kept, "members")
     assert "member_name" in {kept["title"], *kept["text"]}, "what a person chose stays"
