@@ -173,24 +173,14 @@ def propose(
         roles = TableRoles(catalog.connection.dialect.default_schema_name, subjects)
         proposer = _Proposer(roles, include, add, answers, needed)
         made = proposer.run()
-        spare = {table: why for table, why in made.left_out.items() if why in (EXPLAINS, PICTURES)}
-        if not (made.indexes or include) and spare.keys() - needed:  # a table of questions and answers alone
-            needed |= spare
-            continue
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
         searched = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
         searched += [one for one, why in reasons.items() if why in DOUBTED and not is_log(one)]
         made.coverage = coverage(searched, made.indexes, chars)
-        more = [
-            one.table
-            for one in made.coverage.missing
-            if one.table in doubtful - {*needed}
-            and (why := made.left_out.get(one.table, "")) in DOUBTED
-            and one.chars >= max(MIN_CHARS, LARGE * whole if why in PROGRAMS else MIN_SHARE * made.coverage.chars)
-        ]
-        if made.coverage.share >= GOAL or include or not more:
+        more = {} if include else _missed(made, doubtful, needed, whole)
+        if not more:
             break
-        needed[more[0]] = made.left_out[more[0]]
+        needed |= more
     if made.coverage.share < GOAL:  # what is small and for programs, by its name, is asked about and counts no more
         searched = [one for one in searched if reasons[one] not in PROGRAMS]
     made.coverage = coverage(searched, made.indexes, chars, conditions=True)
@@ -200,6 +190,24 @@ def propose(
     _require_indexes(asked, made)
     made.policies = _policy_sentences(catalog, made.indexes)
     return made
+
+
+def _missed(made: Proposal, doubtful: Container[str], needed: Container[str], whole: float) -> dict[str, str]:
+    """Return tables to take besides those that are `needed` already, with why they were left out.
+
+    Those are all that may have come with the application, if there is no index, such as one of questions and answers.
+    Else it is the `doubtful` one with most text, of the `whole` that the tables have, if too little is reached.
+    """
+    left = {table: why for table, why in made.left_out.items() if table not in needed}
+    spare = {table: why for table, why in left.items() if why in (EXPLAINS, PICTURES)}
+    if spare and not made.indexes:
+        return spare
+    for one in made.coverage.missing if made.coverage.share < GOAL else ():
+        why = left.get(one.table, "")
+        least = LARGE * whole if why in PROGRAMS else MIN_SHARE * made.coverage.chars
+        if one.table in doubtful and why in DOUBTED and one.chars >= max(MIN_CHARS, least):
+            return {one.table: why}
+    return {}
 
 
 def _require_tables(asked: Sequence[str], names: Sequence[str]) -> None:
@@ -333,9 +341,8 @@ def _searched_by(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> Datab
     pieces = [text[len(text) // 2 :][:MIN_COPIED_CHARS] for text in texts[:: 1 + len(texts) // MAX_LOOKED_UP]]
     for other in tables if len(pieces) >= MIN_COPIED else ():
         read = (bare(value) for one in other.columns.values() if one.kind == "text" for value in one.filled)
-        if not _is_for_programs(other) and sum(map("\0".join(read).__contains__, pieces)) >= MIN_COPIED_SHARE * len(
-            pieces
-        ):
+        found = 0 if _is_for_programs(other) else sum(map("\0".join(read).__contains__, pieces))
+        if found and found >= MIN_COPIED_SHARE * len(pieces):
             return other
     return None
 
