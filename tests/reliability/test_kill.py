@@ -237,7 +237,8 @@ class Trial:
         with_text = {key: row for key, row in self.rows.items() if row.chunks}
         left = {key for key, row in with_text.items() if key not in rows or rows[key].text_hash != row.text_hash}
         again = outcome.new + outcome.changed - sum(not (key in rows and rows[key].pending) for key in left)
-        window = (3 if case.server else 2) * case.workers * SHARD_DOCUMENTS[case.run]
+        shards = 3 * case.workers if case.server else 2 * case.workers + 1  # workers have them, one is made durable
+        window = shards * SHARD_DOCUMENTS[case.run]
         payloads = sum(
             key in self.before and self.before[key].text_hash == row.text_hash and self.before[key] != row
             for key, row in with_text.items()
