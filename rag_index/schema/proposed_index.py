@@ -245,10 +245,9 @@ class IndexMaker:
 
     def _title_of_others(self) -> str | None:
         """Join what says how a row is called: a row that extends it, or the value that is captioned so."""
-        for own in self._subject.children:
-            if own.extends and own.child.title in own.child.columns and not own.child.says_something:
-                name = self._join_back(own, _conditions(own.child, [own]))
-                return self._note(own.child, [str(own.child.title)], name)[0]
+        if (own := self._subject.title_row) is not None:
+            name = self._join_back(own, _conditions(own.child, [own]))
+            return self._note(own.child, [str(own.child.title)], name)[0]
         for one in self._subject.attributes:
             column = one.own.child.columns[one.caption.columns[0]]
             key = one.called()
@@ -286,13 +285,15 @@ class IndexMaker:
 
         The rows are those of the index, or those that it joins as `through`.
         """
+        above = relation.parent is self._subject
+        relation = relation.to_title()
         parent = relation.parent
         used = relation.child.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
         if parent is self._subject or not used or (relation.prefix and parent.conditions):
             return
         required = hides(relation) and self._is_contained(relation)  # such as a forum
         tables = [join["table"] for join in self._joins.values()]
-        if parent.name in tables:
+        if parent.name in tables and not above:
             return
         says = parent.title in parent.columns and not parent.is_login and not parent.says_nothing
         long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS
@@ -490,7 +491,8 @@ class IndexMaker:
         The rows are those of this table, or those that it is joined with by `by_column`.
         """
         link, label = own.child, relation.parent
-        called = label.called[:-1] if len(label.called) > 1 and label.called[-1] in vocab.TRANSLATIONS else label.called
+        called = link.called if any(one.parent.title_row is one for one in label.relations) else label.called
+        called = called[:-1] if len(called) > 1 and called[-1] in vocab.TRANSLATIONS else called
         name = _identifier("_".join(called), "label")
         part: dict[str, Any] = {"name": name, **self._part_head(link, [own, relation])}
         self._part_names.add(name)

@@ -109,7 +109,7 @@ class _Finder:
         numbered = self._by_type_row(table, found, taken)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
-        return found + self._one_to_one(table, found)
+        return found + self._one_to_one(table, found) + self._listed(table, found)
 
     def _through_views(self, table: Subject) -> Iterator[Relation]:
         """Yield the relations of foreign keys that name a view: to the table called like it that has its key."""
@@ -298,6 +298,23 @@ class _Finder:
             same = [one for one in keys if len({*keys[one]} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys[one]))]
         return next((one for one in same if self._catalog.share_found(ids, one, one.key[0]) >= NEARLY_ALL), None)
 
+    def _listed(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
+        """Return the only table whose keys are in the only column that the rows of a list have: `data`, beside a place.
+
+        Small numbers are the keys of any table.
+        """
+        named = {name for one in known for name in one.columns}
+        rest = [name for name in table.columns if name not in named and not vocab.ORDERS & {*words(name)}]
+        if not named or len(rest) != 1 or words(rest[0])[-1] not in vocab.LIST_VALUES:
+            return []
+        column = table.columns[rest[0]]
+        values = column.filled if column.kind == "number" else []
+        if len(values) < MIN_PREFIXED_KEYS or min(values) <= len({*values}):
+            return []
+        fits = [one for one in self.tables if self._share_of_keys(values, one, column) >= NEARLY_ALL]
+        fits = [one for one in fits if any(one is relation.parent for relation in known)] or fits
+        return [Relation(table, fits[0], ((column.name, fits[0].key[0]),))] if len(fits) == 1 else []
+
     def _is_id_of_any(self, table: Subject, name: str) -> bool:
         """Return whether a column names a row of what the column beside it says: `items_id` beside `itemtype`."""
         stem = "".join(words(name)[:-1]) if words(name)[-1] in vocab.KEY_WORDS else ""
@@ -305,7 +322,7 @@ class _Finder:
         return bool(stem) and any("".join(noun(one.name)) == f"{singular(stem)}type" for one in types)
 
     def _one_to_one(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
-        """Return the table that this one extends: its key is the other's, and its name begins with the other's."""
+        """Return the table that this one extends: its key is the other's, and one of them is called after the other."""
         if len(table.key) != 1 or any(one.columns == [table.key[0]] for one in known):
             return []
         own, key = table.noun, table.columns[table.key[0]]
@@ -314,6 +331,8 @@ class _Finder:
         if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
             return []
         others = [one for one in self.tables if len(own) > len(one.noun) and own[: len(one.noun)] == one.noun]
+        if vocab.KEY_WORDS & {words(key.name)[-1]}:  # `pages_id` of `field_title`
+            others += [one for one in self._by_noun.get(tuple(named), []) if one is not table]
         for parent in others:
             related = any(one.parent is parent for one in known)
             if not related and self._share_of_keys(key.filled, parent, key) >= NEARLY_ALL:

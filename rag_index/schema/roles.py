@@ -63,7 +63,8 @@ class TableRoles:
                 continue
             to_this = [one for one in link.relations if one.parent is subject]
             own, types = to_this[0], {one.type_column for one in to_this}
-            others = [one for one in link.own_relations if one.parent is not subject and one.columns[0] not in types]
+            others = [one for one in link.own_relations if one is not own and one.columns[0] not in types]
+            others = [one for one in others if one.parent is not subject or subject.title_row]
             unknown = [one for one in others if not _is_known(own, one)]
             found += [(own, label) for one in unknown if (label := self._label_of(own, one)) is not None]
         return sorted(found, key=lambda one: len(noun(one[1].parent.name)))
@@ -77,8 +78,8 @@ class TableRoles:
         said = label.is_whole or words(str(label.title))[-1] in vocab.SUBJECTS
         if said and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer, the mails of a person
             return None
-        if label.title and not label.is_unnamed:
-            return relation
+        if (label.title and not label.is_unnamed) or label.title_row:
+            return relation.to_title()
         # of a link, the side with fewer rows contains several of the other one, as categories have products
         containing, contained = ({*relation.child.columns[one.columns[0]].filled} for one in (own_side, relation))
         for own in label.children if len(relation.columns) == 1 else ():

@@ -108,6 +108,13 @@ class Relation:
         """Return whether the key of a row is that of the row that it names: there is one at most for each."""
         return self.columns == list(self.child.key) and not self.type_column
 
+    def to_title(self) -> Relation:
+        """Return the relation to what the named row is called by: the row itself, or one more for it."""
+        row = self.parent.title_row
+        if row is None or not self.is_plain:
+            return self
+        return replace(self, parent=row.child, pairs=((self.columns[0], row.columns[0]),))
+
     def named(self) -> list[Any]:
         """Return what the only column has in the rows that mean this parent."""
         if not self.type_column:
@@ -202,6 +209,14 @@ class Subject(DatabaseTable):
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
         return others[0].name if others else None
+
+    @cached_property
+    def title_row(self) -> Relation | None:
+        """Return the relation of the rows that say what those of this table are called, one for each of them."""
+        named = [one for one in self.children if one.extends and not one.child.says_something]
+        named = [one for one in named if one.child.title in one.child.columns]
+        named.sort(key=lambda one: not {*words(str(one.child.title)), *one.child.noun} & {*vocab.WHOLE_TITLES, "name"})
+        return named[0] if named and self.title is None else None
 
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
         named = any(one.last_word == "name" and one.distinct >= NEARLY_ALL for one in self.profiles.values())
@@ -306,7 +321,8 @@ class Subject(DatabaseTable):
     @cached_property
     def has_text(self) -> bool:
         """Return whether people read anything of a row."""
-        return bool(self.title) or any(self.profiles[name].filled for name in self.prose) or bool(self.attributes)
+        named = bool(self.title or self.title_row)
+        return named or any(self.profiles[name].filled for name in self.prose) or bool(self.attributes)
 
     @cached_property
     def text_length(self) -> float:

@@ -346,6 +346,8 @@ STATE_LABELS = _words("""
 KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
 # Last words of columns with what a row has of what it is linked to, such as the weight of a product.
 LINK_VALUES = ("value", "text")
+# Last words of columns with what a list names. `data`: ProcessWire.
+LIST_VALUES = _words("data value target")
 # Last words of tables with what rows of another one are called in each language.
 TRANSLATIONS = _words("lang translation translations i18n")
 VERSION_NUMBERS = _words("version revision rev number no")

@@ -10,6 +10,7 @@ from tests.schema.proposals import (
     PROSE,
     TEXT,
     cycle,
+    documents,
     entities,
     index,
     itself,
@@ -300,3 +301,21 @@ def test_of_several_histories_a_revision_is_of_the_one_that_names_the_row(propos
     }
     made = propose(wheel=many(30, "wheel_id", title="Wheel {n}", revision_id=itself), **revisions)
     assert "parcel_revision" not in str(index(made, "wheel"))
+
+
+def test_tables_of_one_field_each_are_the_title_and_the_parts_of_what_they_belong_to(propose):
+    """In the way of ProcessWire: the builders of a mill are pages, too, and so is the town in which it is."""
+    titles = {n: f"Mill no. {n}" for n in range(301, 325)} | {n: f"Builder Kim {n}" for n in range(401, 407)}
+    titles |= {501: "Town on the weir"}
+    made = propose(
+        pages=("id INTEGER PRIMARY KEY, parent_id INTEGER, name TEXT",
+               [(n, 501 if n < 400 else 0, f"page-no-{n}") for n in titles]),
+        field_title=("pages_id INTEGER PRIMARY KEY, data TEXT", [*titles.items()]),
+        field_body=("pages_id INTEGER PRIMARY KEY, data TEXT", [(n, f"{PROSE} {n}") for n in range(301, 325)]),
+        field_builders=("pages_id INTEGER, data INTEGER, sort INTEGER, PRIMARY KEY (pages_id, sort)",
+                        [(n, 401 + n % 6, 0) for n in range(301, 325)]),
+    )  # fmt: skip
+    (one,) = made.indexes
+    text = documents(propose, made, "pages")["310"]
+    assert (one.tables[0], one.settings["title"]) == ("pages", "field_title.data")
+    assert all(words in text for words in (f"{PROSE} 310", "builders: Builder Kim 405", "Town on the weir"))
