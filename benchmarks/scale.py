@@ -1,7 +1,7 @@
 """Millions of documents: memory, pace and size of the ledger, and what each command needs on such an index.
 
     python benchmarks/scale.py [--documents 10000000[,…]] [--store server|embedded] [--ledger sqlite|postgresql]
-                               [--commands plan,doctor,export,move,optimize]
+                               [--commands plan,doctor,export,move]
 
 The source is a table in PostgreSQL (`apt-get install postgresql`), made by the server itself; a text has ten words.
 The embedder answers at once. With `--store server` points go over gRPC to a server on loopback that counts them and
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--documents", default="10000000")
     parser.add_argument("--store", choices=("server", "embedded"), default="server")
     parser.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--commands", default="plan,doctor,export,move,optimize")
+    parser.add_argument("--commands", default="plan,doctor,export,move")
     given = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

@@ -27,7 +27,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.searches.printing import line, percentiles
-from benchmarks.searches.project import PROGRAM, desk_queries, program, service_desk
+from benchmarks.searches.project import PROGRAM, build_indexes, desk_queries, service_desk
 from rag_index import Retriever
 from rag_index.settings import load_settings
 
@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     queries = desk_queries(5000)
     with service_desk(arguments.documents, arguments.folder) as config:
-        program(config, "optimize", "--json")
+        build_indexes(config)
         print(f"{arguments.callers} callers for {arguments.seconds:g} s, {len(queries):,} different queries")
         retriever = asyncio.run(_of_retriever(config, queries, arguments))
         service, told, samples = _of_service(config, queries, arguments)

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.searches.printing import line, memory, percentiles
-from benchmarks.searches.project import desk_queries, program, service_desk
+from benchmarks.searches.project import build_indexes, desk_queries, service_desk
 from benchmarks.searches.queries import OneAtATime
 from rag_index import Retriever
 from rag_index.embedders import open_embedder
@@ -44,7 +44,7 @@ def callers(arguments: argparse.Namespace) -> None:
     ways: dict[str, Callable[..., Embedder]] = {"together": open_embedder, "one at a time": OneAtATime}
     found = {name: Measured() for name in ways}
     with service_desk(arguments.documents, arguments.folder) as config:
-        program(config, "optimize", "--json")
+        build_indexes(config)
         settings, turn = load_settings(config), arguments.seconds / TURNS
         for _ in range(TURNS):
             for name, opener in ways.items():

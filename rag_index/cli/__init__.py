@@ -40,7 +40,7 @@ GROUPS = {
     },
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
     "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
-    "Repair": dict.fromkeys(("doctor", "rollback", "optimize", "erase", "drop", "export", "move"), "repairs"),
+    "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "repairs"),
     "Measure": dict.fromkeys(("evaluate", "benchmark", "tune"), "measuring"),
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""

@@ -1,4 +1,4 @@
-"""The commands that repair: `doctor`, `rollback`, `optimize`, `erase`, `drop`, `export` and `move`."""
+"""The commands that repair: `doctor`, `rollback`, `erase`, `drop`, `export` and `move`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from rag_index.cli import (
     json_option,
     name_argument,
     names_argument,
-    print_json,
     say,
     show,
     wait_option,
@@ -177,31 +176,6 @@ def move(
     lines = [f"{one.index}: {one.sentence()}" for one in moved]
     lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
     show({"indexes": [one.to_json() for one in moved], "store": settings_line(target)}, *lines, as_json=as_json)
-
-
-@command(quiet=True, example="optimize comments")
-@names_argument
-@wait_option
-@json_option
-def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_json: bool) -> None:
-    """Build missing search indexes (HNSW).
-
-    Without one a search scans all vectors.
-    """
-    from rag_index.indexing.publish import optimize
-    from rag_index.stores import open_store
-
-    settings = context.settings(wait=wait)
-    settings.named(names)
-    optimized = []
-    with closing(open_store(settings.store, wait=settings.run.wait)) as store:
-        for one in optimize(settings, store, names):
-            optimized.append(one)
-            if not as_json:
-                result = f"built in {one.seconds:.1f} s" if one.built else "nothing to build"
-                say(f"{one.index}: {one.points:,} points, {result}.")
-    if as_json:
-        print_json({"indexes": [one.to_json() for one in optimized]})
 
 
 @command(quiet=True, example="rollback comments")

@@ -7,9 +7,8 @@ Searchable means the name of its model, payload indexes, and the search index (H
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Ledger
-    from rag_index.settings import GateSettings, Settings
+    from rag_index.settings import GateSettings
 
 SAMPLE = 20
 TIE = 1e-4
@@ -246,21 +245,6 @@ def _ask_gate(run: IndexRun, gate: GateSettings, live: str | None, rebuilt: Coll
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Optimized:
-    """An index after `optimize`: `seconds` is how long building took, 0 if the search index was there already."""
-
-    index: str
-    collection: str
-    points: int
-    built: bool
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
-
-
 def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
     """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
 
@@ -305,27 +289,6 @@ def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
         yield from _values_at(value.get(path[0]), path[1:])
     elif value is not None:
         yield (value,) if path else value
-
-
-def optimize(settings: Settings, store: Store, names: Sequence[str] | None = None) -> Iterator[Optimized]:
-    """Build the missing search indexes of these indexes (all by default), one after another.
-
-    In the embedded store a child process builds; a hundred thousand vectors of 256 dimensions take about half a minute
-    on two cores. A server builds by itself, and this waits for it. Raises StoreError if nothing is indexed.
-    """
-    aliases = store.aliases()
-    for index in settings.named(names):
-        collection = aliases.get(settings.alias(index.name))
-        if collection is None:
-            if names:
-                raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
-            continue
-        needed = not store.indexed(collection)
-        started = time.monotonic()
-        if needed:
-            store.optimize(collection)
-        seconds = time.monotonic() - started if needed else 0.0
-        yield Optimized(index.name, collection, store.count(collection), needed, seconds)
 
 
 def search_index_due(store: Store, collection: str, dimension: int) -> bool:

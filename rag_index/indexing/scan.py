@@ -387,7 +387,7 @@ class Scan:
                 run.store.optimize(name)
             logger.info("the search index of %s was built in %.1f s", name, time.monotonic() - began)
         except StoreError as error:
-            remedy = f"searches scan until `rag-index optimize {run.index.name}` builds it"
+            remedy = "searches scan until the next run builds it"
             logger.warning("the search index of %s was not built (%s); %s", name, error, remedy)
 
     @property

@@ -146,7 +146,7 @@ def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(
     store = open_store(indexed.settings.store)
     try:
         store.count("test_notes__1")
-        message = one_line(indexed.cli("optimize", "notes"), 1)
+        message = one_line(indexed.cli("erase", "notes"), 1)
         assert f"process {os.getpid()}" in message
         assert "--wait" in message
         assert indexed.cli("search", "printer").returncode == 0

@@ -1,8 +1,7 @@
-"""`rag-index search` and `rag-index optimize` as a user calls them."""
+"""`rag-index search` as a user calls it."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import uuid
@@ -13,7 +12,6 @@ import pytest
 
 from rag_index.stores import open_store
 from rag_index.stores.edge import reader as edge_reader
-from tests.docs.pages import page
 from tests.project import PROGRAM, run_here
 from tests.retrieve.conftest import PATIENT
 from tests.retrieve.desk import Desk
@@ -130,17 +128,6 @@ def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
         waiting.send_signal(signal.SIGINT)
         _, stderr = waiting.communicate(timeout=120)
         assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
-
-
-def test_optimize_prints_what_it_built_and_as_json_the_documented_keys(desk):
-    assert run(desk, "optimize").stdout.splitlines() == [
-        "comments: 3 points, nothing to build.",
-        "solutions: 2 points, nothing to build.",
-        "titles: 2 points, nothing to build.",
-    ]
-    [done] = json.loads(run(desk, "optimize", "titles", "--json").stdout)["indexes"]
-    [documented] = re.findall(r"^`optimize` prints (.*) of each index", page("json"), re.MULTILINE)
-    assert list(done) == re.findall(r"`(\w+)`", documented)
 
 
 def test_an_index_with_access_is_searched_for_a_group_and_otherwise_says_what_to_give(tmp_path):

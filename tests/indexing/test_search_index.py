@@ -6,15 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.errors import StoreError
 from rag_index.indexing import publish
 from rag_index.indexing.changed import index_documents
-from rag_index.indexing.publish import make_searchable, optimize, search_index_due
+from rag_index.indexing.publish import make_searchable, search_index_due
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 from tests.project import Project
-from tests.retrieve.desk import Desk
 
 IDENTITY = EmbedderIdentity("local", "wordllama", "d" * 64, 4, "doc: ", "query: ")
 
@@ -85,21 +83,6 @@ def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_em
 def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, embedded, indexed, due):
     store = SimpleNamespace(embedded=embedded, indexed=lambda name: indexed, count=lambda name: 100_000)
     assert search_index_due(store, "c", dimension) == due
-
-
-def test_optimize_goes_through_the_indexes(tmp_path, monkeypatch):
-    desk = Desk(tmp_path / "desk").fill({"titles": [(1, "printer")]})
-    with closing(EdgeStore(desk.settings.store.path)) as store:
-        (done,) = optimize(desk.settings, store)
-        expected = {"index": "titles", "collection": "desk_titles__1", "points": 1, "built": False, "seconds": 0.0}
-        assert done.to_json() == expected
-        built = []
-        monkeypatch.setattr(store, "indexed", lambda name: False)
-        monkeypatch.setattr(store, "optimize", built.append)
-        (done,) = optimize(desk.settings, store, ["titles"])
-        assert (done.built, built) == (True, ["desk_titles__1"])
-        with pytest.raises(StoreError, match="index comments is empty: `rag-index index comments` fills it"):
-            list(optimize(desk.settings, store, ["comments"]))
 
 
 def test_a_run_is_complete_before_it_builds_the_search_index_and_single_documents_leave_it_to_runs(

@@ -69,7 +69,7 @@ def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
     ran = (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
     assert (ended.returncode, ran) == (0, []), ended.stderr
     project.execute("UPDATE note SET body = 'changed' WHERE id = 7")
-    assert run(project, place, "optimize").returncode == 0
+    assert run(project, place, "doctor").returncode == 0
     assert run(project, place, "index", "notes", "--id", "7").returncode == 0
     assert not (tmp_path / "ran").exists()
 
