@@ -29,7 +29,7 @@ def add_conditions(subjects: Sequence[Subject]) -> None:
         one.conditions += [*_restricted(one), *filter(None, map(_named_state, one.relations))]
     told = [[*_told_by_details(one), *_labelled(one)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
-        one.conditions += _internal(one)
+        one.conditions += [*_internal(one), *_bins(one)]
         one.conditions += _below_hidden(one)
         one.conditions += more
     for one in subjects:
@@ -256,6 +256,15 @@ def _internal(subject: Subject) -> list[Condition]:
         return []
     sql = f"COALESCE({subject.columns[title].sql}, '') NOT IN ({listed(hidden)})"
     return [Condition(title, sql, f"named {', '.join(hidden)}", lambda value: value not in hidden)]
+
+
+def _bins(subject: Subject) -> Iterator[Condition]:
+    """Yield the conditions that leave out what is called like a bin, if it has rows of the same table below it."""
+    for name, column in subject.columns.items() if any(one.parent is subject for one in subject.relations) else ():
+        named = name == subject.title or words(name)[-1] in {"name", *vocab.SLUGS}
+        if bins := sorted({str(one) for one in column.filled if named and vocab.BINS.fullmatch(str(one))}):
+            sql = f"COALESCE({column.sql}, '') NOT IN ({listed(bins)})"
+            yield Condition(name, sql, f"named {', '.join(bins)}", lambda value: not vocab.BINS.fullmatch(str(value)))
 
 
 def _below_hidden(subject: Subject) -> Iterator[Condition]:

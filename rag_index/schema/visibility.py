@@ -26,6 +26,8 @@ NEVER = "2090"
 MIN_SECONDS = 500_000_000
 """Smaller numbers are not taken for seconds since 1970: this is 1985."""
 MAX_STATES = 12
+MIN_BIT = 64
+"""No state has this number and more, but for those that are sums of bits."""
 MAX_CODES = 8
 MAX_TYPES = 20
 MAX_UNTYPED = 12
@@ -151,17 +153,18 @@ def _span(look: _Look) -> Condition | None:
 def _out(look: _Look) -> Condition | None:
     """Return the condition of a code of which one value is that of most rows, and the others hide some.
 
-    That is a number such as `status` of what has an address or answers questions, the type of what nearly all messages
-    are (others are whispers, or say what happened), and the sensitivity of a row.
+    That is a number such as `status` of what has an address or answers questions, or one that is a sum of bits; the
+    type of what nearly all messages are (others are whispers, or say what happened), and the sensitivity of a row.
     """
     ends = {words(other)[-1] for other in look.table.columns}
     counts = Counter(look.column.filled)
     state = look.words[-1] in ("status", "state") and {*map(type, counts)} == {int}
-    state = state and bool(ends & vocab.SLUGS or {"question", "answer"} <= ends)
+    bits = state and _are_bits(counts)
+    state = bits or (state and bool(ends & vocab.SLUGS or {"question", "answer"} <= ends))
     said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in vocab.SAID
     if (
         not (state or said or _says_how_secret(look) or look.words == ("view", "state"))
-        or not 1 < len(counts) <= MAX_STATES
+        or not 1 < len(counts) <= (len(counts) if bits else MAX_STATES)
         or look.column.kind not in ("number", "text")
     ):
         return None
@@ -170,6 +173,13 @@ def _out(look: _Look) -> Condition | None:
         return None
     sql = f"{look.sql} = {most if look.column.kind == 'number' else listed([str(most)])}"
     return look.condition(sql, f"is {most} in most rows, which are taken for what is out", lambda value: value == most)
+
+
+def _are_bits(counts: Counter[int]) -> bool:
+    """Return whether numbers are sums of bits: all have those of the most frequent one, and one has a high one, too."""
+    ((most, _),) = counts.most_common(1)
+    more = {value - most for value in counts}
+    return all(value & most == most for value in counts) and any(n >= MIN_BIT and n & (n - 1) == 0 for n in more)
 
 
 def _says_how_secret(look: _Look) -> bool:

@@ -321,6 +321,8 @@ INTERNAL_NAMES = re.compile(
     r"administrators?|trash ?can|trash|recycle bin|papierkorb|hidden)\b.*",
     re.IGNORECASE,
 )
+# What a row of a tree is called that has what was thrown away below it. `trash`: ProcessWire.
+BINS = re.compile(r"trash(?:ed|can)?|recycle[ _-]?bin|papierkorb|corbeille|papelera|cestino|lixeira|prullenbak", re.I)
 # Words of columns that name a row of the same table that is not above this one.
 COPIES = _words("alias copy translation source")
 

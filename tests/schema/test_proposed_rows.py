@@ -86,6 +86,10 @@ SHOWN = {
         {"pages": many(12, pid=lambda n: n - 1 if n > 5 else 0, hidden=lambda n: int(n == 8), body=TEXT,
                        title="Page {n} of the mill", kinds={"pid": "INTEGER NOT NULL", "hidden": "INTEGER NOT NULL"})},
         "pages", set("1234567")),
+    "what is below the bin of a tree is in the bin": (
+        {"pages": many(12, parent_id=lambda n: {5: 3, 6: 5, 7: 3}.get(n, n // 2), title="Page {n} of it", body=TEXT,
+                       name=lambda n: {3: "trash", 2: "trash-can-for-mills"}.get(n, f"page-{n}"))},
+        "pages", set("1248") | {"9"}),
 }  # fmt: skip
 
 
@@ -156,6 +160,10 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("status INTEGER, slug TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),
         ("state INTEGER, alias TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),
         ("status INTEGER, editor TEXT AS ('wheel-' || id)", [0, 1, 2, 1], set()),
+        # sums of bits: 2048 and 8192 say what most rows have not; others are mere numbers
+        ("status INTEGER", [2049, 8193, 5, 1], {1, 2, 3}),
+        ("status INTEGER", [404, 500, 200], set()),
+        ("status INTEGER", [3, 2, 1], set()),
         ("ranking INTEGER, slug TEXT AS ('wheel-' || id)", [0, 1, 2, 1], set()),
     ],
 )
