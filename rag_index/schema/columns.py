@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from rag_index.documents.text_languages import LOCALE
 from rag_index.schema import vocabulary as vocab
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.settings.parts import FILE
+from rag_index.sources.secret_values import PLACE, UUID, looks_secret
 from rag_index.sources.text import NotText, find_format, read_text
 
 if TYPE_CHECKING:
@@ -39,24 +39,11 @@ MIN_JSON_WORDS = 4
 MIN_JSON_SAID = 0.2
 """JSON says something if at least this share of its values has this many words, with those of the key."""
 MAX_CHOICES = 20
-MAX_SECRET_CHARS = 4000
-"""What is looked at of a text for secrets."""
 MIN_MARKED = 0.004
 """If at least this share of values has tags or entities, the column is HTML. That changes no plain text."""
-_SECRET_VALUE = re.compile(
-    r"\$2[abxy]?\$\d\d\$|\$argon2|\$pbkdf2|pbkdf2[_:]|\$[PHS156]\$[./A-Za-z0-9]{8}|\{(?:SSHA|SHA|MD5|CRYPT)\}"
-    r"|eyJ[\w-]{8,}\.eyJ[\w-]+|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)|(?:sk|rk|pk)_(?:live|test)_\w+|gh[pousr]_\w{20,}"
-    r"|xox[abprs]-\w+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|sha(?:1|256|512)\$|scrypt[:$]|cs_(?:live|test)_\w+|glpat-\w+"
-)
-_RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
 """An address, or an address after the name of its owner, as mails have it."""
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
-_ADDRESS = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|(?=[^\s/]++/\S)\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
-    re.IGNORECASE,
-)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
 _DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)|[aO]:\d+:|s:\d+:\"", re.DOTALL | re.MULTILINE)
 """Objects that a program wrote as YAML, or as PHP does. A text with front matter has a second line of dashes."""
@@ -115,27 +102,6 @@ def words_of_tables(tables: Iterable[DatabaseTable]) -> list[tuple[str, ...]]:
     first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
     prefix = first[0][0] if first and first[0][1] >= max(3, MOST * len(names)) else ""
     return [name[1:] if name[0] == prefix and len(name) > 1 else name for name in names]
-
-
-def looks_secret(value: object) -> bool:
-    """Return whether a value looks like a password hash, a token or a key, whatever its column is called."""
-    if not isinstance(value, str):
-        return False
-    text = value.strip()
-    is_named = _ADDRESS.fullmatch(text) or _UUID.fullmatch(text)
-    return holds_secret(text) or (_RANDOM.fullmatch(text) is not None and not is_named and _is_random(text))
-
-
-def holds_secret(text: str) -> bool:
-    """Return whether a text has a password hash, a token or a key in it, of a kind that shows."""
-    return _SECRET_VALUE.search(text[:MAX_SECRET_CHARS]) is not None
-
-
-def _is_random(text: str) -> bool:
-    """Return whether letters and digits alternate as they do in random text, and hardly in names and paths."""
-    kinds = "".join("d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "-" for c in text)
-    changes = sum(before != after for before, after in itertools.pairwise(kinds))
-    return changes >= len(text) / 5 and "-" * 2 not in kinds and kinds.count("-") <= len(text) / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +234,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
     if 2 * sum(_WORDS.search(text) is not None for text in texts) > len(texts):
         named = named - vocab.FILES
-    if named & vocab.MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
+    if named & vocab.MACHINE or is_slug or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"

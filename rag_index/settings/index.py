@@ -135,7 +135,8 @@ class IndexSettings(Section):
     payload: list[str] = Field(default=[])
     """The columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
-    """Columns of `key`, `text` and `payload` that are named like secrets and are none: `plan` warns of all others."""
+    """Columns of `key`, `text` and `payload` that are named like secrets and are none: `plan` warns of all others.
+    [Secrets in a text](#a-settings-file-from-your-database) with one of them are not masked."""
     payload_indexes: dict[str, PayloadKind] = Field(default={})
     """The payload columns to filter by, and what they hold: `keyword`, `integer`, `float`, `bool` or `datetime`."""
     required_filter: dict[str, Any] = Field(default={})

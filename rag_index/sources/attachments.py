@@ -27,6 +27,7 @@ from rag_index.documents.canonical import hash_bytes
 from rag_index.errors import SourceUnavailable
 from rag_index.sources.file_formats import OUT_OF_MEMORY
 from rag_index.sources.listing import open_below, open_file
+from rag_index.sources.secret_values import without_secrets
 from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ BETWEEN = "\n\n"
 MAX_FILE_BYTES = 50_000_000
 IN_MEMORY = 1_000_000
 """Larger values wait in a temporary file, since a document may have many."""
-VERSION = 1
+VERSION = 2
 """Raise it when files have other text than before: it is part of each stamp."""
 COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from rag_index.sources.file_formats import main; main()"
 NOT_THERE = {
@@ -204,7 +205,7 @@ def _with_text(text: str, layout: bytes, files: Sequence[AttachedFile]) -> dict[
     for file in files:
         try:
             for page, found in file.read():
-                read.append((found, file.part._replace(page=page)))
+                read.append((without_secrets(found), file.part._replace(page=page)))
         except NotText as error:
             wrong.append(f"{' '.join(filter(None, [file.part.name, file.part.id]))} {error}")
     whole, parts = join_parts(text, read)

@@ -46,6 +46,7 @@ from rag_index.settings.parts import (
     template_columns,
 )
 from rag_index.sources.attachments import BETWEEN, FileReader, join_parts
+from rag_index.sources.secret_values import without_secrets
 from rag_index.sources.text import NotText, count_letters, read_text, visible
 
 if TYPE_CHECKING:
@@ -176,15 +177,18 @@ class Composer:
         *,
         strict: bool = False,
         without: str | None = None,
+        not_secret: Sequence[str] = (),
     ) -> None:
         """Make a text as a setting says; a list leaves out the column `without`.
 
-        If `strict`, a value of a column without a format has to be text.
+        If `strict`, a value of a column without a format has to be text. Secrets are masked, unless one of the columns
+        is `not_secret`.
         """
         template = read_template(text)
         self.columns = [name for name in template_columns(text) if template is not None or name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
         self._strict = strict
+        self._masks = not {*self.columns} & {*not_secret}
         self._template = template
         self._counted = Counter[str]()
         """The values of each column whose letters were counted."""
@@ -200,11 +204,15 @@ class Composer:
             for value, form, name in zip(values, self._formats, self.columns, strict=True)
         ]
         if self._template is None:
-            return clean("\n".join(part for part in parts if part))
+            return self.clean("\n".join(part for part in parts if part))
         if not any(part and not part.isspace() for part in parts):
             return ""
         found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
-        return clean("".join(literal + found[name] if name else literal for literal, name in self._template))
+        return self.clean("".join(literal + found[name] if name else literal for literal, name in self._template))
+
+    def clean(self, text: str) -> str:
+        """Return a text without signs that nobody sees, and without secrets."""
+        return clean(without_secrets(text) if self._masks else text)
 
     def _part(self, value: Any, form: str | None, name: str) -> str:
         if value is None or (form is not None and form not in TEXT_FORMATS):
@@ -316,8 +324,8 @@ class RowReader:
         """Where in a row a column is, for the first time if it is text and payload."""
         self._columns = len(names)
         plain_title = index.title if index.title in index.title_columns else None
-        self._body = Composer(index.text, index.format, strict=True, without=plain_title)
-        self._title = Composer(index.title, index.format)
+        self._body = Composer(index.text, index.format, strict=True, without=plain_title, not_secret=index.not_secret)
+        self._title = Composer(index.title, index.format, not_secret=index.not_secret)
         own = [name for name in index.text_columns if "." not in name]
         self._heads = index.title is None and any(not part.inline for part in index.parts)
         self._says_what = any(index.format.get(name) != "json" for name in own)
@@ -383,7 +391,7 @@ class RowReader:
             return [""] * rows
         found = [columns[self.positions[name]] for name in composer.columns]
         if composer.is_plain and set(map(type, found[0])) <= {str, type(None)}:
-            return [clean(value) if value else "" for value in found[0]]
+            return [composer.clean(value) if value else "" for value in found[0]]
         texts = []
         for number, values in enumerate(zip(*found, strict=True)):
             try:

@@ -58,7 +58,8 @@ class PartRows:
         self.of_document = [column for _, column in pairs]
         """The columns of the document that have the same values."""
         self.rows: FromClause = part_from(part, index, filtered=filtered)
-        self.composer = Composer(part.text, part.format)
+        named = [name.removeprefix(f"{part.label}.") for name in index.not_secret]
+        self.composer = Composer(part.text, part.format, not_secret=named)
         self._link = LinkComposer(part.link)
         self._payload = PayloadMaker(part.payload, part.joins)
         order = [name for name, _ in part.order]

@@ -23,9 +23,9 @@ from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.outcome import Counts, count_of
-from rag_index.schema.columns import holds_secret, looks_secret
 from rag_index.sources import Source, SourcePage, has_digests, open_source
 from rag_index.sources.attachments import with_files
+from rag_index.sources.secret_values import MASK, looks_secret
 from rag_index.sources.sql import SqlSource, not_unique
 from rag_index.stores import commit_marks, open_names
 
@@ -232,7 +232,7 @@ def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
     for payload in sample.payloads:
         found.update(name for name, value in decode_payload(payload).items() if looks_secret(value))
     if not set(index.text_columns) & set(index.not_secret):
-        found["text"] = sum(map(holds_secret, sample.texts))
+        found["text"] = sum(MASK in text for text in sample.texts)
     names = [
         name for name, count in found.items() if count * MAX_SECRETS > len(sample) and name not in index.not_secret
     ]

@@ -1,0 +1,85 @@
+"""Values that look like password hashes, tokens or keys, whatever their column is called, alone or within a text."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+MASK = "[secret]"
+"""What stands in a text in place of a secret."""
+MAX_SECRET_CHARS = 4000
+"""What is looked at of a text for whether it holds one."""
+MIN_DIGITS = 3
+_HASH = re.compile(
+    r"\$(?:2[abxy]?\$\d\d\$[./\w]*|(?:argon2|pbkdf2)\S*|[PHS156]\$[./A-Za-z0-9]{8}[./$\w]*"
+    r"|(?:(?<=pbkdf2_sha256\$)|(?<=sha1\$)|(?<=sha256\$)|(?<=sha512\$)|(?<=scrypt\$))\S+)"
+    r"|\{(?:SSHA|SHA|MD5|CRYPT)\}\S*"
+)
+"""Hashes of passwords."""
+_KEY = re.compile(
+    r"eyJ[\w-]{8,}\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)(?:.*?-----END [A-Z -]*|.*)"
+    r"|(?:sk|rk|pk|cs)_(?:live|test)_\w+|gh[pousr]_\w{20,}|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}"
+    r"|glpat-[\w-]+",
+    re.DOTALL,
+)
+_KEYS_HAVE = ("eyJ", "-----BEGIN ", "xox", "AKIA", "AIza", "glpat-")
+_KEYS_WITH_UNDERSCORES = ("_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")
+"""What a text with a key has in it, which is looked for in a fraction of the time."""
+_GIVEN = re.compile(r"[=:/][ \t]?[\"']?(?=[^\s\"'<>&/]*\d)([\w.~%+-]{12,}=*)")
+"""A word with digits that is the value of something, or in an address."""
+_SECRETLY = re.compile(
+    r".*?(?:[?&;#][\w.-]*(?:key|code|hash|sig|signature|auth|sid|session|nonce|otp)"
+    r"|(?:token|secret|passw(?:or)?d|pwd|credentials?|jwt)"
+    r"|(?:api|access|auth|private|reset|activation|confirm(?:ation)?|session|login|verification)[ _-]?(?:key|code)"
+    r"|/[\w-]*(?:reset|confirm|activat|verif|unsubscri|invit|opt-?in|magic)[\w-]*(?:/\w{1,12})?)[\"'\])]*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What stands before a secret: the parameter of a link, `API key`, or a path such as `/reset-password`."""
+MAX_BEFORE = 60
+_RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
+UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+PLACE = re.compile(
+    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|(?=[^\s/]++/\S)\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
+    re.IGNORECASE,
+)
+"""An address, or the name of a file."""
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with a mask in place of password hashes, keys of known kinds, and tokens that are named as such.
+
+    The latter are random words of 12 characters or more after `token:`, `?key=` or in a link such as `/reset/…`.
+    """
+    if "$" in text or "{" in text:
+        text = _HASH.sub(MASK, text)
+    if any(map(text.__contains__, _KEYS_HAVE)) or ("_" in text and any(map(text.__contains__, _KEYS_WITH_UNDERSCORES))):
+        text = _KEY.sub(MASK, text)
+    return _GIVEN.sub(_mask_named, text)
+
+
+def _mask_named(given: re.Match[str]) -> str:
+    word, start = given[1], given.start()
+    named = _SECRETLY.fullmatch(given.string, max(0, start - MAX_BEFORE), start) is not None
+    masked = named and sum(map(str.isdigit, word)) >= MIN_DIGITS and _is_random(word)
+    return given[0].replace(word, MASK) if masked else given[0]
+
+
+def looks_secret(value: object) -> bool:
+    """Return whether a value looks like a password hash, a token or a key, whatever its column is called."""
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    is_named = PLACE.fullmatch(text) or UUID.fullmatch(text)
+    return holds_secret(text) or (_RANDOM.fullmatch(text) is not None and not is_named and _is_random(text))
+
+
+def holds_secret(text: str) -> bool:
+    """Return whether a text has a password hash, a token or a key in it, of a kind that shows."""
+    return any(kind.search(text, 0, MAX_SECRET_CHARS) for kind in (_HASH, _KEY))
+
+
+def _is_random(text: str) -> bool:
+    """Return whether letters and digits alternate as they do in random text, and hardly in names and paths."""
+    kinds = "".join("d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "-" for c in text)
+    changes = sum(before != after for before, after in itertools.pairwise(kinds))
+    return changes >= len(text) / 5 and "-" * 2 not in kinds and kinds.count("-") <= len(text) / 8
