@@ -15,10 +15,10 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.ledger import Ledger, Reached, Totals
@@ -67,10 +67,6 @@ class AsOf:
     known_by: str | None = None
     not_seen: str = ""
     last_run: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that is part of every answer."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 UNKNOWN = AsOf()
@@ -160,7 +156,7 @@ class Demand:
         wanted = [f"reached {self.after}"] if self.after else []
         wanted += [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
         message = f"index {late[0]} has not {' and '.join(wanted)} within {seconds:g} s: {state}"
-        return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: as_of.to_json()})
+        return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: asdict(as_of)})
 
     def _is_met(self, index: str, reached: Reached | None) -> bool:
         """Return whether a position is enough. An index that is not of the source has no place in its log."""

@@ -146,7 +146,7 @@ def with_relevance(hits: Iterable[SearchHit], asked: Asked) -> list[SearchHit]:
         if judge and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
             found, known = judge.matched(hit)
         relevance = answer.live.calibration.relevance(*((1.0, 4.0) if hit.exact else (hit.cosine, known)))
-        judged.append(replace(hit, matched=found if answer.hybrid else (), relevance=relevance))
+        judged.append(replace(hit, matched=found if answer.hybrid else (), relevance=round(relevance, 3)))
     return judged
 
 

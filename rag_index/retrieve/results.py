@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote, unquote
 
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
@@ -28,6 +28,8 @@ from rag_index.stores.protocol import Condition, StoreReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from _typeshed import DataclassInstance
+
     from rag_index.settings import IndexSettings
 
 MAX_FACET_VALUES = 100
@@ -37,6 +39,42 @@ HASH_CHARS = 16
 _FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]+)#([0-9]{{1,9}}):([0-9a-f]{{{HASH_CHARS}}})(?:@([^\s\]]*))?\]?")
 
 State = Literal["unchanged", "changed", "deleted", "hidden"]
+DIGITS = 6
+EXPLAINED = {"explained": True}
+"""Metadata of a field that is answered to those alone who ask for explanations."""
+
+
+class Answered:
+    """What is answered as JSON, by the service and by commands with `--json`."""
+
+    __slots__ = ()
+
+    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
+        """Return the object. Fields that its JSON schema skips are not in it, nor those with a default without a value.
+
+        With `explain`, those that explain are, whatever they hold but None.
+        """
+        plain = {}
+        for one in fields(cast("DataclassInstance", self)):
+            value = getattr(self, one.name)
+            optional = one.default is not MISSING or one.default_factory is not MISSING
+            wanted = explain and value is not None if one.metadata else value or not optional
+            if wanted and not str(one.type).startswith("SkipJsonSchema"):
+                plain[one.name] = _plain(value, explain=explain)
+        return plain
+
+
+def _plain(value: Any, *, explain: bool) -> Any:
+    """Return a value of an answer for JSON. Numbers of a payload are not rounded."""
+    if isinstance(value, Answered):
+        return value.to_json(explain=explain)
+    if isinstance(value, AsOf):
+        return asdict(value)
+    if isinstance(value, tuple):
+        return [_plain(one, explain=explain) for one in value]
+    if isinstance(value, Mapping):
+        return {key: one if isinstance(one, float) else _plain(one, explain=explain) for key, one in value.items()}
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +118,7 @@ def _word(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkHit:
+class ChunkHit(Answered):
     """A chunk that was found in a document: its number, its score and its text."""
 
     chunk: int
@@ -89,7 +127,7 @@ class ChunkHit:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchHit:
+class SearchHit(Answered):
     """A document that was found. The members after `part` are in an answer with `explain` alone.
 
     `score` (-1 to 1) is that of its best chunk, and `text` is that chunk's text: the cosine similarity, and in a hybrid
@@ -117,47 +155,22 @@ class SearchHit:
     link: str = ""
     folded: int = 0
     part: Mapping[str, str] = field(default_factory=dict)
-    rank: int = 0
-    fused: float = 0.0
-    cosine: float = 0.0
-    bm25: float = 0.0
-    soft: float = 0.0
-    matched: tuple[str, ...] = ()
-    chunks: tuple[ChunkHit, ...] = ()
-    rerank_score: float | None = None
+    rank: int = field(default=0, metadata=EXPLAINED)
+    fused: float = field(default=0.0, metadata=EXPLAINED)
+    cosine: float = field(default=0.0, metadata=EXPLAINED)
+    bm25: float = field(default=0.0, metadata=EXPLAINED)
+    soft: float = field(default=0.0, metadata=EXPLAINED)
+    matched: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
+    chunks: tuple[ChunkHit, ...] = field(default=(), metadata=EXPLAINED)
+    rerank_score: float | None = field(default=None, metadata=EXPLAINED)
     exact: SkipJsonSchema[bool] = False
     """Whether the query is its key, title or first line."""
     text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
 
-    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
-        plain = {
-            "index": self.index,
-            "document_id": self.document_id,
-            "citation": self.citation,
-            "score": round(self.score, 6),
-            "relevance": round(self.relevance, 3),
-            "text": self.text,
-            "chunk": self.chunk,
-            "total_chunks": self.total_chunks,
-            "payload": dict(self.payload),
-            **_given(title=self.title, link=self.link, part=dict(self.part), folded=self.folded),
-        }
-        if explain:
-            plain |= {
-                "rank": self.rank,
-                **{name: round(getattr(self, name), 6) for name in ("fused", "cosine", "bm25", "soft")},
-                "matched": list(self.matched),
-                "chunks": [{**asdict(one), "score": round(one.score, 6)} for one in self.chunks],
-            }
-            if self.rerank_score is not None:
-                plain["rerank_score"] = round(self.rerank_score, 6)
-        return plain
-
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(Answered):
     """The result of one search.
 
     `hits` are best first. `errors` has the reason of each index that gave no answer. `timings_ms` has embed, each index
@@ -175,11 +188,11 @@ class SearchResult:
     corrected: Mapping[str, str] = field(default_factory=dict)
     nothing_fits: bool = False
     errors: Mapping[str, str] = field(default_factory=dict)
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    fusion: str = ""
-    dense_weight: float = 1.0
-    collections: Mapping[str, str] = field(default_factory=dict)
-    reranked: bool = False
+    timings_ms: Mapping[str, float] = field(default_factory=dict, metadata=EXPLAINED)
+    fusion: str = field(default="", metadata=EXPLAINED)
+    dense_weight: float = field(default=1.0, metadata=EXPLAINED)
+    collections: Mapping[str, str] = field(default_factory=dict, metadata=EXPLAINED)
+    reranked: bool = field(default=False, metadata=EXPLAINED)
     rerank_error: str = ""
 
     @property
@@ -188,28 +201,9 @@ class SearchResult:
         instead = ", ".join(f"{right} instead of {wrong}" for wrong, right in self.corrected.items())
         return f"Searched for {instead}" if instead else ""
 
-    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
-        plain = {
-            "hits": [hit.to_json(explain=explain) for hit in self.hits],
-            **_given(nothing_fits=self.nothing_fits, corrected=dict(self.corrected)),
-            "as_of": {index: one.to_json() for index, one in self.as_of.items()},
-            **_given(errors=dict(self.errors), rerank_error=self.rerank_error),
-        }
-        if explain:
-            plain |= {
-                "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
-                "fusion": self.fusion,
-                "dense_weight": self.dense_weight,
-                "collections": dict(self.collections),
-            }
-            if self.reranked or self.rerank_error:
-                plain["reranked"] = self.reranked
-        return plain
-
 
 @dataclass(frozen=True, slots=True)
-class DocumentChunk:
+class DocumentChunk(Answered):
     """A chunk of a document. `payload` holds the fields that the chunk has for itself, as those of source code have."""
 
     chunk: int
@@ -222,7 +216,7 @@ class DocumentChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Document(Answered):
     """A document as the index holds it: its chunks in order, or those that were asked for, and its payload."""
 
     index: str
@@ -244,30 +238,9 @@ class Document:
     matching_chunks: SkipJsonSchema[int | None] = None
     """How many chunks have words that were looked for, also those left out; None if none were looked for."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `GET /documents/{index}/{id}` answers."""
-        return {
-            "index": self.index,
-            "document_id": self.document_id,
-            "citation": self.citation,
-            "payload": dict(self.payload),
-            **_given(title=self.title, link=self.link),
-            "chunks": [
-                {
-                    "chunk": one.chunk,
-                    "text": one.text,
-                    **_given(payload=dict(one.payload), part=dict(one.part), matched=list(one.matched)),
-                }
-                for one in self.chunks
-            ],
-            "as_of": self.as_of.to_json(),
-            "total_chunks": self.total_chunks,
-            "next_chunk": self.next_chunk,
-        }
-
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Answered):
     """What became of a citation, as of a position: `state` is `hidden` if the caller may not see the document.
 
     `since` is the position after which the document changed or was deleted: that of the citation. If it changed,
@@ -281,14 +254,9 @@ class Verified:
     text: str = ""
     new_citation: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `POST /verify` answers."""
-        plain = {"citation": self.citation, "state": self.state, "as_of": self.as_of.to_json()}
-        return plain | _given(since=self.since, text=self.text, new_citation=self.new_citation)
-
 
 @dataclass(frozen=True, slots=True)
-class FacetValue:
+class FacetValue(Answered):
     """A value of a field, and about how many documents have it."""
 
     value: str
@@ -296,7 +264,7 @@ class FacetValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Facets:
+class Facets(Answered):
     """The most frequent values of each field, the most frequent first; and the reasons of failed indexes."""
 
     fields: Mapping[str, tuple[FacetValue, ...]]
@@ -316,11 +284,6 @@ class Facets:
                     fields.setdefault(name, Counter()).update(values)
         most = {name: values.most_common(limit) for name, values in fields.items()}
         return cls({name: tuple(FacetValue(*one) for one in values) for name, values in most.items()}, errors)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `POST /facets` answers; `errors` only if there are."""
-        fields = {name: [asdict(one) for one in values] for name, values in self.fields.items()}
-        return {"fields": fields, **_given(errors=dict(self.errors))}
 
 
 def facet_fields(indexes: Sequence[IndexSettings], fields: Sequence[str] | None) -> dict[str, list[str]]:
@@ -454,11 +417,6 @@ def _document(
     later = (number for number in numbers if number > chunks[-1].chunk)
     total, following = len(numbers), next(later, None)
     return Document(index, document_id, "", shared, chunks, UNKNOWN, total, following, title, link, key, text_hash)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """Return what there is to say for JSON: values that are neither empty nor 0."""
-    return {name: value for name, value in values.items() if value}
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:

@@ -448,7 +448,7 @@ class Retriever:
             question.corrected,
             nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
             errors={index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors},
-            timings_ms={name: 1000 * seconds for name, seconds in timings.items()},
+            timings_ms={name: round(1000 * seconds, 3) for name, seconds in timings.items()},
             fusion="score" if by_score else "rank",
             dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
             collections={answer.index: answer.live.collection for answer in answered},

@@ -48,7 +48,7 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
         "index", "document_id", "citation", "score", "relevance", "text", "chunk", "total_chunks", "payload",
     }  # fmt: skip
     full = json.loads(run(desk, "search", "printer", "--json", "--explain").stdout)
-    assert set(full) == {"hits", "as_of", "timings_ms", "fusion", "dense_weight", "collections"}
+    assert set(full) == {"hits", "as_of", "timings_ms", "fusion", "dense_weight", "collections", "reranked"}
     assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "cosine", "bm25", "soft", "matched", "chunks"}
     assert set(full["timings_ms"]) == {"embed", "comments", "solutions", "titles", "fuse", "total"}
     assert full["fusion"] == "score"
