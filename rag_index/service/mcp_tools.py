@@ -22,8 +22,7 @@ from rag_index.retrieve import Retriever
 from rag_index.service.models import MAX_CHARS, Asked, DocumentQuery, IndexInfo, SearchArguments, VerifyBody, faults
 from rag_index.service.search_service import SearchService
 from rag_index.settings.index import CODE, CODE_FIELDS
-from rag_index.settings.payload_indexes import ANY_KIND, PAYLOAD_KINDS, KindOfValues
-from rag_index.stores.conditions import BOUNDS
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +50,8 @@ CLOSED = "it is for members of groups, or for roles of its database, and you hav
 SKILL = Path(__file__).parent / "skill.md"
 MAX_DOTS = 2
 """The levels of a payload that are shown as fields: part, join and column."""
+ANY = "text, numbers, or true and false"
+"""What a field holds that has no kind in the settings."""
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 FILTER = (
@@ -266,11 +267,13 @@ class AgentTools:
 
 def descriptions_of(settings: Settings, *, reranker: bool) -> list[dict[str, Any]]:
     """Return what an agent sees of the tools over these indexes, and a reranker if there is one."""
-    schemas = {name: _input(tool, settings) for name, tool in TOOLS.items()}
-    schemas[_Search.tool] = search_input(settings, reranker=reranker)
     return [
-        {"name": name, "description": " ".join(str(TOOLS[name].__doc__).split()), "input_schema": schema}
-        for name, schema in schemas.items()
+        {
+            "name": name,
+            "description": " ".join(str(tool.__doc__).split()),
+            "input_schema": _input(tool, settings, reranker=reranker),
+        }
+        for name, tool in TOOLS.items()
     ]
 
 
@@ -292,22 +295,8 @@ def skill(settings: Settings, *, front_matter: bool) -> str:
     return text if front_matter else f"#{body}"
 
 
-def search_input(settings: Settings, *, reranker: bool) -> Schema:
-    """Return the schema of a search's arguments. It names the indexes and their fields, and a reranker if there is one.
-
-    A caller who is in a hurry may leave the reranker out.
-    """
-    schema = _input(_Search, settings)
-    schema["properties"]["filter"] = wanted = filter_schema(settings.indexes)
-    used, kinds = json.dumps(wanted), {**PAYLOAD_KINDS, "any": ANY_KIND}
-    schema["$defs"] = {name: _comparison(kind) for name, kind in kinds.items() if f'"#/$defs/{name}"' in used}
-    if not reranker:
-        del schema["properties"]["rerank"]
-    return schema
-
-
-def _input(model: type[_Tool], settings: Settings) -> Schema:
-    """Return the schema of a tool's arguments, in which an index is one of the settings."""
+def _input(model: type[_Tool], settings: Settings, *, reranker: bool) -> Schema:
+    """Return the schema of a tool's arguments, in which an index and a field are those of the settings."""
     schema = {"type": "object", **model.model_json_schema(schema_generator=_Untitled)}
     needed = schema.get("required", [])
     schema["properties"] = dict(sorted(schema["properties"].items(), key=lambda one: one[0] not in needed))
@@ -321,6 +310,10 @@ def _input(model: type[_Tool], settings: Settings) -> Schema:
             del field["maxItems"]  # `items` says more
         elif name == "index":
             schema["properties"][name] = {**names, "description": field["description"]}
+        elif name == "filter":
+            schema["properties"][name] = filter_schema(settings.indexes)
+    if not reranker:
+        schema["properties"].pop("rerank", None)
     return schema
 
 
@@ -338,51 +331,31 @@ class _Untitled(GenerateJsonSchema):
 
 
 def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
-    """Return the schema of a filter: a property for each field that an index has, which refers to that of its kind.
+    """Return the schema of a filter: a property for each field, which says what it holds, and in which indexes.
 
-    A dot leads into a field that holds JSON, and only the source of a custom index knows its fields. So names that
-    are not listed are allowed if an index has a field without a kind, or unknown fields.
+    Names that are not listed are allowed: a dot leads into a field that holds JSON, and only the source of a custom
+    index knows its fields.
     """
-    kinds: dict[str, dict[str, str | None]] = {}
+    held: dict[str, dict[str, list[str]]] = {}
     for index in indexes:
         for field, kind in field_kinds(index).items():
-            kinds.setdefault(field, {})[index.name] = kind
-    properties: Schema = {}
-    for field, by_index in kinds.items():
-        of_field = set(by_index.values())  # indexes that disagree make it a field of any kind
-        properties[field] = _reference(of_field.pop() if len(of_field) == 1 else None)
-        if len(by_index) < len(indexes):
-            properties[field]["description"] = f"of {', '.join(by_index)}"
-    closed = all(index.fields is not None for index in indexes) and all(
-        kind is not None for by_index in kinds.values() for kind in by_index.values()
-    )
-    return {
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False if closed else _reference(None),
-        "description": FILTER,
+            values = PAYLOAD_KINDS[kind].description if kind else ANY
+            held.setdefault(field, {}).setdefault(values, []).append(index.name)
+    said = {
+        field: "; ".join(
+            values if len(names) == len(indexes) else f"{values} (of {', '.join(names)})"
+            for values, names in by_values.items()
+        )
+        for field, by_values in held.items()
     }
+    properties = {field: {"description": text} for field, text in said.items()}
+    return {"type": "object", "properties": properties, "description": FILTER}
 
 
 def field_kinds(index: IndexSettings) -> dict[str, str | None]:
     """Return the fields of an index with their kinds; None where the settings name no kind."""
     known = CODE_KINDS if index.kind == CODE else {}
     return {field: index.indexed_fields.get(field, known.get(field)) for field in index.fields or ()}
-
-
-def _reference(kind: str | None) -> Schema:
-    """Return a reference to the schema of a kind, which is much shorter where there are many fields."""
-    return {"$ref": f"#/$defs/{kind or 'any'}"}
-
-
-def _comparison(values: KindOfValues) -> Schema:
-    """Return the schema of what a field of a kind may be compared with: a value, several, or comparisons."""
-    value = values.schema
-    several = {"type": "array", "items": value}
-    bounds = dict.fromkeys(BOUNDS, value) if values.ordered else {}
-    words = {**bounds, "not": {"anyOf": [value, several]}, "exists": {"type": "boolean"}}
-    compared = {"type": "object", "properties": words, "additionalProperties": False}
-    return {"description": values.description, "anyOf": [value, several, compared]}
 
 
 # The protocol

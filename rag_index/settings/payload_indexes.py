@@ -39,10 +39,6 @@ PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
     ),
 }
 """The kinds, by Qdrant's own names. A new one is one more entry here and in `PayloadKind`."""
-ANY_KIND = KindOfValues(
-    frozenset(), {"type": ["string", "number", "boolean"]}, "text, numbers, or true and false", "numbers"
-)
-"""The values of a field that has no kind in the settings."""
 
 
 def kind_for(value: Any) -> PayloadKind | None:

@@ -2,7 +2,6 @@
 
 import json
 
-import jsonschema
 import pytest
 
 from rag_index.service import mcp_tools
@@ -28,69 +27,21 @@ def settings(*indexes: dict) -> Settings:
     return Settings.model_validate({"source": {"url": "sqlite://"}, "indexes": list(indexes)})
 
 
-def accepts(schema: dict, arguments: object) -> bool:
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema).is_valid(arguments)
-
-
-def search(*indexes: dict) -> dict:
-    return mcp_tools.search_input(settings(*indexes), reranker=False)
-
-
 def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
-    schema = search(COMMENTS, TITLES)
-    assert schema["properties"]["indexes"]["items"] == {"enum": ["comments", "titles"]}
-    fields = schema["properties"]["filter"]["properties"]
-    assert list(fields) == ["priority", "created_at", "ticket_id", "author", "open"]
-    assert fields["priority"] == {"$ref": "#/$defs/keyword"}
-    assert fields["ticket_id"] == {"$ref": "#/$defs/integer", "description": "of comments"}
-    assert fields["open"] == {"$ref": "#/$defs/bool", "description": "of titles"}
-    assert fields["author"] == {"$ref": "#/$defs/any", "description": "of comments"}
-    assert schema["$defs"]["integer"]["description"] == "a whole number"
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {},
-        {"priority": "high"},
-        {"priority": {"not": ["low"]}},
-        {"created_at": {"gte": "2024-01-01", "lt": "2025-01-01"}},
-        {"author": {"exists": False}},
-        {"author.name": "ann"},
-    ],
-)
-def test_what_a_search_understands_fits_the_schema(wanted):
-    assert accepts(search(COMMENTS, TITLES), {"query": "printer", "filter": wanted, "limit": 5, "indexes": ["titles"]})
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"query": "x", "indexes": ["unknown"]},
-        {"query": "x", "filter": {"priority": {"gte": "a"}}},
-        {"query": "x", "filter": {"ticket_id": "seven"}},
-        {"query": "x", "filter": {"open": {"like": "t"}}},
-    ],
-)
-def test_what_a_search_would_refuse_does_not_fit(arguments):
-    assert not accepts(search(COMMENTS, TITLES), arguments)
-
-
-def test_a_field_that_does_not_exist_fits_only_where_names_are_not_all_known():
-    given = {"query": "x", "filter": {"nothing": 1}}
-    assert not accepts(search(TITLES), given)
-    assert not accepts(search(CODE), given)
-    assert accepts(search(COMMENTS), given), "a field without a kind may hold JSON, into which a dot leads"
-    assert accepts(search(TITLES, OWN), given), "only the source of the index knows its fields"
-
-
-def test_indexes_that_disagree_about_a_kind_make_a_field_of_any_kind():
-    other = {**TITLES, "name": "other", "payload_indexes": {"priority": "integer", "open": "bool"}}
-    schema = search(TITLES, other)
-    assert accepts(schema, {"query": "x", "filter": {"priority": "high"}})
-    assert accepts(schema, {"query": "x", "filter": {"priority": {"gte": 3}}})
+    other = {**TITLES, "name": "other", "payload_indexes": {"priority": "integer"}}
+    schema = mcp_tools.descriptions_of(settings(COMMENTS, TITLES, other), reranker=False)[0]["input_schema"]
+    assert schema["properties"]["indexes"]["items"] == {"enum": ["comments", "titles", "other"]}
+    assert "rerank" not in schema["properties"]
+    fields = {name: one["description"] for name, one in schema["properties"]["filter"]["properties"].items()}
+    assert fields == {
+        "priority": "text (of comments, titles); a whole number (of other)",
+        "created_at": 'a time in ISO 8601, as in {"gte": "2024-01-01"} (of comments)',
+        "ticket_id": "a whole number (of comments)",
+        "author": "text, numbers, or true and false (of comments)",
+        "open": "true or false (of titles); text, numbers, or true and false (of other)",
+    }
+    assert mcp_tools.filter_schema(settings(CODE).indexes)["properties"]["language"] == {"description": "text"}
+    assert mcp_tools.filter_schema(settings(OWN).indexes)["properties"] == {}, "its source alone knows its fields"
 
 
 @pytest.mark.parametrize("indexes", [1, 5])
