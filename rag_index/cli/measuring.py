@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,8 +29,11 @@ from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery
+    from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.measures import Estimate, Metric
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
@@ -44,37 +46,21 @@ ALL = "all"
 """The name of the scope of all indexes searched at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """The origin of the queries, as the command line says it."""
-
-    golden: Path | None
-    query_column: str | None
-    count: int
-    documents: int
-    out: Path | None
-
-
 @command(example="evaluate golden.jsonl --worst 5")
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
 @click.option("--query-column", type=UnicodeText(), metavar="NAME", help="Make queries of this column of the source.")
-@click.option("--count", type=POSITIVE, default=200, show_default=True, help="Queries to make for each index.")
-@click.option(
-    "--documents", type=POSITIVE, default=5000, show_default=True,
-    help="Documents of each index that are indexed again, if its text contains --query-column.",
-)  # fmt: skip
-@click.option("--out", type=FILE, help="Write the queries that were made to this file, to be edited.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Poor queries to show.")
 @search_options("Evaluate")
 def evaluate(
     context: Context,
+    golden: Path | None,
+    query_column: str | None,
     indexes: tuple[str, ...],
     metrics: tuple[str, ...],
     worst: int,
     wait: float | None,
     as_json: bool,
-    **given: Any,
 ) -> int:
     """Measure how well searches find what they should.
 
@@ -83,12 +69,13 @@ def evaluate(
     from rag_index.evaluation.measures import parse_metric
     from rag_index.machine import terminable
 
-    asked = _check(_Given(**given))
+    if (golden is None) == (query_column is None):
+        raise click.UsageError("name one of these: a golden file, or --query-column NAME")
     parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))
     settings = context.settings(wait=wait)
     names = [index.name for index in settings.named(indexes)]
     with terminable():
-        evaluation = _evaluate(settings, names, asked, parsed, worst)
+        evaluation = _evaluate(settings, names, golden or str(query_column), parsed, worst)
     if as_json:
         print_json(evaluation.to_json())
     else:
@@ -96,34 +83,22 @@ def evaluate(
     return evaluation.exit_code
 
 
-def _check(given: _Given) -> _Given:
-    out, ways = given.out, [given.golden is not None, given.query_column is not None]
-    wrong = {
-        "name one of these: a golden file, or --query-column NAME": sum(ways) != 1,
-        "--out needs --query-column: a golden file exists already": out is not None and not ways[1],
-        f"{out} exists already: name another file, or evaluate it: rag-index evaluate": out and out.exists(),
-        f"{out} cannot be written: there is no folder {out and out.parent}": out and not out.resolve().parent.is_dir(),
-    }
-    if messages := [message for message, true in wrong.items() if true]:
-        raise click.UsageError(messages[0])
-    return given
-
-
-def _evaluate(settings: Settings, names: list[str], given: _Given, metrics: Sequence[Metric], worst: int) -> Evaluation:
+def _evaluate(
+    settings: Settings, names: list[str], origin: Path | str, metrics: Sequence[Metric], worst: int
+) -> Evaluation:
+    """Evaluate indexes with the queries of a file, or with those that are made of a column."""
     from rag_index.evaluation.evaluation import evaluate
-    from rag_index.evaluation.golden import read_golden, write_golden
-    from rag_index.tuning.column_evaluation import evaluate_items, read_items
+    from rag_index.evaluation.golden import read_golden
+    from rag_index.tuning.known_items import known_items
 
-    if (column := given.query_column) is None:
-        queries = read_golden(given.golden or Path())
-        return evaluate(settings, queries, names, metrics, _counter(len(queries)), worst=worst)
-    items = read_items(settings, names, column, queries=given.count, documents=given.documents)
-    if given.out:
-        write_golden(given.out, items.queries)
-    if items.samples:
-        sizes = ", ".join(f"{len(sample.documents):,} of {name}" for name, sample in items.samples.items())
-        say(f"The text contains {column}. Indexing documents without it, in a temporary store: {sizes} …", err=True)
-    return evaluate_items(items, metrics, _counter(len(items.queries)), worst=worst)
+    made: AbstractContextManager[tuple[Settings, list[GoldenQuery]]]
+    if isinstance(origin, str):
+        say(f"Indexing a sample of {', '.join(names)} without {origin}, in a temporary store …", err=True)
+        made = known_items(settings, names, origin)
+    else:
+        made = nullcontext((settings, read_golden(origin)))
+    with made as (searched, queries):
+        return evaluate(searched, queries, names, metrics, _counter(len(queries)), worst=worst)
 
 
 def _counter(total: int) -> Callable[[int], None]:
@@ -134,8 +109,8 @@ def _counter(total: int) -> Callable[[int], None]:
     return print_count
 
 
-def _interval(one: Estimate, sign: str = "") -> str:
-    return f"{one.mean:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"
+def _interval(one: Estimate) -> str:
+    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -148,11 +123,6 @@ def _print(evaluation: Evaluation) -> None:
     if rows:
         print_table(rows)
     for scope in evaluation.scopes[-1:]:  # --json has those of each index
-        gains = [(way.way, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
-        if gains:
-            say(f"\nHybrid in {scope.index or ALL}, query by query, is better by")
-            differences = [(name, *(_interval(one, "+") for one in gain.values())) for name, gain in gains]
-            print_table([("than", *gains[0][1]), *differences])
         if scope.worst:
             say(f"\nQueries that do worst in {scope.index or ALL}, {scope.ways[-1].way}:")
             for query in scope.worst:

@@ -16,19 +16,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import Context, command, say
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    import sqlalchemy as sa
     from fastapi import APIRouter
 
-    from rag_index.schema import Scaffold
+    from rag_index.schema import ProposedIndex, Scaffold
     from rag_index.service.models import ChoicesBody
-    from rag_index.settings import Settings
+    from rag_index.settings import IndexSettings, Settings
 
 NEWEST = 1000
 """Documents of each index that are indexed before anybody can search; the rest follows."""
+NEWEST_SECONDS = 5.0
+"""How long the question which rows are the newest may take."""
 STOP_SECONDS = 10.0
 PROGRAM = "from rag_index.cli import main; main()"
 
@@ -82,18 +85,56 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
     """Index the newest rows of each index, and return the settings for these. Raises SourceError if nothing can be."""
-    from rag_index.errors import SourceError
-    from rag_index.evaluation.known_items import with_newest
     from rag_index.indexing.run import RunOptions
     from rag_index.orchestration.launch import make_folder
     from rag_index.orchestration.plain_run import run_plainly
 
-    bounded = with_newest(settings, made.proposal.indexes, newest)
+    bounded = _with_newest(settings, made.proposal.indexes, newest)
     make_folder(settings.data)
     report = run_plainly(bounded, bounded.indexes, RunOptions())
     if report.exit_code == 1 and all(outcome.state == "failed" for outcome in report.indexes):
         raise SourceError(f"nothing could be indexed: {report.indexes[0].message}")
     return bounded
+
+
+def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: int) -> Settings:
+    """Return the settings with indexes that have about the newest `count` rows each."""
+    from rag_index.sources.engine import open_read_only
+
+    engine = open_read_only(settings.source_url)
+    indexes = []
+    try:
+        with engine.connect() as connection:
+            for index, one in zip(settings.indexes, proposed, strict=True):
+                bound = _bound(connection, index, one.age, count)
+                quoted = connection.dialect.identifier_preparer.quote(one.age)
+                where = " AND ".join(filter(None, [index.where, f"{quoted} >= {bound}"])) if bound else index.where
+                indexes.append(index.model_copy(update={"where": where}))
+    finally:
+        engine.dispose()
+    return settings.model_copy(update={"indexes": indexes})
+
+
+def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: int) -> str:
+    """Return the value that the newest rows have at least, in SQL; "" if there are fewer rows, or it takes too long."""
+    import sqlalchemy as sa
+
+    from rag_index.sources.engine import limited
+
+    newest: sa.ColumnClause[Any] = sa.column(column)
+    statement = sa.select(newest).select_from(sa.table(str(index.table), schema=index.db_schema))
+    if index.where is not None:
+        statement = statement.where(sa.text(index.where.replace(":", "\\:")))
+    try:
+        with limited(connection, NEWEST_SECONDS, "the source"):
+            value = connection.scalar(statement.order_by(newest.desc()).offset(count - 1).limit(1))
+    except (sa.exc.DBAPIError, SourceError):
+        connection.rollback()
+        return ""
+    if value is None:
+        return ""
+    text = str(value).replace("'", "''")
+    return str(value) if isinstance(value, int | float) else f"'{text}'"
 
 
 def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:

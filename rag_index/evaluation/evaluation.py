@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.evaluation.asking import ask_indexes
 from rag_index.evaluation.measures import Estimate, Metric, estimate, measure
@@ -37,15 +35,11 @@ PARTIAL = 3
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to search, and how good it is: an estimate for each metric.
-
-    `hybrid_gain` is by how much hybrid is better, query by query; it is empty for hybrid itself.
-    """
+    """A way to search, and how good it is: an estimate for each metric."""
 
     way: str
     dense_weight: float
     metrics: Mapping[str, Estimate]
-    hybrid_gain: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +174,8 @@ def _measure(
         found = [ranked(one.found, None if way == HYBRID else weight, one.indexes) for one in judged]
         pairs = [(documents, one.relevant) for documents, one in zip(found, judged, strict=True)]
         measured[way] = {str(metric): [measure(metric, *pair) for pair in pairs] for metric in metrics}
-    best = measured.get(HYBRID, {})
     ways = tuple(
-        Way(
-            way,
-            weights[way],
-            {metric: estimate(values) for metric, values in own.items()},
-            {metric: estimate(np.subtract(best[metric], own[metric])) for metric in best if way != HYBRID},
-        )
+        Way(way, weights[way], {metric: estimate(values) for metric, values in own.items()})
         for way, own in measured.items()
     )
     poor = [

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rag_index.database.files import replace_file
 from rag_index.errors import SettingsError
 from rag_index.retrieve.results import possible_document_keys
 
@@ -93,20 +92,6 @@ def without_documents(queries: Iterable[GoldenQuery], documents: Collection[str]
     """Return the queries without these relevant documents, and without those that have no others."""
     left = [(query, {one: grade for one, grade in query.relevant.items() if one not in documents}) for query in queries]
     return [replace(query, relevant=relevant) for query, relevant in left if relevant]
-
-
-def write_golden(path: Path, queries: Iterable[GoldenQuery]) -> None:
-    """Write a golden file as a whole, one JSON object a line. Raises SettingsError if it cannot be written."""
-    content = ""
-    for query in queries:
-        ungraded = set(query.relevant.values()) <= {1}
-        plain = {"query": query.query, "relevant": list(query.relevant) if ungraded else dict(query.relevant)}
-        plain |= {"index": query.index} if query.index else {}
-        content += json.dumps(plain, ensure_ascii=False) + "\n"
-    try:
-        replace_file(path, content.encode("utf-8", "replace"))
-    except OSError as exc:
-        raise SettingsError(f"{path} cannot be written: {exc.strerror}; name another file") from exc
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

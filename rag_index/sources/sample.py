@@ -62,6 +62,7 @@ def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
     chosen = DocumentBatch.empty()
     read, seconds, cursor = 0, 0.0, None
     try:
+        source.check()
         while read == 0 or (cursor is not None and read < size * READ_FACTOR):
             started = time.perf_counter()
             page = source.page(cursor, min(settings.source.page_rows, size * READ_FACTOR))

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from rag_index.evaluation.golden import GoldenQuery, read_golden, write_golden
 from tests.project import Project, run_here
 from tests.retrieve.desk import Desk
 
@@ -22,11 +21,12 @@ def desk(tmp_path_factory):
     }
     desk.fill(texts)
     first = {"comments": 4100, "titles": 7100}
-    write_golden(
-        folder / "golden.jsonl",
-        [GoldenQuery(f"what is E-{first[i] + n}", {str(n): 1}, i) for i in first for n in range(0, 40, 2)]
-        + [GoldenQuery("nothing of the kind", {"1": 1}, "titles")],
-    )
+    golden = [(f"what is E-{first[i] + n}", str(n), i) for i in first for n in range(0, 40, 2)]
+    lines = [
+        json.dumps({"query": query, "relevant": [document], "index": index})
+        for query, document, index in [*golden, ("nothing of the kind", "1", "titles")]
+    ]
+    (folder / "golden.jsonl").write_text("\n".join(lines))
     return desk
 
 
@@ -49,9 +49,6 @@ def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(desk):
     printed = "\n".join(lines)
     worst = "Queries that do worst in all, hybrid:\n  nothing of the kind\n      recall@10 0.00, MRR@10 0.00"
     assert worst in printed
-    gains = lines[lines.index("Hybrid in all, query by query, is better by") + 1 :]
-    assert [line.split()[0] for line in gains[:3]] == ["than", "dense", "sparse"]
-    assert gains[1].split()[1].startswith("+0.")
     assert "titles: 1 not found; first: " in printed
     assert printed.count("Queries that do worst") == 1
 
@@ -76,8 +73,6 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     ("arguments", "message"),
     [
         ([], "name one of these: a golden file, or --query-column NAME"),
-        (["golden.jsonl", "--out", "x.jsonl"], "--out needs --query-column"),
-        (["--query-column", "title", "--out", "/nowhere/x.jsonl"], "there is no folder /nowhere"),
         (["missing.jsonl"], "missing.jsonl cannot be read: No such file"),
     ],
 )
@@ -93,12 +88,7 @@ def test_an_index_that_does_not_answer_is_reported_and_the_exit_code_is_3(tmp_pa
     assert "rag-index: comments did not answer 1 of 1 queries: index comments is empty" in err
 
 
-def test_queries_of_a_column_are_written_to_be_edited(tmp_path):
-    project = Project(tmp_path / "p").fill(40)
-    out = tmp_path / "titles.jsonl"
-    printed, progress = run(project, "--query-column", "title", "--count", "12", "--documents", "30", "--out", out)
-    assert "The text contains title. Indexing documents without it, in a temporary store: 30 of notes" in progress
-    assert printed.splitlines()[1].split()[:3] == ["notes", "12", "dense"]
-    assert len(read_golden(out)) == 12
-    assert "exists already: name another file" in run(project, "--query-column", "title", "--out", out, code=2)[1]
-    assert len(read_golden(out)) == 12
+def test_queries_are_made_of_a_column(tmp_path):
+    printed, progress = run(Project(tmp_path / "p").fill(40), "--query-column", "title")
+    assert progress.startswith("Indexing a sample of notes without title, in a temporary store …\n")
+    assert printed.splitlines()[1].split()[:3] == ["notes", "40", "dense"]

@@ -68,7 +68,7 @@ FAILED = rag_index.status.index_status.FailedDocument("notes", "7", "why", 1, "t
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
-WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
+WAY = Way("dense", 1.0, ESTIMATES)
 AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), {kind: ["7"] for kind in KINDS},
                 RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))

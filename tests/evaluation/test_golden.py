@@ -1,9 +1,9 @@
-"""Golden files: what can be read, what is refused and how, and that a file that was written is read again."""
+"""Golden files: what can be read, and what is refused and how."""
 
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.golden import GoldenQuery, read_golden, write_golden
+from rag_index.evaluation.golden import GoldenQuery, read_golden
 
 
 @pytest.fixture
@@ -35,17 +35,6 @@ def test_queries_of_a_file_that_was_edited_elsewhere(golden):
         GoldenQuery("q", {"a": 2, "b": 3, "d": 1}),
         GoldenQuery("q", {"c": 1}, "x"),
     ]
-
-
-def test_what_was_written_is_read_again(tmp_path):
-    path, queries = tmp_path / "golden.jsonl", [
-        GoldenQuery('with "quotes" and\nlines\u2028', {"1": 1, "ß": 1}),
-        GoldenQuery("graded", {"a": 2, "b": 1}, "titles"),
-    ]  # fmt: skip
-    write_golden(path, queries)
-    assert read_golden(path) == queries
-    assert len(path.read_text(encoding="utf-8").split("\n")) == 3
-    assert [one.name for one in tmp_path.iterdir()] == ["golden.jsonl"]
 
 
 @pytest.mark.parametrize(
