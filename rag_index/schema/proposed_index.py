@@ -24,11 +24,11 @@ from rag_index.schema.roles import (
     wanted_texts,
 )
 from rag_index.schema.subjects import NOTHING, Condition, Relation, Subject
-from rag_index.schema.visibility import joined, listed, unclear_codes
+from rag_index.schema.visibility import listed, unclear_codes
 from rag_index.settings.index import NO_LANGUAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
 
 MAX_PAYLOAD = 8
@@ -54,8 +54,12 @@ VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
 MIN_CONTAINER_SHARE = 2
 """A table whose rows contain at least this many rows of another is a container, such as a forum."""
-REASON = "reason"
-"""Why rows of a part are hidden, until the parts have their numbers."""
+NOT_JOINED: Mapping[str, str] = {}
+ORDER = (
+    "name", "table", "schema", "on", "key", "newest", "where", "order_by", "title", "text", "inline", "format",
+    "payload", "language", "language_column", "joins", "parts",
+)  # fmt: skip
+"""The order of keys in an index or a part."""
 
 
 @dataclass(slots=True)
@@ -65,17 +69,89 @@ class ProposedIndex:
     name: str
     settings: dict[str, Any]
     reasons: dict[str, str]
-    """Why a key has its value, by the key; of a part by its number and the key: `parts.0.where`."""
+    """Why a key has its value, by the key; of conditions, by their SQL."""
     tables: list[str]
     hidden: list[str]
     """Conditions that leave rows out, a sentence each."""
-    unclear: list[str] = field(default_factory=list)
+    unclear: list[str]
     """Numbers that may say who may see a row, a sentence each."""
-    score: float = 0.0
-    age: str = ""
+    score: float
+    age: str
     """The column whose greatest values the newest rows have."""
-    changed: str = ""
+    changed: str
     """The column with the time of a row's last change; "" if none has it for all rows."""
+
+
+@dataclass(slots=True, eq=False)
+class _Rows:
+    """Rows that are documents or parts: their text, what is joined with them, and all other settings as `keys`."""
+
+    subject: Subject
+    place: Callable[[DatabaseTable], dict[str, str]]
+    """Returns the keys that name a table."""
+    taken: set[str]
+    """The names that no join may have."""
+    tables: list[str] = field(default_factory=list)
+    joins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    text: list[str] = field(default_factory=list)
+    format: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
+    samples: list[str] = field(default_factory=list)
+    """Texts from which the languages are found."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    hidden: list[str] = field(default_factory=list)
+
+    def read(self, subject: Subject, columns: Sequence[str], through: str = "") -> list[str]:
+        """Note how columns are written, and return what the settings call them: `through` is a join."""
+        names = [f"{through}.{column}" if through else column for column in columns]
+        for name, column in zip(names, columns, strict=True):
+            profile = subject.profiles[column]
+            self.samples += profile.texts[:30]
+            self.format |= {name: profile.form} if profile.form != "plain" else {}
+        return names
+
+    def join(
+        self, wanted: str, relation: Relation, through: str = "", *, required: bool = True, way: Sequence[Relation] = ()
+    ) -> str:
+        """Join the row that a relation names, by its own columns or those of the join `through`, and return the name.
+
+        It is on a `way` of relations, which leads to what hides the row anyway.
+        """
+        dot, prefix = f"{through}." if through else "", relation.prefix
+        on = {f"{prefix}{{{there}}}" if prefix else there: f"{dot}{here}" for here, there in relation.pairs}
+        found = {"on": on["id"] if [*on] == ["id"] else on}
+        hidden = self.hide(relation.parent, way) | {"required": True} if required else {}
+        return self._add(wanted, relation.parent, found | hidden)
+
+    def join_back(self, relation: Relation, *conditions: Condition) -> str:
+        """Join the only row of a table that names the row of this one and meets conditions, and return the name."""
+        child = relation.child
+        return self._add(child.name, child, {"on": dict(relation.pairs)} | self.hide(child, [relation], conditions))
+
+    def _add(self, wanted: str, subject: Subject, join: dict[str, Any]) -> str:
+        name = free_name(_identifier(wanted, "join"), self.taken.union(self.joins))
+        self.joins[name] = self.place(subject) | join
+        self.tables.append(subject.full_name)
+        return name
+
+    def hide(self, subject: Subject, way: Sequence[Relation], more: Sequence[Condition] = ()) -> dict[str, str]:
+        """Return the `where` of a table: its conditions and `more`, and which of its rows the relations of a way mean.
+
+        What these relations name hides the rows that name it anyway.
+        """
+        on_way = [one for one in way if one.child is subject]
+        known = [one.columns for one in on_way]
+        found = [one for one in subject.conditions if one.relation is None or one.relation.columns not in known]
+        told = [one for one in (*found, *more) if one.reason]
+        where = " AND ".join(filter(None, [one.type_sql for one in on_way] + [one.sql for one in (*found, *more)]))
+        self.hidden += [f"{subject.full_name}: {one.reason}" for one in told]
+        self.reasons[where] = "; ".join(one.reason for one in told)
+        return {"where": where} if where else {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that is not empty."""
+        made = {**self.place(self.subject), "text": self.text, "format": self.format, "joins": self.joins, **self.keys}
+        return {key: made[key] for key in ORDER if made.get(key) or key in made.keys() & {"payload"}}
 
 
 class IndexMaker:
@@ -85,55 +161,49 @@ class IndexMaker:
         self._subject = subject
         self._roles = roles
         self._root = roles.root.get(subject)
-        self._joins: dict[str, dict[str, Any]] = {}
-        self._text: list[str] = []
+        self._above = subject if self._root is None else self._root.parent
+        """What the documents are versions or translations of, if they are any."""
+        self._rows = _Rows(subject, self._place, {*subject.columns}, [subject.full_name])
         self._payload: list[str] = []
-        self._format: dict[str, str] = {}
-        self._reasons: dict[str, str] = {}
-        self._hidden: list[str] = []
-        self._unclear: dict[str, None] = {}
         self._required: list[Relation] = []
         """The relations of the joins without which a row is no document."""
-        self._part_names: set[str] = set()
-        self._tables = [subject.full_name]
-        self._texts: list[str] = []
-        """Sampled texts, from which the languages are found."""
-        self._prose = 0.0
-        self._root_name = ""
-        self._title: str | None = None
+        self._prose = subject.text_length
         self._labels = 0
         self._key, self._newest = self._find_key()
 
     def made(self) -> ProposedIndex | None:
         """Return the index; None if there is nothing to read."""
-        subject = self._subject
-        title = subject.title
-        self._text += [name for name in subject.prose if subject.profiles[name].filled or subject.rows > SAMPLED_ROWS]
-        self._note(subject, [*subject.title_columns, *subject.prose])
-        self._prose += subject.text_length
+        subject, rows = self._subject, self._rows
+        title, root = subject.title, ""
+        rows.read(subject, subject.title_columns)
+        filled = [name for name in subject.prose if subject.profiles[name].filled or subject.rows > SAMPLED_ROWS]
+        rows.text += rows.read(subject, filled)
         if self._root is not None:
-            title = self._add_root(self._root) or title
-        self._title = title = title or self._title_of_others()
+            root = self._add_join(self._root, required=True)
+            title = self._add_root(root) or title
+        title = title or self._title_of_others()
         self._add_text_of_others()
-        parts = self._parts()
+        parts = self._parts(title)
         for relation in subject.relations:
             self._add_label(relation)
-        for relation in self._root.parent.relations if self._root is not None else ():
-            self._add_label(relation, self._root_name)
-        self._text += self._note(subject, [name for name in subject.codes if name not in self._text][:3])
-        told = any(child.has_prose for child, _ in self._roles.parts_of(subject))
-        if not (title or self._text or told):
+        for relation in self._above.relations if root else ():
+            self._add_label(relation, root)
+        rows.text += rows.read(subject, [name for name in subject.codes if name not in rows.text][:3])
+        if not (title or rows.text or parts):
             return None
-        if not title and not self._text and all(part.get("inline") for part in parts):
+        if not title and not rows.text and all(part.keys.get("inline") for part in parts):
             title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in self._key)}"
+        self._complete(title, parts)
         times = self._times(0.9) if subject.columns[self._key[0]].kind != "number" else []
+        every = [rows, *parts]
+        unclear = [sentence for one in every for sentence in unclear_codes(one.subject, _known_columns(one.subject))]
         return ProposedIndex(
-            name="-".join((self._root.parent if self._root is not None else subject).called),
-            settings=self._settings(title, parts),
-            reasons=self._reasons,
-            tables=self._tables,
-            hidden=self._hidden,
-            unclear=list(self._unclear),
+            name="-".join(self._above.called),
+            settings=rows.settings(),
+            reasons={key: reason for one in every for key, reason in one.reasons.items()},
+            tables=[table for one in every for table in one.tables],
+            hidden=list(dict.fromkeys(sentence for one in every for sentence in one.hidden)),
+            unclear=list(dict.fromkeys(unclear)),
             score=self._score(title, parts),
             # by which the newest rows are found: a number as key, else a time
             age=[*_with_word(times, vocab.CREATED | vocab.CHANGED), *times, *self._key][0],
@@ -144,140 +214,95 @@ class IndexMaker:
         """Return the columns with times of at least a share of the rows."""
         return [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled >= least]
 
-    def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
+    def _score(self, title: str | None, parts: Sequence[_Rows]) -> float:
         """Return how likely people look for these documents; below 1 if they do not."""
-        subject = self._subject
-        own = [part for part in parts if not part.get("inline")]
+        subject, text = self._subject, self._rows.text
+        own = [part for part in parts if not part.keys["inline"]]
         children = [one for one in subject.children if not {*vocab.VERSIONED, *vocab.OLD_VERSIONS} & {*one.child.noun}]
         if not self._prose and not own:
-            codes = bool(subject.codes or len(self._text) > 1)
+            codes = bool(subject.codes or len(text) > 1)
             told = [*map(words, subject.columns), *[one.child.noun for one in children]]
             sold = subject.codes and any({*named} & vocab.USEFUL_NUMBERS for named in told)
             referred = subject.is_value or (not sold and [one for one in children if not one.type_column])
             return NAMES_ALONE if title and subject.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
             return 0.0
+        prose = self._prose + 40 * len(own)
         described = MIN_THING if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
-        if subject.rows <= MAX_CONTAINERS and not own and self._prose < described and children:
+        if subject.rows <= MAX_CONTAINERS and not own and prose < described and children:
             return 0.0
-        if subject.rows < MIN_ROWS and not own and self._prose < MIN_ALONE:
+        if subject.rows < MIN_ROWS and not own and prose < MIN_ALONE:
             return 0.0
         below = [child for child, _ in self._roles.parts_of(subject)]
-        if not (title or self._text) and all(
+        if not (title or text) and all(
             one.rows <= subject.rows and one.text_length < MIN_DESCRIPTION for one in below
         ):  # an icon with a caption in each language
             return 0.0
-        length = self._prose + 100 * len(parts)
+        length = prose + 100 * len(parts)
         return 1 + math.log10(1 + subject.rows) + math.log10(1 + length) + 0.5 * (bool(title) + min(3, len(parts)))
 
     def _find_key(self) -> tuple[list[str], str]:
         """Return the key, and the column of which the greatest value is the document; "" if each row is one."""
-        subject, version = self._subject, self._subject.version
+        subject, version, reasons = self._subject, self._subject.version, self._rows.reasons
         if version is not None:
-            self._reasons["newest"] = f"{version} numbers the versions of a row: the newest alone is shown"
+            reasons["newest"] = f"{version} numbers the versions of a row: the newest alone is shown"
             return [name for name in subject.key if name != version], version
         if self._root is None or subject.locale is not None:
             return list(subject.key), ""
-        self._reasons["newest"] = "of the versions, the newest alone is shown"
+        reasons["newest"] = "of the versions, the newest alone is shown"
         others = [one for one in subject.columns.values() if one.name not in self._root.columns]
         numbers = _with_word([one.name for one in others if one.kind == "number"], vocab.VERSION_NUMBERS)
         return self._root.columns, [*numbers, *subject.key][0]
 
-    def _note(self, subject: Subject, columns: Sequence[str], through: str = "") -> list[str]:
-        """Note formats and texts of columns, and return what the settings call them: `through` is a join."""
-        self._format |= self._read(subject, columns, through)
-        return [f"{through}.{column}" if through else column for column in columns]
-
-    def _read(self, subject: Subject, columns: Sequence[str], through: str = "") -> dict[str, str]:
-        """Note texts of columns, and return how those are written that are not plain."""
-        self._texts += [text for column in columns for text in subject.profiles[column].texts[:30]]
-        forms = {f"{through}.{name}" if through else name: subject.profiles[name].form for name in columns}
-        return {name: form for name, form in forms.items() if form != "plain"}
-
     def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
-        """Add a join and return its name."""
-        parent = relation.parent
+        """Join what rows refer to under the name of the column, and return the name."""
         stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
-        named = _identifier("_".join(stem) or parent.name, "join")
-        name = free_name(named, {*self._joins, *self._subject.columns, *self._part_names})
-        join = self._join(relation, through, required=required)
-        if len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through and not relation.prefix:
-            join["on"] = relation.columns[0]
-        if required:
-            self._hidden += [f"{parent.full_name}: {one.reason}" for one in parent.conditions]
-        self._joins[name] = join
-        if required:
-            self._required.append(relation)
-        self._tables.append(parent.full_name)
-        return name
+        self._required += [relation] if required else []
+        return self._rows.join("_".join(stem) or relation.parent.name, relation, through, required=required)
 
-    def _place(self, table: DatabaseTable) -> dict[str, Any]:
-        """Return the keys that name another table: its schema is that of the index, if none is named."""
+    def _place(self, table: DatabaseTable) -> dict[str, str]:
+        """Return the keys that name a table: its schema is that of the index, if none is named."""
         if table.schema == self._subject.schema:
             return {"table": table.name}
-        return {"table": table.name, "schema": table.schema or self._roles.default_schema}
+        return {"table": table.name, "schema": str(table.schema or self._roles.default_schema)}
 
-    def _join(
-        self, relation: Relation, through: str = "", *, required: bool = True, way: Sequence[Relation] = ()
-    ) -> dict[str, Any]:
-        """Return the join with the row that a relation names, by its own columns or those of the join `through`.
-
-        It is on a `way` of relations, which leads to what hides the row anyway.
-        """
-        join = self._place(relation.parent)
-        dot, prefix = f"{through}." if through else "", relation.prefix
-        join["on"] = {f"{prefix}{{{th}}}" if prefix else th: f"{dot}{here}" for here, th in relation.pairs}
-        if required and (told := _conditions(relation.parent, way)):
-            join["where"] = joined(told)
-        return join | {"required": True} if required else join
-
-    def _add_root(self, root: Relation) -> str | None:
-        """Join what translations or versions are of, with its texts, and return its title if it has one."""
-        parent, name = root.parent, self._add_join(root, required=True)
-        self._root_name = name
-        titles = self._note(parent, parent.title_columns, name)
-        self._text += self._note(parent, [*parent.prose, *parent.codes[:3]], name)
+    def _add_root(self, name: str) -> str | None:
+        """Take the texts of what translations or versions are of, joined under a name, and return its title if any."""
+        parent, rows = self._above, self._rows
+        titles = rows.read(parent, parent.title_columns, name)
+        rows.text += rows.read(parent, [*parent.prose, *parent.codes[:3]], name)
         self._prose += parent.text_length
         if parent.title is None or self._subject.title is not None:
-            self._text += titles
+            rows.text += titles
             return None
         return f"{name}.{parent.title}" if parent.title in parent.columns else parent.title_of(name)
 
     def _title_of_others(self) -> str | None:
         """Join what says how a row is called: a row that extends it, or the value that is captioned so."""
+        rows = self._rows
         if (own := self._subject.title_row) is not None:
-            name = self._join_back(own, _conditions(own.child, [own]))
-            return self._note(own.child, [str(own.child.title)], name)[0]
+            return rows.read(own.child, [str(own.child.title)], rows.join_back(own))[0]
         for one in self._subject.attributes:
-            column = one.own.child.columns[one.caption.columns[0]]
-            key = one.called()
+            column, key = one.own.child.columns[one.caption.columns[0]], one.called()
             if isinstance(key, int | str):
-                written = f"{column.sql} = {key if isinstance(key, int) else listed([key])}"
-                told = _conditions(one.own.child, [one.own])
-                name = self._join_back(one.own, [Condition(column.name, written, ""), *told])
+                is_title = f"{column.sql} = {key if isinstance(key, int) else listed([key])}"
+                name = rows.join_back(one.own, Condition(column.name, is_title, ""))
                 if one.value is None:
-                    return self._note(one.own.child, [one.column], name)[0]
-                return self._note(one.value.parent, [one.column], self._add_join(one.value, name))[0]
+                    return rows.read(one.own.child, [one.column], name)[0]
+                return rows.read(one.value.parent, [one.column], self._add_join(one.value, name))[0]
         return None
-
-    def _join_back(self, relation: Relation, conditions: Sequence[Condition]) -> str:
-        """Join the only row of a table that names the row of this one and meets conditions, and return its name."""
-        child = relation.child
-        name = free_name(_identifier(child.name, "join"), {*self._joins, *self._subject.columns, *self._part_names})
-        self._joins[name] = self._place(child) | {"on": dict(relation.pairs)}
-        self._joins[name] |= {"where": joined(conditions)} if conditions else {}
-        return name
 
     def _add_text_of_others(self) -> None:
         """Join the rows that hold the text of this one."""
         for way in text_parents(self._subject):
             through = ""
             for relation in way:
-                hides = relation is way[0] and bool(relation.parent.conditions)
-                through = self._add_join(relation, through, required=hides)
+                required = relation is way[0] and bool(relation.parent.conditions)
+                through = self._add_join(relation, through, required=required)
             donor = way[-1].parent
             columns = [*donor.title_columns, *donor.prose]
-            self._text += self._note(donor, [one for one in columns if donor.profiles[one].role == "prose"], through)
+            told = [one for one in columns if donor.profiles[one].role == "prose"]
+            self._rows.text += self._rows.read(donor, told, through)
             self._prose += donor.text_length
 
     def _add_label(self, relation: Relation, through: str = "") -> None:
@@ -289,12 +314,10 @@ class IndexMaker:
         relation = relation.to_title()
         parent = relation.parent
         used = relation.child.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
-        if parent is self._subject or not used or (relation.prefix and parent.conditions):
+        joined = parent is self._subject or (self._is_joined(parent) and not above)
+        if joined or not used or (relation.prefix and parent.conditions):
             return
         required = hides(relation) and self._is_contained(relation)  # such as a forum
-        tables = [join["table"] for join in self._joins.values()]
-        if parent.name in tables and not above:
-            return
         says = parent.title in parent.columns and not parent.is_login and not parent.says_nothing
         long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS
         if not required and (not says or self._labels >= MAX_JOINS or long):
@@ -302,20 +325,24 @@ class IndexMaker:
         name = self._add_join(relation, through, required=required)
         self._labels += 1
         if says:
-            names = self._note(parent, [str(parent.title)], name)
-            self._payload += names
-            self._text += names if not vocab.STATE_LABELS & {*words(relation.columns[0])} else []
-            self._add_label_of_label(parent, name)
+            self._payload.append(f"{name}.{parent.title}")
+            self._add_name(relation, name)
+            for one in parent.own_relations if not parent.has_prose else ():  # the artist of the album of a track
+                over = one.parent
+                named = over.title in over.columns and not (over.is_people or over.says_nothing or over.has_prose)
+                new = not (self._is_joined(over) or over.conditions) and self._labels < MAX_JOINS
+                if named and new and not vocab.STATE_LABELS & {*words(one.columns[0])}:
+                    self._labels += 1
+                    self._add_name(one, self._add_join(one, name))
 
-    def _add_label_of_label(self, label: Subject, through: str) -> None:
-        """Join what the label of a row names itself, once: the artist of the album of a track."""
-        for one in label.own_relations if not label.has_prose else ():
-            above = one.parent
-            named = above.title in above.columns and not (above.is_people or above.says_nothing or above.has_prose)
-            new = above.full_name not in self._tables and above is not self._subject and not above.conditions
-            if named and new and not vocab.STATE_LABELS & {*words(one.columns[0])} and self._labels < MAX_JOINS:
-                self._labels += 1
-                self._text += self._note(above, [str(above.title)], self._add_join(one, through))
+    def _add_name(self, relation: Relation, name: str) -> None:
+        """Take the title of what is joined under a name as text, if it says what a row is about."""
+        if not vocab.STATE_LABELS & {*words(relation.columns[0])}:
+            self._rows.text += self._rows.read(relation.parent, [str(relation.parent.title)], name)
+
+    def _is_joined(self, table: Subject) -> bool:
+        """Return whether documents have the row of a table, which is their own or a joined one."""
+        return table is self._subject or table.name in [join["table"] for join in self._rows.joins.values()]
 
     def _is_contained(self, relation: Relation) -> bool:
         """Return whether all rows name one of the other table, and belong to it or are several in it.
@@ -331,86 +358,71 @@ class IndexMaker:
         owned = {*relation.parent.noun} <= {*relation.child.noun[:-1]}
         return every and (owned or hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
 
-    def _parts(self) -> list[dict[str, Any]]:
+    def _parts(self, title: str | None) -> list[_Rows]:
         """Return the parts, those of the row that translations are of, too."""
-        subject, roles = self._subject, self._roles
-        found = [self._part(child, way) for child, way in roles.parts_below(subject)]
+        subject, roles, above = self._subject, self._roles, self._above
+        found = [self._part(way) for _, way in roles.parts_below(subject)]
         if (thread := subject.thread) is not None:
-            found.append(self._part(subject, [thread]))
-            found += [self._part(child, [*way, thread]) for child, way in roles.parts_below(subject)]
-        links: list[tuple[Relation, Relation, dict[str, str]]]
-        links = [(own, label, {}) for own, label in roles.links_of(subject)[:MAX_LINKS]]
+            found += [self._part([*way, thread]) for way in ([], *[way for _, way in roles.parts_below(subject)])]
+        links = [(own, label, NOT_JOINED) for own, label in roles.links_of(subject)[:MAX_LINKS]]
         if self._root is not None:
-            by_column = {there: here for here, there in self._root.pairs}
-            for own, label in roles.links_of(self._root.parent)[:MAX_LINKS]:
-                if own.child is not subject and all(there in by_column for _, there in own.pairs):
-                    links.append((own, label, by_column))
-            for child, relation in roles.parts_of(self._root.parent):
-                if child is not subject and all(there in by_column for _, there in relation.pairs):
-                    found.append(self._part(child, [relation], by_column))
+            columns = {there: here for here, there in self._root.pairs}
+            others = [(own, label) for own, label in roles.links_of(above)[:MAX_LINKS] if own.child is not subject]
+            links += [(own, label, columns) for own, label in others if _has_all(columns, own)]
+            further = [own for child, own in roles.parts_of(above) if child is not subject and _has_all(columns, own)]
+            found += [self._part([own], columns) for own in further]
         for pointer, own, way in pointed_texts(subject)[:1]:
-            versions = {there: here for here, there in pointer.pairs}
-            found.append(self._linked_part(own, {here: versions[there] for here, there in own.pairs}, way))
-        found += [self._linked_part(own, _on(own.pairs, self._key), [typed]) for own, typed in held_texts(subject)]
-        labels = {(one[0].child, one[1].parent): one for one in links if one[1].parent is not subject}
-        found += [self._label_part(*one) for one in labels.values()]
-        self._prose += sum(40 for part in found if not part.get("inline"))
-        extending = [part for part in found if part["on"] == part.get("key")]
-        others = [part for part in found if part not in extending]
-        kept = extending[:MAX_KINDS] + others[:MAX_PARTS]
-        return self._labelled([part for part in found if part in kept and part["text"] and not self._is_title(part)])
+            found.append(self._linked_part(own, way, {there: here for here, there in pointer.pairs}))
+        found += [self._linked_part(own, [typed], {}) for own, typed in held_texts(subject)]
+        labels = {(own.child, label.parent): (own, label, columns) for own, label, columns in links}
+        found += [self._label_part(*one) for one in labels.values() if one[1].parent is not subject]
+        found = [one for one in found if "text" in one.settings() and not self._is_title(one, title)]
+        details = [one for one in found if one.keys["on"] == one.keys["key"]]
+        kept = {*details[:MAX_KINDS], *[one for one in found if one not in details][:MAX_PARTS]}
+        return [one for one in found if one in kept]
 
-    def _is_title(self, part: dict[str, Any]) -> bool:
+    def _is_title(self, part: _Rows, title: str | None) -> bool:
         """Return whether a part has nothing but the title of the document."""
-        return part["on"] == part.get("key") and any(
-            join["table"] == part["table"] and part["text"] == [str(self._title).removeprefix(f"{name}.")]
-            for name, join in self._joins.items()
-        )
+        names = [name for name, join in self._rows.joins.items() if join["table"] == part.subject.name]
+        return part.keys["on"] == part.keys["key"] and title in [f"{name}.{part.text[0]}" for name in names]
 
-    def _labelled(self, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the parts without empty keys, with a name where another part, a join or a column has the table's."""
-        used = {*self._joins, *self._subject.columns}
-        named: list[dict[str, Any]] = []
-        for number, part in enumerate(parts):
-            if reason := part.pop(REASON):
-                self._reasons[f"parts.{number}.where"] = reason
-            label = part.get("name", part["table"])
-            if label in used:
-                plain = _identifier(label, "part")
-                label = free_name(plain, used | {plain})
-            used.add(label)
-            filled = {key: value for key, value in part.items() if value or key == "text"}
-            named.append({"name": label} | filled | {"name": label} if label != part["table"] else filled)
-        return named
+    def _new_part(self, way: Sequence[Relation]) -> _Rows:
+        """Return a part, without its text, of the rows from which a way of relations leads to those of this table."""
+        child = way[0].child
+        part = _Rows(child, self._place, {*child.columns}, [child.full_name])
+        self._rows.taken.add(child.name)
+        on = {name for one in way if one.child is child for name in (*one.columns, one.type_column)}
+        is_open = all(child.profiles[name].role != "secret" for name in child.key)
+        part.keys |= part.hide(child, way) | {"order_by": _one_or_all(self._order(child, on)), "inline": False}
+        part.keys["key"] = _one_or_all(child.key) if is_open else []
+        return part
 
-    def _part(self, child: Subject, way: Sequence[Relation], by_column: dict[str, str] | None = None) -> dict[str, Any]:
-        """Return a part of rows that name a row of this table, over one or more relations.
+    def _on(self, pairs: Sequence[tuple[str, str]], by_column: Mapping[str, str]) -> str | list[str] | dict[str, str]:
+        """Return the key `on` of a part: its columns alone, if they equal those of the document's key.
 
-        With `by_column` they name the row that it is joined with, by these columns.
+        With `by_column` they name the row that the document is joined with, by these columns.
         """
-        part = self._part_head(child, way)
-        joins = self._join_way(part, way, [_identifier(one.parent.name, "parent") for one in way[:-1]])
-        if joins:
-            part["on"] = {f"{[*joins][-1]}.{here}": there for here, there in way[-1].pairs}
-        elif by_column:
-            part["on"] = {here: by_column[there] for here, there in way[0].pairs}
-            if self._is_by_language(child, way[0]):
-                part["on"][str(child.locale)] = str(self._subject.locale)
-        else:
-            part["on"] = _on(way[0].pairs, self._key)
-        for place, relation in zip([part, *joins.values()], way, strict=True):
-            self._restrict(place, relation)
-        return self._with_text(part, child, [*way[0].columns, way[0].type_column])
+        named = {here: by_column.get(there, there) for here, there in pairs}
+        return _one_or_all([*named]) if [*named.values()] == self._key else named
 
-    def _join_way(
-        self, part: dict[str, Any], whole: Sequence[Relation], names: Sequence[str]
-    ) -> dict[str, dict[str, Any]]:
-        """Join the rows that lead away from those of a part, one after another, and return the joins."""
-        joins: dict[str, dict[str, Any]] = {}
-        for relation, name in zip(whole, names, strict=False):
-            joins[name] = self._join(relation, [*joins, ""][len(joins) - 1], way=whole)
-        part |= {"joins": joins} if joins else {}
-        return joins
+    def _part(self, way: Sequence[Relation], by_column: Mapping[str, str] = NOT_JOINED) -> _Rows:
+        """Return the part with the texts of rows that name a row of this table, over one or more relations."""
+        part, through, child = self._new_part(way), "", way[0].child
+        for relation in way[:-1]:
+            through = part.join(relation.parent.name, relation, through, way=way)
+        pairs = [(f"{through}.{here}" if through else here, there) for here, there in way[-1].pairs]
+        if by_column and self._is_by_language(child, way[0]):
+            pairs.append((str(child.locale), str(self._subject.locale)))
+        part.keys["on"] = self._on(pairs, by_column)
+        columns = [*child.title_columns, *child.prose]
+        columns = [name for name in columns if child.profiles[name].filled and not self._repeats(child, name)]
+        part.text = part.read(child, columns or child.prose[:1] or child.title_columns)
+        short = sum(child.profiles[name].length for name in part.text) < 40 and not child.has_prose
+        part.keys["inline"] = short and not donors_of_part(child)
+        for relation in donors_of_part(child):  # the row that has the text, as `bugnote_text` has
+            donor = relation.parent
+            part.text += part.read(donor, donor.prose, part.join(donor.name, relation))
+        return part
 
     def _is_by_language(self, child: Subject, relation: Relation) -> bool:
         """Return whether rows of a part are for the document in their language alone: there is one for each of them."""
@@ -423,54 +435,13 @@ class IndexMaker:
         known = {row[0] for row in documents}
         return all(row in documents for row in rows if row[0] in known)
 
-    def _part_head(self, child: Subject, way: Sequence[Relation]) -> dict[str, Any]:
-        self._part_names.add(child.name)
-        self._tables.append(child.full_name)
-        part = self._place(child)
-        return part | {REASON: self._hide(part, child, _conditions(child, way))}
-
-    def _hide(self, place: dict[str, Any], subject: Subject, conditions: Sequence[Condition]) -> str:
-        """Leave the rows out that conditions hide, and return why."""
-        if conditions:
-            place["where"] = joined(conditions)
-            self._hidden += [f"{subject.full_name}: {one.reason}" for one in conditions]
-        known = {one.column for one in conditions} | {one.type_column for one in subject.relations}
-        self._unclear |= dict.fromkeys(unclear_codes(subject, known | subject.named_columns))
-        return "; ".join(one.reason for one in conditions)
-
-    def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> dict[str, Any]:
-        columns = [*child.title_columns, *child.prose]
-        columns = [name for name in columns if child.profiles[name].filled and not self._repeats(child, name)]
-        texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
-        if child.key and all(child.profiles[name].role != "secret" for name in child.key):
-            part["key"] = _one_or_all(child.key)
-        part["order_by"] = _one_or_all(self._order(child, on))
-        part["text"] = texts
-        forms = self._read(child, texts)
-        if sum(child.profiles[name].length for name in texts) < 40 and child.rows and not child.has_prose:
-            part["inline"] = True
-        for relation in donors_of_part(child):
-            forms |= self._add_donated(part, child, relation)
-        part["format"] = forms
-        return part
-
-    def _add_donated(self, part: dict[str, Any], child: Subject, relation: Relation) -> dict[str, str]:
-        """Join the row that has the text of a part, as `bugnote_text` has, and return how it is written."""
-        donor = relation.parent
-        name = free_name(_identifier(donor.name, "text"), {*child.columns, *part.get("joins", ())})
-        part.setdefault("joins", {})[name] = self._join(relation)
-        part["text"] = [*part["text"], *[f"{name}.{column}" for column in donor.prose]]
-        part.pop("inline", None)
-        self._tables.append(donor.full_name)
-        return self._read(donor, donor.prose, name)
-
     def _repeats(self, child: Subject, name: str) -> bool:
         """Return whether a title of a part is the document's title over again: `Re: …`."""
         texts = child.profiles[name].texts
         answers = sum(text.lower().startswith(("re:", "aw:", "fwd:", "re ")) for text in texts)
         return name in child.title_columns and answers * 4 >= max(1, len(texts))
 
-    def _order(self, child: Subject, on: Sequence[str]) -> list[str]:
+    def _order(self, child: Subject, on: Container[str]) -> list[str]:
         """Return the columns by which the rows of a part are ordered."""
         free = {name: child.profiles[name].role for name in child.columns if name not in on}
         places = [
@@ -483,93 +454,75 @@ class IndexMaker:
             places = [
                 name for name, role in free.items() if words(name)[0] in vocab.CREATED and role in ("time", "number")
             ]
-        return list(dict.fromkeys([*places[:1], *keys])) if places or keys else []
+        return list(dict.fromkeys([*places[:1], *keys]))
 
-    def _label_part(self, own: Relation, relation: Relation, by_column: dict[str, str]) -> dict[str, Any]:
+    def _label_part(self, own: Relation, relation: Relation, by_column: Mapping[str, str]) -> _Rows:
         """Return the part with the labels, such as tags, that a table links with rows, and with a value of each.
 
         The rows are those of this table, or those that it is joined with by `by_column`.
         """
-        link, label = own.child, relation.parent
+        link, label, locale = own.child, relation.parent, self._subject.locale
         called = link.called if any(one.parent.title_row is one for one in label.relations) else label.called
         called = called[:-1] if len(called) > 1 and called[-1] in vocab.TRANSLATIONS else called
-        name = _identifier("_".join(called), "label")
-        part: dict[str, Any] = {"name": name, **self._part_head(link, [own, relation])}
-        self._part_names.add(name)
-        part["on"] = _on([(here, by_column.get(there, there)) for here, there in own.pairs], self._key)
-        locale = self._subject.locale
+        part = self._new_part([own, relation])
+        name = part.join("_".join(called), relation)
+        self._rows.taken.add(name)
+        pairs = list(own.pairs)
         if by_column and label.locale is not None and locale is not None:
-            part["on"] = {here: by_column[there] for here, there in own.pairs} | {f"{name}.{label.locale}": locale}
-            part["on"] |= {link.locale: locale} if link.locale is not None else {}
-        self._restrict(part, own)
-        part["joins"] = {name: self._join(relation)}
+            pairs += [(f"{name}.{label.locale}", locale), *([(link.locale, locale)] if link.locale is not None else [])]
+        part.read(label, label.title_columns, name)
         values = [
             p.name for p in link.profiles.values() if p.last_word in vocab.LINK_VALUES and p.texts and p.role in VALUES
         ]
-        forms, inline = self._read(label, label.title_columns, name), True
-        self._tables.append(label.full_name)
+        part.keys |= {"name": name, "on": self._on(pairs, by_column), "order_by": relation.columns, "inline": True}
         for one in own.parent.attributes:
             if one.caption is relation and one.value is not None:
-                table, through = one.value.parent, free_name("value", {name, *link.columns})
-                part["joins"][through] = self._join(one.value)
-                values, inline = [f"{through}.{one.column}"], not table.has_prose
-                forms |= self._read(table, [one.column], through)
-                self._tables.append(table.full_name)
-        part["order_by"] = relation.columns
-        part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
-        return part | {"format": forms, "inline": inline}
+                values = part.read(one.value.parent, [one.column], part.join("value", one.value))
+                part.keys["inline"] = not one.value.parent.has_prose
+        part.keys |= {"key": [], "text": "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])}
+        return part
 
-    def _linked_part(self, own: Relation, on: Any, way: Sequence[Relation]) -> dict[str, Any]:
+    def _linked_part(self, own: Relation, way: Sequence[Relation], by_column: Mapping[str, str]) -> _Rows:
         """Return the part with texts that a table of links leads to."""
-        part = self._part_head(own.child, [own, *way]) | {"on": on}
-        self._restrict(part, way[0])
-        joins = self._join_way(part, way, [_identifier(one.parent.name, "text") for one in way])
-        donor, name = way[-1].parent, [*joins][-1]
-        part["key"] = _one_or_all(own.child.key)
-        columns = [*donor.title_columns, *donor.prose]
-        part["order_by"] = _one_or_all(self._order(own.child, [*own.columns, *way[0].columns, way[0].type_column]))
-        part["text"] = [f"{name}.{column}" for column in columns]
-        self._tables += [relation.parent.full_name for relation in way]
-        return part | {"format": self._read(donor, columns, name)}
+        part, through, donor = self._new_part([own, *way]), "", way[-1].parent
+        for relation in way:
+            through = part.join(relation.parent.name, relation, through, way=way)
+        part.keys["on"] = self._on(own.pairs, by_column)
+        part.text = part.read(donor, [*donor.title_columns, *donor.prose], through)
+        return part
 
-    def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
-        """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
-        if typed := relation.type_sql:
-            place["where"] = f"{typed} AND {place['where']}" if "where" in place else typed
-
-    def _settings(self, title: str | None, parts: list[dict[str, Any]]) -> dict[str, Any]:
-        subject = self._subject
-        made: dict[str, Any] = {"table": subject.name, "schema": subject.schema, "key": _one_or_all(self._key)}
-        made["newest"] = self._newest
-        if reason := self._hide(made, subject, self._conditions()):
-            self._reasons["where"] = reason
-        made["title"] = title
-        made["text"] = [name for name in dict.fromkeys(self._text) if name not in subject.title_columns]
-        used = {*made["text"], title, *subject.title_columns, *re.findall(r"\{([^{}]+)\}", title or "")}
-        made["format"] = {name: form for name, form in self._format.items() if name in used}
-        made["payload"] = self._chosen_payload()
-        languages, by_code = find_languages(self._texts), subject.profiles.get(str(subject.locale))
-        made["language"] = _one_or_all(languages)
+    def _complete(self, title: str | None, parts: Sequence[_Rows]) -> None:
+        """Add all settings that are no text and no join."""
+        subject, rows = self._subject, self._rows
+        used = {*rows.joins, *subject.columns}
+        for part in parts:  # a part has a name if another part, a join or a column has that of its table
+            wanted = label = part.keys.get("name", part.subject.name)
+            if label in used:
+                label = free_name(_identifier(wanted, "part"), used)
+            used.add(label)
+            part.keys["name"] = label if label != part.subject.name else ""
+        languages = find_languages([text for one in (rows, *parts) for text in one.samples])
+        by_code, column = subject.profiles.get(str(subject.locale)), ""
         if by_code is not None and by_code.role == "locale":
             languages = list(dict.fromkeys(filter(None, map(language_of, by_code.choices)))) or [NO_LANGUAGE]
-            made["language"] = _one_or_all(languages)
-            made["language_column"] = by_code.name if len(languages) > 1 else None
-        made |= {"joins": self._joins, "parts": parts}
-        if languages == ["english"]:
-            del made["language"]
-        self._reasons |= dict.fromkeys(["format", "language"], "as the values look")
-        return {key: value for key, value in made.items() if value or key == "payload"}
-
-    def _conditions(self) -> list[Condition]:
-        """Return what must hold for rows that are documents: for themselves, for what their type names, for replies."""
-        subject = self._subject
-        found = _conditions(subject, self._required)
-        return found if subject.thread is None else [*found, answers_none(subject.thread)]
+            column = by_code.name if len(languages) > 1 else ""
+        replies = [] if subject.thread is None else [answers_none(subject.thread)]
+        rows.keys |= rows.hide(subject, self._required, replies) | {
+            "schema": subject.schema,
+            "key": _one_or_all(self._key),
+            "newest": self._newest,
+            "title": title,
+            "payload": self._chosen_payload(),
+            "language": [] if languages == ["english"] else _one_or_all(languages),
+            "language_column": column,
+            "parts": [part.settings() for part in parts],
+        }
+        rows.reasons |= dict.fromkeys(["format", "language"], "as the values look")
 
     def _chosen_payload(self) -> list[str]:
         """Return the columns that a hit shows beside its text, the most useful first."""
         subject = self._subject
-        used = {RESERVED_KEY, *self._key, *self._text, *subject.title_columns, *subject.named_columns}
+        used = {RESERVED_KEY, *self._key, *self._rows.text, *subject.title_columns, *subject.named_columns}
         used |= {one.column for one in subject.conditions}
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
@@ -593,15 +546,15 @@ def _with_word(names: Sequence[str], known: frozenset[str]) -> list[str]:
     return [name for name in names if known & {*words(name)}]
 
 
-def _conditions(subject: Subject, way: Sequence[Relation]) -> list[Condition]:
-    """Return the conditions of a table, but for those that what the relations of a way name makes anyway."""
-    known = [one.columns for one in way if one.child is subject]
-    return [one for one in subject.conditions if one.relation is None or one.relation.columns not in known]
+def _known_columns(subject: Subject) -> set[str]:
+    """Return the columns whose meaning is known: those of conditions, and those that name rows of other tables."""
+    found = {one.column for one in subject.conditions} | {one.type_column for one in subject.relations}
+    return found | subject.named_columns
 
 
-def _on(pairs: Sequence[tuple[str, str]], key: Sequence[str]) -> str | list[str] | dict[str, str]:
-    """Return the key `on` of a part: its columns alone, if they equal those of the document's key."""
-    return _one_or_all([here for here, _ in pairs]) if [there for _, there in pairs] == list(key) else dict(pairs)
+def _has_all(columns: Container[str], relation: Relation) -> bool:
+    """Return whether these columns say which row of the parent a relation names."""
+    return all(there in columns for _, there in relation.pairs)
 
 
 def _one_or_all(names: Sequence[str]) -> str | list[str]:

@@ -188,22 +188,23 @@ def _index_section(index: ProposedIndex) -> str:
     settings = dict(index.settings)
     joins, parts = settings.pop("joins", {}), settings.pop("parts", [])
     lines = [*[_comment(one).rstrip() for one in index.unclear], "[[indexes]]", f"name = {_toml(index.name)}"]
-    lines += [_line(key, value, index.reasons.get(key, "")) for key, value in settings.items()]
+    lines += _lines(settings, index.reasons)
     if index.changed:
         lines.append(
             f"# {_line('changed_since', index.changed, 'if each change sets it: then runs read newer rows alone')}"
         )
     for name, join in joins.items():
-        lines += [f"[indexes.joins.{name}]", *[_line(key, value, "") for key, value in join.items()]]
-    for number, part in enumerate(parts):
-        lines.append("[[indexes.parts]]")
+        lines += [f"[indexes.joins.{name}]", *_lines(join, index.reasons)]
+    for part in parts:
         inner = part.get("joins", {})
-        for key, value in part.items():
-            if key != "joins":
-                lines.append(_line(key, value, index.reasons.get(f"parts.{number}.{key}", "")))
+        lines += ["[[indexes.parts]]", *_lines({key: part[key] for key in part if key != "joins"}, index.reasons)]
         for name, join in inner.items():
-            lines += [f"[indexes.parts.joins.{name}]", *[_line(key, value, "") for key, value in join.items()]]
+            lines += [f"[indexes.parts.joins.{name}]", *_lines(join, index.reasons)]
     return "\n".join(lines) + "\n"
+
+
+def _lines(settings: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
+    return [_line(key, value, reasons.get(key) or reasons.get(str(value), "")) for key, value in settings.items()]
 
 
 def _line(key: str, value: Any, reason: str) -> str:

@@ -192,7 +192,7 @@ def test_pages_are_hidden_by_the_row_that_places_each_of_them(propose, places, h
 def test_a_table_of_labels_may_begin_with_a_digit(propose):
     links = "page_id INTEGER, tag_id INTEGER, PRIMARY KEY (page_id, tag_id)", [(n, n % 2 + 1) for n in range(1, 13)]
     made = propose(**{"pages": pages(), "3d_tags": names("Water wheels", "Bakers"), "page_tags": links})
-    assert [*index(made, "pages")["parts"][0]["joins"]] == ["label_3d_tags"]
+    assert [*index(made, "pages")["parts"][0]["joins"]] == ["join_3d_tags"]
     assert len(shown(propose, made, "pages")) == 12
 
 
@@ -240,7 +240,7 @@ def test_a_document_in_each_language_has_the_texts_of_its_language_and_no_older_
     page = index(made, "node_field_data")
     assert (page["key"], page["title"]) == (["nid", "langcode"], "title")
     body, values = page["parts"]
-    assert (body["table"], body["on"]) == ("node__body", {"entity_id": "nid", "langcode": "langcode"})
+    assert (body["table"], body["on"]) == ("node__body", ["entity_id", "langcode"])
     assert (values["table"], values["on"]) == ("node__field_parts", {"entity_id": "nid"})
     assert len(shown(propose, made, "node_field_data")) == 15
     assert [one.tables[0] for one in made.indexes] == ["node_field_data"]
@@ -408,7 +408,7 @@ def test_what_holds_parts_and_has_no_text_leads_to_what_they_are_parts_of(propos
     )
     assert [one.tables[0] for one in made.indexes] == ["merge_requests"]
     (part,) = index(made, "merge_requests")["parts"]
-    assert (part["table"], part["on"]) == ("merge_request_diff_commits", {"merge_request_diffs.merge_request_id": "id"})
+    assert (part["table"], part["on"]) == ("merge_request_diff_commits", "merge_request_diffs.merge_request_id")
     assert len(shown(propose, made, "merge_requests")) == 24
 
 
@@ -545,10 +545,10 @@ def test_blocks_are_parts_of_the_page_that_their_place_is_of(propose):
     made = propose(**CMS)
     assert [one.tables[0] for one in made.indexes] == ["page"]
     (part,) = index(made, "page")["parts"]
-    assert (part["table"], part["on"], part["text"]) == ("text_block", {"place.object_id": "id"}, ["body"])
+    assert (part["table"], part["on"], part["text"]) == ("text_block", "place.object_id", ["body"])
     assert part["joins"] == {
-        "block": {"table": "block", "on": {"id": "block_ptr_id"}, "required": True},
-        "place": {"table": "place", "on": {"id": "block.place_id"}, "required": True, "where": "content_type_id = 7"},
+        "block": {"table": "block", "on": "block_ptr_id", "required": True},
+        "place": {"table": "place", "on": "block.place_id", "required": True, "where": "content_type_id = 7"},
     }
     assert shown(propose, made, "page") == keys(12, "456")
 
