@@ -34,6 +34,7 @@ from rag_index.schema.roles import (
     MAX_DEPTH,
     TableRoles,
     donors_of_part,
+    exclusive_owners,
     held_texts,
     part_relation,
     pointed_texts,
@@ -537,6 +538,8 @@ class _Proposer:
             return typed
         if any(subject.noun[-1] in vocab.PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
             return []
+        if owners := exclusive_owners(subject):
+            return owners
         common = any(relation.extends for _, relation in parts)
         for one in subject.own_relations:
             parent = one.parent

@@ -137,10 +137,12 @@ class _Rows:
     def hide(self, subject: Subject, way: Sequence[Relation], more: Sequence[Condition] = ()) -> dict[str, str]:
         """Return the `where` of a table: its conditions and `more`, and which of its rows the relations of a way mean.
 
-        What these relations name hides the rows that name it anyway.
+        What these relations name hides the rows that name it anyway, and rows with one owner have no other.
         """
         on_way = [one for one in way if one.child is subject]
         known = [one.columns for one in on_way]
+        others = [one.relation for one in subject.conditions if one.relation is not None]
+        known += [one.columns for one in others if any(mine.excludes(one) for mine in on_way)]
         found = [one for one in subject.conditions if one.relation is None or one.relation.columns not in known]
         told = [one for one in (*found, *more) if one.reason]
         where = " AND ".join(filter(None, [one.type_sql for one in on_way] + [one.sql for one in (*found, *more)]))

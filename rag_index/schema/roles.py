@@ -121,7 +121,19 @@ def part_relation(subject: Subject) -> list[Relation]:
         known = sum(kind in {one.type_value for one in typed} for kind in kinds)
         return typed if not subject.is_whole or known >= NEARLY_ALL * len(kinds) else []
     fits = [(rank, one) for one in usable if (rank := _rank(one))]
-    return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows, fit[1].share))[1]] if fits else []
+    fits.sort(key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows, fit[1].share), reverse=True)
+    found: list[Relation] = []
+    for _, one in fits:  # what a note is of is in one of several columns, and the others are empty
+        if all(one.parent is not other.parent and one.excludes(other) for other in found):
+            found.append(one)
+    return found or ([] if subject.title else exclusive_owners(subject))
+
+
+def exclusive_owners(subject: Subject) -> list[Relation]:
+    """Return the relations to several things of one of which each row is, such as an extent; [] if there are none."""
+    ways = [one for one in subject.own_relations if one.parent.has_text and not one.parent.is_people]
+    found = [one for one in ways if any(one.parent is not other.parent and one.excludes(other) for other in ways)]
+    return found if sum(one.share for one in found) >= NEARLY_ALL else []
 
 
 def _is_pair(parent: Subject, child: Subject) -> bool:

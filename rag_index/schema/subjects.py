@@ -128,6 +128,11 @@ class Relation:
         values = self.child.columns[self.columns[0]].values
         return sum(one is not None and one not in NOTHING for one in values) / max(1, len(values))
 
+    def excludes(self, other: Relation) -> bool:
+        """Return whether no row has a value in the first columns of both relations."""
+        rows = self.child.rows_of(self.columns[0], other.columns[0])
+        return all({*named} & {None, *NOTHING} for named in rows)
+
     @property
     def type_sql(self) -> str:
         """Return what holds for rows that mean this parent; "" if all do."""

@@ -319,3 +319,20 @@ def test_tables_of_one_field_each_are_the_title_and_the_parts_of_what_they_belon
     text = documents(propose, made, "pages")["310"]
     assert (one.tables[0], one.settings["title"]) == ("pages", "field_title.data")
     assert all(words in text for words in (f"{PROSE} 310", "builders: Builder Kim 405", "Town on the weir"))
+
+
+def test_notes_that_name_one_of_several_things_are_parts_of_each(propose):
+    """In the way of ArchivesSpace: of several foreign keys one has a value."""
+    either = {"box_id": lambda n: n if n <= 20 else None, "letter_id": lambda n: n - 20 if n > 20 else None}
+    kinds = {"box_id": "INT REFERENCES box (id)", "letter_id": "INT REFERENCES letter (id)"}
+    made = propose(
+        box=many(20, title="Box {n} of the mill", hidden=lambda n: int(n == 7)),
+        letter=many(20, title="Letter {n} of the mill"),
+        note=many(40, **either, note=TEXT, kinds=kinds),
+        extent=many(40, **either, physical_details="{n} leaves of paper", number=itself, kinds=kinds),
+    )
+    assert [one.tables[0] for one in made.indexes] == ["box", "letter"]
+    assert [{*parts(made, table)} for table in ("box", "letter")] == [{"extent", "note"}] * 2
+    note = [one for one in index(made, "letter")["parts"] if one["table"] == "note"]
+    assert "where" not in note[0]  # no note of a letter is in a hidden box
+    assert f"{PROSE} 29" in documents(propose, made, "letter")["9"]
