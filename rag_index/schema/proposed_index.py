@@ -35,6 +35,7 @@ MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
 MAX_LINKS = 4
+MAX_NAMED = 6
 MAX_KINDS = 30
 """At most this many one-to-one detail tables (one for each kind of page, say) become parts."""
 MAX_CONTAINERS = 25
@@ -220,8 +221,9 @@ class IndexMaker:
         """Return how likely people look for these documents; below 1 if they do not."""
         subject, text = self._subject, self._rows.text
         own = [part for part in parts if not part.keys["inline"]]
+        records = self._roles.records_of(subject)
         children = [one for one in subject.children if not {*vocab.VERSIONED, *vocab.OLD_VERSIONS} & {*one.child.noun}]
-        if not self._prose and not own:
+        if not (self._prose or own or records):
             codes = bool(subject.codes or len(text) > 1)
             told = [*map(words, subject.columns), *[one.child.noun for one in children]]
             sold = subject.codes and any({*named} & vocab.USEFUL_NUMBERS for named in told)
@@ -229,7 +231,7 @@ class IndexMaker:
             return NAMES_ALONE if title and subject.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
             return 0.0
-        prose = self._prose + 40 * len(own)
+        prose = self._prose + 40 * len([*own, *records])
         described = MIN_THING if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
         if subject.rows <= MAX_CONTAINERS and not own and prose < described and children:
             return 0.0
@@ -378,6 +380,7 @@ class IndexMaker:
         found += [self._linked_part(own, [typed], {}) for own, typed in held_texts(subject)]
         labels = {(own.child, label.parent): (own, label, columns) for own, label, columns in links}
         found += [self._label_part(*one) for one in labels.values() if one[1].parent is not subject]
+        found += [self._record_part(*one) for one in roles.records_of(subject)]
         found = [one for one in found if "text" in one.settings() and not self._is_title(one, title)]
         details = [one for one in found if one.keys["on"] == one.keys["key"]]
         kept = {*details[:MAX_KINDS], *[one for one in found if one not in details][:MAX_PARTS]}
@@ -482,6 +485,15 @@ class IndexMaker:
                 values = part.read(one.value.parent, [one.column], part.join("value", one.value))
                 part.keys["inline"] = not one.value.parent.has_prose
         part.keys |= {"key": [], "text": "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])}
+        return part
+
+    def _record_part(self, own: Relation, named: Sequence[Relation]) -> _Rows:
+        """Return the part with the names that rows of keys and dates have, such as the ward of an admission."""
+        part = self._new_part([own])
+        for one in named[:MAX_NAMED]:
+            name = part.join(one.parent.name, one, required=False)
+            part.text += part.read(one.parent, one.parent.title_columns, name)
+        part.keys |= {"key": [], "on": self._on(own.pairs, NOT_JOINED), "inline": True}
         return part
 
     def _linked_part(self, own: Relation, way: Sequence[Relation], by_column: Mapping[str, str]) -> _Rows:
