@@ -131,7 +131,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
-WITH_PREFECT = ("tests/flows/", "tests/orchestration/", "tests/doctor/test_doctor.py::")
+WITH_PREFECT = ("tests/flows/", "tests/orchestration/")
 
 
 class Scheduling(LoadFileScheduling):
