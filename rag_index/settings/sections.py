@@ -256,8 +256,8 @@ class LedgerSettings(Section):
     """`[ledger]`: the database that records what is indexed."""
 
     url: DatabaseUrl = SecretStr("sqlite:///.rag-index/ledger.db")
-    """The database of the [ledger](glossary.md): SQLite, or PostgreSQL if runs start on several machines. By default
-    `ledger.db` in the folder `data`."""
+    """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs start on several
+    machines. By default `ledger.db` in the folder `data`."""
 
 
 class ParallelSettings(Section):
