@@ -39,7 +39,7 @@ ALWAYS = (
     "rag_index.indexing.changed", "rag_index.orchestration.plain_run", "rag_index.retrieve",
     "rag_index.stores.edge.store", "rag_index.status.plan",
 )  # fmt: skip
-WITH_API = ("flows.index_all", "flows.doctor", "rag_index.orchestration.api_server")
+WITH_API = ("flows.index_all", "flows.doctor")
 """What a run imports that an API is named for."""
 
 

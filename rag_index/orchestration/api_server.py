@@ -1,68 +1,17 @@
-"""The Prefect API of a run: the one that the settings name, or one server on loopback for its time."""
+"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere else for long."""
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import math
-import os
-import secrets
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-from rag_index.errors import TransientError
-from rag_index.machine import collect_seldom
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import uvicorn
     from prefect.context import SettingsContext
 
 
-USER = "rag-index"
-START_SECONDS = 300.0
-"""A server takes 3 to 5 s of processor time to start, which can be minutes on a busy machine."""
 PAUSE_SECONDS = 2.0
-
-
-@contextmanager
-def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
-    """Give the URL of the API: that of Prefect's settings (PREFECT_API_URL), or of a server for the time of the block.
-
-    With neither, each Dask worker would start a server of its own, of 210 MB. A server that was `started` already is
-    used if one is needed, and ended if not. Our own asks for a password, which tasks on workers get with the settings.
-    """
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
-        temporary_settings,
-    )
-
-    url = PREFECT_API_URL.value()
-    with ExitStack() as stack:
-        if url and started is not None:
-            started.end()
-        if not url:
-            server = stack.enter_context(started or ApiServer())
-            url = server.wait()
-            changed: dict[Any, Any] = {
-                PREFECT_API_URL: url,
-                PREFECT_API_AUTH_STRING: server.password,
-                PREFECT_CLIENT_MAX_RETRIES: 1,  # for seconds, not a minute with each call: it does not come back
-            }
-            stack.enter_context(temporary_settings(changed))
-        stack.callback(send_pending_logs)
-        yield url
 
 
 def is_deployed() -> bool:
@@ -134,114 +83,3 @@ def send_pending_logs() -> None:
     for loop, task in running:
         if loop is not None and task is not None:
             loop.call_soon_threadsafe(task.cancel)
-
-
-class ApiServer(AbstractContextManager["ApiServer"]):
-    """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends.
-
-    The process starts with the object. `end` ends it, and so does leaving a `with` block. Every user of the machine
-    reaches the port, and whoever may use the API can run code in the flow: so it asks for a password of its own.
-    """
-
-    def __init__(self) -> None:
-        self.password = f"{USER}:{secrets.token_urlsafe(32)}"
-        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        # uvicorn does not set this for a socket that it is given, and without it each answer waits 40 ms for the client
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        environment = {
-            **os.environ,
-            "PREFECT_UI_ENABLED": "0",
-            "PREFECT__SERVER_EPHEMERAL": "1",
-            "PREFECT__SERVER_FINAL": "1",
-            "PREFECT_SERVER_API_AUTH_STRING": self.password,  # unlike arguments, not seen by other users
-        }
-        if home := environment.get("PREFECT_HOME"):
-            environment["PREFECT_HOME"] = str(Path(home).expanduser().absolute())  # the server leaves this folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(listener.fileno())],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-            start_new_session=True,  # Ctrl-C ends the flow first, and the flow ends the server
-        )
-        listener.close()
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """End the process. A second call does nothing."""
-        if self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def wait(self) -> str:
-        """Wait until the API answers, and return its URL. Raises TransientError if it does not."""
-        import httpx
-
-        deadline = time.monotonic() + START_SECONDS
-        with httpx.Client(trust_env=False, timeout=5.0) as client:
-            while self._process.poll() is None and time.monotonic() < deadline:
-                with suppress(httpx.TransportError):
-                    if client.get(f"{self._url}/health").status_code == 200:
-                        return self._url
-                time.sleep(0.05)
-        code = self._process.poll()
-        ended = f"did not answer within {START_SECONDS:.0f} s" if code is None else f"ended with {code}"
-        raise TransientError(
-            f"the temporary Prefect server {ended}; --verbose shows why, PREFECT_API_URL names another"
-        )
-
-
-def _serve(descriptor: int) -> None:
-    """Serve until told to stop, or until the parent has gone, which closes our standard input."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import prefect.settings  # settings are read here, from the folder in which the run was started
-    import uvicorn
-
-    starting = (prefect.settings.PREFECT_HOME.value() / "starting").open("w")
-    fcntl.flock(starting, fcntl.LOCK_EX)  # two servers that make or migrate one SQLite file at once end with an error
-    os.chdir("/")  # Alembic, which makes Prefect's tables, imports from the current folder first
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn takes it meanwhile, and sends it again as it ends
-    server = uvicorn.Server(
-        uvicorn.Config("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error")
-    )
-    threading.Thread(target=_let_others_start, args=(server, starting), daemon=True).start()
-    with collect_seldom():
-        with suppress(SystemExit):
-            server.run()
-        if server.started:
-            asyncio.run(_prune())
-            os._exit(0)  # Python would take seconds to free what Prefect has loaded, and the command waits for that
-
-
-def _let_others_start(server: uvicorn.Server, starting: IO[str]) -> None:
-    while not server.started:
-        time.sleep(0.05)
-    starting.close()
-
-
-async def _prune() -> None:
-    """Delete old runs and events: a server that lives as long as a run does not get to it by itself."""
-    from prefect.server.database import provide_database_interface
-    from prefect.server.services.db_vacuum import vacuum_old_events, vacuum_old_flow_runs
-
-    database = provide_database_interface()
-    await vacuum_old_flow_runs(db=database)
-    await vacuum_old_events(db=database)
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]))

@@ -12,29 +12,19 @@ from typing import TYPE_CHECKING, Any
 from rag_index.database.files import other_writer, private_folder
 from rag_index.errors import SettingsError, TransientError
 from rag_index.machine import collect_seldom, terminable
-from rag_index.orchestration.api_server import ApiServer, prefect_api
+from rag_index.orchestration.api_server import send_pending_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
-DAY = 86_400.0
-MAX_KEEP_DAYS = 36_500.0
 
 
-def launch(
-    load: Callable[[], Callable[..., Any]],
-    home: Path,
-    *,
-    verbose: bool = False,
-    keep_days: float = 90.0,
-    **parameters: Any,
-) -> Any:
+def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool = False, **parameters: Any) -> Any:
     """Run a flow in this process with `parameters` and return what its final state holds.
 
-    `load` imports the flow and returns it: that takes a second or two, in which an API server starts if the environment
-    names none. `home` is the folder where that keeps its data, for `keep_days`.
+    `load` imports the flow and returns it. Prefect keeps its own data in `home`, if the environment names no folder.
 
     Raises:
         BaseException: what ended the flow, where that is not the outcome of an index.
@@ -42,18 +32,14 @@ def launch(
     """
     import httpx
 
-    with terminable(), collect_seldom(), ExitStack() as stack:
-        quiet(home, verbose=verbose, keep_days=keep_days)
-        stack.enter_context(trusted_folder())
-        server = None  # Prefect's other settings are known once it is imported
-        if "PREFECT_API_URL" not in os.environ:
-            server = stack.enter_context(ApiServer())
+    with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
+        quiet(home, verbose=verbose)
         flow = load()
+        stack.callback(send_pending_logs)
         try:
-            with prefect_api(server):
-                result = flow(**parameters, return_state=True).result(raise_on_failure=False)
-                if isinstance(result, BaseException):
-                    raise result
+            result = flow(**parameters, return_state=True).result(raise_on_failure=False)
+            if isinstance(result, BaseException):
+                raise result
         except httpx.TransportError as error:
             raise TransientError(
                 f"the Prefect server no longer answers ({error}); what was indexed is kept: check that the server "
@@ -78,13 +64,11 @@ def trusted_folder() -> AbstractContextManager[None]:
     return chdir("/") if other_writer(Path()) else nullcontext()
 
 
-def quiet(home: Path, *, verbose: bool = False, keep_days: float = 90.0) -> None:
+def quiet(home: Path, *, verbose: bool = False) -> None:
     """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
     values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if "PREFECT_API_URL" not in os.environ:
-        make_folder(home)
-        kept = str(min(keep_days, MAX_KEEP_DAYS) * DAY)
-        values |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": kept}
+        values["PREFECT_HOME"] = str(home)
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"

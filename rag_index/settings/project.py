@@ -47,9 +47,9 @@ class Settings(BaseModel):
     name. Set it if the folder may be renamed or several projects share one Qdrant: under another name the index is
     another one, and starts empty."""
     data: Path = Path(".rag-index")
-    """The folder for what rag-index keeps itself: the embedded Qdrant, the ledger, written contexts, and the data of
-    the Prefect server of a run. Set it if the folder of the settings file cannot be written, such as in `/etc`. If you
-    set it later, move the old folder there: an empty folder starts an empty index."""
+    """The folder for what rag-index keeps itself: the embedded Qdrant, the ledger and written contexts. Set it if
+    the folder of the settings file cannot be written, such as in `/etc`. If you set it later, move the old folder
+    there: an empty folder starts an empty index."""
     source: SourceSettings = SourceSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     store: StoreSettings = StoreSettings()
