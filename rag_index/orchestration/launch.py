@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.database.files import other_writer, private_folder
 from rag_index.errors import SettingsError, TransientError
 from rag_index.machine import collect_seldom, terminable
-from rag_index.orchestration.api_server import send_pending_logs
+from rag_index.orchestration.prefect_api import send_pending_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

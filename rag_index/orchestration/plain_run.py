@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import identify
@@ -15,7 +14,7 @@ from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.step_retries import call_plainly, current_checks, shared_checks
 from rag_index.machine import collect_seldom, terminable
 from rag_index.orchestration.cluster import Workers, counting, run_workers
-from rag_index.reports.outcome import IndexOutcome, RunReport, count_of, failed_to_start
+from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
 
 if TYPE_CHECKING:
@@ -47,18 +46,14 @@ def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: R
 
 def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, workers: list[int]) -> BenchmarkReport:
     """Compare the serial way with each number of workers, as the flow `benchmark` does."""
-    from rag_index.orchestration.worker import warm_up
+    from rag_index.orchestration.worker import measure_workers
     from rag_index.tuning.benchmark import open_bench
 
     with terminable(), open_bench(settings, index, sample_size) as bench:
         identity, run_id = identify(settings.embedder), str(uuid.uuid4())
         bench.run_serially(identity, run_id, call_plainly)
         for count in bench.worker_counts(workers):
-            name = count_of(count, "worker")
-            with run_workers(bench.with_workers(count)) as given, bench.scan(name, count, identity, run_id) as scan:
-                given.start(count)
-                warm_up(scan, given.client())
-                bench.measure(scan, name, call_plainly, grow=partial(given.grow, at_once=True))
+            measure_workers(bench, count, identity, run_id, call_plainly)
     return bench.report
 
 

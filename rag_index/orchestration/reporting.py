@@ -42,7 +42,7 @@ from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.machine import given
-from rag_index.orchestration.api_server import impatient, is_deployed, wait_for_api
+from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
 from rag_index.reports.metrics import report_lines
 from rag_index.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.reports.progress import Progress, open_display
