@@ -135,7 +135,7 @@ def copy_files(roots: list[Path], target: Path, count: int, *, mixed: bool) -> N
 def index(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
     """Index the folder in a project of its own and return the metrics of the run."""
     from rag_index.indexing.run import RunOptions
-    from rag_index.orchestration.plain_run import run_plainly
+    from rag_index.orchestration.launch import run_plainly
 
     project.mkdir(exist_ok=True)
     config = project / "rag-index.toml"

@@ -200,8 +200,7 @@ def benchmark(context: Context, name: str | None, sample_size: int, workers: tup
 
     Real collections are not touched.
     """
-    from rag_index.orchestration.launch import names_api, quiet_workers
-    from rag_index.orchestration.plain_run import benchmark_plainly
+    from rag_index.orchestration.launch import benchmark_plainly, names_api, quiet_workers
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name

@@ -77,7 +77,7 @@ def launch_run(context: Context, settings: Settings, names: list[str] | None, ch
     if names_api(settings.data / "prefect"):
         report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, options=chosen)
         return report
-    from rag_index.orchestration.plain_run import run_plainly
+    from rag_index.orchestration.launch import run_plainly
 
     if context.verbose:
         log_to_terminal(root := logging.getLogger())
