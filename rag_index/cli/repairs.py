@@ -48,8 +48,8 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)
     if not yes:
-        say(f"{name}: {kept.sentence()}", err=True)
-        if kept.wanted:
+        say(f"{name}: {kept}", err=True)
+        if settings.alias(name) in settings.aliases:
             say(f"{settings.path.name} has this index, so its next run indexes everything again.", err=True)
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask on; --yes deletes without asking")
@@ -60,7 +60,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     dropped = drop_index(settings, name)
     seconds = time.perf_counter() - started
     printed = {"index": name, "dropped": dropped, "seconds": round(seconds, 3)}
-    show(printed, f"{name}: deleted {kept.sentence()}. {seconds:.2f} s.", as_json=as_json)
+    show(printed, f"{name}: deleted {kept}. {seconds:.2f} s.", as_json=as_json)
     return 0
 
 

@@ -255,23 +255,11 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     return copied
 
 
-@dataclass(frozen=True, slots=True)
-class KeptIndex:
-    """What is kept of an index, whether or not the settings have it."""
+def kept_index(settings: Settings, name: str) -> str:
+    """Return the collections that store and ledger keep of an index, with what a person should know about each.
 
-    index: str
-    wanted: bool
-    """Whether the settings have it, so that its next run indexes everything again."""
-    collections: dict[str, str]
-    """The collections of store and ledger, with what a person should know about each."""
-
-    def sentence(self) -> str:
-        """Return one line for a person."""
-        return ", ".join(f"{name} ({what})" for name, what in self.collections.items())
-
-
-def kept_index(settings: Settings, name: str) -> KeptIndex:
-    """Return what is kept of an index, or raise UnknownIndex. Neither store nor index is locked."""
+    Raises UnknownIndex if there are none. Neither store nor index is locked.
+    """
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
@@ -282,7 +270,7 @@ def kept_index(settings: Settings, name: str) -> KeptIndex:
             collections[one] = documents if one in stored else f"{documents}, not in this store"
         collections |= {one: f"a copy of what was moved to {place}" for one, place in stored.items() if place}
         if collections:
-            return KeptIndex(name, any(index.name == name for index in settings.indexes), collections)
+            return ", ".join(f"{one} ({what})" for one, what in collections.items())
         others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
     near = get_close_matches(name, others, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near and near[0] != name else ""
