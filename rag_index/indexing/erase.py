@@ -30,7 +30,6 @@ from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import pages
-from rag_index.indexing.residue import ENCODINGS, Scanned, Scanner
 from rag_index.indexing.target import live_collection, next_name, take_name
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.runs import IndexLease
@@ -38,6 +37,7 @@ from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
 from rag_index.stores import BM25, MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
 from rag_index.stores.points import batch_of
+from rag_index.stores.residue import ENCODINGS, Scanned, Scanner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
