@@ -179,6 +179,8 @@ class SqlSource:
 
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
+        if self._url.get_backend_name() != "postgresql":  # no other database has any
+            return RowPolicies()
         with self._connect() as connection:
             return read_policies(connection, relations_read(self._index.model_dump(by_alias=True), doubtful=True))
 
