@@ -110,7 +110,7 @@ def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
 def _document_tables(index: IndexSettings) -> list[SourceTable]:
     """Return the table of an index, without a name if it has a query, and those that are joined."""
     columns = _unique([*document_columns(index), index.newest])
-    return _tables(index, columns, "", _known(index.where, index.newest_among))
+    return _tables(index, columns, "", _known(index.where))
 
 
 def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
@@ -200,7 +200,7 @@ def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Ite
     for entry in section.get("depends_on") or ():
         schema, _, table = entry["table"].rpartition(".")
         yield relation(schema, table)
-    for key in ("query", "access", "where", "newest_among"):
+    for key in ("query", "access", "where"):
         query = str(section.get(key) or "")
         yield from tables_named(query)
         if doubtful:
@@ -265,10 +265,9 @@ def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause
         if index.newest is not None:
             newer, newest = table.alias("newer"), table.c[index.newest]
             same = [newer.c[key] == table.c[key] for key in index.key_columns]
-            among = _conditions(index.newest_among, index.name)
             later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
-            later = later.where(*same, newer.c[index.newest] > newest, *among)
-            conditions = [newest.is_not(None), ~sa.exists(later), *among, *conditions]
+            later = later.where(*same, newer.c[index.newest] > newest)
+            conditions = [newest.is_not(None), ~sa.exists(later), *conditions]
         base = _rows(table, conditions if filtered else [], name)
     return _with_joins(base, document_columns(index), index.joins, index.name, "documents", filtered=filtered)
 
