@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 
 from rag_index.chunking.text_chunker import shortened
 from rag_index.documents.batches import (
@@ -116,14 +116,14 @@ def stream_rows(
 
 
 def with_any_text(connection: Connection, read: Callable[[], T]) -> T:
-    """Return the result of `read`, which reads rows: once more within `invalid_text` if SQLite holds such text."""
+    """Return the result of `read`, which reads rows: once more after `accept_any_text` if SQLite holds such text."""
     try:
         return read()
     except exc.OperationalError as error:
         if "decode to UTF-8" not in str(error.orig):
             raise
-    with invalid_text(connection):
-        return read()
+    accept_any_text(connection)
+    return read()
 
 
 def valid_rows(connection: Connection, rows: Iterable[Any], keys: int = 0) -> Iterable[Any]:
@@ -134,15 +134,14 @@ def valid_rows(connection: Connection, rows: Iterable[Any], keys: int = 0) -> It
     return [(*row[:keys], *map(_replace_invalid, row[keys:])) for row in rows]
 
 
-@contextmanager
-def invalid_text(connection: Connection) -> Iterator[None]:
-    """Let SQLite give bytes that are not UTF-8 as surrogates."""
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-    try:
-        yield
-    finally:
-        driver.text_factory = str
+def accept_any_text(connection: Connection) -> None:
+    """Let SQLite give bytes that are not UTF-8 as surrogates, on this connection and on later ones of its engine."""
+
+    def accept(driver: Any, _record: object = None) -> None:
+        driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+
+    accept(connection.connection.driver_connection)
+    event.listen(connection.engine, "connect", accept)
 
 
 def _replace_invalid(value: Any) -> Any:
