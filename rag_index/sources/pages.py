@@ -294,7 +294,7 @@ class PartText(NamedTuple):
 
 @dataclass(slots=True)
 class DocumentParts:
-    """All parts of one document, in order."""
+    """What is read of one document beside its row: all of its parts, in order, and who may see it."""
 
     parts: list[PartText] = field(default_factory=list)
     files: list[AttachedFile] = field(default_factory=list)
@@ -306,6 +306,8 @@ class DocumentParts:
     """Why a part of the document cannot be read; the first one that cannot."""
     digest: tuple[int, int] = (0, 0)
     """The sums of both halves of the digests of the rows."""
+    groups: Sequence[str] | None = None
+    """The groups that may see the document; None for an index without `access`."""
 
 
 NO_PARTS = DocumentParts()
@@ -342,17 +344,13 @@ class RowReader:
         return [self._title, self._body]
 
     def read(
-        self,
-        rows: Sequence[Sequence[Any]],
-        groups: Sequence[Sequence[str]] | None = None,
-        parts: Sequence[DocumentParts] | None = None,
+        self, rows: Sequence[Sequence[Any]], parts: Sequence[DocumentParts]
     ) -> tuple[DocumentBatch, list[Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not text.
 
-        `groups` are those of each row, for an index with `access`: they become a part of the payload. `parts` are those
-        of each row, for an index with parts. Raises SourceError if a value cannot be a key.
+        `parts` are those of each row; the groups among them become a part of the payload. Raises SourceError if a value
+        cannot be a key.
         """
-        parts = parts or [NO_PARTS] * len(rows)
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._columns
         try:
             keys = encode_keys(columns[: self._width])
@@ -365,7 +363,7 @@ class RowReader:
             titles = [" ".join(title.split()) for title in titles]
         elif self._heads:
             titles = [_heading(text if self._says_what else "", one) for text, one in zip(texts, parts, strict=True)]
-        payloads = self._payloads(columns, groups or [None] * len(rows), titles, self._links(rows), parts)
+        payloads = self._payloads(columns, titles, self._links(rows), parts)
         layouts: list[bytes] = []
         if self._divided:
             divided = [_divide(*one) for one in zip(texts, titles, parts, self._languages(rows), strict=True)]
@@ -424,7 +422,6 @@ class RowReader:
     def _payloads(
         self,
         columns: Sequence[Sequence[Any]],
-        groups: Sequence[Sequence[str] | None],
         titles: Sequence[str],
         links: Sequence[str],
         parts: Sequence[DocumentParts],
@@ -443,9 +440,9 @@ class RowReader:
         if self._heads or any(one is not None for one in (index.access, index.title, index.link)):
             names.append(RESERVED_KEY)
             ours = []
-            for some, title, link in zip(groups, titles, links, strict=True):
+            for one, title, link in zip(parts, titles, links, strict=True):
                 shown: dict[str, Any] = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
-                ours.append(shown if some is None else {**access_part(some), **shown})
+                ours.append(shown if one.groups is None else {**access_part(one.groups), **shown})
             values.append(ours)
         return encode_payloads(names, values, len(parts))
 
