@@ -168,10 +168,9 @@ class Retriever:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
         for answer in asked.answered:
-            for number, point in enumerate(answer.points):
+            for point in answer.points:
                 ours = point.payload.get(RESERVED_KEY, {})
-                place = {name: ours[name] for name in PLACE if name in ours}
-                answer.points[number] = replace(point, payload={RESERVED_KEY: place})
+                point.payload = {RESERVED_KEY: {name: ours[name] for name in PLACE if name in ours}}
         return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
