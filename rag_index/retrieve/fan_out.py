@@ -125,11 +125,20 @@ class FanOut:
         await self._think(question, add_soft_match, asked)
         return asked
 
-    async def read(self, index: str, deadline: Deadline, call: Callable[[StoreReader, LiveCollection], T]) -> T:
+    async def read(
+        self,
+        index: str,
+        deadline: Deadline,
+        call: Callable[[StoreReader, LiveCollection], T],
+        problems: Mapping[str, str],
+    ) -> T:
         """Return what a function returns that gets the store and the index's live collection.
 
-        It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
+        It runs in a thread of the index. Raises StoreMismatch if the index has one of the `problems`, StoreError if it
+        is empty, SearchTimedOut, and what the function raises.
         """
+        if index in problems:
+            raise StoreMismatch(problems[index])
         names = await self._names(deadline)
 
         def read(store: StoreReader) -> T:
