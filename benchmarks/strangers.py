@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.indexing.run import RunOptions
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.plain_run import run_plainly
 from rag_index.retrieve.retriever import Retriever
 from rag_index.schema import scaffold
 from rag_index.settings import load_settings
@@ -48,7 +48,7 @@ HEAD = "database        right  evidence  of  hidden  secrets  noise  letters  qu
 MIN_CHARS = 20
 """Shorter values are states and codes, and count for no text."""
 MIN_WORDS = 3
-MARKUP = re.compile(r"<[^<>]*>|&\w+;|[\r\n]+|\[\[|\]\]|\[/?\w[^\[\]]*\]|`|['*=!|{}^,~_-]{2,}")
+MARKUP = re.compile(r"<[^<>]*>|s:\d+:\"|\";|&\w+;|[\r\n]+|\[\[|\]\]|\[/?\w[^\[\]]*\]|`|['*=!|{}^,~_-]{2,}")
 PIECE = 40
 """Letters of a value by which it is looked for in the documents."""
 

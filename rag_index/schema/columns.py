@@ -45,8 +45,10 @@ _EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
 """An address, or an address after the name of its owner, as mails have it."""
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
-_DUMP = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)|[aO]:\d+:|s:\d+:\"", re.DOTALL | re.MULTILINE)
-"""Objects that a program wrote as YAML, or as PHP does. A text with front matter has a second line of dashes."""
+_YAML = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL | re.MULTILINE)
+"""Objects that a program wrote as YAML. A text with front matter has a second line of dashes."""
+_PHP = re.compile(r"[aO]:\d+:|s:\d+:\"")
+_JSON = re.compile(r"\s*\{\s*\"")
 _IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.)[\w.]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
 _NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
@@ -207,7 +209,7 @@ def is_for_programs(column: Column) -> bool:
     """Return whether most values are names that programs give, or objects that they wrote."""
     values = column.filled if column.kind in ("text", "bytes") else []
     named = sum(isinstance(one, str) and _IDENTIFIER.fullmatch(one) is not None for one in values)
-    return named + _beginning(values, _DUMP) * len(values) > MOST * max(1, len(values))
+    return named + max(_beginning(values, _YAML), _beginning(values, _PHP)) * len(values) > MOST * max(1, len(values))
 
 
 def names_for_programs(column: Column, *, is_key: bool) -> bool:
@@ -238,11 +240,14 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
-    if max(_beginning(values, _DUMP), _beginning(values, _MAIL)) > 0.5:
+    if max(_beginning(values, _YAML), _beginning(values, _MAIL)) > 0.5:
         return "other"
-    if made.form == "json" and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
+    is_object = made.form == "json" or max(_beginning(values, _PHP), _beginning(values, _JSON)) > 0.5
+    if is_object and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
         said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
-        named_so = vocab.ATTRIBUTES & {*map(singular, named)} and any(len(text.split()) > 1 for text in texts)
+        named_so = (vocab.ATTRIBUTES | {*vocab.SUBJECTS}) & {*map(singular, named)} and any(
+            len(text.split()) > 1 for text in texts
+        )
         settings = vocab.SETTINGS & {*named, *(f"{word}s" for word in named)}
         return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not settings else "other"
     return None

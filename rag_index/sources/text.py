@@ -119,6 +119,9 @@ MAX_NESTING = 100
 _SERIALISED = re.compile(
     r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|--- !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z", re.DOTALL
 )
+_PHP_TEXT = re.compile(r"s:\d+:\"(.*?)\";", re.DOTALL)
+_SAID = re.compile(r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]")
+"""Two words, one in capitals and small letters, or letters beyond ASCII."""
 
 
 class NotText(ValueError):
@@ -126,7 +129,7 @@ class NotText(ValueError):
 
 
 def read_text(value: Any, form: str = "plain") -> str:
-    """Return the text of a value as people read it; "" for None, and for a serialised object.
+    """Return the text of a value as people read it; "" for None, and for an object without text.
 
     `form` is one of `Format`: how the text is written. With "auto" the value itself decides. Bytes are unpacked (gzip,
     deflate) and decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the value is, or
@@ -148,7 +151,14 @@ def read_text(value: Any, form: str = "plain") -> str:
     if form == "json":
         with suppress(ValueError, RecursionError):  # no JSON
             return flatten(json.loads(text))
-    return "" if form == "serialised" else text
+    return serialised_text(text) if form == "serialised" else text
+
+
+def serialised_text(text: str) -> str:
+    """Return what people read in an object that PHP serialised, a line each, without keys; "" for other objects."""
+    found = [_scalar(one) for one in _PHP_TEXT.findall(text)]
+    pairs = zip(["", *found], found, strict=False)
+    return "\n".join(one for key, one in pairs if _SAID.search(one) and not is_named_like_a_secret(key))
 
 
 def visible(text: str) -> str:

@@ -67,6 +67,10 @@ def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_lef
     assert read_text("{no json}", "json") == "{no json}"
     assert read_text("[" * 100_000, "json").startswith("[[")
     assert read_text('a:1:{s:4:"file";s:5:"a.jpg";}', "auto") == ""
+    menu = (
+        'a:3:{s:4:"unit";s:2:"h1";s:5:"value";s:9:"Accordion";i:7;s:21:"<b>A</b> list of mills";s:5:"token";s:3:"a b";}'
+    )
+    assert read_text(menu, "auto") == "Accordion\nA list of mills"
 
 
 @pytest.mark.parametrize(
