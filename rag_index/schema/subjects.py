@@ -52,7 +52,8 @@ MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
 MIN_SHOWING = 4
-MIN_NAMED = 3
+MAX_TOLD = 5
+"""A table of names has at most this many columns with values, beside flags and times."""
 MAX_CAPTION = 30
 """The average length of the names of fields."""
 MAX_SUMMARY = 100
@@ -204,7 +205,7 @@ class Subject(DatabaseTable):
         answers = any(p.last_word == "answer" and p.role == "prose" for p in profiles)
         known = {*vocab.TITLES} - vocab.PROSE - vocab.CODES | ({"question"} if answers else set())
         names = [p for p in profiles if p.last_word in known and p.role in TEXTS and p.length <= MAX_TITLE_CHARS]
-        names = [p for p in names if (p.filled >= FEW and p.role != "code") or p.last_word == "title"]
+        names = [p for p in names if (p.filled >= FEW and p.role != "code") or words(p.name) == ("title",)]
         if first and last:  # the title of a person is that of a profession, which many have
             names = [p for p in names if p.last_word != "name" and p.distinct >= NEARLY_ALL]
         if names:
@@ -214,9 +215,7 @@ class Subject(DatabaseTable):
         others = [p for p in profiles if p.role == "short" and p.filled >= 0.5 and p.distinct >= FEW]
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
-        said = [p for p in profiles if p.role == "prose" and p.filled] if self.children else []
-        if len(said) == 1 and said[0].form == "plain" and said[0].length <= MAX_CAPTION:  # `disease_desc`
-            others = others or [p for p in said if len(p.texts) >= MIN_NAMED and p.distinct >= NEARLY_ALL <= p.filled]
+        others = others or self._only_names()
         return others[0].name if others else None
 
     @cached_property
@@ -226,6 +225,16 @@ class Subject(DatabaseTable):
         named = [one for one in named if one.child.title in one.child.columns]
         named.sort(key=lambda one: not {*words(str(one.child.title)), *one.child.noun} & {*vocab.WHOLE_TITLES, "name"})
         return named[0] if named and self.title is None else None
+
+    def _only_names(self) -> list[ColumnProfile]:
+        """Return the only column with text if it has short names, whatever it is called, beside little else."""
+        read = [p for p in self.profiles.values() if p.is_text and p.texts]
+        told = [p for p in self.profiles.values() if p.filled and p.role not in ("flag", "time", "personal")]
+        bare = len(read) == 1 and len(told) <= MAX_TOLD and all(one.parent.is_people for one in self.relations)
+        if not bare or not MIN_INSTALLED <= self.rows <= MAX_LABELS or self.minutes > MAX_MINUTES:
+            return []
+        length = sum(len(text.encode()) for text in read[0].texts) / len(read[0].texts)
+        return read if length <= MAX_CAPTION and min(read[0].filled, read[0].distinct) >= NEARLY_ALL else []
 
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
         named = any(one.last_word == "name" and one.distinct >= NEARLY_ALL for one in self.profiles.values())
@@ -614,6 +623,9 @@ class Subject(DatabaseTable):
             return "holds copies of the titles of rows that name its own"
         read = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
         programs = [one for name, one in self.columns.items() if name not in read and is_for_programs(one)]
+        named = [name for name in read if names_for_programs(self.columns[name], is_key=False)]
+        if self.is_installed and self.rows > MIN_INSTALLED and read == named != []:
+            return "is for programs, by its values"
         if len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)):
             return "is for programs, by its values"
         if self.is_machinery and any(words(name)[0] in EXPIRES for name in self.columns):

@@ -150,11 +150,10 @@ class PartsReader:
             for statement in self._statements(connection, table, [some for some in values if None not in some]):
                 first_rows(connection, index, statement, what)
 
-    def read(self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float) -> list[DocumentParts]:
-        """Return the parts of the first rows, of so few that they have at most `max_chars`, unless one alone has more.
-
-        Raises the driver's errors.
-        """
+    def read(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], *, max_chars: int | None = None
+    ) -> list[DocumentParts] | None:
+        """Return the parts of each row; None if they have more than `max_chars`. Raises the driver's errors."""
 
         def read() -> list[DocumentParts] | None:
             documents = [DocumentParts() for _ in rows]
@@ -171,12 +170,11 @@ class PartsReader:
                             first, second = self.digest(row)
                             for one in found:
                                 one.digest = one.digest[0] + first, one.digest[1] + second
-                        if chars > max_chars and len(rows) > 1:
+                        if max_chars is not None and chars > max_chars:
                             return None
             return documents
 
-        found = with_any_text(connection, read)
-        return found if found is not None else self.read(connection, rows[: len(rows) // 2], max_chars)
+        return with_any_text(connection, read)
 
     def _statements(
         self, connection: Connection, table: PartRows, values: Sequence[Sequence[Any]]

@@ -363,6 +363,11 @@ NOISE = {
     "route": ("is for programs, by its values", many(
         30, title="Route of it {n}", callback=lambda n: f"page_{n}_view",
         arguments=lambda n: f'a:1:{{i:0;s:4:"{n:04d}";}}')),
+    "menu_of_it": ("is for programs, by its values", many(
+        30, label="app.menu.button_{n}", tip="app.menu.tip_{n}", parent="{n}")),
+    "carrier": ("has names alone", many(
+        30, name=lambda n: a_sentence(n)[:20], kind_code="c{n}", made="2026-01-01", kinds={"made": "TIMESTAMP"})),
+    "nature": ("has names alone", many(6, explanation=lambda n: f"{a_sentence(n)[:22]} {n}")),
     "footer": ("repeats a few texts, as logs do", many(40, message=lambda n: a_sentence(n % 3 + 900))),
     "form_cache": ("is for programs, by its name, and its rows expire", many(
         300, expires="{n}", data=lambda n: a_sentence(n + 2000))),
