@@ -134,17 +134,17 @@ def copy_files(roots: list[Path], target: Path, count: int, *, mixed: bool) -> N
 
 def index(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
     """Index the folder in a project of its own and return the metrics of the run."""
-    from rag_index.cli.runs import load_index_all
-    from rag_index.orchestration.launch import launch
+    from rag_index.indexing.run import RunOptions
+    from rag_index.orchestration.launch import run_plainly
 
     project.mkdir(exist_ok=True)
     config = project / "rag-index.toml"
     config.write_text(SETTINGS.format(workers=workers, root=root, more=more))
     cpu = time.process_time()
-    with contextlib.redirect_stderr(io.StringIO()):
-        launch(load_index_all, project / ".prefect", config=str(config))
-    cpu = time.process_time() - cpu
     settings = load_settings(config)
+    with contextlib.redirect_stderr(io.StringIO()):
+        run_plainly(settings, settings.indexes, RunOptions())
+    cpu = time.process_time() - cpu
     (report,) = run_reports(settings, settings.indexes)
     metrics: dict[str, float] = {**report["metrics"], "documents": report["documents"], "cpu": cpu}
     return metrics

@@ -21,7 +21,7 @@ from rag_index.indexing.erase import Witness, erase
 from rag_index.indexing.run import RunOptions
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
-from rag_index.orchestration.plain_run import run_plainly
+from rag_index.orchestration.launch import run_plainly
 from rag_index.settings import load_settings, run_settings
 from rag_index.stores import open_store
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.searches.project import program
 from benchmarks.searches.sets import SETS, JudgedSet, nonsense
 from rag_index import Retriever
-from rag_index.evaluation.measures import measure
+from rag_index.evaluation.measures import measure, parse_metric
 
 CONFIG = """\
 [source]
@@ -54,7 +54,7 @@ def build(judged: JudgedSet, folder: Path) -> Path:
 
 def report(judged: JudgedSet, config: Path) -> str:
     """Ask all queries of a set, and return its line."""
-    metrics = ("nDCG@10" if judged.graded else "recall@10", "MRR@10")
+    metrics = [parse_metric(name) for name in ("nDCG@10" if judged.graded else "recall@10", "MRR@10")]
     found, refused, relevances, right = [], [], list[float](), list[bool]()
     strange = nonsense(judged)
     with Retriever.from_settings(config) as retriever:
@@ -63,7 +63,8 @@ def report(judged: JudgedSet, config: Path) -> str:
         for query, relevant in judged.queries:
             result = retriever.search_sync(query)
             ids = [hit.document_id for hit in result.hits]
-            found.append([measure(metric, ids, relevant) for metric in metrics])
+            grades = {document: grade for document, grade in relevant.items() if grade > 0}
+            found.append([measure(metric, ids, grades) for metric in metrics])
             refused.append(result.nothing_fits)
             relevances += [hit.relevance for hit in result.hits]
             right += [hit.document_id in relevant for hit in result.hits]

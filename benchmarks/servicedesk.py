@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rag_index.errors import SettingsError
-from rag_index.samples import new_database, settings_file
+from rag_index.samples import new_database
 
 T = TypeVar("T")
 _Template = tuple[str | tuple[str, ...], ...]
@@ -366,11 +366,12 @@ def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int
 
 def scaffold(database: str) -> str:
     """Return a rag-index.toml with an index for each table of the SQLite file `database`."""
-    wanted = [
-        {"name": f"{table}s", "table": table, "key": "id", "text": texts, "payload": _COLUMNS}
+    indexes = [
+        f'\n[[indexes]]\nname = "{table}s"\ntable = "{table}"\nkey = "id"\n'
+        f"text = {json.dumps(texts)}\npayload = {json.dumps(_COLUMNS)}\n"
         for table, texts in TABLES.items()
     ]
-    return settings_file("A generated service desk", database, wanted)
+    return f'[source]\nurl = "sqlite:///{database}"\n' + "".join(indexes)
 
 
 def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:

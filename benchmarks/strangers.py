@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.indexing.run import RunOptions
-from rag_index.orchestration.plain_run import run_plainly
+from rag_index.orchestration.launch import run_plainly
 from rag_index.retrieve.retriever import Retriever
 from rag_index.schema import scaffold
 from rag_index.settings import load_settings

@@ -163,7 +163,7 @@ def running_prefect(cpu: dict[str, float]) -> Iterator[dict[str, str]]:
 def kind(command: str) -> str:
     """Return which of our processes has this command line."""
     for part, name in (
-        ("rag_index.orchestration.api_server", "Prefect server"),
+        ("prefect.server.api.server", "Prefect server"),
         ("spawn_main", "worker"),
         ("multiprocessing.forkserver", "worker"),
         ("resource_tracker", "tracker"),

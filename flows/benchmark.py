@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 from prefect import flow
@@ -12,11 +11,10 @@ from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.orchestration.cluster import run_cluster, run_workers
+from rag_index.orchestration.cluster import run_cluster
 from rag_index.orchestration.reporting import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
-from rag_index.orchestration.worker import warm_up
-from rag_index.reports.outcome import count_of
+from rag_index.orchestration.worker import measure_workers
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
 from tasks.steps import TaskCall, flow_client
@@ -61,10 +59,4 @@ def benchmark_serially(bench: Callable[[], Bench], identity: EmbedderIdentity) -
 )
 def benchmark_workers(bench: Callable[[], Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
-    name = count_of(workers, "worker")
-    with (
-        run_workers(bench().with_workers(workers)) as given,
-        bench().scan(name, workers, identity, flow_run_id()) as scan,
-    ):
-        warm_up(scan, flow_client())
-        bench().measure(scan, name, TaskCall(), grow=partial(given.grow, client=flow_client, at_once=True))
+    measure_workers(bench(), workers, identity, flow_run_id(), TaskCall(), client=flow_client)

@@ -15,8 +15,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
 from xdist.scheduler import LoadFileScheduling
 
-from rag_index.orchestration.api_server import send_pending_logs
 from rag_index.orchestration.launch import quiet
+from rag_index.orchestration.prefect_api import send_pending_logs
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.local_model import keep_model
@@ -131,7 +131,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
-WITH_PREFECT = ("tests/flows/", "tests/orchestration/", "tests/doctor/test_doctor.py::")
+WITH_PREFECT = ("tests/flows/", "tests/orchestration/")
 
 
 class Scheduling(LoadFileScheduling):

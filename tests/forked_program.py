@@ -36,10 +36,10 @@ READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLA
 """How the names of variables begin that Python or a library reads when it is imported."""
 ALWAYS = (
     "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.doctor", "rag_index.indexing.pipeline",
-    "rag_index.indexing.changed", "rag_index.orchestration.plain_run", "rag_index.retrieve",
+    "rag_index.indexing.changed", "rag_index.orchestration.launch", "rag_index.retrieve",
     "rag_index.stores.edge.store", "rag_index.status.plan",
 )  # fmt: skip
-WITH_API = ("flows.index_all", "flows.doctor", "rag_index.orchestration.api_server")
+WITH_API = ("flows.index_all", "flows.doctor")
 """What a run imports that an API is named for."""
 
 

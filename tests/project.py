@@ -15,7 +15,7 @@ import pytest
 
 from rag_index.cli import main
 from rag_index.indexing.run import RunOptions
-from rag_index.orchestration.plain_run import run_plainly
+from rag_index.orchestration.launch import run_plainly
 from rag_index.reports.outcome import RunReport
 from rag_index.settings import Settings, load_settings, run_settings
 from rag_index.stores import open_store

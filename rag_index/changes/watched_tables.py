@@ -16,7 +16,6 @@ from rag_index.sources.source_tables import (
     relations_read,
     single_select,
     source_tables,
-    table_routes,
     tables_read,
     used_columns,
 )
@@ -111,15 +110,15 @@ class _IndexTables:
             )
             return
         watched = {entry.table.rpartition(".")[2] for entry in index.depends_on}
-        for route in table_routes(index):
-            name = self._name(route.table.schema, route.table.table)
+        for table in source_tables(index):
+            name = self._name(table.schema, table.table)
             if not self._is_view(name):  # its tables are named, if depends_on does not list them
-                plan.add(index.name, name, route.keys, route.look_up, self._used_columns(route.table))
+                plan.add(index.name, name, table.keys, table.look_up, self._used_columns(table))
                 watched.add(name[1])
         for entry in index.depends_on:
-            schema, _, table = entry.table.rpartition(".")
+            schema, _, named = entry.table.rpartition(".")
             column = None if index.key_columns == [entry.column] else entry.column
-            plan.add(index.name, self._name(schema or None, table), [entry.key], column, None)
+            plan.add(index.name, self._name(schema or None, named), [entry.key], column, None)
         if index.access_query is not None and (pairs := self._table_of_pairs(index)) is not None:
             plan.add(index.name, *pairs, None, None)
             watched.add(pairs[0][1])

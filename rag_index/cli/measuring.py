@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -200,11 +200,17 @@ def benchmark(context: Context, name: str | None, sample_size: int, workers: tup
 
     Real collections are not touched.
     """
+    from rag_index.orchestration.launch import benchmark_plainly, names_api, quiet_workers
+
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    report: BenchmarkReport = launch_flow(
-        context, settings, flow_loader("benchmark"), index=index, sample_size=sample_size, workers=list(workers)
-    )
+    given: dict[str, Any] = {"index": index, "sample_size": sample_size, "workers": list(workers)}
+    report: BenchmarkReport
+    if names_api(settings.data / "prefect"):
+        report = launch_flow(context, settings, flow_loader("benchmark"), **given)
+    else:
+        quiet_workers()
+        report = benchmark_plainly(settings, **given)
     if as_json:
         print_json(report.to_json())
     else:

@@ -9,7 +9,7 @@ import uuid
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.doctor import Diagnosis
+    from rag_index.indexing.erase import Erased, Witness
 
 
 @command(example="drop comments --yes")
@@ -47,8 +48,8 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)
     if not yes:
-        say(f"{name}: {kept.sentence()}", err=True)
-        if kept.wanted:
+        say(f"{name}: {kept}", err=True)
+        if settings.alias(name) in settings.aliases:
             say(f"{settings.path.name} has this index, so its next run indexes everything again.", err=True)
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask on; --yes deletes without asking")
@@ -59,7 +60,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     dropped = drop_index(settings, name)
     seconds = time.perf_counter() - started
     printed = {"index": name, "dropped": dropped, "seconds": round(seconds, 3)}
-    show(printed, f"{name}: deleted {kept.sentence()}. {seconds:.2f} s.", as_json=as_json)
+    show(printed, f"{name}: deleted {kept}. {seconds:.2f} s.", as_json=as_json)
     return 0
 
 
@@ -88,50 +89,66 @@ def erase(
 
     What lives is copied, so it takes time and room as a rebuild without embedding; kept collections are dropped.
     """
-    from rag_index.indexing.erase import Witness, erase
+    from rag_index.indexing.erase import erase
     from rag_index.ledger import Ledger
     from rag_index.ledger.runs import IndexLease
     from rag_index.stores import open_store
 
-    if proof is None and (look_for or folders):
-        raise click.UsageError("--look-for and --folder are of the proof: give --proof too")
-    if proof is not None and proof.exists():
-        raise click.UsageError(f"--proof {proof} exists, and a proof is not overwritten: name a new file")
-    if look_for is not None and not look_for.is_file():
-        raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
+    witness = _witness(proof, look_for, folders)
     settings = context.settings(wait=wait)
-    index, witness, proved = settings.index(name), Witness(proof, list(folders)) if proof else None, None
-    if witness is not None:
-        for words in filter(None, map(str.strip, look_for.read_text("utf-8").splitlines() if look_for else ())):
-            witness.scanner.add_words(words)
+    index, alias, proved = settings.index(name), settings.alias(name), None
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, settings.alias(name), f"erase-{uuid.uuid4()}") as lease,
+        IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease,
     ):
         with closing(open_store(settings.store, wait=settings.run.wait)) as store:
             erased = erase(settings, index, ledger, store, lease, keys, witness)
         if witness is not None and erased is not None:
             proved = witness.prove(settings, ledger, erased)
-            ledger.end_erasure(settings.alias(name))
+            ledger.end_erasure(alias)
             ledger.empty_log()
     if erased is None:
         nothing = {"index": name, "collection": None}
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
         return
-    lines = [f"{name}: erased what {erased.documents:,} deleted or changed documents had left."]
-    lines.append(
+    lines = _erased_lines(erased, keys, proof, proved)
+    show(erased.to_json() | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
+
+
+def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...]) -> Witness | None:
+    """Return what watches an erasure for a proof, with the words to look for; None if no proof is asked for."""
+    from rag_index.indexing.erase import Witness
+
+    if proof is None:
+        if look_for or folders:
+            raise click.UsageError("--look-for and --folder are of the proof: give --proof too")
+        return None
+    if proof.exists():
+        raise click.UsageError(f"--proof {proof} exists, and a proof is not overwritten: name a new file")
+    if look_for is not None and not look_for.is_file():
+        raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
+    witness = Witness(proof, list(folders))
+    for words in filter(None, map(str.strip, look_for.read_text("utf-8").splitlines() if look_for else ())):
+        witness.scanner.add_words(words)
+    return witness
+
+
+def _erased_lines(
+    erased: Erased, keys: tuple[str, ...], proof: Path | None, proved: dict[str, Any] | None
+) -> Iterator[str]:
+    yield f"{erased.index}: erased what {erased.documents:,} deleted or changed documents had left."
+    yield (
         f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped. "
         f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours to erase."
     )
     if keys:
-        lines.append(f"No run indexes {', '.join(keys)} again until `rag-index index {name} --id` names it.")
+        yield f"No run indexes {', '.join(keys)} again until `rag-index index {erased.index} --id` names it."
     if proved is not None:
         read = proved["read"]
-        lines.append(
+        yield (
             f"{proof}: {read['files']:,} files with {read['bytes']:,} bytes hold nothing of it; "
             f"{proved['found_before']['files']:,} files did. Kept nowhere, the key of its hashes: {proved['key']}"
         )
-    show(erased.to_json() | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
 
 
 @command(quiet=True, example="export comments --out comments.jsonl")

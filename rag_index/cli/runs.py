@@ -74,11 +74,10 @@ def launch_run(context: Context, settings: Settings, names: list[str] | None, ch
     """Run the flow where Prefect's settings name an API: whoever has one wants to see the runs there. Else plainly."""
     from rag_index.orchestration.launch import make_folder, names_api, quiet_workers
 
-    home = settings.data / "prefect"
-    if names_api(home):
+    if names_api(settings.data / "prefect"):
         report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, options=chosen)
         return report
-    from rag_index.orchestration.plain_run import run_plainly
+    from rag_index.orchestration.launch import run_plainly
 
     if context.verbose:
         log_to_terminal(root := logging.getLogger())
@@ -88,8 +87,6 @@ def launch_run(context: Context, settings: Settings, names: list[str] | None, ch
         quiet_workers()
     if not settings.data.exists():
         make_folder(settings.data)
-    if home.exists():
-        make_folder(home)  # an earlier version may have left it open to other users
     return run_plainly(settings, settings.named(names), chosen)
 
 
@@ -97,8 +94,7 @@ def launch_flow(context: Context, settings: Settings, load: Callable[[], Any], *
     """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
     from rag_index.orchestration.launch import launch
 
-    home, keep_days = settings.data / "prefect", settings.run.keep_days
-    return launch(load, home, verbose=context.verbose, keep_days=keep_days, config=str(settings.path), **parameters)
+    return launch(load, settings.data / "prefect", verbose=context.verbose, config=str(settings.path), **parameters)
 
 
 def flow_loader(name: str) -> Callable[[], Any]:

@@ -37,18 +37,13 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
     """Show every effective setting and where it comes from.
 
     Of the number of workers it says why. Secrets are redacted.
-
-    A golden file that a gate could not use is an error, as it is for a rebuild.
     """
-    from rag_index.evaluation.gate import check_gate
     from rag_index.status.effective_settings import effective_settings, settings_schema
 
     if schema:
         print_json(settings_schema())
         return
     settings = context.settings()
-    for index in settings.indexes:
-        check_gate(settings, index)
     values = effective_settings(settings)
     answer = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
     lines = [f"Settings of {settings.path}:"]

@@ -1,7 +1,5 @@
 """A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings.
 
-A ledger or a store on a filesystem whose locks fail is told as advice.
-
 Ledger, store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own.
 """
 
@@ -13,10 +11,8 @@ import uuid
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import sqlalchemy as sa
 
 from rag_index.changes.opening import feed_health
@@ -40,7 +36,7 @@ from rag_index.errors import (
 )
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import held_back
-from rag_index.indexing.diff import diff, without_erased
+from rag_index.indexing.diff import without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Collection, Ledger, unwanted_indexes
@@ -60,7 +56,6 @@ if TYPE_CHECKING:
 
 MAX_PAGE_ROWS = 5000
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
 PROBLEMS = {
     "missing_documents": "without a point in {name}, although the ledger has them as committed",
     "wrong_chunks": "with another number of chunks in {name} than in the ledger",
@@ -128,7 +123,7 @@ class Checkup:
         diagnosis.findings += state.findings()
         ledger, scratch = self.resources.ledger, self.resources.scratch
         scratch.clear()
-        changes = self._scan_source(state.current, diagnosis)
+        self._scan_source(state.current, diagnosis)
         if (current := state.current) is not None:
             self._scan_store(current, diagnosis)
             if (failed := scratch.failed(current.id)).count:
@@ -142,19 +137,15 @@ class Checkup:
             check_gate(self.resources.settings, self.index)  # the next rebuild would refuse to start
         except SettingsError as error:
             diagnosis.findings.append(finding(self.index.name, "unusable_gate", str(error)))
-        self._advise(state, changes, diagnosis)
+        self._advise(state, diagnosis)
         return diagnosis
 
-    def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> str:
-        """Record the source's documents, and those with text that the ledger has as empty; say what the next run does.
+    def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> None:
+        """Record the source's documents, and those with text that the ledger has as empty.
 
-        That is "" if it does nothing, and leaves documents out that were given up. It is also "" if the source cannot
-        be read, which is a finding.
+        That the source cannot be read is a finding.
         """
         settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.resources.scratch
-        collection_id = current.id if current else -1
-        any_failures = ledger.count_failures(collection_id) > 0
-        new = changed = 0
         cursor: Any = None
         self.source_read = False
         try:
@@ -165,8 +156,7 @@ class Checkup:
                     page = source.page(cursor, min(settings.source.page_rows, MAX_PAGE_ROWS))
                     page = without_erased(ledger, self.alias, page)
                     documents = page.documents
-                    known = ledger.known(collection_id, documents.keys)
-                    failed = ledger.failures(collection_id, documents.keys) if any_failures else {}
+                    known = ledger.known(current.id if current else -1, documents.keys)
                     scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
                     texts = zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
                     scratch.add_not_empty(
@@ -175,18 +165,12 @@ class Checkup:
                         if text and (row := known.get(key)) and not (row.chunks or row.pending)
                         if row.text_hash == text_hash
                     )
-                    found = diff(documents, known, failed)
-                    new += found.new
-                    changed += len(found.to_embed) - found.new + len(found.payload_only) + len(found.emptied)
                     cursor = page.cursor
                     self.source_read = cursor is None
         except (LedgerError, LedgerUnavailable):
             raise
         except RagIndexError as error:
             diagnosis.findings.append(finding(self.index.name, "unreadable_source", str(error)))
-            return ""
-        counts = ((new, "new"), (changed, "changed"), (scratch.count_gone(collection_id), "gone"))
-        return ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
     def _look_at_policies(self, source: Source, diagnosis: Diagnosis) -> None:
         """Add what everybody would see for whom it is not as a finding; advise of what the reader does not see."""
@@ -226,16 +210,12 @@ class Checkup:
                 message = f"{noun} {PROBLEMS[kind].format(name=name)}"
                 diagnosis.findings.append(finding(index, kind, message, examples, count=wrong.count))
 
-    def _advise(self, state: CollectionState, changes: str, diagnosis: Diagnosis) -> None:
+    def _advise(self, state: CollectionState, diagnosis: Diagnosis) -> None:
         """Add advice about work that the next run would do, and about what was not compared."""
         name, resources = self.index.name, self.resources
         messages = []
         if state.live is None and not diagnosis.kinds(name) - {"ignored_policies"}:
             messages.append(f"nothing is indexed yet; run `rag-index index {name}`")
-        elif changes and state.current is not None:
-            messages.append(
-                f"{changes} since the last run; the next run indexes that, or `rag-index index {name}` does now"
-            )
         if state.current is not None and (held := resources.ledger.count_held(state.current.id)):
             messages.append(held_back(held, name))
         pending = resources.ledger.pending_erasures(self.alias)
@@ -284,7 +264,6 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         if error := resources.embedder_error:
             messages.append(f"the embedder does not answer, so settings and vectors were not compared: {error}")
         diagnosis.advice += [Advice(None, message) for message in messages]
-        diagnosis.advice += place_advice(settings)
         health = feed_health(settings, resources.ledger)  # the log or the queue by which a watch learns of changes
         diagnosis.findings += [finding(None, "broken_feed", problem) for problem in health.broken]
         diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
@@ -328,21 +307,3 @@ def ledger_damage(settings: Settings) -> Finding | None:
     file = str(url.database)
     message = f"the ledger {file} is damaged: {' '.join(damage.split())}"
     return finding(None, "damaged_ledger", message, [file]) if damage != "ok" else None
-
-
-def place_advice(settings: Settings) -> Iterator[Advice]:
-    """Yield advice that names the key to change where store or ledger lie on a network filesystem."""
-    paths = {"[store] path": settings.store.path} if settings.store.url is None else {}
-    if is_file(settings.ledger_url):
-        paths["[ledger] url"] = Path(str(settings.ledger_url.database))
-    for key, path in paths.items():
-        if (kind := _filesystem(path)).startswith(NETWORK):
-            place = f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk"
-            yield Advice(None, place)
-
-
-def _filesystem(path: Path) -> str:
-    """Return the type of the filesystem that holds a path, or "" if it is not known."""
-    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
-    real = path.absolute().resolve()
-    return next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeVar
@@ -58,8 +58,6 @@ SAMPLES = 2000
 SEED = 20_250_101
 """Fixed, so that the same values give the same interval."""
 CONFIDENCE = 0.95
-BLOCK = 2_000_000
-"""Draws held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +88,11 @@ def parse_metric(text: str) -> Metric:
     return Metric(ours, cutoff)
 
 
-def measure(
-    metric: Metric | str, ranked: Sequence[Document], relevant: Mapping[Document, int] | Collection[Document]
-) -> float:
+def measure(metric: Metric, ranked: Sequence[Document], grades: Mapping[Document, int]) -> float:
     """Return the measure of a ranked list, best first, that has each document once.
 
-    `relevant` has the relevant documents, at least one, or the grade of each. Raises SettingsError for an unknown
-    metric, and ValueError if nothing is relevant, since no list could be right.
+    `grades` has the relevant documents, at least one, each with a grade above 0.
     """
-    metric = parse_metric(metric) if isinstance(metric, str) else metric
-    grades = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1)
-    grades = {document: grade for document, grade in grades.items() if grade > 0}
-    if not grades:
-        raise ValueError("no document is relevant, so nothing can be measured")
     gains: list[int] = [grades.get(document, 0) for document in ranked[: metric.cutoff]]
     match metric.name:
         case "recall":
@@ -159,13 +149,7 @@ class Estimate:
 def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     """Return the mean of these values, one for each query, and its interval. There must be at least one value."""
     given = np.asarray(values, dtype=np.float64)
-    random = np.random.default_rng(SEED)
-    rows = max(1, BLOCK // len(given))
-    means = np.concatenate(
-        [
-            given[random.integers(0, len(given), (min(rows, SAMPLES - first), len(given)))].mean(axis=1)
-            for first in range(0, SAMPLES, rows)
-        ]
-    )
+    random, size = np.random.default_rng(SEED), len(given)
+    means = [given[random.integers(0, size, size)].mean() for _ in range(SAMPLES)]
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(*(round(float(one), 9) for one in (given.mean(), low, high)))

@@ -211,7 +211,8 @@ class DeleteGuard:
 
 def policy_digest(source: Source) -> str:
     """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
-    return source.row_policies().digest if isinstance(source, SqlSource) else ""
+    policies = source.row_policies() if isinstance(source, SqlSource) else None
+    return policies.digest if policies and policies.tables else ""
 
 
 def hidden_by_policies(ledger: Ledger, alias: str, *digests: str) -> str:

@@ -30,7 +30,6 @@ from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import pages
-from rag_index.indexing.residue import ENCODINGS, Scanned, Scanner
 from rag_index.indexing.target import live_collection, next_name, take_name
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.runs import IndexLease
@@ -38,6 +37,7 @@ from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
 from rag_index.stores import BM25, MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
 from rag_index.stores.points import batch_of
+from rag_index.stores.residue import ENCODINGS, Scanned, Scanner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -255,23 +255,11 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     return copied
 
 
-@dataclass(frozen=True, slots=True)
-class KeptIndex:
-    """What is kept of an index, whether or not the settings have it."""
+def kept_index(settings: Settings, name: str) -> str:
+    """Return the collections that store and ledger keep of an index, with what a person should know about each.
 
-    index: str
-    wanted: bool
-    """Whether the settings have it, so that its next run indexes everything again."""
-    collections: dict[str, str]
-    """The collections of store and ledger, with what a person should know about each."""
-
-    def sentence(self) -> str:
-        """Return one line for a person."""
-        return ", ".join(f"{name} ({what})" for name, what in self.collections.items())
-
-
-def kept_index(settings: Settings, name: str) -> KeptIndex:
-    """Return what is kept of an index, or raise UnknownIndex. Neither store nor index is locked."""
+    Raises UnknownIndex if there are none. Neither store nor index is locked.
+    """
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
@@ -282,7 +270,7 @@ def kept_index(settings: Settings, name: str) -> KeptIndex:
             collections[one] = documents if one in stored else f"{documents}, not in this store"
         collections |= {one: f"a copy of what was moved to {place}" for one, place in stored.items() if place}
         if collections:
-            return KeptIndex(name, any(index.name == name for index in settings.indexes), collections)
+            return ", ".join(f"{one} ({what})" for one, what in collections.items())
         others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
     near = get_close_matches(name, others, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near and near[0] != name else ""

@@ -274,11 +274,6 @@ class Scratch:
         f = failed_documents.c
         return self._find(failed_documents, (f.collection_id == collection_id) & (f.kind != "skipped"), f.key)
 
-    def count_gone(self, collection_id: int) -> int:
-        """Count the documents of the ledger that the source no longer has."""
-        unseen = d.key.not_in(sa.select(in_source.c.key))
-        return self._find(documents, (d.collection_id == collection_id) & unseen).count
-
     def orphans(self) -> Matches:
         """Find points that neither ledger nor source explains; those without a document's key are named by their id."""
         return self._find(orphans, ~IN_SOURCE, sa.func.coalesce(orphans.c.key, orphans.c.id))

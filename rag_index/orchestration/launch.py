@@ -1,40 +1,46 @@
-"""Run a flow from the command line: one Prefect API for the whole run, quiet logs, an end that leaves nothing."""
+"""Runs of the command line: a flow where Prefect's settings name an API, and else without Prefect.
+
+Starting Prefect alone takes longer than most runs have to do. Either way logs are quiet, and the end leaves nothing.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 import tomllib
+import uuid
 from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import other_writer, private_folder
-from rag_index.errors import SettingsError, TransientError
+from rag_index.embedders import identify
+from rag_index.errors import RagIndexError, SettingsError, TransientError
+from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.step_retries import call_plainly, current_checks, shared_checks
 from rag_index.machine import collect_seldom, terminable
-from rag_index.orchestration.api_server import ApiServer, prefect_api
+from rag_index.orchestration.cluster import Workers, counting, run_workers
+from rag_index.orchestration.prefect_api import send_pending_logs
+from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
+from rag_index.reports.progress import captured_logs, open_display
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from rag_index.settings import IndexSettings, Settings
+    from rag_index.tuning.benchmark import BenchmarkReport
+
+logger = logging.getLogger("rag_index.runs")
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
-DAY = 86_400.0
-MAX_KEEP_DAYS = 36_500.0
 
 
-def launch(
-    load: Callable[[], Callable[..., Any]],
-    home: Path,
-    *,
-    verbose: bool = False,
-    keep_days: float = 90.0,
-    **parameters: Any,
-) -> Any:
+def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool = False, **parameters: Any) -> Any:
     """Run a flow in this process with `parameters` and return what its final state holds.
 
-    `load` imports the flow and returns it: that takes a second or two, in which an API server starts if the environment
-    names none. `home` is the folder where that keeps its data, for `keep_days`.
+    `load` imports the flow and returns it. Prefect keeps its own data in `home`, if the environment names no folder.
 
     Raises:
         BaseException: what ended the flow, where that is not the outcome of an index.
@@ -42,18 +48,14 @@ def launch(
     """
     import httpx
 
-    with terminable(), collect_seldom(), ExitStack() as stack:
-        quiet(home, verbose=verbose, keep_days=keep_days)
-        stack.enter_context(trusted_folder())
-        server = None  # Prefect's other settings are known once it is imported
-        if "PREFECT_API_URL" not in os.environ:
-            server = stack.enter_context(ApiServer())
+    with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
+        quiet(home, verbose=verbose)
         flow = load()
+        stack.callback(send_pending_logs)
         try:
-            with prefect_api(server):
-                result = flow(**parameters, return_state=True).result(raise_on_failure=False)
-                if isinstance(result, BaseException):
-                    raise result
+            result = flow(**parameters, return_state=True).result(raise_on_failure=False)
+            if isinstance(result, BaseException):
+                raise result
         except httpx.TransportError as error:
             raise TransientError(
                 f"the Prefect server no longer answers ({error}); what was indexed is kept: check that the server "
@@ -78,13 +80,11 @@ def trusted_folder() -> AbstractContextManager[None]:
     return chdir("/") if other_writer(Path()) else nullcontext()
 
 
-def quiet(home: Path, *, verbose: bool = False, keep_days: float = 90.0) -> None:
+def quiet(home: Path, *, verbose: bool = False) -> None:
     """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
     values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if "PREFECT_API_URL" not in os.environ:
-        make_folder(home)
-        kept = str(min(keep_days, MAX_KEEP_DAYS) * DAY)
-        values |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": kept}
+        values["PREFECT_HOME"] = str(home)
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
@@ -124,3 +124,54 @@ def names_api(home: Path) -> bool:
         return False
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     return "PREFECT_API_URL" in profiles.get("profiles", {}).get(active, {})
+
+
+def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:
+    """Bring these indexes up to date with their source; one that fails does not stop the others.
+
+    Workers are started once they are worth it, for all indexes that follow, or those of `[parallel] address` are used.
+    """
+    began, report = time.monotonic(), RunReport()
+    with (
+        terminable(),
+        collect_seldom(),
+        run_workers(settings) as workers,
+        shared_checks(settings.run.wait),
+    ):
+        for index in indexes:
+            report.indexes.append(_run_index(settings, index, options, workers))
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, workers: list[int]) -> BenchmarkReport:
+    """Compare the serial way with each number of workers, as the flow `benchmark` does."""
+    from rag_index.orchestration.worker import measure_workers
+    from rag_index.tuning.benchmark import open_bench
+
+    with terminable(), open_bench(settings, index, sample_size) as bench:
+        identity, run_id = identify(settings.embedder), str(uuid.uuid4())
+        bench.run_serially(identity, run_id, call_plainly)
+        for count in bench.worker_counts(workers):
+            measure_workers(bench, count, identity, run_id, call_plainly)
+    return bench.report
+
+
+def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, workers: Workers) -> IndexOutcome:
+    try:
+        with open_run(settings, index.name, options, run_id=str(uuid.uuid4())) as run:
+            run.logger, run.progress.displays = logger, [open_display()]
+            with captured_logs(run.progress.note_later):
+                try:
+                    execute(run, AllDocuments(workers=counting(settings.parallel)), grow=workers.grow)
+                except Exception as error:  # not one of ours: the other indexes do not pay for it
+                    logger.error("%s: %s", type(error).__name__, error, exc_info=True)
+                    current_checks().index_failed(error, embedder_only=False)
+            run.progress.finish(run.outcome.sentence(reason=False))
+        if settings.run.metrics_file is not None:
+            from rag_index.status.metrics_file import try_to_write_metrics  # it imports more than most runs need
+
+            try_to_write_metrics(settings)
+        return run.outcome
+    except RagIndexError as error:
+        return failed_to_start(index.name, error)

@@ -42,7 +42,7 @@ from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.machine import given
-from rag_index.orchestration.api_server import impatient, is_deployed, wait_for_api
+from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
 from rag_index.reports.metrics import report_lines
 from rag_index.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.reports.progress import Progress, open_display
@@ -120,14 +120,6 @@ def _run_report(run: IndexRun) -> None:
     advice = f"For speed: {outcome.advice}"
     report = outcome.to_json() | {"message": "", "metrics": run.metrics.to_json(), "advice": advice}
     lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(report))]
-    if outcome.failed or outcome.state == "failed":
-        lines += ["", "## What to do", ""]
-    if outcome.failed:
-        tried = f"each run tries them again, five times at most, `rag-index retry-failed {name}` at once"
-        lines.append(f"- `rag-index failed {name}` lists the failed documents; {tried}")
-    if outcome.state == "failed":
-        rest = f"`rag-index index {name}` continues from there"
-        lines.append(f"- What was committed is kept: correct the cause, then {rest}")
     key = _key(run.settings.project, name, "report")
     _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
 

@@ -31,7 +31,7 @@ from prefect.states import AwaitingRetry, Cancelled
 
 from rag_index.errors import RagIndexError
 from rag_index.machine import given
-from rag_index.orchestration.api_server import impatient, is_deployed
+from rag_index.orchestration.prefect_api import impatient, is_deployed
 from rag_index.orchestration.reporting import end_with_state, failed_state
 from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS
 

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import astuple
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distributed import get_worker, secede
@@ -17,18 +18,21 @@ from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import EmbedJob
 from rag_index.machine import collect_seldom, end_process_after
+from rag_index.orchestration.cluster import run_workers
 from rag_index.outages import Outage, outages
+from rag_index.reports.outcome import count_of
 from rag_index.reports.progress import LOGGERS, LogNotes
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from distributed import Client
 
-    from rag_index.indexing.scan import Scan
+    from rag_index.indexing.step_retries import Call
     from rag_index.settings import EmbedderSettings, StoreSettings
     from rag_index.stores.protocol import Store
+    from rag_index.tuning.benchmark import Bench
 
 START_SECONDS = 120
 TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
@@ -131,13 +135,25 @@ def current_worker() -> Any:
         return None
 
 
-def warm_up(scan: Scan, client: Client) -> None:
-    """Wait for the workers of a scan, and load the embedder on each."""
-    workers = scan.run.metrics.workers
-    client.wait_for_workers(workers, timeout=START_SECONDS)
-    nothing = Shard(scan.run.index.name, 0, DocumentBatch.empty(), 0)
-    job = EmbedJob(nothing, scan.chunker, scan.run.settings.embedder, scan.identity, workers=workers)
-    client.gather([client.submit(_load, job, workers=[one], pure=False) for one in client.nthreads()])
+def measure_workers(
+    bench: Bench,
+    workers: int,
+    identity: EmbedderIdentity,
+    run_id: str,
+    call: Call,
+    *,
+    client: Callable[[], Client] | None = None,
+) -> None:
+    """Embed and write a sample with so many workers, as a run does. They have their model before the clock starts."""
+    name = count_of(workers, "worker")
+    with run_workers(bench.with_workers(workers)) as given, bench.scan(name, workers, identity, run_id) as scan:
+        given.start(workers)
+        found = (client or given.client)()
+        found.wait_for_workers(workers, timeout=START_SECONDS)
+        nothing = Shard(bench.index.name, 0, DocumentBatch.empty(), 0)
+        job = EmbedJob(nothing, scan.chunker, bench.settings.embedder, scan.identity, workers=workers)
+        found.gather([found.submit(_load, job, workers=[one], pure=False) for one in found.nthreads()])
+        bench.measure(scan, name, call, grow=partial(given.grow, client=client, at_once=True))
 
 
 def _load(job: EmbedJob) -> None:

@@ -125,11 +125,20 @@ class FanOut:
         await self._think(question, add_soft_match, asked)
         return asked
 
-    async def read(self, index: str, deadline: Deadline, call: Callable[[StoreReader, LiveCollection], T]) -> T:
+    async def read(
+        self,
+        index: str,
+        deadline: Deadline,
+        call: Callable[[StoreReader, LiveCollection], T],
+        problems: Mapping[str, str],
+    ) -> T:
         """Return what a function returns that gets the store and the index's live collection.
 
-        It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
+        It runs in a thread of the index. Raises StoreMismatch if the index has one of the `problems`, StoreError if it
+        is empty, SearchTimedOut, and what the function raises.
         """
+        if index in problems:
+            raise StoreMismatch(problems[index])
         names = await self._names(deadline)
 
         def read(store: StoreReader) -> T:
@@ -280,13 +289,12 @@ class FanOut:
             query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=question.payloads or answer.asks)
             found = store.search(answer.live.collection, query)
             answer.full = len(found) >= answer.limit
-            points = [
-                replace(one, bm25=max(0.0, one.bm25 - NAMED * named), exact=True) if named < one.bm25 else one
-                for one in found
-                if not one.payload or question.admits(one.payload)
-            ]
-            if vector is None:
-                points = [replace(one, score=0.0) for one in points]
+            points = [one for one in found if not one.payload or question.admits(one.payload)]
+            for point in points:
+                if named < point.bm25:
+                    point.bm25, point.exact = max(0.0, point.bm25 - NAMED * named), True
+                if vector is None:
+                    point.score = 0.0
             return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
 
         searched = {answer.index: answer for answer in answers}
@@ -334,13 +342,10 @@ class FanOut:
             if unread:
                 found = await self._each(unread, read, question.deadline.at)
                 for index, payloads in self._settled(asked, unread, found).items():
-                    unread[index].points = [  # not by `replace`, which takes twice as long
-                        StoredPoint(one.id, payloads[one.id], score=one.score, bm25=one.bm25, exact=one.exact)
-                        if one.id in payloads
-                        else one
-                        for one in unread[index].points
-                        if one.id not in missing[index] or one.id in payloads  # else gone, or not what is asked for
-                    ]
+                    for point in unread[index].points:
+                        point.payload = payloads.get(point.id, point.payload)
+                    gone = missing[index] - payloads.keys()  # or not what is asked for
+                    unread[index].points = [one for one in unread[index].points if one.id not in gone]
                 continue
             short = [
                 answer

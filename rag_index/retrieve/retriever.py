@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError, StoreMismatch
+from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
 from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.rerankers import Reranker, reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
@@ -168,10 +168,9 @@ class Retriever:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
         for answer in asked.answered:
-            for number, point in enumerate(answer.points):
+            for point in answer.points:
                 ours = point.payload.get(RESERVED_KEY, {})
-                place = {name: ours[name] for name in PLACE if name in ours}
-                answer.points[number] = replace(point, payload={RESERVED_KEY: place})
+                point.payload = {RESERVED_KEY: {name: ours[name] for name in PLACE if name in ours}}
         return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
@@ -202,7 +201,7 @@ class Retriever:
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
-        found, _ = await self._read(index, document_id, caller_of(groups), timeout, choose, max_chars)
+        found, _ = await self._read(index, document_id, caller_of(groups), timeout, choose=choose, max_chars=max_chars)
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
@@ -221,12 +220,12 @@ class Retriever:
         def cited_chunk(numbers: Sequence[int]) -> Sequence[int]:
             return [cited.chunk] if cited.chunk in numbers else numbers[:1]
 
-        found, as_of = await self._read(cited.index, cited.document_id, given, timeout, cited_chunk)
+        found, as_of = await self._read(cited.index, cited.document_id, given, timeout, choose=cited_chunk)
         if found is None:
             closed = not self._access.is_open(cited.index, given) or self._access.asks(cited.index, given)
             if not closed:  # where the database hides rows, nobody is told which keys there are
                 everybody = caller_of(ALL_GROUPS)
-                others, _ = await self._read(cited.index, cited.document_id, everybody, timeout, cited_chunk)
+                others, _ = await self._read(cited.index, cited.document_id, everybody, timeout, choose=cited_chunk)
                 closed = others is not None
             return Verified(str(cited), "hidden", as_of) if closed else Verified(str(cited), "deleted", as_of, cited.at)
         if found.text_hash.startswith(cited.text_hash):
@@ -245,24 +244,19 @@ class Retriever:
             raise StoreError(CLOSED) from None
 
     async def _read(
-        self,
-        index: str,
-        document_id: str,
-        caller: Caller,
-        timeout: float | None,
-        choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
-        max_chars: int | None = None,
+        self, index: str, document_id: str, caller: Caller, timeout: float | None, **part: Any
     ) -> tuple[Document | None, AsOf]:
-        """Return a document, if the caller may see it, and what that is true of. Raises as `document`."""
+        """Return a document, if the caller may see it, and what that is true of.
+
+        `part` says which chunks, as for `read_document`. Raises as `document`.
+        """
         settings, known = self._settings.index(index), await self._known()
-        if index in known.problems:
-            raise StoreMismatch(known.problems[index])
 
         def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf]:
             store.prepare(live.collection)  # what is read then is not older
             as_of = known.as_of(index, known.claim(index, live, store.seen_commits(live.collection)))
             conditions = self._access.conditions(live, caller)
-            found = read_document(store, live.collection, settings, document_id, conditions, choose, max_chars)
+            found = read_document(store, live.collection, settings, document_id, conditions, **part)
             if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
                 keys = [found.key] if found else []
                 found = found if self._access.permitted(index, caller, keys, deadline.left) else None
@@ -271,7 +265,7 @@ class Retriever:
         if not self._access.is_open(index, caller):
             return None, UNKNOWN
         deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
-        return await self._fan_out.read(index, deadline, read)
+        return await self._fan_out.read(index, deadline, read, known.problems)
 
     def closed(self, groups: Groups) -> list[str]:
         """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
@@ -306,8 +300,6 @@ class Retriever:
         )
 
         async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
-            if index in known.problems:
-                raise StoreMismatch(known.problems[index])
             if self._access.asks(index, given):
                 raise StoreError(f"index {index} counts no values, since its database says who sees what")
 
@@ -315,7 +307,7 @@ class Retriever:
                 own = self._access.conditions(live, given)
                 return count_values(store, live.collection, self._settings.index(index), wanted, (*own, *conditions))
 
-            return await self._fan_out.read(index, deadline, read)
+            return await self._fan_out.read(index, deadline, read, known.problems)
 
         wanted = {
             name: of for name, of in facet_fields(searched, fields).items() if of and self._access.is_open(name, given)

@@ -94,16 +94,13 @@ def add_soft_match(asked: Asked) -> None:
     for model, some in by_model.items():
         words = {word: one.known(asked.counts.having) for word, one in some[0].words(asked.question.text).items()}
         weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
-        texts = [_text_of(point) for answer in some for point in answer.points]
+        points = [point for answer in some for point in answer.points]
+        texts = list(map(_text_of, points))
         limit = asked.question.deadline
         soft = soft_scores(weights, texts, identifiers=model.identifiers, deadline=limit)
         near = near_scores(model, list(words.values()), list(weights.values()), texts, limit)
-        found = iter(one + NEAR_WEIGHT * other for one, other in zip(soft, near, strict=True))
-        for answer in some:
-            answer.points = [
-                StoredPoint(one.id, one.payload, one.vector, one.score, one.sparse, one.bm25, next(found), one.exact)
-                for one in answer.points
-            ]
+        for point, one, other in zip(points, soft, near, strict=True):
+            point.soft = one + NEAR_WEIGHT * other
 
 
 def _text_of(point: StoredPoint) -> str:

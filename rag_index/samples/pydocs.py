@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import sys
 import sysconfig
 import warnings
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rag_index.samples import new_database, settings_file
+from rag_index.samples import new_database
 
 
 class Entry(NamedTuple):
@@ -49,92 +50,73 @@ def split_docstring(docstring: str) -> tuple[str, str | None]:
     return " ".join(paragraph.split()), rest.strip() or None
 
 
-def is_public(name: str) -> bool:
-    """Return whether no part of a dotted name starts with an underscore."""
-    return not any(part.startswith("_") for part in name.split("."))
-
-
 _LEFT_OUT = frozenset(
     {"antigravity", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "this", "turtledemo"}
 )
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
-_Definition = _Function | ast.ClassDef
-
-
-def standard_library() -> Path:
-    """Return the folder of the running interpreter's standard library."""
-    return Path(sysconfig.get_path("stdlib"))
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+"""The folder of the running interpreter's standard library."""
 
 
 def source_files() -> Iterator[tuple[str, Path]]:
     """Yield dotted name and file of each public module that has source, in order of name."""
-    library = standard_library()
     for name in sorted(sys.stdlib_module_names - _LEFT_OUT):
-        for path in [library / f"{name}.py", *sorted((library / name).rglob("*.py"))]:
-            module = ".".join(path.relative_to(library).with_suffix("").parts).removesuffix(".__init__")
-            if is_public(module) and _LEFT_OUT.isdisjoint(module.split(".")):
+        for path in [LIBRARY / f"{name}.py", *sorted((LIBRARY / name).rglob("*.py"))]:
+            module = ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__")
+            parts = module.split(".")
+            if _LEFT_OUT.isdisjoint(parts) and not any(part.startswith("_") for part in parts):
                 yield module, path
 
 
 def read_module(name: str, path: Path) -> list[Entry]:
     """Parse one source file; it has no entries if it cannot be read or is not valid in this version of Python."""
     tree = _parse(path)
-    if tree is None:
-        return []
-    entries = list(_entry("module", name, ast.get_docstring(tree), name.rpartition(".")[0] or None))
-    for statement in _statements(tree.body):
-        if isinstance(statement, _Definition) and is_public(statement.name):
-            entries.extend(_definition(statement, name, name))
-    return entries
+    module = _entry("module", name, ast.get_docstring(tree), name.rpartition(".")[0] or None)
+    return [*module, *_members(tree, name, name)]
 
 
 def read_topics() -> Iterator[Entry]:
     """Yield the topics of the language reference that help() shows; none if they are not installed."""
-    tree = _parse(standard_library() / "pydoc_data" / "topics.py")
-    for statement in tree.body if tree else []:
+    for statement in _parse(LIBRARY / "pydoc_data" / "topics.py").body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             for name, text in sorted(ast.literal_eval(statement.value).items()):
                 title, body = split_docstring(text)
                 yield Entry("topic", name, title.rstrip("*=-~^ "), body)
 
 
-def _parse(path: Path) -> ast.Module | None:
+def _parse(path: Path) -> ast.Module:
+    """Return the tree of a source file; an empty one if there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return None
+        return ast.Module([], [])
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a block and of the branches in it, in order, but not those inside definitions."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, ast.If | ast.Try | ast.With):
-            yield from _statements(statement.body)
-            for handler in getattr(statement, "handlers", ()):
-                yield from _statements(handler.body)
-            yield from _statements(getattr(statement, "orelse", []))
+def _definitions(node: ast.AST) -> Iterator[_Definition]:
+    """Yield the definitions in a module or a class, those of its branches too, but not those inside definitions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _Definition):
+            yield child
+        elif isinstance(child, ast.stmt | ast.ExceptHandler):
+            yield from _definitions(child)
 
 
-def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
-    """Yield the entry of a definition in a module or a class, and the entries inside it."""
-    name, docstring = f"{owner}.{node.name}", ast.get_docstring(node)
-    if not isinstance(node, ast.ClassDef):
-        table = "function" if owner == module else "method"
-        yield from _entry(table, name, docstring, module, _signature(node))
-        return
-    members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
-    yield from _entry("class", name, docstring, module)
-    for member in members:
-        if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
-            yield from _definition(member, name, module)
-
-
-def _signature(node: _Function) -> str:
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(node.args)}){returns}"
+def _members(node: ast.AST, owner: str, module: str) -> Iterator[Entry]:
+    """Yield the entries of the public definitions in a module or a class, and of those inside them."""
+    for member in _definitions(node):
+        name, docstring = f"{owner}.{member.name}", ast.get_docstring(member)
+        is_special = owner != module and member.name.startswith("__") and member.name.endswith("__")
+        if member.name.startswith("_") and not is_special:
+            continue
+        if isinstance(member, ast.ClassDef):
+            yield from _entry("class", name, docstring, module)
+            yield from _members(member, name, module)
+        else:
+            returns = f" -> {ast.unparse(member.returns)}" if member.returns else ""
+            signature = f"({ast.unparse(member.args)}){returns}"
+            yield from _entry("function" if owner == module else "method", name, docstring, module, signature)
 
 
 TABLES = ("class", "function", "method", "module", "topic")
@@ -160,12 +142,24 @@ def write(out: Path) -> dict[str, int]:
     return counts
 
 
+_INDEX = """
+[[indexes]]
+name = "{name}"
+table = "{table}"
+key = "name"
+text = ["summary", "body"]
+payload = ["name", "module", "signature", "summary"]
+"""
+
+
 def scaffold(database: str) -> str:
-    """Return a rag-index.toml with an index for each table of the SQLite file `database`."""
+    """Return a rag-index.toml with an index for each table of the SQLite file `database`, which stands beside it."""
     plural = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
-    columns = {"key": "name", "text": ("summary", "body"), "payload": ("name", "module", "signature", "summary")}
-    wanted = [{"name": name, "table": table, **columns} for table, name in plural.items()]
-    return settings_file("Python's own documentation", database, wanted)
+    head = (
+        "# Python's own documentation\n# All other keys have defaults: `rag-index config` prints them.\n\n"
+        f"[source]\nurl = {json.dumps(f'sqlite:///{database}')}  # read, never written; relative to this file\n"
+    )
+    return head + "".join(_INDEX.format(name=name, table=table) for table, name in plural.items())
 
 
 def _entries() -> Iterator[Entry]:

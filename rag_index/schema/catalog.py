@@ -17,7 +17,7 @@ from sqlalchemy.types import NullType, _Binary
 from rag_index.database.drivers import first_line, is_transient
 from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
-from rag_index.sources.pages import invalid_text
+from rag_index.sources.pages import accept_any_text
 from rag_index.sources.policies import RowPolicies, read_policies
 from rag_index.sources.source_tables import relation
 
@@ -204,7 +204,7 @@ def _connected(url: URL) -> Iterator[Connection]:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
             if connection.dialect.name == "sqlite":
-                stack.enter_context(invalid_text(connection))
+                accept_any_text(connection)
             else:
                 limit_on_server(connection, SECONDS, streams=False)
             yield connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -35,6 +35,7 @@ MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
 MAX_LINKS = 4
+MAX_NAMED = 6
 MAX_KINDS = 30
 """At most this many one-to-one detail tables (one for each kind of page, say) become parts."""
 MAX_CONTAINERS = 25
@@ -124,6 +125,13 @@ class _Rows:
         found = {"on": on["id"] if [*on] == ["id"] else on}
         hidden = self.hide(relation.parent, way) | {"required": True} if required else {}
         return self._add(wanted, relation.parent, found | hidden)
+
+    def join_all(self, relations: Sequence[Relation], way: Sequence[Relation]) -> str:
+        """Join the rows that these relations of a way name, each from the one before; return the last name."""
+        through = ""
+        for relation in relations:
+            through = self.join(relation.parent.name, relation, through, way=way)
+        return through
 
     def join_back(self, relation: Relation, *conditions: Condition) -> str:
         """Join the only row of a table that names the row of this one and meets conditions, and return the name."""
@@ -222,19 +230,19 @@ class IndexMaker:
         """Return how likely people look for these documents; below 1 if they do not."""
         subject, text = self._subject, self._rows.text
         own = [part for part in parts if not part.keys["inline"]]
-        children = [one for one in subject.children if not {*vocab.VERSIONED, *vocab.OLD_VERSIONS} & {*one.child.noun}]
-        if not self._prose and not own:
-            codes = bool(subject.codes or len(text) > 1)
-            told = [*map(words, subject.columns), *[one.child.noun for one in children]]
-            sold = subject.codes and any({*named} & vocab.USEFUL_NUMBERS for named in told)
-            referred = subject.is_value or (not sold and [one for one in children if not one.type_column])
+        records = self._roles.records_of(subject)
+        if not (self._prose or own or records):
+            told = subject.codes or len(text) > 1
+            named = {*chain(*map(words, subject.columns), *[one.child.noun for one in subject.children])}
+            sold = subject.codes and named & vocab.USEFUL_NUMBERS
+            referred = subject.is_value or (not sold and any(not one.type_column for one in subject.children))
             brought = subject.minutes and subject.is_installed and subject.rows <= MAX_BROUGHT
-            return NAMES_ALONE if title and subject.rows > 12 and not referred and codes and not brought else 0.5
+            return NAMES_ALONE if title and subject.rows > 12 and told and not (referred or brought) else 0.5
         if not title and not parts and not wanted_texts(subject, subject.prose):
             return 0.0
-        prose = self._prose + 40 * len(own)
+        prose = self._prose + 40 * len([*own, *records])
         described = MIN_THING if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
-        if subject.rows <= MAX_CONTAINERS and not own and prose < described and children:
+        if subject.rows <= MAX_CONTAINERS and not own and prose < described and subject.children:
             return 0.0
         if subject.rows < MIN_ROWS and not own and prose < MIN_ALONE:
             return 0.0
@@ -381,6 +389,7 @@ class IndexMaker:
         found += [self._linked_part(own, [typed], {}) for own, typed in held_texts(subject)]
         labels = {(own.child, label.parent): (own, label, columns) for own, label, columns in links}
         found += [self._label_part(*one) for one in labels.values() if one[1].parent is not subject]
+        found += [self._record_part(*one) for one in roles.records_of(subject)]
         found = [one for one in found if "text" in one.settings() and not self._is_title(one, title)]
         details = [one for one in found if one.keys["on"] == one.keys["key"]]
         kept = {*details[:MAX_KINDS], *[one for one in found if one not in details][:MAX_PARTS]}
@@ -412,9 +421,8 @@ class IndexMaker:
 
     def _part(self, way: Sequence[Relation], by_column: Mapping[str, str] = NOT_JOINED) -> _Rows:
         """Return the part with the texts of rows that name a row of this table, over one or more relations."""
-        part, through, child = self._new_part(way), "", way[0].child
-        for relation in way[:-1]:
-            through = part.join(relation.parent.name, relation, through, way=way)
+        part, child = self._new_part(way), way[0].child
+        through = part.join_all(way[:-1], way)
         pairs = [(f"{through}.{here}" if through else here, there) for here, there in way[-1].pairs]
         if by_column and self._is_by_language(child, way[0]):
             pairs.append((str(child.locale), str(self._subject.locale)))
@@ -449,16 +457,12 @@ class IndexMaker:
     def _order(self, child: Subject, on: Container[str]) -> list[str]:
         """Return the columns by which the rows of a part are ordered."""
         free = {name: child.profiles[name].role for name in child.columns if name not in on}
-        places = [
-            name
-            for name, role in free.items()
-            if "_".join(words(name)) in vocab.ORDERS or (words(name)[-1] in vocab.ORDERS and role in ("number", "flag"))
-        ]
+        named = {name: role for name, role in free.items() if words(name)[-1] in vocab.ORDERS}
+        places = [name for name, role in named.items() if role in ("number", "flag") or len(words(name)) == 1]
         keys = [name for name in child.key if name in free]
         if not places and keys and child.columns[keys[0]].kind != "number":
-            places = [
-                name for name, role in free.items() if words(name)[0] in vocab.CREATED and role in ("time", "number")
-            ]
+            times = [name for name, role in free.items() if role in ("time", "number")]
+            places = [name for name in times if words(name)[0] in vocab.CREATED]
         return list(dict.fromkeys([*places[:1], *keys]))
 
     def _label_part(self, own: Relation, relation: Relation, by_column: Mapping[str, str]) -> _Rows:
@@ -487,13 +491,20 @@ class IndexMaker:
         part.keys |= {"key": [], "text": "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])}
         return part
 
+    def _record_part(self, own: Relation, named: Sequence[Relation]) -> _Rows:
+        """Return the part with the names that rows of keys and dates have, such as the ward of an admission."""
+        part = self._new_part([own])
+        for one in named[:MAX_NAMED]:
+            name = part.join(one.parent.name, one, required=False)
+            part.text += part.read(one.parent, one.parent.title_columns, name)
+        part.keys |= {"key": [], "on": self._on(own.pairs, NOT_JOINED), "inline": True}
+        return part
+
     def _linked_part(self, own: Relation, way: Sequence[Relation], by_column: Mapping[str, str]) -> _Rows:
         """Return the part with texts that a table of links leads to."""
-        part, through, donor = self._new_part([own, *way]), "", way[-1].parent
-        for relation in way:
-            through = part.join(relation.parent.name, relation, through, way=way)
+        part, donor = self._new_part([own, *way]), way[-1].parent
         part.keys["on"] = self._on(own.pairs, by_column)
-        part.text = part.read(donor, [*donor.title_columns, *donor.prose], through)
+        part.text = part.read(donor, [*donor.title_columns, *donor.prose], part.join_all(way, way))
         return part
 
     def _complete(self, title: str | None, parts: Sequence[_Rows]) -> None:
@@ -531,17 +542,15 @@ class IndexMaker:
         used |= {one.column for one in subject.conditions}
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
-            named = set(words(name))
-            if name in used or not profile.filled or subject.columns[name].kind == "bytes":
-                continue
-            if profile.role in ("choice", "locale") and len(profile.choices) > 1:
-                ranked.append((1, name))
-            elif profile.role == "time" and named & vocab.CHANGED | (named & vocab.CREATED) and not named & {"login"}:
-                ranked.append((2 if named & vocab.CREATED else 3, name))
-            elif profile.role in ("number", "flag") and named & vocab.USEFUL_NUMBERS:
-                ranked.append((4, name))
-            elif profile.role in ("short", "code") and profile.filled > 0.2:
-                ranked.append((5, name))
+            named = {*words(name)} if profile.filled and subject.columns[name].kind != "bytes" else set()
+            useful = (
+                profile.role in ("choice", "locale") and len(profile.choices) > 1,
+                profile.role == "time" and named & vocab.CREATED and not named & {"login"},
+                profile.role == "time" and named & vocab.CHANGED,
+                profile.role in ("number", "flag") and named & vocab.USEFUL_NUMBERS,
+                profile.role in ("short", "code") and profile.filled > 0.2,
+            )
+            ranked += [(rank, name) for rank, fits in enumerate(useful) if named and fits and name not in used][:1]
         own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
         return [*self._payload, *own][:MAX_PAYLOAD]
 

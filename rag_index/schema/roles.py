@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.schema import vocabulary as vocab
 from rag_index.schema.columns import MOST, NEARLY_ALL, noun, words
-from rag_index.schema.subjects import Relation, Subject
+from rag_index.schema.subjects import MAX_LABELS, Relation, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,8 @@ MIN_CONTAINED = 4
 """If a row has at least this many rows of another table, it contains them and does not consist of them."""
 MAX_LABEL_CHARS = 120
 """Rows with a title may be labels, such as categories, if their texts are at most this long on average."""
+MIN_NAMED_ROWS = 5
+"""Rows with keys and dates say something if they name at least this many others."""
 MAX_DEPTH = 3
 """How many tables a part may be below another one."""
 MIN_PART_FILLED = 0.05
@@ -86,6 +88,34 @@ class TableRoles:
             if own.child.is_by_language(own) and not (own.child.has_prose and len(containing) < len(contained)):
                 return Relation(relation.child, own.child, ((relation.columns[0], own.columns[0]),))
         return None
+
+    def records_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
+        """Return what happened to rows by keys and dates alone, such as admissions: the relation here, and to names."""
+        found = []
+        for own in [one for one in subject.children if one.is_plain and one.child not in self.parts]:
+            record, named = own.child, _named_by_record(own.child)
+            rows = max((one.parent.rows for one in named), default=0)
+            others = [one.to_title() for one in named if one.parent is not subject]
+            said = [one for one in others if len({*one.named()}) >= MIN_NAMED_ROWS]
+            if (
+                own in named
+                and record is not subject
+                and subject.rows == rows > MAX_LABELS
+                and said
+                and not record.refusal()
+            ):
+                found.append((own, others))
+        return found
+
+
+def _named_by_record(record: Subject) -> list[Relation]:
+    """Return the relations to things with names of rows that have neither a name nor a text; [] if they have."""
+    links = sum(one.role != "time" for one in record.profiles.values()) <= MAX_LINK_COLUMNS
+    if links or record.has_text:
+        return []
+    named = [one for one in record.own_relations if one.is_plain and not (one.is_pointer or one.parent.is_login)]
+    named = [one for one in named if not vocab.STATE_LABELS & {*words(one.columns[0])}]
+    return [one for one in named if (one.parent.title or one.parent.title_row) and not one.parent.says_nothing]
 
 
 def _is_known(own: Relation, label: Relation) -> bool:

@@ -21,7 +21,7 @@ from rag_index.settings.loading import load_settings
 from rag_index.settings.project import project_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.schema.catalog import DatabaseCatalog
     from rag_index.schema.proposal import Question
@@ -47,7 +47,7 @@ _URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the comple
 _HEAD = """\
 # Settings of rag-index. An environment variable can set every key but those of indexes: RAG_INDEX_SOURCE__URL,
 # RAG_INDEX_PARALLEL__WORKERS, … Keep secrets there. Paths are relative to this file. Most commented lines show the
-# defaults: to change one, remove the "# " before it and before the [table] above it.
+# defaults: to change one, remove the "# " before it and before the [table] above it. There are more sections.
 
 project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
 # data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only
@@ -67,22 +67,6 @@ project = {project}  # the prefix of all collection names, so that projects can 
 
 # [ledger]
 # url = "sqlite:///.rag-index/ledger.db"
-
-# [parallel]
-# workers = "auto"                      # worker processes: one less than the processors
-# shard_documents = "auto"              # documents per shard
-
-# [run]
-# delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing
-# tolerate_failed = 0.0                 # the share of documents that may fail in a completed run
-
-# An index of a folder of source code (pip install "rag-index[code]"):
-# [[indexes]]
-# name = "code"
-# kind = "code"
-# root = "../service"
-# include = ["**/*.py", "**/*.ts"]      # default: all known languages
-# exclude = ["**/vendor/**"]            # in addition to .gitignore
 
 """
 
@@ -141,14 +125,12 @@ def scaffold(
     note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
     head = _HEAD.format(project=project, url=_toml(_without_secrets(source, here, folder or here)), note=note)
     asked = {one.table: one for one in proposal.questions}
+    reach = proposal.coverage.sentences(proposal.left_out)
     sections = [_question(asked.get(index.tables[0])) + _index_section(index) for index in proposal.indexes]
     sections += [_question(one) for one in proposal.questions if not one.guess]
-    sections += ["# Left out:\n" + "".join(_comment(sentence) for sentence in left_out)] if left_out else []
-    first = "# Row level security:\n" + "".join(map(_comment, proposal.policies)) + "\n" if proposal.policies else ""
-    text = first + head + "\n".join(sections)
-    reach = proposal.coverage.sentences(proposal.left_out)
-    text += "\n# Reached:\n" + "".join(map(_comment, reach))
-    return Scaffold(text, left_out, proposal, reach, catalog)
+    sections += filter(None, [_comments("Left out", left_out), _comments("Reached", reach)])
+    first = f"{_comments('Row level security', proposal.policies)}\n".lstrip()
+    return Scaffold(first + head + "\n".join(sections), left_out, proposal, reach, catalog)
 
 
 def _left_out(proposal: Proposal) -> list[str]:
@@ -165,6 +147,11 @@ def _left_out(proposal: Proposal) -> list[str]:
     return sentences
 
 
+def _comments(title: str, sentences: Sequence[str]) -> str:
+    """Return a comment with a title; "" if there is nothing to say."""
+    return f"# {title}:\n{''.join(map(_comment, sentences))}" if sentences else ""
+
+
 def _comment(sentence: str) -> str:
     """Return a comment of lines that are not too long."""
     lines = textwrap.wrap(_printable(sentence), 116, break_on_hyphens=False)
@@ -175,41 +162,39 @@ def _question(question: Question | None) -> str:
     """Return a comment with a question, its guess, and the line that would change it."""
     if question is None:
         return ""
-    taken, other = (question.yes, question.no) if question.guess else (question.no, question.yes)
+    answers = [("yes", question.yes), ("no", question.no)]
+    (said, taken), (_, other) = answers if question.guess else reversed(answers)
     change = "remove this section" if question.guess else f"rag-index init --force --add {question.table}"
-    return (
-        _comment(f"{question.sentence} The guess is {'yes' if question.guess else 'no'}: {taken}. Otherwise {other}:")
-        + f"#   {_printable(change)}\n"
-    )
+    asked = _comment(f"{question.sentence} The guess is {said}: {taken}. Otherwise {other}:")
+    return f"{asked}#   {_printable(change)}\n"
 
 
 def _index_section(index: ProposedIndex) -> str:
     """Return the [[indexes]] section of an index, with the reasons as comments."""
-    settings = dict(index.settings)
-    joins, parts = settings.pop("joins", {}), settings.pop("parts", [])
-    lines = [*[_comment(one).rstrip() for one in index.unclear], "[[indexes]]", f"name = {_toml(index.name)}"]
-    lines += _lines(settings, index.reasons)
-    if index.changed:
-        lines.append(
-            f"# {_line('changed_since', index.changed, 'if each change sets it: then runs read newer rows alone')}"
-        )
-    for name, join in joins.items():
-        lines += [f"[indexes.joins.{name}]", *_lines(join, index.reasons)]
-    for part in parts:
-        inner = part.get("joins", {})
-        lines += ["[[indexes.parts]]", *_lines({key: part[key] for key in part if key != "joins"}, index.reasons)]
-        for name, join in inner.items():
-            lines += [f"[indexes.parts.joins.{name}]", *_lines(join, index.reasons)]
-    return "\n".join(lines) + "\n"
+    lines = [_comment(one).rstrip() for one in index.unclear]
+    changed = _line("changed_since", index.changed, "if each change sets it: then runs read newer rows alone")
+    more = [f"# {changed}"] if index.changed else []
+    return "\n".join([*lines, *_lines("[indexes]", {"name": index.name} | index.settings, index.reasons, more), ""])
 
 
-def _lines(settings: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
-    return [_line(key, value, reasons.get(key) or reasons.get(str(value), "")) for key, value in settings.items()]
+def _lines(
+    table: str, settings: Mapping[str, Any], reasons: Mapping[str, str], more: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a table of the settings, and of those below it: its joins and its parts."""
+    yield f"[{table}]"
+    for key, value in settings.items():
+        if key not in ("joins", "parts"):
+            yield _line(key, value, reasons.get(key) or reasons.get(str(value), ""))
+    yield from more
+    inner = table.strip("[]")
+    for name, join in settings.get("joins", {}).items():
+        yield from _lines(f"{inner}.joins.{name}", join, reasons)
+    for part in settings.get("parts", ()):
+        yield from _lines(f"[{inner}.parts]", part, reasons)
 
 
 def _line(key: str, value: Any, reason: str) -> str:
-    comment = f"  # {_printable(reason)}" if reason else ""
-    return f"{key} = {_toml(value)}{comment}"
+    return f"{key} = {_toml(value)}" + (f"  # {_printable(reason)}" if reason else "")
 
 
 def _printable(text: str) -> str:

@@ -52,6 +52,7 @@ MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
 MIN_SHOWING = 4
+MIN_NAMED = 3
 MAX_TOLD = 5
 """A table of names has at most this many columns with values, beside flags and times."""
 MAX_CAPTION = 30
@@ -215,6 +216,9 @@ class Subject(DatabaseTable):
         others = [p for p in profiles if p.role == "short" and p.filled >= 0.5 and p.distinct >= FEW]
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
+        said = [p for p in profiles if p.role == "prose" and p.filled] if self.children else []
+        if len(said) == 1 and said[0].form == "plain" and said[0].length <= MAX_CAPTION:  # `disease_desc`
+            others = others or [p for p in said if len(p.texts) >= MIN_NAMED and p.distinct >= NEARLY_ALL <= p.filled]
         others = others or self._only_names()
         return others[0].name if others else None
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from rag_index.errors import (
     DocumentNotFound,
@@ -85,13 +84,7 @@ def add_problem_handlers(app: FastAPI) -> None:
         return problem(HTTPStatus.BAD_REQUEST, "the request has text that is not valid Unicode", code="InvalidText")
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> ProblemResponse:
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the error names the methods of the first route alone
-            scopes = [{**request.scope, "method": method} for method in ("GET", "HEAD", "POST")]
-            routes = request.app.router.routes
-            taken = [one["method"] for one in scopes if any(route.matches(one)[0] is Match.FULL for route in routes)]
-            allowed = ", ".join(taken)
-            return problem(error.status_code, f"this address takes {allowed}", headers={"Allow": allowed})
+    async def _http(_: Request, error: HTTPException) -> ProblemResponse:
         nothing = "there is nothing at this address; /openapi.json describes those that there are"
         detail = nothing if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
         return problem(error.status_code, detail, headers=error.headers)

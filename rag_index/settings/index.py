@@ -45,7 +45,7 @@ LANGUAGES = (
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
-    "access_separator", "depends_on", "not_secret", "where", "newest", "newest_among", "title", "link",
+    "access_separator", "depends_on", "not_secret", "where", "newest", "title", "link",
     "format", "files", "joins", "parts", "language_column",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes"}
@@ -109,8 +109,6 @@ class IndexSettings(Section):
     """If several rows have the same `key`, such as the versions of a note: the row with the greatest value in this
     column is the document. `where` decides about that row alone, so a note whose newest version is withdrawn is not
     shown in an older one."""
-    newest_among: str | None = Field(default=None, min_length=1)
-    """The condition for the rows of which `newest` takes one, such as `"status <> 'draft'"`, in SQL."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables of which a document has at most one row each; see [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
@@ -278,8 +276,6 @@ class IndexSettings(Section):
                 f"language_column chooses among several languages, but language is {self.language!r}; "
                 f"list all languages of column {self.language_column!r} there"
             )
-        if self.newest_among is not None and self.newest is None:
-            raise ValueError("newest_among says which rows newest takes one of; set newest, or use where")
         if self.db_schema is not None:
             self.joins.update({name: join.in_schema(self.db_schema) for name, join in self.joins.items()})
             self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]

@@ -47,9 +47,9 @@ class Settings(BaseModel):
     name. Set it if the folder may be renamed or several projects share one Qdrant: under another name the index is
     another one, and starts empty."""
     data: Path = Path(".rag-index")
-    """The folder for what rag-index keeps itself: the embedded Qdrant, the ledger, written contexts, and the data of
-    the Prefect server of a run. Set it if the folder of the settings file cannot be written, such as in `/etc`. If you
-    set it later, move the old folder there: an empty folder starts an empty index."""
+    """The folder for what rag-index keeps itself: the embedded Qdrant, the ledger and written contexts. Set it if
+    the folder of the settings file cannot be written, such as in `/etc`. If you set it later, move the old folder
+    there: an empty folder starts an empty index."""
     source: SourceSettings = SourceSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     store: StoreSettings = StoreSettings()
@@ -82,8 +82,6 @@ class Settings(BaseModel):
             raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
-        if self.run.max_cost is not None and self.embedder.price is None:
-            raise ValueError("[run] max_cost needs [embedder] price: what a million characters cost to embed")
         asking = next((index.name for index in self.indexes if index.asks_database), None)
         if asking is not None and self.source_url.get_backend_name() != "postgresql":
             raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')

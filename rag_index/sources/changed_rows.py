@@ -175,10 +175,10 @@ class ChangedSource(SqlSource):
             if end is not None:
                 statement = statement.where(sa.not_(self._after(end.key)))
             changed, too_long = self._fetch(connection, statement) if len(unchanged) < len(keys) else ([], None)
-            groups = self._groups(connection, changed)
+            parts = self._read_parts(connection, changed)
         if too_long is not None:  # too many characters for one page
             return self._page_of_changed(state, cursor, len(changed))
-        page = self._read(changed, end, groups)
+        page = self._read(changed, end, parts)
         read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
         return replace(page, unread=[key for key in unchanged if key not in read])
 

@@ -285,24 +285,18 @@ class DigestSource(SqlSource):
         has_digests = self._divided and self._backend != "sqlite"
         return super()._groups(connection, [row[:-2] for row in rows] if has_digests else rows)
 
-    def _read(
-        self,
-        rows: Sequence[Sequence[Any]],
-        cursor: Any,
-        groups: Sequence[Sequence[str]] | None,
-        parts: Sequence[DocumentParts] | None = None,
-    ) -> SourcePage:
+    def _read(self, rows: Sequence[Sequence[Any]], cursor: Any, parts: Sequence[DocumentParts]) -> SourcePage:
         if not self._divided:
-            return super()._read(rows, cursor, groups, parts)
+            return super()._read(rows, cursor, parts)
         width = len(self._keys)
         if self._backend == "sqlite":
             digests = [RowDigest(value_bucket(self._layout, row[:width]), *values_digest(row)) for row in rows]
         else:
             digests = [RowDigest(int(row[-2]), *_read_digest(row[-1])) for row in rows]
-        for number, some in enumerate(parts or ()):
-            bucket, first, second = digests[number]
-            digests[number] = RowDigest(bucket, first + some.digest[0], second + some.digest[1])
-        page = super()._read(rows, cursor, groups, parts)
+        if self._parts is not None:
+            pairs = zip(digests, parts, strict=True)
+            digests = [RowDigest(own.bucket, *map(sum, zip(own[1:], one.digest, strict=True))) for own, one in pairs]
+        page = super()._read(rows, cursor, parts)
         keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)) or [()] * width)
         return replace(page, digests=dict(zip(keys, digests, strict=True)))
 

@@ -80,18 +80,11 @@ def pdf_text(data: bytes) -> Pages:
         from pypdf import PdfReader
     except ImportError as error:
         raise NotText('needs pypdf: pip install "rag-index[files]"') from error
-    document, wrong = PdfReader(io.BytesIO(data)), []
+    document = PdfReader(io.BytesIO(data))
     if document.is_encrypted and not document.decrypt(""):
         raise NotText("is encrypted")
-    for number in range(len(document.pages)):
-        try:
-            yield number + 1, document.pages[number].extract_text()
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the other pages are worth reading
-            wrong.append(f"page {number + 1} ({type(error).__name__}: {error})")
-    if wrong:
-        raise NotText(f"is broken in {', '.join(wrong[:3])}")
+    for number, page in enumerate(document.pages, start=1):
+        yield number, page.extract_text()
 
 
 def office_text(data: bytes) -> Pages:

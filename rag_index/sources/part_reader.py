@@ -150,10 +150,11 @@ class PartsReader:
             for statement in self._statements(connection, table, [some for some in values if None not in some]):
                 first_rows(connection, index, statement, what)
 
-    def read(
-        self, connection: Connection, rows: Sequence[Sequence[Any]], *, max_chars: int | None = None
-    ) -> list[DocumentParts] | None:
-        """Return the parts of each row; None if they have more than `max_chars`. Raises the driver's errors."""
+    def read(self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float) -> list[DocumentParts]:
+        """Return the parts of the first rows, of so few that they have at most `max_chars`, unless one alone has more.
+
+        Raises the driver's errors.
+        """
 
         def read() -> list[DocumentParts] | None:
             documents = [DocumentParts() for _ in rows]
@@ -170,11 +171,12 @@ class PartsReader:
                             first, second = self.digest(row)
                             for one in found:
                                 one.digest = one.digest[0] + first, one.digest[1] + second
-                        if max_chars is not None and chars > max_chars:
+                        if chars > max_chars and len(rows) > 1:
                             return None
             return documents
 
-        return with_any_text(connection, read)
+        found = with_any_text(connection, read)
+        return found if found is not None else self.read(connection, rows[: len(rows) // 2], max_chars)
 
     def _statements(
         self, connection: Connection, table: PartRows, values: Sequence[Sequence[Any]]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -73,17 +73,10 @@ class SourceTable:
     """The conditions, in SQL, that decide about its rows."""
     place: str
     """What the settings call it, for a message: "", "join customer", "part remark"."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableRoute:
-    """How a changed row of a table leads to the documents that show it."""
-
-    table: SourceTable
-    keys: tuple[str, ...]
-    """The columns of the table whose values make the id of the document, or one column that is looked up."""
-    look_up: str | None
-    """What the value of that column is looked up in (see `keys_by`); None if the values make the id."""
+    keys: tuple[str, ...] = ()
+    """Columns that lead from a changed row to its documents: those that make the id, or one that is looked up."""
+    look_up: str | None = None
+    """What the value of that column is looked up in (see `looked_up`); None if the values make the id."""
 
 
 def document_columns(index: IndexSettings) -> list[str]:
@@ -114,15 +107,10 @@ def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
     return _unique([*on, *part.shown_columns, *[name for name, _ in part.order], *_on(part.joins)])
 
 
-def source_tables(index: IndexSettings) -> list[SourceTable]:
-    """Return the tables that an index declares, its own first; a query is none of them."""
-    return [route.table for route in table_routes(index)]
-
-
 def _document_tables(index: IndexSettings) -> list[SourceTable]:
     """Return the table of an index, without a name if it has a query, and those that are joined."""
     columns = _unique([*document_columns(index), index.newest])
-    return _tables(index, columns, "", _known(index.where, index.newest_among))
+    return _tables(index, columns, "", _known(index.where))
 
 
 def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
@@ -140,11 +128,11 @@ def _tables(
     return found
 
 
-def table_routes(index: IndexSettings) -> list[TableRoute]:
-    """Return how changed rows lead to documents, for each table that an index declares."""
+def source_tables(index: IndexSettings) -> list[SourceTable]:
+    """Return the tables that an index declares, its own first; a query is none of them."""
     key = index.key_columns
     own, *joined = _document_tables(index)
-    found = [TableRoute(own, tuple(key), None)] if index.table is not None else []
+    found = [replace(own, keys=tuple(key))] if index.table is not None else []
     found += [_join_route(*one, key) for one in zip(index.joins.values(), joined, strict=True)]
     for part in index.parts:
         table, *joined = _part_tables(part, key)
@@ -154,11 +142,11 @@ def table_routes(index: IndexSettings) -> list[TableRoute]:
     return found
 
 
-def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> TableRoute:
-    """Return the route over the first column of a joined table that equals another, or the number in it."""
+def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> SourceTable:
+    """Return a joined table with its route, over the first of its columns that equals another, or the number in it."""
     (own, other), prefix = join.pairs[0], join.prefixes[0]
     other = f"{of_part}{prefix}{{{other}}}" if prefix else f"{of_part}{other}"
-    return TableRoute(table, (own,), None if [other] == key else other)
+    return replace(table, keys=(own,), look_up=None if [other] == key else other)
 
 
 def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:
@@ -169,21 +157,23 @@ def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:
 
 def look_up_columns(index: IndexSettings) -> set[str]:
     """Return what documents may be looked up by: columns of documents, and those of parts (`PART: COLUMN`)."""
-    declared = [route.look_up for route in table_routes(index)]
-    return {*filter(None, declared), *[entry.column for entry in index.depends_on]}
+    return {
+        *filter(None, [table.look_up for table in source_tables(index)]),
+        *[entry.column for entry in index.depends_on],
+    }
 
 
-def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> TableRoute:
-    """Return how a changed row of a part leads to its documents."""
+def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> SourceTable:
+    """Return the table of a part with its route."""
     pairs = part.pairs(key)
     by_column = {column: own for own, column in pairs}
     joins = [split_name(own, part.joins)[0] for own, _ in pairs]
     if joins[0] is not None:
         first = _first_on(part, joins[0])
-        return TableRoute(table, (first,), f"{part.label}{OF_PART}{first}")
+        return replace(table, keys=(first,), look_up=f"{part.label}{OF_PART}{first}")
     if by_column.keys() == set(key) and not any(joins):
-        return TableRoute(table, tuple(by_column[name] for name in key), None)
-    return TableRoute(table, (pairs[0][0],), pairs[0][1])
+        return replace(table, keys=tuple(by_column[name] for name in key))
+    return replace(table, keys=(pairs[0][0],), look_up=pairs[0][1])
 
 
 def _first_on(part: PartSettings, join: str) -> str:
@@ -210,7 +200,7 @@ def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Ite
     for entry in section.get("depends_on") or ():
         schema, _, table = entry["table"].rpartition(".")
         yield relation(schema, table)
-    for key in ("query", "access", "where", "newest_among"):
+    for key in ("query", "access", "where"):
         query = str(section.get(key) or "")
         yield from tables_named(query)
         if doubtful:
@@ -275,10 +265,9 @@ def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause
         if index.newest is not None:
             newer, newest = table.alias("newer"), table.c[index.newest]
             same = [newer.c[key] == table.c[key] for key in index.key_columns]
-            among = _conditions(index.newest_among, index.name)
             later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
-            later = later.where(*same, newer.c[index.newest] > newest, *among)
-            conditions = [newest.is_not(None), ~sa.exists(later), *among, *conditions]
+            later = later.where(*same, newer.c[index.newest] > newest)
+            conditions = [newest.is_not(None), ~sa.exists(later), *conditions]
         base = _rows(table, conditions if filtered else [], name)
     return _with_joins(base, document_columns(index), index.joins, index.name, "documents", filtered=filtered)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import math
 import re
 import sys
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -34,6 +35,7 @@ from rag_index.sources.engine import (
 )
 from rag_index.sources.pages import (
     FETCH_ROWS,
+    NO_PARTS,
     PAGE_CHARS,
     STREAMED,
     DocumentParts,
@@ -179,6 +181,8 @@ class SqlSource:
 
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
+        if self._url.get_backend_name() != "postgresql":  # no other database has any
+            return RowPolicies()
         with self._connect() as connection:
             return read_policies(connection, relations_read(self._index.model_dump(by_alias=True), doubtful=True))
 
@@ -189,11 +193,11 @@ class SqlSource:
         with self._connect() as connection:
             statement = self._in_order(connection, self._select(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
-            parts = self._read_parts(connection, found)
-            if parts is not None and len(parts) < len(found):
+            parts = self._read_parts(connection, found, PAGE_CHARS)
+            if len(parts) < len(found):
                 found, following = found[: len(parts)], found[len(parts)]
-            end, groups = self._end(connection, cursor, found, following), self._groups(connection, found)
-        return self._read(found, end, groups, parts)
+            end = self._end(connection, cursor, found, following)
+        return self._read(found, end, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         wanted = {}
@@ -204,9 +208,7 @@ class SqlSource:
             found: list[Sequence[Any]] = []
             for first in range(0, len(wanted), IDS_AT_ONCE):
                 found += self._find(connection, dict(list(wanted.items())[first : first + IDS_AT_ONCE]))
-            groups = self._groups(connection, found)
-            of_rows = None if self._parts is None else self._parts.read(connection, found)
-        return self._read(found, None, groups, of_rows)
+            return self._read(found, None, self._read_parts(connection, found))
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
         """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
@@ -393,31 +395,30 @@ class SqlSource:
         return None if self._access is None else self._access.groups(connection, rows)
 
     def _read(
-        self,
-        rows: Sequence[Sequence[Any]],
-        cursor: Any,
-        groups: Sequence[Sequence[str]] | None,
-        parts: Sequence[DocumentParts] | None = None,
+        self, rows: Sequence[Sequence[Any]], cursor: Cursor | str | None, parts: Sequence[DocumentParts]
     ) -> SourcePage:
-        documents, unreadable = self._reader.read(rows, groups, parts)
+        documents, unreadable = self._reader.read(rows, parts)
         self._unique([*documents.keys, *(failure.key for failure in unreadable)])
         page = SourcePage(documents, cursor, unreadable)
-        if groups is None or not unreadable:
+        if self._access is None or not unreadable:
             return page
-        groups_by_key = {encode_key(row[: len(self._keys)]): some for row, some in zip(rows, groups, strict=True)}
-        return replace(page, groups={failure.key: groups_by_key[failure.key] for failure in unreadable})
+        groups = {encode_key(row[: len(self._keys)]): one.groups or () for row, one in zip(rows, parts, strict=True)}
+        return replace(page, groups={failure.key: groups[failure.key] for failure in unreadable})
 
-    def _read_parts(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[DocumentParts] | None:
-        """Return the parts of the first of these rows, of as many as fit into a page; None for an index without."""
-        if self._parts is None or not rows:
-            return None
-        count, parts = len(rows), None
-        while parts is None:
-            max_chars = PAGE_CHARS if count > 1 else None
-            parts = self._parts.read(connection, rows[:count], max_chars=max_chars)
-            count = max(1, count // 2)
+    def _read_parts(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float = math.inf
+    ) -> Sequence[DocumentParts]:
+        """Return what is read beside the first of these rows, of as many as have parts of at most `max_chars`."""
+        if self._parts is None and self._access is None:
+            return [NO_PARTS] * len(rows)
+        if self._parts is None:
+            parts = [DocumentParts() for _ in rows]
+        else:
+            parts = self._parts.read(connection, rows, max_chars)
         # the next page does not ask for rows whose parts would not fit
         self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
+        for one, groups in zip(parts, self._groups(connection, rows[: len(parts)]) or (), strict=False):
+            one.groups = groups
         return parts
 
     def _fetch(
@@ -449,8 +450,9 @@ class SqlSource:
                 raise SourceUnavailable(
                     f"index {self._index.name}: the connection was lost during the query; run it again"
                 )
-            with asking(self._name, patience=USUAL_SECONDS), self._limited(stream, streams=True):
+            with asking(self._name, patience=USUAL_SECONDS), limited(stream, self._timeout, self._name):
                 if self._stream is None:
+                    limit_on_server(stream, self._timeout, streams=True)
                     if self._url.get_backend_name() == "postgresql":  # a page may take longer than the server waits
                         stream.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                     result = stream.execute(self._select(), execution_options=STREAMED)
@@ -458,14 +460,13 @@ class SqlSource:
                 reader = self._stream
                 found, following = reader.page(rows)
             with self._connect() if needs_another else nullcontext(stream) as connection:  # that of the stream is busy
-                parts = self._read_parts(connection, found)
-                if parts is not None and len(parts) < len(found):
-                    reader.put_back(found[len(parts) :])
-                    found, following = found[: len(parts)], found[len(parts)]
-                groups = self._groups(connection, found)
+                parts = self._read_parts(connection, found, PAGE_CHARS)
+            if len(parts) < len(found):
+                reader.put_back(found[len(parts) :])
+                found, following = found[: len(parts)], found[len(parts)]
             if following is not None:  # the stream goes on
                 ending.pop_all()
-        return self._read(found, None if following is None else "streaming", groups, parts)
+        return self._read(found, None if following is None else "streaming", parts)
 
     def _end_stream(self) -> None:
         if self._connection is not None:
@@ -478,16 +479,9 @@ class SqlSource:
         with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
             if snapshot:
                 begin_snapshot(connection)
-            with self._limited(connection):
+            with limited(connection, self._timeout, self._name):
+                limit_on_server(connection, self._timeout, streams=False)
                 yield connection
-
-    @contextmanager
-    def _limited(self, connection: Connection, *, streams: bool = False) -> Iterator[None]:
-        """Limit the time of the queries in the block. Raises SourceTimedOut."""
-        with limited(connection, self._timeout, self._name):
-            if not streams or self._stream is None:
-                limit_on_server(connection, self._timeout, streams=streams)
-            yield
 
     def _errors_as_ours(self) -> AbstractContextManager[None]:
         return errors_as_ours(self._url, f"index {self._index.name}")

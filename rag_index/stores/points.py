@@ -213,9 +213,7 @@ def best_points(
         wanted.append(LookUp(sparse=False, limit=len(ids), ids=ids))
     for asked, points in zip(wanted, look_up(wanted) if wanted else (), strict=True):
         (bm25 if asked.sparse else cosines).update((point.id, point.score) for point in points)
-    candidates = {point.id: point for point in (*near, *worded)}
-    return [
-        StoredPoint(point.id, point.payload, score=cosines[point.id], bm25=bm25.get(point.id, 0.0))
-        for point in candidates.values()
-        if point.id in cosines  # else it was deleted between the rounds
-    ]
+    candidates = {point.id: point for point in (*near, *worded) if point.id in cosines}  # else deleted between rounds
+    for point in candidates.values():
+        point.score, point.bm25 = cosines[point.id], bm25.get(point.id, 0.0)
+    return list(candidates.values())

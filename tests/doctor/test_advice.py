@@ -1,16 +1,13 @@
-"""What the doctor says beside its findings: what the next run does, and settings that hurt."""
+"""What the doctor says beside its findings."""
 
 from contextlib import closing
 
 import pytest
 
-from rag_index.doctor import checkup, examine
-from rag_index.documents.batches import Failure
+from rag_index.doctor import examine
 from rag_index.errors import IndexLocked
-from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
-from rag_index.sources import open_source
 from tests.project import Project
 from tests.twin import twin
 
@@ -34,31 +31,11 @@ def advice(project) -> list[str]:
     return [one.message for one in diagnosis.advice]
 
 
-def test_changes_in_the_source_are_advice(project, tmp_path):
+def test_an_index_without_a_run_and_one_that_a_run_has_made(project, tmp_path):
     assert advice(project) == []
-    project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
-    project.execute("DELETE FROM note WHERE id = 4")
     project.fill(2, first=2000)
-    assert advice(project) == [
-        "2 new, 1 changed, 1 gone since the last run; the next run indexes that, or `rag-index index notes` does now"
-    ]
+    assert advice(project) == [], "`plan` says what the next run does"
     assert "nothing is indexed yet" in advice(Project(tmp_path / "empty").fill(3))[0]
-
-
-def test_a_document_that_was_given_up_is_not_what_the_next_run_indexes(project):
-    project.execute("UPDATE note SET body = 'refused' WHERE id = 3")
-    project.execute("INSERT INTO note VALUES (2000, 'new', 'refused too', 'a', 1)")
-    source = closing(open_source(project.settings, project.settings.index("notes")))
-    with source as opened, closing(Ledger(project.settings.ledger_url)) as ledger:
-        documents = opened.page(None, 100).documents
-        hashes = dict(zip(documents.keys, documents.text_hashes, strict=True))
-        for _ in range(MAX_TRIES):
-            ledger.fail(1, [Failure(key, "too long", hashes[key]) for key in ("3", "2000")])
-    diagnosis = examine(project.settings)
-    assert [(one.kind, one.count) for one in diagnosis.findings] == [("failed_documents", 2)]
-    assert diagnosis.advice == []
-    project.execute("UPDATE note SET body = 'shorter' WHERE id = 3")
-    assert [one.message.partition(" since")[0] for one in examine(project.settings).advice] == ["1 changed"]
 
 
 def test_a_locked_index_names_the_holder(project):
@@ -83,12 +60,6 @@ def test_a_golden_file_that_the_gate_cannot_use_is_a_finding(project, golden, fi
     assert [one.kind for one in diagnosis.findings] == ["unusable_gate"] * finding
     assert all("golden.jsonl" in one.message for one in diagnosis.findings)
     assert diagnosis.advice == []
-
-
-def test_a_network_filesystem_is_advised_against(project, monkeypatch):
-    monkeypatch.setattr(checkup, "_filesystem", lambda path: "nfs4")
-    found = [one.message for one in checkup.place_advice(project.settings)]
-    assert [one.partition(":")[0] for one in found] == ["[store] path", "[ledger] url"]
 
 
 def test_an_embedder_that_does_not_answer_is_advice(project):

@@ -361,7 +361,7 @@ def test_a_ledger_on_postgresql(tmp_path, postgres):
         assert ledger_rows(project) == before
 
 
-def test_doctor_command(project, points, prefect_server):
+def test_doctor_command(project, points):
     with project.store() as store:
         store.delete_points(NAME, ids_of(points, 7))
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))

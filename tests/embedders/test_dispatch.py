@@ -114,20 +114,6 @@ def test_a_text_that_fails_between_plain_texts_is_at_fault(warm, error, count):
     assert judge.sent[-6:] == [[POISON], [PLAIN_TEXT]] * 3
 
 
-@pytest.mark.parametrize("error", [ILL, REFUSED, BadVectors("NaN")])
-def test_texts_at_fault_are_found_among_others_and_no_other_suffers(warm, error):
-    hosts = warm(2)
-    for host in hosts.hosts:
-        host.always(POISON, error)
-    texts, bad = list(TEXTS), [7, 8, 33]
-    for number in bad:
-        texts[number] += POISON
-    entries = hosts.embed(texts)
-    assert [number for number, entry in enumerate(entries) if isinstance(entry, Exception)] == bad
-    good = [number for number in range(len(texts)) if number not in bad]
-    assert_own_vectors([entries[number] for number in good], [texts[number] for number in good])
-
-
 def test_a_text_that_failed_waits_for_another_host_and_does_not_go_to_the_same_again(warm):
     hosts = warm(2, batch_texts=1)
     hosts[0].always(POISON, ILL)

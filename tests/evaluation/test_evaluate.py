@@ -29,15 +29,15 @@ def means(scope):
 def searched(retriever, indexes, weight):
     """Return the mean measures of real searches."""
     totals: dict[str, list[float]] = {"recall@5": [], "MRR@10": []}
-    relevant: dict[str, set[tuple[str, str]]] = {}
+    relevant: dict[str, dict[tuple[str, str], int]] = {}
     for one in GOLDEN:
         if one.index in indexes:
-            relevant.setdefault(one.query, set()).update((one.index, document) for document in one.relevant)
+            relevant.setdefault(one.query, {}).update({(one.index, document): 1 for document in one.relevant})
     for query, wanted in relevant.items():
         result = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
         found = [(hit.index, hit.document_id) for hit in result.hits]
         for metric, values in totals.items():
-            values.append(measure(metric, found, wanted))
+            values.append(measure(parse_metric(metric), found, wanted))
     return {metric: sum(values) / len(values) for metric, values in totals.items()}
 
 

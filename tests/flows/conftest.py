@@ -23,6 +23,6 @@ class Recorder:
 def shown(monkeypatch) -> Recorder:
     """What a person sees of the progress."""
     recorder = Recorder()
-    for module in ("plain_run", "reporting"):
+    for module in ("launch", "reporting"):
         monkeypatch.setattr(f"rag_index.orchestration.{module}.open_display", lambda: recorder)
     return recorder

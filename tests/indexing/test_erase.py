@@ -13,9 +13,9 @@ import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.errors import RagIndexError
-from rag_index.indexing.residue import Scanner
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
+from rag_index.stores.residue import Scanner
 from tests.forked_program import run_code
 from tests.project import Project, run_here
 from tests.waiting import eventually

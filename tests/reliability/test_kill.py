@@ -47,7 +47,7 @@ def prefect_to_kill():
     children = psutil.Process().children
     before = {child.pid for child in children()}
     with temporary_server() as variables:
-        [server] = [c for c in children() if c.pid not in before and "rag_index.orchestration.api_server" in command(c)]
+        [server] = [c for c in children() if c.pid not in before and "create_app" in command(c)]
         yield variables, server
 
 

@@ -59,22 +59,17 @@ def test_callers_take_turns(busy):
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_one_caller_has_a_share_of_the_places_and_whoever_waits_takes_none(waiting):
-    places, fitting = Places(8), []
+    places, fitting = Places(8), ""
     with ExitStack() as held:
         for caller in "aaabcdefghi":
             with suppress(SearchBusy), ExitStack() as holding:
                 holding.enter_context(places.take(caller))
-                if waiting:
-                    holding.enter_context(only_waiting())
+                holding.enter_context(only_waiting() if waiting else nullcontext())
                 held.push(holding.pop_all())
-                fitting.append(caller)
-        assert "".join(fitting) == "aabcdefg", "two of one caller, eight of all"
+                fitting += caller
+        assert fitting == "aabcdefg", "two of one caller, eight of all"
         with nullcontext() if waiting else pytest.raises(SearchBusy), places.take("z"):
             pass
     with ExitStack() as again:  # each has given back what it had
         for number in range(8):
             again.enter_context(places.take(str(number)))
-            with only_waiting():
-                pass
-        with pytest.raises(SearchBusy), places.take("z"):
-            pass

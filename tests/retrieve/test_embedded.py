@@ -11,7 +11,6 @@ import pytest
 
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.retrieve import Retriever
-from rag_index.stores import open_store
 from rag_index.stores.edge import reader as edge_reader
 from tests.retrieve.desk import found
 from tests.waiting import eventually
@@ -63,32 +62,8 @@ def answers(retriever: Retriever) -> int:
     return len(result.hits)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer may take a tenth of a second until it flushes."""
+def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_it(embedded, monkeypatch):
     monkeypatch.setattr(edge_reader, "WRITE_SECONDS", 0.1)
-
-
-def test_searches_go_on_while_another_process_writes(embedded):
-    with OtherProcess(embedded) as holder, embedded.retriever() as retriever:
-        holder.flush()
-        assert len(retriever.search_sync("printer").hits) == 7
-        with pytest.raises(StoreBusy, match="--wait SECONDS"):
-            open_store(embedded.settings.store).count("desk_titles__1")
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_writer_that_hangs_is_named_and_searches_work_afterwards(embedded):
-    with OtherProcess(embedded) as holder, embedded.retriever() as retriever:
-        named = rf"is being written by process {holder.popen.pid} \(.*\) since 2.*--wait SECONDS"
-        with pytest.raises(StoreBusy, match=named):
-            retriever.search_sync("printer", indexes=["titles"])
-        holder.flush()
-        assert eventually(lambda: answers(retriever) == 7)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_it(embedded):
     with OtherProcess(embedded) as holder:
         closed = Retriever.from_settings(embedded.config, wait=60)
         threading.Timer(0.3, closed.close).start()

@@ -2,8 +2,7 @@
 
 import pytest
 
-from rag_index.retrieve.soft_match import idf_of, relative_idf, soft_scores, together
-from rag_index.stores.protocol import WordCounts
+from rag_index.retrieve.soft_match import soft_scores
 from tests.retrieve.desk import Desk, found
 
 ROWS = [
@@ -29,15 +28,6 @@ def test_a_rare_word_counts_more_and_a_long_text_less() -> None:
     assert once > repeated == pytest.approx(1.0, abs=1e-3)
     assert soft_scores({}, ["printer"]) == [0.0]
     assert soft_scores({"printer": 1.0}, []) == []
-
-
-def test_the_idf_of_several_indexes_is_that_of_one_with_all_points() -> None:
-    small, large = WordCounts(10, {7: 5, 8: 0}), WordCounts(1000, {7: 5, 8: 20})
-    idf = idf_of(together([small, large]))
-    assert idf == pytest.approx(idf_of(WordCounts(1010, {7: 10, 8: 20})))
-    assert relative_idf(small, idf)[7] > 5
-    assert relative_idf(large, idf)[7] == pytest.approx(1, abs=0.2)
-    assert relative_idf(small, idf_of(small)) == pytest.approx({7: 1.0, 8: 1.0})
 
 
 def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:

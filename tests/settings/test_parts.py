@@ -51,7 +51,6 @@ MISTAKES = {
     "https://desk.example.org/t/{id}": ("https://desk.example.org", 'names no column; write it as "https://…/{id}"'),
     "https://desk.example.org/t/": ("javascript:", "should begin with https://, http://, /"),
     'title = "subject"': ('title = "{subject"', "title '{subject' is not a template"),
-    'where = "confidential = 0"': ('newest_among = "a"', "set newest, or use where"),
     "[indexes.joins.customer]": ('[indexes.joins."my customer"]', "joins.my customer should match pattern"),
     '{code = "customer.region"}': ('{code = "x.a"}\n[indexes.joins.x]\ntable = "o"\non = "o"', "'x' does not come bef"),
     "[indexes.joins.region]": ("[indexes.joins.remark]", "two parts, joins or payload columns are named 'remark'"),

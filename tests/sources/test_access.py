@@ -5,8 +5,7 @@ import pytest
 from rag_index.documents.groups import groups_in
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings import IndexSettings
-from rag_index.sources.changed_rows import ChangedSource
-from tests.sources.databases import KnownStamps, pages
+from tests.sources.databases import pages
 
 PAIRS = "SELECT note_id, name FROM acl"
 
@@ -117,50 +116,6 @@ def test_settings_that_contradict_themselves_are_refused():
         IndexSettings(**sql, access="acl", required_filter={"_rag.groups": "staff"})
 
 
-# With changed_since
-
-
-def night(source, state):
-    """Scan as a run does; return the groups of what was read and the state of the next scan."""
-    source.use_scan_state(state)
-    read, stamps = {}, dict(state.stamps)
-    for page in pages(source, 40):
-        read |= groups(page)
-        stamps |= page.stamps
-        assert set(page.stamps) == set(groups(page))
-    return read, KnownStamps(state.following, stamps)
-
-
-@pytest.mark.parametrize("access", ["acl", PAIRS])
-def test_a_change_of_rights_alone_is_found_whatever_the_time_of_change_says(db, access):
-    rows = [(n, "text", "2024-01-01 00:00:00", "staff") for n in range(100)]
-    db.run("INSERT INTO note VALUES (?, ?, ?, ?)", rows=rows)
-    db.run("INSERT INTO acl VALUES (?, 'staff')", rows=[(n,) for n in range(100)])
-    db.run("UPDATE note SET at = date('now', '-3 days') WHERE id = 99")
-
-    def scan(state):
-        return night(db.source(ChangedSource, access=access, changed_since="at", changed_overlap=0), state)
-
-    def grant(number, *names):
-        db.run(f"UPDATE note SET acl = '{','.join(names)}' WHERE id = {number}")
-        db.run(f"DELETE FROM acl WHERE note_id = {number}")
-        db.run("INSERT INTO acl VALUES (?, ?)", rows=[(number, name) for name in names])
-
-    read, state = scan(KnownStamps())
-    assert len(read) == 100
-    for _ in range(2):
-        read, state = scan(state)
-        assert read.keys() <= {"99"}, "only what is as late as the watermark is read again"
-    grant(5, "board")
-    grant(6)
-    grant(7, "staff", "board")
-    read, state = scan(state)
-    assert {key: read[key] for key in ("5", "6", "7")} == {"5": ["board"], "6": [], "7": ["board", "staff"]}
-    assert len(read) <= 41, "other pages stay unread"
-    read, state = scan(state)
-    assert read.keys() <= {"99"}
-
-
 # PostgreSQL
 
 
@@ -183,11 +138,3 @@ def test_arrays_and_pairs_of_postgresql(database):
             assert sorted(found.values()) == [[], wanted], (access, where)
     with pytest.raises((SettingsError, SourceError)):
         database.source(access="SELECT id::text, name FROM seen").check()
-
-    def scan(state):
-        return night(database.source(ChangedSource, access="acl", changed_since="at"), state)
-
-    _, state = scan(scan(KnownStamps())[1])
-    database.run("UPDATE note SET acl = '{board,staff}' WHERE body = 'a'")
-    read, _ = scan(state)
-    assert ["board", "staff"] in read.values()

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from rag_index.indexing.run import RunOptions
-from rag_index.orchestration.plain_run import run_plainly
+from rag_index.orchestration.launch import run_plainly
 from rag_index.retrieve.retriever import Retriever
 from rag_index.schema import scaffold
 from rag_index.settings import load_settings, run_settings

@@ -331,29 +331,22 @@ IDLE_SECONDS = 5.0
 class BoundedTransport(httpx.HTTPTransport):
     """Connections to `url` whose answers have one time limit and one size each, headers included.
 
-    httpx limits each read, and makes its own pool of connections, which has another one in its place here. They go
-    through the proxy that the environment names.
+    httpx limits each read alone. They go through the proxy that the environment names.
     """
 
     def __init__(self, url: str, seconds: float, size: int | None = None) -> None:
-        super().__init__(verify=tls_context())
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=tls_context(),
-            network_backend=_BoundedBackend(seconds, size or MAX_ANSWER),
-            keepalive_expiry=IDLE_SECONDS,
-            proxy=_proxy_of(url),
-        )
+        super().__init__(verify=tls_context(), limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS), proxy=_proxy_of(url))
+        self._pool._network_backend = _BoundedBackend(seconds, size or MAX_ANSWER)
 
 
-def _proxy_of(url: str) -> httpcore.Proxy | None:
+def _proxy_of(url: str) -> httpx.Proxy | None:
     """Return the proxy that the environment names for an address."""
     place, known = urlsplit(url), getproxies()
-    named = known.get(place.scheme) or known.get("all") or ""
+    named = known.get(place.scheme) or known.get("all")
     if not named or proxy_bypass(place.netloc.rpartition("@")[2]):
         return None
-    proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
-    tls = tls_context() if proxy.url.scheme == "https" else None
-    return httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth, ssl_context=tls)
+    tls = tls_context() if named.startswith("https://") else None
+    return httpx.Proxy(named if "://" in named else f"http://{named}", ssl_context=tls)
 
 
 class _BoundedBackend(httpcore.SyncBackend):

@@ -14,17 +14,6 @@ from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import FakeOllama
 
 
-def test_each_chunk_of_a_document_with_several_gets_a_context(server, make_chunker):
-    one, several = make_chunker(server).chunk(page("short", numbered(3)))
-    assert (one.chunks, one.contexts, one.context_counts) == (["short"], [], ContextCounts())
-    assert len(several.chunks) == len(several.contexts) == 3
-    assert len(set(several.contexts)) == 3
-    assert all(context.startswith("Context ") for context in several.contexts)
-    assert several.context_counts == ContextCounts(made=3)
-    assert several.incomplete == ""
-    assert several.texts_to_embed()[1] == f"{several.contexts[1]}\n\n{several.chunks[1]}"
-
-
 def test_ten_chunks_are_asked_at_a_time(server, make_chunker):
     server.together = 10  # the server answers none before ten are in flight
     (document,) = make_chunker(server, requests_in_flight=10).chunk(page(numbered(20)))
@@ -101,31 +90,11 @@ def test_symbols_get_contexts_and_keep_their_payload_and_halves_of_a_chunk_its_c
     assert shorter.contexts == [*document.contexts[:2], *document.contexts[1:]]
 
 
-# The contexts that the ledger has: known to other processes at once, and never an obstacle
-
-DOCUMENT, ANOTHER, ONE, TWO = map(hash_text, ("document", "another", "one", "two"))
-
-
-def known(cache):
-    return cache.known([DOCUMENT])[DOCUMENT]
-
-
-def test_a_written_context_is_known_to_others(url):
-    cache, other = ContextCache(url, "recipe"), ContextCache(url, "recipe")
-    assert known(cache) == {}
-    cache.put(DOCUMENT, ONE, "first")
-    cache.put(DOCUMENT, TWO, "sécond 漢字")
-    cache.put(ANOTHER, ONE, "other")
-    assert known(other) == {ONE: "first", TWO: "sécond 漢字"}
-    cache.close()
-    other.close()
-
-
 @pytest.mark.parametrize("url", ["postgresql+psycopg://me:s3cret@127.0.0.1:9/none", "sqlite:////nowhere/ledger.db"])
 def test_a_ledger_that_cannot_be_used_is_warned_about_once_without_its_password(caplog, url):
-    cache = ContextCache(make_url(url), "recipe")
-    assert known(cache) == {}
-    cache.put(DOCUMENT, ONE, "context")
+    cache, document = ContextCache(make_url(url), "recipe"), hash_text("document")
+    assert cache.known([document]) == {document: {}}
+    cache.put(document, hash_text("one"), "context")
     assert caplog.text.count("contexts are not kept for the next run") == 1
     assert "127.0.0.1:9/none" in caplog.text or "there is no /nowhere/ledger.db on this machine" in caplog.text
     assert "s3cret" not in caplog.text
