@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, ValidationError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.documents.batches import part_name
 from rag_index.errors import RagIndexError, SettingsError
@@ -297,14 +297,16 @@ def skill(settings: Settings, *, front_matter: bool) -> str:
 
 def _input(model: type[_Tool], settings: Settings, *, reranker: bool) -> Schema:
     """Return the schema of a tool's arguments, in which an index and a field are those of the settings."""
-    schema = {"type": "object", **model.model_json_schema(schema_generator=_Untitled)}
+    made = model.model_json_schema()
+    schema: Schema = {"type": "object", **{key: made[key] for key in made if key not in ("title", "description")}}
     needed = schema.get("required", [])
     schema["properties"] = dict(sorted(schema["properties"].items(), key=lambda one: one[0] not in needed))
     names = {"enum": [index.name for index in settings.indexes]}
     for name, field in schema["properties"].items():
         if "default" in field and field["default"] is None:
             del field["default"]
-        field.pop("examples", None)
+        for one in ("title", "examples"):  # a title only repeats the name
+            field.pop(one, None)
         if name == "indexes":
             field |= {"items": names, "minItems": 1}
             del field["maxItems"]  # `items` says more
@@ -315,19 +317,6 @@ def _input(model: type[_Tool], settings: Settings, *, reranker: bool) -> Schema:
     if not reranker:
         schema["properties"].pop("rerank", None)
     return schema
-
-
-class _Untitled(GenerateJsonSchema):
-    """Schemas without titles, which would only repeat the names."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        """Return False."""
-        return False
-
-    def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> Schema:
-        """Return the schema without the name and the docstring of its class."""
-        made = super().generate(schema, mode)
-        return {key: value for key, value in made.items() if key not in ("title", "description")}
 
 
 def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
