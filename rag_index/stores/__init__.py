@@ -130,12 +130,9 @@ def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[Stor
 
         yield Catalog(settings.path)
         return
-    with closing(_open_to_look(settings) if brief else _open_server(settings)) as store:
+    limits = {"timeout": min(settings.timeout, LOOK_SECONDS), "patience": LOOK_SECONDS / 2} if brief else {}
+    with closing(_open_server(settings, **limits)) as store:
         yield store
-
-
-def _open_to_look(settings: StoreSettings) -> ServerStore:
-    return _open_server(settings, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS / 2)
 
 
 def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str, str]:
@@ -195,9 +192,9 @@ def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, in
     """
     if settings.url is None:
         return {}
-    with closing(_open_to_look(settings)) as store:
-        there = store.names()
-        return {name: store.count_indexed(name) for name in names if name in there}
+    with open_names(settings, brief=True) as store:
+        there, server = store.names(), cast("ServerStore", store)
+        return {name: server.count_indexed(name) for name in names if name in there}
 
 
 def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:
