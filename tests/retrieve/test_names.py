@@ -24,25 +24,20 @@ COMMON = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("query", "first"),
-    [
-        ("cl-fiveam", "cl-fiveam"),
-        ("CL FIVEAM", "cl-fiveam"),
-        ("to be, or not to be", "t-2"),
-        ("lets get it up", "t-3"),
-        ("打印机的使用", "t-4"),
-        ("die ubergabe", "t-5"),
-        ("17", "17"),
-    ],
-)
-def test_a_key_or_a_first_line_is_first_however_common_its_words_are(empty: Desk, query: str, first: str) -> None:
+FIRST = {
+    "cl-fiveam": "cl-fiveam", "CL FIVEAM": "cl-fiveam", "to be, or not to be": "t-2", "lets get it up": "t-3",
+    "打印机的使用": "t-4", "die ubergabe": "t-5", "17": "17",
+}  # fmt: skip
+
+
+def test_a_key_or_a_first_line_is_first_however_common_its_words_are(empty: Desk) -> None:
     empty.fill({"comments": COMMON[::2], "titles": COMMON[1::2]})
     with empty.retriever() as retriever:
-        for weight in (None, 0.0):
-            result = retriever.search_sync(query, dense_weight=weight)
-            assert found(result)[0][1] == first
-            assert result.hits[0].score >= 1 >= result.hits[1].score
+        for query, first in FIRST.items():
+            for weight in (None, 0.0):
+                result = retriever.search_sync(query, dense_weight=weight)
+                assert found(result)[0][1] == first, query
+                assert result.hits[0].score >= 1 >= result.hits[1].score
 
 
 def test_a_long_query_costs_little_and_its_deadline_ends_it(tmp_path: Path) -> None:
@@ -78,24 +73,17 @@ SIGNED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("query", "fitting"),
-    [
-        ("ORA-01018", []),
-        ("ora-01017", ["1"]),
-        ("6.1.56", []),
-        ("6.1.55", ["2"]),
-        ("CVE-2021-44228", []),
-        ("CVE-2021-45046", ["3"]),
-        ("jsonDecode", ["4", "5"]),
-        ("json_decode", ["4", "5"]),
-        ("g++", ["6"]),
-    ],
-)
-def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(empty: Desk, query: str, fitting: list[str]) -> None:
+FITTING = {
+    "ORA-01018": [], "ora-01017": ["1"], "6.1.56": [], "6.1.55": ["2"], "CVE-2021-44228": [], "CVE-2021-45046": ["3"],
+    "jsonDecode": ["4", "5"], "json_decode": ["4", "5"], "g++": ["6"],
+}  # fmt: skip
+
+
+def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(empty: Desk) -> None:
     empty.fill({"comments": SIGNED})
     with empty.retriever() as retriever:
-        result = retriever.search_sync(query, limit=5)
-        assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting
-        assert all(hit.matched == ((query,) if hit.document_id in fitting else ()) for hit in result.hits)
-        assert result.nothing_fits is not bool(fitting)
+        for query, fitting in FITTING.items():
+            result = retriever.search_sync(query, limit=5)
+            assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting, query
+            assert all(hit.matched == ((query,) if hit.document_id in fitting else ()) for hit in result.hits)
+            assert result.nothing_fits is not bool(fitting)

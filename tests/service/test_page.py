@@ -359,22 +359,7 @@ def test_a_hit_says_nothing_twice_and_the_document_says_all(page):
     page.evaluate("location.hash = 'q=parcel'")
     page.wait_for("documents in")
     shown = page.evaluate("document.querySelector('.hit .payload').innerText").split()
-    assert shown == [
-        "long",
-        "y" * 120 + "…",
-        "number",
-        "9007199254740993",
-        "size",
-        "0.1",
-        "u",
-        "1",
-        "v",
-        "2",
-        "w",
-        "3",
-        "1",
-        "more",
-    ]
+    assert " ".join(shown) == f"long {'y' * 120}… number 9007199254740993 size 0.1 u 1 v 2 w 3 1 more"
     page.evaluate("document.querySelector('.open').click()")
     page.wait_for("solutions: parcel", "y" * 300)
     page.press("Escape")
