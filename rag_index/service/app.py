@@ -49,7 +49,7 @@ FILES = Path(__file__).parent / "static"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
-KINDS = {name: {"type": kind.schema["type"], "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
+KINDS = {name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -13,7 +13,6 @@ from rag_index.settings.parts import (
     JoinName,
     JoinSettings,
     PartSettings,
-    Template,
     as_list,
     check_format,
     check_joins,
@@ -21,7 +20,6 @@ from rag_index.settings.parts import (
     check_parts,
     check_text,
     file_columns,
-    read_template,
     template_columns,
 )
 from rag_index.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD, RESERVED, PayloadKind, kind_for
@@ -350,11 +348,6 @@ class IndexSettings(Section):
     def title_columns(self) -> list[str]:
         """Return the columns that the title consists of."""
         return template_columns(self.title, "title")
-
-    @property
-    def template(self) -> Template | None:
-        """Return the parts of the text if it is a template. Raises ValueError like `read_template`."""
-        return read_template(self.text)
 
     @property
     def text_columns(self) -> list[str]:

@@ -22,21 +22,18 @@ class KindOfValues:
     """The values that a payload index holds: their types in a payload, and what a caller is told of them."""
 
     types: frozenset[type]
-    schema: Mapping[str, Any]
-    """The type of a value in JSON Schema."""
+    json_type: str
     description: str
     ordered: Literal["", "numbers", "times"] = ""
     """What the values are compared with by gte, gt, lte and lt; "" if they have no order."""
 
 
 PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
-    "keyword": KindOfValues(frozenset({str}), {"type": "string"}, "text"),
-    "integer": KindOfValues(frozenset({int}), {"type": "integer"}, "a whole number", "numbers"),
-    "float": KindOfValues(frozenset({int, float}), {"type": "number"}, "a number", "numbers"),
-    "bool": KindOfValues(frozenset({bool}), {"type": "boolean"}, "true or false"),
-    "datetime": KindOfValues(
-        frozenset({str}), {"type": "string"}, 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"
-    ),
+    "keyword": KindOfValues(frozenset({str}), "string", "text"),
+    "integer": KindOfValues(frozenset({int}), "integer", "a whole number", "numbers"),
+    "float": KindOfValues(frozenset({int, float}), "number", "a number", "numbers"),
+    "bool": KindOfValues(frozenset({bool}), "boolean", "true or false"),
+    "datetime": KindOfValues(frozenset({str}), "string", 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"),
 }
 """The kinds, by Qdrant's own names. A new one is one more entry here and in `PayloadKind`."""
 

@@ -254,7 +254,7 @@ def test_text_is_a_column_a_list_of_columns_or_a_template():
     def index(text):
         return IndexSettings(name="n", table="t", key="k", text=text)
 
-    assert (index("body").text_columns, index("body").template) == (["body"], None)
+    assert index("body").text_columns == ["body"]
     assert index(["a", "b", "a"]).text_columns == ["a", "b"]
     assert index(["{a}"]).text_columns == ["{a}"]
     assert index("{a}: {b} {{x}} {a}").text_columns == ["a", "b"]
