@@ -28,7 +28,7 @@ from rag_index.cli.runs import flow_loader, launch_flow
 from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -98,15 +98,7 @@ def _evaluate(
     else:
         made = nullcontext((settings, read_golden(origin)))
     with made as (searched, queries):
-        return evaluate(searched, queries, names, metrics, _counter(len(queries)), worst=worst)
-
-
-def _counter(total: int) -> Callable[[int], None]:
-    def print_count(done: int) -> None:
-        if done % max(100, total // 10) == 0 and done < total:
-            say(f"{done:,} of {total:,} queries", err=True)
-
-    return print_count
+        return evaluate(searched, queries, names, metrics, worst=worst)
 
 
 def _interval(one: Estimate) -> str:
@@ -234,6 +226,3 @@ def _print_benchmark(report: BenchmarkReport) -> None:
                 f"largest difference {one.parity.largest_difference:.1e}, "
                 f"recall of 10 neighbours {one.parity.recall:.4f}"
             )
-    best = max(report.measured, key=lambda one: one.rate)
-    if best is report.measured[0]:
-        say("Serial was fastest. The sample may be too small for workers to pay off: try a larger --sample-size.")

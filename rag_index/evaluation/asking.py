@@ -11,7 +11,7 @@ from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.stores import lend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rag_index.retrieve.question import Asked
     from rag_index.settings import IndexSettings, Settings
@@ -30,21 +30,13 @@ SECONDS = 120.0
 """How long one search may take, unless the settings give it longer."""
 
 
-def ask_indexes(
-    settings: Settings,
-    queries: Sequence[str],
-    indexes: Sequence[str],
-    limit: int,
-    on_answer: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:
+def ask_indexes(settings: Settings, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
     """Return what these indexes, searched together, have for each query, for `limit` documents.
 
-    `on_answer` gets the number of queries done. Raises the error of the first query if none of the first few is
-    answered.
+    Raises the error of the first query if none of the first few is answered.
     """
-
     with Retriever(_patient(settings, len(queries))) as retriever:
-        return retriever.run(_collect(retriever, queries, indexes, limit, on_answer=on_answer))
+        return retriever.run(_collect(retriever, queries, indexes, limit))
 
 
 def ask_collections(
@@ -77,19 +69,11 @@ def _patient(settings: Settings, queries: int) -> Settings:
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changes)})
 
 
-async def _collect(
-    retriever: Retriever,
-    queries: Sequence[str],
-    indexes: Sequence[str],
-    limit: int,
-    *,
-    on_answer: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:
+async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
     """Ask each query, again if its fault may pass. Documents are found whoever they are for."""
-    done, free = 0, asyncio.Semaphore(AT_ONCE)
+    free = asyncio.Semaphore(AT_ONCE)
 
     async def ask(query: str) -> Answer:
-        nonlocal done
         async with free:
             for tried in range(1, TRIES + 1):
                 found: Answer
@@ -100,8 +84,6 @@ async def _collect(
                 if not isinstance(found, TransientError) or tried == TRIES:
                     break
                 await asyncio.sleep(PAUSE * tried)
-        done += 1
-        on_answer(done)
         return found
 
     first: list[Answer] = []

@@ -12,7 +12,7 @@ from rag_index.evaluation.measures import Estimate, Metric, estimate, measure
 from rag_index.retrieve.fusion import ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rag_index.evaluation.asking import Answer
     from rag_index.evaluation.golden import GoldenQuery
@@ -103,19 +103,16 @@ def evaluate(
     golden: Iterable[GoldenQuery],
     indexes: Sequence[str],
     metrics: Sequence[Metric],
-    on_answer: Callable[[int], None] = lambda _: None,
     *,
     worst: int = 5,
 ) -> Evaluation:
     """Ask these indexes the golden queries, and measure what they find; the first metric decides which do `worst`.
 
-    `on_answer` gets the number of queries done.
-
     Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
     """
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
-    answers = ask_indexes(settings, list(wanted), indexes, limit, on_answer)
+    answers = ask_indexes(settings, list(wanted), indexes, limit)
     scopes = tuple(
         _measure(name, judged, settings.dense_weight, metrics, worst)
         for name, judged in _scopes(wanted, answers, indexes).items()
