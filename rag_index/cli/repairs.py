@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import uuid
 from contextlib import closing
 from dataclasses import asdict
@@ -56,11 +55,8 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
         if not click.confirm("Delete all of it?", err=True):
             say("Nothing was deleted.", err=True)
             return 1
-    started = time.perf_counter()
     dropped = drop_index(settings, name)
-    seconds = time.perf_counter() - started
-    printed = {"index": name, "dropped": dropped, "seconds": round(seconds, 3)}
-    show(printed, f"{name}: deleted {kept}. {seconds:.2f} s.", as_json=as_json)
+    show({"index": name, "dropped": dropped}, f"{name}: deleted {kept}.", as_json=as_json)
     return 0
 
 
@@ -207,18 +203,16 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
 
     settings = context.settings()
     alias, access = settings.alias(name), settings.index(name).access is not None
-    started = time.perf_counter()
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, str(uuid.uuid4())),
         closing(open_store(settings.store, wait=settings.run.wait)) as store,
     ):
         before, live, returned = roll_back(ledger, store, alias, name, access=access)
-    seconds = time.perf_counter() - started
     came = f", with {returned:,} that {before} no longer had" if returned else ""
     show(
-        {"index": name, "before": before, "live": live, "returned": returned, "seconds": round(seconds, 3)},
-        f"{name}: {live} is live, {before} is kept. {seconds:.2f} s.",
+        {"index": name, "before": before, "live": live, "returned": returned},
+        f"{name}: {live} is live, {before} is kept.",
         f"{name}: its documents are as the last run left them{came}; `rag-index index {name}` brings it up to date.",
         as_json=as_json,
     )
