@@ -142,16 +142,16 @@ class DatabaseCatalog:
         asked = ("key", table.full_name, *names)
         return distinct and self._ask(asked, lambda connection: _is_key(connection, table, names))
 
-    def chars(self, table: DatabaseTable, names: Sequence[str]) -> list[int]:
+    def chars(self, table: DatabaseTable, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has, in the first `MAX_ROWS` rows."""
         sampled = [[str(value) for value in table.columns[name].filled] for name in names]
         if table.rows <= SAMPLED_ROWS and all(len(text) < MAX_CHARS for texts in sampled for text in texts):
-            return [sum(map(len, texts)) for texts in sampled]
+            return {name: sum(map(len, texts)) for name, texts in zip(names, sampled, strict=True)}
         columns = [sa.cast(sa.column(name), sa.Text).label(f"c{number}") for number, name in enumerate(names)]
         rows = sa.select(*columns).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS).subquery()
         counted = sa.select(*[sa.func.sum(sa.func.length(one)) for one in rows.c])
         found = self._ask(("chars", table.full_name, *names), lambda connection: _rows(connection, counted))
-        return [int(value or 0) for value in found[0]] if found else [0] * len(names)
+        return {name: int(value or 0) for name, value in zip(names, *found or [[0] * len(names)], strict=True)}
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""

@@ -75,11 +75,11 @@ def size(chars: int) -> str:
 def coverage(
     subjects: Sequence[Subject],
     indexes: Sequence[ProposedIndex],
-    chars: Callable[[Subject, list[str]], list[int]],
+    chars: Callable[[Subject], dict[str, int]],
     *,
     conditions: bool = False,
 ) -> Coverage:
-    """Return what of the texts of these tables some indexes reach; `chars` counts the characters of columns.
+    """Return what of the texts of these tables some indexes reach; `chars` counts those of each column.
 
     Names of rows without another text count if the rows are documents. With `conditions`, the rows that these hide are
     not reached, as far as the sample says.
@@ -88,9 +88,8 @@ def coverage(
     indexed = {index.tables[0] for index in indexes}
     total, hidden, missing, reached = 0, 0, [], {one.full_name for one in subjects}
     for subject in subjects:
-        is_counted = subject.says_something or subject.full_name in indexed
-        columns = _text_columns(subject)
-        counted = dict(zip(columns, chars(subject, columns), strict=True)) if columns and is_counted else {}
+        columns = text_columns(subject)
+        counted = chars(subject) if columns and (subject.says_something or subject.full_name in indexed) else {}
         total += sum(counted.values())
         places = {(subject.schema, subject.name), (None, subject.name)}
         left = [name for name in columns if counted.get(name, 1) and not {(*one, name) for one in places} & shown]
@@ -105,7 +104,7 @@ def coverage(
 
 def is_log(subject: Subject) -> bool:
     """Return whether the texts of a table repeat but for numbers, as those do that programs write."""
-    columns = [one for name in _text_columns(subject) if (one := subject.profiles[name]).role == "prose"]
+    columns = [one for name in text_columns(subject) if (one := subject.profiles[name]).role == "prose"]
     shapes = [{_VARIABLE.sub("#", text) for text in one.texts} for one in columns]
     return bool(columns) and all(
         len(one.texts) >= MIN_LOG_ROWS and len(shape) <= FEW * len(one.texts)
@@ -120,7 +119,7 @@ def repeats_texts(subject: Subject) -> bool:
     return few and bool(columns) and not subject.title
 
 
-def _text_columns(subject: Subject) -> list[str]:
+def text_columns(subject: Subject) -> list[str]:
     """Return the columns that people read, without the names of persons and without files, whose text is not known."""
     titles = [] if subject.is_people else subject.title_columns
     found = [subject.profiles[name] for name in [*titles, *subject.prose]]

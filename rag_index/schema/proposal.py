@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING
 
 from slugify import slugify
@@ -26,6 +27,7 @@ from rag_index.schema.coverage import (
     is_log,
     repeats_texts,
     size,
+    text_columns,
 )
 from rag_index.schema.hiding import add_conditions, restricts
 from rag_index.schema.proposed_index import MIN_DESCRIPTION, NAMES_ALONE, IndexMaker, ProposedIndex, free_name
@@ -156,18 +158,11 @@ def propose(
     out = [name for name in names if _matches(name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies], uses)
-    counted: dict[Subject, list[int]] = {}
-
-    def chars(subject: Subject, columns: list[str]) -> list[int]:
-        if subject not in counted:
-            counted[subject] = catalog.chars(subject, columns)
-        return counted[subject]
-
-    doubtful = {one.full_name for one in subjects if one.says_something and not is_log(one)}
+    chars = cache(lambda one: catalog.chars(one, text_columns(one)))
     answers = answers or {}
-    doubtful -= {table for table, wanted in answers.items() if not wanted}
     add = [*add, *[table for table, wanted in answers.items() if wanted]]
-    whole = sum(one.rows * one.all_length for one in subjects if not is_log(one))
+    logs = {*filter(is_log, subjects)}
+    whole = sum(one.rows * one.all_length for one in subjects if one not in logs)
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -175,10 +170,10 @@ def propose(
         proposer = _Proposer(roles, include, add, answers, needed)
         made = proposer.run()
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
-        searched = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
-        searched += [one for one, why in reasons.items() if why in DOUBTED and not is_log(one)]
+        reached = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
+        searched = [*reached, *[one for one, why in reasons.items() if why in DOUBTED and one not in logs]]
         made.coverage = coverage(searched, made.indexes, chars)
-        more = {} if include else _missed(made, doubtful, needed, whole)
+        more = {} if include else _missed(made, needed, whole)
         if not more:
             break
         needed |= more
@@ -193,11 +188,11 @@ def propose(
     return made
 
 
-def _missed(made: Proposal, doubtful: Container[str], needed: Container[str], whole: float) -> dict[str, str]:
+def _missed(made: Proposal, needed: Container[str], whole: float) -> dict[str, str]:
     """Return tables to take besides those that are `needed` already, with why they were left out.
 
     Those are all that may have come with the application, if there is no index, such as one of questions and answers.
-    Else it is the `doubtful` one with most text, of the `whole` that the tables have, if too little is reached.
+    Else it is the doubted one with most text, of the `whole` that the tables have, if too little is reached.
     """
     left = {table: why for table, why in made.left_out.items() if table not in needed}
     spare = {table: why for table, why in left.items() if why in (EXPLAINS, PICTURES)}
@@ -206,7 +201,7 @@ def _missed(made: Proposal, doubtful: Container[str], needed: Container[str], wh
     for one in made.coverage.missing if made.coverage.share < GOAL else ():
         why = left.get(one.table, "")
         least = LARGE * whole if why in PROGRAMS else MIN_SHARE * made.coverage.chars
-        if one.table in doubtful and why in DOUBTED and one.chars >= max(MIN_CHARS, least):
+        if why in DOUBTED and one.chars >= max(MIN_CHARS, least):
             return {one.table: why}
     return {}
 
@@ -358,7 +353,7 @@ def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[D
     for table in tables:
         found: dict[DatabaseTable, None] = {}
         for own in texts[table]:
-            common = Counter(other for text in own for other in holders[text] if other is not table)
+            common = Counter(other for text in sorted(own) for other in holders[text] if other is not table)
             enough = max(MIN_COPIED, MIN_COPIED_SHARE * len(own))
             found |= {other: None for other, count in common.items() if count >= enough and _is_copy(table, other)}
         for other in sorted(found, key=lambda other: not {*noun(other.name)} < {*noun(table.name)}):
@@ -408,7 +403,7 @@ class _Proposer:
                 names = [one.name for one in subject.profiles.values() if one.role == role]
                 if names and subject.rows:
                     place.setdefault(subject.full_name, []).extend(names)
-            reason = subject.refusal()
+            reason = "is not wanted" if self.answers.get(subject.full_name) is False else subject.refusal()
             if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
             if reason and not (self._is_added(subject) or self.needed.get(subject.full_name) == reason):
@@ -563,8 +558,6 @@ class _Proposer:
         added, parts = self._is_added(subject), self.roles.parts.get(subject, ())
         if self.include and not _matches(subject.full_name, self.include) and not added:
             reason = "is not included"
-        elif self.answers.get(subject.full_name) is False:
-            reason = "is not wanted"
         elif subject in self.donors and not added:
             reason = self.donors[subject]
         elif parts:
