@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote, unquote
 
@@ -27,8 +28,6 @@ from rag_index.stores.protocol import Condition, StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from _typeshed import DataclassInstance
 
     from rag_index.settings import IndexSettings
 
@@ -54,27 +53,35 @@ class Answered:
 
         With `explain`, those that explain are, whatever they hold but None.
         """
-        plain = {}
-        for one in fields(cast("DataclassInstance", self)):
-            value = getattr(self, one.name)
-            optional = one.default is not MISSING or one.default_factory is not MISSING
-            wanted = explain and value is not None if one.metadata else value or not optional
-            if wanted and not str(one.type).startswith("SkipJsonSchema"):
-                plain[one.name] = _plain(value, explain=explain)
+        plain, kind = {}, cast("Any", type(self))
+        for name, optional, explains in _members(kind):
+            value = getattr(self, name)
+            if (explain and value is not None) if explains else (value or not optional):
+                plain[name] = _plain(value, explain=explain)
         return plain
+
+
+@cache
+def _members(kind: Any) -> list[tuple[str, bool, bool]]:
+    """Return the fields that are answered: the name, whether there is a default, and whether it explains."""
+    return [
+        (one.name, one.default is not MISSING or one.default_factory is not MISSING, bool(one.metadata))
+        for one in fields(kind)
+        if not str(one.type).startswith("SkipJsonSchema")
+    ]
 
 
 def _plain(value: Any, *, explain: bool) -> Any:
     """Return a value of an answer for JSON. Numbers of a payload are not rounded."""
-    if isinstance(value, Answered):
-        return value.to_json(explain=explain)
-    if isinstance(value, AsOf):
-        return asdict(value)
+    if isinstance(value, float):
+        return round(value, DIGITS)
     if isinstance(value, tuple):
         return [_plain(one, explain=explain) for one in value]
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: one if isinstance(one, float) else _plain(one, explain=explain) for key, one in value.items()}
-    return round(value, DIGITS) if isinstance(value, float) else value
+    if isinstance(value, Answered):
+        return value.to_json(explain=explain)
+    return asdict(value) if isinstance(value, AsOf) else value
 
 
 @dataclass(frozen=True, slots=True)
