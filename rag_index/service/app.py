@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import generate_latest
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from rag_index.errors import RagIndexError, StoreError
@@ -207,9 +206,9 @@ def make_app(
     app.router.routes.extend([agents[0]] if agents else [])
     if more is not None:
         app.include_router(more, include_in_schema=False)
-    app.router.add_route(
-        "/", _page if more is None else _page_of_trial, methods=["GET", "HEAD"], include_in_schema=False
-    )
+    page = (FILES / "index.html").read_text(encoding="utf-8")
+    page = page if more is None else page.replace('id="choose" hidden', 'id="choose"')
+    app.router.add_route("/", lambda _: HTMLResponse(page), methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=FILES), name="static")
     register = tokens or TokenRegister(settings.serve, settings.source.caller_roles)
     app.add_middleware(Guard, serve=settings.serve, tokens=register, metrics=metrics)
@@ -222,12 +221,3 @@ def make_app(
             max_age=CORS_SECONDS,
         )
     return app
-
-
-async def _page_of_trial(_: Request) -> HTMLResponse:
-    text = (FILES / "index.html").read_text(encoding="utf-8")
-    return HTMLResponse(text.replace('id="choose" hidden', 'id="choose"'))
-
-
-async def _page(_: Request) -> FileResponse:
-    return FileResponse(FILES / "index.html")

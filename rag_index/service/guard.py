@@ -299,9 +299,7 @@ class HttpMetrics:
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that has been answered."""
-        path = scope["path"]
-        mounted = "/mcp" if path == "/mcp" or path.startswith("/mcp/") else "/" if path == "/" else "other"
-        route = getattr(scope.get("route"), "path", None) or mounted
+        route = getattr(scope.get("route"), "path", None) or "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
