@@ -32,7 +32,7 @@ from rag_index.errors import (
 )
 from rag_index.retrieve.calibration import UNCOUNTED
 from rag_index.retrieve.concurrency import Deadline, FairThreads, StoreHolder
-from rag_index.retrieve.fusion import best_candidates, count_documents, document_key, scorings
+from rag_index.retrieve.fusion import best_candidates, document_key, scorings
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_model import QueryVectors
 from rag_index.retrieve.question import NAMED, Asked, IndexAnswer, Question
@@ -354,7 +354,7 @@ class FanOut:
                 and answer.full
                 and answer.limit < (MAX_OF_PHRASE if question.phrases and not answer.asks else MAX_POINTS)
                 and (
-                    count_documents(answer.points) < question.limit
+                    len(set(map(document_key, answer.points))) < question.limit
                     or (answer.asks and len(answer.points) < 2 * answer.first(question))
                 )
             ]

@@ -35,7 +35,7 @@ from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import soft_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.retrieve.question import Asked, IndexAnswer, Question
 
@@ -82,11 +82,6 @@ def agree(points: Sequence[StoredPoint]) -> bool:
     worded = sorted([one for one in points if one.bm25 > 0], key=lambda one: (-one.bm25, -one.score))[:BEST_BY_WORDS]
     near = sorted(points, key=lambda one: -one.score)[:BEST_BY_MEANING]
     return not {one.id for one in worded}.isdisjoint(one.id for one in near)
-
-
-def count_documents(points: Iterable[StoredPoint]) -> int:
-    """Return the number of documents that these points are chunks of. One without its payload counts as one."""
-    return len({document_key(point) for point in points})
 
 
 def compares_scores(answered: Sequence[IndexAnswer]) -> bool:
