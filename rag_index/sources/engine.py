@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
+from sqlalchemy.pool import NullPool
 
 from rag_index.database.drivers import (
     connect_options,
@@ -75,7 +76,9 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
         url = url.set(database=file.as_uri(), query={**url.query, "mode": mode, "uri": "true"})  # with ? and # quoted
     backend = url.get_backend_name()
     try:
-        engine = sa.create_engine(url, pool_pre_ping=backend != "sqlite", connect_args=connect_options(url))
+        # a file is opened each time: it may have been replaced by another of its name
+        pool: dict[str, Any] = {"pool_pre_ping": True} if file is None else {"poolclass": NullPool}
+        engine = sa.create_engine(url, connect_args=connect_options(url), **pool)
     except (exc.NoSuchModuleError, ImportError) as error:
         raise SettingsError(f"source: {missing_driver(url, error)}") from error
     except (exc.ArgumentError, TypeError, ValueError) as error:  # the URL has options that the driver does not know
@@ -91,28 +94,7 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
         event.listen(engine, "connect", _read_all_types)
     if engine.dialect.driver == "pymysql":
         event.listen(engine, "connect", _read_bits)
-    if file is not None:
-        _follow_file(engine, file)
     return engine
-
-
-def _follow_file(engine: Engine, file: Path) -> None:
-    """Let connections end whose file was replaced by another of its name: they would read the old one for ever."""
-
-    def identity() -> tuple[int, int] | None:
-        with suppress(OSError):
-            found = file.stat()
-            return found.st_dev, found.st_ino
-        return None
-
-    @event.listens_for(engine, "connect")
-    def note(_connection: Any, record: Any) -> None:
-        record.info["file"] = identity()
-
-    @event.listens_for(engine, "checkout")
-    def compare(_connection: Any, record: Any, _proxy: Any) -> None:
-        if record.info["file"] != identity():
-            raise exc.DisconnectionError(f"{file} is another file now")
 
 
 def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
