@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import event, exc
@@ -282,21 +282,12 @@ class PayloadMaker:
         return list(found), list(found.values())
 
 
-class PartText(NamedTuple):
-    """A part that is chunked by itself."""
-
-    text: str
-    name: str
-    id: str
-    link: str
-    payload: dict[str, Any]
-
-
 @dataclass(slots=True)
 class DocumentParts:
     """What is read of one document beside its row: all of its parts, in order, and who may see it."""
 
-    parts: list[PartText] = field(default_factory=list)
+    parts: list[tuple[str, TextPart]] = field(default_factory=list)
+    """The text of each part that is chunked by itself, and what is known of it but its place."""
     files: list[AttachedFile] = field(default_factory=list)
     inline: dict[str, list[str]] = field(default_factory=dict)
     """The texts that stand in that of the document, by what stands before them."""
@@ -457,7 +448,7 @@ def clean(text: str) -> str:
 
 
 def _heading(body: str, parts: DocumentParts) -> str:
-    first = " ".join((body or parts.parts[0].text).split()) if parts.parts else ""
+    first = " ".join((body or parts.parts[0][0]).split()) if parts.parts else ""
     return shortened(first, HEADING_CHARS)
 
 
@@ -471,7 +462,7 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
     own = BETWEEN.join(paragraphs)
     if not own and not parts.parts:
         own = title
-    whole, found = join_parts(own, [(part.text, TextPart(0, 0, *part[1:])) for part in parts.parts])
+    whole, found = join_parts(own, parts.parts)
     if not title and not found and not parts.failure and not (language and own):
         return own, NO_LAYOUT
     return whole, TextLayout(title, len(own), found, parts.failure, language).encode()

@@ -23,7 +23,6 @@ from rag_index.sources.pages import (
     Composer,
     DocumentParts,
     LinkComposer,
-    PartText,
     PayloadMaker,
     stream_rows,
     with_any_text,
@@ -106,14 +105,13 @@ class PartRows:
             for document in documents:
                 document.failure = document.failure or reason
             return 0
-        payload, chars = self._payload.payload(row[self._fields]), 0
-        link = self._link.compose(row[self._links])
-        files = []
+        link, payload = self._link.compose(row[self._links]), self._payload.payload(row[self._fields])
+        part, chars, files = TextPart(0, 0, self.label, row_id, link, payload), 0, []
         for name, value in zip(self.composer.columns, row[self._text], strict=True):
             form = self._part.format.get(name, "plain")
             if self._files is not None and form not in TEXT_FORMATS:
                 chars += len(value) if isinstance(value, bytes | str) else 0
-                files.append(self._files.take(value, form, TextPart(0, 0, self.label, row_id, link, payload)))
+                files.append(self._files.take(value, form, part))
         for document in documents:
             document.files += filter(None, files)
             chars += len(text)
@@ -122,7 +120,7 @@ class PartRows:
             if text and self._part.inline:
                 document.inline.setdefault(self._part.name, []).append(text)
             elif text:
-                document.parts.append(PartText(text, self.label, row_id, link, payload))
+                document.parts.append((text, part))
         return chars
 
 
