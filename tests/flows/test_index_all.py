@@ -10,19 +10,13 @@ from tests.project import Project
 from tests.waiting import eventually
 
 
-@pytest.mark.parametrize(
-    ("settings", "options"),
-    [("[parallel]\nworkers = 2", {}), ("[parallel]\nworker_memory = 100_000_000", {"shard_documents": 3})],
-    ids=["little work", "no memory"],
-)
-def test_no_workers_are_started_for_little_work_or_without_memory(
-    tmp_path, prefect_server, monkeypatch, settings, options
-):
+def test_no_workers_are_started_without_memory(tmp_path, prefect_server, monkeypatch):
     def start(workers, count):
         pytest.fail(f"{count} workers were started")
 
     monkeypatch.setattr(Workers, "_local_cluster", start)
-    report = Project(tmp_path / "p", extra=settings).fill(10).index(**options)
+    project = Project(tmp_path / "p", extra="[parallel]\nworker_memory = 100_000_000").fill(10)
+    report = project.index(shard_documents=3)
     assert (report.state, report.indexes[0].new, report.indexes[0].message) == ("completed", 10, "")
 
 

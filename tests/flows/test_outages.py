@@ -45,15 +45,6 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
     assert len(project.texts()) == 80
 
 
-def test_a_server_that_computes_for_long_is_named_and_not_called_silent(project, fake, shown, monkeypatch):
-    monkeypatch.setattr("rag_index.hosts.host_pool.MIN_SILENCE", 1.0)
-    fake.fault("hang", marker="ticket 3 ")
-    with when(lambda: shown.says(*at_work(fake), "0 of 80"), lambda: (fake.clear(), fake.restart())):
-        report = project.run()
-    assert report.state == "completed", report.sentence()
-    assert len(project.texts()) == 80
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, workers):

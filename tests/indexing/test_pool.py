@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_index.errors import EmbedderUnavailable, NoWorkers, ProcessDied
+from rag_index.errors import EmbedderUnavailable, ProcessDied
 from rag_index.indexing import pipeline
 from rag_index.indexing.pipeline import Pool
 from rag_index.indexing.step_retries import call_plainly
@@ -47,15 +47,12 @@ class Scan(SimpleNamespace):
     has_much = False
 
     def __init__(self) -> None:
-        self.counts, self.said = [], []
-        progress = SimpleNamespace(
-            under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
-        )
+        self.counts = []
+        progress = SimpleNamespace(under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None)
         self.run = SimpleNamespace(
             settings=SimpleNamespace(parallel=SimpleNamespace(serial=False, address="any")), progress=progress,
             metrics=SimpleNamespace(workers=1), logger=None,
             stopwatch=SimpleNamespace(stage=lambda name: nullcontext()),
-            outcome=SimpleNamespace(say=self.said.append),
         )  # fmt: skip
 
     def job(self, shard) -> int:
@@ -131,19 +128,6 @@ def test_a_shard_whose_process_dies_is_embedded_again_alone_and_the_others_go_on
         assert next(results) == -2
         place.ends = place.finish
         assert list(results) == [-1]
-
-
-def test_without_workers_the_run_says_so_and_goes_on(monkeypatch):
-    def none(scan):
-        raise NoWorkers("no memory")
-
-    scan, place = Scan(), Place()
-    with Pool(scan, call_plainly, grow=none) as pool:
-        monkeypatch.setattr(pool, "_beside", lambda: place)
-        pool.submit(numbered(1))
-        place.finish(1)
-        assert list(pool.rest()) == [-1]
-    assert scan.said == ["it was indexed in one process: no memory", "no workers, continuing in one process"]
 
 
 def test_where_much_is_to_come_the_place_is_there_before_the_first_shard():

@@ -1,8 +1,6 @@
 """When a run starts workers, and who sees it: a command without a Prefect server has them too."""
 
-import json
 import os
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +9,6 @@ from rag_index.orchestration import cluster
 from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.launch import names_api
 from tests.forked_program import without_api
-from tests.project import PROGRAM, Project
 
 
 @pytest.mark.parametrize(
@@ -56,16 +53,3 @@ def test_whoever_names_a_prefect_server_in_a_profile_sees_the_runs_there(tmp_pat
     profile = f'active = {active}\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n'
     (tmp_path / "profiles.toml").write_text(profile)
     assert names_api(tmp_path) is named
-
-
-@pytest.mark.long
-def test_a_command_without_a_prefect_server_has_workers(tmp_path):
-    """`--shard-documents` says that workers are to have the shards."""
-    project = Project(tmp_path / "project").fill(600)
-    command = [*PROGRAM, "--config", str(project.config), "index-all", "--shard-documents", "100", "--json"]
-    ended = subprocess.run(command, env=without_api(), capture_output=True, text=True, timeout=240, check=False)
-    assert ended.returncode == 0, ended.stderr
-    [outcome] = json.loads(ended.stdout)["indexes"]
-    assert outcome["new"] == len(project.texts()) == 600
-    [metrics] = [run["metrics"] for run in project.json("report")["runs"]]
-    assert (metrics["shards"], metrics["stages"]["wait"] > 0) == (6, True)

@@ -31,18 +31,6 @@ def service():
     return Service()
 
 
-def test_a_service_that_hangs_is_waited_for_once_in_a_run(service):
-    checks = ServiceChecks(clock=service.clock)
-    service.seconds, service.error = 60.0, EmbedderUnavailable("http://h did not answer within 60 s")
-    with pytest.raises(EmbedderUnavailable):
-        checks.remember("embedder", service.ask)
-    for _ in range(4):
-        with pytest.raises(TransientError, match=r"http://h did not .* waited 60 s for it, and does not ask again"):
-            checks.remember("embedder", service.ask)
-    assert service.asked == 1
-    assert checks.check("store", Service().ask) == "answer 1", "another service"
-
-
 @pytest.mark.parametrize(("wait", "seconds", "asked"), [(0.0, 7.0, 5), (600.0, 250.0, 3)])
 def test_a_service_that_refuses_is_asked_again_until_that_has_cost_too_much(service, wait, seconds, asked):
     checks = ServiceChecks(wait, clock=service.clock)
