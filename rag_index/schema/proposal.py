@@ -154,7 +154,6 @@ def propose(
         SettingsError: `add` names no table, or one of which no index can be made.
     """
     asked, names = add, [table.full_name for table in catalog.tables]
-    _require_tables(asked, names)
     out = [name for name in names if _matches(name, exclude)]
     copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies], uses)
@@ -183,7 +182,7 @@ def propose(
     made.questions = proposer.questions()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
-    _require_indexes(asked, made)
+    _check_added(asked, names, made)
     made.policies = _policy_sentences(catalog, made.indexes)
     return made
 
@@ -206,19 +205,14 @@ def _missed(made: Proposal, needed: Container[str], whole: float) -> dict[str, s
     return {}
 
 
-def _require_tables(asked: Sequence[str], names: Sequence[str]) -> None:
-    for name in asked:
+def _check_added(asked: Sequence[str], names: Sequence[str], made: Proposal) -> None:
+    """Raise SettingsError if one of the tables that are asked for is no index."""
+    for name in {*asked} - {one.tables[0] for one in made.indexes}:
         if name not in names:
             listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
             raise SettingsError(f"--add {name}: there is no such table ({listed})")
-
-
-def _require_indexes(asked: Sequence[str], made: Proposal) -> None:
-    indexed = {one.tables[0] for one in made.indexes}
-    for name in asked:
-        if name not in indexed:
-            reason = made.left_out.get(name, "has no rows that people look for")
-            raise SettingsError(f"--add {name}: no index can be made of it, since it {reason}")
+        reason = made.left_out.get(name, "has no rows that people look for")
+        raise SettingsError(f"--add {name}: no index can be made of it, since it {reason}")
 
 
 def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ...]:

@@ -195,7 +195,7 @@ class IndexMaker:
             title = self._add_root(root) or title
         title = title or self._title_of_others()
         self._add_text_of_others()
-        parts = self._parts(title)
+        parts = self._parts()
         for relation in subject.relations:
             self._add_label(relation)
         for relation in self._above.relations if root else ():
@@ -208,7 +208,7 @@ class IndexMaker:
         self._complete(title, parts)
         times = self._times(0.9) if subject.columns[self._key[0]].kind != "number" else []
         every = [rows, *parts]
-        unclear = [sentence for one in every for sentence in unclear_codes(one.subject, _known_columns(one.subject))]
+        unclear = [sentence for one in every for sentence in unclear_codes(one.subject)]
         return ProposedIndex(
             name="-".join(self._above.called),
             settings=rows.settings(),
@@ -371,7 +371,7 @@ class IndexMaker:
         owned = {*relation.parent.noun} <= {*relation.child.noun[:-1]}
         return every and (owned or hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
 
-    def _parts(self, title: str | None) -> list[_Rows]:
+    def _parts(self) -> list[_Rows]:
         """Return the parts, those of the row that translations are of, too."""
         subject, roles, above = self._subject, self._roles, self._above
         found = [self._part(way) for _, way in roles.parts_below(subject)]
@@ -390,15 +390,11 @@ class IndexMaker:
         labels = {(own.child, label.parent): (own, label, columns) for own, label, columns in links}
         found += [self._label_part(*one) for one in labels.values() if one[1].parent is not subject]
         found += [self._record_part(*one) for one in roles.records_of(subject)]
-        found = [one for one in found if "text" in one.settings() and not self._is_title(one, title)]
+        named = None if subject.title_row is None else subject.title_row.child  # one with the title alone says no more
+        found = [one for one in found if "text" in one.settings() and not (one.subject is named and len(one.text) == 1)]
         details = [one for one in found if one.keys["on"] == one.keys["key"]]
         kept = {*details[:MAX_KINDS], *[one for one in found if one not in details][:MAX_PARTS]}
         return [one for one in found if one in kept]
-
-    def _is_title(self, part: _Rows, title: str | None) -> bool:
-        """Return whether a part has nothing but the title of the document."""
-        names = [name for name, join in self._rows.joins.items() if join["table"] == part.subject.name]
-        return part.keys["on"] == part.keys["key"] and title in [f"{name}.{part.text[0]}" for name in names]
 
     def _new_part(self, way: Sequence[Relation]) -> _Rows:
         """Return a part, without its text, of the rows from which a way of relations leads to those of this table."""
@@ -558,12 +554,6 @@ class IndexMaker:
 def _with_word(names: Sequence[str], known: frozenset[str]) -> list[str]:
     """Return the names with one of these words."""
     return [name for name in names if known & {*words(name)}]
-
-
-def _known_columns(subject: Subject) -> set[str]:
-    """Return the columns whose meaning is known: those of conditions, and those that name rows of other tables."""
-    found = {one.column for one in subject.conditions} | {one.type_column for one in subject.relations}
-    return found | subject.named_columns
 
 
 def _has_all(columns: Container[str], relation: Relation) -> bool:

@@ -16,7 +16,7 @@ from rag_index.schema.subjects import Condition, Subject
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from rag_index.schema.catalog import Column, DatabaseTable
+    from rag_index.schema.catalog import Column
 
 
 MIN_OUT = 0.66
@@ -82,12 +82,13 @@ def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) 
     return found
 
 
-def unclear_codes(table: DatabaseTable, known: Container[str]) -> list[str]:
+def unclear_codes(table: Subject) -> list[str]:
     """Return a sentence for each code that may hide rows, such as `post_type`: no name tells what 4 or N is.
 
-    `known` are the columns whose meaning is known: those of conditions, and those that name rows of other tables.
+    Known is what columns mean that have conditions or name rows of other tables.
     """
-    found = []
+    found, types = [], {one.type_column for one in table.relations}
+    known = table.named_columns.union(types, [one.column for one in table.conditions])
     for column in table.columns.values():
         counts = Counter(value for value in column.filled if type(value) is int or len(str(value)) == 1)
         coded = column.kind == "number" or counts.total() == len(column.filled)
