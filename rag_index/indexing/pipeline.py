@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_index.chunking import open_chunker
-from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
+from rag_index.documents.batches import EmbeddedShard, Shard, ShardStats, WrittenShard
 from rag_index.embedders import Embedder, identify, open_embedder
 from rag_index.errors import (
     IndexLocked,
@@ -28,6 +28,7 @@ from rag_index.errors import (
     RagIndexError,
     StoreError,
     StoreUnavailable,
+    TerminalError,
 )
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import ChildEmbedder, EmbedJob, quarantine
@@ -103,9 +104,11 @@ def index_pages(scan: Scan, pages: Iterable[SourcePage], pool: Pool, call: Call 
     While a shard is embedded, the next pages are read and the one before is written. What is embedded when the pages
     or the pool raise is committed before. Raises as these, and as `commit`.
     """
-    writer = Writer(scan, call)
+    writer, budget = Writer(scan, call), Budget(scan)
 
     def push(shard: Shard) -> None:
+        budget.check(shard, drain)
+        budget.under_way += shard.chars
         scan.mark_pending(shard)
         pool.submit(shard)
         pass_on(pool.ready())
@@ -120,6 +123,7 @@ def index_pages(scan: Scan, pages: Iterable[SourcePage], pool: Pool, call: Call 
     def commit() -> None:
         for written in writer.ready():
             scan.commit(written)  # deletes stale chunks, then writes the ledger
+            budget.note(written.stats)
 
     def drain() -> None:
         pass_on(pool.rest())
@@ -189,6 +193,38 @@ class Writer:
         if under_way is not None:
             with self._scan.run.stopwatch.stage("upsert"):
                 self._written.append(under_way.result())
+
+
+class Budget:
+    """What embedding has cost in this run, all its indexes together, against `[run] max_cost`."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan, self._settings, self._checks = scan, scan.run.settings, current_checks()
+        self.under_way = 0
+        """Characters of the shards that the pool was given and that are not committed."""
+
+    def _cost(self, shard: Shard) -> float:
+        """Return what the run costs with this shard, if no vector of it or of those under way is known."""
+        work = self._scan.run.metrics.work
+        repeated = max(1.0, work.sent_chars / max(1, work.chars))  # chunks overlap
+        return self._settings.embedder.cost(self._checks.sent_chars + (self.under_way + shard.chars) * repeated)
+
+    def check(self, shard: Shard, drain: Callable[[], None]) -> None:
+        """Raise TerminalError if the run may not embed this shard too; `drain` commits what is under way."""
+        limit = self._settings.run.max_cost
+        if limit is None or self._cost(shard) <= limit:
+            return
+        drain()  # known vectors cost nothing, so it may have cost less
+        if (cost := self._cost(shard)) > limit:
+            raise TerminalError(
+                f"to embed the next texts too, this run would cost {cost:.2f}, more than [run] max_cost = {limit:g}: "
+                "what was embedded is kept, and the next run goes on there"
+            )
+
+    def note(self, stats: ShardStats) -> None:
+        """Take note of a shard that is committed."""
+        self.under_way -= stats.chars
+        self._checks.sent_chars += stats.sent_chars
 
 
 class AllDocuments:

@@ -134,6 +134,8 @@ class ServiceChecks:
         self._answers: dict[Hashable, Any] = {}
         self._spent: dict[Hashable, float] = {}
         self._given_up: dict[Hashable, str] = {}
+        self.sent_chars = 0
+        """Characters that the indexes so far had embedded."""
 
     def check(self, service: Hashable, ask: Callable[[], T]) -> T:
         """Return what `ask` returns. Raises as it does, and at once if too much time was spent on this service."""

@@ -319,6 +319,8 @@ class RunSettings(Section):
     keep_days: Number = Field(default=90.0, ge=1)
     """How long the history is kept, in days, at least 1: runs, and contexts that nothing needs. Each run deletes [what
     is older](operations.md#what-is-pruned)."""
+    max_cost: Number | None = Field(default=None, gt=0)
+    """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
     """Where each run writes the metrics of every index's last run, in Prometheus's text format (`.prom`)."""
 

@@ -17,7 +17,7 @@ from rag_index.indexing.embed import ChildEmbedder
 from rag_index.indexing.pipeline import AllDocuments, Pool, execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import call_plainly
+from rag_index.indexing.step_retries import call_plainly, shared_checks
 from rag_index.ledger import Ledger
 from rag_index.orchestration import launch
 from rag_index.stores.edge.store import EdgeStore
@@ -259,3 +259,19 @@ def test_an_index_whose_run_breaks_does_not_stop_the_others(project, monkeypatch
     monkeypatch.setattr(launch, "AllDocuments", lambda **_: made.pop(0))
     report = project.run()
     assert ([one.state for one in report.indexes], report.exit_code) == (["failed", "completed"], 1)
+
+
+def test_a_run_ends_before_it_costs_more_than_max_cost_and_the_next_one_goes_on(tmp_path):
+    costs = "[embedder]\nprice = 100\n[run]\nmax_cost = 0.35\n"  # 60 notes cost 0.9
+    project = Project(tmp_path / "project", extra=f"{costs}{SHARDS}").fill(60)
+    outcome = run_with(project)
+    assert "more than [run] max_cost = 0.35: what was embedded is kept" in outcome.message
+    assert 0 < (first := committed(project)) < 40
+    with shared_checks(0):  # all indexes of a run together
+        assert run_with(project).state == "failed"
+        assert first < (second := committed(project)) < 60
+        assert run_with(project).state == "failed"
+    assert committed(project) == second
+    project.write_settings(project.config.read_text().replace("0.35", "35"))
+    outcome = run_with(project)
+    assert (outcome.state, outcome.unchanged, committed(project)) == ("completed", second, 60)
