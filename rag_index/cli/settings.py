@@ -163,9 +163,8 @@ def shown_lines(made: Scaffold, source: str, table: str | None = None) -> Iterat
 @command(example="sample workshop --out workshop.db --settings")
 @click.argument("kind", type=click.Choice(["pydocs", "workshop"]))
 @click.option("--out", required=True, type=FILE, help="The SQLite file to write.")
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option("--settings", is_flag=True, help="Also write a rag-index.toml beside it, if there is none.")
-def sample(context: Context, kind: str, out: Path, force: bool, settings: bool) -> None:
+def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
     """Write a sample database.
 
     The kinds are Python's own documentation and a small repair workshop.
@@ -174,8 +173,8 @@ def sample(context: Context, kind: str, out: Path, force: bool, settings: bool) 
     from rag_index.schema import scaffold
     from rag_index.settings import FILE_NAME
 
-    if out.exists() and not force:
-        raise click.UsageError(f"{out} exists already; overwrite it with --force, or name another file with --out")
+    if out.exists():
+        raise click.UsageError(f"{out} exists already: remove it, or name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pydocs":
         counts, text = pydocs.write(out), pydocs.scaffold(out.name)
