@@ -21,7 +21,7 @@ from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_
 from rag_index.indexing.diff import LedgerScanState, diff, without_erased
 from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Collection, Ledger
-from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
+from rag_index.machine.resources import worker_count
 from rag_index.reports.outcome import Counts, count_of
 from rag_index.sources import Source, SourcePage, has_digests, open_source
 from rag_index.sources.attachments import with_files
@@ -122,9 +122,8 @@ class CostCounter:
         """Return the cost of all documents that were counted."""
         estimated = self._sampled < self._characters
         chunks = round(self._chunks * self._characters / self._sampled) if estimated else self._chunks
-        parallel, embedder = self._settings.parallel, self._settings.embedder
-        found = choose_worker_count(parallel, estimate_worker_memory(embedder))
-        workers = 1 if parallel.serial else max(1, found)
+        embedder = self._settings.embedder
+        workers = 1 if self._settings.parallel.serial else max(1, worker_count(self._settings))
         by_size = max(math.ceil(chunks / embedder.batch_texts), math.ceil(self._characters / embedder.batch_chars))
         return RunCost(
             characters=self._characters,

@@ -15,7 +15,7 @@ from rag_index.chunking import open_chunker
 from rag_index.documents.batches import ChunkedDocument
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderError, SourceError
-from rag_index.machine.resources import choose_worker_count, detect_machine, estimate_worker_memory
+from rag_index.machine.resources import detect_machine, estimate_worker_memory, worker_count
 from rag_index.sources.sample import read_sample
 from rag_index.tuning.probe import Candidate, Probes, Space
 
@@ -206,8 +206,7 @@ def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Sp
 
     If there are fewer servers to measure than the settings have, it is a candidate with those.
     """
-    count = max(1, choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder)))
-    workers = 1 if settings.parallel.serial else count
+    workers = 1 if settings.parallel.serial else max(1, worker_count(settings))
     if space.kind == "local":
         return space.candidate(workers, 1)
     given: dict[str, Any] = {"batch_texts": embedder.batch_texts, "batch_chars": embedder.batch_chars}
