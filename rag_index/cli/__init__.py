@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -253,9 +253,9 @@ def one_line(text: str, chars: int) -> str:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object on standard output."""
-    text = json.dumps(value, ensure_ascii=False)
-    click.echo(text if printable(text) == text else json.dumps(value))
+    """Print one JSON object on standard output, dataclasses as objects with their fields."""
+    text = json.dumps(value, ensure_ascii=False, default=asdict)
+    click.echo(text if printable(text) == text else json.dumps(value, default=asdict))
 
 
 class LogLines(logging.Formatter):

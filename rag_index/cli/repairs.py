@@ -108,7 +108,7 @@ def erase(
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
         return
     lines = _erased_lines(erased, keys, proof, proved)
-    show(erased.to_json() | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
+    show(asdict(erased) | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
 
 
 def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...]) -> Witness | None:
@@ -188,7 +188,7 @@ def move(
     moved = move(settings, target, names, say=lambda line: say(line, err=True))
     lines = [f"{one.index}: {one.sentence()}" for one in moved]
     lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
-    show({"indexes": [one.to_json() for one in moved], "store": settings_line(target)}, *lines, as_json=as_json)
+    show({"indexes": moved, "store": settings_line(target)}, *lines, as_json=as_json)
 
 
 @command(quiet=True, example="rollback comments")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,7 +59,7 @@ def status(context: Context, as_json: bool) -> int:
         except (StoreError, StoreUnavailable) as raised:
             known, error = ledger_status(settings), str(raised)
     if as_json:
-        found = {"indexes": [asdict(one) for one in known.indexes], "unwanted": known.unwanted}
+        found = {"indexes": known.indexes, "unwanted": known.unwanted}
         print_json({**found, **({"error": error} if error else {})})
     else:
         _print_status(known)
@@ -127,7 +126,7 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     settings = context.settings()
     documents = failed(settings, settings.named(names))
     if as_json:
-        print_json({"failed": [asdict(one) for one in documents]})
+        print_json({"failed": documents})
         return
     if not documents:
         say("No documents are listed as failed.")

@@ -16,7 +16,7 @@ import secrets
 import time
 import uuid
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +68,6 @@ class Erased:
     points: int
     dropped: tuple[str, ...]
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
 
 @dataclass(slots=True)

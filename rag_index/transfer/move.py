@@ -23,12 +23,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr, ValidationError
 
@@ -129,10 +129,6 @@ class MovedIndex:
             f"{self.documents:,} documents, {self.points:,} points in {', '.join(self.collections)}; "
             f"{self.copied:,} copied now, all compared"
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
 
 def target_settings(settings: Settings, to: str, api_key: str | None = None) -> StoreSettings:
