@@ -139,15 +139,6 @@ def test_each_variable_is_explained_and_ollama_servers_share_their_models():
     assert {mount for service in servers for mount in service.get("volumes", [])} == {"models:/root/.ollama"}
 
 
-def test_services_wait_only_for_services_with_a_health_check():
-    for name, service in SERVICES.items():
-        for needed, how in service.get("depends_on", {}).items():
-            if how["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[needed], (name, needed)
-    kept = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
-    assert {mount for mount in kept if not mount.startswith(".")} == set(yaml.safe_load(COMPOSE)["volumes"])
-
-
 def test_the_systemd_units_are_valid_and_listen_on_loopback():
     units = sorted((FOLDER / "systemd").glob("*.service"))
     assert [unit.stem.removeprefix("rag-index-") for unit in units] == ["prefect", "serve", "watch", "worker"]

@@ -266,10 +266,8 @@ def test_text_is_a_column_a_list_of_columns_or_a_template():
     [
         ("nomic-embed-text", ("search_document: ", "search_query: ")),
         ("hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", ("search_document: ", "search_query: ")),
-        ("jeffh/intfloat-multilingual-e5-large:f16", ("passage: ", "query: ")),
         ("multilingual-e5-large-instruct", ("", "")),
         ("snowflake-arctic-embed:335m", ("", "Represent this sentence for searching relevant passages: ")),
-        ("snowflake-arctic-embed2", ("", "query: ")),
         ("tiny-embed", ("", "")),
     ],
 )
@@ -303,10 +301,7 @@ MISTAKES = [
     (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
     ("[paralell]\nworkers = 2\n" + VALID, "unknown key 'paralell', did you mean 'parallel'?"),
     ("[parallel]\nworkrs = 2\n" + VALID, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
-    (
-        "[run]\nzzz = 2\n" + VALID,
-        "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait, keep_d",
-    ),
+    ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait"),
     (VALID + "db_schema = 'x'\n", "unknown key 'db_schema' in index comments, did you mean 'schema'?"),
     (VALID + "depends_on = [{tabel = 'c'}]\n", "'tabel' in index comments: depends_on[0], did you mean 'table'?"),
     ("path = 'x'\n" + VALID, "unknown key 'path'; the path of the store is a key of [store]"),
@@ -369,18 +364,14 @@ def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, mes
 # The environment
 
 EXAMPLES = [
-    ("source.url", "sqlite:///other.db", None),
     ("source.digest", "true", True),
     ("embedder.hosts", '["http://a", "http://b/"]', ["http://a", "http://b"]),
-    ("embedder.hosts", "['http://a', 'http://b']", ["http://a", "http://b"]),
     ("embedder.hosts", "http://a, http://b", ["http://a", "http://b"]),
     ("embedder.query_prefix", "[q] ", "[q] "),
     ("store.path", "/tmp/store", Path("/tmp/store")),
     ("store.api_key", "12345", None),
     ("store.server", '{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
     ("parallel.workers", "3", 3),
-    ("parallel.shard_documents", "auto", "auto"),
-    ("run.delete_guard", "0.5", 0.5),
     ("run.metrics_file", "/run.prom", Path("/run.prom")),
     ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
 ]
@@ -432,11 +423,6 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
     assert run_settings(None, workers=4).parallel.workers == 4
 
 
-def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_SOURCE__URL", "sqlite:///b.db")
-    assert load(INDEX).source.url.get_secret_value() == "sqlite:///b.db"
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -452,10 +438,8 @@ def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
         ("RAG_INDEX_PARALLEL__WORKERS", "2 GB", "should be a whole number without a unit, or "),
         ("RAG_INDEX_RUN__WAIT", "5m", "RUN__WAIT should be a number of seconds, such as 300, not '5m'"),
         ("RAG_INDEX_INDEXES__COMMENTS__KEY", "x", "is not a setting: indexes stand in the file"),
-        ("RAG_INDEX_STORE__SERVER__HNSW_M", "0", "should be greater than 0, not '0'"),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
-        ("RAG_INDEX_STORE__URL", "http://u:s3cret@h", "must not hold a user and password"),
     ],
 )
 def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch, variable, value, message):
