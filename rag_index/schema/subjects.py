@@ -52,7 +52,6 @@ MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
 MIN_SHOWING = 4
-MIN_NAMED = 3
 MAX_TOLD = 5
 """A table of names has at most this many columns with values, beside flags and times."""
 MAX_CAPTION = 30
@@ -216,9 +215,6 @@ class Subject(DatabaseTable):
         others = [p for p in profiles if p.role == "short" and p.filled >= 0.5 and p.distinct >= FEW]
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
-        said = [p for p in profiles if p.role == "prose" and p.filled] if self.children else []
-        if len(said) == 1 and said[0].form == "plain" and said[0].length <= MAX_CAPTION:  # `disease_desc`
-            others = others or [p for p in said if len(p.texts) >= MIN_NAMED and p.distinct >= NEARLY_ALL <= p.filled]
         others = others or self._only_names()
         return others[0].name if others else None
 
@@ -231,11 +227,12 @@ class Subject(DatabaseTable):
         return named[0] if named and self.title is None else None
 
     def _only_names(self) -> list[ColumnProfile]:
-        """Return the only column with text if it has short names, whatever it is called, beside little else."""
+        """Return the only column with text if it has short names, whatever it is called: those of kinds."""
         read = [p for p in self.profiles.values() if p.is_text and p.texts]
         told = [p for p in self.profiles.values() if p.filled and p.role not in ("flag", "time", "personal")]
-        bare = len(read) == 1 and len(told) <= MAX_TOLD and all(one.parent.is_people for one in self.relations)
-        if not bare or not MIN_INSTALLED <= self.rows <= MAX_LABELS or self.minutes > MAX_MINUTES:
+        kinds = len(told) <= MAX_TOLD and self.rows <= MAX_LABELS and self.minutes <= MAX_MINUTES
+        kinds = kinds and all(one.parent.is_people for one in self.relations)
+        if len(read) != 1 or not (self.children or kinds) or len(read[0].texts) < MIN_INSTALLED:
             return []
         length = sum(len(text.encode()) for text in read[0].texts) / len(read[0].texts)
         return read if length <= MAX_CAPTION and min(read[0].filled, read[0].distinct) >= NEARLY_ALL else []
