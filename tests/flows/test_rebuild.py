@@ -15,7 +15,7 @@ def collections(project: Project) -> set[str]:
         return set(store.collections())
 
 
-def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(project, record_property):
+def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(project):
     project.run()
     before = project.points()
     report = project.run(full=True)
@@ -31,7 +31,6 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     project.run()
     back = project.json("rollback", "notes")
     assert (back["before"], back["live"]) == ("test_notes__2", "test_notes__1")
-    record_property("rollback_seconds", back["seconds"])
     assert "5" in project.texts(), "the earlier collection is unchanged"
     status = project.json("status")["indexes"][0]
     assert (status["collection"], status["documents"]) == ("test_notes__1", 150), "the ledger went back with it"
