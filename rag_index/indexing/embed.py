@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -35,7 +34,7 @@ from rag_index.embedders import Embedder, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
-from rag_index.machine import end_process_after
+from rag_index.machine import end_process_after, end_with_parent
 from rag_index.machine.resources import peak_memory
 
 if TYPE_CHECKING:
@@ -410,7 +409,7 @@ class _Child:
 def _serve(connection: Connection) -> None:
     """Embed shards until the parent closes its end: the main function of the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     embedder: Embedder | None = None
     while True:
         try:
@@ -429,10 +428,3 @@ def _serve(connection: Connection) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
             answer = TerminalError(f"embedding in a child process failed: {type(error).__name__}: {error}")
         connection.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

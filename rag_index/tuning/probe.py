@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import EmbedderError, EmbedderUnavailable, RagIndexError
+from rag_index.machine import end_with_parent
 from rag_index.settings.sections import ON_SERVERS
 
 if TYPE_CHECKING:
@@ -222,15 +221,9 @@ class _Process:
 
 
 def _begin(texts: list[str], gates: list[Any]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _Process.texts, _Process.gates = texts, gates
     import rag_index.embedders.servers  # noqa: F401 - the import must not count as time
-
-
-def _end_with_parent() -> None:
-    parent: Any = multiprocessing.parent_process()
-    parent.join()
-    os._exit(1)
 
 
 def _probe(
