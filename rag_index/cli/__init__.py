@@ -54,7 +54,6 @@ class Context:
     """The options given before the command."""
 
     config: str | None
-    debug: bool
     verbose: bool
 
     def settings(self, **overrides: Any) -> Settings:
@@ -92,13 +91,13 @@ Examples:
   rag-index search "the printer prints blank pages" --limit 3""",
 )
 @click.option("--config", metavar="FILE", help="The settings file [RAG_INDEX_CONFIG, or rag-index.toml here or above].")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 @click.option("--verbose", is_flag=True, help="Show the logs of Prefect and Dask.")
 @click.version_option(package_name="rag-index")
 @click.pass_context
-def program(context: click.Context, config: str | None, debug: bool, verbose: bool) -> None:
+def program(context: click.Context, config: str | None, verbose: bool) -> None:
     """Keep a Qdrant search index true to a relational source."""
-    context.obj = Context(config, debug, verbose)
+    context.obj = Context(config, verbose)
 
 
 class UnicodeText(click.ParamType[str]):
@@ -125,7 +124,7 @@ class IndexName(UnicodeText):
         from click.shell_completion import CompletionItem
 
         with suppress(RagIndexError):
-            indexes = Context(ctx.find_root().params.get("config"), debug=False, verbose=False).settings().indexes
+            indexes = Context(ctx.find_root().params.get("config"), verbose=False).settings().indexes
             return [CompletionItem(index.name) for index in indexes if index.name.startswith(incomplete)]
         return []
 

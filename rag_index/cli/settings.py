@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -47,20 +48,12 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
     values = effective_settings(settings)
     answer = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
     lines = [f"Settings of {settings.path}:"]
-    key_width = max(len(value.key) for value in values)
-    text_width = min(40, max(len(_text(value.value)) for value in values))
+    width = max(len(value.key) for value in values)
     for value in values:
+        shown = "-" if value.value is None else json.dumps(value.value, ensure_ascii=False)
         why = f": {value.why}" if value.why else ""
-        lines.append(f"  {value.key:<{key_width}}  {_text(value.value):<{text_width}}  {value.source}{why}")
+        lines.append(f"  {value.key:<{width}}  {shown:<40}  {value.source}{why}")
     show(answer, *lines, as_json=as_json)
-
-
-def _text(value: Any) -> str:
-    if value is None or value == "":
-        return "-" if value is None else "''"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @command(example="init --source sqlite:///shop.db")
