@@ -172,7 +172,9 @@ def _is_of_organisations(table: DatabaseTable) -> bool:
     called = [word for word in noun(table.name) if word not in vocab.DETAILS]
     columns = [words(name) for name in table.columns]
     persons = {*vocab.FIRST_NAMES, *vocab.LAST_NAMES, *vocab.OF_PERSONS}
-    owned = any(vocab.KEY_WORDS & {named[-1]} and vocab.PERSONS & {*map(singular, named)} for named in columns)
+    owned = any(
+        vocab.KEY_WORDS & {named[-1]} and (vocab.PERSONS - {"tenant"}) & {*map(singular, named)} for named in columns
+    )
     if vocab.PERSONS & {*called} or owned or any("_".join(named) in persons or persons & {*named} for named in columns):
         return False
     contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)

@@ -30,7 +30,7 @@ from rag_index.schema.coverage import (
     text_columns,
 )
 from rag_index.schema.hiding import add_conditions, restricts
-from rag_index.schema.proposed_index import MIN_DESCRIPTION, NAMES_ALONE, IndexMaker, ProposedIndex, free_name
+from rag_index.schema.proposed_index import MIN_DESCRIPTION, MIN_ROWS, NAMES_ALONE, IndexMaker, ProposedIndex, free_name
 from rag_index.schema.relations import declared_relations, find_relations
 from rag_index.schema.roles import (
     MAX_DEPTH,
@@ -67,6 +67,8 @@ MAX_LOOKED_UP = 12
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
 MAX_QUESTIONS = 3
+MIN_PROSE = 0.1
+"""If fewer letters of a database are prose, people look for what has a name."""
 BEHIND = 100
 """What is taken from the score of an index that is needed for its text alone: it ranks behind the others."""
 MIN_ASKED_SHARE = 0.01
@@ -162,6 +164,8 @@ def propose(
     add = [*add, *[table for table, wanted in answers.items() if wanted]]
     logs = {*filter(is_log, subjects)}
     whole = sum(one.rows * one.all_length for one in subjects if one not in logs)
+    prose = sum(one.rows * one.text_length for one in subjects if one.says_something)
+    things = {one.full_name for one in subjects if prose < MIN_PROSE * whole and _is_thing(one)}
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -172,7 +176,7 @@ def propose(
         reached = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
         searched = [*reached, *[one for one, why in reasons.items() if why in DOUBTED and one not in logs]]
         made.coverage = coverage(searched, made.indexes, chars)
-        more = {} if include else _missed(made, needed, whole)
+        more = {} if include else _missed(made, things, needed, whole)
         if not more:
             break
         needed |= more
@@ -187,14 +191,24 @@ def propose(
     return made
 
 
-def _missed(made: Proposal, needed: Container[str], whole: float) -> dict[str, str]:
+def _is_thing(subject: Subject) -> bool:
+    """Return whether rows with a name have to do with those of several other tables, as devices and sites have."""
+    others = {one.child for one in subject.children} | {one.parent for one in subject.own_relations}
+    named = subject.title is not None and subject.rows >= MIN_ROWS and not subject.is_login
+    return named and len(others - {subject}) > 1 and not {subject.noun[-1]} & vocab.KINDS
+
+
+def _missed(made: Proposal, things: Container[str], needed: Container[str], whole: float) -> dict[str, str]:
     """Return tables to take besides those that are `needed` already, with why they were left out.
 
-    Those are all that may have come with the application, if there is no index, such as one of questions and answers.
+    Those are all `things` with names alone, of a database with next to no prose. They are all that may have come with
+    the application, if there is no index, such as one of questions and answers.
     Else it is the doubted one with most text, of the `whole` that the tables have, if too little is reached.
     """
     left = {table: why for table, why in made.left_out.items() if table not in needed}
     spare = {table: why for table, why in left.items() if why in (EXPLAINS, PICTURES)}
+    if named := {table: why for table, why in left.items() if table in things and why in NAMES | PROGRAMS}:
+        return named
     if spare and not made.indexes:
         return spare
     for one in made.coverage.missing if made.coverage.share < GOAL else ():

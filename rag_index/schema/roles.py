@@ -156,7 +156,7 @@ def part_relation(subject: Subject) -> list[Relation]:
     for _, one in fits:  # what a note is of is in one of several columns, and the others are empty
         if all(one.parent is not other.parent and one.excludes(other) for other in found):
             found.append(one)
-    return found or ([] if subject.title else exclusive_owners(subject))
+    return found or ([] if subject.is_whole else exclusive_owners(subject))
 
 
 def exclusive_owners(subject: Subject) -> list[Relation]:
@@ -201,6 +201,10 @@ def _rank(relation: Relation) -> int:
         return 0
     if last in vocab.PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
         return 3 if not parent.is_label else 2
+    thing = parent.title and not (parent.is_unnamed or parent.is_label)
+    if thing and child.is_unnamed and relation.share >= NEARLY_ALL:  # the ports of a device
+        told = child.rows_of(relation.columns[0], str(child.title))
+        return int(len({*told}) == len(told))
     unnamed = not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes
     holds_messages = any(_is_pair(child, one.child) for one in child.children)
     return 1 if unnamed and not holds_messages else 0

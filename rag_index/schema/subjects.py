@@ -51,6 +51,7 @@ MAX_MINUTES = 2
 MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
+NAMES = ("name", "title")
 MIN_SHOWING = 4
 MAX_TOLD = 5
 """A table of names has at most this many columns with values, beside flags and times."""
@@ -216,6 +217,10 @@ class Subject(DatabaseTable):
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
         others = others or self._only_names()
+        extended = any(one.extends for one in self.children)
+        if not (others or extended or any(p.role == "prose" and p.filled for p in profiles)):  # called by a code
+            coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
+            others = [p for p in coded if p.distinct >= MOST <= p.filled]
         return others[0].name if others else None
 
     @cached_property
@@ -596,6 +601,7 @@ class Subject(DatabaseTable):
             return "is for programs, by its name"
         if (
             nouns & vocab.DOUBTFUL
+            and len({one.child for one in self.children if not one.type_column}) < MIN_SHOWING
             and not (self.title and self.has_prose and self.text_length >= 60)
             and not (nouns & {*vocab.VERSIONS} and self.has_prose)
             and not (self.has_remarks and self.relations)

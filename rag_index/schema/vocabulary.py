@@ -51,7 +51,7 @@ ADDRESSES = _words("street address address1 address2")
 # What companies and places are called, whose addresses anybody may read.
 ORGANISATIONS = _words("""
     company organisation organization supplier vendor manufacturer office store branch venue location warehouse hotel
-    restaurant school hospital clinic library museum station airport
+    restaurant school hospital clinic library museum station airport site
 """)
 # Words after these in the name of a table. `cdata`: osTicket.
 DETAILS = _words("cdata data detail info address")

@@ -446,3 +446,19 @@ def test_of_many_tables_those_to_which_many_refer_come_before_what_the_applicati
         table for table, why in made.left_out.items() if why == f"comes after the first 10: --add {table} adds it"
     ]
     assert len(waiting) == 3
+
+
+def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_rank_behind(propose):
+    """In the way of NetBox: a machine is called by a code, its ports are parts of it, and a kind is no document."""
+    sites = {"name": "Branch office {n}", "tenant_id": cycle(5)}
+    rack = {"name": "R{n}", "site_id": cycle(20), "height": 42}
+    machine = {"name": "mill-rtr{n}", "rack_id": cycle(40), "machine_type_id": cycle(4)}
+    ports = many(600, name=lambda n: f"Port no. {n % 30}", machine_id=lambda n: (n - 1) // 30 + 1)
+    made = propose(
+        tenants=many(5, name="Millers of town {n}"),
+        sites=many(20, **sites), racks=many(40, **rack), machines=many(60, **machine), ports=ports,
+        machine_types=many(4, name="Router of kind {n}"),
+    )  # fmt: skip
+    assert {one.tables[0] for one in made.indexes} == {"sites", "racks", "machines"}
+    assert "Port no. 3" in documents(propose, made, "machines")["7"]
+    assert all(one.score < 0 for one in made.indexes)
