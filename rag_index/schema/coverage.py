@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.schema.catalog import spoken_rows
 from rag_index.schema.columns import FEW
-from rag_index.settings.parts import FILE, template_columns
+from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -129,9 +129,11 @@ def text_columns(subject: Subject) -> list[str]:
 def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
     """Yield the columns whose text an index or a part of it shows: schema, table, column."""
     schema, joins = place.get("schema", schema), place.get("joins", {})
-    for name in [*template_columns(place.get("title")), *template_columns(place.get("text"))]:
-        through, _, column = name.rpartition(".")
-        table = joins.get(through, place)
-        yield table.get("schema", schema), table["table"], column if table is not place else name
+    text = place.get("text", [])
+    for template in [place.get("title") or "", *([text] if isinstance(text, str) else text)]:
+        for name in re.findall(r"\{([^{}]+)\}", template) or [template]:
+            through, _, column = name.rpartition(".")
+            table = joins.get(through, place)
+            yield table.get("schema", schema), table["table"], column if table is not place else name
     for part in place.get("parts", ()):
         yield from _shown(part, schema)
