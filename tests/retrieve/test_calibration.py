@@ -12,7 +12,7 @@ from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.evaluation import calibrate
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
-from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration, evidence
+from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration
 from rag_index.stores import open_store
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -127,21 +127,3 @@ def test_scale_and_threshold_are_those_of_the_collections_own_texts() -> None:
     assert learned.relevance(0.7, 1.0) > 0.5 > FITS > learned.relevance(0.2, -1.0)
     assert Calibration.learn([0.31, 0.3], strange, words=True).cosine == 0, "cosines tell nothing apart"
     assert Calibration.learn(known, strange, words=False).words == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "found", "rarity", "neighbours", "fits"),
-    [
-        (1, 1, 0.5, 0, True),  # the only word
-        (2, 2, 14.0, 0, True),  # two rare ones
-        (2, 2, 3.0, 0, False),  # two that any text may have
-        (2, 2, 3.0, 1, True),  # side by side
-        (40, 9, 22.0, 0, False),  # some of many
-        (40, 9, 45.0, 2, True),
-        (3, 0, 0.0, 0, False),
-    ],
-)
-def test_evidence_says_whether_chance_explains_the_words(
-    words: int, found: int, rarity: float, neighbours: float, fits: bool
-) -> None:
-    assert (evidence(words, found, rarity, neighbours, 150) > 0) is fits
