@@ -38,7 +38,7 @@ from rag_index.machine import end_process_after, end_with_parent
 from rag_index.machine.resources import peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from numpy.typing import NDArray
@@ -84,55 +84,40 @@ class EmbedJob:
     timeout: float | None = None
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
-        """Embed it: see `embed_shard`."""
-        return embed_shard(self.shard, self.chunker, embedder, bm25=self.bm25, known=self.known)
+        """Chunk and embed the shard's documents; texts in `known` take the vector given there.
 
-
-def embed_shard(
-    shard: Shard,
-    chunker: Chunker,
-    embedder: Embedder,
-    *,
-    bm25: Bm25Model | None = None,
-    known: Mapping[str, NDArray[np.float32]] | None = None,
-) -> EmbeddedShard:
-    """Chunk and embed the shard's documents; texts in `known` take the vector given there.
-
-    With `bm25`, each chunk also gets a sparse vector.
-
-    If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
-    Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
-    """
-    started = time.perf_counter()
-    before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
-    known = known or {}
-    vectors: Vectors = dict(known)
-    chunked = chunker.chunk(shard.documents)
-    chunk_seconds = time.perf_counter() - started
-    contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-    sent = _embed(chunked, vectors, chunker, embedder)
-    documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
-    sparse = _sparse_vectors(bm25, documents, whole, texts) if bm25 else None
-    after = embedder.stats
-    made = [text for text in texts if text not in known]
-    stats = ShardStats(
-        seconds=time.perf_counter() - started,
-        embed_seconds=after.busy_seconds - before.busy_seconds,
-        texts=len(sent),
-        sent_chars=sum(map(len, sent)),
-        sent_bytes=sum(map(byte_count, sent)),
-        repeated=len(made) - len(set(made)),
-        reused=len(texts) - len(made),
-        **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},
-        chars=shard.chars,
-        chunk_seconds=chunk_seconds,
-        contexts_made=sum(counts.made for counts in contexts),
-        contexts_cached=sum(counts.cached for counts in contexts),
-        contexts_missing=sum(counts.missing for counts in contexts),
-        host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
-        peak_memory=peak_memory(),
-    )
-    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
+        If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
+        Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
+        """
+        shard, started = self.shard, time.perf_counter()
+        before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
+        vectors: Vectors = dict(self.known)
+        chunked = self.chunker.chunk(shard.documents)
+        chunk_seconds = time.perf_counter() - started
+        contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
+        sent = _embed(chunked, vectors, self.chunker, embedder)
+        documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
+        sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
+        after = embedder.stats
+        made = [text for text in texts if text not in self.known]
+        stats = ShardStats(
+            seconds=time.perf_counter() - started,
+            embed_seconds=after.busy_seconds - before.busy_seconds,
+            texts=len(sent),
+            sent_chars=sum(map(len, sent)),
+            sent_bytes=sum(map(byte_count, sent)),
+            repeated=len(made) - len(set(made)),
+            reused=len(texts) - len(made),
+            **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},
+            chars=shard.chars,
+            chunk_seconds=chunk_seconds,
+            contexts_made=sum(counts.made for counts in contexts),
+            contexts_cached=sum(counts.cached for counts in contexts),
+            contexts_missing=sum(counts.missing for counts in contexts),
+            host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
+            peak_memory=peak_memory(),
+        )
+        return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 
 
 def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
@@ -351,7 +336,7 @@ class ChildEmbedder:
             return self._child
 
     def embed(self, job: EmbedJob) -> EmbeddedShard:
-        """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `embed_shard`."""
+        """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `EmbedJob.embed`."""
         child = self.start()
         try:
             answer = child.ask(job)

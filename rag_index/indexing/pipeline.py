@@ -299,7 +299,7 @@ class Place(Protocol):
     def embed(self, job: EmbedJob, call: Call) -> EmbeddedShard | WrittenShard:
         """Embed a shard, and write it if whoever embeds can. Each is a step. This runs in a thread of its own.
 
-        Raises ProcessDied if the process of the shard died, and otherwise as `embed_shard`.
+        Raises ProcessDied if the process of the shard died, and otherwise as `EmbedJob.embed`.
         """
 
     def tick(self) -> None:

@@ -13,7 +13,7 @@ from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
 from rag_index.hosts.host_pool import RequestStats
-from rag_index.indexing.embed import embed_shard, hang_limit
+from rag_index.indexing.embed import EmbedJob, hang_limit
 from tests.project import Project
 
 DIMENSION = 4
@@ -57,6 +57,10 @@ def shard_of(texts, number=1):
         [b"p"] * len(texts),
     )  # fmt: skip
     return Shard("notes", number, page, sum(map(len, texts)))
+
+
+def embed_shard(shard, chunker, embedder, **known):
+    return EmbedJob(shard, chunker, None, None, **known).embed(embedder)
 
 
 def check(embedded):

@@ -15,7 +15,7 @@ from rag_index.documents.keys import encode_key
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.commit import write_shard
-from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.publish import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings
@@ -125,7 +125,8 @@ class Desk:
                 store.create(name, identity.dimension, described, sparse=bm25 is not None)
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
-                write_shard(store, name, embed_shard(Shard(index, 0, page(rows), 0), chunker, embedder, bm25=bm25))
+                job = EmbedJob(Shard(index, 0, page(rows), 0), chunker, settings.embedder, identity, bm25)
+                write_shard(store, name, job.embed(embedder))
                 if go_live:
                     store.point_alias(alias, name)
         return self
