@@ -20,7 +20,7 @@ from rag_index.machine.resources import (
     memory_per_worker,
 )
 from rag_index.reports.outcome import count_of
-from rag_index.settings import SECTIONS, Settings, origins
+from rag_index.settings import Settings, origins
 from rag_index.settings.values import Section, keys_of, tables_of
 
 if TYPE_CHECKING:
@@ -51,27 +51,24 @@ class EffectiveValue:
 def effective_settings(settings: Settings) -> list[EffectiveValue]:
     """Return every setting. This connects to nothing."""
     places = origins(settings.path)
-    tops = {"project": settings.project, "data": settings.data}
-    values = [EffectiveValue(key, _redact(settings, tops[key]), places.get((key,), DEFAULT)) for key in tops]
-    for section in SECTIONS:
-        values += _table_values(settings, section, getattr(settings, section), (section,), places)
+    values = [*_table_values(settings, "", settings, (), places)]
     for number, index in enumerate(settings.indexes):
-        values += _table_values(settings, f"indexes.{index.name}", index, ("indexes", number), places)
+        values += _table_values(settings, f"indexes.{index.name}.", index, ("indexes", number), places)
     why = _why_workers(settings)
     return [replace(one, why=why) if one.key == "parallel.workers" else one for one in values]
 
 
 def _table_values(
-    settings: Settings, dotted: str, table: BaseModel, place: Place, places: Mapping[Place, str]
+    settings: Settings, prefix: str, table: BaseModel, place: Place, places: Mapping[Place, str]
 ) -> Iterator[EffectiveValue]:
     model = type(table)
     names = {field.alias or name: name for name, field in model.model_fields.items()}
     for key in keys_of(model):
-        value, here, called = getattr(table, names[key]), (*place, key), f"{dotted}.{key}"
+        value, here = getattr(table, names[key]), (*place, key)
         if key in tables_of(model) and value is not None:
-            yield from _table_values(settings, called, value, here, places)
-        else:
-            yield EffectiveValue(called, _redact(settings, value), places.get(here, DEFAULT))
+            yield from _table_values(settings, f"{prefix}{key}.", value, here, places)
+        elif key != "indexes":
+            yield EffectiveValue(f"{prefix}{key}", _redact(settings, value), places.get(here, DEFAULT))
 
 
 def _redact(settings: Settings, value: Any) -> Any:
