@@ -18,6 +18,12 @@ def printable(text: str) -> str:
     return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def one_line(text: object, chars: int = 300) -> str:
+    """Return a text of others, or an error of theirs, on one line of at most `chars` characters."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= chars else f"{line[: chars - 1]}…"
+
+
 class RagIndexError(Exception):
     """An error whose message is one line for a person: what is wrong with which value, and what to do about it."""
 

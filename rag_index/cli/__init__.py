@@ -245,12 +245,6 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
-def one_line(text: str, chars: int) -> str:
-    """Return a text of the source on one line, of at most `chars` characters."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= chars else f"{line[: chars - 1]}…"
-
-
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on standard output, dataclasses as objects with their fields."""
     text = json.dumps(value, ensure_ascii=False, default=asdict)

@@ -16,7 +16,6 @@ from rag_index.cli import (
     UnicodeText,
     command,
     json_option,
-    one_line,
     print_json,
     print_table,
     repeated,
@@ -25,6 +24,7 @@ from rag_index.cli import (
     show,
 )
 from rag_index.cli.runs import flow_loader, launch_flow
+from rag_index.errors import one_line
 from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:

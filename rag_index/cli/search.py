@@ -15,7 +15,6 @@ from rag_index.cli import (
     command,
     json_option,
     log_to_terminal,
-    one_line,
     print_json,
     repeated,
     say,
@@ -23,6 +22,7 @@ from rag_index.cli import (
     wait_option,
 )
 from rag_index.documents.batches import part_name
+from rag_index.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ import numpy as np
 
 from rag_index.embedders.dispatch import take_batch
 from rag_index.embedders.local import InProcessEmbedder
-from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong
+from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,14 +120,10 @@ def _load(settings: EmbedderSettings) -> Any:
         return SentenceTransformer(model, device=device).eval()
     except (OSError, ValueError) as exc:
         raise ModelMissing(
-            f"no model can be loaded from {settings.model!r} ({_one_line(exc)}): set model to the folder of one"
+            f"no model can be loaded from {settings.model!r} ({one_line(exc)}): set model to the folder of one"
         ) from exc
     except (RuntimeError, AssertionError) as exc:  # this machine does not have the device
         raise EmbedderError(
-            f"{settings.model} cannot be loaded on {settings.device!r} ({_one_line(exc)}): "
+            f"{settings.model} cannot be loaded on {settings.device!r} ({one_line(exc)}): "
             "set device to one that this machine has"
         ) from exc
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

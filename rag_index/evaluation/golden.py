@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, one_line
 from rag_index.retrieve.results import possible_document_keys
 
 if TYPE_CHECKING:
@@ -122,5 +122,4 @@ def _parse(place: str, line: str) -> GoldenQuery:
 
 
 def _short(value: object) -> str:
-    shown = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return repr(shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…")
+    return repr(one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MAX_SHOWN))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -178,7 +178,7 @@ class GateVerdict:
     def fall(self) -> str:
         """Return what was lost by more than the gate allows, with the queries that got worst."""
         way = self.poorest
-        named = ", ".join(repr(_short(one.query)) for one in way.worse[:NAMED])
+        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:NAMED])
         more = f" and {len(way.worse) - NAMED:,} more" if len(way.worse) > NAMED else ""
         return (
             f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
@@ -196,11 +196,6 @@ def rounded(value: Any, digits: int = 6) -> Any:
     if isinstance(value, dict):
         return {name: rounded(inner, digits) for name, inner in value.items()}
     return round(value, digits) if isinstance(value, float) else value
-
-
-def _short(query: str) -> str:
-    plain = " ".join(query.split())
-    return plain if len(plain) <= MAX_QUERY else f"{plain[: MAX_QUERY - 1]}…"
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from urllib.parse import urldefrag, urlsplit
 
 import httpx
 
-from rag_index.errors import RerankerError, SettingsError
+from rag_index.errors import RerankerError, SettingsError, one_line
 from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ COMMON, TEI = "/v1/rerank", "/rerank"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 4 << 20
 """Bytes of an answer: a number for each text, and the texts themselves from some servers."""
-MAX_CHARS = 200
-"""Characters of a server's answer, or of an error, that a message shows."""
 
 
 class Reranker(Protocol):
@@ -81,7 +79,7 @@ class ModelReranker:
             self._model: Any = CrossEncoder(str(Path(name).expanduser()), device=chosen)
         except (OSError, ValueError, RuntimeError, AssertionError) as exc:
             raise RerankerError(
-                f"no reranker can be loaded from {name!r} on {device!r} ({_one_line(exc)}): set reranker to the folder "
+                f"no reranker can be loaded from {name!r} on {device!r} ({one_line(exc)}): set reranker to the folder "
                 "or name of one, and [embedder] device to one that this machine has"
             ) from exc
         if (labels := self._model.config.num_labels) != 1:
@@ -93,15 +91,11 @@ class ModelReranker:
             pairs = [(query, text) for text in texts]
             return list(map(float, self._model.predict(pairs, show_progress_bar=False)))
         except (RuntimeError, TypeError, ValueError) as exc:  # out of memory, or half a character
-            raise RerankerError(f"{self._name} cannot judge the hits ({_one_line(exc)})") from exc
+            raise RerankerError(f"{self._name} cannot judge the hits ({one_line(exc)})") from exc
 
     def close(self) -> None:
         """Release the model."""
         self._model = None
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:MAX_CHARS]
 
 
 class RerankServer:
@@ -132,7 +126,7 @@ class RerankServer:
             self._path = TEI
             response = self._ask(query, texts)
         if response.is_error:
-            words = _one_line(response.text)
+            words = one_line(response.text)
             raise RerankerError(f"{self._place} answers {self._path} with status {response.status_code}: {words}")
         try:
             found = response.json()

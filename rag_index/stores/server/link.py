@@ -27,7 +27,15 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.errors import (
+    PointsRefused,
+    RagIndexError,
+    StoreError,
+    StoreMismatch,
+    StoreRefused,
+    StoreUnavailable,
+    one_line,
+)
 from rag_index.outages import asking, tls_context
 from rag_index.stores import SPARSE
 from rag_index.stores.edge.folder import disk_full
@@ -107,7 +115,7 @@ def translate(exc: Exception, url: str) -> RagIndexError:
         case grpc.RpcError():
             copyreg.pickle(type(exc), _as_text)
             code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
-            message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
+            message = one_line((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
             if code == grpc.StatusCode.UNIMPLEMENTED:
                 return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
             if (status := HTTP.get(code, 400)) or disk_full(message):
@@ -116,7 +124,7 @@ def translate(exc: Exception, url: str) -> RagIndexError:
         case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
             return _silent(url, str(exc))
         case ValueError():
-            return PointsRefused(f"Qdrant at {url} cannot take the request: {_short(str(exc))}")
+            return PointsRefused(f"Qdrant at {url} cannot take the request: {one_line(str(exc))}")
         case _:
             return StoreError(f"Qdrant at {url}: {exc}")
 
@@ -131,7 +139,7 @@ def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
 
 
 def _silent(url: str, reason: str) -> StoreUnavailable:
-    return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
+    return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({one_line(reason)}): is it running?")
 
 
 def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexError:
@@ -166,14 +174,9 @@ def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexEr
 def _server_message(exc: UnexpectedResponse) -> str:
     """Return the server's message: the error in Qdrant's JSON, or the beginning of any other answer."""
     try:
-        return _short(str(json.loads(exc.content)["status"]["error"]))
+        return one_line(str(json.loads(exc.content)["status"]["error"]))
     except (ValueError, KeyError, TypeError):
-        return _short(exc.content.decode(errors="replace")) or exc.reason_phrase
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
+        return one_line(exc.content.decode(errors="replace")) or exc.reason_phrase
 
 
 @dataclass(eq=False)
