@@ -15,9 +15,6 @@ from rag_index.settings import load_settings, run_settings
 from rag_index.stores import open_store
 from tests.wild.sample import Question, Sample
 
-TRANSLATIONS = {"product_translation": "product"}
-"""Tables with a row for each language: the first column of their key names the row that is asked for."""
-
 
 @dataclass
 class Verdict:
@@ -88,14 +85,12 @@ def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
 
 
 def _is_right(question: Question, table: str, document_id: str) -> bool:
-    """Return whether a hit is the row that is asked for, in one of its languages or without its version."""
+    """Return whether a hit is the row that is asked for, with or without its version."""
     if table == question.table and document_id == question.id:
         return True
     if not document_id.startswith("["):
         return False
     found = json.loads(document_id)
-    if TRANSLATIONS.get(table) == question.table:
-        return str(found[0]) == question.id
     return table == question.table and question.id.startswith("[") and json.loads(question.id)[: len(found)] == found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SEEN = ("tracker", "weblog", "forum", "shop")
+SEEN = ("tracker", "forum")
 """Kinds that were there when the proposals of `init` were written."""
 UNSEEN = ("pages", "helpdesk", "wiki")
 """Kinds that were made afterwards, and for which nothing in the proposals was changed before the first count."""
