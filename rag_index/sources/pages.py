@@ -8,7 +8,6 @@ that they look like.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -216,14 +215,11 @@ class Composer:
     def _part(self, value: Any, form: str | None, name: str) -> str:
         if value is None or (form is not None and form not in TEXT_FORMATS):
             return ""
-        if form is None:
-            if isinstance(value, dict | list):
-                return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-            if self._strict:
-                raise NotText(
-                    f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query, "
-                    "or give it a format"
-                )
+        if form is None and self._strict and not isinstance(value, dict | list):
+            raise NotText(
+                f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query, "
+                "or give it a format"
+            )
         try:
             text = read_text(value, form or "plain")
         except NotText as error:
