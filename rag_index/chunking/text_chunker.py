@@ -85,23 +85,14 @@ class TextChunker:
         chunks = []
         start = covered = 0
         while covered < len(text):
-            end = self._chunk_end(text, start, covered)
+            limit = start + self.chars
+            # at the last good break in the second half of what no chunk before has
+            end = last_break(text, covered + max((limit - covered) // 2, 1), limit) if limit < len(text) else len(text)
             chunks.append(text[start:end].strip())
             space = _SPACE.match(text, end)
             covered = space.end() if space else end
             start = self._next_start(text, start, end, covered)
         return chunks
-
-    def _chunk_end(self, text: str, start: int, covered: int) -> int:
-        """Return where the chunk from `start` ends: at the last good break in the second half of its new text.
-
-        Everything before `covered` is already in an earlier chunk.
-        """
-        limit = start + self.chars
-        if limit >= len(text):
-            return len(text)
-        earliest = covered + max((limit - covered) // 2, 1)
-        return last_break(text, earliest, limit)
 
     def _next_start(self, text: str, start: int, end: int, covered: int) -> int:
         """Return where the next chunk starts: at a word, about `overlap` before `end`, or at `covered` if none fits."""
