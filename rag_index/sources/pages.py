@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -147,13 +146,10 @@ def _replace_invalid(value: Any) -> Any:
     """Return a text that is not UTF-8 in the charset that it looks like; its bytes if they are no text in any."""
     if not isinstance(value, str) or value.isascii():
         return value
-    raw = value.encode("utf-8", "surrogateescape")
     try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        with suppress(NotText):
-            return read_text(raw)
-        return raw
+        return read_text(value)
+    except NotText:
+        return value.encode("utf-8", "surrogateescape")
 
 
 def read_columns(index: IndexSettings) -> list[str]:
