@@ -12,7 +12,7 @@ from rag_index.documents.groups import groups_of
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
 from rag_index.sources.part_reader import comparable_key
-from rag_index.sources.source_tables import equals_any, first_rows, single_select
+from rag_index.sources.source_tables import batches, equals_any, first_rows, single_select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
-
-KEYS_AT_A_TIME = 200
-"""Documents whose pairs are read by one query."""
 
 
 class AccessReader:
@@ -65,8 +62,8 @@ class AccessReader:
         pairs = self._pairs_of(connection)
         keys = [row[: self._width] for row in rows]
         found: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
-        for start in range(0, len(keys), KEYS_AT_A_TIME):
-            for pair in stream_rows(connection, self._select(connection, pairs, keys[start : start + KEYS_AT_A_TIME])):
+        for some in batches(keys):
+            for pair in stream_rows(connection, self._select(connection, pairs, some)):
                 found[_comparable(pair[: self._width])].append(pair[self._width])
         return [groups_of(found.get(_comparable(key))) for key in keys]
 

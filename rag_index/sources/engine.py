@@ -36,12 +36,10 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
-TIMED_OUT_STATES = {"57014"}
-"""SQLSTATE of PostgreSQL for a query that was cancelled, for example by its statement_timeout."""
+TIMED_OUT = {"57014", 1969, 3024}
+"""A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and MySQL."""
 ENUM_OR_SET, FLOAT, BIT = 256 | 2048, 4, 16
 """Flags and types of the protocol of MySQL."""
-TIMED_OUT_CODES = {1969, 3024}
-"""Error numbers of MariaDB (max_statement_time) and MySQL (max_execution_time)."""
 
 
 def open_read_only(url: URL) -> Engine:
@@ -234,7 +232,7 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
     except exc.SQLAlchemyError as error:
         origin = getattr(error, "orig", None)
         code = origin.args[0] if origin is not None and origin.args else None
-        if expired.is_set() or getattr(origin, "sqlstate", None) in TIMED_OUT_STATES or code in TIMED_OUT_CODES:
+        if expired.is_set() or {getattr(origin, "sqlstate", None), code} & TIMED_OUT:
             raise SourceTimedOut(
                 f"{what} did not answer a query within {seconds:g} s: check what the database is doing, or raise "
                 "[source] timeout if the query takes longer"

@@ -27,7 +27,7 @@ from rag_index.sources.pages import (
     stream_rows,
     with_any_text,
 )
-from rag_index.sources.source_tables import VALUES, equals_any, first_rows, looked_up, part_from
+from rag_index.sources.source_tables import batches, equals_any, first_rows, looked_up, part_from
 from rag_index.sources.text import NotText
 
 if TYPE_CHECKING:
@@ -210,10 +210,10 @@ def owners_of(
                 columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
                 joined: FromClause = sa.table(settings.table, *columns, schema=settings.db_schema)
                 asked.append((joined, own, names, _after(prefix, values) if prefix else values))
-    for rows, name, wanted, some in asked:
+    for rows, name, wanted, asked_for in asked:
         known = [rows.c[one].is_not(None) for one in wanted]
-        for first in range(0, len(some), VALUES):
-            condition = equals_any([looked_up(rows, name)], [[value] for value in some[first : first + VALUES]])
+        for some in batches(asked_for):
+            condition = equals_any([looked_up(rows, name)], [[value] for value in some])
             yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
+T = TypeVar("T")
 OF_PART = ": "
 """What stands between the name of a part and one of its columns, where documents are looked up by the latter."""
 ROWS = "_rows"
@@ -42,8 +43,8 @@ Needed = dict[str | None, tuple[str, ...]]
 """The columns that are needed of the table itself (None) and of each join."""
 CHECKED_ROWS = 5
 """Rows whose texts are looked at: one value that is no text costs its document alone."""
-VALUES = 500
-"""Values that one statement compares with: databases limit the parameters of a statement."""
+VALUES = 200
+"""Values, or keys, that one statement compares with: databases limit the parameters of a statement."""
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
 """Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
 _NAME = r'(?:"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]()]*+\]|\w++)'
@@ -445,6 +446,11 @@ def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
         raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
     newline = "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""  # ends what may be a comment
     return sa.text(text.replace(":", "\\:") + newline)
+
+
+def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield as many of the values at a time as one statement compares with."""
+    return (values[first : first + VALUES] for first in range(0, len(values), VALUES))
 
 
 class Untyped(UserDefinedType[Any]):

@@ -50,7 +50,7 @@ from rag_index.sources.part_reader import PartsReader, owners_of
 from rag_index.sources.policies import RowPolicies, read_policies
 from rag_index.sources.source_tables import (
     OF_PART,
-    VALUES,
+    batches,
     check_columns,
     documents_from,
     equals_any,
@@ -73,8 +73,6 @@ TIMEOUT = 600.0
 """Seconds that a query may take, unless the settings say otherwise."""
 USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
-IDS_AT_ONCE = 100
-"""Ids in one query."""
 FIRST_KEYS = 5
 """Rows that tell the types of the key columns."""
 _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
@@ -206,8 +204,8 @@ class SqlSource:
             wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
         with self._connect() as connection:
             found: list[Sequence[Any]] = []
-            for first in range(0, len(wanted), IDS_AT_ONCE):
-                found += self._find(connection, dict(list(wanted.items())[first : first + IDS_AT_ONCE]))
+            for some in batches(list(wanted.items())):
+                found += self._find(connection, dict(some))
             return self._read(found, None, self._read_parts(connection, found))
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
@@ -232,8 +230,8 @@ class SqlSource:
                     return
                 wanted, values = rows.c[columns[0]], list(dict.fromkeys(found[0] for found in owners))
             keys = [rows.c[one] for one in key]
-            for first in range(0, len(values), VALUES):
-                condition = equals_any([wanted], [[value] for value in values[first : first + VALUES]])
+            for some in batches(values):
+                condition = equals_any([wanted], [[value] for value in some])
                 statement = sa.select(*keys).where(condition, *[one.is_not(None) for one in keys])
                 yield from map(encode_key, stream_rows(connection, statement))
 
