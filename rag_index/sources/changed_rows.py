@@ -33,7 +33,7 @@ from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SettingsError
 from rag_index.sources.pages import stream_rows
 from rag_index.sources.source_tables import equals_any, untyped
-from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
+from rag_index.sources.sql import Cursor, SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
 class ChangedSource(SqlSource):
     """A `SqlSource` that reads all rows, unless a scan state says which may stay unread."""
 
-    def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: URL, index: IndexSettings, *, timeout: float) -> None:
         super().__init__(url, index, timeout=timeout)
         self._time = self._from.c[str(index.changed_since)]
         self._unit: int | None = None

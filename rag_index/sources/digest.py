@@ -36,7 +36,7 @@ from rag_index.sources.buckets import (
     values_digest,
 )
 from rag_index.sources.pages import DocumentParts, stream_rows, valid_rows, with_any_text
-from rag_index.sources.sql import TIMEOUT, Cursor, SqlSource
+from rag_index.sources.sql import Cursor, SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ MAX_SHARE = 0.5
 class DigestSource(SqlSource):
     """A `SqlSource` that leaves buckets of rows unread whose digests are as the last scan left them."""
 
-    def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: URL, index: IndexSettings, *, timeout: float) -> None:
         super().__init__(url, index, timeout=timeout)
         backend = url.get_backend_name()
         if backend not in BACKENDS:

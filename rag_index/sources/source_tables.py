@@ -42,7 +42,7 @@ ROWS = "_rows"
 Needed = dict[str | None, tuple[str, ...]]
 """The columns that are needed of the table itself (None) and of each join."""
 CHECKED_ROWS = 5
-"""Rows whose texts are looked at: one value that is no text costs its document alone."""
+"""Rows that tell what texts and keys are. One value that is no text costs its document alone."""
 VALUES = 200
 """Values, or keys, that one statement compares with: databases limit the parameters of a statement."""
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")

@@ -49,6 +49,7 @@ from rag_index.sources.pages import (
 from rag_index.sources.part_reader import PartsReader, owners_of
 from rag_index.sources.policies import RowPolicies, read_policies
 from rag_index.sources.source_tables import (
+    CHECKED_ROWS,
     OF_PART,
     batches,
     check_columns,
@@ -69,12 +70,8 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-TIMEOUT = 600.0
-"""Seconds that a query may take, unless the settings say otherwise."""
 USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
-FIRST_KEYS = 5
-"""Rows that tell the types of the key columns."""
 _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
 """A date or a time that Python cannot hold, as drivers give it: as a text."""
 INT64 = 2**63
@@ -99,7 +96,7 @@ class Cursor(NamedTuple):
 class SqlSource:
     """The table or the query of an index, as a `Source`."""
 
-    def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: URL, index: IndexSettings, *, timeout: float) -> None:
         self._index = index
         self._url = url
         self._timeout = timeout
@@ -348,7 +345,7 @@ class SqlSource:
             )
 
     def _first_keys(self, connection: Connection) -> Sequence[Sequence[Any]]:
-        statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(FIRST_KEYS)
+        statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(CHECKED_ROWS)
         return connection.execute(statement).fetchall()
 
     def _key_values(self, connection: Connection, wanted: Iterable[list[Any]]) -> list[tuple[Any, ...]]:

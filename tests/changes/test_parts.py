@@ -149,7 +149,7 @@ def test_each_change_of_any_table_gives_the_documents_that_show_it(followed, tmp
     assert (plan.notes, plan.unwatched) == ([], {})
     followed.set_up(*plan.tables)
     feed = followed.feed(routes=plan.routes)
-    with closing(SqlSource(loaded.source_url, loaded.indexes[0])) as source:
+    with closing(SqlSource(loaded.source_url, loaded.indexes[0], timeout=60)) as source:
         source.check()
         for change, expected in changes.items():
             followed.run(change)

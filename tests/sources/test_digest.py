@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from rag_index.database.drivers import database_url
 from rag_index.errors import SettingsError
-from rag_index.settings import IndexSettings
-from rag_index.sources.digest import DigestSource
+from tests.sources.databases import SourceDatabase
 from tests.sources.digests import State, is_current, rescan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -237,7 +236,7 @@ def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, mo
 def test_a_database_without_digests_is_refused_in_one_line(tmp_path):
     url = database_url("mssql+pyodbc://h/d", tmp_path)
     with pytest.raises(SettingsError, match=r"digest = true.*mssql|mssql"):
-        DigestSource(url, IndexSettings(name="n", table="note", key="id", text="body"))
+        SourceDatabase(url).digests()
 
 
 def test_groups_of_a_column_are_read_beside_digests(database):

@@ -12,7 +12,6 @@ from sqlalchemy.engine import URL, make_url
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from rag_index.settings import IndexSettings
 from rag_index.sources.engine import open_read_only
 from rag_index.sources.sql import SqlSource
 from tests.sources.databases import SourceDatabase, read
@@ -181,7 +180,7 @@ def test_null_keys_are_refused_and_keys_that_occur_twice_wherever_pages_end(data
 
 def test_a_file_that_does_not_exist_or_is_no_database(tmp_path):
     with pytest.raises(SettingsError, match=r"there is no file .*nothing\.db"):
-        SqlSource(make_url(f"sqlite:///{tmp_path}/nothing.db"), IndexSettings(name="n", table="t", key="k", text="t"))
+        SourceDatabase(make_url(f"sqlite:///{tmp_path}/nothing.db")).source()
     (tmp_path / "x.db").write_bytes(b"this is no database at all, not at all " * 50)
     with pytest.raises(SettingsError, match="file is not a database"):
         SourceDatabase(make_url(f"sqlite:///{tmp_path}/x.db")).source().check()
@@ -275,7 +274,7 @@ def test_a_query_that_never_ends_is_interrupted(sqlite, ask):
 
 def test_a_server_that_does_not_answer_is_a_transient_error_without_the_password():
     url = make_url("postgresql+psycopg://reader:s3cret%40@127.0.0.1:1/desk?application_name=s3cret")
-    source = SqlSource(url, IndexSettings(name="n", table="t", key="k", text="t"))
+    source = SourceDatabase(url).source()
     with pytest.raises(SourceUnavailable) as caught:
         source.check()
     message = str(caught.value)
