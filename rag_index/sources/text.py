@@ -46,7 +46,7 @@ BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16",
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
 MAX_LEVELS = 100
-"""JSON of more levels stays as it is."""
+"""JSON of more levels, and Markdown whose lists and quotes are nested deeper, stay as they are."""
 MAGIC = {
     b"%PDF": "a PDF file",
     b"\x89PNG": "a PNG picture",
@@ -114,8 +114,6 @@ _MARKS_OF_ELEMENTS = re.compile(r"<([se])>[^<>]*+</\1>")
 _MARKDOWN = re.compile(r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]++\*\*|\[[^\[\]\n]++\]\(\S|^\|[^\n]*\|$")
 _DEFINITION = re.compile(r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w-]+\.\w)", re.IGNORECASE)
 """A definition of a link in Markdown. Other words in brackets with a colon are said by somebody."""
-MAX_NESTING = 100
-"""Markdown whose lists and quotes are nested deeper stays as it is."""
 _SERIALISED = re.compile(
     r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|--- !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z", re.DOTALL
 )
@@ -341,7 +339,7 @@ class HtmlText:
 def markdown_text(text: str) -> str:
     """Return the text of Markdown without its marks; links without addresses, tables as lines, code as it is."""
     blocks = _markdown().parse(text)
-    if any(block.level >= MAX_NESTING - 1 for block in blocks):
+    if any(block.level >= MAX_LEVELS - 1 for block in blocks):
         return text
     return html_text(_markdown().renderer.render(blocks, _markdown().options, {}))
 
@@ -356,7 +354,7 @@ def _markdown() -> MarkdownIt:
         text = state.src[state.bMarks[start] : state.eMarks[min(start + 2, end) - 1]]
         return _DEFINITION.match(text) is not None and reference(state, start, end, silent)
 
-    reader = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable(["table", "strikethrough"])
+    reader = MarkdownIt("commonmark", {"maxNesting": MAX_LEVELS}).enable(["table", "strikethrough"])
     reader.validateLink = lambda _: True  # type: ignore[method-assign, assignment]
     reader.block.ruler.at("reference", defines)
     return reader
