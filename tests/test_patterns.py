@@ -26,8 +26,8 @@ BOUNDED = {
     "_ELEMENTS", "_THINKING",  # only of a text that fits as a whole
 }  # fmt: skip
 ANCHORED = {
-    "ALONE", "INTERNAL_NAMES", "MACHINE_NOUN", "PERMITS", "RESTRICTS",
-    "_CODE", "_EMAIL", "_LANGUAGES", "_MAIL", "_SLUG",
+    "ALONE", "INTERNAL_NAMES", "MACHINE_NOUN", "PERMITS", "PLACE", "RESTRICTS",
+    "_CODE", "_EMAIL", "_JSON", "_LANGUAGES", "_MAIL", "_SLUG",
 }  # fmt: skip
 """Patterns that functions are given which only look whether they fit from the beginning."""
 LONGEST = 250_000

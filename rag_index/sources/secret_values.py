@@ -17,7 +17,7 @@ _HASH = re.compile(
 )
 """Hashes of passwords."""
 _KEY = re.compile(
-    r"eyJ[\w-]{8,}\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)(?:.*?-----END [A-Z -]*|.*)"
+    r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)(?:.*?-----END [A-Z -]*|.*)"
     r"|(?:sk|rk|pk|cs)_(?:live|test)_\w+|gh[pousr]_\w{20,}|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}"
     r"|glpat-[\w-]+",
     re.DOTALL,
@@ -25,7 +25,7 @@ _KEY = re.compile(
 _KEYS_HAVE = ("eyJ", "-----BEGIN ", "xox", "AKIA", "AIza", "glpat-")
 _KEYS_WITH_UNDERSCORES = ("_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")
 """What a text with a key has in it, which is looked for in a fraction of the time."""
-_GIVEN = re.compile(r"[=:/][ \t]?[\"']?(?=[^\s\"'<>&/]*\d)([\w.~%+-]{12,}=*)")
+_GIVEN = re.compile(r"[=:/][ \t]?[\"']?(?=[\w.~%+-]*\d)([\w.~%+-]{12,}=*)")
 """A word with digits that is the value of something, or in an address."""
 _SECRETLY = re.compile(
     r".*?(?:[?&;#][\w.-]*(?:key|code|hash|sig|signature|auth|sid|session|nonce|otp)"
