@@ -12,17 +12,21 @@ MAX_SECRET_CHARS = 4000
 """What is looked at of a text for whether it holds one."""
 MIN_DIGITS = 3
 _HASH = re.compile(
-    r"\$(?:2[abxy]?\$\d\d\$[./\w]*|(?:argon2|pbkdf2)\S*|[PHS156]\$[./A-Za-z0-9]{8}[./$\w]*"
+    r"\$(?:2[abxy]?\$\d\d\$[./\w]*|(?:argon2|pbkdf2)[\w-]*\$\S+|[PHS]\$[./A-Za-z0-9]{8}[./$\w]*"
+    r"|[156]\$(?:rounds=\d+\$)?[./A-Za-z0-9]{1,16}\$[./\w]{8,}"
     r"|(?:(?<=pbkdf2_sha256\$)|(?<=sha1\$)|(?<=sha256\$)|(?<=sha512\$)|(?<=scrypt\$))\S+)"
-    r"|\{(?:SSHA|SHA|MD5|CRYPT)\}\S*"
+    r"|(?:pbkdf2:\w+:\d+|scrypt:\d+:\d+:\d+)\$\S+"
+    r"|\{(?:SSHA|SHA|MD5|CRYPT)\}[\w+/=.$-]{13,}"
 )
 """Hashes of passwords."""
 _KEY = re.compile(
-    r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)(?:.*?-----END [A-Z -]*|.*)"
-    r"|(?:sk|rk|pk|cs)_(?:live|test)_\w+|gh[pousr]_\w{20,}|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}"
-    r"|glpat-[\w-]+",
+    r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)"
+    r"(?:(?:(?!-----BEGIN ).)*?-----END [A-Z -]*|[A-Z -]*(?:\s*[\w-]+: [^\n]*\n)*+(?:[\s\\>]*+[\w+/=]{20,}+)*+)"
+    r"|(?<![A-Za-z0-9])(?:(?:sk|rk|pk|cs)_(?:live|test)_[A-Za-z0-9]{10,}\w*|gh[pousr]_[A-Za-z0-9]{20,})"
+    r"|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|glpat-[\w-]{16,}",
     re.DOTALL,
 )
+"""Keys of known kinds. One without an end ends where its lines are no longer those of a key."""
 _KEYS_HAVE = ("eyJ", "-----BEGIN ", "xox", "AKIA", "AIza", "glpat-")
 _KEYS_WITH_UNDERSCORES = ("_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")
 """What a text with a key has in it, which is looked for in a fraction of the time."""

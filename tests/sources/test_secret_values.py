@@ -7,6 +7,7 @@ from tests.project import Project
 
 MAIL = "Please click http://cod.example/newsletter.html?token=nl-e6dc078cedb4eb739fef7 to subscribe."
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9"
+BASE64 = "MHcCAQEEIIGkG5mA7zBq0e1p4rW9xYtQ3uVnJ8sLdKfHc2oXyZbT"
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,12 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_X
         ("root:$6$rounds8x$abcdefghij:0", "root:[secret]:0"),
         ("use sk_live_4eC39HqLyjWDarjtT1zdp7dc.", "use [secret]."),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nkeep it", "[secret]\nkeep it"),
+        (f"-----BEGIN EC PRIVATE KEY-----\n{BASE64}\n{BASE64}\nthat was it", "[secret]\nthat was it"),
+        ("It starts with -----BEGIN CERTIFICATE-----. Then restart.", "It starts with [secret]. Then restart."),
+        (f"root:$6$rounds=656000$saltsalt${BASE64}:0", "root:[secret]:0"),
+        (f"root:$1$salt${BASE64}:0", "root:[secret]:0"),
+        (f"eve scrypt:32768:8:1$salt${BASE64}", "eve [secret]"),
+        (f"userPassword: {{SSHA}}{BASE64}", "userPassword: [secret]"),
     ],
 )  # fmt: skip
 def test_a_secret_within_a_text_is_masked(text, read):
@@ -33,6 +40,8 @@ def test_a_secret_within_a_text_is_masked(text, read):
         "token: 2024-03-05T10:00:00, costs $2, $100 or ${price}, session: introduction-2024",
         "The password has 12 characters at least; the token is in the header.",
         "0123456789abcdef0123456789abcdef",
+        "run task_test_runner, docs_test_suite and disk_live_data with highs_and_lows_of_the_day",
+        "\\textbf{SHA}-256, $argon2 and $1$replacement cost $5$; glpat-token",
     ],
 )
 def test_what_nothing_names_as_a_secret_is_left_alone(text):
