@@ -117,7 +117,7 @@ _DEFINITION = re.compile(r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w
 _SERIALISED = re.compile(
     r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|--- !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z", re.DOTALL
 )
-_PHP_TEXT = re.compile(r"s:\d+:\"(.*?)\";", re.DOTALL)
+_PHP_TEXT, _PHP_OBJECT = re.compile(rb"s:(\d{1,9}):\""), re.compile(rb"[aOC]:\d+:[{\"]")
 _SAID = re.compile(r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]")
 """Two words, one in capitals and small letters, or letters beyond ASCII."""
 
@@ -154,9 +154,25 @@ def read_text(value: Any, form: str = "plain") -> str:
 
 def serialised_text(text: str) -> str:
     """Return what people read in an object that PHP serialised, a line each, without keys; "" for other objects."""
-    found = [_scalar(one) for one in _PHP_TEXT.findall(text)]
+    found = [_scalar(one) for one in _php_texts(text.encode("utf-8", "replace"))]
     pairs = zip(["", *found], found, strict=False)
     return "\n".join(one for key, one in pairs if _SAID.search(one) and not is_named_like_a_secret(key))
+
+
+def _php_texts(value: bytes) -> Iterator[str]:
+    """Yield the texts of an object, each as long as it says or, if another program changed it, up to the next `";`."""
+    place = 0
+    while found := _PHP_TEXT.search(value, place):
+        start, end = found.end(), found.end() + int(found[1])
+        if not value.startswith(b'";', end):
+            end = value.find(b'";', start)
+        if end < 0:
+            return
+        place = end
+        if _PHP_OBJECT.match(value, start):
+            place = start  # an object within the object
+        else:
+            yield value[start:end].decode("utf-8", "replace")
 
 
 def visible(text: str) -> str:

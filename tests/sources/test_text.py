@@ -71,6 +71,15 @@ def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_lef
         'a:3:{s:4:"unit";s:2:"h1";s:5:"value";s:9:"Accordion";i:7;s:21:"<b>A</b> list of mills";s:5:"token";s:3:"a b";}'
     )
     assert read_text(menu, "auto") == "Accordion\nA list of mills"
+    said = 's:4:"note";s:30:"He said "no"; nobody heard \u00fc.";'
+    assert read_text(f"a:1:{{{said}}}", "auto") == 'He said "no"; nobody heard \u00fc.'
+    inner = f"a:1:{{{said}}}"
+    outer = f'a:1:{{i:0;s:{len(inner.encode())}:"{inner}";}}'
+    assert read_text(outer, "auto") == 'He said "no"; nobody heard \u00fc.'
+
+
+def test_an_object_whose_texts_have_no_end_is_read_in_linear_time():
+    assert read_text("a:1:{" + 's:1:"' * 200_000 + "}", "auto") == ""
 
 
 @pytest.mark.parametrize(
