@@ -1,10 +1,7 @@
 """Contexts in the ledger: kept by document, chunk and recipe; what is old and not needed goes, and no more."""
 
-import pytest
-
 from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
-from rag_index.ledger.documents import recipe_in
 from tests.ledger.conftest import add
 
 DAY = 86_400.0
@@ -32,8 +29,9 @@ def test_a_context_is_kept_by_its_document_chunk_and_recipe(ledger):
 
 def test_old_contexts_go_unless_a_document_of_a_collection_needs_them(ledger, clock):
     collection = add(ledger)
-    ledger.update_collection(collection.id, chunking=f"text-1/context-{RECIPE}/bm25-1")
+    ledger.update_collection(collection.id, chunking=f"text-1-200-20/context-{RECIPE}/bm25-1/canonical-3")
     plain = add(ledger, "p_others__1")
+    ledger.update_collection(plain.id, chunking="text-1-200-20/bm25-1/canonical-3")
     ledger.record(collection.id, [("1", hash_text("indexed"), b"", 2)])
     ledger.record(plain.id, [("1", hash_text("without contexts"), b"", 2)])
     ledger.fail(collection.id, [Failure("2", "refused", hash_text("failed"))])
@@ -49,15 +47,3 @@ def test_old_contexts_go_unless_a_document_of_a_collection_needs_them(ledger, cl
     assert not has(ledger, "indexed", recipe=EARLIER), "of a prompt or a model that no collection has"
     ledger.drop_collection(collection.id)
     assert ledger.prune_contexts(clock.now + DAY) == 7, "no collection needs any"
-
-
-@pytest.mark.parametrize(
-    ("chunking", "recipe"),
-    [
-        ("text-1-200-20/context-0123456789abcdef/bm25-1/canonical-3", RECIPE),
-        ("text-1-200-20/context-0123456789abcdef", RECIPE),
-        ("text-1-200-20/bm25-1/canonical-3", ""),
-    ],
-)
-def test_the_recipe_in_the_name_of_what_made_the_chunks(chunking, recipe):
-    assert recipe_in(chunking) == recipe

@@ -1,10 +1,6 @@
 """The embedded store among processes: searches go on while another one writes, and an idle retriever closes it."""
 
-from __future__ import annotations
-
 import shutil
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -13,13 +9,10 @@ from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.retrieve import Retriever
 from rag_index.stores.edge import reader as edge_reader
 from tests.retrieve.desk import found
+from tests.stores.edge_process import writer
 from tests.waiting import eventually
 
 HOLD = """
-import sys
-from pathlib import Path
-from rag_index.stores.edge.store import EdgeStore
-store = EdgeStore(Path(sys.argv[1]))
 for name in store.collections():
     store.delete_points(name, ["00000000-0000-0000-0000-000000000000"])
 print("ready", flush=True)
@@ -28,29 +21,7 @@ for name in store.collections():
     store.flush(name)
 input()
 """
-
-
-class OtherProcess:
-    """Another process that writes each collection of the store in place, and flushes when it is told to."""
-
-    def __init__(self, desk) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", HOLD, desk.settings.store.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.popen.stdout.readline() == "ready\n"
-
-    def __enter__(self) -> OtherProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.popen.communicate("\n\n")
-
-    def flush(self) -> None:
-        self.popen.stdin.write("\n")
-        self.popen.stdin.flush()
+"""Another process writes each collection of the store in place, and flushes when it is told to."""
 
 
 def answers(retriever: Retriever) -> int:
@@ -64,13 +35,14 @@ def answers(retriever: Retriever) -> int:
 
 def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_it(embedded, monkeypatch):
     monkeypatch.setattr(edge_reader, "WRITE_SECONDS", 0.1)
-    with OtherProcess(embedded) as holder:
+    with writer(embedded.settings.store.path, HOLD) as holder:
+        assert holder.says() == "ready"
         closed = Retriever.from_settings(embedded.config, wait=60)
         threading.Timer(0.3, closed.close).start()
         with pytest.raises(StoreError, match="closed"):
             closed.search_sync("printer")
         with embedded.retriever(retrieve={"index_timeout": 1.0, "timeout": 30}, run={"wait": 100}) as retriever:
-            threading.Timer(3.0, holder.flush).start()
+            threading.Timer(3.0, holder.goes_on).start()
             assert eventually(lambda: answers(retriever) == 7)
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.errors import FingerprintChanged, TextRefused
+from rag_index.errors import TextRefused
 from rag_index.retrieve.live import LiveCollection
 from rag_index.retrieve.query_model import MAX_QUERIES, QueryVectors
 from rag_index.retrieve.search_metrics import Metrics
@@ -147,17 +147,3 @@ def test_a_bad_query_fails_alone(opened, local, live):
     assert isinstance(found.pop(10), TextRefused)
     for text, vector in zip(TEXTS, found, strict=True):
         assert np.array_equal(vector, local.embed_query(text))
-
-
-def test_a_model_that_did_not_make_the_collection_embeds_no_query(opened, local, live):
-    class Other(Gated):
-        def identity(self):
-            return replace(self.inner.identity(), model="another")
-
-    model = Other(local)
-    model.gate.set()
-    with pytest.raises(
-        FingerprintChanged, match=r"notes__1 holds vectors of 256-d wordllama.*, settings say .*another"
-    ):
-        asyncio.run(opened(model).get(live, "printer"))
-    assert model.arrays == []

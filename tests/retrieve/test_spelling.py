@@ -8,7 +8,6 @@ from rag_index.documents.groups import access_part
 from rag_index.errors import StoreError
 from rag_index.retrieve import ALL_GROUPS, fan_out
 from rag_index.retrieve.fusion import ranked
-from rag_index.retrieve.spelling import spellings
 from tests.retrieve.desk import Desk, found
 
 ROWS = [
@@ -126,11 +125,3 @@ def test_a_correction_weighs_counts_edits_and_the_other_words_and_quotes_insist(
             assert retriever.search_sync(query, exact=True).corrected == {}
         assert retriever.search_sync('"pyhton" room').corrected == {}
         assert [hit.document_id for hit in retriever.search_sync('"pyhton"').hits] == ["400"]
-
-
-def test_spellings_are_at_one_edit_in_any_alphabet() -> None:
-    made = spellings("pyhton")
-    assert len(made) == 5 + 6 + 5 * 25 + 7 * 26 - 6
-    assert {"python", "phyton", "pyhtons", "yhton", "pyhtom"} <= made.keys()
-    assert made["python"] > made["pyhtom"]
-    assert all("принтер" in spellings(wrong) for wrong in ("притнер", "приптер", "прнтер", "приинтер"))

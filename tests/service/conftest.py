@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.conftest import PATIENT, ollama, ollama_desk, ollama_template, template  # noqa: F401 - fixtures
+from tests.retrieve.conftest import PATIENT, ollama, ollama_desk, ollama_template, served, template  # noqa: F401
 from tests.retrieve.desk import Desk
 from tests.service.live import Live
 
@@ -28,9 +27,3 @@ def live(desk: Desk) -> Iterator[Live]:
 def client(live: Live) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=live.url, timeout=60) as client:
         yield client
-
-
-@pytest.fixture
-def served(qdrant: FakeQdrant, tmp_path) -> Desk:
-    """A filled desk on a fake server, whose faults a test can dial in."""
-    return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"').fill()

@@ -5,14 +5,12 @@ import json
 from urllib.parse import quote
 
 import httpx
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError
 from tests.fakes.hosts import VirtualTimeLoop
 from tests.service.in_memory import ask, guarded
-from tests.service.live import Live
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates().map(str)
@@ -36,13 +34,6 @@ BODIES = st.fixed_dictionaries(
         "explain": st.booleans() | VALUES,
     },
 )
-
-
-@pytest.fixture(scope="module")
-def live(desk):
-    """A service without a limit of requests a second, which the tests would reach."""
-    with Live(desk.settings) as live:
-        yield live
 
 
 def check(answer: httpx.Response) -> None:

@@ -21,21 +21,18 @@ from rag_index.service.mcp_tools import AgentTools
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
 from tests.project import PROGRAM
+from tests.retrieve.conftest import SHARED
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import eventually
 
 LONG = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
-MORE = {"payload_indexes": 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'}
+WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    desk = Desk(
-        tmp_path_factory.mktemp("agents"),
-        extra="[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30",
-        more={"comments": MORE["payload_indexes"]},
-    )
+    desk = Desk(tmp_path_factory.mktemp("agents"), extra=SHARED, more={"comments": WITH_KINDS})
     documents = {**DESK, "solutions": [*DESK["solutions"], ("tapes/robot", LONG, {"author": "<b>eve</b>"})]}
     return desk.fill(documents)
 

@@ -18,12 +18,13 @@ from tests.browser import Browser, find_chromium
 from tests.indexing.plain import run_plain
 from tests.indexing.test_parts import SETTINGS, TABLES
 from tests.project import PROGRAM, Project
+from tests.retrieve.conftest import SHARED
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
+from tests.service.test_mcp import WITH_KINDS
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
-WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p><i>end</i>'
 REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
 EXACT = [{"field": "number", "comparison": "is", "value": "9007199254740993"}]
@@ -41,11 +42,7 @@ def window(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    desk = Desk(
-        tmp_path_factory.mktemp("page"),
-        extra="[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30",
-        more={"comments": WITH_KINDS},
-    )
+    desk = Desk(tmp_path_factory.mktemp("page"), extra=SHARED, more={"comments": WITH_KINDS})
     odd = ("tapes/../robot #1?", ROBOT, {"author": MARKUP})
     steps = ("steps", "The indented steps:\n  1. Unplug it\n    - wait", {"author": "eve"})
     bellows = {" ": "A blank key", "": "No key", ".": "A dot", "..": "Two dots"}
