@@ -80,11 +80,18 @@ def pdf_text(data: bytes) -> Pages:
         from pypdf import PdfReader
     except ImportError as error:
         raise NotText('needs pypdf: pip install "rag-index[files]"') from error
-    document = PdfReader(io.BytesIO(data))
+    document, wrong = PdfReader(io.BytesIO(data)), []
     if document.is_encrypted and not document.decrypt(""):
         raise NotText("is encrypted")
     for number, page in enumerate(document.pages, start=1):
-        yield number, page.extract_text()
+        try:
+            yield number, page.extract_text()
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other pages are worth reading
+            wrong.append(f"page {number} ({type(error).__name__}: {error})")
+    if wrong:
+        raise NotText(f"is broken in {', '.join(wrong[:3])}")
 
 
 def office_text(data: bytes) -> Pages:

@@ -107,6 +107,10 @@ READ = {
 BOMB = docx("<w:p/>" * 12_000_000)
 UNREADABLE = {
     "broken": (b"%PDF-1.4\nnothing", [], "is broken ("),
+    "one page": (
+        pdf("First page", "Second page", "Third page").replace(b"<< /Length 41", b"<< /Filter /Odd /Length 41"),
+        [("1", "First page"), ("3", "Third page")], "is broken in page 2 (",
+    ),
     "no zip": (b"PK\x03\x04nothing", [], "is broken (BadZipFile"),
     "encrypted": (encrypted_pdf(), [], "is encrypted"),
     "bomb": (BOMB, [], "unpacks to more than 64,000,000 bytes"),
