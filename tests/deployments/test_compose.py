@@ -84,10 +84,12 @@ def test_the_image_holds_what_is_needed_and_no_user_is_root():
     assert json.loads(dict(last)["CMD"]) == SERVICES["search"]["command"]
 
 
-def test_the_images_health_check_is_for_the_service_alone():
+def test_what_others_wait_for_has_a_health_check_and_the_images_is_for_the_service_alone():
     for name, service in SERVICES.items():
         if service.get("image") == "rag-index":
             assert ("healthcheck" in service) == (name != "search"), name
+    waited_for = [one for service in SERVICES.values() for one in service.get("depends_on", {}).items()]
+    assert all("healthcheck" in SERVICES[name] for name, how in waited_for if how["condition"] == "service_healthy")
 
 
 def test_ports_are_on_loopback_and_nothing_has_a_default_password():
