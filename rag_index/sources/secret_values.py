@@ -36,10 +36,11 @@ _SECRETLY = re.compile(
     r".*?(?:[?&;#][\w.-]*(?:key|code|hash|sig|signature|auth|sid|session|nonce|otp)"
     r"|(?:token|secret|passw(?:or)?d|pwd|credentials?|jwt)"
     r"|(?:api|access|auth|private|reset|activation|confirm(?:ation)?|session|login|verification)[ _-]?(?:key|code)"
-    r"|/[\w-]*(?:reset|confirm|activat|verif|unsubscri|invit|opt-?in|magic)[\w-]*(?:/\w{1,12})?)[\"'\])]*",
+    r"|/(?:[\w-]*[_-])?(?:reset|confirm|activat|verif|unsubscri|invit|opt-?in|magic[_-]?link)[\w-]*(?:/\w{1,12}){0,2})[\"'\])]*",
     re.IGNORECASE | re.DOTALL,
 )
 """What stands before a secret: the parameter of a link, `API key`, or a path such as `/reset-password`."""
+_FILE = re.compile(r".*\.[a-z]{2,4}")
 MAX_BEFORE = 60
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -67,7 +68,7 @@ def without_secrets(text: str) -> str:
 def _mask_named(given: re.Match[str]) -> str:
     word, start = given[1], given.start()
     named = _SECRETLY.fullmatch(given.string, max(0, start - MAX_BEFORE), start) is not None
-    masked = named and sum(map(str.isdigit, word)) >= MIN_DIGITS and _is_random(word)
+    masked = named and sum(map(str.isdigit, word)) >= MIN_DIGITS and _is_random(word) and not _FILE.fullmatch(word)
     return given[0].replace(word, MASK) if masked else given[0]
 
 

@@ -15,6 +15,9 @@ BASE64 = "MHcCAQEEIIGkG5mA7zBq0e1p4rW9xYtQ3uVnJ8sLdKfHc2oXyZbT"
     [
         (MAIL, "Please click http://cod.example/newsletter.html?token=[secret] to subscribe."),
         ("https://x.example/reset-password/a8f3kk2093jdkl2 now", "https://x.example/reset-password/[secret] now"),
+        ("https://x.example/magic-link/a8f3kk2093jdkl2", "https://x.example/magic-link/[secret]"),
+        ("https://x.example/password_reset/MQ/a8f3kk2093jdkl2", "https://x.example/password_reset/MQ/[secret]"),
+        ("https://x.example/user/reset/1/1690000000/a8f3kk2093jdkl2", "https://x.example/user/reset/1/1690000000/[secret]"),
         ('{"api_key": "8f3kk2093jdkl2x9", "n": 1}', '{"api_key": "[secret]", "n": 1}'),
         (f"Sent {JWT} twice: {JWT}", "Sent [secret] twice: [secret]"),
         ("root:$6$rounds8x$abcdefghij:0", "root:[secret]:0"),
@@ -41,6 +44,8 @@ def test_a_secret_within_a_text_is_masked(text, read):
         "The password has 12 characters at least; the token is in the header.",
         "0123456789abcdef0123456789abcdef",
         "run task_test_runner, docs_test_suite and disk_live_data with highs_and_lows_of_the_day",
+        "https://x.example/presets/commonmark.cpython-311.pyc and https://x.example/verification/ISO9001-2015.pdf",
+        "https://shop.example/magic-mouse/MK2E3AM4A1234",
         "\\textbf{SHA}-256, $argon2 and $1$replacement cost $5$; glpat-token",
     ],
 )
