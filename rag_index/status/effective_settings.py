@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from rag_index.settings import Settings, origins
 from rag_index.settings.values import Section, keys_of, tables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from rag_index.settings.loading import Place
 
@@ -79,8 +80,12 @@ def _redact(settings: Settings, value: Any) -> Any:
         except ValueError:
             return MASK
         return url.set(query={}).render_as_string(hide_password=True)
-    if isinstance(value, list):
-        return [entry.model_dump() if isinstance(entry, BaseModel) else entry for entry in value]
+    if isinstance(value, BaseModel):
+        value = value.model_dump(by_alias=True)
+    if isinstance(value, Mapping):
+        return {name: _redact(settings, entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact(settings, entry) for entry in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
