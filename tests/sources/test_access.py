@@ -5,7 +5,8 @@ import pytest
 from rag_index.documents.groups import groups_in
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings import IndexSettings
-from tests.sources.databases import pages
+from rag_index.sources.changed_rows import ChangedSource
+from tests.sources.databases import KnownStamps, pages
 
 PAIRS = "SELECT note_id, name FROM acl"
 
@@ -114,6 +115,28 @@ def test_settings_that_contradict_themselves_are_refused():
     assert IndexSettings(**sql).indexed_fields == {}
     with pytest.raises(ValueError, match="payload has no such column"):
         IndexSettings(**sql, access="acl", required_filter={"_rag.groups": "staff"})
+
+
+@pytest.mark.parametrize("access", ["acl", PAIRS])
+def test_with_changed_since_a_page_is_read_in_full_only_where_groups_are_others(db, access):
+    rows = [(n, f"2024-01-0{1 + n // 99 * 8}") for n in range(100)]
+    db.run("INSERT INTO note VALUES (?, 'text', ?, 'staff')", rows=rows)
+    db.run("INSERT INTO acl VALUES (?, 'staff')", rows=[(n,) for n in range(100)])
+    state = KnownStamps()
+
+    def night():
+        nonlocal state
+        source = db.source(ChangedSource, access=access, changed_since="at", changed_overlap=0)
+        source.use_scan_state(state)
+        found = list(pages(source, 40))
+        stamps = {key: stamp for page in found for key, stamp in page.stamps.items()}
+        state = KnownStamps(state.following, state.stamps | stamps)
+        return {key: names for page in found for key, names in groups(page).items()}
+
+    assert [len(night()) for _ in range(3)] == [100, 1, 1], "what is as late as the watermark is read again"
+    db.run("UPDATE note SET acl = 'board' WHERE id = 5", "UPDATE acl SET name = 'board' WHERE note_id = 5")
+    read = night()
+    assert (read["5"], len(read), len(night())) == (["board"], 41, 1)
 
 
 # PostgreSQL
