@@ -169,6 +169,25 @@ SYMBOLS = {
         ("function", "all", "function* all(queue)", "", 13),
         ("function", "all", "module.exports.all = function (x)", "", 14),
     ],
+    "typescript": [
+        ("interface", "Options", "interface Options", "How.", 4),
+        ("method", "Options.after", "after(ms: number): void", "", 4),
+        ("enum", "Level", "enum Level", "", 5),
+        ("class", "Client", "abstract class Client<T>", "", 7),
+        ("method", "Client.get", "get(key: string): T | undefined", "", 9),
+        ("function", "make", "function make<T>(options: Options): Client<T> | null", "", 12),
+    ],
+    "tsx": [
+        ("function", "Label", "function Label(props: { name: string })", "Shows a name.", 2),
+        ("function", "Button", "const Button = ({ on }: { on: () => void })", "", 6),
+    ],
+    "go": [
+        ("type", "Queue", "type Queue struct", "Queue holds items.", 4),
+        ("method", "Queue.Push", "func (q *Queue) Push(item string) error", "Push adds one, at the end.", 10),
+        ("type", "First", "First int", "", 15),
+        ("type", "Second", "Second interface{ Do() }", "", 16),
+        ("method", "Second.Do", "Do()", "", 16),
+    ],
     "rust": [
         ("class", "Queue", "pub struct Queue<T>", "A queue of things.", 5),
         ("implementation", "Queue", "impl<T> Queue<T>", "", 7),
