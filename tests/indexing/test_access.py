@@ -16,7 +16,6 @@ from rag_index.indexing.commit import Committer
 from rag_index.ledger import Ledger
 from rag_index.status.index_status import failed
 from rag_index.status.plan import plan_runs
-from rag_index.stores import open_store
 from tests.indexing.plain import printed, run_plain
 from tests.project import SETTINGS, Project, run_here
 from tests.twin import STORE, back_up, restore, twin
@@ -141,9 +140,9 @@ def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     assert groups(project)["11"] == ["board"], "whatever the settings say now"
 
 
-def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(project):
+def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(project, ledger):
     run_plain(project, full=True)
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(open_store(project.settings.store)) as store:
+    with project.store() as store:
         old = ledger.collection("test_notes__1")
         ledger.mark_pending(old.id, ["10", "77"])
         with ledger.transaction() as connection:
@@ -163,7 +162,7 @@ def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(pr
 
 def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
     run_plain(project, full=True)
-    with closing(open_store(project.settings.store)) as store:
+    with project.store() as store:
         store.set_commit_mark("test_notes__1", CommitMark())
     refused = run_here(project.config, "rollback", "notes", code=1)[1]
     assert "put back to an older copy, so it may show what nobody may see: `rag-index rebuild notes`" in refused

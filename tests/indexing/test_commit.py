@@ -1,11 +1,8 @@
 """What a commit leaves of a failed document whose process died: what it had, whole, or nothing."""
 
-from contextlib import closing
-
 import numpy as np
 import pytest
 
-from rag_index.database.drivers import database_url
 from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.groups import stored_groups
@@ -13,8 +10,6 @@ from rag_index.documents.keys import encode_key, point_id
 from rag_index.errors import StoreMismatch
 from rag_index.indexing.commit import Committer, update_payloads
 from rag_index.indexing.publish import verify_counts
-from rag_index.ledger import Ledger
-from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import Died, die, run_plain
 from tests.ledger.conftest import add
 from tests.project import Project
@@ -23,14 +18,13 @@ OLD, NEW, PAYLOAD = hash_text("old"), hash_text("new"), hash_text("{}")
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as opened:
-        yield opened
+def project(tmp_path):
+    return Project(tmp_path / "project")
 
 
 @pytest.fixture
-def store(tmp_path):
-    with closing(EdgeStore(tmp_path / "store")) as opened:
+def store(project):
+    with project.store() as opened:
         opened.create("p_notes__1", 2, {})
         yield opened
 
@@ -95,9 +89,8 @@ def test_a_document_that_is_pending_or_lacks_points_is_not_up_to_date_because_it
     assert (ledger.known(collection.id, ["7"]) == before) == (not whole)
 
 
-def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(tmp_path, monkeypatch):
+def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(project, monkeypatch):
     """The ledger has it as pending and without chunks."""
-    project = Project(tmp_path / "project")
     project.write_settings(
         project.config.read_text().partition("[[indexes]]")[0]
         + '[[indexes]]\nname = "notes"\nkind = "code"\nroot = "src"\n'
@@ -114,9 +107,8 @@ def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_
     assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {encode_key(["kept.py"])}
 
 
-def test_a_document_without_its_points_is_embedded_although_its_payload_alone_changed(tmp_path):
-    project = Project(tmp_path / "project").fill(3)
-    run_plain(project)
+def test_a_document_without_its_points_is_embedded_although_its_payload_alone_changed(project):
+    run_plain(project.fill(3))
     with project.store() as store:
         lost = next(point for point in store.scroll("test_notes", vectors=True) if point.payload["_rag"]["key"] == "2")
         vector = np.asarray([lost.vector], np.float32)

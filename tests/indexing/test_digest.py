@@ -10,10 +10,8 @@ from rag_index.doctor import repair
 from rag_index.documents.keys import encode_key
 from rag_index.indexing import diff
 from rag_index.indexing.changed import index_documents
-from rag_index.ledger import Ledger
 from rag_index.sources.digest import DigestSource
 from rag_index.status.plan import plan_runs
-from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import counts, run_plain
 from tests.project import Project
 
@@ -113,7 +111,7 @@ def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again
     assert len(project.texts()) == DOCUMENTS
 
 
-def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(project, rows_read):
+def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(project, ledger, rows_read):
     def read():
         rows_read.clear()
         found = figures(project)
@@ -131,11 +129,10 @@ def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_b
     assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
     project.execute("DELETE FROM copied WHERE id = 40")
     project.execute("INSERT INTO copied VALUES (25000, 'New', 'came later', 'a', 1)")  # the source has grown
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        before = len(ledger.digests(1))
-        compare_all(project)
-        assert read()[0] == {"new": 1, "unchanged": 399, "deleted": 1}
-        assert len(ledger.digests(1)) < before / 2
+    before = len(ledger.digests(1))
+    compare_all(project)
+    assert read()[0] == {"new": 1, "unchanged": 399, "deleted": 1}
+    assert len(ledger.digests(1)) < before / 2
     assert read() == ({"unchanged": DOCUMENTS}, 0)
 
 
@@ -188,22 +185,21 @@ def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_
     assert figures(project) == {"changed": 1, "unchanged": 399}, "digests find more than times"
 
 
-def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, rows_read, monkeypatch):
+def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
     monkeypatch.setattr(diff, "MAX_TRIES", 2)
-    with FakeOllama() as fake:
-        project = with_digests(Project(tmp_path / "p", extra=fake.settings + "wait_for_recovery = 5\n").fill(50))
-        project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
-        project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
-        fake.fault("status", code=400, marker="POISON")
-        for _ in range(2):
-            assert project.run().indexes[0].failed == 2
-        rows_read.clear()
-        given_up = project.run().indexes[0]
-        assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
-        again = project.run(retry_failed=True).indexes[0]
-        assert (again.failed, again.unchanged, sum(rows_read) > 0) == (2, 48, True), "it reads what was given up"
-        fake.clear()
-        assert index_documents(project.settings, "notes", ["17"]).state == "completed"
-        assert figures(project) == {"unchanged": 49, "failed": 1}, "a document that had failed is not taken for gone"
-        project.execute("DELETE FROM note WHERE id = 40")
-        assert figures(project) == {"unchanged": 49}
+    project = with_digests(Project(tmp_path / "p", extra=fake.settings + "wait_for_recovery = 5\n").fill(50))
+    project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
+    project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
+    fake.fault("status", code=400, marker="POISON")
+    for _ in range(2):
+        assert project.run().indexes[0].failed == 2
+    rows_read.clear()
+    given_up = project.run().indexes[0]
+    assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
+    again = project.run(retry_failed=True).indexes[0]
+    assert (again.failed, again.unchanged, sum(rows_read) > 0) == (2, 48, True), "it reads what was given up"
+    fake.clear()
+    assert index_documents(project.settings, "notes", ["17"]).state == "completed"
+    assert figures(project) == {"unchanged": 49, "failed": 1}, "a document that had failed is not taken for gone"
+    project.execute("DELETE FROM note WHERE id = 40")
+    assert figures(project) == {"unchanged": 49}

@@ -12,7 +12,6 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.stores import open_names
 from rag_index.transfer.move import move, target_settings
-from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import printed
 from tests.project import Project, run_here
 
@@ -49,33 +48,31 @@ def rows_of(project: Project, alias: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["embedded", "server"])
-def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, kind):
-    with FakeQdrant() as server:
-        project = with_leftovers(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{server.url}"')
-        assert printed(project, "status")["unwanted"] == {"old": SAID}
-        assert run_here(project.config, "status")[0].splitlines()[-1] == f"old: {SAID}"
-        assert {"index": "old", "message": SAID} in printed(project, "doctor")["advice"]
-        kept = project.folder / ".rag-index"
-        assert bool(files_with_text(kept / "qdrant")) == (kind == "embedded"), "otherwise this tests nothing"
-        assert files_with_text(kept)
+def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, qdrant, kind):
+    project = with_leftovers(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{qdrant.url}"')
+    assert printed(project, "status")["unwanted"] == {"old": SAID}
+    assert run_here(project.config, "status")[0].splitlines()[-1] == f"old: {SAID}"
+    assert {"index": "old", "message": SAID} in printed(project, "doctor")["advice"]
+    kept = project.folder / ".rag-index"
+    assert bool(files_with_text(kept / "qdrant")) == (kind == "embedded"), "otherwise this tests nothing"
+    assert files_with_text(kept)
 
-        asked = project.cli("drop", "old")  # nobody answers
-        assert asked.returncode == 2
-        assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\n" in asked.stderr
-        assert "--yes deletes without asking" in asked.stderr
-        assert rows_of(project, "test_old") == 63
+    asked = project.cli("drop", "old")  # nobody answers
+    assert asked.returncode == 2
+    assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\n" in asked.stderr
+    assert "--yes deletes without asking" in asked.stderr
+    assert rows_of(project, "test_old") == 63
 
-        assert printed(project, "drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]
-        with open_names(project.settings.store) as names:
-            assert list(names.collections()) == ["test_notes__1"]
-            assert names.aliases() == {"test_notes": "test_notes__1"}
-        assert files_with_text(kept) == []
-        assert rows_of(project, "test_old") == 0
-        assert printed(project, "doctor")["findings"] == []
-        assert (
-            "nothing is kept of an index 'old'; the indexes are notes"
-            in run_here(project.config, "drop", "old", code=2)[1]
-        )
+    assert printed(project, "drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]
+    with open_names(project.settings.store) as names:
+        assert list(names.collections()) == ["test_notes__1"]
+        assert names.aliases() == {"test_notes": "test_notes__1"}
+    assert files_with_text(kept) == []
+    assert rows_of(project, "test_old") == 0
+    assert printed(project, "doctor")["findings"] == []
+    assert (
+        "nothing is kept of an index 'old'; the indexes are notes" in run_here(project.config, "drop", "old", code=2)[1]
+    )
 
 
 def test_an_index_that_the_settings_have_is_indexed_again_by_the_next_run(tmp_path):
@@ -95,14 +92,13 @@ def test_an_index_that_the_settings_have_is_indexed_again_by_the_next_run(tmp_pa
     assert (project.run().indexes[0].new, project.texts()) == (20, before)
 
 
-def test_a_project_whose_name_begins_alike_is_not_named(tmp_path):
-    with FakeQdrant() as server:
-        extra = f'[store]\nurl = "{server.url}"'
-        other = Project(tmp_path / "other", extra=extra).fill(5)
-        other.write_settings(other.config.read_text().replace('project = "test"', 'project = "test_other"'))
-        project = Project(tmp_path / "project", extra=extra).fill(5)
-        assert (other.run().state, project.run().state) == ("completed", "completed")
-        assert printed(project, "status")["unwanted"] == {}
+def test_a_project_whose_name_begins_alike_is_not_named(tmp_path, qdrant):
+    extra = f'[store]\nurl = "{qdrant.url}"'
+    other = Project(tmp_path / "other", extra=extra).fill(5)
+    other.write_settings(other.config.read_text().replace('project = "test"', 'project = "test_other"'))
+    project = Project(tmp_path / "project", extra=extra).fill(5)
+    assert (other.run().state, project.run().state) == ("completed", "completed")
+    assert printed(project, "status")["unwanted"] == {}
 
 
 def test_what_was_moved_is_dropped_where_it_was_and_the_ledger_stays(tmp_path):

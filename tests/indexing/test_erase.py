@@ -6,17 +6,16 @@ import hmac
 import json
 import shutil
 import struct
-from contextlib import closing
 
 import numpy as np
 import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.errors import RagIndexError
-from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.stores.residue import Scanner
 from tests.forked_program import run_code
+from tests.indexing.plain import printed
 from tests.project import Project, run_here
 from tests.waiting import eventually
 
@@ -92,8 +91,7 @@ def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
     before = residues(data(project), gone, vectors)
     assert before, "or the scanner looks for nothing"
     living = {number: texts for number, texts in project.texts().items() if number != "5"}
-    out, _ = run_here(project.config, "erase", "notes", "--json")
-    told = json.loads(out)
+    told = printed(project, "erase", "notes")
     assert (told["documents"], told["points"]) == (2, len(project.points()))
     assert residues(data(project), gone, vectors) == []
     assert project.texts() == living
@@ -123,7 +121,7 @@ def test_a_single_document_is_erased_although_the_source_has_it(project):
     for options in ({}, {"full": True}):
         project.run(**options)
         assert "5" not in project.texts(), "it stays away"
-    assert json.loads(run_here(project.config, "plan", "--json")[0])["indexes"][0]["new"] == 0
+    assert printed(project, "plan")["indexes"][0]["new"] == 0
     assert "Nothing found." in run_here(project.config, "doctor")[0]
     run_here(project.config, "erase", "notes", "--key", "5")  # once more does no harm
     assert "has no document '777'" in run_here(project.config, "erase", "notes", "--key", "777", code=2)[1]
@@ -155,7 +153,7 @@ def test_a_proof_says_what_was_erased_without_its_words(project, tmp_path):
     forget(project)
     (tmp_path / "persons.txt").write_text("Mustermann\n")
     asked = ("erase", "notes", "--key", "7", "--proof", tmp_path / "proof.json", "--look-for", tmp_path / "persons.txt")
-    told = json.loads(run_here(project.config, *asked, "--json")[0])["proof"]
+    told = printed(project, *asked)["proof"]
     written = (tmp_path / "proof.json").read_text()
     proof, key = json.loads(written), bytes.fromhex(told.pop("key"))
     assert proof == told
@@ -182,10 +180,10 @@ def test_no_proof_is_written_of_what_a_file_still_holds(project, tmp_path):
     assert len(json.loads((tmp_path / "proof.json").read_text())["documents"]) == 1
 
 
-def test_the_ledger_forgets_what_a_failure_said_of_a_text(project, tmp_path):
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        [collection] = ledger.collections()
-        ledger.fail(collection.id, [Failure("5", f"the server refuses {SECRETS[5]!r}", b"another text")])
+def test_the_ledger_forgets_what_a_failure_said_of_a_text(project, ledger, tmp_path):
+    [collection] = ledger.collections()
+    ledger.fail(collection.id, [Failure("5", f"the server refuses {SECRETS[5]!r}", b"another text")])
+    ledger.close()
     assert "ledger.db" in " ".join(residues(data(project), [SECRETS[5]]))
     project.execute("DELETE FROM note WHERE id = 5")
     project.run(allow_deletes=True)

@@ -9,8 +9,6 @@ from rag_index.errors import SettingsError
 from rag_index.evaluation import asking
 from rag_index.reports.outcome import RunReport
 from rag_index.stores.edge.store import EdgeStore
-from tests.fakes.ollama import FakeOllama
-from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.twin import twin
@@ -100,45 +98,38 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
     assert run_plain(project).message == "", "the second run has one"
 
 
-@pytest.fixture
-def ollama():
-    with FakeOllama() as fake:
-        yield fake
-
-
-def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path, ollama):
-    with FakeQdrant() as qdrant:
-        extra = f'{ollama.settings}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
-        project = Project(tmp_path / "project", extra=extra).fill(20)
-        golden(project, range(1, 21))
-        set_gate(project)
-        run_plain(project)
-        lose(project, *LOST)
-        ollama.requests.clear()
-        outcome = run_plain(project, full=True)
-        worse = [one.query for one in outcome.gate.search.worse]
-        assert (outcome.state, worse) == ("partial", [f"Note {number}" for number in LOST])
-        texts = [text for request in ollama.requests for text in request.texts]
-        asked = [text for text in texts if text.startswith("Note ") and len(text) < 9]
-        assert sorted(asked) == sorted(f"Note {number}" for number in range(1, 21))
-        assert run_plain(project, full=True, allow_loss=True).state == "completed"
+def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path, fake, qdrant):
+    extra = f'{fake.settings}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
+    project = Project(tmp_path / "project", extra=extra).fill(20)
+    golden(project, range(1, 21))
+    set_gate(project)
+    run_plain(project)
+    lose(project, *LOST)
+    fake.requests.clear()
+    outcome = run_plain(project, full=True)
+    worse = [one.query for one in outcome.gate.search.worse]
+    assert (outcome.state, worse) == ("partial", [f"Note {number}" for number in LOST])
+    texts = [text for request in fake.requests for text in request.texts]
+    asked = [text for text in texts if text.startswith("Note ") and len(text) < 9]
+    assert sorted(asked) == sorted(f"Note {number}" for number in range(1, 21))
+    assert run_plain(project, full=True, allow_loss=True).state == "completed"
 
 
 @pytest.mark.parametrize("gone", [None, "model", "server"])
 def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alias_without(
-    tmp_path, monkeypatch, ollama, gone
+    tmp_path, monkeypatch, fake, gone
 ):
     """From an Ollama server to the embedder in the process: other vectors, another dimension."""
     monkeypatch.setattr(asking, "PAUSE", 0.0)
-    project = set_gate(Project(tmp_path / "project", extra=ollama.settings).fill(20))
+    project = set_gate(Project(tmp_path / "project", extra=fake.settings).fill(20))
     golden(project, range(1, 21))
     run_plain(project)
-    hosts = f'[embedder]\nhosts = ["{ollama.url}"]\n'
-    project.write_settings(project.config.read_text().replace(ollama.settings, hosts))
+    hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
+    project.write_settings(project.config.read_text().replace(fake.settings, hosts))
     if gone == "server":
-        ollama.stop_listening()
+        fake.stop_listening()
     elif gone == "model":
-        ollama.fault("status", code=404)
+        fake.fault("status", code=404)
     outcome = run_plain(project, full=True)
     if gone is None:
         assert (outcome.gate.queries, outcome.gate.passed, live(project)) == (20, True, "test_notes__2")
@@ -149,10 +140,9 @@ def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alia
     assert "\n" not in outcome.message
 
 
-def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(project):
-    with FakeOllama(dimension=8) as fake:
-        project.write_settings(f"{project.config.read_text()}{fake.settings}[retrieve]\ndense_weight = 0.4\n")
-        outcome = run_plain(project, full=True)
+def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(project, fake):
+    project.write_settings(f"{project.config.read_text()}{fake.settings}[retrieve]\ndense_weight = 0.4\n")
+    outcome = run_plain(project, full=True)
     assert outcome.state == "partial"
     assert outcome.gate.search.after > 0.97, "words carry the titles"
     assert "recall@10 by meaning alone of 60 golden queries fell from 0.500 to 0." in outcome.message

@@ -10,7 +10,6 @@ from rag_index.errors import SourceUnavailable
 from rag_index.indexing import pipeline
 from rag_index.ledger import Ledger
 from rag_index.sources.sql import SqlSource
-from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import batch, run_plain
 from tests.project import Project
 
@@ -81,15 +80,14 @@ def test_documents_that_show_the_row_are_read_again_deleted_and_added(project, l
     assert set(shown(project)) == {"2", "3", "4", "6", "7", "8", "10", "11", "12"}
 
 
-def test_a_store_on_a_server_is_asked_too(tmp_path):
+def test_a_store_on_a_server_is_asked_too(tmp_path, qdrant):
     """A join no longer gives the documents: the index alone knows which ones showed the row."""
-    with FakeQdrant() as server:
-        project = desk(tmp_path / "desk", f'[store]\nurl = "{server.url}"\n')
-        with closing(Ledger(project.settings.ledger_url)) as ledger:
-            project.execute("DELETE FROM customer WHERE id = 1")
-            changed_customer(ledger, 1)
-            follow(project, ledger)
-        assert set(shown(project)) == {"2", "4", "6", "8", "10", "12"}
+    project = desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"\n')
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        project.execute("DELETE FROM customer WHERE id = 1")
+        changed_customer(ledger, 1)
+        follow(project, ledger)
+    assert set(shown(project)) == {"2", "4", "6", "8", "10", "12"}
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["a batch", "a run over all documents"])

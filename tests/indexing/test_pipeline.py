@@ -21,7 +21,6 @@ from rag_index.indexing.step_retries import call_plainly, shared_checks
 from rag_index.ledger import Ledger
 from rag_index.orchestration import launch
 from rag_index.stores.edge.store import EdgeStore
-from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
 SHARDS = "[parallel]\nshard_documents = 10\n"
@@ -29,9 +28,8 @@ WAIT = 60.0
 
 
 @pytest.fixture
-def project(tmp_path):
-    with FakeQdrant() as server:
-        yield Project(tmp_path / "project", extra=f'[store]\nurl = "{server.url}"\n{SHARDS}').fill(30)
+def project(qdrant, tmp_path):
+    return Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n{SHARDS}').fill(30)
 
 
 class Failing(AllDocuments):
@@ -243,11 +241,10 @@ def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_and
     assert 40 < len(entered) <= 55, sorted(entered)
 
 
-def test_an_error_that_is_not_ours_is_raised_and_recorded(project):
+def test_an_error_that_is_not_ours_is_raised_and_recorded(project, ledger):
     with pytest.raises(ConnectionError):
         run_with(project, Broken)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        last = ledger.last_run("test_notes")
+    last = ledger.last_run("test_notes")
     assert (last.state, last.message) == ("failed", "ConnectionError: the server went away")
 
 

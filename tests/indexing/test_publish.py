@@ -6,15 +6,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from rag_index.database.drivers import database_url
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import StoreMismatch, StoreUnavailable
 from rag_index.evaluation import calibrate as calibrate_module
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
-from rag_index.ledger import Ledger
-from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -23,17 +20,14 @@ ALIAS = "p_notes"
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = open_store(Project(tmp_path / "project").settings.store)
-    yield store
-    store.close()
+def project(tmp_path):
+    return Project(tmp_path / "project")
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))
-    yield ledger
-    ledger.close()
+def store(project):
+    with project.store() as opened:
+        yield opened
 
 
 def publish(ledger, store, number, *, keep, alias=ALIAS):
@@ -93,8 +87,8 @@ def losing(chunk: int):
     return mock.patch.object(EdgeStore, "upsert", write_too_few)
 
 
-def test_a_run_whose_points_were_lost_on_the_way_says_so(tmp_path):
-    project = Project(tmp_path / "project").fill(20)
+def test_a_run_whose_points_were_lost_on_the_way_says_so(project):
+    project.fill(20)
     with losing(1), pytest.raises(StoreMismatch, match="the ledger explains"):
         run_plain(project)
     project.execute("DELETE FROM note")
@@ -129,9 +123,8 @@ def wrong_vectors(store: EdgeStore, name: str, batch: PointBatch, *, upsert=Edge
         (mock.patch.object(EdgeStore, "upsert", wrong_vectors), "sampled chunks find themselves; it was not published"),
     ],
 )
-def test_a_rebuild_whose_points_are_not_right_is_never_shown(tmp_path, fault, message):
-    project = Project(tmp_path / "project").fill(30)
-    run_plain(project)
+def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, message):
+    run_plain(project.fill(30))
     before = project.points()
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
     moved = mock.patch.object(EdgeStore, "point_alias", side_effect=AssertionError("the alias moved"))
@@ -140,9 +133,8 @@ def test_a_rebuild_whose_points_are_not_right_is_never_shown(tmp_path, fault, me
     assert project.points() == before
 
 
-def test_publishing_is_tried_again_if_the_store_does_not_answer(tmp_path, monkeypatch):
-    project = Project(tmp_path / "project").fill(3)
-    run_plain(project)
+def test_publishing_is_tried_again_if_the_store_does_not_answer(project, monkeypatch):
+    run_plain(project.fill(3))
     point, tries = EdgeStore.point_alias, []
 
     def fail_once(store, *names):
@@ -165,7 +157,7 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
 
 
-def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(tmp_path, monkeypatch):
+def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
     monkeypatch.setattr(calibrate_module, "MIN_DOCUMENTS", 30)
     asked = []
 
@@ -174,7 +166,6 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
         return
 
     monkeypatch.setattr(calibrate_module, "ask_own_texts", learn_nothing)
-    project = Project(tmp_path / "project")
     for number in (20, 40, 40, 79, 80, 80):
         project.execute("DELETE FROM note")
         project.fill(number)
@@ -182,8 +173,8 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
     assert asked == [40, 80]
 
 
-def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(tmp_path, monkeypatch):
-    project = Project(tmp_path / "project").fill(3)
+def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project, monkeypatch):
+    project.fill(3)
     with monkeypatch.context() as killed:
         killed.setattr("rag_index.indexing.scan.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -13,12 +13,9 @@ from rag_index.errors import StoreRestored, StoreUnavailable
 from rag_index.indexing import pipeline
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.reconcile import Scratch
-from rag_index.ledger import Ledger
 from rag_index.status.index_status import status
 from rag_index.status.plan import plan_runs
-from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
-from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import Died, batch, die, run_plain
 from tests.project import Project, run_here
 from tests.twin import LEDGER, POINTS, STORE, back_up, restore, twin
@@ -153,21 +150,19 @@ def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
     assert_right(stale)
 
 
-def test_a_run_that_commits_between_two_looks_is_no_difference(project):
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        now = {"test_notes__1": ledger.collections("test_notes")[0].commit_mark}
-        looks = [now, {"test_notes__1": CommitMark(7, "earlier")}]
-        assert ledger.find_restored({"notes": "test_notes__1"}, lambda _: looks.pop()) == {}
+def test_a_run_that_commits_between_two_looks_is_no_difference(ledger):
+    now = {"test_notes__1": ledger.collections("test_notes")[0].commit_mark}
+    looks = [now, {"test_notes__1": CommitMark(7, "earlier")}]
+    assert ledger.find_restored({"notes": "test_notes__1"}, lambda _: looks.pop()) == {}
 
 
-def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale):
+def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale, ledger):
     refused = index_documents(stale.settings, "notes", ["5"])
     assert (refused.state, OLDER in refused.message) == ("failed", True)
-    with closing(Ledger(stale.settings.ledger_url)) as ledger:
-        ledger.put_changes([("test_notes", "5", 0.0)])
-        assert isinstance(batch(stale).error, StoreRestored)
-        record = ledger.watch("test_notes")
-        assert (record.full_number is not None, ledger.count_waiting("test_notes")) == (True, 1)
+    ledger.put_changes([("test_notes", "5", 0.0)])
+    assert isinstance(batch(stale).error, StoreRestored)
+    record = ledger.watch("test_notes")
+    assert (record.full_number is not None, ledger.count_waiting("test_notes")) == (True, 1)
     assert OLDER in run_plain(stale).message
     assert_right(stale)
 
@@ -234,19 +229,18 @@ def test_a_rebuild_does_not_resume_a_collection_that_was_put_back(project, tmp_p
 
 
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
-def served(request, tmp_path):
+def served(request, qdrant, tmp_path):
     """An indexed project on a server, and a client that stands for who restores a snapshot."""
-    with FakeQdrant() as fake:
-        if request.param == "real" and "QDRANT_URL" not in os.environ:
-            pytest.skip("needs a Qdrant server: set QDRANT_URL")
-        url = fake.url if request.param == "loopback" else os.environ["QDRANT_URL"]
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{url}"').fill(30)
-        project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
-        run_plain(project)
-        yield project, QdrantClient(url, timeout=120), f"{name}_notes__1", request.param == "real"
-        with closing(open_store(project.settings.store)) as store:
-            store.drop(f"{name}_notes__1")
+    if request.param == "real" and "QDRANT_URL" not in os.environ:
+        pytest.skip("needs a Qdrant server: set QDRANT_URL")
+    url = qdrant.url if request.param == "loopback" else os.environ["QDRANT_URL"]
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{url}"').fill(30)
+    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
+    run_plain(project)
+    yield project, QdrantClient(url, timeout=120), f"{name}_notes__1", request.param == "real"
+    with project.store() as store:
+        store.drop(f"{name}_notes__1")
 
 
 def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(served):

@@ -1,16 +1,13 @@
 """Single documents at once: what they leave behind is what a whole run would."""
 
 import json
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 
 from rag_index.errors import IndexLocked, SettingsError
 from rag_index.indexing.changed import index_documents
-from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.status.index_status import failed, status
 from tests.indexing.plain import run_plain
@@ -80,7 +77,7 @@ def test_keys_of_several_columns_are_arrays(tmp_path):
 
 
 def test_a_failed_document_that_is_mended_or_gone_is_no_failure_any_more(project):
-    with sqlite3.connect(project.folder / "source.db") as db:
+    with project.source() as db:
         db.executemany("UPDATE note SET body = ? WHERE id = ?", [(b"\x01", 8), (b"\x01", 9)])
     assert (only(project, "8", "9").state, len(failed(project.settings, project.settings.indexes))) == ("partial", 2)
     project.execute("UPDATE note SET title = '', body = '' WHERE id = 8")
@@ -89,12 +86,8 @@ def test_a_failed_document_that_is_mended_or_gone_is_no_failure_any_more(project
     assert failed(project.settings, project.settings.indexes) == []
 
 
-def test_it_waits_for_no_other_run_and_says_who_is_writing(project):
-    with (
-        closing(Ledger(project.settings.ledger_url)) as ledger,
-        IndexLease(ledger, "test_notes", "another"),
-        pytest.raises(IndexLocked, match="being written by process"),
-    ):
+def test_it_waits_for_no_other_run_and_says_who_is_writing(project, ledger):
+    with IndexLease(ledger, "test_notes", "another"), pytest.raises(IndexLocked, match="being written by process"):
         only(project, "1")
 
 

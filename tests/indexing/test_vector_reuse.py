@@ -1,13 +1,9 @@
 """Vectors that need not be made again."""
 
-from contextlib import closing
-
 import numpy as np
 import pytest
 
 from rag_index.documents.batches import PointBatch
-from rag_index.ledger import Ledger
-from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import Project
 
@@ -32,12 +28,12 @@ def test_a_rebuild_after_a_change_of_the_key_column_embeds_nothing(project):
     assert all(vector == before.get(text, vector) for text, vector in after.items())
 
 
-def test_a_rebuild_reuses_no_vector_of_what_a_dead_run_left_half_written(project):
+def test_a_rebuild_reuses_no_vector_of_what_a_dead_run_left_half_written(project, ledger):
     def vector() -> list[float]:
         return next(vector for payload, vector in project.points().values() if payload["_rag"]["document_id"] == "7")
 
     before = vector()
-    with closing(Ledger(project.settings.ledger_url)) as ledger, project.store() as store:
+    with project.store() as store:
         ledger.mark_pending(ledger.collections("test_notes")[-1].id, ["7"])
         found = next(one for one in store.scroll("test_notes", vectors=True) if one.payload["_rag"]["key"] == "7")
         wrong = np.roll(np.asarray([found.vector], np.float32), 1)
@@ -67,10 +63,9 @@ def test_one_text_in_place_of_many_is_a_loss(project):
     assert (outcome.state, "lacks 299 of 300 documents" in outcome.message) == ("partial", True)
 
 
-def test_a_rebuild_for_another_embedder_reuses_nothing(tmp_path):
+def test_a_rebuild_for_another_embedder_reuses_nothing(tmp_path, fake):
     """The same model with another prefix gives vectors of the same dimension, which mean something else."""
-    with FakeOllama() as server:
-        project = Project(tmp_path / "project", extra=server.settings).fill(3)
-        assert run_plain(project).chunks_embedded == 3
-        project.write_settings(project.config.read_text().replace("hosts =", 'document_prefix = "passage: "\nhosts ='))
-        assert run_plain(project, full=True).chunks_embedded == 3
+    project = Project(tmp_path / "project", extra=fake.settings).fill(3)
+    assert run_plain(project).chunks_embedded == 3
+    project.write_settings(project.config.read_text().replace("hosts =", 'document_prefix = "passage: "\nhosts ='))
+    assert run_plain(project, full=True).chunks_embedded == 3

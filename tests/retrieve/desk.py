@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.text_chunker import TextChunker
-from rag_index.documents.batches import DocumentBatch, Shard
-from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
-from rag_index.documents.keys import encode_key
+from rag_index.documents.batches import Shard
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.commit import write_shard
@@ -19,6 +17,7 @@ from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.publish import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings
+from rag_index.sources import page_of
 from rag_index.stores import BM25, open_store
 
 if TYPE_CHECKING:
@@ -125,7 +124,8 @@ class Desk:
                 store.create(name, identity.dimension, described, sparse=bm25 is not None)
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
-                job = EmbedJob(Shard(index, 0, page(rows), 0), chunker, settings.embedder, identity, bm25)
+                shard = Shard(index, 0, page_of((*row, {})[:3] for row in rows), 0)
+                job = EmbedJob(shard, chunker, settings.embedder, identity, bm25)
                 write_shard(store, name, job.embed(embedder))
                 if go_live:
                     store.point_alias(alias, name)
@@ -143,15 +143,6 @@ class Desk:
     def drop(self, index: str, number: int) -> None:
         with closing(open_store(self.settings.store, wait=30)) as store:
             store.drop(self.collection(index, number))
-
-
-def page(rows: list[Row]) -> DocumentBatch:
-    keys = [encode_key([row[0]]) for row in rows]
-    payloads = [encode_payload(row[2] if len(row) > 2 else {}) for row in rows]
-    texts = [row[1] for row in rows]
-    return DocumentBatch(
-        keys, texts, payloads, [hash_text(text) for text in texts], [hash_bytes(one) for one in payloads]
-    )
 
 
 def found(result: Any) -> list[tuple[str, str]]:

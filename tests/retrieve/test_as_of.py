@@ -15,7 +15,6 @@ from rag_index.retrieve import Retriever, as_of
 from rag_index.retrieve.as_of import Known
 from rag_index.retrieve.live import LiveCollection
 from rag_index.stores.edge import reader as reader_module
-from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
@@ -57,25 +56,22 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
         assert (at, "99" in found) == (after, True)
 
 
-def test_an_answer_claims_no_commit_that_came_after_its_search(tmp_path):
-    with FakeQdrant() as server:
-        project = Project(tmp_path, extra=f'[store]\nurl = "{server.url}"\n[store.server]\ngrpc_port = 0\n').fill(12)
-        run_plain(project)
-        with Retriever(project.settings) as retriever:
-            before = retriever.search_sync("zebra").as_of["notes"].at
-            ask = retriever._fan_out.ask
+def test_an_answer_claims_no_commit_that_came_after_its_search(tmp_path, qdrant):
+    project = Project(tmp_path, extra=f'[store]\nurl = "{qdrant.url}"\n[store.server]\ngrpc_port = 0\n').fill(12)
+    run_plain(project)
+    with Retriever(project.settings) as retriever:
+        before = retriever.search_sync("zebra").as_of["notes"].at
+        ask = retriever._fan_out.ask
 
-            async def late(*given):
-                answers = await ask(*given)
-                project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
-                run_plain(project)
-                await retriever._positions.wait(
-                    lambda known: known.as_of("notes", known.newest("notes")).at != before, 60
-                )
-                return answers
+        async def late(*given):
+            answers = await ask(*given)
+            project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
+            run_plain(project)
+            await retriever._positions.wait(lambda known: known.as_of("notes", known.newest("notes")).at != before, 60)
+            return answers
 
-            retriever._fan_out.ask = late
-            found = retriever.search_sync("zebra", timeout=100)
+        retriever._fan_out.ask = late
+        found = retriever.search_sync("zebra", timeout=100)
     assert "99" not in {hit.document_id for hit in found.hits}
     assert found.as_of["notes"].at == before
 
