@@ -1,6 +1,7 @@
 """A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone."""
 
 import hashlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -167,25 +168,16 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     assert (stats.texts, stats.repeated, stats.reused) == (1, 1, 2)
 
 
-class DownEmbedder(HashEmbedder):
-    """One whose server does not answer."""
-
-    def embed_documents(self, texts):
-        raise EmbedderUnavailable("the server does not answer")
-
-
-class ForgetfulEmbedder(HashEmbedder):
-    """One that breaks its promise of one entry a text."""
-
-    def embed_documents(self, texts):
-        return super().embed_documents(texts)[1:]
-
-
 @pytest.mark.parametrize(
-    ("embedder", "error", "message"),
-    [(DownEmbedder(), EmbedderUnavailable, "does not answer"), (ForgetfulEmbedder(), BadVectors, "1 vectors for 2")],
+    ("answer", "error", "message"),
+    [
+        (Mock(side_effect=EmbedderUnavailable("it does not answer")), EmbedderUnavailable, "does not answer"),
+        (Mock(return_value=[vector_of("b")]), BadVectors, "1 vectors for 2"),
+    ],
 )
-def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(embedder, error, message):
+def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, error, message):
+    embedder = HashEmbedder()
+    embedder.embed_documents = answer
     with pytest.raises(error, match=message):
         embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
 

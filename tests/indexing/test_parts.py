@@ -1,15 +1,12 @@
 """Documents of several tables, from the source to the hit: what is embedded, what is found, what a change costs."""
 
 import re
-import sqlite3
-from contextlib import closing
 
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import SourceError
 from rag_index.indexing.changed import index_documents
-from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.access import ALL_GROUPS
 from rag_index.status.plan import plan_runs
@@ -62,14 +59,19 @@ INSERT INTO remark VALUES (10, 1, 'kim', 'Replace the toner cartridge.'),
 """
 
 
-@pytest.fixture
-def project(tmp_path):
-    project = Project(tmp_path / "project")
-    project.write_settings(SETTINGS)
-    with sqlite3.connect(project.folder / "source.db") as db:
-        db.executescript(TABLES)
+def make_project(folder, settings=SETTINGS, tables=TABLES) -> Project:
+    """Return a project with these settings and tables, which a run has indexed."""
+    project = Project(folder)
+    project.write_settings(settings)
+    with project.source() as db:
+        db.executescript(tables)
     assert run_plain(project).state == "completed"
     return project
+
+
+@pytest.fixture
+def project(tmp_path):
+    return make_project(tmp_path / "project")
 
 
 @pytest.fixture
@@ -209,22 +211,20 @@ def test_many_small_losses_of_parts_are_one_loss_also_after_a_rebuild(project):
         run_plain(project, clock=clock)
 
 
-def test_a_batch_of_a_watch_overwrites_no_documents_that_lost_their_parts(project):
+def test_a_batch_of_a_watch_overwrites_no_documents_that_lost_their_parts(project, ledger):
     fill(project)
     run_plain(project)
     before = project.texts()
     project.execute("CREATE TABLE kept AS SELECT * FROM remark")
     project.execute("DELETE FROM remark WHERE ticket_id BETWEEN 100 AND 150")
-    settings = project.settings
-    with closing(Ledger(settings.ledger_url)) as ledger:
-        ledger.put_changes([(settings.alias("notes"), str(number), 1.0) for number in range(100, 151)])
-        for allowed in (False, True):
-            if allowed:
-                project.execute("INSERT OR IGNORE INTO remark SELECT * FROM kept")
-            applied = batch(project)
-            assert ledger.count_waiting(settings.alias("notes")) == (0 if allowed else 51)
-            assert (applied.error is None) == allowed
-            assert project.texts() == before
+    ledger.put_changes([("test_notes", str(number), 1.0) for number in range(100, 151)])
+    for allowed in (False, True):
+        if allowed:
+            project.execute("INSERT OR IGNORE INTO remark SELECT * FROM kept")
+        applied = batch(project)
+        assert ledger.count_waiting("test_notes") == (0 if allowed else 51)
+        assert (applied.error is None) == allowed
+        assert project.texts() == before
 
 
 LANGUAGES = """\
@@ -248,11 +248,7 @@ INSERT INTO translation VALUES (1, 'de_AT', 'Sensoren Light', NULL), (2, 'en', '
 
 
 def test_a_column_says_the_language_of_a_text_that_is_too_short_to_tell_it(tmp_path):
-    project = Project(tmp_path / "project")
-    project.write_settings(LANGUAGES)
-    with sqlite3.connect(project.folder / "source.db") as db:
-        db.executescript(TRANSLATIONS)
-    assert run_plain(project).state == "completed"
+    project = make_project(tmp_path / "project", LANGUAGES, TRANSLATIONS)
 
     def by_words(query):
         return {hit.document_id for hit in search(project, query) if hit.bm25}

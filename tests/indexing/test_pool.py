@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -64,17 +65,12 @@ def no_threads(monkeypatch):
     monkeypatch.setattr(pipeline, "in_thread", lambda embed, name: embed())
 
 
-def numbered(number: int):
-    shard = shard_of("text")
-    return type(shard)(shard.index, number, shard.documents, shard.chars)
-
-
 @contextmanager
 def pooled(place: Place, *numbers: int):
     scan = Scan()
     with Pool(scan, call_plainly, grow=lambda scan: place) as pool:
         for number in numbers:
-            pool.submit(numbered(number))
+            pool.submit(replace(shard_of("text"), number=number))
         yield pool, scan
 
 
@@ -82,7 +78,7 @@ def test_no_more_shards_are_in_flight_than_there_is_room_for():
     place = Place()
     with pooled(place) as (pool, scan):
         for number in range(10):
-            pool.submit(numbered(number))
+            pool.submit(replace(shard_of("text"), number=number))
             place.finish(*[number - 1] * (number > 0))
             list(pool.ready())
         place.finish(9)
@@ -95,7 +91,7 @@ def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
     with pooled(place, 1, 2, 3) as (pool, _):
         place.finish(1, 2)
         assert list(pool.ready()) == [-1]
-        pool.submit(numbered(4))
+        pool.submit(replace(shard_of("text"), number=4))
         assert list(pool.ready()) == [-2]
         place.finish(3, 4)
         assert sorted(pool.rest()) == [-4, -3]

@@ -11,48 +11,25 @@ from rag_index.indexing.changed import index_documents
 from rag_index.indexing.publish import make_searchable, search_index_due
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.server.server_store import ServerStore
 from tests.indexing.plain import run_plain
 from tests.project import Project
 
 IDENTITY = EmbedderIdentity("local", "wordllama", "d" * 64, 4, "doc: ", "query: ")
 
 
-class Watched(EdgeStore):
-    """Notes what is done to it."""
-
-    def __init__(self, *arguments, **more) -> None:
-        super().__init__(*arguments, **more)
-        self.done: list[object] = []
-
-    def index_fields(self, name, fields):
-        self.done.append(dict(fields))
-        super().index_fields(name, fields)
-
-    def set_metadata(self, name, metadata):
-        self.done.append("metadata")
-        super().set_metadata(name, metadata)
-
-
-def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(tmp_path):
-    with closing(Watched(tmp_path)) as store:
+def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(qdrant):
+    with closing(ServerStore(qdrant.url)) as store:
         store.create("c", 4, {"other": 1})
-        fields = {"priority": "keyword", "number": "float"}
-        for _ in range(3):
+        ours = dict(qdrant.indexes["c"])
+        for fields in ({"priority": "keyword", "number": "float"}, {"priority": "integer"}, {}):
             make_searchable(store, "c", IDENTITY, fields)
-        assert store.done == [fields, "metadata"]
-        assert EmbedderIdentity(**store.metadata("c")["embedder_identity"]) == IDENTITY
-        assert store.metadata("c")["other"] == 1
-        for fields, done in (
-            ({"priority": "integer"}, {"priority": "integer", "number": None}),
-            ({}, {"priority": None}),
-        ):
-            store.done.clear()
+            assert qdrant.indexes["c"] == ours | fields
+            before = qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")
             make_searchable(store, "c", IDENTITY, fields)
-            assert store.done == [done, "metadata"]
-        store.create("older", 4, {})
-        store.done.clear()
-        make_searchable(store, "older", IDENTITY, {})
-        assert store.done == ["metadata"], "it learns its model"
+            assert (qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")) == before
+        metadata = store.metadata("c")
+        assert (EmbedderIdentity(**metadata["embedder_identity"]), metadata["other"]) == (IDENTITY, 1)
 
 
 def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_empty(tmp_path):

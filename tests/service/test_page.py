@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,9 +14,8 @@ from benchmarks import servicedesk
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
 from tests.browser import Browser, find_chromium
-from tests.indexing.plain import run_plain
-from tests.indexing.test_parts import SETTINGS, TABLES
-from tests.project import PROGRAM, Project
+from tests.indexing.test_parts import SETTINGS, TABLES, make_project
+from tests.project import PROGRAM
 from tests.retrieve.conftest import SHARED
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
@@ -468,13 +466,10 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
 
 
 def test_a_hit_of_a_part_has_the_title_of_its_document_and_a_link(window, tmp_path):
-    project = Project(tmp_path / "project")
     nothing = '[[indexes]]\nname = "drafts"\ntable = "empty"\nkey = "id"\ntext = "body"\n'
-    project.write_settings(SETTINGS.replace('access = "team"\n', "") + nothing)
-    with sqlite3.connect(project.folder / "source.db") as db:
-        db.executescript(f"{TABLES};CREATE TABLE empty (id INTEGER PRIMARY KEY, body TEXT)")
-    run_plain(project)
-    with Live(project.settings) as live:
+    settings = SETTINGS.replace('access = "team"\n', "") + nothing
+    tables = f"{TABLES};CREATE TABLE empty (id INTEGER PRIMARY KEY, body TEXT)"
+    with Live(make_project(tmp_path / "project", settings, tables).settings) as live:
         window.open(f"{live.url}/")
         window.wait_for("notes")
         assert "drafts" not in window.words(), "an index without documents is neither offered nor asked"

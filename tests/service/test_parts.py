@@ -1,16 +1,12 @@
 """What programs and agents see of a document that consists of several tables: title, link, and the part."""
 
-import sqlite3
-
 import httpx
 import pytest
 
 from rag_index.retrieve import Caller
 from rag_index.service.mcp_tools import AgentTools
 from rag_index.service.search_service import SearchService
-from tests.indexing.plain import run_plain
-from tests.indexing.test_parts import SETTINGS, TABLES
-from tests.project import Project
+from tests.indexing.test_parts import SETTINGS, make_project
 from tests.service.live import Live
 
 LINK = "https://desk.example.org/t/1"
@@ -19,12 +15,7 @@ PART = {"name": "remark", "id": "10", "link": "/r/10"}
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("parts") / "project")
-    project.write_settings(SETTINGS.replace('access = "team"\n', ""))
-    with sqlite3.connect(project.folder / "source.db") as db:
-        db.executescript(TABLES)
-    assert run_plain(project).state == "completed"
-    return project.settings
+    return make_project(tmp_path_factory.mktemp("parts"), SETTINGS.replace('access = "team"\n', "")).settings
 
 
 def test_programs_and_agents_get_title_link_and_part(settings):
