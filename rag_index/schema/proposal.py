@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
 import re
 from collections import Counter
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
 
 
 MAX_INDEXES = 10
+MIN_KEYED = 20
+"""Values of fewer rows differ by chance."""
+MAX_KEY = 40
+MAX_SHORT = 4
 INSTALLED = 1.5
 """What is taken from the rank of rows that may have come with the application."""
 MAX_NAME_CHARS = 80
@@ -230,11 +235,22 @@ def _check_added(asked: Sequence[str], names: Sequence[str], made: Proposal) -> 
 
 
 def _undeclared_key(catalog: DatabaseCatalog, subject: Subject) -> tuple[str, ...]:
-    """Return a column called like a key, or one with the place of a line, that tell all rows apart; () if none do."""
+    """Return a column called like a key, one with the place of a line, or short ones that tell many rows apart.
+
+    Returns () if none do. A run checks it again.
+    """
     named = [name for name in subject.columns if vocab.KEY_WORDS & {*words(name)}]
     places = [name for name in subject.columns if vocab.ORDERS & {*words(name)}]
     ways = [*((name,) for name in named), *((name, at) for name in named for at in places if at != name)]
+    if subject.rows >= MIN_KEYED:
+        short = [name for name, column in subject.columns.items() if all(map(_is_short, column.filled))]
+        ways += [*((name,) for name in short), *itertools.combinations(short[:MAX_SHORT], 2)]
     return next((way for way in ways if catalog.is_key(subject, way)), ())
+
+
+def _is_short(value: object) -> bool:
+    """Return whether a value may be a key by its looks: a whole number, or a word that is no long one."""
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_KEY and " " not in value.strip())
 
 
 def _guard_account(one: Subject, chosen: Container[str]) -> None:

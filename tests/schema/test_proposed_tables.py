@@ -281,6 +281,8 @@ TRAC = ("name TEXT, version INTEGER, text TEXT, UNIQUE (name, version)",
         [(f"Page {n // 2}", n % 2, a_sentence(n)) for n in range(60)])  # fmt: skip
 ANYTHING = ("id INTEGER PRIMARY KEY, value UNIQUE", [(n, a_sentence(n) if n % 3 else n) for n in range(60)])
 LINES = ("note_id INTEGER, line INTEGER, text TEXT", [(n // 3 + 1, n % 3, a_sentence(n)) for n in range(60)])
+LAW = ("chapter INTEGER, section TEXT, heading TEXT, description TEXT",
+       [(n // 20 + 1, f"{n % 20}A", f"Mill {n % 7}", a_sentence(n)) for n in range(60)])  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -288,10 +290,17 @@ LINES = ("note_id INTEGER, line INTEGER, text TEXT", [(n // 3 + 1, n % 3, a_sent
     [
         ({"wiki": TRAC}, "wiki", 30),
         ({"data_values": ANYTHING}, "data_values", 40),
+        ({"law": LAW}, "law", 60),
         ({"note": many(20, patient_id=cycle(5)), "note_line": LINES}, "note", 20),
         ({"page": many(60, page_id=itself, title="Mill"), "lines": LINES}, "lines", 60),
     ],
-    ids=["a unique index without NULL", "values without a type", "lines without a key", "a key that nobody declared"],
+    ids=[
+        "a unique index without NULL",
+        "values without a type",
+        "short values that are unique together",
+        "lines without a key",
+        "a key that nobody declared",
+    ],
 )
 def test_texts_are_found_though_their_key_or_their_type_is_not_declared(propose, tables, table, count):
     made = propose(**tables)
