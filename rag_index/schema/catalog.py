@@ -301,7 +301,7 @@ def _kind(kind: Any) -> Kind:
 def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
     """Return the kind of a column of SQLite, which is that of its values, whatever type was declared."""
     types = {type(value) for value in values if value is not None}
-    if kind in ("number", "other") and str in types:
+    if kind in ("number", "other", "bool") and str in types:  # `false` is a text if it was written as one
         return "text"
     if kind == "other" and types:
         return "number" if types <= {int, float} else "bytes" if types == {bytes} else kind

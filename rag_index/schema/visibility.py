@@ -112,15 +112,16 @@ def listed(values: Iterable[str]) -> str:
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
-def _literal(column: Column, wanted: frozenset[str]) -> str:
-    """Return how a column writes yes or no."""
+def _literals(column: Column, wanted: frozenset[str]) -> list[str]:
+    """Return the ways in which a column writes yes or no, the most frequent first."""
     if column.kind == "bool":
-        return "true" if wanted is vocab.YES else "false"
+        return ["true" if wanted is vocab.YES else "false"]
     number = "1" if wanted is vocab.YES else "0"
     if column.kind == "number":
-        return number
-    found = next((str(value) for value in column.filled if str(value).lower() in wanted), None)
-    return f"'{found or vocab.OPPOSITES.get(str(column.filled[0]).lower(), number)}'"
+        return [number]
+    found = Counter(value for value in column.filled if str(value).lower() in wanted)
+    others = [vocab.OPPOSITES.get(str(column.filled[0]).lower(), number)]
+    return [str(one) if isinstance(one, int) else f"'{one}'" for one, _ in found.most_common()] or [f"'{others[0]}'"]
 
 
 def _span(look: _Look) -> Condition | None:
@@ -226,10 +227,11 @@ def _flag(look: _Look) -> Condition | None:
         or (named & vocab.NO_FLAGS and column.kind != "bool")
     ):
         return None
-    wanted = _literal(column, vocab.YES if shows else vocab.NO)
-    accepted = {wanted.strip("'").lower(), *({"true": "1", "false": "0"}.get(wanted, ()))}
+    wanted = _literals(column, vocab.YES if shows else vocab.NO)
+    accepted = {text for one in wanted for text in (one.strip("'").lower(), {"true": "1", "false": "0"}.get(one, one))}
+    value = look.sql if not column.nullable or shows else f"COALESCE({look.sql}, {wanted[0]})"
     return look.condition(
-        f"{look.sql} = {wanted}" if not column.nullable or shows else f"COALESCE({look.sql}, {wanted}) = {wanted}",
+        f"{value} = {wanted[0]}" if len(wanted) == 1 else f"{value} IN ({', '.join(wanted)})",
         "says who may see a row",
         lambda value: str(value).lower() in accepted or (value is None and not shows),
     )

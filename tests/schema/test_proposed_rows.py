@@ -156,6 +156,12 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("approved_edit INTEGER", [0, 1], {1}),
         ("priv INTEGER NOT NULL", [1, 0], {1}),
         ("category TEXT", ["private", "workspace"], {1}),
+        # in SQLite, a boolean may be written as a text, or in several ways
+        ("hidden BOOL", ["true", None, "false"], {1}),
+        ("hidden BOOL NOT NULL", ["true", "false"], {1}),
+        ("hidden BOOL NOT NULL", ["true", 0, "false"], {1}),
+        ("is_visible BOOLEAN", ["false", 1, "true"], {1}),
+        ("hidden BOOLEAN", [1, 0], {1}),
         # of what has an address, most rows are out
         ("status INTEGER, slug TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),
         ("state INTEGER, alias TEXT AS ('wheel-' || id)", [0, 1, 2, 1], {1, 3}),
