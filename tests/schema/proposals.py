@@ -1,23 +1,43 @@
 """What the tests of proposals share: a database that a test fills, its proposal, and the documents that it gives."""
 
+from contextlib import closing
+from dataclasses import dataclass, fields
+
 import pytest
 import sqlalchemy as sa
 
 from rag_index.schema.catalog import read_catalog
+from rag_index.schema.proposal import Proposal
 from rag_index.schema.proposal import propose as proposed
 from rag_index.settings import Settings
 from rag_index.sources import open_source
 
 PROSE = "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers came to work"
-
-
 TEXT = f"{PROSE} {{n}}"
-
-
-PAST, FUTURE = 1_600_000_000, 4_000_000_000
-
-
 DAY = "2024-01-01 00:00:00"
+
+
+@dataclass
+class Proposed(Proposal):
+    """A proposal, and what it proposes for one table."""
+
+    url: sa.URL | None = None
+
+    def index(self, table):
+        return next(one for one in self.indexes if one.tables[0] == table).settings
+
+    def parts(self, table):
+        return [part["table"] for part in self.index(table).get("parts", ())]
+
+    def documents(self, table):
+        """Return the documents that the proposed settings give: their texts by key."""
+        made = Settings(source={"url": str(self.url)}, indexes=[{"name": "one", **self.index(table)}])
+        with closing(open_source(made, made.indexes[0])) as source:
+            found = source.page(None, 500).documents
+        return dict(zip(found.keys, found.texts, strict=True))
+
+    def shown(self, table):
+        return self.documents(table).keys()
 
 
 @pytest.fixture
@@ -35,7 +55,8 @@ def propose(tmp_path):
                     connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
         engine.dispose()
         with read_catalog(url) as catalog:
-            return proposed(catalog, **options)
+            found = proposed(catalog, **options)
+        return Proposed(**{one.name: getattr(found, one.name) for one in fields(found)}, url=url)
 
     made.url = url
     return made
@@ -77,33 +98,6 @@ def pages(extra="x INTEGER", values=(0,), count=12):
     return f"{columns}, {extra}", [(*row, values[min(row[0], len(values)) - 1]) for row in rows]
 
 
-def index(proposal, table):
-    return next(one for one in proposal.indexes if one.tables[0] == table).settings
-
-
-def parts(proposal, table):
-    return [part["table"] for part in index(proposal, table).get("parts", ())]
-
-
-def documents(propose, proposal, table):
-    """Return the documents that the proposed settings give: their texts by key."""
-    made = Settings(source={"url": str(propose.url)}, indexes=[{"name": "one", **index(proposal, table)}])
-    source = open_source(made, made.indexes[0])
-    try:
-        found = source.page(None, 500).documents
-    finally:
-        source.close()
-    return dict(zip(found.keys, found.texts, strict=True))
-
-
-def shown(propose, proposal, table):
-    return documents(propose, proposal, table).keys()
-
-
-def keys(count, without=()):
-    return {str(n) for n in range(1, count + 1)} - set(without)
-
-
 def entities(*, extra=()):
     """Return the tables of pages in two languages, each with its versions, in the way of Drupal."""
     data = [(n, n, code, f"Page {n} {code}") for n in range(1, 13) for code in ("en", "de") if code == "en" or n < 4]
@@ -139,37 +133,6 @@ def wiki(prefix="tt:"):
                     [(n + 100, 9, f"{prefix}{n + 500}") for n in range(1, 41)]),
         "text": ("old_id INTEGER PRIMARY KEY, old_text TEXT, old_flags TEXT",
                  [(n + 500, f"{PROSE} {n}", "utf-8") for n in range(1, 41)]),
-    }  # fmt: skip
-
-
-def shop():
-    """Return the tables of a shop whose products have texts by language and by shop, in the way of PrestaShop."""
-    both = [(n, 1, language) for n in range(1, 13) for language in (1, 2)]
-    value_key, key = "PRIMARY KEY (id_feature_value, id_lang)", "PRIMARY KEY ({}, id_shop, id_lang)".format
-    texts = "id_product INT, id_shop INT, id_lang INT, name TEXT, meta_title TEXT, description TEXT, "
-    product = {"reference": lambda n: f"MW-{n:03}", "state": 1, "active": lambda n: int(n != 7)}
-    order = {"id_carrier": lambda n: 1 + n % 2, "id_shop": 1, "id_lang": lambda n: 1 + n % 2, "gift_message": TEXT}
-    comment = f"{PROSE}, says buyer {{n}}"
-    return {
-        "ps_product": many(12, "id_product", id_shop_default=1, **product),
-        "ps_product_lang": (texts + key("id_product"),
-                            [(*one, f"Wheel of mill {one[0]}", f"Buy {one[0]} now", f"{PROSE} {one}") for one in both]),
-        "ps_product_comment": many(30, "id_product_comment", id_product=cycle(12), title="Good",
-                                   content=comment),
-        "ps_carrier": names("Cart", "Post", key="id_carrier"),
-        "ps_carrier_lang": (f"id_carrier INT, id_shop INT, id_lang INT, delay TEXT, {key('id_carrier')}",
-                            [(n, 1, k, "In two days") for n in (1, 2) for k in (1, 2)]),
-        "ps_orders": many(30, "id_order", **order),
-        "ps_order_state": many(2, "id_order_state", name="Is it sent {n}", hidden=lambda n: 2 - n),
-        "ps_lang": ("id_lang INTEGER PRIMARY KEY, name TEXT, iso_code TEXT",
-                    [(1, "English (English)", "en"), (2, "Deutsch (German)", "de")]),
-        "ps_shop": names("The mill", key="id_shop"),
-        "ps_feature_product": ("id_product INT, id_feature_value INT, PRIMARY KEY (id_product, id_feature_value)",
-                               [(n, n % 3 + 1) for n in range(1, 13)]),
-        "ps_feature_value": many(3, "id_feature_value", custom=0),
-        "ps_feature_value_lang": (f"id_feature_value INT, id_lang INT, value TEXT, {value_key}",
-                                  [(n, k, f"{'Oak' if k == 1 else 'Eiche'} {'dry fine raw'.split()[n - 1]}")
-                                   for n in range(1, 4) for k in (1, 2)]),
     }  # fmt: skip
 
 

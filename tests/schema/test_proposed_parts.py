@@ -5,21 +5,7 @@ from hashlib import sha1
 import pytest
 import sqlalchemy as sa
 
-from tests.schema.proposals import (
-    DAY,
-    PROSE,
-    TEXT,
-    cycle,
-    documents,
-    entities,
-    index,
-    itself,
-    many,
-    names,
-    pages,
-    parts,
-    wheel_shop,
-)
+from tests.schema.proposals import DAY, PROSE, TEXT, cycle, entities, itself, many, names, pages, wheel_shop
 
 ORDER_LINES = "product_id INTEGER, order_id INTEGER, pieces INTEGER, PRIMARY KEY (order_id, product_id)"
 OF_GROUPS = "page_id INTEGER, {0} INTEGER, PRIMARY KEY (page_id, {0})".format
@@ -83,12 +69,12 @@ PARTS = {
 @pytest.mark.parametrize(("tables", "wanted"), PARTS.values(), ids=PARTS)
 def test_what_belongs_to_a_document_is_its_part_and_nothing_else(propose, tables, wanted):
     made = propose(**tables)
-    assert {table: parts(made, table) for table in wanted} == wanted
+    assert {table: made.parts(table) for table in wanted} == wanted
 
 
 def test_a_number_that_orders_rows_names_none_of_a_table_of_that_name(propose):
     sequences = dict.fromkeys(["sequences_of_numbers", "number_sequence"], names("Orders of the year", "Invoices"))
-    assert "joins" not in index(propose(products=pages("sequence INTEGER", [1]), **sequences), "products")
+    assert "joins" not in propose(products=pages("sequence INTEGER", [1]), **sequences).index("products")
 
 
 def test_numbers_that_two_tables_have_by_chance_make_no_relation(propose):
@@ -97,10 +83,10 @@ def test_numbers_that_two_tables_have_by_chance_make_no_relation(propose):
         visit_type=many(3, "visit_type_id", name="Visit no. {n} at least", description=PROSE),
         gate=many(30, name="Gate no. {n} of the mill", description=TEXT),
     )
-    visit = index(made, "visit")
+    visit = made.index("visit")
     assert "parts" not in visit
     assert visit["joins"]["visit_type_2"]["table"] == "visit_type"
-    assert "joins" not in index(made, "gate")
+    assert "joins" not in made.index("gate")
 
 
 def test_of_two_tables_of_pages_the_one_called_like_the_remarks_has_them(propose):
@@ -112,13 +98,13 @@ def test_of_two_tables_of_pages_the_one_called_like_the_remarks_has_them(propose
         wiki_versions=many(50, pageid=cycle(25), content="Words {n}"),
         wiki_remarks=many(50, pageid=cycle(25), body=TEXT),
     )
-    assert (parts(made, "pages"), parts(made, "wiki_pages")) == ([], ["wiki_remarks"])
+    assert (made.parts("pages"), made.parts("wiki_pages")) == ([], ["wiki_remarks"])
 
 
 def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
     values = many(12, device_id=itself, field_id=cycle(2), value="v{n}", deleted=lambda n: int(n == 4))
     made = propose(devices=pages("maker TEXT", ["ACME"]), fields=names("Colour", "Voltage"), field_values=values)
-    (part,) = index(made, "devices")["parts"]
+    (part,) = made.index("devices")["parts"]
     assert part["text"] == "{fields.name}: {value}"
     assert part["where"] == "COALESCE(deleted, 0) = 0"
 
@@ -127,7 +113,7 @@ def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
 def test_remarks_belong_to_what_their_type_and_id_say(propose, kind, key):
     said = {kind: lambda n: ["Page", "Machine"][n % 2], key: cycle(9), "content": f"{PROSE} in hour {{n}}"}
     made = propose(w_pages=pages(), w_remarks=many(40, **said), w_machines=many(11, name="Wheel {n}"))
-    (part,) = index(made, "w_pages")["parts"]
+    (part,) = made.index("w_pages")["parts"]
     assert (part["table"], part["on"], part["where"]) == ("w_remarks", key, f"{kind} = 'Page'")
 
 
@@ -141,14 +127,14 @@ def test_tags_belong_to_what_a_row_of_another_table_says_and_an_id(propose):
     tags = names("Water wheels", "Bakers at night")
     made = propose(mill_page=pages(), mill_machine=pages(), content_type=types, tags=tags, tag_links=links)
     for table, number in (("mill_page", 3), ("mill_machine", 5)):
-        (part,) = index(made, table)["parts"]
+        (part,) = made.index(table)["parts"]
         assert (part["table"], part["on"]) == ("tag_links", "object_id")
         assert (part["where"], part["text"]) == (f"content_type_id = {number}", "{tags.name}")
 
 
 def test_texts_in_a_language_that_has_no_document_belong_to_all(propose):
     made = propose(**entities(extra=[(9, 0, 9, "fr", 0, f"<p>{PROSE} en français</p>")]))
-    assert index(made, "node_field_data")["parts"][0]["on"] == {"entity_id": "nid"}
+    assert made.index("node_field_data")["parts"][0]["on"] == {"entity_id": "nid"}
 
 
 @pytest.mark.parametrize(("typed", "are_parts"), [(8, False), (12, True)])
@@ -162,9 +148,9 @@ def test_answers_of_which_only_some_belong_to_something_are_documents(propose, t
         contacts=many(6, name="Kim Mill of {n}", about=TEXT),
         captain_responses=many(12, question="What does wheel {n} need?", answer=TEXT, **origin),
     )
-    assert sorted(parts(made, "conversations")) == ["captain_responses"] * are_parts + ["messages"]
+    assert sorted(made.parts("conversations")) == ["captain_responses"] * are_parts + ["messages"]
     if not are_parts:
-        assert index(made, "captain_responses")["title"] == "question"
+        assert made.index("captain_responses")["title"] == "question"
 
 
 def test_what_a_product_is_linked_to_has_its_text_beside_it(propose):
@@ -179,7 +165,7 @@ def test_what_a_product_is_linked_to_has_its_text_beside_it(propose):
             [(n, n % 3 + 1, k, ("Birch", "Larch")[n % 2]) for n in range(1, 25) for k in (1, 2)]),
     }  # fmt: skip
     made = propose(**wheel_shop(**attributes))
-    (part,) = [one for one in index(made, "product_description")["parts"] if one["table"] == "product_attribute"]
+    (part,) = [one for one in made.index("product_description")["parts"] if one["table"] == "product_attribute"]
     assert part["text"] == "{attribute_description.name}: {text}"
     assert part["on"] == {
         "product_id": "product_id", "attribute_description.language_id": "language_id", "language_id": "language_id"
@@ -189,7 +175,7 @@ def test_what_a_product_is_linked_to_has_its_text_beside_it(propose):
 def test_what_was_said_when_an_order_changed_is_a_part_of_it_if_people_were_told(propose):
     history = many(48, order_id=cycle(12), notify=lambda n: int(n % 5 > 0), comment=TEXT)
     made = propose(order_history=history, orders=many(12, name="Wheel of {n}", comment=TEXT))
-    (part,) = index(made, "orders")["parts"]
+    (part,) = made.index("orders")["parts"]
     assert (part["table"], part["where"]) == ("order_history", "notify = 1")
 
 
@@ -197,7 +183,7 @@ def test_a_key_that_happens_to_be_that_of_another_table_is_none_if_another_colum
     above = {"parent_id": "INT REFERENCES sales_order (entity_id)"}
     history = many(24, "entity_id", parent_id=lambda n: 25 - n, comment=f"{PROSE} of {{n}}", kinds=above)
     orders = many(24, "entity_id", title="Order of wheel {n}", body=TEXT)
-    (part,) = index(propose(sales_order=orders, sales_order_status_history=history), "sales_order")["parts"]
+    (part,) = propose(sales_order=orders, sales_order_status_history=history).index("sales_order")["parts"]
     assert part["on"] == "parent_id"
 
 
@@ -211,7 +197,7 @@ def test_a_shop_to_which_everything_refers_has_no_parts_and_the_details_of_a_rev
         review_detail=many(50, "detail_id", **detail),
         **{f"thing_{n}": many(12, **store, amount=itself) for n in range(9)},
     )
-    (part,) = index(made, "review")["parts"]
+    (part,) = made.index("review")["parts"]
     assert part["text"] == ["title", "detail"]
     assert "store" not in [one.tables[0] for one in made.indexes]
 
@@ -225,7 +211,7 @@ def test_the_project_of_a_link_is_no_label_of_what_names_its_project_itself(prop
         issues=many(24, project_id=cycle(3), title="Issue {n} of the mill", description=TEXT),
         label_links=many(48, **links),
     )
-    assert [part["name"] for part in index(made, "issues")["parts"]] == ["labels"]
+    assert [part["name"] for part in made.index("issues")["parts"]] == ["labels"]
 
 
 def test_titles_may_be_numbers_and_places_in_commits_are_no_text(propose):
@@ -235,7 +221,7 @@ def test_titles_may_be_numbers_and_places_in_commits_are_no_text(propose):
         milestones=many(24, title=lambda n: f"24.{n}" if n % 3 else f"Freeze {n}", description=TEXT),
         notes=many(24, milestone_id=itself, note=f"{PROSE} of {{n}}", **position),
     )
-    settings = index(made, "milestones")
+    settings = made.index("milestones")
     assert (settings["title"], settings["parts"][0]["text"]) == ("title", ["note"])
 
 
@@ -249,14 +235,14 @@ def test_items_of_any_kind_are_no_rows_of_a_table_of_items_and_long_documents_ar
         changes_items=many(12, change_id=itself, itemtype="Machine", items_id=cycle(5)),
         problems_items=many(12, problem_id=itself, itemtype="Machine", items_id=itself),
     )
-    assert "changes" not in str(index(made, "problems"))  # most of its machines are gone
-    assert "parts" not in index(made, "machines")
+    assert "changes" not in str(made.index("problems"))  # most of its machines are gone
+    assert "parts" not in made.index("machines")
 
 
 @pytest.mark.parametrize(("gone", "related"), [(6, True), (20, False)])
 def test_a_few_rows_that_name_what_is_gone_are_no_doubt(propose, gone, related):
     remarks = many(40, page_id=lambda n: n % 20 + 1 if n > gone else 900 + n, body=TEXT)
-    assert (parts(propose(pages=pages(count=20), remarks=remarks), "pages") == ["remarks"]) is related
+    assert (propose(pages=pages(count=20), remarks=remarks).parts("pages") == ["remarks"]) is related
 
 
 def test_discussions_are_documents_though_they_belong_to_a_forum_of_a_course(propose):
@@ -266,9 +252,9 @@ def test_discussions_are_documents_though_they_belong_to_a_forum_of_a_course(pro
         forum_discussions=many(30, course=cycle(5), forum=cycle(6), name="Question {n} on it"),
         forum_posts=many(60, discussion=cycle(30), message=TEXT),
     )
-    assert parts(made, "forum_discussions") == ["forum_posts"]
-    assert parts(made, "course") == []
-    assert index(made, "course")["title"] == "fullname"
+    assert made.parts("forum_discussions") == ["forum_posts"]
+    assert made.parts("course") == []
+    assert made.index("course")["title"] == "fullname"
 
 
 def test_a_column_called_after_two_words_names_no_row_of_the_first_alone(propose):
@@ -277,8 +263,8 @@ def test_a_column_called_after_two_words_names_no_row_of_the_first_alone(propose
         tickets=many(20, title="Ticket {n} of it", create_article_type_id=cycle(3)),
         ticket_articles=many(40, ticket_id=cycle(20), subject="Words {n} on it", body=TEXT, type_id=cycle(3)),
     )
-    assert parts(made, "tickets") == ["ticket_articles"]
-    assert [one["table"] for one in index(made, "tickets")["joins"].values()] == ["ticket_article_types"]
+    assert made.parts("tickets") == ["ticket_articles"]
+    assert [one["table"] for one in made.index("tickets")["joins"].values()] == ["ticket_article_types"]
 
 
 def test_a_foreign_key_that_names_a_view_means_the_table_with_its_key(propose):
@@ -286,11 +272,11 @@ def test_a_foreign_key_that_names_a_view_means_the_table_with_its_key(propose):
         40, subject="Words of the mill {n} on it", sender=cycle(12), kinds={"sender": "INT REFERENCES staff (eid)"}
     )
     tables = {"staff_base": many(12, "eid", name="Miller Number {n}", title="Master"), "mail": mails}
-    assert "joins" not in index(propose(**tables, add=["mail"]), "mail")
+    assert "joins" not in propose(**tables, add=["mail"]).index("mail")
     with sa.create_engine(propose.url).begin() as connection:
         connection.exec_driver_sql("CREATE VIEW staff AS SELECT * FROM staff_base")
     made = propose(add=["mail"])
-    assert index(made, "mail")["text"] == ["sender_2.name"]
+    assert made.index("mail")["text"] == ["sender_2.name"]
 
 
 def test_of_several_histories_a_revision_is_of_the_one_that_names_the_row(propose):
@@ -300,7 +286,7 @@ def test_of_several_histories_a_revision_is_of_the_one_that_names_the_row(propos
         for name in ("parcel", "wheel")
     }
     made = propose(wheel=many(30, "wheel_id", title="Wheel {n}", revision_id=itself), **revisions)
-    assert "parcel_revision" not in str(index(made, "wheel"))
+    assert "parcel_revision" not in str(made.index("wheel"))
 
 
 def test_tables_of_one_field_each_are_the_title_and_the_parts_of_what_they_belong_to(propose):
@@ -316,7 +302,7 @@ def test_tables_of_one_field_each_are_the_title_and_the_parts_of_what_they_belon
                         [(n, 401 + n % 6, 0) for n in range(301, 325)]),
     )  # fmt: skip
     (one,) = made.indexes
-    text = documents(propose, made, "pages")["310"]
+    text = made.documents("pages")["310"]
     assert (one.tables[0], one.settings["title"]) == ("pages", "field_title.data")
     assert all(words in text for words in (f"{PROSE} 310", "builders: Builder Kim 405", "Town on the weir"))
 
@@ -332,10 +318,10 @@ def test_notes_that_name_one_of_several_things_are_parts_of_each(propose):
         extent=many(40, **either, physical_details="{n} leaves of paper", number=itself, kinds=kinds),
     )
     assert [one.tables[0] for one in made.indexes] == ["box", "letter"]
-    assert [{*parts(made, table)} for table in ("box", "letter")] == [{"extent", "note"}] * 2
-    note = [one for one in index(made, "letter")["parts"] if one["table"] == "note"]
+    assert [{*made.parts(table)} for table in ("box", "letter")] == [{"extent", "note"}] * 2
+    note = [one for one in made.index("letter")["parts"] if one["table"] == "note"]
     assert "where" not in note[0]  # no note of a letter is in a hidden box
-    assert f"{PROSE} 29" in documents(propose, made, "letter")["9"]
+    assert f"{PROSE} 29" in made.documents("letter")["9"]
 
 
 def test_rows_of_keys_and_dates_say_with_names_what_happened_to_a_thing(propose):
@@ -348,7 +334,7 @@ def test_rows_of_keys_and_dates_say_with_names_what_happened_to_a_thing(propose)
         wards=names("Children at night", "Surgery"),
         admissions=many(90, patient_id=cycle(60), disease_id=cycle(30), ward_id=cycle(2), **when, **counts, note=None),
     )
-    text = documents(propose, made, "patients")["8"]
+    text = made.documents("patients")["8"]
     assert "Cough of kind 8" in text
     assert "Surgery" in text
     assert "admissions" not in [one.tables[0] for one in made.indexes]

@@ -6,28 +6,45 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.schema.scaffold import scaffold
-from tests.schema.proposals import (
-    DAY,
-    FUTURE,
-    PAST,
-    PROSE,
-    TEXT,
-    cms,
-    cycle,
-    documents,
-    entities,
-    index,
-    itself,
-    keys,
-    many,
-    names,
-    pages,
-    parts,
-    shop,
-    shown,
-    wheel_shop,
-    wiki,
-)
+from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, entities, itself, many, names, pages, wheel_shop, wiki
+
+PAST, FUTURE = 1_600_000_000, 4_000_000_000
+
+
+def keys(count, without=()):
+    return {str(n) for n in range(1, count + 1)} - set(without)
+
+
+def shop():
+    """Return the tables of a shop whose products have texts by language and by shop, in the way of PrestaShop."""
+    both = [(n, 1, language) for n in range(1, 13) for language in (1, 2)]
+    value_key, key = "PRIMARY KEY (id_feature_value, id_lang)", "PRIMARY KEY ({}, id_shop, id_lang)".format
+    texts = "id_product INT, id_shop INT, id_lang INT, name TEXT, meta_title TEXT, description TEXT, "
+    product = {"reference": lambda n: f"MW-{n:03}", "state": 1, "active": lambda n: int(n != 7)}
+    order = {"id_carrier": lambda n: 1 + n % 2, "id_shop": 1, "id_lang": lambda n: 1 + n % 2, "gift_message": TEXT}
+    comment = f"{PROSE}, says buyer {{n}}"
+    return {
+        "ps_product": many(12, "id_product", id_shop_default=1, **product),
+        "ps_product_lang": (texts + key("id_product"),
+                            [(*one, f"Wheel of mill {one[0]}", f"Buy {one[0]} now", f"{PROSE} {one}") for one in both]),
+        "ps_product_comment": many(30, "id_product_comment", id_product=cycle(12), title="Good",
+                                   content=comment),
+        "ps_carrier": names("Cart", "Post", key="id_carrier"),
+        "ps_carrier_lang": (f"id_carrier INT, id_shop INT, id_lang INT, delay TEXT, {key('id_carrier')}",
+                            [(n, 1, k, "In two days") for n in (1, 2) for k in (1, 2)]),
+        "ps_orders": many(30, "id_order", **order),
+        "ps_order_state": many(2, "id_order_state", name="Is it sent {n}", hidden=lambda n: 2 - n),
+        "ps_lang": ("id_lang INTEGER PRIMARY KEY, name TEXT, iso_code TEXT",
+                    [(1, "English (English)", "en"), (2, "Deutsch (German)", "de")]),
+        "ps_shop": names("The mill", key="id_shop"),
+        "ps_feature_product": ("id_product INT, id_feature_value INT, PRIMARY KEY (id_product, id_feature_value)",
+                               [(n, n % 3 + 1) for n in range(1, 13)]),
+        "ps_feature_value": many(3, "id_feature_value", custom=0),
+        "ps_feature_value_lang": (f"id_feature_value INT, id_lang INT, value TEXT, {value_key}",
+                                  [(n, k, f"{'Oak' if k == 1 else 'Eiche'} {'dry fine raw'.split()[n - 1]}")
+                                   for n in range(1, 4) for k in (1, 2)]),
+    }  # fmt: skip
+
 
 SHOWN = {
     "versions make no container of what they are of": (
@@ -95,7 +112,7 @@ SHOWN = {
 
 @pytest.mark.parametrize(("tables", "table", "wanted"), SHOWN.values(), ids=SHOWN)
 def test_a_row_is_hidden_with_what_hides_it_and_by_nothing_else(propose, tables, table, wanted):
-    assert shown(propose, propose(**tables), table) == wanted
+    assert propose(**tables).shown(table) == wanted
 
 
 @pytest.mark.parametrize("project_id", [2, 0, None])
@@ -113,8 +130,8 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ),
     )  # fmt: skip
     public = keys(30, [str(n) for n in range(1, 31, 3)])
-    assert shown(propose, made, "wiki_pages") == public
-    assert shown(propose, made, "tickets") == (public if project_id else public | {"1"})
+    assert made.shown("wiki_pages") == public
+    assert made.shown("tickets") == (public if project_id else public | {"1"})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +192,7 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
 )
 def test_rows_that_may_not_be_shown_are_no_documents(propose, column, values, hidden):
     made = propose(pages=pages(column, values))
-    assert shown(propose, made, "pages") == keys(12, map(str, hidden))
+    assert made.shown("pages") == keys(12, map(str, hidden))
 
 
 @pytest.mark.parametrize(
@@ -191,15 +208,15 @@ def test_pages_are_hidden_by_the_row_that_places_each_of_them(propose, places, h
     modules = "id INTEGER PRIMARY KEY, name TEXT", [(4, "book"), (5, "page")]
     tables = {"mdl_page": pages(), "mdl_book": pages(), "mdl_modules": modules}
     made = propose(**(tables | {"mdl_course_modules": (columns, places + others)}))
-    assert len(shown(propose, made, "mdl_page")) == (11 if hides else 12)
-    assert "8" not in shown(propose, made, "mdl_book")
+    assert len(made.shown("mdl_page")) == (11 if hides else 12)
+    assert "8" not in made.shown("mdl_book")
 
 
 def test_a_table_of_labels_may_begin_with_a_digit(propose):
     links = "page_id INTEGER, tag_id INTEGER, PRIMARY KEY (page_id, tag_id)", [(n, n % 2 + 1) for n in range(1, 13)]
     made = propose(**{"pages": pages(), "3d_tags": names("Water wheels", "Bakers"), "page_tags": links})
-    assert [*index(made, "pages")["parts"][0]["joins"]] == ["join_3d_tags"]
-    assert len(shown(propose, made, "pages")) == 12
+    assert [*made.index("pages")["parts"][0]["joins"]] == ["join_3d_tags"]
+    assert len(made.shown("pages")) == 12
 
 
 @pytest.mark.parametrize("kind", ["INTEGER", "TEXT"])
@@ -225,30 +242,30 @@ def test_replies_are_parts_of_what_they_answer(propose, kind, title):
 
     others = {"chain": table(lambda n: n - 1), "tree": table(is_reply, column="parent_id")}
     made = propose(posts=table(is_reply), pages=table(is_reply, "On mill {}"), **others)
-    assert len(shown(propose, made, "posts")) == 6
-    (part,) = index(made, "posts")["parts"]
+    assert len(made.shown("posts")) == 6
+    (part,) = made.index("posts")["parts"]
     assert (part["table"], part["on"], part["text"]) == ("posts", "root_id", ["body"])
     for name in (*others, *["pages"] * (title == "title")):
-        assert len(shown(propose, made, name)) == 12, name
+        assert len(made.shown(name)) == 12, name
 
 
 def test_a_number_that_is_0_or_1_is_a_flag_if_most_rows_have_1_but_for_what_people_work_off(propose):
     status = ("status INTEGER NOT NULL", [0, 0, 1])
     paid = pages("payment_status INTEGER", [0, 0, 1])
     made = propose(pages=pages(*status), tickets=pages(*status), events=pages("status INTEGER", [1, 0]), orders=paid)
-    assert shown(propose, made, "pages") == keys(12, "12")
+    assert made.shown("pages") == keys(12, "12")
     for table in ("tickets", "events", "orders"):
-        assert len(shown(propose, made, table)) == 12, table
+        assert len(made.shown(table)) == 12, table
 
 
 def test_a_document_in_each_language_has_the_texts_of_its_language_and_no_older_versions(propose):
     made = propose(**entities())
-    page = index(made, "node_field_data")
+    page = made.index("node_field_data")
     assert (page["key"], page["title"]) == (["nid", "langcode"], "title")
     body, values = page["parts"]
     assert (body["table"], body["on"]) == ("node__body", ["entity_id", "langcode"])
     assert (values["table"], values["on"]) == ("node__field_parts", {"entity_id": "nid"})
-    assert len(shown(propose, made, "node_field_data")) == 15
+    assert len(made.shown("node_field_data")) == 15
     assert [one.tables[0] for one in made.indexes] == ["node_field_data"]
     assert made.left_out["node_revision__body"] == "holds older versions of the rows of node__body"
     assert made.left_out["node_field_revision"] == "holds older versions of the rows of node_field_data"
@@ -258,18 +275,18 @@ def test_a_document_in_each_language_has_the_texts_of_its_language_and_no_older_
 def test_what_was_retired_is_left_out_and_what_happened_there_is_not(propose):
     visits = many(59, ward_id=cycle(3), title="Visit {n} of the mill", report=TEXT)
     made = propose(wards=pages("retired INTEGER", [0, 1, 0]), visits=visits)
-    assert shown(propose, made, "wards") == keys(12, "2")
-    assert len(shown(propose, made, "visits")) == 59
+    assert made.shown("wards") == keys(12, "2")
+    assert len(made.shown("visits")) == 59
 
 
 def test_the_newest_text_of_a_page_is_found_by_a_table_of_links_and_an_address(propose):
     made = propose(**wiki())
     assert [one.tables[0] for one in made.indexes] == ["page"]
     assert made.left_out["text"] == "holds the text of page"
-    (part,) = index(made, "page")["parts"]
+    (part,) = made.index("page")["parts"]
     assert part["on"] == {"slot_revision_id": "page_latest"}
     assert part["joins"]["text"]["on"] == {"tt:{old_id}": "content.content_address"}
-    assert documents(propose, made, "page") == {n: f"{PROSE} {2 * int(n)}" for n in keys(20, "3")}
+    assert made.documents("page") == {n: f"{PROSE} {2 * int(n)}" for n in keys(20, "3")}
 
 
 @pytest.mark.parametrize(("first", "hidden", "parent"), [(7000, 0, "machines"), (1, 0, None), (7000, 1, None)])
@@ -278,7 +295,7 @@ def test_values_with_a_prefix_name_shown_rows_of_the_only_table_that_has_their_n
     machines = machines[0], [(first + n - 1, *rest) for n, *rest in machines[1]]
     made = propose(pages=pages("about TEXT", [f"m:{first + n}" for n in range(12)]), machines=machines,
                    wheels=many(24, name="Wheel {n} of oak"))  # fmt: skip
-    joins = index(made, "pages").get("joins", {})
+    joins = made.index("pages").get("joins", {})
     assert [join["table"] for join in joins.values()] == ([parent] if parent else [])
 
 
@@ -297,23 +314,23 @@ def test_conversations_between_persons_are_hidden_with_their_type_and_what_is_in
             [(n % 3 + 1, n) for n in range(1, 10)],
         ),
     )
-    assert shown(propose, made, "topic") == keys(9, "258")
+    assert made.shown("topic") == keys(9, "258")
 
 
 def test_a_flag_for_what_can_be_done_with_a_row_hides_none(propose):
     posts, boards = pages("comments_enabled INTEGER", [0, 1, 0]), pages("board_enabled INTEGER", [1, 0, 1])
     made = propose(posts=posts, boards=boards)
-    assert (len(shown(propose, made, "posts")), len(shown(propose, made, "boards"))) == (12, 11)
+    assert (len(made.shown("posts")), len(made.shown("boards"))) == (12, 11)
 
 
 def test_a_product_with_texts_by_number_of_language_is_a_document_in_each_with_its_reviews(propose):
     made = propose(**shop())
-    product = index(made, "ps_product_lang")
+    product = made.index("ps_product_lang")
     assert product["key"] == ["id_product", "id_shop", "id_lang"]
     assert (product["title"], product["text"]) == ("name", ["description", "meta_title", "product.reference"])
-    assert parts(made, "ps_product_lang") == ["ps_product_comment", "ps_feature_product"]
+    assert made.parts("ps_product_lang") == ["ps_product_comment", "ps_feature_product"]
     assert product["parts"][1]["on"] == {"id_product": "id_product", "feature_value.id_lang": "id_lang"}
-    assert len(shown(propose, made, "ps_product_lang")) == 22  # the product that is not active is in neither
+    assert len(made.shown("ps_product_lang")) == 22  # the product that is not active is in neither
     assert not [one.tables for one in made.indexes if "parts" in one.settings and one.tables[0] == "ps_carrier_lang"]
 
 
@@ -328,7 +345,7 @@ def test_what_is_below_a_page_for_which_one_has_to_log_in_is_hidden(propose, lat
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO page_view_restriction (id, page_id) VALUES (2, 3)")
     engine.dispose()
-    assert shown(propose, made, "page") == keys(30, "34")
+    assert made.shown("page") == keys(30, "34")
 
 
 def test_a_thing_is_hidden_by_the_row_of_its_kind(propose):
@@ -338,7 +355,7 @@ def test_a_thing_is_hidden_by_the_row_of_its_kind(propose):
         for name, column, first in [("faq", "answer", 1), ("ticket", "solution", 11), ("quote", "terms_text", 21)]
     }  # fmt: skip
     made = propose(entity=many(30, label="Wheel {n}", description=TEXT), **kinds)
-    assert shown(propose, made, "entity") == keys(30, ["7", "17", "27"])
+    assert made.shown("entity") == keys(30, ["7", "17", "27"])
 
 
 def test_a_category_contains_products_and_is_a_label_of_them_but_for_those_that_are_not_available_yet(propose):
@@ -346,7 +363,7 @@ def test_a_category_contains_products_and_is_a_label_of_them_but_for_those_that_
     found = {one.tables[0]: str(one.settings.get("parts")) for one in made.indexes}
     assert "product" not in found["category_description"]
     assert "category" in found["product_description"]
-    assert not {"[3,1]", "[3,2]"} & shown(propose, made, "product_description")
+    assert not {"[3,1]", "[3,2]"} & made.shown("product_description")
 
 
 def test_bugs_have_notes_and_texts_of_tables_of_their_own_whatever_all_tables_end_with(propose):
@@ -369,7 +386,7 @@ def test_bugs_have_notes_and_texts_of_tables_of_their_own_whatever_all_tables_en
         "mantis_bug_table": "bug",
         "mantis_project_table": "project",
     }
-    bug = index(made, "mantis_bug_table")
+    bug = made.index("mantis_bug_table")
     assert (bug["title"], bug["where"]) == ("summary", "view_state = 10")
     assert bug["text"][:2] == ["bug_text.description", "bug_text.steps_to_reproduce"]
     note, field = bug["parts"]
@@ -377,7 +394,7 @@ def test_bugs_have_notes_and_texts_of_tables_of_their_own_whatever_all_tables_en
     (text,) = note["text"]
     assert note["format"] == {text: "html"}
     assert field["text"] == "{custom_field.name}: {value}"
-    texts = documents(propose, made, "mantis_bug_table").values()
+    texts = made.documents("mantis_bug_table").values()
     assert sum(text.count(", note ") for text in texts) == 45  # one is for few, two are of a bug that is
 
 
@@ -389,7 +406,7 @@ def test_bugs_have_notes_and_texts_of_tables_of_their_own_whatever_all_tables_en
 def test_rows_are_hidden_by_what_their_state_is_called_in_a_table_of_its_own(propose, states, hidden):
     tickets = many(24, title="Wheel {n}", body=TEXT, status_id=lambda n: n if n <= 3 else 1)
     made = propose(ticket=tickets, ticket_status=names(*states, key="status_id", name="status_code"))
-    assert shown(propose, made, "ticket") == keys(24, hidden)
+    assert made.shown("ticket") == keys(24, hidden)
 
 
 def test_versions_of_some_rows_are_no_documents_of_rows_whose_text_another_table_holds(propose):
@@ -399,7 +416,7 @@ def test_versions_of_some_rows_are_no_documents_of_rows_whose_text_another_table
         bug_revision=many(6, bug_id=itself, value=f"{PROSE} as it was {{n}}"),
     )
     assert [one.tables[0] for one in made.indexes] == ["bug"]
-    assert len(shown(propose, made, "bug")) == 24
+    assert len(made.shown("bug")) == 24
 
 
 def test_what_holds_parts_and_has_no_text_leads_to_what_they_are_parts_of(propose):
@@ -413,9 +430,9 @@ def test_what_holds_parts_and_has_no_text_leads_to_what_they_are_parts_of(propos
         merge_request_diff_commits=commits,
     )
     assert [one.tables[0] for one in made.indexes] == ["merge_requests"]
-    (part,) = index(made, "merge_requests")["parts"]
+    (part,) = made.index("merge_requests")["parts"]
     assert (part["table"], part["on"]) == ("merge_request_diff_commits", "merge_request_diffs.merge_request_id")
-    assert len(shown(propose, made, "merge_requests")) == 24
+    assert len(made.shown("merge_requests")) == 24
 
 
 def test_rows_with_keys_in_words_are_searched_where_there_is_nothing_else(propose):
@@ -434,14 +451,14 @@ def test_of_people_who_log_in_names_and_what_they_write_are_searched_and_no_code
         "security_question": "What was the name of pet {n}?", "remember": "4f{n}e", "wifi": "wind{n}mill",
         "signature": TEXT,
     }  # fmt: skip
-    account = index(propose(members=many(24, **people)), "members")
+    account = propose(members=many(24, **people)).index("members")
     assert (account["title"], account["text"], account.get("payload", [])) == ("real_name", ["signature"], [])
     staff = many(24, name="Miller Number {n}", password="x{n}", about=TEXT)
     rows = [(f"E-{1000 + number}", *row) for number, (_, *row) in enumerate(staff[1])]
     made = propose(employees=("code TEXT PRIMARY KEY, name TEXT, password TEXT, about TEXT", rows))
     assert "code" not in made.secrets["employees"], "the key of a person is no secret: it is shown as the id"
-    kept = scaffold(propose.url.render_as_string(hide_password=False), uses={"members.member_name": "text"}).proposal
-    kept = index(kept, "members")
+    kept = scaffold(propose.url.render_as_string(hide_password=False), uses={"members.member_name": "text"})
+    [kept] = [one.settings for one in kept.proposal.indexes if one.tables[0] == "members"]
     assert "member_name" in {kept["title"], *kept["text"]}, "what a person chose stays"
 
 
@@ -465,14 +482,14 @@ def test_rows_that_a_table_links_with_a_group_of_persons_are_for_that_group(prop
             [(n, n % 4 + 1) for n in range(1, 25)],
         ),
     )
-    assert shown(propose, made, "bugs") == keys(24, "37")
-    assert index(made, "bugs")["title"] == "short_desc"
-    account = index(made, "profiles")  # who logs in is a person like others, without what it takes to log in
+    assert made.shown("bugs") == keys(24, "37")
+    assert made.index("bugs")["title"] == "short_desc"
+    account = made.index("profiles")  # who logs in is a person like others, without what it takes to log in
     assert (account["title"], account["text"]) == ("realname", ["why"])
     assert not {"login_name", "cryptpassword"} & {*account["payload"]}
     assert "bugs_fulltext" in made.left_out
     assert "bugs_fulltext" not in str(made.indexes)
-    assert "parts" not in index(made, "keywords")  # the bugs of a keyword are no labels of it
+    assert "parts" not in made.index("keywords")  # the bugs of a keyword are no labels of it
 
 
 def test_rows_named_by_doctype_and_name_drafts_by_docstatus_and_things_that_are_sold(propose):
@@ -493,11 +510,11 @@ def test_rows_named_by_doctype_and_name_drafts_by_docstatus_and_things_that_are_
             "tabCommunication": (f"{key}, subject TEXT, content TEXT, {other}", said),
         }
     )
-    assert index(made, "tabItem")["title"] == "item_name"
-    (part,) = index(made, "tabSales Order")["parts"]
+    assert made.index("tabItem")["title"] == "item_name"
+    (part,) = made.index("tabSales Order")["parts"]
     assert (part["table"], part["on"]) == ("tabCommunication", "reference_name")
     assert part["where"] == "reference_doctype = 'Sales Order' AND email_status NOT IN ('Trash')"
-    assert shown(propose, made, "tabSales Order") == {f'"SO-{n}"' for n in range(1, 13)} - {'"SO-5"'}
+    assert made.shown("tabSales Order") == {f'"SO-{n}"' for n in range(1, 13)} - {'"SO-5"'}
     assert "modified_by" not in str(made.indexes)
 
 
@@ -519,19 +536,15 @@ FORUM = {
 def test_topics_are_shown_without_those_of_a_restricted_tag_and_conversations_whose_readers_are_listed(propose):
     """A row is no part of what is last in it, and is shown though that is hidden."""
     made = propose(**FORUM)
-    assert shown(propose, made, "topics") == {str(n) for n in range(1, 15) if n % 4 != 1}
-    assert parts(made, "topics") == ["posts", "tag_topic"]
-    assert "joins" not in index(made, "topics")
+    assert made.shown("topics") == {str(n) for n in range(1, 15) if n % 4 != 1}
+    assert made.parts("topics") == ["posts", "tag_topic"]
+    assert "joins" not in made.index("topics")
     assert [one.tables[0] for one in made.indexes] == ["topics"]
     assert made.left_out["dialog_messages"] == "belongs to what few persons may see"
 
 
 BLOCKS = [(n * 10 + k, n, f"<p>{PROSE}, in block {n} {k}</p>") for n in range(1, 13) for k in range(3)]
-
-
 KIND = {"content_type_id": "INTEGER REFERENCES kinds(id)"}
-
-
 CMS = {
     "kinds": ("id INTEGER PRIMARY KEY, app TEXT, model TEXT", [(7, "cms", "page"), (8, "shop", "product")]),
     "page": many(12, title="Page {n} of the mill", login_required=lambda n: int(n == 4)),
@@ -550,21 +563,21 @@ def test_blocks_are_parts_of_the_page_that_their_place_is_of(propose):
     """Left out are pages for members, drafts by a table of versions, and those with permissions."""
     made = propose(**CMS)
     assert [one.tables[0] for one in made.indexes] == ["page"]
-    (part,) = index(made, "page")["parts"]
+    (part,) = made.index("page")["parts"]
     assert (part["table"], part["on"], part["text"]) == ("text_block", "place.object_id", ["body"])
     assert part["joins"] == {
         "block": {"table": "block", "on": "block_ptr_id", "required": True},
         "place": {"table": "place", "on": "block.place_id", "required": True, "where": "content_type_id = 7"},
     }
-    assert shown(propose, made, "page") == keys(12, "456")
+    assert made.shown("page") == keys(12, "456")
 
 
 def test_a_flag_of_the_comments_hides_no_page(propose):
     code = {"code": lambda n: ("ANSWER", "MSG_PRIVATE")[n % 5 == 0]}
     comments = many(29, page_id=cycle(12), body=f"{{n}} says: {PROSE}", **code)
     made = propose(pages=pages("comments_hidden INTEGER", [1, 0]), comments=comments)
-    assert len(shown(propose, made, "pages")) == 12
-    assert index(made, "pages")["parts"][0]["where"] == "code IN ('ANSWER')"
+    assert len(made.shown("pages")) == 12
+    assert made.index("pages")["parts"][0]["where"] == "code IN ('ANSWER')"
 
 
 def test_tasks_are_shown_though_they_are_done_and_an_office_alone_sees_some_remarks(propose):
@@ -581,16 +594,16 @@ def test_tasks_are_shown_though_they_are_done_and_an_office_alone_sees_some_rema
         tasks=many(30, catid=cycle(4), box_id=cycle(4), owner_id=cycle(8), **task),
         comments=many(60, task_id=cycle(30), body=f"{{n}}: {PROSE}", **said),
     )
-    tasks = index(made, "tasks")
+    tasks = made.index("tasks")
     assert {join["table"] for join in tasks["joins"].values()} == {"categories", "boxes"}
-    assert shown(propose, made, "tasks") == keys(30, "5")
+    assert made.shown("tasks") == keys(30, "5")
     assert tasks["parts"][0]["where"] == "visibility NOT IN ('app-admin') AND display_to_customer = 1"
 
 
 def test_posts_of_a_kind_that_few_have_are_not_for_all(propose):
     kinds = many(40, topic_id=cycle(20), body=TEXT, post_type=lambda n: 4 if n == 7 else 1)
     made = propose(topics=many(20, title="Topic {n} of the mill"), posts=kinds)
-    assert PROSE + " 7" not in "".join(map(str, documents(propose, made, "topics").values()))
+    assert PROSE + " 7" not in "".join(map(str, made.documents("topics").values()))
 
 
 def test_the_thread_of_a_ticket_is_found_by_a_letter_and_notes_of_those_who_answer_are_left_out(propose):
@@ -602,7 +615,7 @@ def test_the_thread_of_a_ticket_is_found_by_a_letter_and_notes_of_those_who_answ
         thread=many(25, **of),
         thread_entry=many(75, **entry, body=TEXT),
     )
-    texts = documents(propose, made, "ticket")
+    texts = made.documents("ticket")
     assert len(texts) == 20
     assert ["1" in str(texts["1"]), f"{PROSE} 2" in str(texts["1"])] == [True, False]  # the second is a note
 
@@ -617,7 +630,7 @@ def test_components_of_an_article_are_in_it(propose):
         articles_components=many(24, **link, **kind),
     )
     assert [one.tables[0] for one in made.indexes] == ["articles"]
-    text = documents(propose, made, "articles")["3"]
+    text = made.documents("articles")["3"]
     assert [f"{PROSE} 3" in text, "number 3 of" in text, "number 4 of" in text] == [True, True, False]
 
 
@@ -640,7 +653,7 @@ def test_whatever_names_a_hidden_row_is_hidden_with_it_in_every_index_and_nothin
             [(*row, named[row[0]]) for row in rows],
         )
     made = propose(**tables)
-    texts = [text for one in made.indexes for text in documents(propose, made, one.tables[0]).values()]
+    texts = [text for one in made.indexes for text in made.documents(one.tables[0]).values()]
     assert not [text for text in texts if "Fernwood" in text]
     said = " ".join(texts)
     assert not [n for one in hidden for n, *_ in tables[one][1] if n not in hidden[one] and f"everyday {n}" not in said]
@@ -660,7 +673,7 @@ def test_a_type_is_judged_by_whole_words_and_only_if_it_says_what_kind_of_conten
     propose, table, column, types, wanted
 ):
     rows = many(60, title="Thing {n} of the mill", body=TEXT, **{column: lambda n: types[n % len(types)]})
-    assert len(shown(propose, propose(**{table: rows}), table)) == 60 * wanted // len(types)
+    assert len(propose(**{table: rows}).shown(table)) == 60 * wanted // len(types)
 
 
 @pytest.mark.parametrize(("owners", "left"), [("agent", 12), ("folder", 0)])
@@ -671,7 +684,7 @@ def test_an_organisation_that_is_not_published_hides_nothing_that_merely_names_i
         "repository": many(2, name="Archive {n} of it", description=TEXT, publish=1, **{f"{owners}_id": itself}),
         "record": many(12, title="Record {n} of it", body=TEXT, publish=1, repository_id=cycle(2)),
     })  # fmt: skip
-    assert len(shown(propose, made, "record")) == left
+    assert len(made.shown("record")) == left
 
 
 def test_a_table_of_which_no_row_is_published_is_left_out_where_others_are(propose):
@@ -680,5 +693,5 @@ def test_a_table_of_which_no_row_is_published_is_left_out_where_others_are(propo
     box = many(24, name="Box {n}", gift_id=cycle(12), note=TEXT)
     made = propose(record=record, gift=gift, box=box)
     assert made.left_out["gift"].startswith("has no row that may be shown")
-    assert not shown(propose, made, "box")
-    assert len(shown(propose, propose(other=pages("online INTEGER", [0])), "other")) == 12
+    assert not made.shown("box")
+    assert len(propose(other=pages("online INTEGER", [0])).shown("other")) == 12

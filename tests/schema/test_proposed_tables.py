@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.schema.proposals import PROSE, TEXT, cms, cycle, documents, index, itself, many, names, pages, wiki
+from tests.schema.proposals import PROSE, TEXT, cms, cycle, itself, many, names, pages, wiki
 
 ORDER = "INTEGER PRIMARY KEY REFERENCES orders(id)"
 PROPERTIES = f"property TEXT PRIMARY KEY, property_value TEXT, {', '.join(f'{name} TEXT' for name in 'abcdef')}"
@@ -54,7 +54,7 @@ def test_an_id_may_be_written_together_with_its_noun_and_a_flag_is_none(propose)
         entry_remarks=many(30, entryid=cycle(12), body=TEXT, latest=lambda n: n % 2),
         entry_versions=many(30, entryid=cycle(12), content=TEXT),
     )
-    (part,) = index(made, "entries")["parts"]
+    (part,) = made.index("entries")["parts"]
     assert (part["table"], part["on"]) == ("entry_remarks", "entryid")
     assert made.left_out["entry_versions"] == "holds older versions of rows"
 
@@ -69,8 +69,8 @@ def test_random_ids_are_no_secrets_and_no_order(propose):
         ),
         remarks=("id TEXT PRIMARY KEY, page_id TEXT, body TEXT, create_at INTEGER", remarks),
     )
-    assert (made.secrets, index(made, "pages")["key"]) == ({}, "id")
-    assert index(made, "pages")["parts"][0]["order_by"] == ["create_at", "id"]
+    assert (made.secrets, made.index("pages")["key"]) == ({}, "id")
+    assert made.index("pages")["parts"][0]["order_by"] == ["create_at", "id"]
 
 
 def test_a_part_whose_document_is_left_out_becomes_a_document(propose):
@@ -122,13 +122,13 @@ def test_what_is_known_or_hides_nothing_is_not_said(propose, column, values):
 def test_why_a_row_was_hidden_is_not_shown(propose):
     made = propose(pages=pages("delete_reason TEXT", ["It names a man in the village", "It insults the miller"]))
     assert made.personal == {"pages": ["delete_reason"]}
-    assert "delete_reason" not in str(index(made, "pages"))
+    assert "delete_reason" not in str(made.index("pages"))
 
 
 def test_a_rendered_copy_of_a_text_is_left_out(propose):
     html = f"<p>{PROSE}. <b>No.</b> {{n}}.</p>"
     made = propose(pages=many(12, title="Page {n} of the mill", body=f"{PROSE}. No. {{n}}.", body_html=html))
-    assert index(made, "pages")["text"] == ["body"]
+    assert made.index("pages")["text"] == ["body"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_few_things_with_a_description_are_documents_and_kinds_are_none(propos
 
 def test_pages_of_all_kinds_have_their_own_texts_and_no_version_of_them(propose):
     made = propose(**cms(kinds=12))
-    page = index(made, "page")
+    page = made.index("page")
     assert (len(page["parts"]), "text" in page) == (12, False)
     assert page["payload"] == []  # the title of a draft is none
     assert made.left_out["search_index_entry"] == "is for programs, by its name"
@@ -202,20 +202,20 @@ def test_names_with_addresses_are_personal(propose):
     sender = "Bakers of the mill <baker{n}@mill.example>"
     articles = many(12, ticket_id=itself, **{"from": sender}, body=TEXT)
     made = propose(tickets=many(12, title="Ticket {n} of it"), articles=articles)
-    assert index(made, "tickets")["parts"][0]["text"] == ["body"]
+    assert made.index("tickets")["parts"][0]["text"] == ["body"]
     assert made.personal["articles"] == ["from"]
 
 
 def test_things_that_are_sold_are_searched_though_they_have_names_alone_and_others_refer_to_them(propose):
     sold = {"name": "Wheel {n} of oak", "number": "FR-{n}9B-R", "list_price": itself}
     made = propose(pages=pages(), product=many(30, **sold), lines=many(60, product_id=cycle(30), quantity=itself))
-    assert index(made, "product")["title"] == "name"
+    assert made.index("product")["title"] == "name"
 
 
 def test_subjects_that_are_sentences_are_searched_though_their_rows_have_no_text(propose):
     subjects = {"subject": lambda n: f"Re: the wheel of mill {n} has stopped again"}
     made = propose(pages=pages(), mail=many(200, **subjects), recipients=many(300, mail_id=cycle(200), number=itself))
-    assert index(made, "mail")["title"] == "subject"
+    assert made.index("mail")["title"] == "subject"
     assert [(one.table, one.guess) for one in made.questions] == [("mail", True)]
 
 
@@ -237,14 +237,14 @@ def test_the_address_of_a_company_is_text_and_that_of_a_person_is_personal(propo
     places = {"patient_office", "delivery_location"}
     assert personal == {"members", "patients", "guests", "students", "store_buyers", "contacts", *places}
     assert all("phone" in columns for columns in made.personal.values())
-    assert "address" in index(made, "customers")["text"]
-    assert "address" in index(made, "offices")["text"]
+    assert "address" in made.index("customers")["text"]
+    assert "address" in made.index("offices")["text"]
 
 
 def test_names_of_files_that_are_made_of_words_are_text(propose):
     files = {"filename": "Plan of the mill {n}.pdf", "stored_path": "/srv/files/{n}.bin"}
     made = propose(tickets=pages(), ticket_attachments=many(24, ticket_id=cycle(12), **files))
-    assert index(made, "tickets")["parts"][0]["text"] == ["filename"]
+    assert made.index("tickets")["parts"][0]["text"] == ["filename"]
 
 
 def test_a_large_table_with_names_alone_is_asked_about_unless_its_names_are_shown(propose):
@@ -273,7 +273,7 @@ def test_whatever_holds_a_good_share_of_the_text_is_searched_though_its_name_spe
         track=many(300, name="River song {n} of all", album_id=cycle(50)),
     )
     assert {one.tables[0] for one in made.indexes} == {"tokens", "text", "track"}
-    assert "The Wheels 7" in documents(propose, made, "track")["5"]
+    assert "The Wheels 7" in made.documents("track")["5"]
     assert made.coverage.share > 0.97
 
 
@@ -304,7 +304,7 @@ LAW = ("chapter INTEGER, section TEXT, heading TEXT, description TEXT",
 )
 def test_texts_are_found_though_their_key_or_their_type_is_not_declared(propose, tables, table, count):
     made = propose(**tables)
-    assert (len(documents(propose, made, table)), round(made.coverage.share, 1)) == (count, 1)
+    assert (len(made.documents(table)), round(made.coverage.share, 1)) == (count, 1)
 
 
 def test_answers_are_parts_of_their_question_with_the_remarks_on_them(propose):
@@ -314,7 +314,7 @@ def test_answers_are_parts_of_their_question_with_the_remarks_on_them(propose):
         posts=("id INTEGER PRIMARY KEY, parent_id INTEGER, title TEXT, body TEXT", posts),
         comments=many(60, post_id=itself, text="Remark on post {n} of the mill, and thanks for it"),
     )
-    found = documents(propose, made, "posts")
+    found = made.documents("posts")
     assert found.keys() == {str(n) for n in above if not above[n]}
     assert a_sentence(4) in found["3"]
     assert "Remark on post 4" in found["3"]
@@ -331,8 +331,8 @@ def test_a_document_has_the_values_of_its_attribute_tables_with_their_captions_a
     )  # fmt: skip
     assert [one.tables[0] for one in made.indexes] == ["items"]
     assert made.coverage.share == 1
-    assert index(made, "items")["title"] == "value.value"
-    assert f"abstract: {a_sentence(19)}\n\ntitle: River book 6" in documents(propose, made, "items")["7"]
+    assert made.index("items")["title"] == "value.value"
+    assert f"abstract: {a_sentence(19)}\n\ntitle: River book 6" in made.documents("items")["7"]
 
 
 @pytest.mark.parametrize("key", ["INTEGER", "TEXT"])
@@ -344,7 +344,7 @@ def test_a_document_has_no_attribute_that_is_hidden_or_a_secret(propose, key):
         item_data=(f"item_id INTEGER, field_id {key}, value TEXT, is_private INTEGER, PRIMARY KEY (item_id, field_id)",
                    [(1 + n // 4, 1 + n % 4, a_sentence(n), int(n // 4 == 6)) for n in range(120)]),
     )  # fmt: skip
-    found, title = documents(propose, made, "items"), index(made, "items")["joins"]["item_data"]
+    found, title = made.documents("items"), made.index("items")["joins"]["item_data"]
     assert (found["7"], "is_private" in title["where"]) == ("", True)
     assert found["8"] == "\n\n".join(map(a_sentence, (28, 29, 31)))
 
@@ -359,8 +359,8 @@ def test_a_title_is_that_of_a_row_for_each_row_and_a_reply_is_found_by_its_threa
             60, pid=lambda n: 31 - n // 2 if n % 2 == 0 else 0, thread_id=lambda n: (n + 1) // 2, body=a_sentence
         ),
     )
-    assert index(made, "ticket")["title"] == "ticket_cdata.subject"
-    assert documents(propose, made, "ticket")["9"] == f"{a_sentence(17)}\n\n{a_sentence(18)}"
+    assert made.index("ticket")["title"] == "ticket_cdata.subject"
+    assert made.documents("ticket")["9"] == f"{a_sentence(17)}\n\n{a_sentence(18)}"
 
 
 NOISE = {
@@ -410,7 +410,7 @@ def test_what_came_with_the_application_and_explains_it_is_no_document(propose, 
     explained = {name for name, why in made.left_out.items() if why == "explains what programs or forms offer"}
     assert explained == (set() if written else EXPLAINED.keys() - {"picture"})
     assert made.left_out["picture"] == "describes pictures of other rows"
-    assert index(made, "wheel")["title"] == "title"
+    assert made.index("wheel")["title"] == "title"
 
 
 def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
@@ -439,7 +439,7 @@ def test_a_translated_product_is_called_by_its_name_and_has_its_maker(propose):
         language=many(1, "language_id", name="English"),
     )
     assert [(one.tables[0], one.settings["title"]) for one in made.indexes] == [("product_description", "name")]
-    assert {"product.model", "maker.name"} <= {*index(made, "product_description")["text"]}
+    assert {"product.model", "maker.name"} <= {*made.index("product_description")["text"]}
 
 
 def test_of_many_tables_those_to_which_many_refer_come_before_what_the_application_brought(propose):
@@ -469,5 +469,5 @@ def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_ran
         machine_types=many(4, name="Router of kind {n}"),
     )  # fmt: skip
     assert {one.tables[0] for one in made.indexes} == {"sites", "racks", "machines"}
-    assert "Port no. 3" in documents(propose, made, "machines")["7"]
+    assert "Port no. 3" in made.documents("machines")["7"]
     assert all(one.score < 0 for one in made.indexes)

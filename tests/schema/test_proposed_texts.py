@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from rag_index.schema import scaffold
 from rag_index.schema.columns import singular
-from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, index, itself, many, pages
+from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, itself, many, pages
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_nouns_are_compared_in_the_singular(plural, noun):
 def test_a_person_is_called_by_its_name_and_not_by_its_profession(propose):
     people = {"Title": lambda n: "Clerk" if n % 2 else "Head of sales", "Notes": TEXT}
     made = propose(contacts=many(12, FirstName="Ann{n}", LastName="Miller{n}", **people))
-    assert index(made, "contacts")["title"] == "{FirstName} {LastName}"
+    assert made.index("contacts")["title"] == "{FirstName} {LastName}"
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_an_index_is_called_like_its_table_in_letters_that_names_may_have(propos
 
 def test_names_without_letters_are_names(propose):
     odd = {"%": lambda n: "ab"[n % 2], "!": itself, "title": "Page {n} of the mill", "body": TEXT}
-    assert index(propose(_=many(12, "#", **odd)), "_")["key"] == "#"
+    assert propose(_=many(12, "#", **odd)).index("_")["key"] == "#"
 
 
 def test_the_column_with_the_language_of_a_row_is_named_if_there_are_several(propose):
     made = propose(page=pages("locale TEXT", ["en_GB", "de_DE"]), article=pages("locale TEXT", ["de_DE"]))
-    several, one = index(made, "page"), index(made, "article")
+    several, one = made.index("page"), made.index("article")
     assert (sorted(several["language"]), several["language_column"]) == (["english", "german"], "locale")
     assert (one["language"], one.get("language_column")) == ("german", None)
 
@@ -47,7 +47,7 @@ def test_the_column_with_the_language_of_a_row_is_named_if_there_are_several(pro
 def test_what_was_archived_after_it_was_published_is_not_out(propose, published, where):
     times = {published: DAY, "archived_at": lambda n: DAY if n == 3 else None}
     made = propose(pages=many(12, title="Page {n}", body=TEXT, **times, kinds=dict.fromkeys(times, "DATETIME")))
-    assert index(made, "pages").get("where") == where
+    assert made.index("pages").get("where") == where
 
 
 DUMP = "---\n:inbound:\n  :host: imap{n}.mill.example\n  :password: horse{n}\n"
@@ -61,13 +61,13 @@ def test_objects_that_a_program_wrote_as_yaml_are_no_text_and_front_matter_is(pr
 
 def test_orders_called_by_a_code_are_no_parts_of_a_customer(propose):
     orders = many(30, company_id=cycle(12), name=lambda n: f"SO/2024/{n:04}", note=TEXT)
-    assert "name" in index(propose(companies=pages(), sale_orders=orders), "sale_orders")["text"]
+    assert "name" in propose(companies=pages(), sale_orders=orders).index("sale_orders")["text"]
 
 
 def test_texts_in_several_languages_in_one_value_have_no_keys_and_words_alone_are_titles(propose):
     names = {"name": lambda n: f'{{"en_US": "Chair{n}", "fr_FR": "Chaise{n}"}}'}
     names["description"] = lambda n: f'{{"en_US": "{PROSE} {n}"}}'
-    one = index(propose(products=many(12, **names, kinds=dict.fromkeys(names, "JSON"))), "products")
+    one = propose(products=many(12, **names, kinds=dict.fromkeys(names, "JSON"))).index("products")
     assert (one["title"], one["text"], one["format"]["name"]) == ("name", ["description"], "json")
 
 
@@ -76,21 +76,21 @@ def test_a_password_of_few_rows_and_the_id_of_a_user_make_no_account(propose):
     few = {"modified_user_id": cycle(3), "email_digest": 1}
     password = {"password": lambda n: "s3cret-3" if n == 3 else None}
     made = propose(meetings=many(12, name="Meeting no. {n}", description=TEXT, **few, **password))
-    assert index(made, "meetings")["where"] == "COALESCE(password, '') = ''"
+    assert made.index("meetings")["where"] == "COALESCE(password, '') = ''"
 
 
 def test_rows_are_called_by_what_tells_them_apart_and_not_by_a_job_that_many_have(propose):
     jobs = [f"{area} {what}" for area in ("Export", "Sales", "Order", "Head") for what in ("Administrator", "Manager")]
     made = propose(suppliers=many(15, company_name="Mill {n} and sons", contact_title=lambda n: jobs[n % 8]))
-    assert (index(made, "suppliers")["title"], "where" in index(made, "suppliers")) == ("company_name", False)
+    assert (made.index("suppliers")["title"], "where" in made.index("suppliers")) == ("company_name", False)
 
 
 def test_a_letter_that_says_who_may_see_a_row_is_no_text(propose):
-    assert index(propose(links=pages("link_visible TEXT", ["Y", "N", "Y"], 3)), "links")["text"] == ["body"]
+    assert propose(links=pages("link_visible TEXT", ["Y", "N", "Y"], 3)).index("links")["text"] == ["body"]
 
 
 def test_of_two_versions_the_one_that_is_out_is_shown(propose):
-    assert index(propose(**cms(kinds=0)), "page")["text"] == ["live_revision.content"]
+    assert propose(**cms(kinds=0)).index("page")["text"] == ["live_revision.content"]
 
 
 def test_an_older_version_that_a_remark_names_is_no_text_of_it(propose):
@@ -100,7 +100,7 @@ def test_an_older_version_that_a_remark_names_is_no_text_of_it(propose):
         description_versions=many(24, issue_id=itself, description=f"{PROSE} as it was {{n}}"),
         issue_remarks=many(24, **remarks),
     )
-    assert "description_versions" not in str(index(made, "issues"))
+    assert "description_versions" not in str(made.index("issues"))
 
 
 def test_pages_with_titles_and_texts_are_no_parts_of_a_wiki_that_has_none(propose):
@@ -122,7 +122,7 @@ def test_json_for_programs_and_links_of_two_tables_are_nothing_to_read(propose):
         page_tag_note=many(12, page_tag_id=itself, note=f"Noted by {{n}}: {PROSE}"),
     )
     assert "page_tag" not in [one.tables[0] for one in made.indexes]
-    assert index(made, "pages")["text"] == ["body"]
+    assert made.index("pages")["text"] == ["body"]
 
 
 def test_a_main_table_called_content_is_no_text_of_others(propose):
@@ -177,7 +177,7 @@ def test_files_in_a_column_become_text_of_what_they_are_attached_to(propose):
             kinds={"data": "BLOB", "internal_note": "BLOB"},
         ),
     )  # fmt: skip
-    (part,) = index(made, "ticket")["parts"]
+    (part,) = made.index("ticket")["parts"]
     assert (part["table"], part["text"], part["format"]) == ("attachment", ["data"], {"data": "file"})
     assert made.coverage.share == 1
 

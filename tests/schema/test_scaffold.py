@@ -17,7 +17,7 @@ from rag_index.schema import scaffold
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.sources import open_source
 from tests.project import Project
-from tests.schema.proposals import TEXT, documents, many
+from tests.schema.proposals import TEXT, many
 
 NUMBERS = count()
 
@@ -233,7 +233,7 @@ def test_sources_that_cannot_be_read(desk, source, kind, message):
 def test_a_column_of_bytes_ends_nothing(propose, column, value):
     columns, rows = many(30, title="Page {n} of the mill", body=TEXT)
     made = propose(note=(f"{columns}, {column} BLOB", [(*row, value if row[0] < 4 else None) for row in rows]))
-    assert len(documents(propose, made, "note")) == 30
+    assert len(made.documents("note")) == 30
 
 
 @hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
