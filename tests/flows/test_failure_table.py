@@ -22,11 +22,7 @@ ELSEWHERE = {
     "Another run has this index": (1, "indexing/test_single.py", "it_waits_for_no_other_run_and_says_who_is_writing"),
     "A collection of the embedded store": (1, "cli/test_commands.py", "a_store_that_another_process_writes_is"),
     "The disk is nearly full": (1, "reliability/test_disk_and_clock.py", "a_disk_that_fills_up_during_a_run_loses"),
-    "The ledger's file is removed": (
-        1,
-        "reliability/test_disk_and_clock.py",
-        "a_run_whose_ledger_is_removed_meanwhile",
-    ),
+    "The ledger's file is removed": (1, "reliability/test_disk_and_clock.py", "a_run_whose_ledger_is_removed"),
     "A rebuild finds less": (3, "indexing/test_gate.py", "a_rebuild_that_finds_less_stays_beside_the_live_collection"),
     "A chunk is too long for the model": (0, "indexing/test_embed.py", "what_is_too_long_is_halved_until_it_fits"),
     "A file of a row cannot be read": (0, "sources/test_attachments.py", "the_example_of_the_docs_is_indexed"),
@@ -42,11 +38,7 @@ ELSEWHERE = {
     "A [part](": (2, "indexing/test_parts.py", "a_source_that_lost_many_parts_overwrites_nothing"),
     "Store or ledger was put back": (0, "indexing/test_restored.py", "a_store_that_was_put_back_is_mended_by_the_next"),
     "The Prefect server of `PREFECT_API_URL` goes": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
-    "The Prefect server of `PREFECT_API_URL` does": (
-        1,
-        "orchestration/test_launch.py",
-        "a_prefect_server_that_does_not",
-    ),
+    "The Prefect server of `PREFECT_API_URL` does": (1, "orchestration/test_launch.py", "a_prefect_server_that_does"),
 }
 """Lines that another test provokes, most of them with other processes: the exit code, and that test."""
 

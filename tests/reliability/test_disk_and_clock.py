@@ -169,25 +169,11 @@ def test_a_run_whose_ledger_is_removed_meanwhile_says_so(tmp_path):
 def locked_ledger(project: Project, seconds: float | None = None) -> Iterator[None]:
     """Hold a write transaction on the ledger for `seconds`, or until the block ends."""
     file = project.folder / ".rag-index" / "ledger.db"
-    begun, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        db = sqlite3.connect(file, timeout=30, isolation_level=None)
+    with contextlib.closing(sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)) as db:
         db.execute("BEGIN IMMEDIATE")
-        begun.set()
-        over.wait(seconds)
-        db.execute("ROLLBACK")
-        db.close()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    begun.wait()
-    try:
+        if seconds is not None:
+            threading.Timer(seconds, db.rollback).start()
         yield
-    finally:
-        if seconds is None:
-            over.set()
-        thread.join()
 
 
 @pytest.mark.long
@@ -212,14 +198,10 @@ def test_a_ledger_that_is_locked_is_waited_for_and_ends_the_run_with_one_line_if
 def test_what_a_run_with_a_clock_ahead_claimed_is_not_believed_and_later_runs_count(tmp_path):
     project = make_project(tmp_path / "p", 30)
     assert project.run().state == "completed"
-    for table, column in (
-        ("positions", "at"),
-        ("runs", "started_at"),
-        ("runs", "ended_at"),
-        ("scan_states", "full_at"),
-    ):
-        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-            db.execute(f"UPDATE rag_index_{table} SET {column} = {column} + {400 * DAY}")
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        for where in ("positions SET at = at", "runs SET started_at = started_at", "runs SET ended_at = ended_at",
+                      "scan_states SET full_at = full_at"):  # fmt: skip
+            db.execute(f"UPDATE rag_index_{where} + {400 * DAY}")
     fresh = ("search", "note", "--max-age", "1 h", "--timeout")
     answer = project.cli(*fresh, "2")
     assert answer.returncode == 1

@@ -222,10 +222,6 @@ UNDONE = {"second", "digest", "other buckets"}
 @pytest.mark.parametrize("every", [24, pytest.param(4, marks=pytest.mark.long)])
 @pytest.mark.parametrize("scene", SCENES)
 def test_death_at_any_write_and_in_the_middle(folder, embedder, scene, every):
-    deaths(folder, embedder, scene, every=every)
-
-
-def deaths(folder: Path, embedder, scene: str, *, every: int) -> None:
     """Die at every `every`th write of a run, from a random one on."""
     before, change, full = SCENES[scene]
     start = make_project(folder / "start", DOCUMENTS)

@@ -21,31 +21,24 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("parts", PARTS)
-def test_a_copy_of_some_moments_is_noticed(folder, embedder, parts):
-    copies(folder, embedder, "second", PARTS[parts], every=30)
+SOME = [("second", parts, False, 30) for parts in PARTS]
+MANY = [
+    *(("second", parts, False, 8) for parts in PARTS),
+    ("changed_since", "points", False, 8),
+    ("digest", "ledger", False, 8),
+    *((scene, parts, True, 8) for scene in ("second", "digest") for parts in ("store", "ledger")),
+]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
-    ("scene", "parts", "undone"),
-    [
-        *(("second", parts, False) for parts in PARTS),
-        ("changed_since", "points", False),
-        ("digest", "ledger", False),
-        *((scene, parts, True) for scene in ("second", "digest") for parts in ("store", "ledger")),
-    ],
+    ("scene", "parts", "undone", "every"), [*SOME, *(pytest.param(*one, marks=pytest.mark.long) for one in MANY)]
 )
-def test_a_copy_of_many_moments_is_noticed(folder, embedder, scene, parts, undone):
-    copies(folder, embedder, scene, PARTS[parts], every=8, undone=undone)
-
-
-def copies(folder, embedder, scene: str, parts, *, every: int, undone: bool = False) -> None:
+def test_a_copy_of_any_moment_is_noticed(folder, embedder, scene, parts, undone, every):
     """Copy after a death at every `every`th write of a run, let the next run end, and put the copy back.
 
     With `undone`, the source is then as it was before the change, and one more run has seen that.
     """
-    before, change, _ = SCENES[scene]
+    (before, change, _), parts = SCENES[scene], PARTS[parts]
     start = make_project(folder / "start", DOCUMENTS)
     run_once(before(start), embedder)
     shutil.copy(start.folder / "source.db", folder / "before.db")

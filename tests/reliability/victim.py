@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from tests.dask_workers import command, fork_servers, workers_among
+from tests.dask_workers import fork_servers, workers_among
 from tests.project import PROGRAM, Project
 
 if TYPE_CHECKING:
@@ -153,10 +153,3 @@ class Victim:
         """Return whether no process of the run is left."""
         self.process.poll()  # a dead child of ours is a zombie until we ask
         return not self.processes()
-
-    def _children(self, sign: str) -> list[psutil.Process]:
-        try:
-            children = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-        return [process for process in children if sign in command(process)]

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,14 +102,12 @@ def _plain(text: str) -> str:
 def _stored(folder: Path, verdict: Verdict) -> list[str]:
     """Return all texts and payloads of the indexes."""
     settings = load_settings(folder / "rag-index.toml")
-    store, found = open_store(settings.store), []
-    try:
+    found = []
+    with closing(open_store(settings.store)) as store:
         for index in settings.indexes:
             points = list(store.scroll(settings.alias(index.name), vectors=False))
             documents = {point.payload["_rag"]["document_id"] for point in points}
             verdict.documents += len(documents)
             verdict.empty += not documents
             found += [json.dumps(point.payload, ensure_ascii=False) for point in points]
-    finally:
-        store.close()
     return found

@@ -1,6 +1,6 @@
 """What `init` writes for databases that it has never seen: found first, nothing hidden, no secret; on three databases."""
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.wild.sample import SEEN, UNSEEN, sample, write
 
 __all__ = ["mariadb"]
 
+SOON, LONG = ("forum", "wiki"), [pytest.mark.long]
 ALLOWED = {"tracker": 1, "helpdesk": 1}
 """Questions of a kind whose first hit is another document."""
 
@@ -41,19 +42,13 @@ def proposal(url):
     return {index.name: index.settings for index in made.indexes}
 
 
-@pytest.mark.parametrize("kind", ["forum", "wiki"])
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=LONG * (one not in SOON)) for one in (*SEEN, *UNSEEN)])
 def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(source, tmp_path, kind):
     made = sample(kind)
     verdict = judge(made, tmp_path, proposed(source(kind), tmp_path))
     assert (verdict.hidden, verdict.secrets, verdict.empty) == ([], [], 0)
     assert verdict.right >= len(made.questions) - ALLOWED.get(kind, 0), verdict.wrong
     assert verdict.evidence >= len(made.questions) - 1
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", [kind for kind in (*SEEN, *UNSEEN) if kind not in ("forum", "wiki")])
-def test_so_it_is_for_the_other_kinds(source, tmp_path, kind):
-    test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(source, tmp_path, kind)
 
 
 def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, tmp_path):
@@ -93,11 +88,8 @@ def _keys(url, name):
     """Return the keys of the documents of a proposed index."""
     index = {"name": name, **proposal(url)[name]}
     settings = Settings(source={"url": url.render_as_string(hide_password=False)}, indexes=[index])
-    source = open_source(settings, settings.indexes[0])
-    try:
+    with closing(open_source(settings, settings.indexes[0])) as source:
         return set(source.page(None, 500).documents.keys)
-    finally:
-        source.close()
 
 
 def _plain(indexes):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import make_url
 
 from rag_index.changes.opening import setup_for
 from rag_index.changes.watched_tables import plan_tables
@@ -133,15 +134,6 @@ class Desk:
             session.run("COMMIT")
 
 
-def sqlite_url(folder: Path) -> URL:
-    from sqlalchemy.engine import URL
-
-    file = folder / "source.db"
-    with closing(sqlite3.connect(file)) as db:
-        db.execute("PRAGMA journal_mode=WAL")
-    return URL.create("sqlite", database=str(file))
-
-
 def crash(server: Any) -> None:
     """Kill a database server as a power cut of its processes would, and start it again."""
     process = server._process
@@ -164,7 +156,9 @@ def open_desk(
         what["qdrant"] = stack.enter_context(FakeQdrant())
         services += f'[store]\nurl = "{what["qdrant"].url}"'
     if database == "sqlite":
-        url = sqlite_url(folder)
+        url = make_url(f"sqlite:///{folder}/source.db")
+        with closing(Session(url)) as session:
+            session.run("PRAGMA journal_mode = WAL")
     elif database == "postgresql":
         programs = find_postgres()
         if isinstance(programs, str):
