@@ -299,7 +299,8 @@ class HttpMetrics:
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that has been answered."""
-        route = getattr(scope.get("route"), "path", None) or "other"
+        path, named = scope["path"], getattr(scope.get("route"), "path", None)  # FastAPI's own routes alone have one
+        route = named or ("/mcp" if path.startswith("/mcp/") else path if path in ("/", "/mcp") else "other")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)

@@ -111,10 +111,13 @@ def test_probes_and_metrics(client):
         answer = client.head(probe)
         assert (answer.status_code, answer.content) == (200, b"")
     client.get("/search", params={"query": "mailbox full"})
+    for path in ("/", "/mcp", "/nothing"):
+        client.get(path)
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
     assert 'rag_index_search_seconds_count{stage="total"}' in metrics.text
-    assert 'rag_index_http_requests_total{method="GET",route="/search",status="200"}' in metrics.text
+    for route in ("/search", "/", "/mcp", "other"):
+        assert f'rag_index_http_requests_total{{method="GET",route="{route}",status="' in metrics.text
     assert "mailbox" not in metrics.text
 
 
