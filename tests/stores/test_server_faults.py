@@ -88,6 +88,17 @@ def test_an_answer_has_one_time_limit_and_one_size(monkeypatch, answer, size, sa
         server.shutdown()
 
 
+def test_a_proxy_that_cannot_be_used_is_named_with_a_way_around_it(monkeypatch):
+    monkeypatch.setenv("all_proxy", "socks4://127.0.0.1:9")
+    with (
+        pytest.raises(
+            StoreError, match=r"for http://qdrant\.invalid:6333 cannot be used.*qdrant\.invalid into NO_PROXY"
+        ),
+        closing(ServerStore("http://qdrant.invalid:6333", timeout=1, patience=0)) as store,
+    ):
+        store.names()
+
+
 def points(n: int, *, poisoned: tuple[int, ...] = (), text: str = "") -> PointBatch:
     ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(i))) for i in range(n)]
     payloads: list[dict[str, Any]] = [{RESERVED_KEY: {"key": str(i), "chunk": 0}, "text": text} for i in range(n)]

@@ -338,7 +338,14 @@ class BoundedTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, url: str, seconds: float, size: int | None = None) -> None:
-        super().__init__(verify=tls_context(), limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS), proxy=_proxy_of(url))
+        limits = httpx.Limits(keepalive_expiry=IDLE_SECONDS)
+        try:
+            super().__init__(verify=tls_context(), limits=limits, proxy=_proxy_of(url))
+        except (ImportError, ValueError) as exc:  # SOCKS without its package, or another kind of proxy
+            raise StoreError(
+                f"the proxy that the environment names for {url} cannot be used ({one_line(exc)}): "
+                f"correct it, or put {urlsplit(url).hostname} into NO_PROXY"
+            ) from exc
         self._pool._network_backend = _BoundedBackend(seconds, size or MAX_ANSWER)
 
 
