@@ -402,6 +402,11 @@ def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monke
     assert load(text).store.server == ServerSettings(hnsw_m=6, shard_number=3)
 
 
+def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_SOURCE__URL", "sqlite:///b.db")
+    assert load(INDEX).source.url.get_secret_value() == "sqlite:///b.db"
+
+
 def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")
