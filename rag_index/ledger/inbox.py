@@ -41,7 +41,7 @@ WAITING = (inbox, look_ups)
 MAX_MILESTONES = 1000
 """Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
 MAX_KEPT = 10_000
-"""Documents of an index that are kept until they are explained; more are not."""
+"""Documents of an index that are kept until they are explained. Of more, only the number is."""
 OPEN = mended.c.missed_at.is_(None)
 """The condition for a document that was mended, and is neither explained nor known as missed."""
 
@@ -244,7 +244,7 @@ class InboxRows(LedgerConnection):
 
     def _forget_comparison(self, alias: str) -> None:
         """Forget which changes the watch has to explain, and let the next scan note none: nobody knows what changed."""
-        self.update_watch(alias, compared="")
+        self.update_watch(alias, compared="", unkept=0)
         self._explain(alias, sa.true())
 
     def _explain(self, alias: str, which: sa.ColumnElement[bool]) -> None:
@@ -260,7 +260,8 @@ class InboxRows(LedgerConnection):
         """
         comparable = (watches.c.alias == alias) & (watches.c.compared == settings) & watches.c.full_number.is_(None)
         with self.transaction():
-            if not (begun := bool(self._value(sa.select(sa.exists().where(comparable))))):
+            begun = self._write(watches.update().where(comparable).values(unkept=0)) > 0
+            if not begun:
                 self._forget_comparison(alias)
             return begun and not self.any_look_ups(alias)
 
@@ -280,6 +281,8 @@ class InboxRows(LedgerConnection):
             number = self._next_number(alias)
             if rows := [(alias, one, change, run_id, begun, number, now, None) for one, change in changes[:room]]:
                 self._execute_many(self._insert_or_update(mended, names, names[2:]), names, rows)
+            if len(changes) > room:
+                self.update_watch(alias, unkept=watches.c.unkept + len(changes) - room)
 
     def last_mended(self, alias: str) -> tuple[int, float] | None:
         """Return number and time of the last open document of an index; None if it has none."""

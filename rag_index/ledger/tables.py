@@ -166,7 +166,7 @@ watches = _table(
     filled(state=Text, message=Text),
     optional(caught_up_at=Float, applied_at=Float),
     filled("", blind=Text, compared=Text),
-    filled("0", looked_up=BigInteger),
+    filled("0", unkept=Integer, looked_up=BigInteger),
 )
 
 erasures = _table("erasures", primary(alias=Text, hash=Text), optional(pending_since=Float, kept_out_since=Float))
@@ -190,7 +190,7 @@ mended = _table(
 )
 
 
-VERSION = 18
+VERSION = 17
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
@@ -382,6 +382,8 @@ class WatchRecord:
     """What the watch cannot see of this index; "" if it has to see every change."""
     compared: str
     """The hash of the settings with which all documents were last compared; "" if the next scan cannot rely on it."""
+    unkept: int
+    """How many documents the last scan found changed beyond `inbox.MAX_KEPT`."""
     looked_up: int
 
 

@@ -325,14 +325,15 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
-def missed_sentence(name: str, ids: Sequence[str], blind: str) -> str:
+def missed_sentence(name: str, ids: Sequence[str], blind: str, *, unkept: int = 0) -> str:
     """Return what a person should know about documents that the watch missed, and what to do.
 
-    `blind` is what the watch cannot see.
+    `blind` is what the watch cannot see, `unkept` how many more documents the run found changed than are kept.
     """
     s = "s" if len(ids) > 1 else ""
     first = ", ".join(ids[:FIRST_IDS]) + (", …" if len(ids) > FIRST_IDS else "")
-    told = f"index {name}: a run had to mend {len(ids):,} document{s} that the watch missed: {first}"
+    more = f" (and {unkept:,} more were changed, which nobody has looked at)" if unkept else ""
+    told = f"index {name}: a run had to mend {len(ids):,} document{s} that the watch missed: {first}{more}"
     if blind:
         return f"{told}. That is expected: {blind}"
     return (

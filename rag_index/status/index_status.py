@@ -158,9 +158,10 @@ def missed_report(name: str, documents: Sequence[MissedDocument], watch: WatchRe
     ids = [one.document_id for one in documents]
     return {
         "documents": len(documents),
+        "not_examined": watch.unkept,
         "expected": bool(watch.blind),
         "found": iso_time(max(one.found_at for one in documents)),
-        "message": missed_sentence(name, ids, watch.blind),
+        "message": missed_sentence(name, ids, watch.blind, unkept=watch.unkept),
     }
 
 

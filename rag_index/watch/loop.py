@@ -278,7 +278,7 @@ class Watch:
             if index.collector.looked_at.get(index.name, 0.0) > since:
                 if missed := self._ledger.unexplained(index.alias, number):
                     level = logging.INFO if record.blind else logging.ERROR
-                    logger.log(level, "%s", missed_sentence(index.name, missed, record.blind))
+                    logger.log(level, "%s", missed_sentence(index.name, missed, record.blind, unkept=record.unkept))
                     self._ledger.record_missed(index.alias, missed)  # after a death before this, it is said again
                     self._changed()
                 index.asked = None
