@@ -238,7 +238,7 @@ class IndexMaker:
             referred = subject.is_value or (not sold and any(not one.type_column for one in subject.children))
             brought = subject.minutes and subject.is_installed and subject.rows <= MAX_BROUGHT
             return NAMES_ALONE if title and subject.rows > 12 and told and not (referred or brought) else 0.5
-        if not title and not parts and not wanted_texts(subject, subject.prose):
+        if subject.pair or not (title or parts or wanted_texts(subject, subject.prose)):
             return 0.0
         prose = self._prose + 40 * len([*own, *records])
         described = MIN_THING if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
@@ -426,6 +426,8 @@ class IndexMaker:
         columns = [*child.title_columns, *child.prose]
         columns = [name for name in columns if child.profiles[name].filled and not self._repeats(child, name)]
         part.text = part.read(child, columns or child.prose[:1] or child.title_columns)
+        if child.pair:
+            part.keys["text"] = ": ".join(f"{{{name}}}" for name in child.pair)
         short = sum(child.profiles[name].length for name in part.text) < 40 and not child.has_prose
         part.keys["inline"] = short and not donors_of_part(child)
         for relation in donors_of_part(child):  # the row that has the text, as `bugnote_text` has

@@ -273,7 +273,22 @@ class Subject(DatabaseTable):
         for one in self.profiles.values():
             if one.is_text and one.name not in self.title_columns:
                 found |= {} if any(_is_equal(self, one.name, str(other)) for other in found) else {one.name: one.role}
-        return sorted(found.keys() - {self.title}, key=lambda name: (found[name] != "prose", [*found].index(name)))
+        named = found.keys() - {self.title}
+        return sorted(named, key=lambda name: (found[name] != "prose", [*found].index(name))) or self.pair
+
+    @cached_property
+    def pair(self) -> list[str]:
+        """Return the columns with a caption and a short value by which a row says more of the only thing it names."""
+        free = [p for p in self.profiles.values() if p.texts and p.role in ("code", "choice", "short")]
+        free = [p for p in free if p.name not in self.named_columns.union(self.key)]
+        free.sort(key=lambda p: p.last_word in vocab.LINK_VALUES)
+        if [p.last_word in vocab.LINK_VALUES for p in free] != [False, True] or self.title or self.title_row:
+            return []
+        if len(self.relations) != 1 or self.children or any(map(is_named_like_a_secret, free[0].texts)):
+            return []
+        thing = self.relations[0].parent
+        named = {*thing.noun} <= {*self.noun[:-1]} or self.noun[-1] in vocab.PARTS
+        return [p.name for p in free] if named and thing.title and not thing.is_people else []
 
     @property
     def codes(self) -> list[str]:

@@ -338,3 +338,18 @@ def test_rows_of_keys_and_dates_say_with_names_what_happened_to_a_thing(propose)
     assert "Cough of kind 8" in text
     assert "Surgery" in text
     assert "admissions" not in [one.tables[0] for one in made.indexes]
+
+
+def test_captions_with_short_values_that_name_a_thing_are_parts_of_it(propose):
+    """In the way of litemall: the attributes of goods have neither a title nor a sentence."""
+    made = propose(
+        goods=pages(),
+        goods_attribute=many(
+            60, goods_id=cycle(12), attribute=lambda n: ("材质", "件数")[n % 2], value=lambda n: f"北美白橡{n % 15}",
+            add_time=DAY, update_time=DAY, deleted=lambda n: int(n == 20),
+        ),
+    )  # fmt: skip
+    text = made.documents("goods")
+    assert "件数: 北美白橡6" in text["10"]
+    assert "北美白橡5" not in text["9"]  # deleted
+    assert [one.tables[0] for one in made.indexes] == ["goods"]
