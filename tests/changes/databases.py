@@ -200,8 +200,10 @@ def problems(feed):
 
 
 def ids(feed):
-    """Receive and acknowledge everything, and return the keys of the tickets that changed."""
-    return {key for (key,) in take(feed)[0].get("ticket", ())}
+    """Receive and acknowledge everything, without an overflow, and return the keys of the tickets that changed."""
+    found, overflow = take(feed)
+    assert (found.keys() - {"ticket"}, overflow) == (set(), set())
+    return {key for (key,) in found.get("ticket", ())}
 
 
 def take(feed, limit=1000):

@@ -7,7 +7,7 @@ import pytest
 from rag_index.changes.rows import WatchedTable, connected, definition
 from rag_index.errors import SourceUnavailable
 from rag_index.ledger.tables import Position, parse_position
-from tests.changes.databases import TICKET, Clock, problems, take, waiting_for_a_standby
+from tests.changes.databases import TICKET, Clock, ids, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 
 CUSTOMER = WatchedTable("customer", None, ("id",), None)
@@ -25,12 +25,6 @@ def tickets(followed):
     followed.run(TABLE, "INSERT INTO ticket VALUES (1, 'one', 0), (2, 'two', 0), (3, 'three', 0)")
     followed.feed_ = followed.set_up(TICKET)
     return followed
-
-
-def ids(feed):
-    found, overflow = take(feed)
-    assert not overflow
-    return {key for keys in found.values() for (key,) in keys}
 
 
 def test_inserts_updates_deletes_and_changes_of_key(tickets):

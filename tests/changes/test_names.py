@@ -1,6 +1,7 @@
 """Names: what `watch --setup` prints runs through each database's own client, whatever a name holds."""
 
 import random
+from contextlib import closing
 
 import pytest
 
@@ -12,8 +13,6 @@ from rag_index.errors import SettingsError
 from tests.changes.databases import PROJECT, problems, removal, through_the_client
 
 PROJECTS = ["Desk", "mein b\u00fcro", "d" * 60, "desk_b"]
-QUEUES = pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
-WAYS = pytest.mark.parametrize("followed", ["wal", "postgresql", "mariadb", "sqlite"], indirect=True)
 HOSTILE = [
     "\\! touch {}", "\n\\! touch {}\n", "\n.shell touch {}\n", "a\nsystem touch {}\n", "\n\\. x\n", "';--\n", '";\n--',
     "$$ x", "$_$$__$", "`;\n", "*/ /*", "a\\", "\\'; x", "''", "\x1b[31m", "a\u2028b", "-- a\n;", "delimiter x\n",
@@ -37,19 +36,23 @@ def ours(followed):
         return [name for (name,) in session.run(statement)]
 
 
-@QUEUES
+@pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
 @pytest.mark.parametrize("project", PROJECTS)
 def test_the_application_writes_after_each_setup_and_after_the_removal(followed, project):
     """Another key, the same setup again, another project beside it, and a setup of an earlier version of this one."""
     followed.run("CREATE TABLE note (id integer PRIMARY KEY, code varchar(9) NOT NULL, body varchar(90))")
     numbers = iter(range(1, 99))
 
+    def table(columns):
+        return WatchedTable("note", None, columns, frozenset({"id", "code", "body"}))
+
+    def has_all(columns, name):
+        with closing(open_queue(followed.url, [table(columns)], name)) as feed:
+            assert problems(feed) == {}
+
     def set_up(columns, name=project):
-        tables = [WatchedTable("note", None, columns, frozenset({"id", "code", "body"}))]
-        through_the_client(followed.url, script := setup_for(followed.url, "queue", tables, name).script())
-        feed = open_queue(followed.url, tables, name)
-        assert problems(feed) == {}
-        feed.close()
+        through_the_client(followed.url, script := setup_for(followed.url, "queue", [table(columns)], name).script())
+        has_all(columns, name)
         return writes(script)
 
     def writes(script):
@@ -64,11 +67,7 @@ def test_the_application_writes_after_each_setup_and_after_the_removal(followed,
     for columns in (("code", "id"), ("id",), ("id",)):
         script = set_up(columns)
     through_the_client(followed.url, writes(removal(script)))
-    beside = open_queue(
-        followed.url, [WatchedTable("note", None, ("id",), frozenset({"id", "code", "body"}))], "desk_b_c"
-    )
-    assert problems(beside) == {}  # the other project has its own
-    beside.close()
+    has_all(("id",), "desk_b_c")  # the other project has its own
     set_up(("id",), "desk_b_c")
     through_the_client(followed.url, writes(removal(other)))
     writes("")
@@ -83,7 +82,6 @@ def hostile_name(rng, harm):
     return f"{name.rstrip()}."  # MariaDB refuses blanks at the end
 
 
-@WAYS
 def test_a_name_is_no_command_and_no_other_name(followed, tmp_path):
     """Schema, table and columns are named alike; the script runs, does nothing else, and the feed gets the change."""
     rng, harm, sql = random.Random(35), tmp_path / "x", followed.dialect
@@ -91,16 +89,10 @@ def test_a_name_is_no_command_and_no_other_name(followed, tmp_path):
     for number in range(12):
         name, key, text = (f"{hostile_name(rng, harm)}{number}{kind}" for kind in "tkb")
         table, column, other = (quoted(one, mark) for one in (name, key, text))
-        with followed.session() as session:
-            statements = [
-                f"CREATE TABLE {table} ({column} integer PRIMARY KEY, {other} varchar(90))",
-                f"INSERT INTO {table} VALUES (7, 'x')",
-            ]
-            for statement in statements:
-                session.run(statement)
+        followed.run(f"CREATE TABLE {table} ({column} integer PRIMARY KEY, {other} varchar(90))")
+        followed.run(f"INSERT INTO {table} VALUES (7, 'x')")
         watched = WatchedTable(name, None, (key,), frozenset({key, text}))
-        setup = setup_for(followed.url, followed.changes, [watched], PROJECT)
-        script = setup.script()
+        script = setup_for(followed.url, followed.changes, [watched], PROJECT).script()
         through_the_client(followed.url, script)
         through_the_client(followed.url, script)
         followed.tables = [watched]

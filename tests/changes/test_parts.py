@@ -82,8 +82,6 @@ CHANGES = {
     "DELETE FROM remark WHERE id = 10": {"2"},
     "UPDATE ticket SET id = 9 WHERE id = 1": {"1", "9"},
 }
-
-
 WIKI = """
 CREATE TABLE page (id INTEGER PRIMARY KEY, title VARCHAR(50), latest INTEGER);
 CREATE TABLE slots (revision INTEGER, content INTEGER, PRIMARY KEY (revision, content));

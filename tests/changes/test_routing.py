@@ -29,8 +29,6 @@ table = "line"
 key = ["ticket_id", "number"]
 text = "body"
 """
-
-
 OWN = TICKETS.split("query", maxsplit=1)[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
 
 

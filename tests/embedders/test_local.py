@@ -20,8 +20,6 @@ TEXTS = [
     "the printer on the third floor is broken", "nobody can print since this morning", "banana bread with walnuts",
     "word " * 800, "ü – 漢字 \U0001f600", "a",
 ]  # fmt: skip
-
-
 BARE = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 BITS = [
     " ", "  ", "\n", "\t", "\u00a0", "\u2581", "<s>", "</s>", "<unk>",

@@ -14,8 +14,9 @@ import sys
 import pytest
 
 from tests.fakes.ollama import FakeOllama
-from tests.forked_program import PROGRAM, run_program, without_api
+from tests.forked_program import run_program, without_api
 from tests.project import Project
+from tests.reliability.victim import Victim
 from tests.waiting import eventually
 
 LOUD = """
@@ -133,18 +134,12 @@ def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path):
     with FakeOllama() as fake:
         project = Project(tmp_path / "project", extra=fake.settings).fill(60)
         fake.fault("hang", marker="ticket 41 ")
-        running = subprocess.Popen(
-            [*PROGRAM, "--config", str(project.config), "index-all"], env=without_api(),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
+        with Victim(project, plain=True) as running:
             eventually(lambda: any("ticket 41 " in text for one in fake.embeds() for text in one.texts))
-            running.send_signal(signal.SIGTERM)
-            _, said = running.communicate(timeout=120)
-        finally:
-            running.kill()
-        assert (running.returncode, said.splitlines()[-1]) == (130, "rag-index: stopped")
-        assert "Traceback" not in said
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(120) == 130, running.output
+        assert running.output.splitlines()[-1] == "rag-index: stopped"
+        assert "Traceback" not in running.output
         assert project.json("status")["indexes"][0]["last_run"]["state"] == "failed"
         fake.clear()
         next_run = json.loads(plainly(project, "index-all", "--json").stdout)["indexes"][0]

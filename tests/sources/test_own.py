@@ -3,20 +3,15 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources import open_source, page_of
+from tests.docs.pages import blocks, page
 from tests.project import Project
 
-DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
-SECTION = DOCUMENTATION.split("\n## A source of your own\n")[1].split("\n## ")[0]
-
-
-def block(language: str, number: int = 0) -> str:
-    return re.findall(rf"^```{language}\n(.*?)^```", SECTION, re.M | re.S)[number]
+SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")[0]
 
 
 @pytest.fixture
@@ -25,13 +20,13 @@ def project(tmp_path, monkeypatch) -> Project:
     site = tmp_path / "site"
     info = site / "notes-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "notes.py").write_text(block("python"))
+    (site / "notes.py").write_text(blocks(SECTION, "python")[0])
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
-    group, entry = re.search(r'entry-points\."(.*)"\]\n(.*)\n', block("text")).groups()
+    group, entry = re.search(r'entry-points\."(.*)"\]\n(.*)\n', blocks(SECTION, "text")[0]).groups()
     (info / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
     monkeypatch.syspath_prepend(str(site))
     made = Project(tmp_path / "project")
-    made.write_settings('project = "test"\n' + block("toml"))
+    made.write_settings('project = "test"\n' + blocks(SECTION, "toml")[0])
     sys.modules.pop("notes", None)
     return made
 
@@ -65,8 +60,8 @@ def test_a_kind_that_is_not_installed(tmp_path):
 
 
 def test_a_batch_of_documents():
-    page = page_of([("a", "text\0", {"n": 1}), ((1, "b"), " \n", {})])
-    assert (page.keys, page.texts) == (['"a"', '[1,"b"]'], ["text ", ""])
-    assert page.payloads == [b'{"n":1}', b"{}"]
+    found = page_of([("a", "text\0", {"n": 1}), ((1, "b"), " \n", {})])
+    assert (found.keys, found.texts) == (['"a"', '[1,"b"]'], ["text ", ""])
+    assert found.payloads == [b'{"n":1}', b"{}"]
     with pytest.raises(SourceError, match="cannot be used"):
         page_of([(object(), "", {})])

@@ -156,14 +156,11 @@ def test_a_running_watch_notices_that_its_triggers_are_gone(tmp_path, monkeypatc
     project = followed(tmp_path / "project", QUEUE + SECOND.format("note"))
 
     def says(state, known_by, *, documents=None):
-        found = status(project.settings).indexes
-        states = {(one.watch or {}).get("state") for one in found}
-        counts = {documents} if documents is None else {one.documents for one in found}
-        return (states, {(one.as_of or {}).get("known_by") for one in found}, counts) == (
-            {state},
-            {known_by},
-            {documents},
-        )
+        found = [
+            ((one.watch or {}).get("state"), (one.as_of or {}).get("known_by"), documents and one.documents)
+            for one in status(project.settings).indexes
+        ]
+        return found == [(state, known_by, documents)] * 2
 
     with watched(project):
         eventually(lambda: says("running", "queue", documents=30))

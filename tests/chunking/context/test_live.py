@@ -1,5 +1,7 @@
 """Contexts from a real Ollama server, with a model that says one sentence and one that says nonsense."""
 
+import asyncio
+
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
@@ -9,6 +11,7 @@ from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, check_model, process_writer
 from rag_index.chunking.text_chunker import TextChunker
 from rag_index.documents.batches import ContextCounts
+from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.ledger import Ledger
 from tests.chunking.context.conftest import numbered, page, servers_of
 from tests.live.models import write_generating_gguf
@@ -48,9 +51,6 @@ def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server
 
 def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, saying):
     """The protection of the frame relies on this: in a prompt `</s>` is one token, and `< /s>` is text."""
-    import asyncio
-
-    from rag_index.hosts.ollama_client import OllamaEndpoint
 
     async def counts():
         endpoint = OllamaEndpoint(ollama_server.url, patient(ollama_server, saying))

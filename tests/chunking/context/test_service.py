@@ -15,12 +15,6 @@ from tests.fakes.ollama import FakeOllama
 from tests.project import SETTINGS, Project
 
 
-@pytest.fixture
-def other():
-    with FakeOllama(model="fake-talk") as fake:
-        yield fake
-
-
 def test_the_model_is_made_to_write_a_word(server):
     details = check_model(servers_of(server), 4096)
     assert (details.digest, details.context_length) == (server.digest, server.context_length)
@@ -59,7 +53,7 @@ def chunker_of(settings):
     return open_chunker(settings, settings.indexes[0])
 
 
-def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server, other):
+def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server):
     embedder = (
         f'[embedder]\nkind = "ollama"\nmodel = "e"\nnum_thread = 3\nhosts = ["{server.url}"]\nwait_for_recovery = 7'
     )
@@ -67,8 +61,9 @@ def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server, other
     assert isinstance(chunker, ContextChunker)
     servers = chunker.servers
     assert (servers.hosts, servers.num_thread, servers.wait_for_recovery) == ([server.url], 3, 7.0)
-    chunker = chunker_of(write(project, server, embedder=embedder, table=f'hosts = ["{other.url}"]'))
-    assert chunker.servers.hosts == [other.url]
+    with FakeOllama(model="fake-talk") as other:
+        chunker = chunker_of(write(project, server, embedder=embedder, table=f'hosts = ["{other.url}"]'))
+        assert chunker.servers.hosts == [other.url]
 
 
 def test_without_an_ollama_embedder_the_default_is_the_server_of_this_machine(project, server, monkeypatch):
