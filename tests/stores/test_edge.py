@@ -109,9 +109,7 @@ def test_a_change_of_the_catalog_that_does_not_reach_the_disk_changes_nothing(tm
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path):
-    with closing(EdgeStore(tmp_path)) as store:
-        store.create("c", DIMENSION, {})
-        store.upsert("c", points(range(10)))
+    fill(tmp_path, 13, DIMENSION)
     folders = tmp_path / "collections"
     for name in ("made_but_not_entered", "c~half"):
         shutil.copytree(folders / "c", folders / name)
@@ -194,9 +192,7 @@ def test_a_folder_that_cannot_be_written(folder_of_nobody):
 
 
 def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
-    with closing(EdgeStore(tmp_path)) as store:
-        store.create("c", DIMENSION, {})
-        store.upsert("c", points(range(10)))
+    fill(tmp_path, 13, DIMENSION)
     with closing(EdgeStore(tmp_path, min_free=2**60)) as store:
         for write in (
             lambda: store.upsert("c", points(range(20))),
@@ -296,9 +292,8 @@ def test_a_collection_stays_locked_while_an_orphan_builds(clustered, tmp_path, m
 
 
 def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):
+    fill(tmp_path, 1000, DIMENSION)
     with closing(EdgeStore(tmp_path)) as store:
-        store.create("c", DIMENSION, {})
-        store.upsert("c", points(range(1000)))
         pages = store.scroll("c", page=10)
         next(pages)
         store.drop("c")
