@@ -96,6 +96,7 @@ def test_it_works_inside_a_running_loop_and_in_threads(server, make_embedder):
     assert len(results) == 4
     for entries in results.values():
         assert_own_vectors(entries, TEXTS)
+    embedder.close()  # the fixture closes it once more
 
 
 def test_an_interrupt_ends_the_call_and_the_next_one_works(server, embedder):
@@ -114,13 +115,6 @@ def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_em
     embedder = make_embedder(server)
     right_but_for(TextRefused, embedder.embed_documents(texts), texts, 1, 2)
     right_but_for(TextRefused, embedder.embed_queries(texts), texts, 1, 2)
-
-
-def test_it_may_be_closed_twice(server, make_embedder):
-    embedder = make_embedder(server)
-    embedder.embed_query("x")
-    embedder.close()
-    embedder.close()
 
 
 # Faults of the server
