@@ -17,6 +17,8 @@ MAX_LINK_COLUMNS = 6
 """A table without texts and with at most this many columns, beside times, links rows of two others."""
 MIN_CONTAINED = 4
 """If a row has at least this many rows of another table, it contains them and does not consist of them."""
+MIN_UNUSED = 4
+"""Rows with a title, that many times as many as those that name them, are not the texts of these."""
 MAX_LABEL_CHARS = 120
 """Rows with a title may be labels, such as categories, if their texts are at most this long on average."""
 MIN_NAMED_ROWS = 5
@@ -228,6 +230,9 @@ def text_parents(subject: Subject) -> list[list[Relation]]:
         elif subject.has_prose:
             continue
         if donor.title and not (points or subject.title):  # what is on the front page, say
+            continue
+        refers = any(second.parent is subject for second in donor.relations)
+        if donor.title and not (points or refers) and donor.rows > MIN_UNUSED * subject.rows:  # a few on a shelf
             continue
         seconds = [second for second in donor.relations if second.parent is not subject]
         further = [[one, second] for second in seconds if _is_text(second.parent)]

@@ -471,3 +471,12 @@ def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_ran
     assert {one.tables[0] for one in made.indexes} == {"sites", "racks", "machines"}
     assert "Port no. 3" in made.documents("machines")["7"]
     assert all(one.score < 0 for one in made.indexes)
+
+
+def test_what_a_few_rows_name_is_no_text_of_theirs_and_stays_an_index(propose):
+    """In the way of Kobo: `content` holds the books, and two of them are on a shelf."""
+    shelf = "ShelfName TEXT, ContentId TEXT, PRIMARY KEY (ShelfName, ContentId)"
+    books = many(40, ISBN="97831000{n}", Title="Book {n} of the mill", Description=TEXT)
+    columns, rows = books[0].replace('"id" INTEGER', '"ContentID" TEXT'), [(f"b{n}", *row) for n, *row in books[1]]
+    made = propose(content=(columns, rows), ShelfContent=(shelf, [("Reading", "b3"), ("Reading", "b5")]))
+    assert made.shown("content") == {f'"b{n}"' for n in range(1, 41)}
