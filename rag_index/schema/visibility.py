@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MIN_OUT = 0.66
 """If at least this share of rows is inactive, the remaining numeric states are taken for drafts."""
+MIN_PUBLISHED = 0.1
+"""If fewer rows have a time of publication, it is not used, and hides none."""
 NEVER = "2090"
 """Times in this year or later mean 'never'."""
 MIN_SECONDS = 500_000_000
@@ -279,7 +281,7 @@ def _published(look: _Look) -> Condition | None:
         sql = f"({look.sql} IS NULL OR {sql})" if available else sql
         reason = f"is later{'' if available else ', or empty,'} for what is not out"
         return look.condition(sql, reason, lambda at: str(at) <= now if at else available)
-    if look.profile.filled == 1 or available:
+    if available or not MIN_PUBLISHED <= look.profile.filled < 1:
         return None
     return look.condition(f"{look.sql} IS NOT NULL", "is empty for drafts", lambda at: at is not None)
 

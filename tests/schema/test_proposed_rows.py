@@ -695,3 +695,12 @@ def test_a_table_of_which_no_row_is_published_is_left_out_where_others_are(propo
     assert made.left_out["gift"].startswith("has no row that may be shown")
     assert not made.shown("box")
     assert len(propose(other=pages("online INTEGER", [0])).shown("other")) == 12
+
+
+def test_a_time_of_approval_that_next_to_no_row_has_hides_none(propose):
+    """In the way of CKAN: what somebody changed is not approved, but for two changes at its setup."""
+    made = propose(
+        revision=many(40, message="Change {n} of it", approved_at=lambda n: DAY if n < 3 else None),
+        resource=many(40, name="File {n} of it", description=TEXT, revision_id=itself),
+    )
+    assert made.shown("resource") == keys(40)
