@@ -213,6 +213,8 @@ def _flag(look: _Look) -> Condition | None:
         named = {"public"}
     if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
         named = {"public"}
+    if look.words in vocab.FOR_SALE and column.filled.count(1) >= MIN_OUT * len(column.values):  # not: at a lower price
+        named = {"public"}
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
     if shows == {*look.words[:1]} & vocab.IN_PLACE and look.words[-1] in vocab.QUALIFIED:
         return None

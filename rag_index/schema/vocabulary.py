@@ -232,12 +232,18 @@ DELETED = _words("deleted delete deletion removed trashed discarded hidden withd
 # Words of times that are empty for drafts. `published`: Ghost.
 PUBLISHED_TIMES = _words("published publish publication released approved")
 UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
-# Last words of columns with states. `moderation`: Drupal; `access`: Joomla.
-STATES = _words("status state visibility workflow stage moderation access scope privacy audience verification")
+# Last words of columns with states. `moderation`: Drupal; `access`: Joomla; `statut`: SPIP.
+STATES = _words("""
+    status state visibility workflow stage moderation access scope privacy audience verification statut estado stato
+    zustand sichtbarkeit
+""")
 # What states are called, in a table of their own, of what few may see.
 STATES_FOR_FEW = _words("deleted trashed trash removed spam draft unpublished hidden private quarantined")
-# Values of what is out. `publish`: WordPress.
-PUBLISHED_VALUES = _words("publish published public live visible everyone all world online released")
+# Values of what is out. `publish`: WordPress; `publie`: SPIP.
+PUBLISHED_VALUES = _words("""
+    publish published public live visible everyone all world online released publie publié publiée veröffentlicht
+    veroeffentlicht publicado publicada pubblicato pubblicata gepubliceerd
+""")
 # Values of what a moderator let pass. `approved`: WordPress.
 MODERATED_VALUES = _words("approved accepted active enabled")
 # Values of a column that says how a moderator decided. `hold`: WordPress.
@@ -250,8 +256,11 @@ HIDDEN_VALUES = _words("""
     withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive
     disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht
     papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
-    historical outdated replaced discarded
+    historical outdated replaced discarded poubelle corbeille refuse refusé papelera eliminado eliminada bozza cestino
+    rascunho verborgen versteckt
 """)
+# Words of flags that say that goods are for sale now, if most rows are. `is_on_sale`: ECShop.
+FOR_SALE = frozenset([("is", "on", "sale"), ("is", "on", "shelf"), ("on", "shelf")])
 YES = _words("y yes t true 1 on j ja o oui s si")
 NO = _words("n no f false 0 off nein non")
 OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}

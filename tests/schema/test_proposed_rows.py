@@ -173,6 +173,11 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("approved_edit INTEGER", [0, 1], {1}),
         ("priv INTEGER NOT NULL", [1, 0], {1}),
         ("category TEXT", ["private", "workspace"], {1}),
+        ("statut TEXT", ["prop", "prepa", "poubelle", "publie"], {1, 2, 3}),
+        ("estado TEXT", ["borrador", "publicado"], {1}),
+        ("zustand TEXT", ["papierkorb", "neu"], {1}),
+        ("is_on_sale INTEGER", [0, 1], {1}),
+        ("is_on_sale INTEGER", [1, 0], set()),  # at a lower price
         # in SQLite, a boolean may be written as a text, or in several ways
         ("hidden BOOL", ["true", None, "false"], {1}),
         ("hidden BOOL NOT NULL", ["true", "false"], {1}),
