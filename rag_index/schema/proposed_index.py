@@ -478,9 +478,8 @@ class IndexMaker:
         if by_column and label.locale is not None and locale is not None:
             pairs += [(f"{name}.{label.locale}", locale), *([(link.locale, locale)] if link.locale is not None else [])]
         part.read(label, label.title_columns, name)
-        values = [
-            p.name for p in link.profiles.values() if p.last_word in vocab.LINK_VALUES and p.texts and p.role in VALUES
-        ]
+        told = (*vocab.LINK_VALUES, *(["role"] if label.is_people else []))
+        values = [p.name for p in link.profiles.values() if p.last_word in told and p.texts and p.role in VALUES]
         part.keys |= {"name": name, "on": self._on(pairs, by_column), "order_by": relation.columns, "inline": True}
         for one in own.parent.attributes:
             if one.caption is relation and one.value is not None:

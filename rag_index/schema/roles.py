@@ -76,7 +76,7 @@ class TableRoles:
     def _label_of(self, own_side: Relation, relation: Relation) -> Relation | None:
         """Return the relation to the label that a link names, or to its names in each language; None if it is none."""
         label = relation.parent
-        if label.is_people or not label.key or label.says_nothing:
+        if (label.is_people and not _is_credit(relation)) or not label.key or label.says_nothing:
             return None
         many = label.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
         said = label.is_whole or words(str(label.title))[-1] in vocab.SUBJECTS
@@ -118,6 +118,16 @@ def _named_by_record(record: Subject) -> list[Relation]:
     named = [one for one in record.own_relations if one.is_plain and not (one.is_pointer or one.parent.is_login)]
     named = [one for one in named if not vocab.STATE_LABELS & {*words(one.columns[0])}]
     return [one for one in named if (one.parent.title or one.parent.title_row) and not one.parent.says_nothing]
+
+
+def _is_credit(relation: Relation) -> bool:
+    """Return whether a link names who took part, such as an actor: of the persons nothing is known but their names."""
+    roles = {one.role for one in relation.parent.profiles.values() if one.filled}
+    dated = [one for one in relation.child.profiles.values() if one.role == "time"]  # what somebody borrowed has dates
+    lasting = any(
+        not {*words(one.name)} & ({"created", "create", "creation", "added"} | vocab.CHANGED) for one in dated
+    )
+    return not (relation.parent.is_login or lasting or roles & {"personal", "secret", "internal"})
 
 
 def _is_known(own: Relation, label: Relation) -> bool:

@@ -353,3 +353,21 @@ def test_captions_with_short_values_that_name_a_thing_are_parts_of_it(propose):
     assert "件数: 北美白橡6" in text["10"]
     assert "北美白橡5" not in text["9"]  # deleted
     assert [one.tables[0] for one in made.indexes] == ["goods"]
+
+
+def test_who_took_part_in_a_work_is_named_with_the_role_and_who_borrowed_it_is_not(propose):
+    cast = many(60, film_id=cycle(12), person_id=itself, role=lambda n: ("actor", "writer")[n % 2], created=DAY)
+    loans = many(60, film_id=cycle(12), member_id=itself, begin_date=DAY, end_date=DAY)
+    made = propose(
+        film=pages(),
+        person=many(60, full_name="Kim Miller {n}"),
+        film_person=cast,
+        member=many(60, full_name="Lee Baker {n}"),
+        loan=loans,
+        customer=many(60, full_name="Jo Smith {n}", email="jo{n}@example.org"),
+        film_customer=many(60, film_id=cycle(12), customer_id=itself),
+    )
+    text = made.documents("film")["9"]
+    assert "Kim Miller 20: actor" in text
+    assert "Lee Baker" not in text
+    assert "Jo Smith" not in text
