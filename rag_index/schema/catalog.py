@@ -153,6 +153,15 @@ class DatabaseCatalog:
         found = self._ask(("chars", table.full_name, *names), lambda connection: _rows(connection, counted))
         return {name: int(value or 0) for name, value in zip(names, *found or [[0] * len(names)], strict=True)}
 
+    def share_shown(self, table: DatabaseTable, conditions: str) -> float | None:
+        """Return the share of rows of which conditions are true, as the database says; None if that takes too long."""
+        if not 0 < table.rows <= MAX_ROWS:
+            return None
+        where = sa.text(conditions.replace(":", "\\:"))
+        statement = sa.select(sa.func.count()).select_from(sa.table(table.name, schema=table.schema)).where(where)
+        rows = self._ask(("shown", table.full_name, conditions), lambda connection: _rows(connection, statement))
+        return min(1.0, rows[0][0] / table.rows) if rows else None
+
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))

@@ -77,12 +77,12 @@ def coverage(
     indexes: Sequence[ProposedIndex],
     chars: Callable[[Subject], dict[str, int]],
     *,
-    conditions: bool = False,
+    shown_share: Callable[[Subject], float] | None = None,
 ) -> Coverage:
     """Return what of the texts of these tables some indexes reach; `chars` counts those of each column.
 
-    Names of rows without another text count if the rows are documents. With `conditions`, the rows that these hide are
-    not reached, as far as the sample says.
+    Names of rows without another text count if the rows are documents. With `shown_share`, which says what share of the
+    rows of a table conditions show, the others are not reached.
     """
     shown = {found for index in indexes for found in _shown(index.settings)}
     indexed = {index.tables[0] for index in indexes}
@@ -93,9 +93,8 @@ def coverage(
         total += sum(counted.values())
         places = {(subject.schema, subject.name), (None, subject.name)}
         left = [name for name in columns if counted.get(name, 1) and not {(*one, name) for one in places} & shown]
-        if conditions and subject.conditions:
-            share = len(subject.shown_rows()) / max(1, len(next(iter(subject.columns.values())).values))
-            hidden += round((1 - share) * sum(counted[name] for name in counted if name not in left))
+        if shown_share and subject.conditions:
+            hidden += round((1 - shown_share(subject)) * sum(counted[name] for name in counted if name not in left))
         reached -= {subject.full_name} if left else set()
         if left and counted:
             missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))

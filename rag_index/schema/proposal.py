@@ -45,7 +45,7 @@ from rag_index.schema.roles import (
     wanted_texts,
 )
 from rag_index.schema.subjects import EXPLAINS, PICTURES, Relation, Subject, bare, letters
-from rag_index.schema.visibility import find_conditions
+from rag_index.schema.visibility import find_conditions, joined
 from rag_index.sources.source_tables import relations_read
 
 if TYPE_CHECKING:
@@ -187,13 +187,20 @@ def propose(
         needed |= more
     if made.coverage.share < GOAL:  # what is small and for programs, by its name, is asked about and counts no more
         searched = [one for one in searched if reasons[one] not in PROGRAMS]
-    made.coverage = coverage(searched, made.indexes, chars, conditions=True)
+    made.coverage = coverage(searched, made.indexes, chars, shown_share=lambda one: _shown_share(catalog, one))
     made.questions = proposer.questions()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     _check_added(asked, names, made)
     made.policies = _policy_sentences(catalog, made.indexes)
     return made
+
+
+def _shown_share(catalog: DatabaseCatalog, subject: Subject) -> float:
+    """Return the share of rows that may be shown: as the database says, or else as the sample does."""
+    share = catalog.share_shown(subject, joined(subject.conditions))
+    sampled = len(next(iter(subject.columns.values())).values)
+    return len(subject.shown_rows()) / max(1, sampled) if share is None else share
 
 
 def _is_thing(subject: Subject) -> bool:

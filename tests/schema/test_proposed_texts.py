@@ -202,3 +202,9 @@ def test_a_thing_that_is_sold_is_no_picture_though_it_has_a_size(propose):
     orders = {f"order{n}": many(12, product_id=itself, amount=itself) for n in range(4)}
     made = propose(product=many(12, label="Wheel {n}", description=TEXT, **sizes), **orders)
     assert [one.tables[0] for one in made.indexes] == ["product"]
+
+
+def test_the_rows_that_conditions_hide_are_counted_in_the_whole_table(propose):
+    """Of 1,500 rows, 600 are hidden, and none of these is at the beginning, in the middle or at the end."""
+    rows = many(1500, title="Page {n} of the mill", body=TEXT, hidden=lambda n: int(n == 3 or 140 < n < 740))
+    assert 0.59 < propose(pages=rows).coverage.share < 0.61
