@@ -50,8 +50,8 @@ CLOSED = "it is for members of groups, or for roles of its database, and you hav
 SKILL = Path(__file__).parent / "skill.md"
 MAX_DOTS = 2
 """The levels of a payload that are shown as fields: part, join and column."""
-ANY = "text, numbers, or true and false"
-"""What a field holds that has no kind in the settings."""
+ANY = "text, numbers, or true and false", {"string", "number", "boolean"}
+"""What a field holds that has no kind in the settings, and the types of that in JSON."""
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 FILTER = (
@@ -320,16 +320,18 @@ def _input(model: type[_Tool], settings: Settings, *, reranker: bool) -> Schema:
 
 
 def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
-    """Return the schema of a filter: a property for each field, which says what it holds, and in which indexes.
+    """Return the schema of a filter: a property for each field, with its types, what it holds, and in which indexes.
 
     Names that are not listed are allowed: a dot leads into a field that holds JSON, and only the source of a custom
     index knows its fields.
     """
     held: dict[str, dict[str, list[str]]] = {}
+    types: dict[str, set[str]] = {}
     for index in indexes:
         for field, kind in field_kinds(index).items():
-            values = PAYLOAD_KINDS[kind].description if kind else ANY
+            values, of_kind = (PAYLOAD_KINDS[kind].description, {PAYLOAD_KINDS[kind].json_type}) if kind else ANY
             held.setdefault(field, {}).setdefault(values, []).append(index.name)
+            types.setdefault(field, {"array", "object"}).update(of_kind)
     said = {
         field: "; ".join(
             values if len(names) == len(indexes) else f"{values} (of {', '.join(names)})"
@@ -337,7 +339,7 @@ def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
         )
         for field, by_values in held.items()
     }
-    properties = {field: {"description": text} for field, text in said.items()}
+    properties = {field: {"type": sorted(types[field]), "description": text} for field, text in said.items()}
     return {"type": "object", "properties": properties, "description": FILTER}
 
 

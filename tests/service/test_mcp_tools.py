@@ -32,7 +32,10 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
     schema = mcp_tools.descriptions_of(settings(COMMENTS, TITLES, other), reranker=False)[0]["input_schema"]
     assert schema["properties"]["indexes"]["items"] == {"enum": ["comments", "titles", "other"]}
     assert "rerank" not in schema["properties"]
-    fields = {name: one["description"] for name, one in schema["properties"]["filter"]["properties"].items()}
+    properties = schema["properties"]["filter"]["properties"]
+    assert properties["ticket_id"]["type"] == ["array", "integer", "object"]
+    assert {"integer", "string"} <= {*properties["priority"]["type"]}, "the indexes do not agree"
+    fields = {name: one["description"] for name, one in properties.items()}
     assert fields == {
         "priority": "text (of comments, titles); a whole number (of other)",
         "created_at": 'a time in ISO 8601, as in {"gte": "2024-01-01"} (of comments)',
@@ -40,7 +43,10 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
         "author": "text, numbers, or true and false (of comments)",
         "open": "true or false (of titles); text, numbers, or true and false (of other)",
     }
-    assert mcp_tools.filter_schema(settings(CODE).indexes)["properties"]["language"] == {"description": "text"}
+    assert mcp_tools.filter_schema(settings(CODE).indexes)["properties"]["language"] == {
+        "type": ["array", "object", "string"],
+        "description": "text",
+    }
     assert mcp_tools.filter_schema(settings(OWN).indexes)["properties"] == {}, "its source alone knows its fields"
 
 
