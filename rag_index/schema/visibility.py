@@ -199,7 +199,7 @@ def _flag(look: _Look) -> Condition | None:
     column, flags = look.column, vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
     named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
     values = {str(value).lower() for value in column.filled}
-    if not values or named & vocab.PLACES:  # a page that is in no menu may be seen
+    if not values or named & (vocab.PLACES | {"url", "uri"}):  # in no menu, or with another address, it may be seen
         return None
     if named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns):
         return None  # has a public address

@@ -178,6 +178,7 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("zustand TEXT", ["papierkorb", "neu"], {1}),
         ("is_on_sale INTEGER", [0, 1], {1}),
         ("is_on_sale INTEGER", [1, 0], set()),  # at a lower price
+        ("RedirectPreviewUrl TEXT", ["true", None, "false"], set()),  # a preview has another address
         # in SQLite, a boolean may be written as a text, or in several ways
         ("hidden BOOL", ["true", None, "false"], {1}),
         ("hidden BOOL NOT NULL", ["true", "false"], {1}),
