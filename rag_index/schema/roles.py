@@ -21,6 +21,8 @@ MIN_UNUSED = 4
 """Rows with a title, that many times as many as those that name them, are not the texts of these."""
 MAX_LABEL_CHARS = 120
 """Rows with a title may be labels, such as categories, if their texts are at most this long on average."""
+MIN_PERSON = 2
+"""Rows of a key and more than one name, and nothing else, are persons."""
 MIN_NAMED_ROWS = 5
 """Rows with keys and dates say something if they name at least this many others."""
 MAX_DEPTH = 3
@@ -76,7 +78,8 @@ class TableRoles:
     def _label_of(self, own_side: Relation, relation: Relation) -> Relation | None:
         """Return the relation to the label that a link names, or to its names in each language; None if it is none."""
         label = relation.parent
-        if (label.is_people and not _is_credit(relation)) or not label.key or label.says_nothing:
+        persons = label.is_people or len(label.columns) == len([*label.key, *label.title_columns]) > MIN_PERSON
+        if (persons and not _is_credit(relation)) or not label.key or label.says_nothing:
             return None
         many = label.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
         said = label.is_whole or words(str(label.title))[-1] in vocab.SUBJECTS
@@ -125,7 +128,7 @@ def _is_credit(relation: Relation) -> bool:
     roles = {one.role for one in relation.parent.profiles.values() if one.filled}
     dated = [one for one in relation.child.profiles.values() if one.role == "time"]  # what somebody borrowed has dates
     lasting = any(
-        not {*words(one.name)} & ({"created", "create", "creation", "added"} | vocab.CHANGED) for one in dated
+        not {*words(one.name)} & ({"created", "create", "creation", "added", "update"} | vocab.CHANGED) for one in dated
     )
     return not (relation.parent.is_login or lasting or roles & {"personal", "secret", "internal"})
 

@@ -53,6 +53,8 @@ MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
 NAMES = ("name", "title")
 MIN_SHOWING = 4
+MAX_NAMES = 2
+"""What is called by more columns is called by none: a person has a first and a last name."""
 MAX_TOLD = 5
 """A table of names has at most this many columns with values, beside flags and times."""
 MAX_CAPTION = 30
@@ -221,7 +223,22 @@ class Subject(DatabaseTable):
         if not (others or extended or any(p.role == "prose" and p.filled for p in profiles)):  # called by a code
             coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
             others = [p for p in coded if p.distinct >= MOST <= p.filled]
-        return others[0].name if others else None
+        return others[0].name if others else self._names_alone()
+
+    def _names_alone(self) -> str | None:
+        """Return the only one or two columns beside the key, if others refer to rows and both have names of things.
+
+        They begin as names do: `Musso`, and neither `EUR` nor `read_only`.
+        """
+        free = [p for p in self.profiles.values() if p.name not in self.key]
+        texts = [text for p in free for text in p.texts]
+        begun = sum(text[:1].isupper() and not text.isupper() for text in texts)
+        rows = {*self.rows_of(*[p.name for p in free])} if 0 < len(free) <= MAX_NAMES and self.children else ()
+        if any(p.role != "code" or p.filled < NEARLY_ALL for p in free) or self.relations or not self.is_installed:
+            return None
+        if len(rows) < max(MIN_INSTALLED, MOST * min(self.rows, SAMPLED_ROWS)) or begun < NEARLY_ALL * len(texts):
+            return None
+        return free[0].name if len(free) == 1 else " ".join(f"{{{p.name}}}" for p in free)
 
     @cached_property
     def title_row(self) -> Relation | None:

@@ -371,3 +371,19 @@ def test_who_took_part_in_a_work_is_named_with_the_role_and_who_borrowed_it_is_n
     assert "Kim Miller 20: actor" in text
     assert "Lee Baker" not in text
     assert "Jo Smith" not in text
+
+
+def test_a_work_shows_the_names_of_those_that_rows_of_keys_link_with_it_in_any_language(propose):
+    """In the way of a library: `auteur` has names of one word each, and neither is called as in English."""
+    made = propose(
+        livre=many(12, "id_livre", titre="Le moulin no. {n}", resume=TEXT),
+        auteur=many(12, "id_auteur", prenom=lambda n: f"{chr(64 + n)}line", nom=lambda n: f"{chr(64 + n)}ussi"),
+        livre_auteur=(
+            "id_livre INTEGER, id_auteur INTEGER, PRIMARY KEY (id_livre, id_auteur)",
+            [(n, 13 - n) for n in range(1, 13)],
+        ),
+        lecteur=many(12, "id_lecteur", prenom=lambda n: f"{chr(64 + n)}laude", nom=lambda n: f"{chr(64 + n)}upond"),
+        emprunt=many(12, "id_emprunt", id_livre=itself, id_lecteur=itself, date_debut=DAY, date_fin=DAY),
+    )
+    assert "Iline Iussi" in made.documents("livre")["4"]
+    assert "upond" not in made.documents("livre")["4"]  # who borrowed it
