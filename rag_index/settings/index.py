@@ -58,7 +58,8 @@ CodeLanguage = Literal[
 """The languages that source code is parsed as; `text` is split at lines."""
 SECRET = re.compile(
     r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
-    r"|(?:\w*_)?(?:pass|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session|activation|actkey|security_?answer"
+    r"|(?:\w*_)?(?:pass|mdp|contrase[nñ]a|wachtwoord|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session"
+    r"|activation|actkey|security_?answer"
     r"|(?:activation|access|api|auth|backup|confirm(?:ation)?|deploy|encryption|gpg|invit(?:e|ation)|licen[cs]e|login"
     r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
     r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
