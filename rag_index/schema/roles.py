@@ -127,9 +127,7 @@ def _is_credit(relation: Relation) -> bool:
     """Return whether a link names who took part, such as an actor: of the persons nothing is known but their names."""
     roles = {one.role for one in relation.parent.profiles.values() if one.filled}
     dated = [one for one in relation.child.profiles.values() if one.role == "time"]  # what somebody borrowed has dates
-    lasting = any(
-        not {*words(one.name)} & ({"created", "create", "creation", "added", "update"} | vocab.CHANGED) for one in dated
-    )
+    lasting = any(not {*words(one.name)} & (vocab.MADE | vocab.CHANGED) for one in dated)
     return not (relation.parent.is_login or lasting or roles & {"personal", "secret", "internal"})
 
 

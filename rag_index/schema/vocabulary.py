@@ -345,6 +345,8 @@ CREATED = _words("""
     create created creation date posted published submitted opened written ordered sent received added start time on
     at
 """)
+# Words of times at which a row itself was made, whatever it tells.
+MADE = _words("created create creation added update")
 CHANGED = _words("updated modified changed edited mtime lastmod")
 # What columns are called that order parts. `ordering`: Joomla; `index`: Zotero.
 ORDERS = _words("""
