@@ -22,7 +22,7 @@ from rag_index.sources.policies import RowPolicies, read_policies
 from rag_index.sources.source_tables import relation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
@@ -243,13 +243,7 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
         if place[1] in partitions:
             continue
         key = list((keys.get(place) or {}).get("constrained_columns") or [])
-        declared = tuple(
-            Reference(
-                tuple(one["constrained_columns"]), one["referred_schema"], one["referred_table"],
-                tuple(one["referred_columns"]) or tuple(one["constrained_columns"]),
-            )
-            for one in references.get(place) or []
-        )  # fmt: skip
+        declared = tuple(filter(None, [_reference(one, columns) for one in references.get(place) or []]))
         sql = ".".join(map(quote, filter(None, [schema, place[1]])))
         table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, sql, 0)
         _read_rows(connection, table, found)
@@ -257,6 +251,17 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
             table.key = _unique(connection, inspector, table)
         tables.append(table)
     return tables
+
+
+def _reference(declared: Any, columns: Mapping[Any, Sequence[Any]]) -> Reference | None:
+    """Return a foreign key with the names that the tables have: SQLite takes any case; None if it names no key."""
+    named, own = str(declared["referred_table"]), tuple(declared["constrained_columns"])
+    referred = tuple(declared["referred_columns"]) or own
+    for place, found in columns.items():
+        if place[0] == declared["referred_schema"] and str(place[1]).lower() == named.lower():
+            known = {one["name"].lower(): one["name"] for one in found}
+            named, referred = str(place[1]), tuple(known[name.lower()] for name in referred if name.lower() in known)
+    return Reference(own, declared["referred_schema"], named, referred) if len(referred) == len(own) else None
 
 
 def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tuple[str, ...]:

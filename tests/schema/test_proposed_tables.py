@@ -59,6 +59,17 @@ def test_an_id_may_be_written_together_with_its_noun_and_a_flag_is_none(propose)
     assert made.left_out["entry_versions"] == "holds older versions of rows"
 
 
+def test_a_foreign_key_may_be_spelled_in_another_case_and_one_that_names_no_key_is_none(propose):
+    """SQLite takes both, in Umbraco's tables and in those of a student."""
+    columns, rows = many(12, note=TEXT, page=itself, pair=1)
+    made = propose(
+        Pages=pages(),
+        pairs=("a INTEGER, b INTEGER, PRIMARY KEY (a, b)", [(1, 2)]),
+        remarks=(f"{columns}, FOREIGN KEY (page) REFERENCES pages (ID), FOREIGN KEY (pair) REFERENCES pairs", rows),
+    )
+    assert made.parts("Pages") == ["remarks"]
+
+
 def test_random_ids_are_no_secrets_and_no_order(propose):
     ids = [f"q7w{n:02d}e9r8t1y5u3i2o6p4a7s" for n in range(13)]
     remarks = [(ids[n], ids[13 - n], f"Said: {PROSE} {n}", n) for n in range(1, 13)]
