@@ -61,6 +61,9 @@ MAX_CAPTION = 30
 """The average length of the names of fields."""
 MAX_SUMMARY = 100
 """A summary of at most this average length is the title of a row without another, as in bug trackers."""
+MIN_LONGER = 3
+"""Texts are headings of others that are at least this many times as long on average."""
+SENTENCE_ENDS = ".,;:。，"
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 NOTHING = ("", 0, "0", -1)
@@ -218,12 +221,24 @@ class Subject(DatabaseTable):
         others = [p for p in profiles if p.role == "short" and p.filled >= 0.5 and p.distinct >= FEW]
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
-        others = others or self._only_names()
+        others = others or self._headings() or self._only_names()
         extended = any(one.extends for one in self.children)
         if not (others or extended or any(p.role == "prose" and p.filled for p in profiles)):  # called by a code
             coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
             others = [p for p in coded if p.distinct >= MOST <= p.filled]
         return others[0].name if others else self._names_alone()
+
+    def _headings(self) -> list[ColumnProfile]:
+        """Return the first column with texts if they stand over longer ones: lines that end as no sentence does."""
+        read = [p for p in self.profiles.values() if p.is_text and p.texts]
+        if not read or (vocab.WRITERS | vocab.FILES) & {*words(read[0].name)}:
+            return []
+        if read[0].length * MIN_LONGER > max(p.length for p in read) or read[0].form != "plain":
+            return []
+        lines = [text for text in read[0].texts if len(text) <= MAX_TITLE_CHARS and text[-1] not in SENTENCE_ENDS]
+        lines = [text for text in lines if "\n" not in text]
+        is_heading = min(read[0].filled, read[0].distinct) >= MOST and len(lines) >= NEARLY_ALL * len(read[0].texts)
+        return read[:1] if is_heading else []
 
     def _names_alone(self) -> str | None:
         """Return the only one or two columns beside the key, if others refer to rows and both have names of things.

@@ -208,3 +208,11 @@ def test_the_rows_that_conditions_hide_are_counted_in_the_whole_table(propose):
     """Of 1,500 rows, 600 are hidden, and none of these is at the beginning, in the middle or at the end."""
     rows = many(1500, title="Page {n} of the mill", body=TEXT, hidden=lambda n: int(n == 3 or 140 < n < 740))
     assert 0.59 < propose(pages=rows).coverage.share < 0.61
+
+
+@pytest.mark.parametrize(
+    ("head", "title"), [("{n}. Das Rad der Mühle", "ueberschrift"), ("Das Rad der Mühle steht {n}.", None)]
+)
+def test_a_title_in_any_language_is_a_short_text_over_a_longer_one_that_ends_as_no_sentence_does(propose, head, title):
+    made = propose(artikel=many(12, ueberschrift=head, inhalt=f"{PROSE}. {TEXT}"))
+    assert made.index("artikel").get("title") == title
