@@ -12,7 +12,7 @@ from rag_index.schema.columns import FEW, NEARLY_ALL, noun, singular, words
 from rag_index.schema.subjects import Relation, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 
 MIN_STEM = 3
@@ -58,8 +58,12 @@ def _is_any_id(name: str) -> bool:
     )
 
 
-def _ids_beside(table: Subject, type_column: str) -> list[str]:
+def _ids_beside(table: Subject, types: Column) -> list[str]:
     """Return the columns that may hold the ids of what a type column says."""
+    type_column = types.name
+    if types.kind == "number":  # the values tell whether they do
+        named = [name for name, one in table.columns.items() if one.kind == "number" and words(name)[-1] == "id"]
+        return [name for name in named if name not in table.key]
     *stem, last = noun(type_column)
     stem += filter(None, [last.removesuffix("type")]) if last not in vocab.TYPE_WORDS else []  # `itemtype`
     keys = vocab.KEY_WORDS | {"name"} if last == "doctype" else vocab.KEY_WORDS  # `reference_name`
@@ -245,10 +249,11 @@ class _Finder:
         for column in table.columns.values():
             last = words(column.name)[-1]
             least = 1 if last in vocab.TYPE_WORDS or last.endswith("type") else MIN_TYPES
-            if column.kind != "text" or not least <= len({*column.filled}) <= MAX_TYPES:
+            kinds = ("text", "number") if least == 1 else ("text",)
+            if column.kind not in kinds or not least <= len({*column.filled}) <= MAX_TYPES:
                 continue
-            for other in _ids_beside(table, column.name):
-                typed = self._typed(table, column.name, other, lambda value: [str(value)])
+            for other in _ids_beside(table, column):
+                typed = self._typed(table, column.name, other)
                 known = {one.type_value for one in typed}
                 if len(typed) >= least and (least == 1 or sum(map(known.__contains__, column.filled)) > len(known)):
                     found += typed
@@ -266,23 +271,28 @@ class _Finder:
             bare = set(words(column)) - vocab.KEY_WORDS
             if not bare & (vocab.TYPE_WORDS | vocab.GENERIC) or kind.parent.rows > SAMPLED_ROWS:
                 continue
-            rows = dict(zip(kind.parent.columns[key].values, kind.parent.rows_of(*kind.parent.columns), strict=True))
+            keys, named = kind.parent.columns[key].values, kind.parent.rows_of(*kind.parent.columns)
+            rows = {one: [name for name in row if isinstance(name, str)] for one, row in zip(keys, named, strict=True)}
             others = [name for name in table.columns if name not in taken and name != column and _is_any_id(name)]
             for other in others[:1]:
-                typed = self._typed(table, column, other, rows.get)
+                typed = self._typed(table, column, other, rows)
                 found += [one for one in typed if one.parent is not kind.parent]
         return found
 
     def _typed(
-        self, table: Subject, column: str, other: str, names: Callable[[Any], Iterable[Any] | None]
+        self, table: Subject, column: str, other: str, named: Mapping[Any, Sequence[str]] | None = None
     ) -> list[Relation]:
-        """Return the relations of a column with ids, one for each type, which has one of several `names`."""
+        """Return the relations of a column with ids, one for each type: it names a table, or `named` has its names.
+
+        Of a type that is a number, the ids tell.
+        """
         found = []
         for value in dict.fromkeys(table.columns[column].filled):
             ids = [key for kind, key in table.rows_of(column, other) if kind == value and key is not None]
-            texts = [name for name in names(value) or () if isinstance(name, str) and name.strip()]
-            parent = next(filter(None, (self._typed_parent(text, ids, table) for text in texts)), None)
-            if parent is not None:
+            texts = [value] if named is None else named.get(value, ())
+            ways = [self._typed_parent(text, ids, table) for text in texts if isinstance(text, str) and text.strip()]
+            ways += [self._sparse_parent(ids, table)] if named is None and isinstance(value, int) else []
+            if (parent := next(filter(None, ways), None)) is not None:
                 found.append(Relation(table, parent, ((other, parent.key[0]),), column, value))
         return found
 
@@ -297,6 +307,18 @@ class _Finder:
             keys = {one: one.columns[one.key[0]].values for one in begun if one is not table}
             same = [one for one in keys if len({*keys[one]} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys[one]))]
         return next((one for one in same if self._catalog.share_found(ids, one, one.key[0]) >= NEARLY_ALL), None)
+
+    def _sparse_parent(self, ids: Sequence[Any], table: Subject) -> Subject | None:
+        """Return the table that has ids as keys and lacks most numbers beside them, so that it has none by chance."""
+        numbers = {*ids} - {0, -1}
+        found = {}
+        for one in self.tables if len(numbers) >= MIN_TYPES else ():
+            column = one.columns[one.key[0]] if len(one.key) == 1 and one is not table else None
+            if column is not None and column.kind == "number":
+                share = one.rows / max(column.filled)
+                if share <= FEW and self._catalog.share_found([*numbers], one, column.name) >= NEARLY_ALL:
+                    found[one] = share
+        return min(found, key=found.__getitem__, default=None)
 
     def _listed(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
         """Return the only table whose keys are in the only column that the rows of a list have: `data`, beside a place.

@@ -16,6 +16,13 @@ def either(one, other):
     return lambda n: (other, one)[n % 2]
 
 
+def apart(least):
+    """Return pages whose numbers are above `least`, with gaps."""
+    return "id INTEGER PRIMARY KEY, name TEXT, body TEXT", [
+        (least + 7 * n, f"Wheel no. {n}", f"{PROSE} {n}") for n in range(1, 21)
+    ]
+
+
 PARTS = {
     "entries with titles, of a thread without a text": (
         {"thread": many(12, kind=itself),
@@ -44,6 +51,11 @@ PARTS = {
         {"pages": pages(count=20), "books": pages(count=20),
          "remarks": many(40, area=either("page", "book"), item_id=cycle(20), body=TEXT)},
         {"pages": ["remarks"], "books": ["remarks"]}),
+    "numbers say of which table a row is: keys of one that lacks most others": (
+        {"goods": apart(1000), "topics": apart(300), "places": many(400, name="Place {n}"),
+         "comments": many(40, type=either(0, 1), value_id=lambda n: (300, 1000)[n % 2] + 7 * ((n + 1) // 2),
+                          content=TEXT)},
+        {"goods": ["comments"], "topics": ["comments"]}),
     "drafts in a table of their own": (
         {"tickets": pages(),
          "ticket_shared_draft_zooms": many(12, ticket_id=itself, new_article=f"{PROSE} perhaps {{n}}")},
