@@ -242,7 +242,7 @@ def test_a_column_of_bytes_ends_nothing(propose, column, value):
     st.text(st.sampled_from("a\n\r\t\"'\\\x1b\x7f\x85#]}{:%"), min_size=1, max_size=12),
 )
 def test_names_of_all_characters_give_a_valid_file(tmp_path, table, column):
-    assume(not re.search("[A-Za-z]{3}", table))  # a table called Config is left out
+    assume(not re.search("[A-Za-z]{2}", table))  # a table called Config or DM is left out
     file = tmp_path / f"{next(NUMBERS)}.db"
     with closing(sqlite3.connect(file)) as made:
         quoted = ['"' + name.replace('"', '""') + '"' for name in (table, f"title {column}", f"body {column}")]
