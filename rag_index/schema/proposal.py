@@ -168,9 +168,12 @@ def propose(
     answers = answers or {}
     add = [*add, *[table for table, wanted in answers.items() if wanted]]
     logs = {*filter(is_log, subjects)}
-    whole = sum(one.rows * one.all_length for one in subjects if one not in logs)
-    prose = sum(one.rows * one.text_length for one in subjects if one.says_something)
-    things = {one.full_name for one in subjects if prose < MIN_PROSE * whole and _is_thing(one)}
+    lengths = {one: one.rows * one.all_length for one in subjects if one not in logs}
+    whole = sum(lengths.values())
+    read = [one for one in lengths if lengths[one] >= LARGE * whole or not one.refusal()]
+    prose = sum(one.rows * one.text_length for one in read if one.says_something)
+    few = prose < MIN_PROSE * sum(map(lengths.__getitem__, read))
+    things = {one.full_name: _others(one) if few else 0 for one in subjects if _is_thing(one)}
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -204,25 +207,31 @@ def _shown_share(catalog: DatabaseCatalog, subject: Subject) -> float:
 
 
 def _is_thing(subject: Subject) -> bool:
-    """Return whether rows with a name have to do with those of several other tables, as devices and sites have."""
-    others = {one.child for one in subject.children} | {one.parent for one in subject.own_relations}
+    """Return whether rows have a name, and are neither accounts nor kinds."""
     named = subject.title is not None and subject.rows >= MIN_ROWS and not subject.is_login
-    return named and len(others - {subject}) > 1 and not {subject.noun[-1]} & vocab.KINDS
+    return named and not {subject.noun[-1]} & vocab.KINDS
 
 
-def _missed(made: Proposal, things: Container[str], needed: Container[str], whole: float) -> dict[str, str]:
+def _others(subject: Subject) -> int:
+    """Return with how many other tables rows have to do."""
+    others = {one.child for one in subject.children} | {one.parent for one in subject.own_relations}
+    return len(others - {subject})
+
+
+def _missed(made: Proposal, things: Mapping[str, int], needed: Container[str], whole: float) -> dict[str, str]:
     """Return tables to take besides those that are `needed` already, with why they were left out.
 
-    Those are all `things` with names alone, of a database with next to no prose. They are all that may have come with
-    the application, if there is no index, such as one of questions and answers.
+    Those are `things` with names alone: those that have to do with several others, as devices and sites have, in a
+    database with next to no prose, and all if there is no index. Without any, they are all that may have come with the
+    application, such as questions and answers.
     Else it is the doubted one with most text, of the `whole` that the tables have, if too little is reached.
     """
     left = {table: why for table, why in made.left_out.items() if table not in needed}
-    spare = {table: why for table, why in left.items() if why in (EXPLAINS, PICTURES)}
-    if named := {table: why for table, why in left.items() if table in things and why in NAMES | PROGRAMS}:
+    if named := {table: why for table, why in left.items() if things.get(table, 0) > 1 and why in NAMES | PROGRAMS}:
         return named
-    if spare and not made.indexes:
-        return spare
+    for reasons in (NAMES, {EXPLAINS, PICTURES}) if not made.indexes else ():
+        if found := {table: why for table, why in left.items() if why in reasons and table in things}:
+            return found
     for one in made.coverage.missing if made.coverage.share < GOAL else ():
         why = left.get(one.table, "")
         least = LARGE * whole if why in PROGRAMS else MIN_SHARE * made.coverage.chars

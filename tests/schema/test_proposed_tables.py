@@ -484,6 +484,12 @@ def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_ran
     assert all(one.score < 0 for one in made.indexes)
 
 
+def test_names_alone_are_documents_if_there_is_nothing_else_to_search(propose):
+    log = many(40, message=lambda n: a_sentence(n % 3 + 900))
+    made = propose(podcast=many(14, title="Podcast {n} of the mill"), follower=many(9, podcast_id=itself), job_log=log)
+    assert [one.tables[0] for one in made.indexes] == ["podcast"]
+
+
 def test_what_a_few_rows_name_is_no_text_of_theirs_and_stays_an_index(propose):
     """In the way of Kobo: `content` holds the books, and two of them are on a shelf."""
     shelf = "ShelfName TEXT, ContentId TEXT, PRIMARY KEY (ShelfName, ContentId)"
