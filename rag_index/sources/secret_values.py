@@ -16,19 +16,29 @@ _HASH = re.compile(
     r"|[156]\$(?:rounds=\d+\$)?[./A-Za-z0-9]{1,16}\$[./\w]{8,}"
     r"|(?:(?<=pbkdf2_sha256\$)|(?<=sha1\$)|(?<=sha256\$)|(?<=sha512\$)|(?<=scrypt\$))\S+)"
     r"|(?:pbkdf2:\w+:\d+|scrypt:\d+:\d+:\d+)\$\S+"
-    r"|\{(?:SSHA|SHA|MD5|CRYPT)\}[\w+/=.$-]{13,}"
+    r"|\$(?:7|8|y|gy|apr1)\$[\w./$]{20,}|!bcrypt!\d\d!\S+|SCRAM-SHA-\d+\$\S+|AQAAAA[A-Za-z0-9+/]{50,}=*"
+    r"|\{(?:S?SHA\d*|S?MD5|CRYPT|PBKDF2\w*)\}[\w+/=.$-]{13,}|:pbkdf2:\w+:\d+:\S+|(?<!\w)\*[0-9A-F]{40}(?!\w)"
 )
 """Hashes of passwords."""
+_HASHES_HAVE = ("$", "{", "!bcrypt!", ":pbkdf2:", "AQAAAA")
 _KEY = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)"
     r"(?:(?:(?!-----BEGIN ).)*?-----END [A-Z -]*|[A-Z -]*(?:\s*[\w-]+: [^\n]*\n)*+(?:[\s\\>]*+[\w+/=]{20,}+)*+)"
     r"|(?<![A-Za-z0-9])(?:(?:sk|rk|pk|cs)_(?:live|test)_[A-Za-z0-9]{10,}\w*|gh[pousr]_[A-Za-z0-9]{20,})"
-    r"|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|glpat-[\w-]{16,}",
+    r"|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|glpat-[\w-]{16,}|otpauth://\S+|\d{8,10}:AA[\w-]{33}"
+    r"|(?<![\w-])(?:github_pat_|whsec_|hf_|npm_|shp[a-z]{2}_|do[opr]_v1_|lin_api_|figd_|pypi-|sk-|sq0[a-z]{3}-|GOCSPX-|ya29\."
+    r"|SG\.|hvs\.|ATATT)(?=[\w.-]*?(?<![A-Za-z0-9])[A-Za-z]*\d[A-Za-z0-9]{12,})[\w.-]{20,}",
     re.DOTALL,
 )
 """Keys of known kinds. One without an end ends where its lines are no longer those of a key."""
-_KEYS_HAVE = ("eyJ", "-----BEGIN ", "xox", "AKIA", "AIza", "glpat-")
-_KEYS_WITH_UNDERSCORES = ("_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")
+_KEYS_HAVE = (
+    "eyJ", "-----BEGIN ", "xox", "AKIA", "AIza", "glpat-", "otpauth:", ":AA", "pypi-", "sk-", "sq0", "GOCSPX", "ya29.",
+    "SG.", "hvs.", "ATATT",
+)  # fmt: skip
+_KEYS_WITH_UNDERSCORES = (
+    "_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "whsec_", "hf_", "npm_", "shp",
+    "_v1_", "_api_", "figd_",
+)  # fmt: skip
 """What a text with a key has in it, which is looked for in a fraction of the time."""
 _GIVEN = re.compile(r"[=:/][ \t]?[\"']?(?=[\w.~%+-]*\d)([\w.~%+-]{12,}=*)")
 """A word with digits that is the value of something, or in an address."""
@@ -36,10 +46,20 @@ _SECRETLY = re.compile(
     r".*?(?:[?&;#][\w.-]*(?:key|code|hash|sig|signature|auth|sid|session|nonce|otp)"
     r"|(?:token|secret|passw(?:or)?d|pwd|credentials?|jwt)"
     r"|(?:api|access|auth|private|reset|activation|confirm(?:ation)?|session|login|verification)[ _-]?(?:key|code)"
-    r"|/(?:[\w-]*[_-])?(?:reset|confirm|activat|verif|unsubscri|invit|opt-?in|magic[_-]?link)[\w-]*(?:/\w{1,12}){0,2})[\"'\])]*",
+    r"|/(?:[\w-]*[_-])?(?:reset|confirm|activat|verif|unsubscri|invit|opt-?in|magic[_-]?link)[\w-]*(?:/\w{1,12}){0,2}"
+    r"|(?:/[\w-]*webhook\w*(?:/\d*)?|://hooks?\.[\w./]*))[\"'\])]*",
     re.IGNORECASE | re.DOTALL,
 )
 """What stands before a secret: the parameter of a link, `API key`, or a path such as `/reset-password`."""
+_SAID = re.compile(
+    r"://[^\s/:@\"'<>]*:([^\s/:@\"'<>]{3,})(?=@)|://([0-9a-f]{32})(?=@)"
+    r"|(?:passw(?:or)?[dt]|passwd|pwd|kennwort|passphrase|(?:account|access)key)[\"']?\s*(?:[=:]|\bis\b)\s*[\"']?"
+    r"(?![$%{<(\[])(?=\S*\d)(?=\S*[a-z])([^\s\"'<>;,&()]{6,})"
+    r"|\b(?:bearer|basic) (?=\S*\d)([\w+/=.~-]{20,})",
+    re.IGNORECASE,
+)
+"""A password in an address, or after a word that says so."""
+_SAID_WITH = ("assw", "wd", "WD", "ennwort", "ccountKey", "ccessKey", "earer ", "asic ", "assphrase")
 _FILE = re.compile(r".*\.[a-z]{2,4}")
 MAX_BEFORE = 60
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
@@ -58,10 +78,12 @@ def without_secrets(text: str) -> str:
     """
     if "-----BEGIN " not in text and not any(map(text.__contains__, string.digits)):  # nothing random lacks digits
         return text
-    if "$" in text or "{" in text:
+    if any(map(text.__contains__, _HASHES_HAVE)):
         text = _HASH.sub(MASK, text)
     if any(map(text.__contains__, _KEYS_HAVE)) or ("_" in text and any(map(text.__contains__, _KEYS_WITH_UNDERSCORES))):
         text = _KEY.sub(MASK, text)
+    if ("://" in text and "@" in text) or any(map(text.__contains__, _SAID_WITH)):
+        text = _SAID.sub(lambda found: found[0].replace(found[found.lastindex or 0], MASK), text)
     return _GIVEN.sub(_mask_named, text)
 
 

@@ -29,6 +29,11 @@ BASE64 = "MHcCAQEEIIGkG5mA7zBq0e1p4rW9xYtQ3uVnJ8sLdKfHc2oXyZbT"
         (f"root:$1$salt${BASE64}:0", "root:[secret]:0"),
         (f"eve scrypt:32768:8:1$salt${BASE64}", "eve [secret]"),
         (f"userPassword: {{SSHA}}{BASE64}", "userPassword: [secret]"),
+        ("see postgresql://mill:S3cr3tWheel9@db/mill", "see postgresql://mill:[secret]@db/mill"),
+        ("Server=db;User Id=sa;Password=Wheel123!x;", "Server=db;User Id=sa;Password=[secret];"),
+        (f"Authorization: Bearer {BASE64}", "Authorization: Bearer [secret]"),
+        (f"hooks: https://x.example/api/webhooks/4711/{BASE64}", "hooks: https://x.example/api/webhooks/4711/[secret]"),
+        (f"$y$j9T$saltsalt${BASE64}, hf_{BASE64} and SG.{BASE64}", "[secret], [secret] and [secret]"),
     ],
 )  # fmt: skip
 def test_a_secret_within_a_text_is_masked(text, read):
@@ -41,7 +46,8 @@ def test_a_secret_within_a_text_is_masked(text, read):
         "see https://git.example/a/b/commit/3541c75fd24df42fbb68e549b16dfa90",
         "https://docs.example/document/d/1A2b3C4d5E6f7G8h9I0j/edit and ?keyword=iphone13promax12",
         "token: 2024-03-05T10:00:00, costs $2, $100 or ${price}, session: introduction-2024",
-        "The password has 12 characters at least; the token is in the header.",
+        "The password has 12 characters at least; the token is in the header. Password: $PASSWORD1 or {pass2word}",
+        "Basic knowledge of sk-learn, npm_config_registry_url_2 and hf_transformers_cache_directory at http://a.b:80/c@d",
         "0123456789abcdef0123456789abcdef",
         "run task_test_runner, docs_test_suite and disk_live_data with highs_and_lows_of_the_day",
         "https://x.example/presets/commonmark.cpython-311.pyc and https://x.example/verification/ISO9001-2015.pdf",
