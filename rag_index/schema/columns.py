@@ -65,7 +65,7 @@ _MAIL = re.compile(
 _LANGUAGES = re.compile(r'\s*\{\s*"(?!id"|no")[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
 _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
-_SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
+SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
 _WORDS = re.compile(r"[^\W\d_][,;:.!?)\"'’]*\s+[(\"'„“]?[^\W\d_]")
 
 
@@ -187,7 +187,7 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_key = words(made.name)[-1:] == ("id",)
     if values and not is_key and sum(map(looks_secret, values)) * 5 >= len(values):
         return "secret"
-    if named & vocab.INTERNAL and made.last_word in vocab.PROSE | {"memo"}:
+    if named & vocab.INTERNAL and made.last_word in vocab.PROSE | {"memo", "internal", "nonpublic"}:
         return "internal"
     if named & vocab.HIDDEN_FLAGS and made.last_word == "reason":
         return "internal"
@@ -220,7 +220,7 @@ def names_for_programs(column: Column, *, is_key: bool) -> bool:
     Words are joined by hyphens in keys alone: `main-menu`.
     """
     texts = [one for one in column.filled if isinstance(one, str)]
-    several = [one for one in texts if _NAME_OF_PROGRAMS.fullmatch(one) or (is_key and _SLUG.fullmatch(one))]
+    several = [one for one in texts if _NAME_OF_PROGRAMS.fullmatch(one) or (is_key and SLUG.fullmatch(one))]
     return _share(texts, _WORD_OF_PROGRAMS) > NEARLY_ALL and len(several) > FEW * len(texts)
 
 
@@ -235,7 +235,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     texts = made.texts
     if _share(texts, _TIME) > 0.8:
         return "time"
-    is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
+    is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, SLUG) > 0.5
     if 2 * sum(_WORDS.search(text) is not None for text in texts) > len(texts):
         named = named - vocab.FILES
     if named & vocab.MACHINE or is_slug or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3:

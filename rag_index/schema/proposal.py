@@ -444,7 +444,9 @@ class _Proposer:
                 if names and subject.rows:
                     place.setdefault(subject.full_name, []).extend(names)
             reason = "is not wanted" if self.answers.get(subject.full_name) is False else subject.refusal()
-            if any(one.parent.is_private and {*one.parent.noun} & {*subject.noun} for one in subject.own_relations):
+            named = "_".join(subject.noun)
+            above = [one.parent for one in subject.own_relations if one.parent.is_private]
+            if any(word in named for one in above for word in one.noun):
                 reason = reason or "belongs to what few persons may see"  # the messages of a conversation
             if reason and not (self._is_added(subject) or self.needed.get(subject.full_name) == reason):
                 self.made.left_out[subject.full_name] = reason

@@ -54,7 +54,9 @@ def _is_any_id(name: str) -> bool:
     """Return whether a column may name a row of any table: `object_id`, `o_id`, `instance`."""
     bare = set(words(name)) - vocab.KEY_WORDS
     return (
-        words(name) != ("id",) and bare <= vocab.GENERIC | {"o", "instance", "model"} and bool(bare or words(name)[1:])
+        words(name) != ("id",)
+        and bare <= vocab.GENERIC | {"o", "instance", "model"}
+        and bool(bare or words(name)[1:] or name == "ref")
     )
 
 
@@ -298,9 +300,10 @@ class _Finder:
 
     def _typed_parent(self, value: str, ids: Sequence[Any], table: Subject) -> Subject | None:
         """Return the table that a type names: `Issue`, `App\\Models\\Issue`, `issues` or `blog.Issue`."""
+        whole = noun(value)  # `forum.post`
         named = noun(value.replace("\\", ".").replace("::", ".").rpartition(".")[2])
         fits = [one for one in self._by_noun.get(named[-1:], ()) if one is not table and len(one.key) == 1]
-        same = [one for one in fits if named in (one.noun, noun(one.name))]
+        same = [one for called in (whole, named) for one in fits if called in (one.noun, noun(one.name))]
         same = same or [one for one in fits if one.noun[-len(named) :] == named or one.noun[-1:] == named[-1:]]
         if len(value) == 1 and value.isalpha():  # `T` of a ticket, nearly all of which the ids name
             begun = [one for one in self.tables if one.noun[-1][0] == value.lower() and len(one.key) == 1]

@@ -603,15 +603,20 @@ class Subject(DatabaseTable):
         nouns = set(self.noun)
         is_message = bool(nouns & {"message", "msg"})
         messages = is_message and bool(
-            nouns & {"private", "direct"} or any(map(vocab.CORRESPONDENT.fullmatch, self.columns))
+            nouns & {"private", "direct", "personal"} or any(map(vocab.CORRESPONDENT.fullmatch, self.columns))
         )
-        dialog = not self.has_text and any(
+        dialog = (not self.has_text or self.noun[-1] == "conversation") and any(
             any(one.parent.is_people for one in link.relations)
             and not link.has_text
             and any(vocab.READ & {*words(name)} for name in link.columns)
             for link in (relation.child for relation in self.children)
         )
-        return dialog or bool(nouns & vocab.PRIVATE) or messages or self.noun[-2:] == ("message", "conversation")
+        return (
+            dialog
+            or any(map(vocab.PRIVATE.fullmatch, nouns))
+            or messages
+            or self.noun[-2:] == ("message", "conversation")
+        )
 
     @property
     def is_machinery(self) -> bool:
@@ -636,9 +641,8 @@ class Subject(DatabaseTable):
         nouns = set(self.noun)
         if not self.rows:
             return "is empty" if not self.problem else f"cannot be read: {self.problem}"
-        if self.noun[-1] in vocab.COMPLAINTS and any(
-            {*noun(one.parent.name)} & vocab.MESSAGES for one in self.relations
-        ):
+        told = any({*noun(one.parent.name)} & vocab.MESSAGES for one in self.relations)
+        if self.noun[-1] in vocab.COMPLAINTS and (told or any("reporter" in words(name) for name in self.columns)):
             return "holds what moderators are told"
         if self.is_private:
             return "holds messages between persons, notes of one, or drafts"

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema import vocabulary as vocab
-from rag_index.schema.columns import FEW, NEARLY_ALL, ColumnProfile, singular, words
-from rag_index.schema.subjects import Condition, Subject
+from rag_index.schema.columns import FEW, MAX_CHOICES, MOST, NEARLY_ALL, SLUG, ColumnProfile, singular, words
+from rag_index.schema.subjects import MIN_SECONDS, Condition, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
     from rag_index.schema.catalog import Column
 
@@ -23,10 +23,6 @@ MIN_OUT = 0.66
 """If at least this share of rows is inactive, the remaining numeric states are taken for drafts."""
 MIN_PUBLISHED = 0.1
 """If fewer rows have a time of publication, it is not used, and hides none."""
-NEVER = "2090"
-"""Times in this year or later mean 'never'."""
-MIN_SECONDS = 500_000_000
-"""Smaller numbers are not taken for seconds since 1970: this is 1985."""
 MAX_STATES = 12
 MIN_BIT = 64
 """No state has this number and more, but for those that are sums of bits."""
@@ -34,10 +30,10 @@ MAX_CODES = 8
 MAX_TYPES = 20
 MAX_UNTYPED = 12
 """Types leave out nothing of a table with at most this many rows, but for what few people may see."""
+MAX_PASSWORDS = 0.2
+"""If more rows have a password, it is that of an account."""
 PUT_AWAY = (9, 99)
 """The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
-CORRESPONDENCE, INTERNAL_NOTE = ("M", "R"), "N"
-"""The types of entries of a ticket: messages and responses, and notes among those who answer."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,15 @@ class _Look:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        return words(self.column.name)
+        return self.named[self.column.name]
+
+    @cached_property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Return the words of the name of each column, without the one with which most of them begin."""
+        found = {name: words(name) for name in self.table.columns}
+        ((first, count),) = Counter(named[0] for named in found.values()).most_common(1)
+        bare = first if 2 * count > len(found) else ""
+        return {name: named[1:] if named[0] == bare and len(named) > 1 else named for name, named in found.items()}
 
     @property
     def sql(self) -> str:
@@ -61,8 +65,42 @@ class _Look:
     def called(self) -> str:
         return "_".join(self.words)
 
+    @property
+    def unset(self) -> str:
+        """Return in SQL that a row has no value."""
+        nothing = {"number": "0", "text": "''"}.get(self.column.kind)
+        return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
+
+    def is_unset(self, reason: str) -> Condition:
+        """Return the condition that a row has no value."""
+        return self.condition(self.unset, reason, lambda value: not value)
+
+    @cached_property
+    def is_time(self) -> bool:
+        """Return whether the values are times, as such or in seconds since 1970, as far as there are some."""
+        number = self.column.kind == "number" and all(not at or at >= MIN_SECONDS for at in self.column.filled)
+        return number or self.column.kind == "time"
+
+    def has_come(self, at: Any) -> bool:
+        """Return whether a time of a row is over."""
+        now = datetime.now(UTC)
+        return at <= now.timestamp() if self.column.kind == "number" else str(at) <= now.isoformat(" ")
+
+    def compared(self, sign: str) -> str:
+        """Return in SQL that a time is over (`<=`) or to come (`>`)."""
+        return f"{self.sql} {sign} {self.seconds_now if self.column.kind == 'number' else 'CURRENT_TIMESTAMP'}"
+
     def condition(self, sql: str, reason: str, shows: Callable[[Any], object]) -> Condition:
         return Condition(self.column.name, sql, f"{self.column.name} {reason}", shows)
+
+    def among(self, values: Collection[Any], reason: str, *, hidden: bool = False) -> Condition:
+        """Return the condition that a row has one of these values, or none of them if they are `hidden`."""
+        number = self.column.kind == "number"
+        written = ", ".join(map(str, values)) if number else listed(map(str, values))
+        one = number and len(values) == 1 and not hidden
+        sql = f"{self.sql} = {written}" if one else f"{self.sql} {'NOT ' * hidden}IN ({written})"
+        sql = f"({self.sql} IS NULL OR {sql})" if hidden and self.profile.filled < 1 else sql
+        return self.condition(sql, reason, lambda value: (value in values) != hidden)
 
 
 def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) -> list[Condition]:
@@ -127,31 +165,30 @@ def _literals(column: Column, wanted: frozenset[str]) -> list[str]:
 
 
 def _span(look: _Look) -> Condition | None:
-    """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
-    column, called, others = look.column, look.called, ["_".join(words(name)) for name in look.table.columns]
+    """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`.
+
+    It leaves out no more than half of the rows: appointments begin and end, too.
+    """
+    called, values = look.called, look.column.values
     ends, starts = bool(vocab.UNTIL.fullmatch(called)), bool(vocab.STARTS.fullmatch(called))
-    weak_end, weak_start = vocab.STOPS.fullmatch(called), vocab.BEGINS.fullmatch(called)
-    if weak_end or weak_start:
-        begins = [
-            one for one, name in zip(look.table.columns.values(), others, strict=True) if vocab.BEGINS.fullmatch(name)
-        ]
-        told = column.kind == "number" or bool(column.filled)  # an empty `end` may be one of anything
-        if told and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
-            ends = ends or bool(weak_end)
-            starts = starts or (
-                bool(weak_start) and (column.kind == "number" or any(map(vocab.STOPS.fullmatch, others)))
-            )
-    if column.kind not in ("number", "time") or not (ends or starts):
+    if not (ends or starts) and look.is_time:
+        others = {name: "_".join(named) for name, named in look.named.items()}
+        begins = [look.table.columns[name] for name, one in others.items() if vocab.BEGINS.fullmatch(one)]
+        told = look.column.kind == "number" or bool(look.column.filled)  # an empty `end` may be one of anything
+        few = told and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in [look.column, *begins])
+        paired = any(map(vocab.STOPS.fullmatch, others.values()))
+        ends = few and bool(vocab.STOPS.fullmatch(called))
+        starts = few and paired and bool(vocab.BEGINS.fullmatch(called))
+    if not look.is_time or not (ends or starts):
         return None
-    times, then = [value for value in column.filled if value != 0], f"{look.sql} {'>' if ends else '<='}"
-    if column.kind == "number":
-        wrong = 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times)
-        sql = f"(COALESCE({look.sql}, 0) = 0 OR {then} {look.seconds_now})"
-    else:
-        wrong = len(times) == len(column.values) and not any(str(at) >= NEVER for at in times)
-        sql = f"({look.sql} IS NULL OR {then} CURRENT_TIMESTAMP)"
+
+    def shows(at: Any) -> bool:
+        return not at or look.has_come(at) != ends
+
+    if 2 * sum(map(shows, values)) < len(values):
+        return None
     reason = f"says {'until' if ends else 'from'} when a row holds"
-    return None if wrong else look.condition(sql, reason, lambda at: True)
+    return look.condition(f"({look.unset} OR {look.compared('>' if ends else '<=')})", reason, shows)
 
 
 def _out(look: _Look) -> Condition | None:
@@ -160,12 +197,12 @@ def _out(look: _Look) -> Condition | None:
     That is a number such as `status` of what has an address or answers questions, or one that is a sum of bits; the
     type of what nearly all messages are (others are whispers, or say what happened), and the sensitivity of a row.
     """
-    ends = {words(other)[-1] for other in look.table.columns}
     counts = Counter(look.column.filled)
-    state = look.words[-1] in ("status", "state") and {*map(type, counts)} == {int}
+    numbers = {*map(type, counts)} == {int}
+    state = look.words[-1] in ("status", "state") and numbers
     bits = state and _are_bits(counts)
-    state = bits or (state and bool(ends & vocab.SLUGS or {"question", "answer"} <= ends))
-    said = look.words[-1] in ("type", "kind") and {*map(type, counts)} == {int} and look.table.noun[-1] in vocab.SAID
+    state = bits or (state and _is_published(look.table))
+    said = look.words[-1] in ("type", "kind") and numbers and look.table.noun[-1] in vocab.SAID
     if (
         not (state or said or _says_how_secret(look) or look.words == ("view", "state"))
         or not 1 < len(counts) <= (len(counts) if bits else MAX_STATES)
@@ -175,15 +212,23 @@ def _out(look: _Look) -> Condition | None:
     ((most, rows),) = counts.most_common(1)
     if rows < (NEARLY_ALL if said else MIN_OUT) * len(look.column.values):
         return None
-    sql = f"{look.sql} = {most if look.column.kind == 'number' else listed([str(most)])}"
-    return look.condition(sql, f"is {most} in most rows, which are taken for what is out", lambda value: value == most)
+    return look.among([most], f"is {most} in most rows, which are taken for what is out")
+
+
+def _is_published(table: Subject) -> bool:
+    """Return whether rows have an address, such as a slug, or answer questions: it is for people outside."""
+    ends = {words(name)[-1] for name in table.columns}
+    addresses = [one for name, one in table.columns.items() if "url" in words(name)[:-1]]  # `url_title`
+    slugs = any(one.filled and all(SLUG.fullmatch(str(value)) for value in one.filled) for one in addresses)
+    return slugs or bool(ends & vocab.SLUGS) or {"question", "answer"} <= ends
 
 
 def _are_bits(counts: Counter[int]) -> bool:
     """Return whether numbers are sums of bits: all have those of the most frequent one, and one has a high one, too."""
     ((most, _),) = counts.most_common(1)
     more = {value - most for value in counts}
-    return all(value & most == most for value in counts) and any(n >= MIN_BIT and n & (n - 1) == 0 for n in more)
+    high = any(n >= MIN_BIT and n & (n - 1) == 0 for n in more)
+    return most > 0 and high and all(value & most == most for value in counts)
 
 
 def _says_how_secret(look: _Look) -> bool:
@@ -196,38 +241,24 @@ def _says_how_secret(look: _Look) -> bool:
 
 def _flag(look: _Look) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
-    column, flags = look.column, vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
-    named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
-    values = {str(value).lower() for value in column.filled}
-    if not values or named & (vocab.PLACES | {"url", "uri"}):  # in no menu, or with another address, it may be seen
+    column, values = look.column, {str(value).lower() for value in look.column.filled}
+    named = _meant(look)
+    if not values or not named:
         return None
-    if named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns):
-        return None  # has a public address
-    if named <= {"is", "active", "status", "state"} and look.table.noun[-1] in vocab.TASKS:  # it is closed
-        return None
-    if named == {"activity"} and values <= {"0", "1"}:
-        named = {"active"}
-    if (named & {"login", "members", "registered", "subscribers"} and named & {"required", "only"}) or "acl" in named:
-        named = {"private"}
-    if look.table.noun[-1] == "history" and named & vocab.NOTIFIED:  # what nobody was told is a note for few
-        named = {"public"}
-    if named & {"display", "show", "shown"} and named & {"customer", "client", "public", "guest", "everyone"}:
-        named = {"public"}
-    if look.words in vocab.FOR_SALE and column.filled.count(1) >= MIN_OUT * len(column.values):  # not: at a lower price
-        named = {"public"}
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
     if shows == {*look.words[:1]} & vocab.IN_PLACE and look.words[-1] in vocab.QUALIFIED:
         return None
     own = named <= {"status", "state", *words(look.table.name), *look.table.noun}  # not that of a payment
-    most = own and column.kind == "number" and column.filled.count(1) >= MIN_OUT * len(column.values)
-    if not hides | shows and values <= {"0", "1", "true", "false"} and (most or column.kind == "bool"):
+    most = column.kind == "bool" or column.filled.count(1) >= MIN_OUT * len(column.values)
+    if not hides | shows and values <= {"0", "1", "true", "false"} and own and most:
         shows = named & {"status", "state"} & {look.words[-1]}
-    small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
+    small = column.kind != "time" and all(re.fullmatch(r"-?\d", value) for value in values)
     two_sided = values <= vocab.YES | vocab.NO or (bool(hides) and small and "0" in values)
+    said = bool(shows and values & vocab.YES) and look.profile.role in ("choice", "code")
     if (
         not hides | shows
         or (named & {"state", "status"} and not two_sided)
-        or not (two_sided or (shows and small) or (shows and "1" in values and look.profile.role == "choice"))
+        or not (two_sided or (shows and small) or said)
         or (named & vocab.NO_FLAGS and column.kind != "bool")
     ):
         return None
@@ -241,107 +272,121 @@ def _flag(look: _Look) -> Condition | None:
     )
 
 
-def _by_name(look: _Look) -> Condition | None:
-    """Return the condition of a column whose name alone tells what its values mean."""
-    column, sql = look.column, look.sql
-    if column.name == "docstatus" and 1 in column.filled:  # 0 for a draft, and 2 for what was cancelled
-        return look.condition(f"{sql} = 1", "is 1 for what is neither a draft nor cancelled", lambda value: value == 1)
-    if look.words[-2:] == ("visibility", "level") and column.kind == "number":
-        least = min(column.filled, default=0)
-        return look.condition(f"{sql} > {least}", "is the least for the fewest", lambda value: (value or 0) > least)
-    if vocab.ALONE.fullmatch(look.called) and column.kind == "number":
-        return look.condition(f"{sql} = 0", "is set for what is not for all", lambda value: not value)
-    return None
+def _meant(look: _Look) -> set[str]:
+    """Return the words of a flag, or the one that says the same of who may see a row; none if it says another thing."""
+    column, flags = look.column, vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
+    named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
+    public_address = named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns)
+    # a task is closed, or waits for another one
+    at_work = named <= {"is", "active", "blocked", "status", "state"} and look.table.noun[-1].endswith(vocab.TASKS)
+    if named & (vocab.PLACES | {"url", "uri"}) or public_address or at_work:  # in no menu, it may be seen
+        return set()
+    if named == {"activity"} and {*column.filled} <= {0, 1}:
+        return {"active"}
+    if (named & vocab.READERS and named & {"required", "only", "protected"}) or "acl" in named:
+        return {"private"}
+    told = look.table.noun[-1] == "history" and named & vocab.NOTIFIED  # what nobody was told is a note for few
+    told = told or (named & {"display", "show", "shown"} and named & vocab.EVERYONE)
+    if told or (look.words in vocab.FOR_SALE and column.filled.count(1) >= MIN_OUT * len(column.values)):
+        return {"public"}  # if few rows are on sale, these have a lower price
+    return named
 
 
-def _deleted(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `deleted_at`, or `archived_at` beside `published_at`."""
-    named, kind, others = {*look.words}, look.column.kind, map(words, look.table.columns)
+def _set(look: _Look) -> Condition | None:
+    """Return the condition of a column that is set for what is not for all.
+
+    Such are `deleted_at`, `archived_at` beside `published_at`, and what few rows have: a level of security, the key of
+    a draft, or a password that people have to know to read a row.
+    """
+    named, kind, few = {*look.words}, look.column.kind, 0 < look.profile.filled <= FEW
     archived = look.words[0] in vocab.UNPUBLISHED_TIMES and any(
-        other[0] in vocab.PUBLISHED_TIMES and other[1:] == look.words[1:] for other in others
+        other[0] in vocab.PUBLISHED_TIMES and other[1:] == look.words[1:] for other in map(words, look.table.columns)
     )
-    if not (archived or named & vocab.DELETED) or not (
-        kind == "time" or named & {"at", "on", "time", "date", "timestamp"}
-    ):
-        return None
-    if not look.column.nullable and kind == "time":
-        return None
-    reason = f"is set for {'archived' if archived else 'deleted'} rows"
-    if kind == "number":
-        return look.condition(f"COALESCE({look.sql}, 0) = 0", reason, lambda value: not value)
-    return look.condition(f"{look.sql} IS NULL", reason, lambda value: value is None)
+    is_time = (kind == "time" and look.column.nullable) or (kind != "time" and named & vocab.TIME_ENDS)
+    if is_time and (archived or named & vocab.DELETED):
+        return look.is_unset(f"is set for {'archived' if archived else 'deleted'} rows")
+    level = few and kind == "number" and _says_how_secret(look)
+    version = few and vocab.DRAFT_KEYS.fullmatch(look.called)
+    if level or version or (kind == "number" and vocab.ALONE.fullmatch(look.called)):
+        return look.is_unset("is set for what is not for all")
+    is_password = kind == "text" and look.profile.role == "secret" and named & {"password", "passwd", "pass"}
+    if is_password and look.profile.filled <= MAX_PASSWORDS:
+        return look.is_unset("is set for what is for those who know it")
+    return None
 
 
 def _published(look: _Look) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
     column, available = look.column, look.called in vocab.AVAILABLE
-    if not (available or {*look.words} & vocab.PUBLISHED_TIMES) or look.profile.role != "time" or not column.filled:
+    named = available or {*look.words} & vocab.PUBLISHED_TIMES
+    if not named or not column.filled or not (look.is_time or look.profile.role == "time"):
         return None
-    now = datetime.now(UTC).isoformat(" ")
-    if column.kind == "time" and any(str(at) > now for at in column.filled):
-        sql = f"{look.sql} <= CURRENT_TIMESTAMP"
-        sql = f"({look.sql} IS NULL OR {sql})" if available else sql
+    if look.is_time and not all(map(look.has_come, column.filled)):
+        sql = look.compared("<=")
+        sql = f"({look.unset} OR {sql})" if available else sql
         reason = f"is later{'' if available else ', or empty,'} for what is not out"
-        return look.condition(sql, reason, lambda at: str(at) <= now if at else available)
-    if available or not MIN_PUBLISHED <= look.profile.filled < 1:
+        return look.condition(sql, reason, lambda at: look.has_come(at) if at else available)
+    if available or column.kind == "number" or not MIN_PUBLISHED <= look.profile.filled < 1:
         return None
     return look.condition(f"{look.sql} IS NOT NULL", "is empty for drafts", lambda at: at is not None)
 
 
 def _state(look: _Look) -> Condition | None:
     """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
-    values = look.profile.choices
+    values = tuple(dict.fromkeys(map(str, look.column.filled)))
+    seen = bool(vocab.SEEN_BY & {*look.words}) and not vocab.QUALIFIED & {*look.words}
     shares = "private" in values and vocab.SHARED & {*values}
-    if not ({*look.words} & (vocab.STATES | vocab.SHOWN_FLAGS) or shares) or look.profile.role != "choice":
+    named = {*look.words} & (vocab.STATES | vocab.SHOWN_FLAGS) or shares or (seen and "can" in look.words)
+    if not named or look.column.kind != "text" or not 0 < len(values) <= MAX_CHOICES:
         return None
-    few = vocab.OFFICES if vocab.SEEN_BY & {*look.words} else frozenset(["private"])
-    hidden = [value for value in values if value.lower() in vocab.HIDDEN_VALUES or few & {*words(value)[-1:]}]
-    shown = [value for value in values if value.lower() in vocab.PUBLISHED_VALUES]
-    if not shown and (hidden or {value.lower() for value in values} <= vocab.MODERATION):
-        shown = [value for value in values if value.lower() in vocab.MODERATED_VALUES]
+    last = vocab.OFFICES if seen else vocab.HIDDEN_ENDS
+    hidden = [one for one in values if one.lower() in vocab.HIDDEN_VALUES or last & {*words(one)[-1:]}]
+    shown = [one for one in values if one.lower() in vocab.PUBLISHED_VALUES or (seen and one.lower() == "inherit")]
+    hidden = [one for one in hidden if one not in shown]
+    let = [one for one in values if one.lower() in vocab.MODERATED_VALUES]
+    if not shown and (hidden or {one.lower() for one in values} <= vocab.MODERATION) and let:
+        hidden += [one for one in values if one.lower() in vocab.MODERATION and one not in [*let, *hidden]]
+        shown = let if len(let) + len(hidden) == len(values) else []
     reason = f"is one of {', '.join(values)}"
-    if shown:
-        return look.condition(f"{look.sql} IN ({listed(shown)})", reason, lambda value: value in shown)
-    if not hidden:
-        return None
-    sql = f"{look.sql} NOT IN ({listed(hidden)})"
-    sql = f"({look.sql} IS NULL OR {sql})" if look.profile.filled < 1 else sql
-    return look.condition(sql, reason, lambda value: value not in hidden)
+    return look.among(shown or hidden, reason, hidden=not shown) if shown or hidden else None
 
 
 def _number(look: _Look) -> Condition | None:
-    """Return the condition of a state by number, of which 9 after a gap, and what is negative, were put away."""
-    values = {value for value in look.column.filled if isinstance(value, int)}
-    is_state = look.column.kind == "number" and look.words[-1] in ("status", "state")
+    """Return the condition of a number whose order, or place, says what it means.
+
+    Of states, 9 after a gap, and what is negative, were put away; the highest `visibility_level` is that of what all
+    may see.
+    """
+    column, values = look.column, {value for value in look.column.filled if isinstance(value, int)}
+    if column.name == "docstatus" and 1 in values:  # 0 for a draft, and 2 for what was cancelled
+        return look.among([1], "is 1 for what is neither a draft nor cancelled")
+    if look.words[-2:] == ("visibility", "level") and values:
+        most = max(values)
+        return look.condition(f"{look.sql} >= {most}", "is the highest for all", lambda value: (value or 0) >= most)
+    is_state = column.kind == "number" and look.words[-1] in ("status", "state")
     if not is_state or not 1 < len(values) <= MAX_STATES:
         return None
     away = sorted(value for value in values if value < 0 or (value in PUT_AWAY and value - 1 not in values))
-    shown = sum(value not in away for value in look.column.filled)
-    if not away or 2 * shown < len(look.column.filled):
+    shown = sum(value not in away for value in column.filled)
+    if not away or 2 * shown < len(column.filled):
         return None
-    sql = f"({look.sql} IS NULL OR {look.sql} NOT IN ({', '.join(map(str, away))}))"
-    return look.condition(sql, f"is one of {', '.join(map(str, sorted(values)))}", lambda value: value not in away)
+    return look.among(away, f"is one of {', '.join(map(str, sorted(values)))}", hidden=True)
 
 
 def _audience(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for."""
-    column, grouped = look.column, [value for value in look.column.filled if str(value) != "0"]
-    if look.called not in vocab.AUDIENCE or not column.filled or len(grouped) > FEW * len(column.values):
-        return None
-    if not all(re.fullmatch(r"-?\d+(?:,-?\d+)*", str(value)) for value in grouped):
-        return None
-    sql = f"COALESCE({look.sql}, 0) = 0" if column.kind == "number" else f"COALESCE({look.sql}, '0') IN ('', '0')"
-    return look.condition(sql, "names who may see a row", lambda value: value not in grouped)
+    """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for.
 
-
-def _password(look: _Look) -> Condition | None:
-    """Return the condition of a password that only few rows have: people have to know it to read these."""
-    is_password = look.profile.role == "secret" and {*look.words} & {"password", "passwd", "pass"}
-    if not is_password or look.profile.filled > 0.2 or look.column.kind != "text":
+    Nothing and 0 are all people, and so are lists with -1, for guests, if most rows have such.
+    """
+    column, values = look.column, [str(value or 0) for value in look.column.values]
+    guests = {value for value in values if value.startswith("-1,")}
+    most = [some for some in (guests, {"0"}) if sum(value in some for value in values) > MOST * len(values)]
+    numbers = all(re.fullmatch(r"-?\d+(?:,-?\d+)*", value) for value in values)
+    if look.called not in vocab.AUDIENCE or not column.filled or not most or not numbers:
         return None
-    name = look.column.name
-    sql, reason = f"COALESCE({look.sql}, '') = ''", f"rows with a {name} are for those who know it"
-    return Condition(name, sql, reason, lambda value: not value)
+    texts = f"COALESCE({look.sql}, '0') IN ({listed(sorted(guests) if most[0] is guests else ['', '0'])})"
+    sql = look.unset if column.kind == "number" else texts
+    return look.condition(sql, "names who may see a row", lambda value: str(value or 0) in most[0])
 
 
 def _type(look: _Look) -> Condition | None:
@@ -350,20 +395,23 @@ def _type(look: _Look) -> Condition | None:
     if look.profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
         return None
     choices = look.profile.choices or tuple(dict.fromkeys(map(str, look.column.filled)))
-    few = [value for value in choices if _is_type(value, vocab.TYPES_FOR_FEW)]
-    if not vocab.CONTENT & {look.table.noun[-1], *look.words} or (last == "code" and not few):
+    pairs = {**vocab.NOTES_BESIDE, "m": "n"} if look.table.noun[-1] == "entry" else vocab.NOTES_BESIDE
+    notes = {note for answer, note in pairs.items() if answer in map(str.lower, choices)}
+    few = [value for value in choices if _is_type(value, vocab.TYPES_FOR_FEW) or value.lower() in notes]
+    parts = {value: value.rpartition("_") for value in choices}  # `Q_HIDDEN`, beside `Q`
+    few += [value for value, (kind, _, end) in parts.items() if kind in parts and end.lower() in vocab.HIDDEN_VALUES]
+    content = notes or vocab.CONTENT & {look.table.noun[-1], *words(look.column.name)}
+    if not content or (last == "code" and not few):
         return None
     some = look.table.is_label or look.table.rows <= MAX_UNTYPED
-    good = [value for value in choices if not _is_type(value, vocab.TYPES_FOR_FEW if some else vocab.BAD_TYPES)]
+    bad = vocab.TYPES_FOR_FEW if some else vocab.BAD_TYPES
+    good = [value for value in choices if value not in few and not _is_type(value, bad)]
     if {*vocab.MESSENGER} <= {*choices}:
         good = ["O"]
-    if {*CORRESPONDENCE, INTERNAL_NOTE} == {*choices} and look.table.noun[-1] == "entry":
-        good = [*CORRESPONDENCE]
     good = good or [value for value in choices if value not in few]
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
         return None
-    reason = f"is also {', '.join(value for value in choices if value not in good)}"
-    return look.condition(f"{look.sql} IN ({listed(good)})", reason, lambda value: value in good)
+    return look.among(good, f"is also {', '.join(value for value in choices if value not in good)}")
 
 
 def _is_type(value: str, known: frozenset[str]) -> bool:
@@ -372,8 +420,5 @@ def _is_type(value: str, known: frozenset[str]) -> bool:
     return bool(named & known) and named <= vocab.BAD_TYPES | vocab.TYPE_FILLERS
 
 
-RULES = (
-    _span, _out, _flag, _by_name, _deleted, _published, _state,
-    _number, _audience, _password, _type,
-)  # fmt: skip
+RULES = (_span, _out, _flag, _number, _set, _published, _state, _audience, _type)
 """What may be known of a column, the surest first."""

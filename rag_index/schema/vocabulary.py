@@ -60,7 +60,7 @@ OF_PERSONS = _words("birthday birthdate birth dob ssn gender sex passport salary
 # Words of columns with the names of files, which people read if they are made of words.
 FILES = _words("file filename path")
 # Words of columns for few eyes. `staff`: osTicket.
-INTERNAL = _words("internal private admin staff moderator hidden confidential secret backoffice")
+INTERNAL = _words("internal nonpublic private admin staff moderator hidden confidential secret backoffice")
 # Words of columns that programs read. `lft`, `rgt`: Redmine; `sha1`: MediaWiki; `bitfield`: phpBB; `filtered`,
 # `guid`: WordPress; `rewrite`: PrestaShop.
 MACHINE = _words("""
@@ -138,8 +138,8 @@ DOUBTFUL = _words("""
     like favorite favourite counter stat statistic metric event_log activity_log plugin module widget menu template
     variable param parameter feature_flag address cart basket
 """)
-# Nouns of tables for few eyes. `privmsgs`: phpBB; `reminder`: GLPI; `draft`: osTicket.
-PRIVATE = _words("privmsg privmsgs pm dm reminder notepad draft")
+# Nouns of tables for few eyes. `privmsgs`: phpBB; `reminder`: GLPI; `draft`: osTicket; `recyclebin`: XWiki.
+PRIVATE = re.compile(r"privmsgs?|(?:private|personal|direct)message|pm|dm|reminder|notepad|draft|trash|\w*recyclebin")
 # Nouns of tables of persons, the likeliest first. `employee`: Northwind; `patient`: OpenMRS.
 PEOPLE = _ordered("""
     user people person staff member employee login operator agent admin customer patient subscriber participant
@@ -198,7 +198,7 @@ FORMS = KINDS_OF_ROWS | _words("form fieldset set")
 # Words of columns that say how far a person has read a conversation.
 READ = _words("read unread seen unseen muted")
 # Names of columns that say which person wrote to which.
-CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id)?|(?:to|recipient|receiver)_id", re.I)
+CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id)?|(?:to|recipient|receiver)_?id", re.I)
 
 
 # --- Who may see a row ---
@@ -209,46 +209,49 @@ HIDDEN_FLAGS = _words("""
     private priv internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted
     blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret
     redacted inactive anonymous_only personal void voided quarantined system retire retired redirect erroneous
-    erroneously
+    erroneously offline held
 """)
 # Words of columns that say of a row that it may be seen, or is the one that counts. `approved`: WordPress;
 # `validate`: PrestaShop; `valid`: OTRS; `public`: Redmine.
 SHOWN_FLAGS = _words("""
     public published publish active enabled approved visible visibility live current latest released online shown
-    is_public valid validate validated moderated
+    is_public valid validate validated moderated pub discoverable
 """)
 # Words that say how a thing is sold or changed if one of the others is last: `online_only`, `live_edit` (PrestaShop).
 IN_PLACE = _words("live online")
-QUALIFIED = _words("only edit editing chat payment mode support")
+QUALIFIED = _words("only edit editing chat payment mode support join write")
 # What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.
 AUDIENCE = _words("""
     group groups usergroup usergroups user_group user_groups fe_group fe_groups access_group access_groups
-    allowed_groups view_groups visible_groups roles access_roles allowed_roles
+    allowed_groups view_groups visible_groups roles access_roles allowed_roles member_groups
+    role_level rolelevel group_level grouplevel
 """)
 # Words of columns with numbers that say when, why or how often, and not whether.
 NO_FLAGS = _words("count by at on time date number id reason revision version")
 # Words of columns that say when a row was deleted. `deleted`: Moodle, Discourse.
 DELETED = _words("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded")
+TIME_ENDS = _words("at on time date timestamp")
 # Words of times that are empty for drafts. `published`: Ghost.
-PUBLISHED_TIMES = _words("published publish publication released approved")
+PUBLISHED_TIMES = _words("published publish publication released approved post posted")
 UNPUBLISHED_TIMES = ("archived", "unpublished", "retired", "depublished")
 # Last words of columns with states. `moderation`: Drupal; `access`: Joomla; `statut`: SPIP.
 STATES = _words("""
-    status state visibility workflow stage moderation access scope privacy audience verification statut estado stato
-    zustand sichtbarkeit
+    status state visibility workflow stage moderation access scope privacy audience verification policy statut estado
+    stato zustand sichtbarkeit
 """)
 # What states are called, in a table of their own, of what few may see.
-STATES_FOR_FEW = _words("deleted trashed trash removed spam draft unpublished hidden private quarantined")
+STATES_FOR_FEW = _words("deleted trashed trash removed spam draft unpublished hidden private internal quarantined")
 # Values of what is out. `publish`: WordPress; `publie`: SPIP.
 PUBLISHED_VALUES = _words("""
-    publish published public live visible everyone all world online released publie publié publiée veröffentlicht
+    publish published public live visible everyone anyone all world online released publie publié publiée veröffentlicht
     veroeffentlicht publicado publicada pubblicato pubblicata gepubliceerd
 """)
 # Values of what a moderator let pass. `approved`: WordPress.
 MODERATED_VALUES = _words("approved accepted active enabled")
 # Values of a column that says how a moderator decided. `hold`: WordPress.
 MODERATION = _words("""
-    approved accepted rejected refused declined denied pending new waiting hold spam unapproved trash
+    approved accepted rejected refused declined denied disapproved archived pending new waiting hold flagged
+    offensive spam unapproved trash
 """) | {"not approved"}
 # Values of what is not for everybody. `auto-draft`, `inherit`: WordPress; `entered-in-error`: FHIR.
 HIDDEN_VALUES = _words("""
@@ -256,9 +259,11 @@ HIDDEN_VALUES = _words("""
     withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive
     disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht
     papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
-    historical outdated replaced discarded poubelle corbeille refuse refusé papelera eliminado eliminada bozza cestino
-    rascunho verborgen versteckt
+    historical outdated replaced discarded flagged offensive queued poubelle corbeille refuse refusé papelera
+    eliminado eliminada bozza cestino rascunho verborgen versteckt
 """)
+# Last words of states of what is not for everybody: `post_delayed` of Canvas.
+HIDDEN_ENDS = _words("private deleted hidden delayed queued trashed")
 # Words of flags that say that goods are for sale now, if most rows are. `is_on_sale`: ECShop.
 FOR_SALE = frozenset([("is", "on", "sale"), ("is", "on", "shelf"), ("on", "shelf")])
 YES = _words("y yes t true 1 on j ja o oui s si")
@@ -268,12 +273,12 @@ SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
 UNTIL = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)"
     + SUFFIX
-    + r"|(?:expire[sd]?|expiry|superseded)_?(?:at|on|date|time)?"
+    + r"|(?:expire[sd]?|expiry|expiration|superseded|discontinue|unpub(?:lish)?)_?(?:at|on|date|time)?"
 )
 STARTS = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)"
     + SUFFIX
-    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
+    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)|pub_?date"
 )
 BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
 # Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do.
@@ -281,25 +286,44 @@ STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
 # Names of times before which a row, such as a product, is not shown.
 AVAILABLE = ("date_available", "available_date", "available_on", "available_at", "available_from")
 # Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader.
-ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
+ALONE = re.compile(r"\w*(?:wsid|workspace)|private(?:\w*to|web)|visible_?to")
+# Names of keys that drafts and former versions have, and few rows. `draftId`: Craft.
+DRAFT_KEYS = re.compile(r"(?:draft|revision)_id")
 # Words of flags that say where else a row is shown.
 PLACES = _words("nav menu dashboard toc sitemap home homepage")
 # What people work off: if it is not active, it is done.
-TASKS = _words("task ticket issue case story bug request todo incident opportunity lead deal")
+TASKS = (
+    "task",
+    "ticket",
+    "issue",
+    "case",
+    "story",
+    "bug",
+    "request",
+    "todo",
+    "incident",
+    "opportunity",
+    "lead",
+    "deal",
+)
 # Words of columns with the name of a row in an address: it is published.
 SLUGS = _words("slug alias permalink")
 # Words of columns that say of an entry of a history whether people were told.
 NOTIFIED = _words("notify notified")
 # Last words of columns, but for those of keys, that say of a row that it is for few, if it differs from most.
-SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "access", "viewlevel", "visibility")
+SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "security", "access", "viewlevel", "visibility", "privacy")
 # Values beside `private` that say of a category, say, that it means who may see a row.
 SHARED = _words("public shared workspace team everyone")
-SEEN_BY = _words("visibility access audience privacy")
+SEEN_BY = _words("visibility access audience privacy view policy")
+READERS = _words("login members registered subscribers password")
+EVERYONE = _words("customer client public guest everyone")
 # Words of columns that say who sees a row, and of their values for few.
 OFFICES = _words("admin administrator manager moderator staff internal private owner agents")
 SAID = _words("post comment message note reply remark")
 # The last words of the names of codes that may say who may see a row, which only the application knows.
 CODED = ("type", "kind", "class", "status", "state")
+# What a note among those who answer is called, by what an answer is. `correspond`: Request Tracker.
+NOTES_BESIDE = {"reply": "note", "correspond": "comment"}
 # The types of channels that all people, only some, or two can read: open, private, direct.
 MESSENGER = ("O", "P", "D")
 # Nouns of tables, and words of columns, whose types say what kind of content a row is: `post_type` of WordPress.
