@@ -700,6 +700,9 @@ def _is_pairs(subject: Subject) -> bool:
     if subject.rows == 1 and 2 * sum(text[:1] + text[-1:] == "{}" for text in map(str.strip, texts)) > len(texts):
         return True
     names = [p for p in profiles if p.last_word in vocab.SETTING_NAMES]
+    owned = any({*one.parent.noun} <= {*subject.noun[:-1]} and one.parent.is_whole for one in subject.relations)
+    if owned and all(p.distinct < MOST for p in names):  # the same few of many things
+        return False
     return any(p.last_word == "value" for p in profiles) and (
         (bool(names) and len(profiles) <= MAX_PAIR_COLUMNS)
         or any(
