@@ -23,7 +23,7 @@ from rag_index.schema.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.schema.subjects import NOTHING, Condition, Relation, Subject
+from rag_index.schema.subjects import MAX_MINUTES, NOTHING, Condition, Relation, Subject
 from rag_index.schema.visibility import listed, unclear_codes
 from rag_index.settings.index import NO_LANGUAGE
 
@@ -241,7 +241,8 @@ class IndexMaker:
         if subject.pair or not (title or parts or wanted_texts(subject, subject.prose)):
             return 0.0
         prose = self._prose + 40 * len([*own, *records])
-        described = MIN_THING if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
+        written = 1 if subject.minutes > MAX_MINUTES and not subject.is_label else MIN_THING
+        described = written if title and not {*subject.noun} & vocab.KINDS else MIN_DESCRIPTION
         if subject.rows <= MAX_CONTAINERS and not own and prose < described and subject.children:
             return 0.0
         if subject.rows < MIN_ROWS and not own and prose < MIN_ALONE:
