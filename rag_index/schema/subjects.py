@@ -222,7 +222,7 @@ class Subject(DatabaseTable):
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
         others = others or self._headings() or self._only_names()
-        extended = any(one.extends for one in self.children)
+        extended = any(one.extends and one.child.rows >= FEW * self.rows for one in self.children)
         if not (others or extended or any(p.role == "prose" and p.filled for p in profiles)):  # called by a code
             coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
             others = [p for p in coded if p.distinct >= MOST <= p.filled]
@@ -258,8 +258,8 @@ class Subject(DatabaseTable):
     @cached_property
     def title_row(self) -> Relation | None:
         """Return the relation of the rows that say what those of this table are called, one for each of them."""
-        named = [one for one in self.children if one.extends and not one.child.says_something]
-        named = [one for one in named if one.child.title in one.child.columns]
+        named = [one for one in self.children if one.extends and one.child.rows >= FEW * self.rows]
+        named = [one for one in named if one.child.title in one.child.columns and not one.child.says_something]
         named.sort(key=lambda one: not {*words(str(one.child.title)), *one.child.noun} & {*vocab.WHOLE_TITLES, "name"})
         return named[0] if named and self.title is None else None
 
@@ -275,10 +275,14 @@ class Subject(DatabaseTable):
         return read if length <= MAX_CAPTION and min(read[0].filled, read[0].distinct) >= NEARLY_ALL else []
 
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
-        named = any(one.last_word == "name" and one.distinct >= NEARLY_ALL for one in self.profiles.values())
-        many = p.distinct < MOST and (
-            named or p.name not in vocab.WHOLE_TITLES
-        )  # a title beside a name is a profession
+        profiles = self.profiles.values()
+        named = any(one.last_word == "name" and one.distinct >= NEARLY_ALL for one in profiles)
+        person = any(one.role == "personal" for one in profiles) and not any(
+            one.role == "prose" and one.filled for one in profiles
+        )
+        # a title beside a name is a profession
+        job = p.distinct < MOST or (person and p.last_word == "title")
+        many = named and job if p.name in vocab.WHOLE_TITLES else p.distinct < MOST
         return (
             "meta" in words(p.name),
             (p.name,) == self.key,

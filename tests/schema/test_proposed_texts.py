@@ -216,3 +216,36 @@ def test_the_rows_that_conditions_hide_are_counted_in_the_whole_table(propose):
 def test_a_title_in_any_language_is_a_short_text_over_a_longer_one_that_ends_as_no_sentence_does(propose, head, title):
     made = propose(artikel=many(12, ueberschrift=head, inhalt=f"{PROSE}. {TEXT}"))
     assert made.index("artikel").get("title") == title
+
+
+def test_content_has_the_title_of_the_page_that_it_names_by_the_column_of_the_tree_of_pages(propose):
+    """In the way of TYPO3, whose tables all have a `pid`."""
+    made = propose(
+        pages=many(80, "uid", pid=lambda n: n // 2, title="Page {n} of the mill"),
+        content=many(40, "uid", pid=cycle(10), header="About {n}", bodytext=TEXT),
+    )
+    assert "Page 2 of the mill" in made.documents("content")["1"]
+
+
+def test_a_person_is_called_by_a_name_and_not_by_a_profession(propose):
+    jobs = many(15, title="Miller of the {n}. mill", name="Kim Mill {n}", email="kim{n}@mill.test", about_id=1)
+    made = propose(contacts=jobs, calls=many(60, contact_id=cycle(15), remark=TEXT))
+    assert made.index("contacts")["title"] == "name"
+
+
+def test_few_rows_that_have_a_subject_say_nothing_of_what_others_are_called(propose):
+    made = propose(
+        document=many(20, state=itself), document_mail=many(2, "document_id", subject="Mail of {n} wheels"),
+        document_text=many(20, "document_id", body=TEXT),
+    )  # fmt: skip
+    assert "title" not in made.index("document")
+
+
+def test_few_things_that_people_wrote_are_found_though_others_refer_to_them(propose):
+    times = {"created": lambda n: f"2024-01-{n:02} 10:0{n}:00", "note": lambda n: f"The wheel of oak no. {n}, for bread" if n < 4 else ""}
+    kinds = {"created": "DATETIME"}
+    made = propose(
+        project=many(9, title="Project {n} of the mill", **times, kinds=kinds),
+        meeting=many(40, project_id=cycle(9), title="Meeting {n} of the mill", body=TEXT),
+    )
+    assert {one.tables[0] for one in made.indexes} == {"project", "meeting"}
