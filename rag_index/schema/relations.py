@@ -243,6 +243,10 @@ class _Finder:
             for end in range(len(own_noun) - 2, 0, -1):  # `node_field_author`: of a node
                 above += [one for one in self._by_noun.get(own_noun[:end], []) if noun(one.name) == own_noun[:end]]
             found += [one for one in above if column.name not in one.columns or one.key == (column.name,)]
+            # what names its own rows by a column of this name contains others, too: `pid` of pages and of their content
+            trees = [one for one in self.tables if column.name in one.columns and one.noun[-1] in vocab.CONTAINERS]
+            several = len({*column.filled}) >= MIN_PREFIXED_KEYS and not vocab.PARENTS & {*bare}
+            found += [one for one in trees if several and self._share_of_keys(column.filled, one, column) == 1]
         return found
 
     def _by_type_text(self, table: Subject) -> list[Relation]:
@@ -255,7 +259,8 @@ class _Finder:
             if column.kind not in kinds or not least <= len({*column.filled}) <= MAX_TYPES:
                 continue
             for other in _ids_beside(table, column):
-                typed = self._typed(table, column.name, other)
+                few = 2 * len({*table.columns[other].filled}) < len({*column.filled})  # it says whose all rows are
+                typed = [] if few else self._typed(table, column.name, other)
                 known = {one.type_value for one in typed}
                 if len(typed) >= least and (least == 1 or sum(map(known.__contains__, column.filled)) > len(known)):
                     found += typed
@@ -352,7 +357,7 @@ class _Finder:
             return []
         own, key = table.noun, table.columns[table.key[0]]
         named = [singular(word) for word in words(key.name) if word not in vocab.KEY_WORDS]
-        is_own = key.kind == "number" and (key.name == "id" or named[-1:] == list(own[-1:]))
+        is_own = key.kind == "number" and (named[-1:] == list(own[-1:]) or tuple(named) not in self._by_noun)
         if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
             return []
         others = [one for one in self.tables if len(own) > len(one.noun) and own[: len(one.noun)] == one.noun]

@@ -56,6 +56,18 @@ PARTS = {
          "comments": many(40, type=either(0, 1), value_id=lambda n: (300, 1000)[n % 2] + 7 * ((n + 1) // 2),
                           content=TEXT)},
         {"goods": ["comments"], "topics": ["comments"]}),
+    "two tables that number their rows, though one is called after the other": (
+        {"wheel": many(12, "rowid", title="Wheel {n} of the mill", body=TEXT),
+         "wheel_maker": many(12, "rowid", name="Maker {n} of the mill", description=TEXT)},
+        {"wheel": []}),
+    "a number that most rows have in common says whose they are, and is no key beside a type": (
+        {"wheels": pages(), "pages": pages(), "stones": pages(),
+         "rights": many(24, module=lambda n: ("wheel", "page", "stone")[n % 3], entity=1, remark=TEXT)},
+        {"wheels": [], "pages": [], "stones": []}),
+    "the same few names of many things, with values, are no settings": (
+        {"package": pages(),
+         "package_extra": many(48, package_id=cycle(12), key=lambda n: ("area", "time", "scale")[n % 3], value=TEXT)},
+        {"package": ["package_extra"]}),
     "drafts in a table of their own": (
         {"tickets": pages(),
          "ticket_shared_draft_zooms": many(12, ticket_id=itself, new_article=f"{PROSE} perhaps {{n}}")},

@@ -242,10 +242,13 @@ def test_few_rows_that_have_a_subject_say_nothing_of_what_others_are_called(prop
 
 
 def test_few_things_that_people_wrote_are_found_though_others_refer_to_them(propose):
-    times = {"created": lambda n: f"2024-01-{n:02} 10:0{n}:00", "note": lambda n: f"The wheel of oak no. {n}, for bread" if n < 4 else ""}
-    kinds = {"created": "DATETIME"}
+
+    def note(n):
+        return f"The wheel of oak no. {n}, for bread" if n < 4 else ""
+
+    times = {"created": "2024-01-01 10:0{n}:00", "note": note}
     made = propose(
-        project=many(9, title="Project {n} of the mill", **times, kinds=kinds),
+        project=many(9, title="Project {n} of the mill", **times, kinds={"created": "DATETIME"}),
         meeting=many(40, project_id=cycle(9), title="Meeting {n} of the mill", body=TEXT),
     )
     assert {one.tables[0] for one in made.indexes} == {"project", "meeting"}
