@@ -76,7 +76,7 @@ def report(judged: JudgedSet, config: Path) -> str:
     shares = " ".join(f"{one.mean():.2f}" if len(one) >= 20 else "   –" for one in bins)
     name = f"{judged.name} ({len(judged.documents):,})"
     return (
-        f"{name:<24}{len(found):>5}  {metrics[0]:<9} {first:.3f}  {rank:.3f}  {np.mean(refused):>6.1%}  {told:>6.1%}"
+        f"{name:<24}{len(found):>5}  {metrics[0]!s:<9} {first:.3f}  {rank:.3f}  {np.mean(refused):>6.1%}  {told:>6.1%}"
         f"   {shares}  {milliseconds:5.1f}"
     )
 
