@@ -201,10 +201,8 @@ def document_key(point: StoredPoint) -> str:
 def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> SearchHit:
     score, best = scored[0]
     ours = best.payload.get(RESERVED_KEY, {})
-    chunks = []
-    for chunk_score, point in scored[:MAX_SHORT_CHUNKS]:
-        own = point.payload.get(RESERVED_KEY, {})
-        chunks.append(ChunkHit(own.get("chunk", 0), chunk_score, own.get("text", "")))
+    best_chunks = [(value, point.payload.get(RESERVED_KEY, {})) for value, point in scored[:MAX_SHORT_CHUNKS]]
+    chunks = [ChunkHit(own.get("chunk", 0), value, own.get("text", "")) for value, own in best_chunks]
     together = accumulate(len(chunk.text) for chunk in chunks)
     kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
     return SearchHit(

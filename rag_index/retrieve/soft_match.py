@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, key_words, split_identifiers, split_unspaced
 from rag_index.embedders.local import load_table
 from rag_index.retrieve.concurrency import Deadline, in_time
@@ -36,8 +36,10 @@ NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
 """How much the neighbours of a query count in soft match, and how far apart they may stand in a text."""
 MAX_TOKENS = 96
 """Tokens of a query that are compared, about."""
-MIN_COSINE = 0.3
+MIN_COSINE = 0.2
 """Tokens that are less alike have nothing to do with each other."""
+TITLE_SHARE = 0.1
+"""How much of the soft match of a chunk is that of its document's title, beside all of title and text."""
 LENGTH_SHARE, LENGTH = 0.2, 75
 """How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
 MAX_WORDS = 100_000
@@ -95,19 +97,18 @@ def add_soft_match(asked: Asked) -> None:
         words = {word: one.known(asked.counts.having) for word, one in some[0].words(asked.question.text).items()}
         weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
         points = [point for answer in some for point in answer.points]
-        texts = list(map(_text_of, points))
-        limit = asked.question.deadline
-        soft = soft_scores(weights, texts, identifiers=model.identifiers, deadline=limit)
+        titles = [str(point.payload.get(RESERVED_KEY, {}).get(TITLE, "")) for point in points]
+        texts, limit = list(map(_text_of, points, titles)), asked.question.deadline
+        soft = partial(soft_scores, weights, identifiers=model.identifiers, deadline=limit)
         near = near_scores(model, list(words.values()), list(weights.values()), texts, limit)
-        for point, one, other in zip(points, soft, near, strict=True):
-            point.soft = one + NEAR_WEIGHT * other
+        for point, title, one, own, other in zip(points, titles, soft(texts), soft(titles), near, strict=True):
+            point.soft = one + (TITLE_SHARE * (own - one) if title else 0.0) + NEAR_WEIGHT * other
 
 
-def _text_of(point: StoredPoint) -> str:
-    """Return the text of a chunk after the words of its document's key."""
+def _text_of(point: StoredPoint, title: str) -> str:
+    """Return the text of a chunk after the words of its document's key and title."""
     ours = point.payload.get(RESERVED_KEY, {})
-    key, text = key_words(str(ours.get("document_id", ""))), str(ours.get("text", ""))
-    return f"{key}\n{text}" if key and text else text
+    return "\n".join(filter(None, [key_words(str(ours.get("document_id", ""))), title, str(ours.get("text", ""))]))
 
 
 def soft_scores(

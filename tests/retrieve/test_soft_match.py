@@ -1,8 +1,13 @@
 """Soft match: other words for the same thing count, and several indexes are one to the words of a query."""
 
+from pathlib import Path
+
 import pytest
 
+from rag_index.retrieve import Retriever
 from rag_index.retrieve.soft_match import soft_scores
+from tests.indexing.plain import run_plain
+from tests.project import SETTINGS, Project
 from tests.retrieve.desk import Desk, found
 
 ROWS = [
@@ -44,3 +49,19 @@ def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:
                     [getattr(hit, name) for hit in one.hits], abs=1e-3
                 )
         assert found(retriever.search_sync("a car before the gate", indexes=["titles"]))[0] == ("titles", "50")
+
+
+def test_words_of_the_title_count_in_each_chunk_and_more_than_those_of_the_text(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project").fill(4)
+    settings = SETTINGS.format(extra="").replace('text = ["title", "body"]', 'title = "title"\ntext = "body"')
+    project.write_settings(settings)
+    titles = ["The car of Ann", "The garden of Ann", "", "The garden of Eve"]
+    texts = ["It stood there. ", "A car stood there. ", "A car stood there. ", "It stood there. "]
+    for number, (title, text) in enumerate(zip(titles, texts, strict=True), 1):
+        project.execute("UPDATE note SET title = ?, body = ? WHERE id = ?", title, text * 200, number)
+    assert run_plain(project).state == "completed"
+    with Retriever.from_settings(project.settings) as retriever:
+        soft = {hit.document_id: hit.soft for hit in retriever.search_sync("automobile").hits}
+        assert soft["1"] > soft["2"] > soft["4"]
+        assert soft["3"] > soft["2"], "a text without a title has none that says nothing"
+        assert found(retriever.search_sync("automobile"))[0][1] in "13"
