@@ -38,7 +38,7 @@ function item(table, open) {
   const show = make("button", { type: "button", className: "quiet", disabled: Boolean(table.reason) }, "Show a document");
   show.addEventListener("click", () => refresh(table.name));
   const columns = make("details", { open }, make("summary", {}, "Columns"), ...Object.entries(table.columns).map(
-    ([name, use]) => column(table.name, name, use)));
+    ([name, use]) => column(table, name, use)));
   columns.dataset.table = table.name;
   const head = make("label", { className: "table" }, box, make("strong", {}, table.name), make("small", {}, size));
   return make("li", { className: "hit" }, make("div", { className: "head" }, head, show),
@@ -46,17 +46,18 @@ function item(table, open) {
 }
 
 function column(table, name, use) {
-  const select = make("select", { ariaLabel: `${table}.${name}` }, ...Object.entries(USES).map(
+  const key = (other) => `${table.name}.${other}`;
+  const select = make("select", { ariaLabel: key(name) }, ...Object.entries(USES).map(
     ([value, text]) => make("option", { value, selected: value === use }, text)));
-  select.addEventListener("change", () => change("columns", `${table}.${name}`, select.value));
+  select.addEventListener("change", () => {
+    const titles = Object.keys(table.columns).map(key).filter((other) => chosen.columns[other] === "title");
+    if (select.value === "title") for (const other of titles) delete chosen.columns[other]; // there is one
+    change("columns", key(name), select.value);
+  });
   return make("label", { className: "column" }, make("span", {}, name), select);
 }
 
 function change(kind, name, value) {
-  if (value === "title") { // there is one
-    const table = name.slice(0, name.lastIndexOf(".") + 1);
-    for (const other of Object.keys(chosen.columns)) if (other.startsWith(table) && chosen.columns[other] === value) delete chosen.columns[other];
-  }
   chosen[kind][name] = value;
   refresh();
 }
