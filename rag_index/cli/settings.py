@@ -23,10 +23,12 @@ from rag_index.cli import (
 from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.schema import Question, Scaffold
 
+MAX_SHOWN = 3
+"""Chunks of a document that `init` shows."""
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
@@ -112,7 +114,9 @@ def _asked(made: Scaffold, make: Callable[..., Scaffold], source: str) -> Scaffo
     say("The database leaves this open. Enter takes the answer in capitals; Ctrl-D takes it for all that follow.")
     try:
         for question in made.proposal.questions:
-            answers[question.table] = _answer(question, partial(make, answers=answers | {question.table: True}), source)
+            yes = answers | dict.fromkeys(question.tables, True)
+            said = _answer(question, partial(make, answers=yes), source)
+            answers |= dict.fromkeys(question.tables, said)
     except EOFError:
         say("")
     except KeyboardInterrupt:
@@ -127,7 +131,7 @@ def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bo
     while True:
         said = input(f"{choices} ").strip().lower()
         if said and "show".startswith(said):
-            for line in shown_lines(make(), source, question.table):
+            for line in shown_lines(make(), source, question.tables):
                 say(line)
         elif said in ("", "y", "yes", "n", "no"):
             return said.startswith("y") if said else question.guess
@@ -135,18 +139,18 @@ def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bo
             say("Answer yes, no, or show to see one of its documents as a search would find it.")
 
 
-def shown_lines(made: Scaffold, source: str, table: str | None = None) -> Iterator[str]:
-    """Yield a document of each index, or of that of a table alone, and what hides rows of it."""
+def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), chunks: int = MAX_SHOWN) -> Iterator[str]:
+    """Yield a document of each index, or of those of some tables alone, and what hides rows of it."""
     from rag_index.cli.status import document_lines
     from rag_index.schema import proposed_settings
     from rag_index.status.plan import show_documents
 
     examples = proposed_settings(made, source)
     for index, proposed in zip(examples.indexes, made.proposal.indexes, strict=True):
-        if table not in (None, proposed.tables[0]):
+        if tables and proposed.tables[0] not in tables:
             continue
         try:
-            yield from (line for document in show_documents(examples, index, 1) for line in document_lines(document))
+            yield from (line for one in show_documents(examples, index, 1) for line in document_lines(one, chunks))
         except SourceError as error:  # one index leaves the others as they are
             yield f"{index.name}: no document can be shown: {error}"
         yield from (f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden)

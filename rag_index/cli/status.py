@@ -190,19 +190,19 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
     return codes.pop() if len(codes) == 1 else 1
 
 
-def document_lines(document: ShownDocument) -> Iterator[str]:
-    """Yield a document as it would be embedded."""
+def document_lines(document: ShownDocument, most: int = MAX_SHOWN) -> Iterator[str]:
+    """Yield a document as it would be embedded, with `most` of its chunks."""
     title = f"{' '.join(document.title.split())} " if document.title else ""
     yield f"{document.index}: {title}({document.document_id})"
     if document.link:
         yield f"  {document.link}"
     if document.payload:
         yield f"  payload: {json.dumps(document.payload, ensure_ascii=False)}"
-    for number, chunk in enumerate(document.chunks[:MAX_SHOWN]):
+    for number, chunk in enumerate(document.chunks[:most]):
         yield f"  --- {chunk.get('part') or f'chunk {number}'}"
         yield textwrap.indent(chunk["text"], "  ")
-    if len(document.chunks) > MAX_SHOWN:
-        yield f"  --- and {len(document.chunks) - MAX_SHOWN:,} more chunks"
+    if (more := len(document.chunks) - most) > 0:
+        yield f"  --- and {more:,} more chunk{'s' * (more > 1)}"
     yield ""
 
 

@@ -56,14 +56,16 @@ class Coverage:
 
     def sentences(self, left_out: Mapping[str, str]) -> list[str]:
         """Return the share, and the three largest things that are not reached, with what adds each."""
-        told = "that is neither secret, personal, private, a name alone, a copy, a log nor for programs"
+        told = (
+            "secrets, what is personal or private, names alone, copies, logs and what is for programs are not counted"
+        )
         hidden = f"; {size(self.hidden)} of it are in rows that conditions hide" if self.hidden else ""
-        found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text {told}{hidden}"]
+        found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text ({told}){hidden}"]
         for one in self.missing[:3]:
-            why = left_out.get(one.table, "its texts are longer than a label's")
-            why += "" if "--add" in why else f"; --add {one.table} adds it"
+            why = left_out.get(one.table)
             what = f"{one.table} ({', '.join(one.columns)}): {spoken_rows(one.rows)}, {size(one.chars)}"
-            found.append(f"Not reached: {what}; it {why}")
+            then = f"it {why}; --add {one.table} adds it" if why else "other columns of it are searched"
+            found.append(f"Not reached: {what}; {then}")
         return found
 
 
@@ -84,7 +86,7 @@ def coverage(
     Names of rows without another text count if the rows are documents. With `shown_share`, which says what share of the
     rows of a table conditions show, the others are not reached.
     """
-    shown = {found for index in indexes for found in _shown(index.settings)}
+    shown = {found for index in indexes for found in shown_columns(index.settings)}
     indexed = {index.tables[0] for index in indexes}
     total, hidden, missing, reached = 0, 0, [], {one.full_name for one in subjects}
     for subject in subjects:
@@ -125,14 +127,17 @@ def text_columns(subject: Subject) -> list[str]:
     return [one.name for one in found if one.is_text and one.form != FILE]
 
 
-def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
+def shown_columns(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
     """Yield the columns whose text an index or a part of it shows: schema, table, column."""
     schema, joins = place.get("schema", schema), place.get("joins", {})
     text = place.get("text", [])
-    for template in [place.get("title") or "", *([text] if isinstance(text, str) else text)]:
-        for name in re.findall(r"\{([^{}]+)\}", template) or [template]:
-            through, _, column = name.rpartition(".")
-            table = joins.get(through, place)
-            yield table.get("schema", schema), table["table"], column if table is not place else name
+    title = place.get("title") or ""
+    templates, names = ([title, text], []) if isinstance(text, str) else ([title], [*text])
+    for template in templates:
+        names += re.findall(r"\{([^{}]+)\}", template) or [template]
+    for name in names:
+        through, _, column = name.rpartition(".")
+        table = joins.get(through, place)
+        yield table.get("schema", schema), table["table"], column if table is not place else name
     for part in place.get("parts", ()):
-        yield from _shown(part, schema)
+        yield from shown_columns(part, schema)

@@ -27,6 +27,7 @@ from rag_index.schema.coverage import (
     coverage,
     is_log,
     repeats_texts,
+    shown_columns,
     size,
     text_columns,
 )
@@ -72,6 +73,8 @@ MAX_LOOKED_UP = 12
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
 MAX_QUESTIONS = 3
+MAX_NAMED = 6
+"""Tables that a question names."""
 MIN_PROSE = 0.1
 """If fewer letters of a database are prose, people look for what has a name."""
 BEHIND = 100
@@ -85,7 +88,8 @@ DOUBTED = PROGRAMS | NAMES | {
     "holds texts, and no column says of what they are and which of them count",
 }  # fmt: skip
 """The reasons to leave a table out that its rows do not prove."""
-ASKED = DOUBTED | {EXPLAINS, PICTURES}
+AFTER = f"comes after the first {MAX_INDEXES} indexes"
+ASKED = DOUBTED | {AFTER}
 REACHED = ("is a part of", "holds the text of", "is in the documents of", "has no primary key", "comes after")
 """What a reason begins with whose table has text that some index reaches, or should."""
 LITTLE = "names with little text"
@@ -94,24 +98,27 @@ LITTLE = "names with little text"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether to search a table: the rows do not settle it, and the guess stands until a person says otherwise."""
+    """Whether to search some tables: the rows do not settle it, and the guess stands until a person says otherwise."""
 
-    table: str
-    """Its full name."""
+    tables: tuple[str, ...]
+    """Their full names, that with most text first."""
     what: str
-    """What its rows look like: `has names alone`."""
+    """What their rows look like: `has names alone`."""
     rows: int
     chars: int
-    """The letters of its texts, as far as the sample says."""
+    """The letters of their texts, as far as the sample says."""
     guess: bool
-    yes: str = "its rows become documents of an index of their own"
-    no: str = "no search finds them, but by rows that name them"
+    yes: str = "each row becomes a document"
+    no: str = "no search finds the rows, but by others that name them"
     """What follows from either answer, a sentence without its full stop."""
 
     @property
     def sentence(self) -> str:
         """Return the question."""
-        return f"`{self.table}` ({spoken_rows(self.rows)}, {size(self.chars)} of text; {self.what}): search it?"
+        named, more = [f"`{one}`" for one in self.tables[:MAX_NAMED]], len(self.tables) - MAX_NAMED
+        tables = ", ".join([*named, f"{more} more"] if more > 0 else named)
+        search = "search it?" if len(self.tables) == 1 else "search them?"
+        return f"{tables} ({spoken_rows(self.rows)}, {size(self.chars)} of text; {self.what}): {search}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +199,10 @@ def propose(
         searched = [one for one in searched if reasons[one] not in PROGRAMS]
     made.coverage = coverage(searched, made.indexes, chars, shown_share=lambda one: _shown_share(catalog, one))
     made.questions = proposer.questions()
+    for index, table in [(one, table) for one in made.indexes for table in one.tables]:
+        if made.left_out.get(table) in NAMES:
+            made.left_out[table] = f"is named in the documents of {index.tables[0]}"
+    made.tables = proposer.uses()
     made.left_out |= copies | dict.fromkeys(out, "is excluded")
     made.left_out |= dict.fromkeys(catalog.views, "is a view: what it shows is in tables")
     _check_added(asked, names, made)
@@ -464,32 +475,47 @@ class _Proposer:
                 self.made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
         self._choose([proposed[subject] for subject in usable if subject in proposed])
-        tables = map(self._use_of, self.roles.subjects)
-        self.made.tables = sorted(
-            [one for one in tables if one.rows and one.columns], key=lambda one: (bool(one.reason), -one.chars)
-        )
         return self.made
 
     def questions(self) -> list[Question]:
-        """Return what a person should decide: tables left out by their names, and indexes of rows without prose."""
-        subjects = {one.full_name: one for one in self.roles.subjects}
+        """Return what a person should decide: kinds of tables that are doubtful and no logs, and whose names say what.
+
+        Those that are for programs by their names are asked about if much text is theirs, and the others together.
+        """
+        subjects = {one.full_name: one for one in self.roles.subjects if one.key and not is_log(one)}
         chars = {name: round(one.rows * one.all_length) for name, one in subjects.items()}
-        reached, left_out = self.made.coverage.reached, self.made.left_out
-        found = {name: reason for name, reason in left_out.items() if reason in ASKED and name not in reached}
+        for one in self.made.coverage.missing:  # these are counted
+            chars[one.table] = max(one.chars, chars.get(one.table, 0))
+        left_out, total = self.made.left_out, sum(chars.values())
+        shown = {table for index in self.made.indexes for table in index.tables}
+        found = {name: reason for name, reason in left_out.items() if reason in ASKED and name not in shown}
         found |= self.needed
         found |= {index.tables[0]: LITTLE for index in self.made.indexes if index.score % BEHIND == NAMES_ALONE}
-        total = sum(chars.values())
-        alone = [name for name, one in subjects.items() if found.get(name) in NAMES and not one.says_something]
+        kinds: dict[tuple[str, bool], list[Subject]] = {}
+        for name in sorted(found.keys() & subjects.keys() - self.answers.keys(), key=lambda one: -chars[one]):
+            if chars[name] >= LARGE * total or found[name] not in PROGRAMS:
+                what = "has names alone" if found[name] in NAMES else found[name]
+                kinds.setdefault((what, name not in left_out), []).append(subjects[name])
         asked = [
-            Question(name, reason, one.rows, chars[name], guess=name not in left_out)
-            for name, reason in found.items()
-            if (one := subjects.get(name)) and one.key and name not in self.answers
-            if chars[name] >= (LARGE if name in alone else MIN_ASKED_SHARE) * total > 0
+            Question(names, what, sum(one.rows for one in some), sum(map(chars.__getitem__, names)), guess)
+            for (what, guess), alike in kinds.items()
+            for some in [alike[:MAX_INDEXES]]
+            for names in [tuple(one.full_name for one in some)]
         ]
-        return sorted(asked, key=lambda one: -one.chars)[:MAX_QUESTIONS]
+        worth = [one for one in asked if one.chars >= MIN_ASKED_SHARE * total > 0]
+        return sorted(worth, key=lambda one: -one.chars)[:MAX_QUESTIONS]
 
-    def _use_of(self, subject: Subject) -> TableUse:
+    def uses(self) -> list[TableUse]:
+        """Return what becomes of the tables with text."""
+        shown = {found for index in self.made.indexes for found in shown_columns(index.settings)}
+        tables = [self._use_of(one, shown) for one in self.roles.subjects if one.rows]
+        return sorted(filter(lambda one: one.columns, tables), key=lambda one: (bool(one.reason), -one.chars))
+
+    def _use_of(self, subject: Subject, shown: Container[tuple[str | None, str, str]]) -> TableUse:
         columns = {name: subject.use_of(name) for name, one in subject.columns.items() if one.kind in ("text", "json")}
+        for name, use in columns.items():  # a code, such as the city of a customer, may be text, too
+            if use == "out" and any((schema, subject.name, name) in shown for schema in (subject.schema, None)):
+                columns[name] = "text"
         reason = self.made.left_out.get(subject.full_name, "")
         return TableUse(subject.full_name, subject.rows, round(subject.rows * subject.all_length), reason, columns)
 
@@ -639,4 +665,4 @@ class _Proposer:
                 names.add(one.name)
                 self.made.indexes.append(one)
             else:
-                self.made.left_out[table] = f"comes after the first {MAX_INDEXES}: --add {table} adds it"
+                self.made.left_out[table] = AFTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import textwrap
 from contextlib import ExitStack
@@ -123,11 +124,10 @@ def scaffold(
         where = redacted_url(url)
         raise SettingsError("; ".join([f"{where} has no table whose rows people would look for", *left_out]))
     note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
-    head = _HEAD.format(project=project, url=_toml(_without_secrets(source, here, folder or here)), note=note)
-    asked = {one.table: one for one in proposal.questions}
+    shown = _without_secrets(source, here, folder or here)
+    head = _HEAD.format(project=project, url=_toml(shown), note=note)
     reach = proposal.coverage.sentences(proposal.left_out)
-    sections = [_question(asked.get(index.tables[0])) + _index_section(index) for index in proposal.indexes]
-    sections += [_question(one) for one in proposal.questions if not one.guess]
+    sections = [*map(_index_section, proposal.indexes), *[_question(one, shown) for one in proposal.questions]]
     sections += filter(None, [_comments("Left out", left_out), _comments("Reached", reach)])
     first = f"{_comments('Row level security', proposal.policies)}\n".lstrip()
     return Scaffold(first + head + "\n".join(sections), left_out, proposal, reach, catalog)
@@ -158,13 +158,12 @@ def _comment(sentence: str) -> str:
     return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
 
 
-def _question(question: Question | None) -> str:
-    """Return a comment with a question, its guess, and the line that would change it."""
-    if question is None:
-        return ""
+def _question(question: Question, source: str) -> str:
+    """Return a comment with a question, its guess, and what would change it."""
     answers = [("yes", question.yes), ("no", question.no)]
     (said, taken), (_, other) = answers if question.guess else reversed(answers)
-    change = "remove this section" if question.guess else f"rag-index init --force --add {question.table}"
+    options = ["--source", source, *[part for table in question.tables for part in ("--add", table)]]
+    change = "remove the [[indexes]] above" if question.guess else f"rag-index init --force {shlex.join(options)}"
     asked = _comment(f"{question.sentence} The guess is {said}: {taken}. Otherwise {other}:")
     return f"{asked}#   {_printable(change)}\n"
 

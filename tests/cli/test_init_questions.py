@@ -12,21 +12,28 @@ import pytest
 
 from tests.project import PROGRAM
 
-EVENT = "The nightly job wrote that the mill wheel stood still because of the ice in the river, on day {}"
-GUESSED = ["ticket"]
+WHO, WHAT = (
+    ["miller", "baker", "smith", "sexton", "ferryman"],
+    ["wheel", "oven", "bell", "boat", "sluice", "key", "river"],
+)
+GUESSED = ["queue_item", "ticket"]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a database of tickets, and of two tables that are for programs by their names alone."""
+    """A folder with a database of tickets, a table that is for programs by its name alone, and two of names."""
     with sqlite3.connect(tmp_path / "source.db") as db:
         db.execute("CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT)")
-        db.execute("CREATE TABLE job_event (id INTEGER PRIMARY KEY, message TEXT)")
-        db.execute("CREATE TABLE queue_item (id INTEGER PRIMARY KEY, name TEXT, note TEXT)")
+        db.execute("CREATE TABLE queue_item (id INTEGER PRIMARY KEY, note TEXT)")
+        db.execute("CREATE TABLE shelf (id INTEGER PRIMARY KEY, name TEXT)")
+        db.execute("CREATE TABLE drawer (id INTEGER PRIMARY KEY, name TEXT)")
         for i in range(40):
             db.execute("INSERT INTO ticket VALUES (?, ?, ?)", (i, f"Printer {i} is offline", f"It is dead. {i}"))
-            db.execute("INSERT INTO job_event VALUES (?, ?)", (i, EVENT.format(i)))
-            db.execute("INSERT INTO queue_item VALUES (?, ?, ?)", (i, f"Letter {i}", f"A letter waits {i}"))
+            db.execute(
+                "INSERT INTO queue_item VALUES (?, ?)", (i, f"The {WHO[i % 5]} writes about ice on his {WHAT[i % 7]}")
+            )
+            db.execute("INSERT INTO shelf VALUES (?, ?)", (i, f"Shelf {i} left"))
+            db.execute("INSERT INTO drawer VALUES (?, ?)", (i, f"Drawer {i}"))
     db.close()
     return tmp_path
 
@@ -65,31 +72,31 @@ def indexes(folder):
 @pytest.mark.parametrize(
     ("keys", "found", "open_questions"),
     [
-        (["y\r", "\r"], ["job_event", "ticket"], 0),
-        (["yes\r", "\x04"], ["job_event", "ticket"], 1),
+        (["n\r", "\r"], ["ticket"], 0),
+        (["\r", "yes\r"], ["drawer", *GUESSED[:1], "shelf", "ticket"], 0),
+        (["no\r", "\x04"], ["ticket"], 1),
         (["\x04"], GUESSED, 2),
     ],
-    ids=["yes, then the guess", "yes, then the end of the input", "the end of the input"],
+    ids=["no, then the guess", "the guess, then yes", "no, then the end of the input", "the end of the input"],
 )
 def test_answers_in_a_terminal_decide_which_tables_are_searched(folder, keys, found, open_questions):
     code, shown = init(folder, *keys)
     assert (code, indexes(folder)) == (0, found), shown
     text = (folder / "rag-index.toml").read_text(encoding="utf-8")
-    assert text.count("search it?") == open_questions
-    assert "  yes: its rows become documents of an index of their own" in shown
+    assert len(re.findall("search (?:it|them)\\?", text)) == open_questions
+    assert "  yes: each row becomes a document" in shown
 
 
-def test_show_prints_a_document_before_the_answer(folder):
-    code, shown = init(folder, "show\r", "what\r", "n\r", "n\r")
-    assert (code, indexes(folder)) == (0, GUESSED), shown
+def test_show_prints_a_document_of_each_table_before_the_answer(folder):
+    code, shown = init(folder, "n\r", "show\r", "what\r", "n\r")
+    assert (code, indexes(folder)) == (0, ["ticket"]), shown
     first, last = shown.split("[y/N/show] ")[1:3]
-    assert re.search(r"job-event: .*\(\d+\)", first)
-    assert "on day" in first
+    assert {"shelf: Shelf 0 left (0)", "drawer: Drawer 0 (0)"} <= {*first.splitlines()}
     assert "Answer yes, no, or show" in last
 
 
 def test_ctrl_c_at_a_question_writes_nothing(folder):
-    code, shown = init(folder, "y\r", "\x03")
+    code, shown = init(folder, "n\r", "\x03")
     assert (code, [*folder.glob("*.toml")]) == (130, []), shown
     assert "stopped; no settings file was written" in shown
 
@@ -103,10 +110,8 @@ def test_who_is_not_asked_finds_the_questions_in_the_file(folder, terminal):
         subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert indexes(folder) == GUESSED
     text = (folder / "rag-index.toml").read_text(encoding="utf-8")
-    assert text.index("`job_event` (40 rows, 3.") < text.index("`queue_item` (40 rows, ")
-    line = re.search(r"#   rag-index (init --force --add job_event)\n", text)
-    subprocess.run(
-        [*PROGRAM, *line[1].split(), "--source", "sqlite:///source.db"],
-        cwd=folder, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
-    )  # fmt: skip
-    assert indexes(folder) == ["job_event", "ticket"]
+    assert text.index("`queue_item` (40 rows, 1.") < text.index("`shelf`, `drawer` (80 rows, ")
+    line = re.search(r"#   rag-index (init --force --source sqlite:///source.db --add shelf --add drawer)\n", text)
+    command = [*PROGRAM, *line[1].split()]
+    subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert indexes(folder) == ["drawer", *GUESSED[:1], "shelf", "ticket"]
