@@ -281,7 +281,7 @@ def _meant(look: _Look) -> set[str]:
     at_work = named <= {"is", "active", "blocked", "status", "state"} and look.table.noun[-1].endswith(vocab.TASKS)
     if named & (vocab.PLACES | {"url", "uri"}) or public_address or at_work:  # in no menu, it may be seen
         return set()
-    if named == {"activity"} and {*column.filled} <= {0, 1}:
+    if {"most", "recent"} <= named or (named == {"activity"} and {*column.filled} <= {0, 1}):
         return {"active"}
     if (named & vocab.READERS and named & {"required", "only", "protected"}) or "acl" in named:
         return {"private"}

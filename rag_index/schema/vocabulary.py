@@ -215,7 +215,7 @@ HIDDEN_FLAGS = _words("""
 # `validate`: PrestaShop; `valid`: OTRS; `public`: Redmine.
 SHOWN_FLAGS = _words("""
     public published publish active enabled approved visible visibility live current latest released online shown
-    is_public valid validate validated moderated pub discoverable
+    is_public valid validate validated moderated pub
 """)
 # Words that say how a thing is sold or changed if one of the others is last: `online_only`, `live_edit` (PrestaShop).
 IN_PLACE = _words("live online")

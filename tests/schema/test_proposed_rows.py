@@ -160,6 +160,7 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("read INTEGER NOT NULL", [1, 0], set()),
         ("personal INTEGER NOT NULL", [1, 0], {1}),
         ("activity INTEGER", [0, 1], {1}),
+        ("most_recent INTEGER", [0, 1], {1}),
         ("activity INTEGER", [2, 3, 0, 1], set()),
         ("added_erroneously INTEGER", [1, 0], {1}),
         ("verification TEXT", ["entered-in-error", "unconfirmed", "confirmed"], {1}),
