@@ -170,7 +170,10 @@ class _Finder:
         return self._catalog.share_found(values, parent, parent.key[0])
 
     def _by_values(self, table: Subject, column: Column, values: Sequence[Any]) -> dict[Subject, tuple[float, float]]:
-        """Return the tables of which the values are keys, nearly all and a good share of them, with both shares."""
+        """Return the tables of which the values are keys, nearly all and a good share of them, with both shares.
+
+        Of what contains rows of its own table by a column of that name, such as pages, many may hold nothing.
+        """
         fits = {}
         distinct = {*map(str, values)}
         for parent in self.tables if len(distinct) > 2 else ():
@@ -178,8 +181,9 @@ class _Finder:
             if share >= NEARLY_ALL:
                 keys = {str(value) for value in parent.columns[parent.key[0]].values}
                 covered = len(keys & distinct) / max(1, len(keys))
-                if covered >= FEW:
-                    fits[parent] = share, covered + (column.name in parent.columns)
+                contains = column.name in parent.columns
+                if covered >= FEW or (contains and parent.noun[-1] in vocab.CONTAINERS):
+                    fits[parent] = share, covered + contains
         return fits
 
     def _prefixed(self, table: Subject, column: Column) -> Relation | None:
