@@ -100,15 +100,16 @@ class TableRoles:
         for own in [one for one in subject.children if one.is_plain and one.child not in self.parts]:
             record, named = own.child, _named_by_record(own.child)
             rows = max((one.parent.rows for one in named), default=0)
-            others = [one.to_title() for one in named if one.parent is not subject]
-            said = [one for one in others if len({*one.named()}) >= MIN_NAMED_ROWS]
-            if (
-                own in named
-                and record is not subject
-                and subject.rows == rows > MAX_LABELS
-                and said
-                and not record.refusal()
-            ):
+            # a match is always of two teams, and a visit of a page has one before it at times
+            both = [
+                one
+                for one in named
+                if one is not own and (one.parent is not subject or min(one.share, own.share) >= NEARLY_ALL)
+            ]
+            others = [one.to_title() for one in both]
+            said = any(len({*one.named()}) >= MIN_NAMED_ROWS for one in others)
+            largest = subject.rows == rows and (rows > MAX_LABELS or any(one.parent is subject for one in both))
+            if own in named and record is not subject and largest and said and not record.refusal():
                 found.append((own, others))
         return found
 

@@ -411,3 +411,13 @@ def test_a_work_shows_the_names_of_those_that_rows_of_keys_link_with_it_in_any_l
     )
     assert "Iline Iussi" in made.documents("livre")["4"]
     assert "upond" not in made.documents("livre")["4"]  # who borrowed it
+
+
+def test_a_match_is_told_in_the_documents_of_both_teams(propose):
+    scores = dict.fromkeys(("round", "home_goals", "away_goals", "minutes", "viewers", "yellow_cards"), itself)
+    made = propose(
+        teams=many(12, name="Wheel no. {n} of town", history=TEXT),
+        matches=many(60, home_team_id=cycle(12), away_team_id=lambda n: (n + 4) % 12 + 1, **scores),
+    )
+    told = made.documents("teams")["2"]
+    assert all(f"Wheel no. {n} of town" in told for n in (6, 10))
