@@ -504,8 +504,8 @@ class Subject(DatabaseTable):
         """
         if not self.is_installed or self.text_length > MAX_EXPLAINED:
             return False
-        named = [one for one in self.profiles.values() if one.last_word in vocab.PROGRAM_NAMES and one.distinct > MOST]
-        named = [one for one in named if one.role != "secret" and self.rows >= MIN_INSTALLED]
+        named = [p for p in self.profiles.values() if p.last_word in vocab.PROGRAM_NAMES and p.role != "secret"]
+        named = [p for p in named if min(p.distinct, p.filled) > MOST and self.rows >= MIN_INSTALLED]
         if any(names_for_programs(self.columns[one.name], is_key=self.key == (one.name,)) for one in named):
             return True
         (*_, last) = [word for word in self.noun if word not in vocab.TRANSLATIONS] or [""]
@@ -527,7 +527,7 @@ class Subject(DatabaseTable):
             others = [one for one in others if fields < len({*one.child.columns[one.columns[0]].filled})]
             each = [one for one in others if one.type_column or {*one.columns, *own.columns} == {*own.child.key}]
             texts = [one for one in own.child.profiles.values() if one.texts and one.role in TEXTS]
-            if each and [one.last_word in vocab.LINK_VALUES for one in texts] == [True]:
+            if each and [one.last_word in vocab.LINK_VALUES and one.filled >= MOST for one in texts] == [True]:
                 return True
         return False
 
@@ -555,8 +555,12 @@ class Subject(DatabaseTable):
 
     @property
     def is_unnamed(self) -> bool:
-        """Return whether many rows have the same title, which tells none of them from the others."""
-        return self.title in self.profiles and self.profiles[str(self.title)].distinct < MOST
+        """Return whether many rows that may be shown have the same title, which tells none from the others.
+
+        A draft has the title of what was published.
+        """
+        titles = [row[self.title] for row in self.shown_rows()] if self.title in self.columns else []
+        return len({*titles}) < MOST * len(titles)
 
     @property
     def says_nothing(self) -> bool:
@@ -685,10 +689,11 @@ class Subject(DatabaseTable):
             return "holds copies of the titles of rows that name its own"
         read = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
         programs = [one for name, one in self.columns.items() if name not in read and is_for_programs(one)]
+        written = any(one.filled >= MOST and one.form != "auto" for one in prose)
         named = [name for name in read if names_for_programs(self.columns[name], is_key=False)]
         if self.is_installed and self.rows > MIN_INSTALLED and read == named != []:
             return "is for programs, by its values"
-        if len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)):
+        if len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)) and not written:
             return "is for programs, by its values"
         if self.is_machinery and any(words(name)[0] in EXPIRES for name in self.columns):
             return "is for programs, by its name, and its rows expire"

@@ -442,6 +442,15 @@ def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
     assert {one.tables[0] for one in made.indexes} == {"pages", "shops", "entry_of_thread"}
 
 
+def test_handles_and_names_of_files_beside_what_people_wrote_make_no_rows_for_programs(propose):
+    """Skype's messages, whose writers are `gen.beringer`; and Grocy's products, a few of which have a picture."""
+    made = propose(
+        messages=many(30, writer="mill.er", partner="bak.er", body=a_sentence),
+        products=many(30, name="Flour {n}", about=a_sentence, picture_name=lambda n: f"flour_{n}.jpg" if n < 9 else ""),
+    )
+    assert {one.tables[0] for one in made.indexes} == {"messages", "products"}
+
+
 def test_a_translated_product_is_called_by_its_name_and_has_its_maker(propose):
     """OpenCart: the product itself has a model number alone."""
     made = propose(

@@ -23,6 +23,18 @@ def test_a_person_is_called_by_its_name_and_not_by_its_profession(propose):
     assert made.index("contacts")["title"] == "{FirstName} {LastName}"
 
 
+def test_labels_that_exist_as_a_draft_too_are_shown_with_what_they_are_labels_of(propose):
+    """In the way of Strapi: each row stands twice, and what is published has a time."""
+    day = {"published_at": lambda n: "2026-01-01 10:00:00" if n % 2 else None}
+    traits = {"label": lambda n: f"Calm no. {(n + 1) // 2}", **day}
+    made = propose(
+        cats=many(40, name=lambda n: f"Tom {(n + 1) // 2} of it", about=lambda n: f"{TEXT} {(n + 1) // 2}", **day),
+        traits=many(20, **traits, kinds={"published_at": "DATETIME"}),
+        cats_traits=many(40, cat_id=itself, trait_id=cycle(20)),
+    )
+    assert made.parts("cats") == ["cats_traits"]
+
+
 @pytest.mark.parametrize(
     ("table", "name"), [("Aufträge", "auftrage"), ("订单", "ding-dan"), ("__x__y", "x-y"), ("#", "index")]
 )
