@@ -63,6 +63,8 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 @repeated("--include", "include", "Propose only these tables", metavar="PATTERN")
 @repeated("--exclude", "exclude", "Do not look at these tables", metavar="PATTERN")
 @repeated("--add", "add", "Make an index of this table, too", metavar="TABLE")
+@click.option("--files", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Columns that name files in this folder become the text of these.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
 @click.option("--yes", is_flag=True, help="Ask nothing: write the questions into the file, each with a guess.")
 def init(context: Context, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:
@@ -77,7 +79,7 @@ def init(context: Context, source: str | None, force: bool, yes: bool, **chosen:
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     if source is None and any(chosen.values()):
-        raise click.UsageError("--include, --exclude and --add choose tables of a database: name it with --source")
+        raise click.UsageError("--include, --exclude, --add and --files are for a database: name it with --source")
     make = partial(scaffold, source, path.parent, **chosen)
     made = make()
     if source is not None:

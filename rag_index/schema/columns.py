@@ -33,6 +33,8 @@ MIN_PROSE_CHARS = 20
 MAX_TITLE_CHARS = 160
 MAX_CODE_CHARS = 24
 """The maximum average length of what people know a row by. Longer values without words are for programs."""
+MIN_FILES = 0.1
+"""The share of values that are files with text: the others may be pictures."""
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
 MIN_JSON_WORDS = 4
@@ -54,7 +56,10 @@ _IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.)[\w.]*")
 _NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
 _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE)\s", re.IGNORECASE)
-_FILE = re.compile(rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)", re.DOTALL)
+_FILE = re.compile(
+    rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
+)
+"""The beginning of a PDF, an office document or an e-mail."""
 _PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?\w+\.[\w.]+ ?\}\}|\{\$\w|\{%|<%=|<\?php")
 """A place in a text that a program fills in."""
 _MAIL = re.compile(
@@ -149,7 +154,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if column.kind in ("bool", "time", "number", "id", "other"):
         return _plain_kind(column, table, filled, distinct, named)
     files = [one for one in values if isinstance(one, bytes) and _FILE.match(one)]
-    if column.kind == "bytes" and len(files) > MOST * len(values):
+    if column.kind == "bytes" and len(files) >= max(1, MIN_FILES * len(values)):
         made = ColumnProfile(column.name, "prose", filled, distinct, 0, FILE)
         return replace(made, role=_guarded_role(made, values, named) or "prose", length=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)

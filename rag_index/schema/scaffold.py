@@ -19,6 +19,7 @@ from rag_index.errors import SettingsError
 from rag_index.schema.catalog import read_catalog
 from rag_index.schema.proposal import Proposal, propose
 from rag_index.settings.loading import load_settings
+from rag_index.settings.parts import FILE
 from rag_index.settings.project import project_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rag_index.schema.proposed_index import ProposedIndex
     from rag_index.settings import Settings
 
+MAX_FILE_NAME = 200
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 EXAMPLE_INDEX = """\
 [[indexes]]
@@ -95,6 +97,7 @@ def scaffold(
     add: Sequence[str] = (),
     answers: Mapping[str, bool] | None = None,
     uses: Mapping[str, str] | None = None,
+    files: Path | None = None,
     catalog: DatabaseCatalog | None = None,
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
@@ -102,6 +105,7 @@ def scaffold(
     `include` and `exclude` are patterns of the names of tables; `add` names tables that become an index in any case.
     `answers` are those to the questions of an earlier one, by the table; open questions stand in the file as comments.
     `uses` are what a person chose of columns, such as `ticket.subject`: `title`, `text`, `secret` or `out`.
+    `files` is a folder: columns that name files in it become the text of these.
     `catalog` is that of an earlier one: the database is not read again.
 
     Raises:
@@ -118,7 +122,11 @@ def scaffold(
         raise SettingsError(f"the source {error}") from None
     with ExitStack() as stack:
         catalog = catalog or stack.enter_context(read_catalog(url))
+        uses = (_names_of_files(catalog, files) if files else {}) | dict(uses or {})
         proposal = propose(catalog, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
+    for index in proposal.indexes if FILE in uses.values() else ():
+        if any(FILE in one.get("format", {}).values() for one in (index.settings, *index.settings.get("parts", ()))):
+            index.settings = {"files": str(files and files.resolve())} | index.settings
     left_out = _left_out(proposal)
     if not proposal.indexes:
         where = redacted_url(url)
@@ -131,6 +139,18 @@ def scaffold(
     sections += filter(None, [_comments("Left out", left_out), _comments("Reached", reach)])
     first = f"{_comments('Row level security', proposal.policies)}\n".lstrip()
     return Scaffold(first + head + "\n".join(sections), left_out, proposal, reach, catalog)
+
+
+def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
+    """Return the columns of which most values are names of files below a folder, each with this use."""
+    found = {}
+    for table in catalog.tables:
+        for column in table.columns.values():
+            names = [str(one) for one in column.filled if column.kind == "text" and not str(one).startswith(("/", "."))]
+            there = sum(len(one) < MAX_FILE_NAME and "\0" not in one and (folder / one).is_file() for one in names)
+            if 2 * there > len(column.filled):
+                found[f"{table.full_name}.{column.name}"] = FILE
+    return found
 
 
 def _left_out(proposal: Proposal) -> list[str]:

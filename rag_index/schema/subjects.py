@@ -11,6 +11,7 @@ from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
 from rag_index.schema.columns import (
     FEW,
+    FILE_CHARS,
     MAX_TITLE_CHARS,
     MOST,
     NEARLY_ALL,
@@ -23,13 +24,14 @@ from rag_index.schema.columns import (
     words,
 )
 from rag_index.settings.index import is_named_like_a_secret
+from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rag_index.schema.columns import Role
 
-CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", "secret": "secret", "out": "other"}
+CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", FILE: "prose", "secret": "secret", "out": "other"}
 """The roles of columns by what a person may choose."""
 EXPLAINS = "explains what programs or forms offer"
 PICTURES = "describes pictures of other rows"
@@ -407,7 +409,8 @@ class Subject(DatabaseTable):
     def choose(self, uses: Mapping[str, str]) -> None:
         """Take columns for what a person says of them, before anything else is derived from them."""
         for name, use in uses.items():
-            self.profiles[name] = replace(self.profiles[name], role=CHOSEN[use])
+            more: dict[str, Any] = {"form": FILE, "length": FILE_CHARS, "texts": ()} if use == FILE else {}
+            self.profiles[name] = replace(self.profiles[name], role=CHOSEN[use], **more)
             if use == "title":
                 self.title = name
 
