@@ -60,7 +60,7 @@ _FILE = re.compile(
     rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
 )
 """The beginning of a PDF, an office document or an e-mail."""
-_PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?\w+\.[\w.]+ ?\}\}|\{\$\w|\{%|<%=|<\?php")
+_PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?(?:\w+\.[\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php")
 """A place in a text that a program fills in."""
 _MAIL = re.compile(
     r"(?:(?:From|To|Cc|Subject|Date|Received|Message-ID|MIME-Version|Return-Path|Delivered-To): .*\r?\n){2}",
@@ -71,6 +71,12 @@ _LANGUAGES = re.compile(r'\s*\{\s*"(?!id"|no")[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*
 _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
+_SENTENCE = re.compile(
+    r"(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
+)
+"""Four words in a row, or as much of a script without spaces between words."""
+_KEY = re.compile(r"^[^:\n]*+: ", re.MULTILINE)
+"""What a line of an object begins with."""
 _WORDS = re.compile(r"[^\W\d_][,;:.!?)\"'’]*\s+[(\"'„“]?[^\W\d_]")
 
 
@@ -128,11 +134,18 @@ class ColumnProfile:
     """The values of a choice, the most frequent first."""
     texts: tuple[str, ...] = ()
     """The first texts, as people read them."""
+    said: float = 0
+    """How many characters of a text are in sentences, on average, whatever the column is called."""
 
     @property
     def is_text(self) -> bool:
         """Return whether people read it."""
         return self.role in ("prose", "short")
+
+    @property
+    def is_said(self) -> bool:
+        """Return whether most of what it holds are sentences."""
+        return self.length >= MIN_PROSE_CHARS and 2 * self.said >= self.length
 
     @property
     def last_word(self) -> str:
@@ -161,7 +174,8 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     texts = _texts(values, form)
     length = sum(map(len, texts)) / max(1, len(texts))
     choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
-    made = ColumnProfile(column.name, "other", filled, distinct, length, form, choices, tuple(texts))
+    said = sum(map(_characters_said, texts)) / max(1, len(texts))
+    made = ColumnProfile(column.name, "other", filled, distinct, length, form, choices, tuple(texts), said)
     role = _guarded_role(made, values, named)
     if not role and not texts:  # what is named as a text may get some
         role = "other" if values else "prose" if made.last_word in vocab.PROSE and column.kind == "text" else "empty"
@@ -243,7 +257,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, SLUG) > 0.5
     if 2 * sum(_WORDS.search(text) is not None for text in texts) > len(texts):
         named = named - vocab.FILES
-    if named & vocab.MACHINE or is_slug or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3:
+    places = is_slug or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3
+    if (named & vocab.MACHINE or places) and not made.is_said:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
@@ -251,13 +266,19 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "other"
     is_object = made.form == "json" or max(_beginning(values, _PHP), _beginning(values, _JSON)) > 0.5
     if is_object and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
-        said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
         named_so = (vocab.ATTRIBUTES | {*vocab.SUBJECTS}) & {*map(singular, named)} and any(
             len(text.split()) > 1 for text in texts
         )
+        said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
         settings = vocab.SETTINGS & {*named, *(f"{word}s" for word in named)}
+        settings = settings if not made.is_said or _beginning(values, _PHP) > 0.5 else frozenset()
         return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not settings else "other"
     return None
+
+
+def _characters_said(text: str) -> int:
+    """Return how many characters of a text are in sentences; what the keys of an object are called is said by none."""
+    return sum(len(found[0]) for found in _SENTENCE.finditer(_KEY.sub("", text)))
 
 
 def _text_role(made: ColumnProfile, count: int) -> Role:
@@ -267,7 +288,8 @@ def _text_role(made: ColumnProfile, count: int) -> Role:
     with_words = sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
     with_words -= sum(_SQL.match(text) is not None for text in texts)
     few = count >= 2 * choices and choices <= MAX_CHOICES and made.length < 40 and last not in vocab.PROSE
-    if (made.length >= MIN_PROSE_CHARS or last in vocab.PROSE) and with_words * 3 >= len(texts) and not few:
+    spoken = made.is_said or with_words * 3 >= len(texts)
+    if (made.length >= MIN_PROSE_CHARS or last in vocab.PROSE) and spoken and not few:
         is_title = last in vocab.TITLES and last not in vocab.PROSE and made.length <= MAX_TITLE_CHARS
         return "short" if is_title else "prose"
     if few and not (last in vocab.TITLES and made.distinct > 0.3):

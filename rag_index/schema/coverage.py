@@ -87,14 +87,15 @@ def coverage(
     rows of a table conditions show, the others are not reached.
     """
     shown = {found for index in indexes for found in shown_columns(index.settings)}
+    shown |= {(None, table, column) for _, table, column in shown}  # the default schema has a name there
     indexed = {index.tables[0] for index in indexes}
     total, hidden, missing, reached = 0, 0, [], {one.full_name for one in subjects}
     for subject in subjects:
         columns = text_columns(subject)
         counted = chars(subject) if columns and (subject.says_something or subject.full_name in indexed) else {}
         total += sum(counted.values())
-        places = {(subject.schema, subject.name), (None, subject.name)}
-        left = [name for name in columns if counted.get(name, 1) and not {(*one, name) for one in places} & shown]
+        place = (subject.schema, subject.name)
+        left = [name for name in columns if counted.get(name, 1) and (*place, name) not in shown]
         if shown_share and subject.conditions:
             hidden += round((1 - shown_share(subject)) * sum(counted[name] for name in counted if name not in left))
         reached -= {subject.full_name} if left else set()

@@ -27,8 +27,9 @@ from rag_index.settings.index import is_named_like_a_secret
 from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from rag_index.schema.catalog import Column
     from rag_index.schema.columns import Role
 
 CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", FILE: "prose", "secret": "secret", "out": "other"}
@@ -308,11 +309,11 @@ class Subject(DatabaseTable):
     def prose(self) -> list[str]:
         """Return the columns with texts, without the title and those that repeat another."""
         found = {self.title: "prose"} if self.title in self.columns else {}
-        for one in self.profiles.values():
+        for one in sorted(self.profiles.values(), key=lambda one: -round(one.filled, 1)):  # the fuller of two is kept
             if one.is_text and one.name not in self.title_columns:
                 found |= {} if any(_is_equal(self, one.name, str(other)) for other in found) else {one.name: one.role}
         named = found.keys() - {self.title}
-        return sorted(named, key=lambda name: (found[name] != "prose", [*found].index(name))) or self.pair
+        return sorted(named, key=lambda name: (found[name] != "prose", [*self.columns].index(name))) or self.pair
 
     @cached_property
     def pair(self) -> list[str]:
@@ -696,13 +697,21 @@ class Subject(DatabaseTable):
         named = [name for name in read if names_for_programs(self.columns[name], is_key=False)]
         if self.is_installed and self.rows > MIN_INSTALLED and read == named != []:
             return "is for programs, by its values"
-        if len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)) and not written:
+        many = len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read))
+        if many and not (written or self._says_more_than(programs)):
             return "is for programs, by its values"
         if self.is_machinery and any(words(name)[0] in EXPIRES for name in self.columns):
             return "is for programs, by its name, and its rows expire"
         if self.is_shown_by_others:
             return PICTURES
         return EXPLAINS if self.explains_programs else ""
+
+    def _says_more_than(self, programs: Sequence[Column]) -> bool:
+        """Return whether texts with sentences have more letters than these columns."""
+        read = [name for name in self.prose if not is_for_programs(self.columns[name])]
+        told = [one for name in read if (one := self.profiles[name]).is_said]
+        written = sum(len(str(value)) for one in programs for value in one.filled)
+        return sum(one.length * one.filled for one in told) * len(programs[0].values) > written
 
 
 def _is_pairs(subject: Subject) -> bool:
@@ -727,8 +736,8 @@ def _is_pairs(subject: Subject) -> bool:
 
 
 def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
-    """Return whether two columns have the same values in most rows that have both."""
-    both = [(letters(a), letters(b)) for a, b in table.rows_of(one, other) if a and b]
+    """Return whether most values of a column are those of another one in the same row."""
+    both = [(letters(a), letters(b)) for a, b in table.rows_of(one, other) if a]
     return bool(both) and sum(a == b for a, b in both) >= 0.8 * len(both)
 
 

@@ -508,3 +508,39 @@ def test_what_a_few_rows_name_is_no_text_of_theirs_and_stays_an_index(propose):
     columns, rows = books[0].replace('"id" INTEGER', '"ContentID" TEXT'), [(f"b{n}", *row) for n, *row in books[1]]
     made = propose(content=(columns, rows), ShelfContent=(shelf, [("Reading", "b3"), ("Reading", "b5")]))
     assert made.shown("content") == {f'"b{n}"' for n in range(1, 41)}
+
+
+def test_a_text_that_some_rows_have_twice_is_shown_for_the_others(propose):
+    """Bolt: `lead` is the beginning of a few pages over again, and the text of the others."""
+    made = propose(page=many(
+        30, title="Page {n}", body=a_sentence, copy=a_sentence,
+        teaser=lambda n: a_sentence(n) if n < 4 else None))  # fmt: skip
+    assert made.index("page")["text"] == ["body"]
+    made = propose(note=many(
+        30, title="Note {n}", lead=lambda n: a_sentence(n) if n < 14 else None,
+        story=lambda n: a_sentence(n) if n < 4 or n > 13 else None))  # fmt: skip
+    assert made.index("note")["text"] == ["lead", "story"]
+
+
+@pytest.mark.parametrize("column", ["recipe_data", "content", "query", "filter"])
+def test_sentences_are_text_whatever_their_column_is_called(propose, column):
+    """Objects that an application keeps, and places on the web between texts."""
+    said = {
+        "recipe_data": lambda n: f'{{"name": "Flour {n}", "steps": "{a_sentence(n)} {a_sentence(n + 50)}"}}',
+        "content": lambda n: f"{a_sentence(n)} {a_sentence(n + 50)}" if n % 5 == 0 else f"https://mill.example/{n}",
+    }
+    made = propose(recipes=many(40, name="Bread {n}", **{column: said.get(column, a_sentence)}))
+    assert made.index("recipes")["text"] == [column]
+
+
+def test_fields_of_a_thing_are_its_text_though_their_tables_are_mostly_for_programs(propose):
+    """Drupal's tables of fields have more columns for programs, and CKAN's extras names with values, as settings."""
+    key = "entity_type TEXT, bundle TEXT, format TEXT, node_id INT, delta INT, said TEXT, PRIMARY KEY (node_id, delta)"
+    extras = ("notes", "spatial", "coverage")
+    made = propose(
+        node=many(30, title="Mill {n}", body=a_sentence),
+        node_field_said=(key, [("the_node", "node_page", "full_html", n, 0, a_sentence(n + 99)) for n in range(1, 31)]),
+        node_extra=many(90, node_id=lambda n: (n - 1) // 3 + 1, key=lambda n: extras[n % 3],
+                        value=lambda n: a_sentence(n + 200)),
+    )  # fmt: skip
+    assert {*made.parts("node")} == {"node_field_said", "node_extra"}
