@@ -32,7 +32,15 @@ from rag_index.schema.coverage import (
     text_columns,
 )
 from rag_index.schema.hiding import add_conditions, restricts
-from rag_index.schema.proposed_index import MIN_DESCRIPTION, MIN_ROWS, NAMES_ALONE, IndexMaker, ProposedIndex, free_name
+from rag_index.schema.proposed_index import (
+    MIN_ALONE,
+    MIN_DESCRIPTION,
+    MIN_ROWS,
+    NAMES_ALONE,
+    IndexMaker,
+    ProposedIndex,
+    free_name,
+)
 from rag_index.schema.relations import declared_relations, find_relations
 from rag_index.schema.roles import (
     MAX_DEPTH,
@@ -56,6 +64,7 @@ if TYPE_CHECKING:
 
 
 MAX_INDEXES = 10
+"""More are taken if their rows are things or have long texts."""
 MIN_KEYED = 20
 """Values of fewer rows differ by chance."""
 MAX_KEY = 40
@@ -90,7 +99,9 @@ DOUBTED = PROGRAMS | NAMES | {
 """The reasons to leave a table out that its rows do not prove."""
 AFTER = f"comes after the first {MAX_INDEXES} indexes"
 ASKED = DOUBTED | {AFTER}
-REACHED = ("is a part of", "holds the text of", "is in the documents of", "has no primary key", "comes after")
+SHOWN = ("is a part of", "holds the text of", "is in the documents of")
+"""What a reason begins with whose table has text that another one's documents show, or should."""
+REACHED = (*SHOWN, "has no primary key", "comes after")
 """What a reason begins with whose table has text that some index reaches, or should."""
 LITTLE = "names with little text"
 """What an index is of that may be noise."""
@@ -180,7 +191,7 @@ def propose(
     read = [one for one in lengths if lengths[one] >= LARGE * whole or not one.refusal()]
     prose = sum(one.rows * one.text_length for one in read if one.says_something)
     few = prose < MIN_PROSE * sum(map(lengths.__getitem__, read))
-    things = {one.full_name: _others(one) if few else 0 for one in subjects if _is_thing(one)}
+    things = {one.full_name: _others(one) if few else 0 for one in subjects if _is_named(one)}
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -217,7 +228,7 @@ def _shown_share(catalog: DatabaseCatalog, subject: Subject) -> float:
     return len(subject.shown_rows()) / max(1, sampled) if share is None else share
 
 
-def _is_thing(subject: Subject) -> bool:
+def _is_named(subject: Subject) -> bool:
     """Return whether rows have a name, and are neither accounts nor kinds."""
     named = subject.title is not None and subject.rows >= MIN_ROWS and not subject.is_login
     return named and not {subject.noun[-1]} & vocab.KINDS
@@ -229,13 +240,18 @@ def _others(subject: Subject) -> int:
     return len(others - {subject})
 
 
+def _names(subject: Subject) -> str:
+    return "has names alone, to which others refer" if subject.children else "has names alone"
+
+
 def _missed(made: Proposal, things: Mapping[str, int], needed: Container[str], whole: float) -> dict[str, str]:
     """Return tables to take besides those that are `needed` already, with why they were left out.
 
     Those are `things` with names alone: those that have to do with several others, as devices and sites have, in a
     database with next to no prose, and all if there is no index. Without any, they are all that may have come with the
     application, such as questions and answers.
-    Else it is the doubted one with most text, of the `whole` that the tables have, if too little is reached.
+    Else it is the doubted one with most text, of the `whole` that the tables have, if too little is reached. What is
+    for programs by its name, or should be in the documents of others, is that if it has a good share of it.
     """
     left = {table: why for table, why in made.left_out.items() if table not in needed}
     if named := {table: why for table, why in left.items() if things.get(table, 0) > 1 and why in NAMES | PROGRAMS}:
@@ -245,8 +261,9 @@ def _missed(made: Proposal, things: Mapping[str, int], needed: Container[str], w
             return found
     for one in made.coverage.missing if made.coverage.share < GOAL else ():
         why = left.get(one.table, "")
-        least = LARGE * whole if why in PROGRAMS else MIN_SHARE * made.coverage.chars
-        if why in DOUBTED and one.chars >= max(MIN_CHARS, least):
+        doubted = why in DOUBTED - PROGRAMS
+        least = MIN_SHARE * made.coverage.chars if doubted else LARGE * whole
+        if (doubted or why in PROGRAMS or why.startswith(SHOWN)) and one.chars >= max(MIN_CHARS, least):
             return {one.table: why}
     return {}
 
@@ -525,6 +542,9 @@ class _Proposer:
     def _is_added(self, subject: Subject) -> bool:
         return _matches(subject.full_name, self.add)
 
+    def _is_wanted(self, subject: Subject) -> bool:
+        return self._is_added(subject) or subject.full_name in self.needed
+
     def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
         """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
         parts = self.roles.parts
@@ -575,7 +595,7 @@ class _Proposer:
     def _find_parts(self, usable: Sequence[Subject]) -> None:
         """Find the tables whose rows are parts of another one's, and have text in enough of them."""
         for subject in usable:
-            if subject in self.roles.root or subject in self.donors or self._is_added(subject):
+            if subject in self.roles.root or subject in self.donors or self._is_wanted(subject):
                 continue
             relations = [one for one in part_relation(subject) if self._kept([one.parent])]
             own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
@@ -623,7 +643,7 @@ class _Proposer:
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""
-        added, parts = self._is_added(subject), self.roles.parts.get(subject, ())
+        added, parts = self._is_wanted(subject), self.roles.parts.get(subject, ())
         if self.include and not _matches(subject.full_name, self.include) and not added:
             reason = "is not included"
         elif subject in self.donors and not added:
@@ -636,13 +656,11 @@ class _Proposer:
             index = IndexMaker(subject, self.roles).made()
             if index is not None and subject.full_name in self.needed:
                 index.score -= BEHIND
-                return index
             repeats = index is not None and "parts" not in index.settings and repeats_texts(subject)
             if index is not None and (added or (index.score >= 1 and not repeats)):
                 return index
-            names = "has names alone, to which others refer" if subject.children else "has names alone"
             nothing = "has no text of its own" if subject.relations else "has no text"
-            reason = "repeats a few texts, as logs do" if repeats else names if subject.has_text else nothing
+            reason = "repeats a few texts, as logs do" if repeats else _names(subject) if subject.has_text else nothing
         self.made.left_out[subject.full_name] = reason
         return None
 
@@ -656,10 +674,15 @@ class _Proposer:
             referring = {relation.child for relation in subject.children}
             return one.score + math.log10(1 + len(referring)) - INSTALLED * subject.is_installed
 
+        told = sum(subjects[one.tables[0]].rows for one in proposed if one.score > NAMES_ALONE)
         best = {one.tables[0] for one in sorted(proposed, key=rank, reverse=True)[:MAX_INDEXES]}
         for one in sorted(proposed, key=lambda one: -one.score):
-            table = one.tables[0]
-            if table in best or table in self.needed or _matches(table, self.add):
+            table, subject = one.tables[0], subjects[one.tables[0]]
+            long = subject.said_length >= MIN_ALONE or subject.is_thing
+            many = one.score == NAMES_ALONE and not (subject.is_installed or subject.is_reached)
+            if many and 0 < told < subject.rows and not self._is_wanted(subject):  # they would outnumber all texts
+                self.made.left_out[table] = _names(subject)
+            elif table in best or long or self._is_wanted(subject):
                 plain = slugify(one.name, regex_pattern=r"[^a-z0-9_-]+", max_length=MAX_NAME_CHARS)
                 one.name = free_name(re.sub(r"__+", "_", plain).strip("-_") or "index", names, "-")
                 names.add(one.name)

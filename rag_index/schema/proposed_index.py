@@ -216,7 +216,7 @@ class IndexMaker:
             tables=[table for one in every for table in one.tables],
             hidden=list(dict.fromkeys(sentence for one in every for sentence in one.hidden)),
             unclear=list(dict.fromkeys(unclear)),
-            score=self._score(title, parts),
+            score=max(self._score(title, parts), NAMES_ALONE * subject.is_thing),
             # by which the newest rows are found: a number as key, else a time
             age=[*_with_word(times, vocab.CREATED | vocab.CHANGED), *times, *self._key][0],
             changed="" if self._newest else next(iter(_with_word(self._times(1), vocab.CHANGED)), ""),
@@ -227,7 +227,7 @@ class IndexMaker:
         return [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled >= least]
 
     def _score(self, title: str | None, parts: Sequence[_Rows]) -> float:
-        """Return how likely people look for these documents; below 1 if they do not."""
+        """Return how likely people look for these documents for their texts; below 1 if they do not."""
         subject, text = self._subject, self._rows.text
         own = [part for part in parts if not part.keys["inline"]]
         records = self._roles.records_of(subject)

@@ -56,6 +56,7 @@ MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
 NAMES = ("name", "title")
 MIN_SHOWING = 4
+MIN_THINGS = 3
 MAX_NAMES = 2
 """What is called by more columns is called by none: a person has a first and a last name."""
 MAX_TOLD = 5
@@ -329,6 +330,36 @@ class Subject(DatabaseTable):
         named = {*thing.noun} <= {*self.noun[:-1]} or self.noun[-1] in vocab.PARTS
         return [p.name for p in free] if named and thing.title and not thing.is_people else []
 
+    @cached_property
+    def _own(self) -> list[ColumnProfile]:
+        """Return the columns with values of at least half of the rows that are neither their names nor keys."""
+        used = {*self.key, *self.title_columns, *self.named_columns}
+        return [one for one in self.profiles.values() if one.name not in used and one.filled >= 0.5]
+
+    @property
+    def is_reached(self) -> bool:
+        """Return whether rows have a number or an address of their own, as people and companies have."""
+        reached = [one for one in self._own if one.role == "personal" and one.distinct >= 0.5]
+        return any({*words(one.name)} & vocab.CONTACT for one in reached)
+
+    @cached_property
+    def is_thing(self) -> bool:
+        """Return whether rows tell more than a name of what people keep a list of, such as staff, orders and courses.
+
+        Somebody is reached by them, or wrote them one by one. If no column has a time, which would tell that, they name
+        rows of two other tables. Labels and lists of countries do not.
+        """
+        told = sum(one.role in TEXTS or one.role == "choice" for one in self._own if one.distinct > 0.2)
+        numbered = [one for one in self._own if one.role == "code" and min(one.distinct, one.filled) > NEARLY_ALL]
+        known = self.has_text or any(any(map(str.isdigit, text)) for one in numbered for text in one.texts[:1])
+        if self.rows < MIN_THINGS or self.is_login or self.is_value or self.pair or not (known and told):
+            return False
+        above = {one.parent for one in self.own_relations if one.parent is not self and one.share > FEW}
+        above = {one for one in above if (one.title or one.title_row) and not (one.is_login or one.says_nothing)}
+        if not self.is_installed or self.is_reached:
+            return self.is_reached or told + len(above) > 1
+        return bool(self.title) and self.minutes == 0 and len(above) > 1
+
     @property
     def codes(self) -> list[str]:
         """Return the columns with numbers and codes by which people know a row."""
@@ -406,6 +437,11 @@ class Subject(DatabaseTable):
     def text_length(self) -> float:
         """Return the average length of the texts of a row."""
         return sum(self.profiles[name].length * self.profiles[name].filled for name in self.prose)
+
+    @property
+    def said_length(self) -> float:
+        """Return the average length of the sentences of a row."""
+        return sum(self.profiles[name].said * self.profiles[name].filled for name in self.prose)
 
     def choose(self, uses: Mapping[str, str]) -> None:
         """Take columns for what a person says of them, before anything else is derived from them."""

@@ -42,12 +42,15 @@ CODES = _words("sku ean isbn code number no nr ref reference symbol ticker artic
 # Words of columns with data about persons. `address1`, `postcode`: PrestaShop; `bic`: Odoo; `ip`: phpBB; `birthdate`:
 # OpenMRS; `fax`: OpenCart.
 PERSONAL = _words("""
-    email mail emails phone telephone tel mobile cell fax pager ip ssn iban bic birthday birthdate birth dob
-    passport insurance street address address1 address2 zip zipcode postcode postal salary gender sex latitude
-    longitude whatsapp skype lat lng card
+    ip ssn iban bic birthday birthdate birth dob passport insurance salary gender sex latitude longitude lat lng card
 """)
 # Words of columns with where a person, or a company, is found.
 ADDRESSES = _words("street address address1 address2")
+# Words of columns with how they are reached.
+CONTACT = ADDRESSES | _words("""
+    email mail emails phone telephone tel mobile cell fax pager zip zipcode postcode postal whatsapp skype
+""")
+PERSONAL |= CONTACT
 # What companies and places are called, whose addresses anybody may read.
 ORGANISATIONS = _words("""
     company organisation organization supplier vendor manufacturer office store branch venue location warehouse hotel

@@ -510,6 +510,37 @@ def test_what_a_few_rows_name_is_no_text_of_theirs_and_stays_an_index(propose):
     assert made.shown("content") == {f'"b{n}"' for n in range(1, 41)}
 
 
+STAFF = many(9, name="Agnes Miller the {n}th", email="agnes{n}@mill.example", post="Miller of the wheel {n}")
+ORDERS = many(30, number="SO{n}-7", customer_id=cycle(30), city="Town {n}", written="2026-01-02 10:{n:02d}")
+COURSES = many(40, name="Course {n}", short="Milling {n}", year_id=cycle(4), department_id=cycle(6))
+LABELS = {
+    "country": many(40, name="Country {n}", iso="C{n}", dial="+{n}"),
+    "size": many(40, name="Size {n}", width=itself, made="2026-01-01"),
+}
+
+
+def test_things_of_which_people_keep_a_list_are_searched_though_they_have_names_alone(propose):
+    """Staff with an address, orders with a number that were written one by one, and courses of a year."""
+    made = propose(
+        customer=many(30, name="Mill {n}", about=TEXT, miller_id=cycle(9), country_id=cycle(40), size_id=cycle(40)),
+        miller=STAFF, orders=ORDERS, course=COURSES, lessons=many(40, course_id=itself, hour=itself),
+        year=many(4, name="Year {n}"), department=many(6, name="Department {n}"), **LABELS,
+    )  # fmt: skip
+    assert {one.tables[0] for one in made.indexes} == {"customer", "miller", "orders", "course"}
+    assert {made.left_out[name] for name in LABELS} == {"is named in the documents of customer"}
+    assert "post" in made.index("miller")["text"]
+
+
+def test_more_than_ten_indexes_are_taken_if_their_rows_have_long_texts_or_are_things(propose):
+    said = {f"rule{n:02}": many(60, name="Rule {n}", description=TEXT) for n in range(12)}
+    long = many(3, name="Law {n}", text=f"{TEXT}, {TEXT}")
+    made = propose(
+        **said, law=long, staff=many(3, name="Agnes the {n}th", phone="555-01{n}", about="Miller of wheel {n}")
+    )
+    assert {"law", "staff"} < {one.tables[0] for one in made.indexes}
+    assert sum(why.startswith("comes after the first 10") for why in made.left_out.values()) == 2
+
+
 def test_a_text_that_some_rows_have_twice_is_shown_for_the_others(propose):
     """Bolt: `lead` is the beginning of a few pages over again, and the text of the others."""
     made = propose(page=many(
