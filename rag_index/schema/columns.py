@@ -49,10 +49,15 @@ _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}"
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
 _YAML = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL | re.MULTILINE)
 """Objects that a program wrote as YAML. A text with front matter has a second line of dashes."""
-_PHP = re.compile(r"[aO]:\d+:|s:\d+:\"")
+_PHP = re.compile(r"(?:\w{1,40}\|)?(?:[aO]:\d+:|s:\d+:\"|[bi]:\d+;)")
 _JSON = re.compile(r"\s*\{\s*\"")
-_IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.)[\w.]*")
+_IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.|\\)[\w.\\]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
+_OPENED = re.compile(
+    r"(?:application|audio|font|image|message|model|multipart|text|video)/[\w.+-]+|"
+    r"[\w./-]+\.(?:php|tpl|phtml|twig|jsp|aspx?|py|rb|js|css|xml|sql|ini|sh|class)"
+)
+"""What programs open: types of files, and parts of programs."""
 _NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
 _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE)\s", re.IGNORECASE)
@@ -227,10 +232,29 @@ def _beginning(values: Sequence[object], pattern: re.Pattern[str]) -> float:
 
 
 def is_for_programs(column: Column) -> bool:
-    """Return whether most values are names that programs give, or objects that they wrote."""
+    """Return whether most values are names that programs give, what they open, or objects that they wrote."""
     values = column.filled if column.kind in ("text", "bytes") else []
     named = sum(isinstance(one, str) and _IDENTIFIER.fullmatch(one) is not None for one in values)
-    return named + max(_beginning(values, _YAML), _beginning(values, _PHP)) * len(values) > MOST * max(1, len(values))
+    return named > MOST * max(1, len(values)) or is_object(column) or is_opened(column)
+
+
+def is_object(column: Column) -> bool:
+    """Return whether most values are objects that a program wrote."""
+    values = column.filled if column.kind in ("text", "bytes") else []
+    return max(_beginning(values, _YAML), _beginning(values, _PHP)) > MOST
+
+
+def is_opened(column: Column) -> bool:
+    """Return whether most values are types of files, or parts of programs, one or a list."""
+    lists = [re.split(r", ?", one) for one in column.filled if isinstance(one, str)]
+    return sum(all(_OPENED.fullmatch(one) for one in names) for names in lists) > MOST * max(1, len(column.filled))
+
+
+def tells_programs(column: Column) -> bool:
+    """Return whether most values are for programs, or addresses of pages, files or machines, or objects."""
+    texts = [str(one) for one in column.filled] if column.kind in ("text", "json", "other") else []
+    told = _share(texts, PLACE) + _share(texts, _IP) + _beginning(texts, _JSON)
+    return told > MOST or is_for_programs(column)
 
 
 def names_for_programs(column: Column, *, is_key: bool) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema.catalog import spoken_rows
-from rag_index.schema.columns import FEW
 from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
@@ -22,10 +21,7 @@ MIN_SHARE, MIN_CHARS = 0.01, 200
 """Smaller tables are not worth an index of their own."""
 LARGE = 0.2
 """The share of all text that is not left out because of a table's name."""
-MIN_LOG_ROWS = 20
 SIZES = ((1_000_000, "MB"), (1_000, "kB"))
-_VARIABLE = re.compile(r"\b[0-9a-f]{8,}\b|\d+")
-"""What differs from entry to entry of a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +98,6 @@ def coverage(
         if left and counted:
             missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))
     return Coverage(total, sorted(missing, key=lambda one: -one.chars), reached, hidden)
-
-
-def is_log(subject: Subject) -> bool:
-    """Return whether the texts of a table repeat but for numbers, as those do that programs write."""
-    columns = [one for name in text_columns(subject) if (one := subject.profiles[name]).role == "prose"]
-    shapes = [{_VARIABLE.sub("#", text) for text in one.texts} for one in columns]
-    return bool(columns) and all(
-        len(one.texts) >= MIN_LOG_ROWS and len(shape) <= FEW * len(one.texts)
-        for one, shape in zip(columns, shapes, strict=True)
-    )
-
-
-def repeats_texts(subject: Subject) -> bool:
-    """Return whether rows without a title have the same few texts."""
-    columns = [one for name in subject.prose if (one := subject.profiles[name]).texts]
-    few = all(len(one.texts) >= MIN_LOG_ROWS and one.distinct <= FEW for one in columns)
-    return few and bool(columns) and not subject.title
 
 
 def text_columns(subject: Subject) -> list[str]:

@@ -25,8 +25,6 @@ from rag_index.schema.coverage import (
     MIN_SHARE,
     Coverage,
     coverage,
-    is_log,
-    repeats_texts,
     shown_columns,
     size,
     text_columns,
@@ -185,13 +183,12 @@ def propose(
     chars = cache(lambda one: catalog.chars(one, text_columns(one)))
     answers = answers or {}
     add = [*add, *[table for table, wanted in answers.items() if wanted]]
-    logs = {*filter(is_log, subjects)}
-    lengths = {one: one.rows * one.all_length for one in subjects if one not in logs}
+    lengths = {one: one.rows * one.all_length for one in subjects if not one.is_log}
     whole = sum(lengths.values())
     read = [one for one in lengths if lengths[one] >= LARGE * whole or not one.refusal()]
     prose = sum(one.rows * one.text_length for one in read if one.says_something)
     few = prose < MIN_PROSE * sum(map(lengths.__getitem__, read))
-    things = {one.full_name: _others(one) if few else 0 for one in subjects if _is_named(one)}
+    things = {one.full_name: _others(one) if few and not one.is_numbered else 0 for one in subjects if _is_named(one)}
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -200,7 +197,7 @@ def propose(
         made = proposer.run()
         reasons = {one: made.left_out.get(one.full_name, "") for one in subjects if one.rows}
         reached = [one for one, why in reasons.items() if not why or why.startswith(REACHED)]
-        searched = [*reached, *[one for one, why in reasons.items() if why in DOUBTED and one not in logs]]
+        searched = [*reached, *[one for one, why in reasons.items() if why in DOUBTED and not one.repeats]]
         made.coverage = coverage(searched, made.indexes, chars)
         more = {} if include else _missed(made, things, needed, whole)
         if not more:
@@ -499,7 +496,7 @@ class _Proposer:
 
         Those that are for programs by their names are asked about if much text is theirs, and the others together.
         """
-        subjects = {one.full_name: one for one in self.roles.subjects if one.key and not is_log(one)}
+        subjects = {one.full_name: one for one in self.roles.subjects if one.key and not one.is_log}
         chars = {name: round(one.rows * one.all_length) for name, one in subjects.items()}
         for one in self.made.coverage.missing:  # these are counted
             chars[one.table] = max(one.chars, chars.get(one.table, 0))
@@ -656,7 +653,7 @@ class _Proposer:
             index = IndexMaker(subject, self.roles).made()
             if index is not None and subject.full_name in self.needed:
                 index.score -= BEHIND
-            repeats = index is not None and "parts" not in index.settings and repeats_texts(subject)
+            repeats = index is not None and "parts" not in index.settings and subject.repeats_itself
             if index is not None and (added or (index.score >= 1 and not repeats)):
                 return index
             nothing = "has no text of its own" if subject.relations else "has no text"

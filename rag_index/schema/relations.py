@@ -327,7 +327,7 @@ class _Finder:
         for one in self.tables if len(numbers) >= MIN_TYPES else ():
             column = one.columns[one.key[0]] if len(one.key) == 1 and one is not table else None
             if column is not None and column.kind == "number":
-                share = one.rows / max(column.filled)
+                share = one.rows / max([1, *column.filled])
                 if share <= FEW and self._catalog.share_found([*numbers], one, column.name) >= NEARLY_ALL:
                     found[one] = share
         return min(found, key=found.__getitem__, default=None)

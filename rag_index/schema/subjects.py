@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema import vocabulary as vocab
@@ -17,10 +19,13 @@ from rag_index.schema.columns import (
     NEARLY_ALL,
     ColumnProfile,
     is_for_programs,
+    is_object,
+    is_opened,
     is_template,
     names_for_programs,
     noun,
     singular,
+    tells_programs,
     words,
 )
 from rag_index.settings.index import is_named_like_a_secret
@@ -44,11 +49,14 @@ MAX_PAIR_COLUMNS = 6
 MIN_SUBJECT = 24
 """The average length of subjects, such as those of e-mails, that say something without a text."""
 MARKUP = re.compile(r"<[^<>]*+>|\[/?\w++[^\[\]]*+\]|&#?\w+;|[\W_]")
-EXPIRES = ("expire", "expires", "expiry")
 MIN_PROGRAM_COLUMNS = 2
 """Rows are for programs if at least this many columns are, and twice as many as people read."""
-MIN_SECONDS = 500_000_000
-"""Smaller numbers are not taken for seconds since 1970: this is 1985."""
+MIN_SECONDS, MAX_SECONDS = 500_000_000, 2_200_000_000
+"""Numbers between these are taken for seconds since 1970: from 1985 to 2039."""
+MIN_LOG_ROWS = 8
+MAX_SAID = 60
+"""Words of a row by which it repeats others."""
+WORD = re.compile(r"[a-z]+|[^\W\d_a-z]+")
 MAX_MINUTES = 2
 """Rows that were written within at most so many minutes came with the application."""
 MIN_INSTALLED = 3
@@ -512,15 +520,53 @@ class Subject(DatabaseTable):
         return self.is_login or self.noun[-1] in vocab.PEOPLE
 
     @cached_property
+    def times(self) -> list[Column]:
+        """Return the columns with times: as such, or in seconds since 1970."""
+        found = [one for one in self.columns.values() if any(one.filled) and one.name not in self.key]
+        at = [one for one in found if sum(map(_is_time, one.filled)) >= NEARLY_ALL * len(one.filled)]
+        return [one for one in found if self.profiles[one.name].role == "time" or one in at]
+
+    @cached_property
     def minutes(self) -> int:
         """Return in how many minutes the sampled rows were written, as the column with most of them says."""
-        found = [0]
-        for one in self.columns.values():
-            if self.profiles[one.name].role == "time":
-                found.append(len({str(value)[:16] for value in one.filled}))
-            elif {*words(one.name)} & (vocab.CREATED | vocab.CHANGED):
-                found.append(len({at // 60 for at in one.filled if type(at) is int and at > MIN_SECONDS}))
-        return max(found)
+        return max((len({*map(_minute, one.filled)}) for one in self.times), default=0)
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Return whether rows say the same again, but for numbers and names."""
+        said = [name for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
+        return bool(said) and _is_repeated([" ".join(str(text) for text in row if text) for row in self.rows_of(*said)])
+
+    @cached_property
+    def is_log(self) -> bool:
+        """Return whether programs write row after row, and repeat what they say.
+
+        Either the table is called so, or later rows have later times, other columns are for programs, too, and none
+        names a thing, as a post names its topic.
+        """
+        if not (self.title is None or self.is_unnamed) or any(one.child.has_prose for one in self.children):
+            return False
+        others = [one for one in self.columns.values() if one.name not in self.prose]
+        named = self.is_machinery or ({*self.noun} & vocab.DOUBTFUL and self.noun[-1] not in vocab.OLD_VERSIONS)
+        alone = all(one.parent.is_people for one in self.own_relations)
+        return bool(named or (alone and self._grows and any(map(tells_programs, others)))) and self.repeats
+
+    @property
+    def _grows(self) -> bool:
+        """Return whether rows were written one after the other: if keys are numbers, later ones have later times."""
+        by_number = len(self.key) == 1 and self.columns[self.key[0]].kind == "number"
+        for one in self.times if self.minutes > MAX_MINUTES else ():
+            rows = self.rows_of(*self.key, one.name) if by_number else []
+            later = [str(a) <= str(b) for (_, a), (_, b) in pairwise(sorted(rows, key=lambda row: row[0]))]
+            if len(one.filled) == len(one.values) and sum(later) >= NEARLY_ALL * len(later):
+                return True
+        return False
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Return whether rows without a title have the same few texts."""
+        columns = [one for name in self.prose if (one := self.profiles[name]).texts and not self.title]
+        return bool(columns) and all(len(one.texts) > MIN_INSTALLED and one.distinct <= FEW for one in columns)
 
     @cached_property
     def is_installed(self) -> bool:
@@ -544,16 +590,30 @@ class Subject(DatabaseTable):
         """
         if not self.is_installed or self.text_length > MAX_EXPLAINED:
             return False
-        named = [p for p in self.profiles.values() if p.last_word in vocab.PROGRAM_NAMES and p.role != "secret"]
-        named = [p for p in named if min(p.distinct, p.filled) > MOST and self.rows >= MIN_INSTALLED]
-        if any(names_for_programs(self.columns[one.name], is_key=self.key == (one.name,)) for one in named):
-            return True
+        told = [p for p in self.profiles.values() if min(p.distinct, p.filled) > MOST and p.role != "secret"]
+        for one in told if self.rows >= MIN_INSTALLED else ():
+            is_name = one.last_word in vocab.PROGRAM_NAMES
+            column, is_key = self.columns[one.name], self.key == (one.name,)
+            if is_opened(column) or (is_name and names_for_programs(column, is_key=is_key)):
+                return True
         (*_, last) = [word for word in self.noun if word not in vocab.TRANSLATIONS] or [""]
         translated = [one.parent for one in self.own_relations if self.is_by_language(one)]
         kind = (
             last in vocab.KINDS_OF_ROWS and self.rows <= MAX_LABELS and any(one.children for one in [self, *translated])
         )
-        return kind or self.is_caption or (last in vocab.FORMS and any(one.child.is_caption for one in self.children))
+        below = {one.child for one in self.children}
+        form = any(one.is_field for one in below) or (last in vocab.FORMS and any(one.is_caption for one in below))
+        return kind or self.is_caption or form
+
+    @cached_property
+    def is_field(self) -> bool:
+        """Return whether rows are the fields of forms, as the kinds of input say that HTML has."""
+        for one in self.profiles.values():
+            kinds = [str(value).lower().rstrip("0123456789") for value in self.columns[one.name].filled]
+            known = [kind for kind in kinds if kind in vocab.INPUTS]
+            if one.role in ("choice", "code") and len({*known} & vocab.CONTROLS) > 1:
+                return len(known) > MOST * self.rows and self.all_length <= MAX_SUMMARY
+        return False
 
     @cached_property
     def is_caption(self) -> bool:
@@ -603,6 +663,15 @@ class Subject(DatabaseTable):
         return len({*titles}) < MOST * len(titles)
 
     @property
+    def is_numbered(self) -> bool:
+        """Return whether rows are called by a kind and a number, and belong to others that have such, like ports."""
+        called = [str(value) for value in self.columns[self.title].filled] if self.title in self.columns else []
+        kinds = {"".join(filter(str.isalpha, text)) for text in called}
+        naming = {one.child for one in self.children if not one.type_column} - {self}
+        alone = not naming or (len(naming) == 1 and self.profiles[str(self.title)].distinct < NEARLY_ALL)
+        return alone and len(kinds) <= FEW * len(called) > 0 and bool(self.own_relations) and not self.says_something
+
+    @property
     def says_nothing(self) -> bool:
         """Return whether the name of a row is nothing that tells others apart: all name the only one, or a language."""
         return self.rows < 2 or self.noun[-1] in vocab.LANGUAGES
@@ -625,17 +694,6 @@ class Subject(DatabaseTable):
                     if [one.last_word in vocab.LINK_VALUES for one in texts] == [True]:
                         found.append(Attribute(own, caption, value, texts[0].name))
         return found
-
-    @cached_property
-    def has_copied_titles(self) -> bool:
-        """Return whether most rows have the title of a row with text that names them, and no more."""
-        if self.title not in self.columns or self.has_prose or not self.children:
-            return False
-        found = {one.child for one in self.children if one.child is not self and one.child.says_something}
-        named = [one for one in found if one.title in one.columns]
-        theirs = {letters(title) for one in named for title in one.columns[str(one.title)].filled}
-        own = {letters(title) for title in self.columns[str(self.title)].filled}
-        return len(own & theirs) > MOST * max(MAX_LABELS, len(own))
 
     @property
     def is_label(self) -> bool:
@@ -670,12 +728,8 @@ class Subject(DatabaseTable):
     def is_machinery(self) -> bool:
         """Return whether rows are for programs, by the name of their table."""
         nouns = set(self.noun)
-        return bool(
-            nouns & vocab.MACHINERY
-            or any(map(vocab.MACHINE_NOUN.fullmatch, nouns))
-            or self.noun[:1] == ("django",)
-            or ("index" in nouns and nouns & {"search", "entry"})
-        )
+        indexed = "index" in nouns and bool(nouns & {"search", "entry"})
+        return indexed or bool(nouns & vocab.MACHINERY) or any(map(vocab.MACHINE_NOUN.fullmatch, nouns))
 
     @cached_property
     def has_remarks(self) -> bool:
@@ -725,22 +779,32 @@ class Subject(DatabaseTable):
         least = FEW if self.is_installed and self.rows > MIN_INSTALLED else MOST
         if prose and is_template(self.columns[prose[0].name], least):
             return "holds templates, which programs fill in"
-        if self.has_copied_titles:
-            return "holds copies of the titles of rows that name its own"
-        read = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
-        programs = [one for name, one in self.columns.items() if name not in read and is_for_programs(one)]
-        written = any(one.filled >= MOST and one.form != "auto" for one in prose)
-        named = [name for name in read if names_for_programs(self.columns[name], is_key=False)]
-        if self.is_installed and self.rows > MIN_INSTALLED and read == named != []:
+        below = {one.child for one in self.children}
+        if self.is_for_programs or (self.is_installed and below and all(one.is_for_programs for one in below)):
             return "is for programs, by its values"
-        many = len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read))
-        if many and not (written or self._says_more_than(programs)):
-            return "is for programs, by its values"
-        if self.is_machinery and any(words(name)[0] in EXPIRES for name in self.columns):
-            return "is for programs, by its name, and its rows expire"
+        if self.is_log:
+            return "is written by programs, which repeat themselves"
         if self.is_shown_by_others:
             return PICTURES
-        return EXPLAINS if self.explains_programs else ""
+        return EXPLAINS if self.explains_programs or self.is_field else ""
+
+    @cached_property
+    def is_for_programs(self) -> bool:
+        """Return whether columns with what programs give, open and write outweigh those that people read.
+
+        Of rows that came with the application, these are those that tell them apart.
+        """
+        filled = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
+        read = [name for name in filled if not is_object(self.columns[name])]
+        programs = [name for name, one in self.columns.items() if name not in read and is_for_programs(one)]
+        if not self.is_installed or self.rows <= MIN_INSTALLED:
+            prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
+            written = any(one.filled >= MOST and one.form != "auto" for one in prose)
+            many = len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read))
+            return many and not (written or self._says_more_than([self.columns[name] for name in programs]))
+        told, by_programs = ([name for name in some if self.profiles[name].distinct > FEW] for some in (read, programs))
+        named = filled and all(names_for_programs(self.columns[name], is_key=False) for name in read)
+        return bool(named) or len(by_programs) >= max(MIN_PROGRAM_COLUMNS, len(told))
 
     def _says_more_than(self, programs: Sequence[Column]) -> bool:
         """Return whether texts with sentences have more letters than these columns."""
@@ -748,6 +812,30 @@ class Subject(DatabaseTable):
         told = [one for name in read if (one := self.profiles[name]).is_said]
         written = sum(len(str(value)) for one in programs for value in one.filled)
         return sum(one.length * one.filled for one in told) * len(programs[0].values) > written
+
+
+def _seconds(value: int) -> int:
+    """Return a number of seconds, or of thousandths or millionths of them, in seconds."""
+    return value if value < MAX_SECONDS else _seconds(value // 1000)
+
+
+def _is_time(value: object) -> bool:
+    return type(value) is int and (value == 0 or _seconds(value) > MIN_SECONDS)
+
+
+def _minute(value: object) -> object:
+    return _seconds(value) // 60 if isinstance(value, int) else str(value)[:16]
+
+
+def _is_repeated(texts: Sequence[str]) -> bool:
+    """Return whether most texts are what others are but for numbers, or half of their pairs of words are."""
+    said = [("", *WORD.findall(text.lower())[:MAX_SAID]) for text in texts if text]
+    pairs = [{*pairwise(one)} for one in said]
+    equal, known = Counter(said), Counter(chain.from_iterable(pairs))
+    several = MIN_INSTALLED + len(said) // 30
+    parts = [sum(known[pair] >= several for pair in one) / len(one) if one else 1 for one in pairs]
+    again = sum(part >= 0.5 or equal[one] >= MIN_INSTALLED for part, one in zip(parts, said, strict=True))
+    return len(said) >= MIN_LOG_ROWS and again >= MOST * len(said)
 
 
 def _is_pairs(subject: Subject) -> bool:

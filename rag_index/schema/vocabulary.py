@@ -123,14 +123,12 @@ TABLE_WORDS = ("table", "tbl")
 
 # --- What tables are called ---
 
-# Nouns of tables that programs need. `postmeta`: WordPress; `acl`, `wordlist`: phpBB; `smiley`: SMF;
-# `databasechangelog`: Liquibase; `alembic`, `flyway`: migrations; `watchdog`: Drupal; `redirect`: TYPO3.
+# Nouns of tables that programs need, of which rows prove too little. `acl`: phpBB; `redirect`: TYPO3.
 MACHINERY = _words("""
-    session cache migration queue audit token setting config configuration preference permission acl wordlist
-    trigram captcha cron nonce outbox sequence changelog databasechangelog alembic oauth credential hook webhook
-    emoji smiley metum postmetum usermetum meta postmeta usermeta lock temp tmp backup staging sitemap redirect
-    telemetry authentication spam heartbeat flyway pref prefs grant privilege capability lease consent watcher
-    throttle blacklist banlist trail syslog watchdog
+    session cache migration queue audit token setting config configuration preference permission acl trigram captcha
+    cron nonce outbox sequence changelog oauth credential hook webhook emoji smiley metum meta lock temp tmp backup
+    staging sitemap redirect telemetry authentication spam pref prefs grant privilege capability lease consent watcher
+    throttle blacklist banlist trail django
 """)
 MACHINE_NOUN = re.compile(
     r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|queued\w+|cron\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
@@ -198,6 +196,9 @@ KINDS_OF_ROWS = _words("""
 """)
 # The last nouns of tables with rows that contain the names of fields. `form`: osTicket.
 FORMS = KINDS_OF_ROWS | _words("form fieldset set")
+# Kinds of fields of forms: those of HTML, and such as other things are of, too.
+CONTROLS = _words("textarea select radio checkbox hidden submit captcha multiselect dropdown button")
+INPUTS = CONTROLS | _words("text string email tel password file date number url")
 # Words of columns that say how far a person has read a conversation.
 READ = _words("read unread seen unseen muted")
 # Names of columns that say which person wrote to which.

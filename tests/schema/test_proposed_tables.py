@@ -393,9 +393,13 @@ NOISE = {
         30, name=lambda n: a_sentence(n)[:20], kind_code="c{n}", made="2026-01-01", kinds={"made": "TIMESTAMP"})),
     "nature": ("has names alone", many(6, explanation=lambda n: f"{a_sentence(n)[:22]} {n}")),
     "footer": ("repeats a few texts, as logs do", many(40, message=lambda n: a_sentence(n % 3 + 900))),
-    "form_cache": ("is for programs, by its name, and its rows expire", many(
+    "form_cache": ("is written by programs, which repeat themselves", many(
         300, expires="{n}", data=lambda n: a_sentence(n + 2000))),
-    "asset": ("holds copies of the titles of rows that name its own", many(60, title="Mill and weir {n}")),
+    "journal_of_it": ("is written by programs, which repeat themselves", many(
+        60, said="Miller no. {n} came by the gate and went", at=lambda n: 1_700_000_000 + 3600 * n, door="10.0.0.{n}")),
+    "parcel": ("is for programs, by its values", many(
+        30, key="MILL_{n}", said=lambda n: f'a:1:{{s:5:"title";s:12:"Wheel of {n}";}}', object_kind="wheel_of_mill")),
+    "asset": ("is named in the documents of pages", many(60, title="Mill and weir {n}")),
 }  # fmt: skip
 EXPLAINED = {
     "hook": many(30, name="displayPart{n}", description="This shows the part {n} of a page"),
@@ -405,6 +409,10 @@ EXPLAINED = {
     "wheel_type": many(6, name="Type {n}", description=lambda n: a_sentence(n + 600)),
     "field": many(6, name="Field {n}", form_id=cycle(2), description=lambda n: a_sentence(n + 700)),
     "form": many(2, title="Form {n}", instructions=lambda n: a_sentence(n + 800)),
+    "file_kind_of_it": many(6, title="Kind {n}", opened="application/mill.{n}", about="It is shown"),
+    "inputs": (
+        "id INTEGER PRIMARY KEY, label TEXT, control TEXT, hint TEXT",
+        [(n, f"Grain {n}", ("text", "textarea", "select")[n % 3], "To be filled in") for n in range(1, 13)]),
     "picture": many(30, title="Picture {n}", width=itself, height=itself, description=lambda n: a_sentence(n + 900)),
 }  # fmt: skip
 
@@ -423,7 +431,7 @@ def test_what_came_with_the_application_and_explains_it_is_no_document(propose, 
         **shown,
     )
     explained = {name for name, why in made.left_out.items() if why == "explains what programs or forms offer"}
-    assert explained == (set() if written else EXPLAINED.keys() - {"picture"})
+    assert explained == ({"inputs"} if written else EXPLAINED.keys() - {"picture"})
     assert made.left_out["picture"] == "describes pictures of other rows"
     assert made.index("wheel")["title"] == "title"
 
@@ -480,7 +488,7 @@ def test_of_many_tables_those_to_which_many_refer_come_before_what_the_applicati
 
 
 def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_rank_behind(propose):
-    """In the way of NetBox: a machine is called by a code, its ports are parts of it, and a kind is no document."""
+    """In the way of NetBox: a machine is called by a code, its ports are parts of it, kinds and outlets are none."""
     sites = {"name": "Branch office {n}", "tenant_id": cycle(5)}
     rack = {"name": "R{n}", "site_id": cycle(20), "height": 42}
     machine = {"name": "mill-rtr{n}", "rack_id": cycle(40), "machine_type_id": cycle(4)}
@@ -488,6 +496,7 @@ def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_ran
     made = propose(
         tenants=many(5, name="Millers of town {n}"),
         sites=many(20, **sites), racks=many(40, **rack), machines=many(60, **machine), ports=ports,
+        outlets=many(12, name="P{n}-A", rack_id=cycle(40), site_id=cycle(20)),
         machine_types=many(4, name="Router of kind {n}"),
     )  # fmt: skip
     assert {one.tables[0] for one in made.indexes} == {"sites", "racks", "machines"}

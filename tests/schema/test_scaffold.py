@@ -102,11 +102,11 @@ def test_what_is_left_out_is_named_with_the_reason(desk):
         "comment: is a part of ticket",
         "no\nkey: has no primary key: write its [[indexes]] by hand, with unique columns as `key`",
         "nothing_yet, numbers: is empty",
-        "user_sessions: is for programs, by its name",
+        "user_sessions: is written by programs, which repeat themselves",
         "columns with what may be secrets: ticket (api_token)",
         "columns with what may be personal or internal: ticket (email)",
     } <= set(made.left_out)
-    assert "# - user_sessions: is for programs, by its name\n" in made.text
+    assert "# - user_sessions: is written by programs, which repeat themselves\n" in made.text
     sqlite3.connect("loose.db").executescript(
         "CREATE TABLE loose (body TEXT); INSERT INTO loose VALUES ('a few words')"
     )
