@@ -77,7 +77,7 @@ _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
 _SENTENCE = re.compile(
-    r"(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
+    r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
 )
 """Four words in a row, or as much of a script without spaces between words."""
 _KEY = re.compile(r"^[^:\n]*+: ", re.MULTILINE)

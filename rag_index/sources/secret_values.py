@@ -27,7 +27,7 @@ _KEY = re.compile(
     r"|(?<![A-Za-z0-9])(?:(?:sk|rk|pk|cs)_(?:live|test)_[A-Za-z0-9]{10,}\w*|gh[pousr]_[A-Za-z0-9]{20,})"
     r"|xox[abprs]-[\w-]+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|glpat-[\w-]{16,}|otpauth://\S+|\d{8,10}:AA[\w-]{33}"
     r"|(?<![\w-])(?:github_pat_|whsec_|hf_|npm_|shp[a-z]{2}_|do[opr]_v1_|lin_api_|figd_|pypi-|sk-|sq0[a-z]{3}-|GOCSPX-|ya29\."
-    r"|SG\.|hvs\.|ATATT)(?=[\w.-]*?(?<![A-Za-z0-9])[A-Za-z]*\d[A-Za-z0-9]{12,})[\w.-]{20,}",
+    r"|SG\.|hvs\.|ATATT)(?=[\w.-]{0,99}?(?<![A-Za-z0-9])[A-Za-z]*\d[A-Za-z0-9]{12,})[\w.-]{20,}",
     re.DOTALL,
 )
 """Keys of known kinds. One without an end ends where its lines are no longer those of a key."""
