@@ -332,14 +332,14 @@ class IndexMaker:
         if joined or not used or (relation.prefix and parent.conditions):
             return
         required = hides(relation) and self._is_contained(relation)  # such as a forum
-        says = parent.title in parent.columns and not parent.is_login and not parent.says_nothing
+        says = bool(parent.title_columns) and not parent.is_login and not parent.says_nothing
         long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS
         if not required and (not says or self._labels >= MAX_JOINS or long):
             return
         name = self._add_join(relation, through, required=required)
         self._labels += 1
         if says:
-            self._payload.append(f"{name}.{parent.title}")
+            self._payload += [f"{name}.{column}" for column in parent.title_columns]
             self._add_name(relation, name)
             for one in parent.own_relations if not parent.has_prose else ():  # the artist of the album of a track
                 over = one.parent
@@ -352,7 +352,7 @@ class IndexMaker:
     def _add_name(self, relation: Relation, name: str) -> None:
         """Take the title of what is joined under a name as text, if it says what a row is about."""
         if not vocab.STATE_LABELS & {*words(relation.columns[0])}:
-            self._rows.text += self._rows.read(relation.parent, [str(relation.parent.title)], name)
+            self._rows.text += self._rows.read(relation.parent, relation.parent.title_columns, name)
 
     def _is_joined(self, table: Subject) -> bool:
         """Return whether documents have the row of a table, which is their own or a joined one."""

@@ -264,3 +264,12 @@ def test_few_things_that_people_wrote_are_found_though_others_refer_to_them(prop
         meeting=many(40, project_id=cycle(9), title="Meeting {n} of the mill", body=TEXT),
     )
     assert {one.tables[0] for one in made.indexes} == {"project", "meeting"}
+
+
+def test_a_document_names_whom_it_refers_to_by_a_first_and_a_last_name(propose):
+    writers = "id INTEGER PRIMARY KEY, first_name TEXT, last_name TEXT", [(1, "Mara", "Ott"), (2, "Ezra", "Ilg")]
+    columns = "id INTEGER PRIMARY KEY, title TEXT, text TEXT, writer INTEGER REFERENCES writers (id)"
+    books = columns, [(n, f"Book {n}", TEXT.format(n=n), 1 + n % 2) for n in range(1, 13)]
+    read = propose(writers=writers, books=books).documents("books")
+    assert "Mara" in read["2"]
+    assert "Ilg" in read["1"]
