@@ -51,7 +51,7 @@ _YAML = re.compile(r"---(?:\s+(?:[\[{!:\w]|- )|\s*$)(?!.*^---\s*$)", re.DOTALL |
 """Objects that a program wrote as YAML. A text with front matter has a second line of dashes."""
 _PHP = re.compile(r"(?:\w{1,40}\|)?(?:[aO]:\d+:|s:\d+:\"|[bi]:\d+;)")
 _JSON = re.compile(r"\s*\{\s*\"")
-_IDENTIFIER = re.compile(r"[A-Za-z]\w*?(?:_|::|\.|\\)[\w.\\]*")
+_IDENTIFIER = re.compile(r"\\?[A-Za-z]\w*?(?:_|::|\.|\\)[\w.\\]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
 _OPENED = re.compile(
     r"(?:application|audio|font|image|message|model|multipart|text|video)/[\w.+-]+|"

@@ -175,7 +175,7 @@ def _span(look: _Look) -> Condition | None:
         others = {name: "_".join(named) for name, named in look.named.items()}
         begins = [look.table.columns[name] for name, one in others.items() if vocab.BEGINS.fullmatch(one)]
         told = look.column.kind == "number" or bool(look.column.filled)  # an empty `end` may be one of anything
-        few = told and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in [look.column, *begins])
+        few = told and all(2 * sum(map(bool, one.values)) < len(one.values) for one in [look.column, *begins])
         paired = any(map(vocab.STOPS.fullmatch, others.values()))
         ends = few and bool(vocab.STOPS.fullmatch(called))
         starts = few and paired and bool(vocab.BEGINS.fullmatch(called))
@@ -246,7 +246,7 @@ def _flag(look: _Look) -> Condition | None:
     if not values or not named:
         return None
     hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
-    if shows == {*look.words[:1]} & vocab.IN_PLACE and look.words[-1] in vocab.QUALIFIED:
+    if shows and shows <= vocab.IN_PLACE - {look.words[-1]}:
         return None
     own = named <= {"status", "state", *words(look.table.name), *look.table.noun}  # not that of a payment
     most = column.kind == "bool" or column.filled.count(1) >= MIN_OUT * len(column.values)

@@ -213,7 +213,7 @@ HIDDEN_FLAGS = _words("""
     private priv internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted
     blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret
     redacted inactive anonymous_only personal void voided quarantined system retire retired redirect erroneous
-    erroneously offline held
+    erroneously offline held template
 """)
 # Words of columns that say of a row that it may be seen, or is the one that counts. `approved`: WordPress;
 # `validate`: PrestaShop; `valid`: OTRS; `public`: Redmine.
@@ -221,7 +221,7 @@ SHOWN_FLAGS = _words("""
     public published publish active enabled approved visible visibility live current latest released online shown
     is_public valid validate validated moderated pub
 """)
-# Words that say how a thing is sold or changed if one of the others is last: `online_only`, `live_edit` (PrestaShop).
+# Words that say how a thing is sold or changed unless they are last: `online_only`, `live_edit` (PrestaShop).
 IN_PLACE = _words("live online")
 QUALIFIED = _words("only edit editing chat payment mode support join write")
 # What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.

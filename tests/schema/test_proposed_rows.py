@@ -170,6 +170,10 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("visibility INTEGER", [2, 0], {1}),
         ("online_only INTEGER", [0, 1, 0], set()),  # says how a thing is sold
         ("live_edit INTEGER", [0, 1], set()),
+        ("is_online_registration INTEGER", [0, 1, 1], set()),
+        ("is_template INTEGER", [1, 0], {1}),
+        # half of the events are templates
+        ("start_date DATETIME, end_date DATETIME AS (start_date)", [*[DAY] * 6, None], set()),
         ("public_chat INTEGER", [0, 1], {1}),
         ("approved_edit INTEGER", [0, 1], {1}),
         ("priv INTEGER NOT NULL", [1, 0], {1}),
