@@ -23,7 +23,8 @@ class Watch:
     def __init__(self, store, ledger) -> None:
         self.store, self.ledger = _Watched(store, self), _Watched(ledger, self)
         self._store, self._ledger = store, ledger
-        self._unflushed: set[str] = set()
+        self._unflushed: set[tuple[str, str]] = set()
+        """The collections and keys that were written; a shard is recorded while the next one is written."""
         self.checked: dict[str, int] = {}
 
     def name(self, collection_id: int) -> str:
@@ -43,32 +44,37 @@ class Watch:
     def before_upsert(self, collection: str, batch) -> None:
         keys = {payload[RESERVED_KEY]["key"] for payload in batch.payloads}
         self._are_pending(collection, keys)
-        self._unflushed.add(collection)
+        self._unflushed |= {(collection, key) for key in keys}
 
     def before_update_payloads(self, collection: str, payloads) -> None:
-        self._are_pending(collection, {payload[RESERVED_KEY]["key"] for _, payload in payloads})
-        self._unflushed.add(collection)
+        keys = {payload[RESERVED_KEY]["key"] for _, payload in payloads}
+        self._are_pending(collection, keys)
+        self._unflushed |= {(collection, key) for key in keys}
 
     def before_delete_points(self, collection: str, ids) -> None:
-        self._unflushed |= {collection} if ids else set()
+        self._unflushed |= {(collection, "")} if ids else set()
 
     def before_delete_chunks(self, collection: str, first) -> None:
         self._are_pending(collection, set(first))
-        self._unflushed |= {collection} if first else set()
+        self._unflushed |= {(collection, key) for key in first}
 
-    def after_flush(self, collection: str) -> None:
-        self._unflushed.discard(collection)
+    def written(self, collection: str) -> set[tuple[str, str]]:
+        """Return what was written to a collection and is not durable."""
+        return {one for one in self._unflushed if one[0] == collection}
+
+    def after_flush(self, written: set[tuple[str, str]]) -> None:
+        self._unflushed -= written
 
     def before_set_commit_mark(self, collection: str, mark) -> None:
-        assert collection not in self._unflushed, "a commit is marked before its points are durable"
+        assert not self.written(collection), "a commit is marked before its points are durable"
 
     def before_record_commit(self, collection_id: int, mark) -> None:
         assert self._store.commit_mark(self.name(collection_id)) == mark, "the ledger commits before the store"
 
-    def before_record(self, collection_id: int, rows) -> None:
+    def before_record(self, collection_id: int, rows, *_) -> None:
         name = self.name(collection_id)
         for key, text_hash, payload_hash, chunks in rows:
-            assert name not in self._unflushed, f"{key} is recorded before its points are durable"
+            assert (name, key) not in self._unflushed, f"{key} is recorded before its points are durable"
             points = [p for p in self._store.scroll(name) if p.payload[RESERVED_KEY]["key"] == key]
             ours = sorted((p.payload[RESERVED_KEY] for p in points), key=lambda one: one["chunk"])
             assert [one["chunk"] for one in ours] == list(range(chunks)), f"{key} has stale or missing chunks"
@@ -76,11 +82,12 @@ class Watch:
 
     def before_forget(self, collection_id: int, keys) -> None:
         name = self.name(collection_id)
-        assert name not in self._unflushed, "documents are forgotten before their deletion is durable"
+        assert not self.written(name), "documents are forgotten before their deletion is durable"
         assert self._store.count(name, keys=list(keys)) == 0, "documents are forgotten that have points"
 
-    def before_unmark_pending(self, collection_id: int, *_) -> None:
-        assert self.name(collection_id) not in self._unflushed
+    def before_unmark_pending(self, collection_id: int, known, new) -> None:
+        name = self.name(collection_id)
+        assert not {(name, key) for key in (*known, *new)} & self._unflushed
 
     def _are_pending(self, collection: str, keys: set[str]) -> None:
         known = self._ledger.known(self._ledger.collection(collection).id, sorted(keys))
@@ -100,10 +107,10 @@ class _Watched:
 
         def call(*arguments, **named):
             arguments = tuple(list(one) if name == "record" and i else one for i, one in enumerate(arguments))
-            self._watch.before(name, arguments)
+            self._watch.before(name, (*arguments, *named.values()))
+            written = self._watch.written(*arguments) if name == "flush" else set()
             result = attribute(*arguments, **named)
-            if name == "flush":
-                self._watch.after_flush(*arguments)
+            self._watch.after_flush(written)
             return result
 
         return call
