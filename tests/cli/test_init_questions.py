@@ -7,15 +7,13 @@ import select
 import sqlite3
 import subprocess
 import tomllib
+from random import Random
 
 import pytest
 
 from tests.project import PROGRAM
 
-WHO, WHAT = (
-    ["miller", "baker", "smith", "sexton", "ferryman"],
-    ["wheel", "oven", "bell", "boat", "sluice", "key", "river"],
-)
+WORDS = "miller baker smith sexton ferryman wheel oven bell boat sluice key river".split()
 GUESSED = ["queue_item", "ticket"]
 
 
@@ -29,9 +27,7 @@ def folder(tmp_path):
         db.execute("CREATE TABLE drawer (id INTEGER PRIMARY KEY, name TEXT)")
         for i in range(40):
             db.execute("INSERT INTO ticket VALUES (?, ?, ?)", (i, f"Printer {i} is offline", f"It is dead. {i}"))
-            db.execute(
-                "INSERT INTO queue_item VALUES (?, ?)", (i, f"The {WHO[i % 5]} writes about ice on his {WHAT[i % 7]}")
-            )
+            db.execute("INSERT INTO queue_item VALUES (?, ?)", (i, " ".join(Random(i).sample(WORDS, 8))))
             db.execute("INSERT INTO shelf VALUES (?, ?)", (i, f"Shelf {i} left"))
             db.execute("INSERT INTO drawer VALUES (?, ?)", (i, f"Drawer {i}"))
     db.close()
