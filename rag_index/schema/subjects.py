@@ -225,7 +225,8 @@ class Subject(DatabaseTable):
         names = [p for p in profiles if p.last_word in known and p.role in TEXTS and p.length <= MAX_TITLE_CHARS]
         names = [p for p in names if (p.filled >= FEW and p.role != "code") or words(p.name) == ("title",)]
         if first and last:  # the title of a person is that of a profession, which many have
-            names = [p for p in names if p.last_word != "name" and p.distinct >= NEARLY_ALL]
+            whole = [p for p in names if p.filled >= NEARLY_ALL and self._is_whole_name(p.name, first, last)]
+            names = whole or [p for p in names if p.last_word != "name" and p.distinct >= NEARLY_ALL]
         if names:
             return min(names, key=self._title_rank).name
         if first and last:
@@ -239,6 +240,12 @@ class Subject(DatabaseTable):
             coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
             others = [p for p in coded if p.distinct >= MOST <= p.filled]
         return others[0].name if others else self._names_alone()
+
+    def _is_whole_name(self, name: str, first: str, last: str) -> bool:
+        """Return whether a column has the first and the last name in it, as `display_name` has, of companies too."""
+        rows = [[str(one) for one in row] for row in self.rows_of(name, first, last) if row[1] and row[2]]
+        both = sum(row[1] in row[0] and row[2] in row[0] for row in rows)
+        return name not in (first, last) and bool(rows) and both >= NEARLY_ALL * len(rows)
 
     def _headings(self) -> list[ColumnProfile]:
         """Return the first column with texts if they stand over longer ones: lines that end as no sentence does."""

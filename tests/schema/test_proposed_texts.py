@@ -273,3 +273,10 @@ def test_a_document_names_whom_it_refers_to_by_a_first_and_a_last_name(propose):
     read = propose(writers=writers, books=books).documents("books")
     assert "Mara" in read["2"]
     assert "Ilg" in read["1"]
+
+
+def test_a_contact_is_called_by_the_whole_name_that_companies_have_too(propose):
+    columns = "id INTEGER PRIMARY KEY, display_name TEXT, first_name TEXT, last_name TEXT, note TEXT"
+    names = [(f"Dr. Mara Ott{n}", "Mara", f"Ott{n}") if n % 2 else (f"Mill {n} Ltd", None, None) for n in range(1, 13)]
+    made = propose(contact=(columns, [(n, *names[n - 1], TEXT.format(n=n)) for n in range(1, 13)]))
+    assert made.index("contact")["title"] == "display_name"
