@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 import string
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MASK = "[secret]"
 """What stands in a text in place of a secret."""
@@ -20,7 +24,7 @@ _HASH = re.compile(
     r"|\{(?:S?SHA\d*|S?MD5|CRYPT|PBKDF2\w*)\}[\w+/=.$-]{13,}|:pbkdf2:\w+:\d+:\S+|(?<!\w)\*[0-9A-F]{40}(?!\w)"
 )
 """Hashes of passwords."""
-_HASHES_HAVE = ("$", "{", "!bcrypt!", ":pbkdf2:", "AQAAAA")
+_HASHES_HAVE = {"$": ("$",), "{": ("{",), "!": ("!bcrypt!",), ":": (":pbkdf2:",), "Q": ("AQAAAA",)}
 _KEY = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)"
     r"(?:(?:(?!-----BEGIN ).)*?-----END [A-Z -]*|[A-Z -]*(?:\s*[\w-]+: [^\n]*\n)*+(?:[\s\\>]*+[\w+/=]{20,}+)*+)"
@@ -31,15 +35,13 @@ _KEY = re.compile(
     re.DOTALL,
 )
 """Keys of known kinds. One without an end ends where its lines are no longer those of a key."""
-_KEYS_HAVE = (
-    "eyJ", "-----BEGIN ", "xox", "AKIA", "AIza", "glpat-", "otpauth:", ":AA", "pypi-", "sk-", "sq0", "GOCSPX", "ya29.",
-    "SG.", "hvs.", "ATATT",
-)  # fmt: skip
-_KEYS_WITH_UNDERSCORES = (
-    "_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "whsec_", "hf_", "npm_", "shp",
-    "_v1_", "_api_", "figd_",
-)  # fmt: skip
-"""What a text with a key has in it, which is looked for in a fraction of the time."""
+_KEYS_HAVE = {
+    "J": ("eyJ",), "x": ("xox",), "A": ("AKIA", "AIza", "ATATT", ":AA"), "-": ("-----BEGIN ", "glpat-", "pypi-", "sk-"),
+    "q": ("sq0",), "X": ("GOCSPX",), "9": ("ya29.",), "G": ("SG.",), "v": ("hvs.",), ":": ("otpauth:",),
+    "_": ("_live_", "_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "whsec_", "hf_", "npm_", "shp", "_v1_",
+          "_api_", "figd_"),
+}  # fmt: skip
+"""What a text with a key has in it, by a character, which is looked for in a fraction of the time."""
 _GIVEN = re.compile(r"[=:/][ \t]?[\"']?(?=[\w.~%+-]*\d)([\w.~%+-]{12,}=*)")
 """A word with digits that is the value of something, or in an address."""
 _SECRETLY = re.compile(
@@ -59,7 +61,10 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 """A password in an address, or after a word that says so."""
-_SAID_WITH = ("assw", "wd", "WD", "ennwort", "ccountKey", "ccessKey", "earer ", "asic ", "assphrase")
+_SAID_WITH = {
+    "w": ("assw", "pwd", "ennwort"), "W": ("PASSW", "PWD"), "K": ("ccountKey", "ccessKey"), "B": ("Bearer ", "Basic "),
+    "@": ("://",), "p": ("assphrase",),
+}  # fmt: skip
 _FILE = re.compile(r".*\.[a-z]{2,4}")
 MAX_BEFORE = 60
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
@@ -78,13 +83,18 @@ def without_secrets(text: str) -> str:
     """
     if "-----BEGIN " not in text and not any(map(text.__contains__, string.digits)):  # nothing random lacks digits
         return text
-    if any(map(text.__contains__, _HASHES_HAVE)):
+    if _has(text, _HASHES_HAVE):
         text = _HASH.sub(MASK, text)
-    if any(map(text.__contains__, _KEYS_HAVE)) or ("_" in text and any(map(text.__contains__, _KEYS_WITH_UNDERSCORES))):
+    if _has(text, _KEYS_HAVE):
         text = _KEY.sub(MASK, text)
-    if ("://" in text and "@" in text) or any(map(text.__contains__, _SAID_WITH)):
+    if _has(text, _SAID_WITH):
         text = _SAID.sub(lambda found: found[0].replace(found[found.lastindex or 0], MASK), text)
     return _GIVEN.sub(_mask_named, text)
+
+
+def _has(text: str, kinds: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a text has one of several words; that it lacks a character is found out four times as fast."""
+    return any(mark in text and any(map(text.__contains__, some)) for mark, some in kinds.items())
 
 
 def _mask_named(given: re.Match[str]) -> str:
