@@ -82,8 +82,7 @@ def coverage(
     Names of rows without another text count if the rows are documents. With `shown_share`, which says what share of the
     rows of a table conditions show, the others are not reached.
     """
-    shown = {found for index in indexes for found in shown_columns(index.settings)}
-    shown |= {(None, table, column) for _, table, column in shown}  # the default schema has a name there
+    shown = shown_columns(indexes)
     indexed = {index.tables[0] for index in indexes}
     total, hidden, missing, reached = 0, 0, [], {one.full_name for one in subjects}
     for subject in subjects:
@@ -107,7 +106,13 @@ def text_columns(subject: Subject) -> list[str]:
     return [one.name for one in found if one.is_text and one.form != FILE]
 
 
-def shown_columns(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
+def shown_columns(indexes: Sequence[ProposedIndex]) -> set[tuple[str | None, str, str]]:
+    """Return the columns whose text some indexes show: schema, table, column. The default schema is None, too."""
+    shown = {found for index in indexes for found in _shown(index.settings)}
+    return shown | {(None, table, column) for _, table, column in shown}
+
+
+def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
     """Yield the columns whose text an index or a part of it shows: schema, table, column."""
     schema, joins = place.get("schema", schema), place.get("joins", {})
     text = place.get("text", [])
@@ -120,4 +125,4 @@ def shown_columns(place: Mapping[str, Any], schema: str | None = None) -> Iterat
         table = joins.get(through, place)
         yield table.get("schema", schema), table["table"], column if table is not place else name
     for part in place.get("parts", ()):
-        yield from shown_columns(part, schema)
+        yield from _shown(part, schema)

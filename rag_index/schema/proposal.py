@@ -183,12 +183,7 @@ def propose(
     chars = cache(lambda one: catalog.chars(one, text_columns(one)))
     answers = answers or {}
     add = [*add, *[table for table, wanted in answers.items() if wanted]]
-    lengths = {one: one.rows * one.all_length for one in subjects if not one.is_log}
-    whole = sum(lengths.values())
-    read = [one for one in lengths if lengths[one] >= LARGE * whole or not one.refusal()]
-    prose = sum(one.rows * one.text_length for one in read if one.says_something)
-    few = prose < MIN_PROSE * sum(map(lengths.__getitem__, read))
-    things = {one.full_name: _others(one) if few and not one.is_numbered else 0 for one in subjects if _is_named(one)}
+    things, whole = _things(subjects)
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
     while True:
@@ -216,6 +211,20 @@ def propose(
     _check_added(asked, names, made)
     made.policies = _policy_sentences(catalog, made.indexes)
     return made
+
+
+def _things(subjects: Sequence[Subject]) -> tuple[dict[str, int], float]:
+    """Return the tables of what has a name, with how many others they have to do, and the letters of all but logs.
+
+    They count for others only if next to nothing of the database is prose: people look for what has a name there.
+    """
+    lengths = {one: one.rows * one.all_length for one in subjects if not one.is_log}
+    whole = sum(lengths.values())
+    read = [one for one in lengths if lengths[one] >= LARGE * whole or not one.refusal()]
+    prose = sum(one.rows * one.text_length for one in read if one.says_something)
+    few = prose < MIN_PROSE * sum(map(lengths.__getitem__, read))
+    named = [one for one in subjects if _is_named(one)]
+    return {one.full_name: _others(one) if few and not one.is_numbered else 0 for one in named}, whole
 
 
 def _shown_share(catalog: DatabaseCatalog, subject: Subject) -> float:
@@ -506,7 +515,7 @@ class _Proposer:
         found |= self.needed
         found |= {index.tables[0]: LITTLE for index in self.made.indexes if index.score % BEHIND == NAMES_ALONE}
         kinds: dict[tuple[str, bool], list[Subject]] = {}
-        for name in sorted(found.keys() & subjects.keys() - self.answers.keys(), key=lambda one: -chars[one]):
+        for name in sorted(found.keys() & subjects.keys() - self.answers.keys(), key=lambda one: (-chars[one], one)):
             if chars[name] >= LARGE * total or found[name] not in PROGRAMS:
                 what = "has names alone" if found[name] in NAMES else found[name]
                 kinds.setdefault((what, name not in left_out), []).append(subjects[name])
@@ -521,14 +530,14 @@ class _Proposer:
 
     def uses(self) -> list[TableUse]:
         """Return what becomes of the tables with text."""
-        shown = {found for index in self.made.indexes for found in shown_columns(index.settings)}
+        shown = shown_columns(self.made.indexes)
         tables = [self._use_of(one, shown) for one in self.roles.subjects if one.rows]
         return sorted(filter(lambda one: one.columns, tables), key=lambda one: (bool(one.reason), -one.chars))
 
     def _use_of(self, subject: Subject, shown: Container[tuple[str | None, str, str]]) -> TableUse:
         columns = {name: subject.use_of(name) for name, one in subject.columns.items() if one.kind in ("text", "json")}
         for name, use in columns.items():  # a code, such as the city of a customer, may be text, too
-            if use == "out" and any((schema, subject.name, name) in shown for schema in (subject.schema, None)):
+            if use == "out" and (subject.schema, subject.name, name) in shown:
                 columns[name] = "text"
         reason = self.made.left_out.get(subject.full_name, "")
         return TableUse(subject.full_name, subject.rows, round(subject.rows * subject.all_length), reason, columns)

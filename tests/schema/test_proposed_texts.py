@@ -280,3 +280,9 @@ def test_a_contact_is_called_by_the_whole_name_that_companies_have_too(propose):
     names = [(f"Dr. Mara Ott{n}", "Mara", f"Ott{n}") if n % 2 else (f"Mill {n} Ltd", None, None) for n in range(1, 13)]
     made = propose(contact=(columns, [(n, *names[n - 1], TEXT.format(n=n)) for n in range(1, 13)]))
     assert made.index("contact")["title"] == "display_name"
+
+
+def test_tables_with_as_much_text_are_asked_about_in_the_order_of_their_names(propose):
+    alike = {f"shelf_{letter}": many(40, name="Shelf {n} left") for letter in "hcagbfde"}
+    made = propose(ticket=many(40, title="Printer {n}", body=TEXT), **alike)
+    assert [one.tables for one in made.questions] == [tuple(sorted(alike))]
