@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rag_index.schema import Question, Scaffold
 
-MAX_SHOWN = 3
+MAX_CHUNKS = 3
 """Chunks of a document that `init` shows."""
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
@@ -141,7 +141,7 @@ def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bo
             say("Answer yes, no, or show to see one of its documents as a search would find it.")
 
 
-def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), chunks: int = MAX_SHOWN) -> Iterator[str]:
+def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), chunks: int = MAX_CHUNKS) -> Iterator[str]:
     """Yield a document of each index, or of those of some tables alone, and what hides rows of it."""
     from rag_index.cli.status import document_lines
     from rag_index.schema import proposed_settings

@@ -293,10 +293,10 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
         return "other"
     is_object = made.form == "json" or max(_beginning(values, _PHP), _beginning(values, _JSON)) > 0.5
     if is_object and _beginning(values, _LANGUAGES) <= NEARLY_ALL:
+        said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
         named_so = (vocab.ATTRIBUTES | {*vocab.SUBJECTS}) & {*map(singular, named)} and any(
             len(text.split()) > 1 for text in texts
         )
-        said = sum(any(len(line.split()) >= MIN_JSON_WORDS for line in text.splitlines()) for text in texts)
         settings = vocab.SETTINGS & {*named, *(f"{word}s" for word in named)}
         settings = settings if not made.is_said or _beginning(values, _PHP) > 0.5 else frozenset()
         return "prose" if (named_so or said >= MIN_JSON_SAID * len(texts)) and not settings else "other"

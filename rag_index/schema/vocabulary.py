@@ -296,20 +296,7 @@ DRAFT_KEYS = re.compile(r"(?:draft|revision)_id")
 # Words of flags that say where else a row is shown.
 PLACES = _words("nav menu dashboard toc sitemap home homepage")
 # What people work off: if it is not active, it is done.
-TASKS = (
-    "task",
-    "ticket",
-    "issue",
-    "case",
-    "story",
-    "bug",
-    "request",
-    "todo",
-    "incident",
-    "opportunity",
-    "lead",
-    "deal",
-)
+TASKS = _ordered("task ticket issue case story bug request todo incident opportunity lead deal")
 # Words of columns with the name of a row in an address: it is published.
 SLUGS = _words("slug alias permalink")
 # Words of columns that say of an entry of a history whether people were told.
