@@ -226,6 +226,7 @@ def test_an_index_whose_changes_are_not_seen_claims_nothing_also_after_a_complet
 def unseen(project, *statements):
     """Change what the feed never gives, as a restore does that switches the triggers off."""
     with project.source() as db:
+        db.execute("BEGIN IMMEDIATE")
         triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for statement in (
             *(f"DROP TRIGGER {name}" for name, _ in triggers),
