@@ -211,11 +211,11 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
     Raises SourceTimedOut if the database ended the query for its time, or the connection was broken off.
     """
     driver: Any = connection.connection.driver_connection
-    expired = threading.Event()
+    expired, in_process = threading.Event(), isinstance(driver, sqlite3.Connection)
 
     def expire() -> None:
         expired.set()
-        if isinstance(driver, sqlite3.Connection):
+        if in_process:
             driver.interrupt()
             return
         with suppress(Exception):  # the connection may have been closed by now; a driver of another kind has no socket
@@ -223,20 +223,25 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
-    grace = 0.0 if isinstance(driver, sqlite3.Connection) else GRACE_SECONDS
-    timer = threading.Timer(seconds + grace, expire)
+    timer = threading.Timer(seconds + (0.0 if in_process else GRACE_SECONDS), expire)
     timer.daemon = True
     timer.start()
+    cause: exc.SQLAlchemyError | None = None
     try:
         yield
     except exc.SQLAlchemyError as error:
-        origin = getattr(error, "orig", None)
-        code = origin.args[0] if origin is not None and origin.args else None
-        if expired.is_set() or {getattr(origin, "sqlstate", None), code} & TIMED_OUT:
-            raise SourceTimedOut(
-                f"{what} did not answer a query within {seconds:g} s: check what the database is doing, or raise "
-                "[source] timeout if the query takes longer"
-            ) from error
-        raise
+        cause = error
     finally:
         timer.cancel()
+        timer.join()
+        if broken := expired.is_set() and not in_process:  # no ROLLBACK can be sent, even if the database answered
+            connection.invalidate()
+    origin = getattr(cause, "orig", None)
+    code = origin.args[0] if origin is not None and origin.args else None
+    if broken or (cause and expired.is_set()) or {getattr(origin, "sqlstate", None), code} & TIMED_OUT:
+        raise SourceTimedOut(
+            f"{what} did not answer a query within {seconds:g} s: check what the database is doing, or raise "
+            "[source] timeout if the query takes longer"
+        ) from cause
+    if cause is not None:
+        raise cause

@@ -1,6 +1,7 @@
 """What only servers have: types, schemas, rights, cursors, time limits, and servers that stop."""
 
 import re
+import time
 from contextlib import closing
 
 import pytest
@@ -300,12 +301,15 @@ def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_
     assert len(streamed.page(None, 10).documents) == 7
 
 
-def run_limited(engine, statement, *, told):
-    """Run a statement with a limit of a second, of which the server is told or not."""
+def run_limited(engine, statement, *, told, both=False):
+    """Run a statement with a limit of a second, of which the server is told or not, or is told and too slow to say."""
     with engine.connect() as connection, limited(connection, 1.0, "source x"):
         if told:
-            limit_on_server(connection, 1.0, streams=False)
-        connection.exec_driver_sql(statement)
+            limit_on_server(connection, 0.1 if both else 1.0, streams=False)
+        try:
+            connection.exec_driver_sql(statement)
+        finally:
+            time.sleep(1.2 if both else 0)
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
@@ -313,10 +317,10 @@ def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, 
     sleep = {"postgresql": "SELECT pg_sleep(300)", "mariadb": "SELECT SLEEP(300)"}[kind]
     with open_database(kind, request, tmp_path) as database:
         engine = open_read_only(database.url)
-        for told, grace in ((True, 200.0), (False, 0.0)):
+        for told, both, grace in ((True, False, 200.0), (True, True, 0.0), (False, False, 0.0)):
             monkeypatch.setattr("rag_index.sources.engine.GRACE_SECONDS", grace)
             with pytest.raises(SourceTimedOut, match="source x did not answer a query within 1 s"):
-                run_limited(engine, sleep, told=told)
+                run_limited(engine, sleep, told=told, both=both)
         with engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT 1")) == 1, "the pool has another connection"
         engine.dispose()
