@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema import vocabulary as vocab
-from rag_index.schema.catalog import SAMPLED_ROWS, Column
+from rag_index.schema.catalog import SAMPLED_ROWS
 from rag_index.schema.columns import FEW, NEARLY_ALL, words
 from rag_index.schema.subjects import MAX_LABELS, NOTHING, Condition, Relation, Subject
 from rag_index.schema.visibility import joined, listed
 from rag_index.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 
 MIN_SHOWN = 0.1
 """If what rows name would leave fewer of them, that it is hidden says something else."""
 MIN_KINDS = 3
 """If at least this many one-to-one tables detail the rows of a table, these are of different kinds."""
+NAMED = "named"
+"""What the reason begins with if rows are hidden for what they are called."""
 MAX_LINKED = 8
 """A table with at most this many columns links rows of others; a wider one says what happened to them."""
 
 
 def add_conditions(subjects: Sequence[Subject]) -> None:
     """Add the conditions that rows of other tables make for those of each table."""
+    captions = {attribute.caption.parent for one in subjects for attribute in one.attributes}
     for one in subjects:
-        one.conditions += [*_restricted(one), *filter(None, map(_named_state, one.relations))]
+        one.conditions += _restricted(one)
     told = [[*_told_by_details(one), *_labelled(one)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
-        one.conditions += [*_internal(one), *_bins(one)]
+        one.conditions += _called_hidden(one, is_caption=one in captions)
         one.conditions += _below_hidden(one)
         one.conditions += more
     for one in subjects:
         _hide_with_parents(one, set())
-        _hide_secrets(one)
 
 
 def restricts(subject: Subject) -> bool:
@@ -45,13 +48,15 @@ def restricts(subject: Subject) -> bool:
 def hides(relation: Relation) -> bool:
     """Return whether rows are hidden with the row that they name.
 
-    They are not with a person or a state, nor with a retired label: what has it stays.
+    They are not with a person, nor with a retired label or state, but for one that is called so: what has it stays.
     """
     parent, column = relation.parent, relation.columns[0]
     state = vocab.STATE_LABELS & {*words(column), *parent.noun[-1:]} and not relation.type_column
-    if parent is relation.child or parent.is_people or relation.is_pointer or relation.prefix or state:
+    if parent is relation.child or parent.is_people or relation.is_pointer or relation.prefix:
         return False
-    return any("retired" not in words(one.column) for one in parent.conditions) and not _hides_all_that_name(relation)
+    lasting = [one for one in parent.conditions if state or "retired" in words(one.column)]
+    lasting = [one for one in lasting if not one.reason.startswith(NAMED)]
+    return len(lasting) < len(parent.conditions) and not _hides_all_that_name(relation)
 
 
 def _hides_all_that_name(relation: Relation) -> bool:
@@ -105,15 +110,15 @@ def _hidden_rows(table: Subject, column: str, conditions: Sequence[Condition]) -
     return f"SELECT {table.columns[column].sql} FROM {table.sql} WHERE ({joined(conditions)}) IS NOT TRUE"
 
 
-def _named_rows(relation: Relation) -> str:
-    """Return in SQL what the rows of the child name."""
+def _named_rows(relation: Relation, where: str = "") -> str:
+    """Return in SQL what the rows of the child name, or those of which something holds."""
     name = relation.child.columns[relation.columns[0]].sql
-    where = " AND ".join(filter(None, [relation.type_sql, f"{name} IS NOT NULL"]))
-    return f"SELECT {name} FROM {relation.child.sql} WHERE {where}"
+    told = " AND ".join(filter(None, [relation.type_sql, f"{name} IS NOT NULL", where]))
+    return f"SELECT {name} FROM {relation.child.sql} WHERE {told}"
 
 
-def _not_in(column: Column, hidden: str, reason: str) -> Condition:
-    return Condition(column.name, f"{column.sql} NOT IN ({hidden})", reason)
+def _not_in(subject: Subject, name: str, hidden: str, reason: str) -> Condition:
+    return Condition(name, f"{subject.columns[name].sql} NOT IN ({hidden})", reason)
 
 
 def _reasons(conditions: Sequence[Condition]) -> str:
@@ -138,8 +143,8 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
                 f"SELECT one.{named} FROM {own} AS one JOIN {own} AS above ON "
                 f"SUBSTR(one.{at}, 1, LENGTH(above.{at})) = above.{at} WHERE above.{named} IN ({hidden})"
             )
-        reason = f"{relation.child.full_name} says who may see a row{' and those below it' if path else ''}"
-        yield _not_in(subject.columns[key], hidden, reason)
+        below = " and those below it" if path else ""
+        yield _not_in(subject, key, hidden, f"{relation.child.full_name} says who may see a row{below}")
 
 
 def _is_above_many(relation: Relation, path: str) -> bool:
@@ -173,25 +178,6 @@ def _path_of(subject: Subject) -> str:
     return ""
 
 
-def _named_state(relation: Relation) -> Condition | None:
-    """Return the condition that leaves out rows whose state is called `Deleted` or `Pending` in another table."""
-    column, key, parent = relation.columns[0], relation.pairs[0][1], relation.parent
-    is_state = {"status", "state"} & {*words(column)} and parent.rows <= MAX_LABELS and parent is not relation.child
-    if not is_state or not relation.is_plain or parent.columns[key].kind != "number":
-        return None
-    texts = [one.name for one in parent.columns.values() if one.kind == "text"]
-    called = {own: {str(value).lower() for value in values if value} for own, *values in parent.rows_of(key, *texts)}
-    moderated = any(names & {*vocab.PUBLISHED_VALUES, "approved"} for names in called.values())
-    few = {*vocab.STATES_FOR_FEW, *(vocab.MODERATION - {"approved", "accepted"} if moderated else ())}
-    hidden = sorted(own for own, names in called.items() if names & few)
-    if not 0 < len(hidden) < len(called):
-        return None
-    name, said = relation.child.columns[column].sql, {word for own in hidden for word in called[own] & few}
-    sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, hidden))}))"
-    reason = f"{column} names what is {', '.join(sorted(said))}"
-    return Condition(column, sql, reason, lambda value: value not in hidden)
-
-
 def _told_by_details(subject: Subject) -> Iterator[Condition]:
     """Yield what tables with one more row for each row hide: its place in a course, or its kind, one of several."""
     plain = [one for one in subject.children if one.is_plain]
@@ -199,8 +185,8 @@ def _told_by_details(subject: Subject) -> Iterator[Condition]:
     places = [one for one in subject.children if one.type_column and not one.child.has_text and _is_one_each(one)]
     for one in [*filter(_names_all, places), *(kinds if len(kinds) >= MIN_KINDS else ())]:
         if told := one.child.conditions:
-            hidden = f"{_named_rows(one)} AND ({joined(told)}) IS NOT TRUE"
-            yield _not_in(subject.columns[one.pairs[0][1]], hidden, f"in {one.child.full_name}, {_reasons(told)}")
+            hidden = _named_rows(one, f"({joined(told)}) IS NOT TRUE")
+            yield _not_in(subject, one.pairs[0][1], hidden, f"in {one.child.full_name}, {_reasons(told)}")
 
 
 def _is_one_each(relation: Relation) -> bool:
@@ -215,17 +201,6 @@ def _names_all(relation: Relation) -> bool:
     return relation.child.rows > SAMPLED_ROWS or len(keys & {*relation.named()}) >= NEARLY_ALL * len(keys)
 
 
-def _hide_secrets(subject: Subject) -> None:
-    """Add the conditions that leave out what captions name as secrets, such as the password of a device."""
-    for one in subject.attributes:
-        link, ((named, key),) = one.own.child, one.caption.pairs
-        captions = one.caption.parent.rows_of(key, str(one.caption.parent.title))
-        if secret := [str(own) for own, text in captions if is_named_like_a_secret(str(text))]:
-            keys = ", ".join(secret) if link.columns[named].kind == "number" else listed(secret)
-            sql = f"{link.columns[named].sql} NOT IN ({keys})"
-            link.conditions.append(Condition(named, sql, f"{named} of some rows means a secret"))
-
-
 def _labelled(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that are linked with a row for few, such as a restricted tag."""
     known = {subject, *(one.parent for one in subject.relations)}
@@ -236,35 +211,41 @@ def _labelled(subject: Subject) -> Iterator[Condition]:
             few = [one for one in other.parent.conditions if vocab.FOR_FEW & {*words(one.column)}]
             if few and other.parent not in known and not other.parent.has_prose:  # no confidential issue, which is one
                 labels = _hidden_rows(other.parent, other.pairs[0][1], few)
-                hidden = f"{_named_rows(own)} AND {link.columns[other.columns[0]].sql} IN ({labels})"
+                hidden = _named_rows(own, f"{link.columns[other.columns[0]].sql} IN ({labels})")
                 reason = f"in {other.parent.full_name}, which {link.full_name} links, {_reasons(few)}"
-                yield _not_in(subject.columns[own.pairs[0][1]], hidden, reason)
+                yield _not_in(subject, own.pairs[0][1], hidden, reason)
 
 
-def _internal(subject: Subject) -> list[Condition]:
-    """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
-    title = str(subject.title)
-    few = title in subject.columns and len(subject.key) == 1 and 0 < subject.rows <= MAX_LABELS
-    few = few and (
-        subject.noun[-1] in vocab.CONTAINERS or not subject.has_prose
-    )  # an article may be about what is internal
-    if not few or not subject.children or subject.is_people:
-        return []
-    names = [str(name) for (name,) in subject.rows_of(title)]
-    hidden = sorted({name for name in names if vocab.INTERNAL_NAMES.fullmatch(name)})
-    if not 0 < len(hidden) < len(names):
-        return []
-    sql = f"COALESCE({subject.columns[title].sql}, '') NOT IN ({listed(hidden)})"
-    return [Condition(title, sql, f"named {', '.join(hidden)}", lambda value: value not in hidden)]
+def _called_hidden(subject: Subject, *, is_caption: bool) -> Iterator[Condition]:
+    """Yield the conditions that leave out what is called so.
+
+    Those are forums and labels that are not for all, bins of a tree, states such as `Deleted`, and captions of secrets.
+    """
+    own, title = any(one.parent is subject for one in subject.relations), str(subject.title)
+    is_few, plain = 0 < subject.rows <= MAX_LABELS, [one for one in subject.children if one.is_plain]
+    # an article may be about what is internal
+    few = is_few and (subject.noun[-1] in vocab.CONTAINERS or not subject.has_prose)
+    few = few and bool(subject.children) and len(subject.key) == 1 and not subject.is_people
+    states = is_few and any({"status", "state"} & {*words(one.columns[0])} for one in plain)
+    known = {one.column for one in subject.conditions}
+    for name, column in subject.columns.items():
+        called = {one for one in column.filled if isinstance(one, str) and name not in known}
+        hidden = {one for one in called if few and name == title and vocab.INTERNAL_NAMES.fullmatch(one)}
+        if own and (name == title or words(name)[-1] in {"name", *vocab.SLUGS}):
+            hidden |= {one for one in called if vocab.BINS.fullmatch(one)}
+        if is_caption and name == title:
+            hidden |= {*filter(is_named_like_a_secret, called)}
+        if states:
+            is_moderated = any(one.lower() in {*vocab.PUBLISHED_VALUES, "approved"} for one in called)
+            moderation = vocab.MODERATION - {"approved", "accepted"} if is_moderated else frozenset()
+            hidden |= {one for one in called if one.lower() in vocab.STATES_FOR_FEW | moderation}
+        if 0 < len(hidden) < len({*column.values}):
+            sql = f"COALESCE({column.sql}, '') NOT IN ({listed(sorted(hidden))})"
+            yield Condition(name, sql, f"{NAMED} {', '.join(sorted(hidden))}", partial(_is_none_of, hidden))
 
 
-def _bins(subject: Subject) -> Iterator[Condition]:
-    """Yield the conditions that leave out what is called like a bin, if it has rows of the same table below it."""
-    for name, column in subject.columns.items() if any(one.parent is subject for one in subject.relations) else ():
-        named = name == subject.title or words(name)[-1] in {"name", *vocab.SLUGS}
-        if bins := sorted({str(one) for one in column.filled if named and vocab.BINS.fullmatch(str(one))}):
-            sql = f"COALESCE({column.sql}, '') NOT IN ({listed(bins)})"
-            yield Condition(name, sql, f"named {', '.join(bins)}", lambda value: not vocab.BINS.fullmatch(str(value)))
+def _is_none_of(hidden: Collection[str], value: object) -> bool:
+    return value not in hidden
 
 
 def _below_hidden(subject: Subject) -> Iterator[Condition]:
@@ -276,4 +257,4 @@ def _below_hidden(subject: Subject) -> Iterator[Condition]:
         hidden = _hidden_rows(subject, key, subject.conditions)
         below = f"SELECT one.{own_key} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
         rows = f"WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows"
-        yield _not_in(subject.columns[key], rows, f"a row is hidden with the one that {column} names")
+        yield _not_in(subject, key, rows, f"a row is hidden with the one that {column} names")
