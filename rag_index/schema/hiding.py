@@ -208,7 +208,7 @@ def _labelled(subject: Subject) -> Iterator[Condition]:
         link = own.child
         plain = [one for one in link.relations if one.is_plain and not one.prefix]
         for other in plain if own in plain and link.is_link and len(link.profiles) <= MAX_LINKED else ():
-            few = [one for one in other.parent.conditions if vocab.FOR_FEW & {*words(one.column)}]
+            few = [one for one in other.parent.conditions if (vocab.INTERNAL - {"hidden"}) & {*words(one.column)}]
             if few and other.parent not in known and not other.parent.has_prose:  # no confidential issue, which is one
                 labels = _hidden_rows(other.parent, other.pairs[0][1], few)
                 hidden = _named_rows(own, f"{link.columns[other.columns[0]].sql} IN ({labels})")

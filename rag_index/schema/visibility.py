@@ -152,16 +152,18 @@ def listed(values: Iterable[str]) -> str:
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
-def _literals(column: Column, wanted: frozenset[str]) -> list[str]:
-    """Return the ways in which a column writes yes or no, the most frequent first."""
-    if column.kind == "bool":
-        return ["true" if wanted is vocab.YES else "false"]
-    number = "1" if wanted is vocab.YES else "0"
-    if column.kind == "number":
-        return [number]
-    found = Counter(value for value in column.filled if str(value).lower() in wanted)
-    others = [vocab.OPPOSITES.get(str(column.filled[0]).lower(), number)]
-    return [str(one) if isinstance(one, int) else f"'{one}'" for one, _ in found.most_common()] or [f"'{others[0]}'"]
+def _yes_or_no(look: _Look, *, yes: bool) -> Condition:
+    """Return the condition that a row has a yes, or a no or nothing, however the column writes it."""
+    column, shown, reason = look.column, vocab.YES if yes else vocab.NO, "says who may see a row"
+    found = [one for one, _ in Counter(column.filled).most_common() if str(one).lower() in shown]
+    written = {"bool": str(yes).lower(), "number": str(int(yes))}.get(column.kind) or ", ".join(
+        str(one) if isinstance(one, int) else listed([one]) for one in found
+    )
+    if not written:
+        return look.among({*column.filled}, reason, hidden=True)
+    value = look.sql if yes or not column.nullable else f"COALESCE({look.sql}, {written.partition(',')[0]})"
+    sql = f"{value} IN ({written})" if "," in written else f"{value} = {written}"
+    return look.condition(sql, reason, lambda at: str(at).lower() in shown or (at is None and not yes))
 
 
 def _span(look: _Look) -> Condition | None:
@@ -195,16 +197,20 @@ def _out(look: _Look) -> Condition | None:
     """Return the condition of a code of which one value is that of most rows, and the others hide some.
 
     That is a number such as `status` of what has an address or answers questions, or one that is a sum of bits; the
-    type of what nearly all messages are (others are whispers, or say what happened), and the sensitivity of a row.
+    type of what nearly all messages are (others are whispers, or say what happened), and the sensitivity of a row. Of
+    a `visibility_level`, all may see the highest.
     """
     counts = Counter(look.column.filled)
     numbers = {*map(type, counts)} == {int}
+    if numbers and look.words[-2:] == ("visibility", "level"):
+        most = max(counts)
+        return look.condition(f"{look.sql} >= {most}", "is the highest for all", lambda value: (value or 0) >= most)
     state = look.words[-1] in ("status", "state") and numbers
     bits = state and _are_bits(counts)
     state = bits or (state and _is_published(look.table))
-    said = look.words[-1] in ("type", "kind") and numbers and look.table.noun[-1] in vocab.SAID
+    said = look.words[-1] in ("type", "kind") and numbers and look.table.noun[-1] in vocab.MESSAGES - {"topic"}
     if (
-        not (state or said or _says_how_secret(look) or look.words == ("view", "state"))
+        not (state or said or _says_how_secret(look))
         or not 1 < len(counts) <= (len(counts) if bits else MAX_STATES)
         or look.column.kind not in ("number", "text")
     ):
@@ -216,11 +222,13 @@ def _out(look: _Look) -> Condition | None:
 
 
 def _is_published(table: Subject) -> bool:
-    """Return whether rows have an address, such as a slug, or answer questions: it is for people outside."""
-    ends = {words(name)[-1] for name in table.columns}
-    addresses = [one for name, one in table.columns.items() if "url" in words(name)[:-1]]  # `url_title`
-    slugs = any(one.filled and all(SLUG.fullmatch(str(value)) for value in one.filled) for one in addresses)
-    return slugs or bool(ends & vocab.SLUGS) or {"question", "answer"} <= ends
+    """Return whether rows have an address, such as a slug: they are for people outside."""
+    named = [words(name) for name, one in table.columns.items() if one.filled and all(map(_is_slug, one.filled))]
+    return any("url" in one for one in named) or any(words(name)[-1] in vocab.SLUGS for name in table.columns)
+
+
+def _is_slug(value: object) -> bool:
+    return SLUG.fullmatch(str(value)) is not None
 
 
 def _are_bits(counts: Counter[int]) -> bool:
@@ -233,10 +241,10 @@ def _are_bits(counts: Counter[int]) -> bool:
 
 def _says_how_secret(look: _Look) -> bool:
     """Return whether a column says for how many a row is, by a code or by a row of a table of levels."""
-    named = [word for word in look.words if word not in ("id", "level")] or [""]
-    if named[-1] == "visibility" and (look.column.kind != "number" or look.words[-1] == "level"):
-        return False  # `_state` and `_level` know more
-    return named[-1] in vocab.SENSITIVITY and not {*look.column.filled} <= {0, 1}
+    named = [word for word in look.words if word not in ("id", "level", "state")]
+    if named[-1:] == ["visibility"] and look.column.kind == "text":
+        return False  # `_state` knows more
+    return bool(vocab.SENSITIVITY & {*named[-1:]}) and not {*look.column.filled} <= {0, 1}
 
 
 def _flag(look: _Look) -> Condition | None:
@@ -262,14 +270,7 @@ def _flag(look: _Look) -> Condition | None:
         or (named & vocab.NO_FLAGS and column.kind != "bool")
     ):
         return None
-    wanted = _literals(column, vocab.YES if shows else vocab.NO)
-    accepted = {text for one in wanted for text in (one.strip("'").lower(), {"true": "1", "false": "0"}.get(one, one))}
-    value = look.sql if not column.nullable or shows else f"COALESCE({look.sql}, {wanted[0]})"
-    return look.condition(
-        f"{value} = {wanted[0]}" if len(wanted) == 1 else f"{value} IN ({', '.join(wanted)})",
-        "says who may see a row",
-        lambda value: str(value).lower() in accepted or (value is None and not shows),
-    )
+    return _yes_or_no(look, yes=bool(shows))
 
 
 def _meant(look: _Look) -> set[str]:
@@ -281,15 +282,12 @@ def _meant(look: _Look) -> set[str]:
     at_work = named <= {"is", "active", "blocked", "status", "state"} and look.table.noun[-1].endswith(vocab.TASKS)
     if named & (vocab.PLACES | {"url", "uri"}) or public_address or at_work:  # in no menu, it may be seen
         return set()
-    if {"most", "recent"} <= named or (named == {"activity"} and {*column.filled} <= {0, 1}):
-        return {"active"}
-    if (named & vocab.READERS and named & {"required", "only", "protected"}) or "acl" in named:
-        return {"private"}
+    if found := [word for word, names in vocab.FLAG_NAMES.items() if names.fullmatch(look.called)]:
+        return {*found}
     told = look.table.noun[-1] == "history" and named & vocab.NOTIFIED  # what nobody was told is a note for few
-    told = told or (named & {"display", "show", "shown"} and named & vocab.EVERYONE)
-    if told or (look.words in vocab.FOR_SALE and column.filled.count(1) >= MIN_OUT * len(column.values)):
-        return {"public"}  # if few rows are on sale, these have a lower price
-    return named
+    most = {*column.filled} <= {0, 1} and column.filled.count(1) >= MIN_OUT * len(column.values)
+    # if few rows are on sale, these have a lower price
+    return {"public"} if told or (most and vocab.SHOWN_IF_MOST.fullmatch(look.called)) else named
 
 
 def _set(look: _Look) -> Condition | None:
@@ -317,16 +315,13 @@ def _set(look: _Look) -> Condition | None:
 
 def _published(look: _Look) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    column, available = look.column, look.called in vocab.AVAILABLE
-    named = available or {*look.words} & vocab.PUBLISHED_TIMES
+    column, named = look.column, {*look.words} & vocab.PUBLISHED_TIMES
     if not named or not column.filled or not (look.is_time or look.profile.role == "time"):
         return None
     if look.is_time and not all(map(look.has_come, column.filled)):
-        sql = look.compared("<=")
-        sql = f"({look.unset} OR {sql})" if available else sql
-        reason = f"is later{'' if available else ', or empty,'} for what is not out"
-        return look.condition(sql, reason, lambda at: look.has_come(at) if at else available)
-    if available or column.kind == "number" or not MIN_PUBLISHED <= look.profile.filled < 1:
+        reason = "is later, or empty, for what is not out"
+        return look.condition(look.compared("<="), reason, lambda at: bool(at) and look.has_come(at))
+    if column.kind == "number" or not MIN_PUBLISHED <= look.profile.filled < 1:
         return None
     return look.condition(f"{look.sql} IS NOT NULL", "is empty for drafts", lambda at: at is not None)
 
@@ -334,15 +329,14 @@ def _published(look: _Look) -> Condition | None:
 def _state(look: _Look) -> Condition | None:
     """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
     values = tuple(dict.fromkeys(map(str, look.column.filled)))
-    seen = bool(vocab.SEEN_BY & {*look.words}) and not vocab.QUALIFIED & {*look.words}
+    seen = bool(vocab.SENSITIVITY & {*look.words}) and not vocab.QUALIFIED & {*look.words}
     shares = "private" in values and vocab.SHARED & {*values}
     named = {*look.words} & (vocab.STATES | vocab.SHOWN_FLAGS) or shares or (seen and "can" in look.words)
     if not named or look.column.kind != "text" or not 0 < len(values) <= MAX_CHOICES:
         return None
-    last = vocab.OFFICES if seen else vocab.HIDDEN_ENDS
-    hidden = [one for one in values if one.lower() in vocab.HIDDEN_VALUES or last & {*words(one)[-1:]}]
     shown = [one for one in values if one.lower() in vocab.PUBLISHED_VALUES or (seen and one.lower() == "inherit")]
-    hidden = [one for one in hidden if one not in shown]
+    office = vocab.INTERNAL if seen else frozenset()
+    hidden = [one for one in values if one not in shown and (_says_hidden(one) or office & {*words(one)[-1:]})]
     let = [one for one in values if one.lower() in vocab.MODERATED_VALUES]
     if not shown and (hidden or {one.lower() for one in values} <= vocab.MODERATION) and let:
         hidden += [one for one in values if one.lower() in vocab.MODERATION and one not in [*let, *hidden]]
@@ -351,18 +345,16 @@ def _state(look: _Look) -> Condition | None:
     return look.among(shown or hidden, reason, hidden=not shown) if shown or hidden else None
 
 
-def _number(look: _Look) -> Condition | None:
-    """Return the condition of a number whose order, or place, says what it means.
+def _says_hidden(value: str) -> bool:
+    """Return whether a value is that of what is not for everybody: as a whole, or by its last word, as `Q_HIDDEN`."""
+    return value.lower() in vocab.HIDDEN_VALUES or bool(vocab.HIDDEN_VALUES - {"hold"} & {*words(value)[-1:]})
 
-    Of states, 9 after a gap, and what is negative, were put away; the highest `visibility_level` is that of what all
-    may see.
-    """
+
+def _number(look: _Look) -> Condition | None:
+    """Return the condition of the number of a state: 9 after a gap, and what is negative, were put away."""
     column, values = look.column, {value for value in look.column.filled if isinstance(value, int)}
     if column.name == "docstatus" and 1 in values:  # 0 for a draft, and 2 for what was cancelled
         return look.among([1], "is 1 for what is neither a draft nor cancelled")
-    if look.words[-2:] == ("visibility", "level") and values:
-        most = max(values)
-        return look.condition(f"{look.sql} >= {most}", "is the highest for all", lambda value: (value or 0) >= most)
     is_state = column.kind == "number" and look.words[-1] in ("status", "state")
     if not is_state or not 1 < len(values) <= MAX_STATES:
         return None
@@ -382,7 +374,7 @@ def _audience(look: _Look) -> Condition | None:
     guests = {value for value in values if value.startswith("-1,")}
     most = [some for some in (guests, {"0"}) if sum(value in some for value in values) > MOST * len(values)]
     numbers = all(re.fullmatch(r"-?\d+(?:,-?\d+)*", value) for value in values)
-    if look.called not in vocab.AUDIENCE or not column.filled or not most or not numbers:
+    if not vocab.AUDIENCE.fullmatch(look.called) or not column.filled or not most or not numbers:
         return None
     texts = f"COALESCE({look.sql}, '0') IN ({listed(sorted(guests) if most[0] is guests else ['', '0'])})"
     sql = look.unset if column.kind == "number" else texts
@@ -397,18 +389,14 @@ def _type(look: _Look) -> Condition | None:
     choices = look.profile.choices or tuple(dict.fromkeys(map(str, look.column.filled)))
     pairs = {**vocab.NOTES_BESIDE, "m": "n"} if look.table.noun[-1] == "entry" else vocab.NOTES_BESIDE
     notes = {note for answer, note in pairs.items() if answer in map(str.lower, choices)}
-    few = [value for value in choices if _is_type(value, vocab.TYPES_FOR_FEW) or value.lower() in notes]
-    parts = {value: value.rpartition("_") for value in choices}  # `Q_HIDDEN`, beside `Q`
-    few += [value for value, (kind, _, end) in parts.items() if kind in parts and end.lower() in vocab.HIDDEN_VALUES]
+    few = [value for value in choices if _is_type(value, vocab.INTERNAL) or value.lower() in notes]
+    few += [one for one in choices if one.rpartition("_")[0] in choices and _says_hidden(one)]  # `Q_HIDDEN`, beside `Q`
     content = notes or vocab.CONTENT & {look.table.noun[-1], *words(look.column.name)}
     if not content or (last == "code" and not few):
         return None
-    some = look.table.is_label or look.table.rows <= MAX_UNTYPED
-    bad = vocab.TYPES_FOR_FEW if some else vocab.BAD_TYPES
-    good = [value for value in choices if value not in few and not _is_type(value, bad)]
-    if {*vocab.MESSENGER} <= {*choices}:
-        good = ["O"]
-    good = good or [value for value in choices if value not in few]
+    good = ["O"] if {*vocab.MESSENGER} <= {*choices} else [value for value in choices if value not in few]
+    if not (look.table.is_label or look.table.rows <= MAX_UNTYPED):
+        good = [value for value in good if not _is_type(value, vocab.BAD_TYPES)] or good
     if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
         return None
     return look.among(good, f"is also {', '.join(value for value in choices if value not in good)}")
@@ -420,5 +408,5 @@ def _is_type(value: str, known: frozenset[str]) -> bool:
     return bool(named & known) and named <= vocab.BAD_TYPES | vocab.TYPE_FILLERS
 
 
-RULES = (_span, _out, _flag, _number, _set, _published, _state, _audience, _type)
+RULES = (_span, _state, _out, _flag, _number, _set, _published, _audience, _type)
 """What may be known of a column, the surest first."""

@@ -62,8 +62,11 @@ DETAILS = _words("cdata data detail info address")
 OF_PERSONS = _words("birthday birthdate birth dob ssn gender sex passport salary password")
 # Words of columns with the names of files, which people read if they are made of words.
 FILES = _words("file filename path")
-# Words of columns for few eyes. `staff`: osTicket.
-INTERNAL = _words("internal nonpublic private admin staff moderator hidden confidential secret backoffice")
+# Words of columns, types and values for few eyes. `staff`: osTicket; `whisper`: Discourse; `manager`: Kanboard.
+INTERNAL = _words("""
+    internal nonpublic private hidden confidential secret restricted classified sealed backoffice admin administrator
+    manager staff moderator agents whisper direct
+""")
 # Words of columns that programs read. `lft`, `rgt`: Redmine; `sha1`: MediaWiki; `bitfield`: phpBB; `filtered`,
 # `guid`: WordPress; `rewrite`: PrestaShop.
 MACHINE = _words("""
@@ -170,8 +173,8 @@ PAIRS = {
 # What a table of documents may be called, though others of that name hold parts.
 MAIN = _words("item content entry section element")
 COMPLAINTS = ("report", "flag", "complaint")
-# Nouns of tables of which somebody may complain to moderators.
-MESSAGES = _words("post comment message topic")
+# Nouns of tables of what people say, of which somebody may complain to moderators.
+MESSAGES = _words("post comment message topic note reply remark")
 # Last words of columns with what somebody said of a change.
 REMARKS = _words("comment note remark comments notes remarks")
 # The last nouns of tables with what rows of another table were once.
@@ -225,11 +228,7 @@ SHOWN_FLAGS = _words("""
 IN_PLACE = _words("live online")
 QUALIFIED = _words("only edit editing chat payment mode support join write")
 # What columns are called that say for which groups a row is. `fe_group`: TYPO3; `usergroup`: MyBB.
-AUDIENCE = _words("""
-    group groups usergroup usergroups user_group user_groups fe_group fe_groups access_group access_groups
-    allowed_groups view_groups visible_groups roles access_roles allowed_roles member_groups
-    role_level rolelevel group_level grouplevel
-""")
+AUDIENCE = re.compile(r"(?:(?:user|fe|access|allowed|view|visible|member)_?)?(?:groups?|roles)|(?:role|group)_?level")
 # Words of columns with numbers that say when, why or how often, and not whether.
 NO_FLAGS = _words("count by at on time date number id reason revision version")
 # Words of columns that say when a row was deleted. `deleted`: Moodle, Discourse.
@@ -264,15 +263,21 @@ HIDDEN_VALUES = _words("""
     disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht
     papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
     historical outdated replaced discarded flagged offensive queued poubelle corbeille refuse refusé papelera
-    eliminado eliminada bozza cestino rascunho verborgen versteckt
+    eliminado eliminada bozza cestino rascunho verborgen versteckt delayed
 """)
-# Last words of states of what is not for everybody: `post_delayed` of Canvas.
-HIDDEN_ENDS = _words("private deleted hidden delayed queued trashed")
-# Words of flags that say that goods are for sale now, if most rows are. `is_on_sale`: ECShop.
-FOR_SALE = frozenset([("is", "on", "sale"), ("is", "on", "shelf"), ("on", "shelf")])
+# Names of flags that say the same as these words.
+FLAG_NAMES = {
+    "private": re.compile(
+        r"(?:\w+_)?(?:acl|(?:login|members|registered|subscribers|password)_(?:required|only|protected))"
+    ),
+    "public": re.compile(
+        r"(?:is_)?(?:most_recent|(?:display|show|shown)\w*_(?:customer|client|public|guest|everyone))"
+    ),
+}
+# Names of flags that say it if most rows have them. `activity`: OpenEMR; `is_on_sale`: ECShop.
+SHOWN_IF_MOST = re.compile(r"activity|(?:is_)?on_(?:sale|shelf)")
 YES = _words("y yes t true 1 on j ja o oui s si")
 NO = _words("n no f false 0 off nein non")
-OPPOSITES = {"y": "N", "n": "Y", "yes": "no", "no": "yes", "t": "f", "f": "t", "true": "false", "false": "true"}
 SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
 UNTIL = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)"
@@ -282,13 +287,11 @@ UNTIL = re.compile(
 STARTS = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)"
     + SUFFIX
-    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)|pub_?date"
+    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)|pub_?date|available_(?:date|on|at)|date_available"
 )
 BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
 # Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do.
 STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
-# Names of times before which a row, such as a product, is not shown.
-AVAILABLE = ("date_available", "available_date", "available_on", "available_at", "available_from")
 # Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader.
 ALONE = re.compile(r"\w*(?:wsid|workspace)|private(?:\w*to|web)|visible_?to")
 # Names of keys that drafts and former versions have, and few rows. `draftId`: Craft.
@@ -301,16 +304,12 @@ TASKS = _ordered("task ticket issue case story bug request todo incident opportu
 SLUGS = _words("slug alias permalink")
 # Words of columns that say of an entry of a history whether people were told.
 NOTIFIED = _words("notify notified")
-# Last words of columns, but for those of keys, that say of a row that it is for few, if it differs from most.
-SENSITIVITY = ("sensitivity", "confidentiality", "secrecy", "security", "access", "viewlevel", "visibility", "privacy")
+# Last words of columns, but for those of keys, that say who may see a row: for few if it differs from most.
+SENSITIVITY = _words("""
+    sensitivity confidentiality secrecy security access view viewlevel visibility privacy audience policy
+""")
 # Values beside `private` that say of a category, say, that it means who may see a row.
 SHARED = _words("public shared workspace team everyone")
-SEEN_BY = _words("visibility access audience privacy view policy")
-READERS = _words("login members registered subscribers password")
-EVERYONE = _words("customer client public guest everyone")
-# Words of columns that say who sees a row, and of their values for few.
-OFFICES = _words("admin administrator manager moderator staff internal private owner agents")
-SAID = _words("post comment message note reply remark")
 # The last words of the names of codes that may say who may see a row, which only the application knows.
 CODED = ("type", "kind", "class", "status", "state")
 # What a note among those who answer is called, by what an answer is. `correspond`: Request Tracker.
@@ -322,11 +321,9 @@ CONTENT = _words("""
     post message comment note page node content entry topic article document thread remark reply journal email activity
     communication channel msg
 """)
-# Words of types of what a few people may see. `whisper`: Discourse.
-TYPES_FOR_FEW = _words("internal private whisper direct")
 # Words of types that nobody reads. `revision`, `nav`, `attachment`, `oembed`, `css`, `changeset`, `trackback`:
 # WordPress; `redirect`: MediaWiki.
-BAD_TYPES = TYPES_FOR_FEW | _words("""
+BAD_TYPES = INTERNAL | _words("""
     revision autosave draft nav menu attachment template log system changeset oembed css redirect trackback pingback
     old archive archived bot
 """)
@@ -337,8 +334,6 @@ RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 # Tables that say of rows of their own who may see or change them.
 PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
 GROUPS = _words("group role usergroup")
-# Words of columns that say of a label, such as a tag, that what has it is for few.
-FOR_FEW = _words("restricted private internal confidential secret classified sealed")
 # Names of forums, spaces and projects that are not for everybody.
 INTERNAL_NAMES = re.compile(
     r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"
