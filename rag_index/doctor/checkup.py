@@ -11,7 +11,7 @@ import uuid
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -42,7 +42,7 @@ from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.ledger.runs import CHECK_UP, IndexLease
 from rag_index.reports.outcome import count_of
-from rag_index.sources import open_source
+from rag_index.sources import all_pages, open_source
 from rag_index.sources.policies import RowPolicies
 from rag_index.sources.sql import SqlSource
 from rag_index.stores import REST_REMEDY, on_server, open_store
@@ -146,15 +146,13 @@ class Checkup:
         That the source cannot be read is a finding.
         """
         settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.resources.scratch
-        cursor: Any = None
         self.source_read = False
         try:
             with closing(open_source(settings, self.index)) as source:
                 source.check()
                 self._look_at_policies(source, diagnosis)
-                while not self.source_read:
-                    page = source.page(cursor, min(settings.source.page_rows, MAX_PAGE_ROWS))
-                    page = without_erased(ledger, self.alias, page)
+                for whole in all_pages(source, min(settings.source.page_rows, MAX_PAGE_ROWS)):
+                    page = without_erased(ledger, self.alias, whole)
                     documents = page.documents
                     known = ledger.known(current.id if current else -1, documents.keys)
                     scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
@@ -165,8 +163,7 @@ class Checkup:
                         if text and (row := known.get(key)) and not (row.chunks or row.pending)
                         if row.text_hash == text_hash
                     )
-                    cursor = page.cursor
-                    self.source_read = cursor is None
+                self.source_read = True
         except (LedgerError, LedgerUnavailable):
             raise
         except RagIndexError as error:

@@ -15,11 +15,12 @@ from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
 from rag_index.sources import has_digests, scan_settings
 from rag_index.sources.buckets import BucketDigest, BucketLayout, add_rows
+from rag_index.sources.sql import not_unique
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.documents.batches import DocumentBatch
+    from rag_index.documents.batches import DocumentBatch, Failure
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger
     from rag_index.reports.outcome import Counts
@@ -196,7 +197,7 @@ class LedgerScanState:
         retry: bool = False,
         single: bool = False,
     ) -> None:
-        self._ledger, self._cid, self._retry = ledger, collection_id, retry
+        self._index, self._ledger, self._cid, self._retry = index, ledger, collection_id, retry
         self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
         before = ledger.scan_state(collection_id)
         self._is_outdated = before is not None and before.settings != self._settings
@@ -213,7 +214,8 @@ class LedgerScanState:
         self._gives_stamps = False
         self._read: dict[int, BucketDigest] = {}
         self._unread: set[int] = set()
-        self._any_pages = False
+        self.pages = 0
+        """How many pages were seen."""
         if not single:
             source.use_scan_state(self)
 
@@ -248,15 +250,34 @@ class LedgerScanState:
         """Return the keys of the known documents whose typed key begins with `prefix`."""
         return self._ledger.keys_under(self._cid, prefix)
 
+    def see(self, page: SourcePage, counts: Counts) -> tuple[int, list[Failure]]:
+        """Let the scan see the documents of a page, and count them, but for those that are compared with the ledger.
+
+        Return how many were not read, and those that a rule of the source keeps out although they are indexed: their
+        points are recorded as to be deleted. Raises SourceError if a key occurs twice.
+        """
+        self.pages += 1
+        keys = [*page.documents.keys, *(failure.key for failure in page.unreadable), *page.unread]
+        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
+        if twice := self._ledger.see(keys, page=self.pages, buckets=buckets):
+            raise not_unique(self._index, twice[0])
+        unread = self._leave_unread(page, counts)
+        counts.documents += len(page.documents) + len(page.unreadable)
+        counts.count(page.unreadable)
+        skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
+        known = self._ledger.known(self._cid, list(skipped)) if skipped else {}
+        excluded = [skipped[key] for key, row in known.items() if row.chunks or row.pending]
+        self._ledger.note_emptied([(failure.key, b"", b"") for failure in excluded])
+        return unread, excluded
+
     def note(self, page: SourcePage) -> None:
-        """Keep the stamps and the digests of a page that was read."""
-        if self._is_outdated and not self._any_pages:
+        """Keep the stamps and the digests of a page, once it was seen."""
+        if self._is_outdated and self.pages == 1:
             self._ledger.forget_scan(self._cid)  # what is written now would stay unread under the settings before
-        if self._digests and not self._any_pages:
+        if self._digests and self.pages == 1:
             before = BucketLayout.decode(self.watermark)
             if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
                 self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
-        self._any_pages = True
         if page.digests:
             add_rows(self._read, page.digests.values())
         documents, stamps = page.documents, page.stamps
@@ -275,7 +296,7 @@ class LedgerScanState:
         if self._gives_stamps:
             self._ledger.forget_unseen_files(self._cid)
 
-    def leave_unread(self, page: SourcePage, counts: Counts) -> int:
+    def _leave_unread(self, page: SourcePage, counts: Counts) -> int:
         """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
 
         Return how many these are.

@@ -41,7 +41,6 @@ from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources import scan_settings
 from rag_index.sources.attachments import with_files
-from rag_index.sources.sql import not_unique
 from rag_index.stores import REST_REMEDY, on_server
 
 if TYPE_CHECKING:
@@ -134,7 +133,6 @@ class Scan:
             full=full, retry=run.options.retry_failed, single=single,
         )  # fmt: skip
         self._golden = GoldenWatch(run, self.collection, asks=not (self.rebuild or single))
-        self._pages = 0
         self._any_shard = False
         self._any_failures = ledger.count_failures(self.collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
@@ -195,7 +193,7 @@ class Scan:
         with self.run.stopwatch.stage("diff"):
             to_embed = self._diff_page(page)
         for documents in with_files(to_embed) if to_embed.files else [to_embed]:
-            for shard in self.sharder.add(documents, self._pages):
+            for shard in self.sharder.add(documents, self._state.pages):
                 self._golden.before_writing(more_to_read=True)
                 self._any_shard = True
                 yield self._marked(shard)
@@ -254,25 +252,13 @@ class Scan:
 
     def _record_page(self, page: SourcePage) -> int:
         """Note what the page holds, and return how many of its documents were not read."""
-        run, cid, documents = self.run, self.collection.id, page.documents
-        self._pages += 1
-        unreadable = [failure.key for failure in page.unreadable]
-        keys = [*documents.keys, *unreadable, *page.unread]
-        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
-        if twice := run.ledger.see(keys, page=self._pages, buckets=buckets):
-            raise not_unique(run.index, twice[0])
-        unread = self._state.leave_unread(page, run.outcome)
+        run, documents = self.run, page.documents
+        unread, excluded = self._state.see(page, run.outcome)
         self._state.note(page)
         run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
-        run.outcome.documents += len(documents) + len(unreadable)
-        run.outcome.count(page.unreadable)
-        run.ledger.fail(cid, page.unreadable)
-        skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
-        known = run.ledger.known(cid, list(skipped)) if skipped else {}
-        indexed = [key for key, row in known.items() if row.chunks or row.pending]
-        run.ledger.note_emptied([(key, b"", b"") for key in indexed])
-        self._excluded += [skipped[key] for key in indexed]
-        if self._pages == 1 and not run.single:
+        run.ledger.fail(self.collection.id, page.unreadable)
+        self._excluded += excluded
+        if self._state.pages == 1 and not run.single:
             for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
                 run.outcome.say(sentence)
         return unread

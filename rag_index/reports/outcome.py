@@ -225,6 +225,14 @@ class Counts:
         """Add a sentence to the message. An empty one changes nothing."""
         self.message = "; ".join(filter(None, [self.message, message]))
 
+    def count(self, failures: Sequence[Failure]) -> None:
+        """Count documents that failed, were skipped, or are incomplete."""
+        for failure in failures:
+            self._add_to(failure.kind, 1)
+
+    def _add_to(self, name: str, number: int) -> None:
+        setattr(self, name, getattr(self, name) + number)
+
 
 @dataclass(slots=True)
 class IndexOutcome(Counts):
@@ -245,11 +253,6 @@ class IndexOutcome(Counts):
     """What would make the next run faster; known once the run has ended."""
     error_class: str = ""
 
-    def count(self, failures: Sequence[Failure]) -> None:
-        """Count documents that failed, were skipped, or are incomplete."""
-        for failure in failures:
-            self._add_to(failure.kind, 1)
-
     def add(self, written: WrittenShard, *, new: int) -> None:
         """Count a committed shard, `new` of whose documents the ledger did not have."""
         stats = written.stats
@@ -259,9 +262,6 @@ class IndexOutcome(Counts):
         self.chunks_embedded += sum(written.chunk_counts) - stats.reused
         for name in CONTEXTS:
             self._add_to(name, getattr(stats, name))
-
-    def _add_to(self, name: str, number: int) -> None:
-        setattr(self, name, getattr(self, name) + number)
 
     def hold(self, message: str) -> None:
         """Set the state to partial, and add the reason to the message."""

@@ -13,13 +13,13 @@ from rag_index.settings.index import CODE, SQL
 from rag_index.settings.plugins import SOURCES, load_plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources.buckets import RowDigest
 
 __all__ = [
-    "ScanState", "SingleDocumentSource", "Source", "SourcePage", "has_digests", "open_source", "page_of",
+    "ScanState", "SingleDocumentSource", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of",
     "scan_settings",
 ]  # fmt: skip
 
@@ -111,6 +111,15 @@ class SingleDocumentSource(Protocol):
 
         Raises SourceUnavailable, SourceError (several rows have an id) or SettingsError (a text cannot be an id).
         """
+
+
+def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
+    """Yield all pages of a source, of at most so many rows each. Raises as `Source.page`."""
+    page = source.page(None, rows)
+    yield page
+    while page.cursor is not None:
+        page = source.page(page.cursor, rows)
+        yield page
 
 
 def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:

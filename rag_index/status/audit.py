@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError
-from rag_index.sources import open_source
+from rag_index.sources import all_pages, open_source
 from rag_index.sources.attachments import with_files
 from rag_index.status.plan import CostCounter, RunCost
 from rag_index.stores.server.link import Link
@@ -118,16 +118,14 @@ def audit(
 
 def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Connection) -> RunCost:
     """Copy ids and texts of the source, and return what it costs to embed them."""
-    counter, cursor, first = CostCounter(settings, index, None), None, True
+    counter = CostCounter(settings, index, None)
     with closing(open_source(settings, index)) as source:
         source.check()
-        while first or cursor is not None:
-            page = source.page(cursor, settings.source.page_rows)
+        for page in all_pages(source, settings.source.page_rows):
             for read in with_files(page.documents):
                 ids = map(document_id, read.keys)
                 scratch.executemany("INSERT INTO source VALUES (?, ?)", zip(ids, read.texts, strict=True))
                 counter.add(read.take([row for row, text in enumerate(read.texts) if text]))
-            cursor, first = page.cursor, False
     return counter.cost()
 
 

@@ -23,10 +23,10 @@ from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import worker_count
 from rag_index.reports.outcome import Counts, count_of
-from rag_index.sources import Source, SourcePage, has_digests, open_source
+from rag_index.sources import Source, all_pages, has_digests, open_source
 from rag_index.sources.attachments import with_files
 from rag_index.sources.secret_values import MASK, looks_secret
-from rag_index.sources.sql import SqlSource, not_unique
+from rag_index.sources.sql import SqlSource
 from rag_index.stores import commit_marks, open_names
 
 if TYPE_CHECKING:
@@ -266,20 +266,13 @@ def _compare(
     ledger.begin_scan()
     full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
     state = LedgerScanState(settings, index, source, ledger, collection_id, full=full)
-    cursor: Any = None
-    number = 0
-    while number == 0 or cursor is not None:
-        page, number = source.page(cursor, settings.source.page_rows), number + 1
-        page = without_erased(ledger, settings.alias(index.name), page)
-        if number == 1:
+    for whole in all_pages(source, settings.source.page_rows):
+        page = without_erased(ledger, settings.alias(index.name), whole)
+        state.see(page, plan)
+        if state.pages == 1:
             plan.say(_secret_values(index, page.documents))
             plan.say(_lost_letters(source))
-        unreadable = [failure.key for failure in page.unreadable]
-        if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
-            raise not_unique(index, repeated[0])
-        state.leave_unread(page, plan)
-        cost.add(_count(plan, page, ledger, collection_id))
-        cursor = page.cursor
+        cost.add(_count(plan, page.documents, ledger, collection_id))
     plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.find_gone(collection_id)
     if guard is not None:
@@ -287,24 +280,20 @@ def _compare(
         plan.say(reason)
 
 
-def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> DocumentBatch:
-    """Count the documents of a page, note in the ledger's temporary tables which ones lose their points, and return
-    those that have to be embedded.
+def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_id: int) -> DocumentBatch:
+    """Count what is to be done with the documents of a page, and return those that have to be embedded.
+
+    The ledger's temporary tables have those that lose their points.
     """
-    keys = page.documents.keys
-    changes = diff(page.documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
-    skipped = [failure for failure in page.unreadable if failure.kind == "skipped"]
-    known = ledger.known(collection_id, [failure.key for failure in skipped])
-    indexed = [(key, b"", b"") for key, row in known.items() if row.chunks or row.pending]
-    ledger.note_emptied([*changes.emptied, *indexed])
-    plan.documents += len(keys) + len(page.unreadable)
+    keys = documents.keys
+    changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
+    ledger.note_emptied(changes.emptied)
     plan.new += changes.new
     plan.changed += len(changes.to_embed) - changes.new
     plan.payload_only += len(changes.payload_only)
     plan.unchanged += changes.unchanged
     plan.empty += changes.empty
-    plan.failed += changes.given_up + len(page.unreadable) - len(skipped)
-    plan.skipped += len(skipped)
+    plan.failed += changes.given_up
     return changes.to_embed
 
 
