@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from rag_index.chunking import open_chunker
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
-from rag_index.indexing.run import IndexRun, RunOptions, open_run
+from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import cpu_count, worker_count
@@ -204,8 +204,7 @@ class Bench:
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         settings = settings_in(folder, self.with_workers(workers))
-        with sample_run(settings, self.index.name, self.sample, run_id) as run:
-            scan = Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=workers)
+        with sample_scan(settings, self.index.name, self.sample, identity, run_id, workers=workers) as scan:
             if self._chars_per_second is not None:
                 scan.sharder.chars_per_second = self._chars_per_second
             yield scan
@@ -250,14 +249,16 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
 
 
 @contextmanager
-def sample_run(settings: Settings, name: str, sample: Sample, run_id: str) -> Iterator[IndexRun]:
-    """Open a run of an index whose source is the sample. Raises as `open_run`."""
+def sample_scan(
+    settings: Settings, name: str, sample: Sample, identity: EmbedderIdentity, run_id: str, *, workers: int = 1
+) -> Iterator[Scan]:
+    """Begin a run of an index whose source is the sample, and give its scan. Raises as `open_run`."""
     source: Any = sample
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         open_run(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as run,
     ):
-        yield run
+        yield Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=workers)
 
 
 @contextmanager

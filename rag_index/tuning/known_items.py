@@ -14,18 +14,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking import open_chunker
 from rag_index.documents.keys import document_id
 from rag_index.embedders import open_embedder
 from rag_index.errors import SettingsError
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
-from rag_index.indexing.scan import Scan
 from rag_index.indexing.step_retries import call_plainly
 from rag_index.settings.index import SQL
 from rag_index.settings.parts import split_name
 from rag_index.sources.sample import Sample, read_sample
-from rag_index.tuning.benchmark import sample_run, settings_in
+from rag_index.tuning.benchmark import sample_scan, settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,11 +56,9 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
     with closing(open_embedder(settings.embedder)) as embedder:
         identity = embedder.identity()
         for name, sample in samples.items():
-            with sample_run(settings, name, sample, str(uuid.uuid4())) as run:
-                chunker, count = open_chunker(run.settings, run.index), len(sample.documents)
-                scan = Scan.begin(run, identity, chunker, workers=1, documents=count)
+            with sample_scan(settings, name, sample, identity, str(uuid.uuid4())) as scan:
                 with Pool(scan, call_plainly, embedder=embedder) as pool:
-                    index_pages(scan, AllDocuments().pages(run, call_plainly), pool)
+                    index_pages(scan, AllDocuments().pages(scan.run, call_plainly), pool)
                 scan.publish()
 
 
