@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise, zip_longest
@@ -263,10 +263,6 @@ class Bm25Model:
     def fingerprint(self) -> str:
         """Name the model: when it changes, the index has to be rebuilt."""
         return f"bm25-{self.version}-{self.language}{'-code' if self.identifiers else ''}"
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return the model as a collection's metadata record it."""
-        return asdict(self)
 
     @classmethod
     def from_metadata(cls, recorded: Any) -> Bm25Model | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ def calibrate(
         return
     with stopwatch.stage("gate"), suppress(RagIndexError):
         learned = ask_own_texts(settings, index, ledger, store, collection, identity)
-        recorded = {UNLEARNED: documents} if learned is None else learned.to_metadata()
+        recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
         store.set_metadata(collection.name, {CALIBRATION: recorded})
 
 

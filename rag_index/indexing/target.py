@@ -185,7 +185,7 @@ class Target:
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
-        words = {BM25: self.bm25.to_metadata()} if self.bm25 else {}
+        words = {BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
         self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
         return collection

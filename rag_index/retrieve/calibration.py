@@ -11,7 +11,7 @@ scale and threshold are learned: weights learned from a collection's own texts w
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,10 +58,6 @@ class Calibration:
     def logit(self, cosine: float, words: float) -> float:
         """Return the logarithm of the odds that a hit fits."""
         return self.bias + self.cosine * cosine + self.words * words
-
-    def to_metadata(self) -> dict[str, Any]:
-        """Return the weights as a collection's metadata record them."""
-        return asdict(self)
 
     @classmethod
     def from_metadata(cls, recorded: Any, *, words: bool) -> Calibration:

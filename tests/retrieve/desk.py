@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,7 @@ class Desk:
                 name, bm25 = self.collection(index, number), bm25_model(settings.index(index))
                 described: dict[str, Any] = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
                 if bm25:
-                    described[BM25] = bm25.to_metadata()
+                    described[BM25] = asdict(bm25)
                 store.create(name, identity.dimension, described, sparse=bm25 is not None)
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
