@@ -261,17 +261,14 @@ class ScanRows(LedgerConnection):
 
     # What the delete guard decides by (`indexing.delete_guard`)
 
-    def count_documents(self, collection: Collection) -> Counts:
-        """Count the documents of a collection."""
-        return self._counts(collection)
+    def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
+        """Count the documents of a collection for which all conditions hold."""
+        statement = sa.select(*_counts(documents, collection))
+        return Counts(*self._first(statement.where(d.collection_id == collection.id, d.chunks > 0, *where)))
 
     def count_deletions(self, collection: Collection, *, held: bool = True) -> Counts:
         """Count the documents that are recorded as gone or emptied; without `held`, those that are not held back."""
-        return self._counts(collection, IS_LOST, *([] if held else [d.held_at.is_(None)]))
-
-    def _counts(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
-        statement = sa.select(*_counts(documents, collection))
-        return Counts(*self._first(statement.where(d.collection_id == collection.id, d.chunks > 0, *where)))
+        return self.count_documents(collection, IS_LOST, *([] if held else [d.held_at.is_(None)]))
 
     def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
