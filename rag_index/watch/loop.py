@@ -235,6 +235,7 @@ class Watch:
                 index.run = None
                 self._note_applied(index, ended, whole=True)
                 return True
+            has_all = self._has_all(index)  # of what the inbox is read for next; more may arrive meanwhile
             record, waiting, error = self._judge(index), self._ledger.count_waiting(index.alias), index.error
             lost = error is None and record is not None and record.full_number is not None
             if (lost or waiting) and not self._ledger.collections(index.alias):
@@ -246,7 +247,7 @@ class Watch:
                 )
                 return self._begin_run(index, why)
             if not waiting:
-                self._note_idle(index, error)
+                self._note_idle(index, error, has_all=has_all)
                 return False
             applied = self._runner.index_changes(index.name, waiting)
             if isinstance(applied.error, SettingsReplaced) and not (index.written or error):
@@ -294,14 +295,14 @@ class Watch:
         logger.warning("%s: an ordinary run takes over: %s", index.name, why)
         return True
 
-    def _note_idle(self, index: _Index, error: RagIndexError | None) -> None:
+    def _note_idle(self, index: _Index, error: RagIndexError | None, *, has_all: bool) -> None:
         state, message = "running", ""
         if error is not None:
             state = "backing off" if isinstance(error, TransientError) else "failing"
             message = f"changes cannot be received: {error}"
         if message and message != index.message:
             logger.warning("%s: %s", index.name, message)
-        times = {"caught_up_at": self._ledger.clock()} if self._has_all(index) else {}
+        times = {"caught_up_at": self._ledger.clock()} if has_all else {}
         self._note(index, state, message, **times)
 
     def _note_stopped(self, index: _Index, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from unittest import mock
 
@@ -18,7 +19,7 @@ from rag_index.watch import PlainRunner, collector, loop
 from rag_index.watch.loop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
-from tests.waiting import eventually
+from tests.waiting import GENEROUS, eventually
 from tests.watch.feeds import EndedRun, ListFeed, is_watched, watch_of, watched
 
 ALIAS = "test_notes"
@@ -185,6 +186,24 @@ def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(projec
     with watched(project, feed, runner=whole_runs(project, begun)):
         eventually(lambda: begun)
     assert "not known one by one" in caplog.text
+
+
+def test_what_arrives_while_a_watch_looks_at_the_inbox_is_not_claimed_as_done(project, feed):
+    feed.overflow, count, receive = ["notes"], Ledger.count_waiting, feed.receive
+    looked, empty = threading.Event(), threading.Event()
+    feed.receive = lambda limit: looked.wait(GENEROUS) and receive(limit)
+    feed.wait = lambda seconds: empty.set() or time.sleep(0.01)
+
+    def late(self, alias):
+        found = count(self, alias)
+        looked.set()
+        assert empty.wait(GENEROUS), "the feed has not given all"
+        return found
+
+    held = mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))
+    with mock.patch.object(Ledger, "count_waiting", late), watched(project, feed, runner=held) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "waiting")
+        assert ledger.watch(ALIAS).caught_up_at is None
 
 
 def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed, caplog):
