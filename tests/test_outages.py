@@ -109,13 +109,6 @@ def test_a_service_that_several_calls_wait_for_is_named_once_with_the_longest_wa
             assert [(outage.service, outage.since) for outage in calls.outages()] == [("Qdrant", 100), ("source", 100)]
 
 
-def test_a_call_that_raises_is_no_outage(calls, clock):
-    with pytest.raises(ValueError, match="no"), calls.asking("Qdrant"):
-        raise ValueError("no")
-    clock.now += 100
-    assert services(calls) == []
-
-
 def give_up(calls, clock):
     with suppress(ValueError), calls.asking("Qdrant") as call:
         call.failed("refused")

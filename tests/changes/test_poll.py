@@ -7,7 +7,6 @@ from contextlib import closing
 import pytest
 
 from rag_index.changes.poll import LOOK_SECONDS, PollFeed
-from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from tests.indexing.plain import run_plain
 from tests.project import Project
@@ -210,13 +209,6 @@ def test_a_time_that_comes_back_is_given_again(polled):
     assert polled.receive(after=LOOK_SECONDS + 1) == {"4"}
     polled.project.execute("UPDATE note SET body = 'second', at = ? WHERE id = 3", at)
     assert polled.receive(after=LOOK_SECONDS + 1) == {"3"}
-
-
-def test_a_column_without_times_is_refused_at_the_start(polled):
-    polled.feed.check()
-    polled.project.execute("UPDATE note SET at = 17")
-    with pytest.raises(SettingsError, match=r"not times|does not begin with a date"):
-        polled.feed.check()
 
 
 def test_documents_whose_groups_change_are_given_once_for_each_change(polled):

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from rag_index.cli import COMMANDS, main, print_table
+from rag_index.cli import COMMANDS, main
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import PROGRAM, Project, run_here
@@ -78,6 +78,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_p
         (["index", "note"], "did you mean 'notes'?"),
         (["plan", "notse"], "did you mean 'notes'?"),
         (["index", "notes", "--workers", "0"], "--workers"),
+        (["index", "notes", "--id", "5", "--serial"], "cannot be combined with --serial"),
         (["search", "  "], "empty"),
         (["search", "\udcff"], "is not valid Unicode"),
         (["serach", "x"], "No such command 'serach'"),
@@ -124,15 +125,6 @@ def test_a_missing_settings_file_ends_with_2(tmp_path):
     assert "there is no settings file no.toml" in one_line(ended, 2)
     ended = subprocess.run([*PROGRAM, "status"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "rag-index init" in one_line(ended, 2)
-
-
-def test_tables_align_numbers_and_missing_numbers_to_the_right(capsys):
-    print_table([("index", "collection", "documents"), ("notes", "-", "1,234"), ("others", "test_others__1", "-")])
-    assert capsys.readouterr().out.splitlines() == [
-        "index   collection      documents",
-        "notes   -                   1,234",
-        "others  test_others__1          -",
-    ]
 
 
 def test_debug_shows_where_an_error_comes_from(project):

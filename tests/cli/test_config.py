@@ -65,11 +65,6 @@ def test_secrets_are_masked(project):
         assert "reader:***@db.example:5432/desk" in ended.stdout
 
 
-def test_automatic_values_have_a_reason(project):
-    assert by_key(project.json("config")["settings"])["parallel.workers"]["why"]
-    assert "serial is true" in project.cli("config", RAG_INDEX_PARALLEL__SERIAL="true").stdout
-
-
 @pytest.mark.parametrize(
     ("machine", "reason"),
     [

@@ -16,13 +16,6 @@ def file(tmp_path):
     return path
 
 
-def test_a_file_is_replaced_and_nothing_is_left_beside_it(file):
-    replace_file(file, b"new")
-    assert file.read_bytes() == b"new"
-    replace_file(file.with_name("other.txt"), b"first")
-    assert {path.name for path in file.parent.iterdir()} == {"file.txt", "other.txt"}
-
-
 def test_content_is_on_disk_before_the_rename_and_the_folder_after_it(file, monkeypatch):
     synced, fsync = [], os.fsync
 

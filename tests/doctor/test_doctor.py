@@ -332,35 +332,6 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
     assert project.points() == points
 
 
-@pytest.mark.long
-def test_a_document_that_fails_again_stays_a_finding(project):
-    project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
-    project.run()
-    diagnosis = repair(project.settings, None, lambda names, rebuild: project.run(*names))
-    assert [finding.kind for finding in diagnosis.findings] == ["failed_documents"]
-    assert (diagnosis.repaired, diagnosis.exit_code) == ([], 3)
-
-
-@pytest.mark.long
-def test_a_ledger_on_postgresql(tmp_path, postgres):
-    with postgres.database() as first, postgres.database() as second:
-        ledger = f'[ledger]\nurl = "{postgres.url(first).render_as_string(hide_password=False)}"'
-        project = Project(tmp_path / "project", extra=ledger).fill(DOCUMENTS)
-        project.run()
-        points, before = project.points(), ledger_rows(project)
-        with project.store() as store:
-            store.delete_points(NAME, [*ids_of(points, 7), ids_of(points, 10)[0]])
-            store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
-        with ledger_of(project) as database, database.transaction() as connection:
-            connection.execute(documents.delete().where(documents.c.key == "51"))
-        kinds = {"missing_documents": 1, "wrong_chunks": 1, "unknown_documents": 1, "orphan_points": 1}
-        assert repair_all(project) == (kinds, RUN)
-        assert project.points() == points
-        project.write_settings(project.config.read_text().replace(f"/{first}", f"/{second}"))
-        assert repair_all(project) == ({"unknown_collection": 1}, RUN)
-        assert ledger_rows(project) == before
-
-
 def test_doctor_command(project, points):
     with project.store() as store:
         store.delete_points(NAME, ids_of(points, 7))

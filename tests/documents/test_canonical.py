@@ -143,13 +143,6 @@ def test_hashes_and_ids_never_change():
     assert point_id("notes", '"1"', 0) == "aa61e4e4-8db0-553d-b61f-b5850c3a4fff"
 
 
-@settings(deadline=None)
-@given(st.text("ab_-", max_size=5), keys, st.integers(0, 10**6))
-def test_a_point_id_is_a_uuid_of_version_5(index, key, chunk):
-    name = uuid.uuid5(uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11"), f"{index}\0{encode_key([key])}\0{chunk}")
-    assert point_id(index, encode_key([key]), chunk) == str(name)
-
-
 # Payloads
 
 

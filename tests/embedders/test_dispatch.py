@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, ModelChanged, RateLimited, TextRefused
+from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, RateLimited, TextRefused
 from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
 
 TEXTS = [f"document {number} " + "word " * (number % 5) for number in range(200)]
@@ -16,53 +16,23 @@ REFUSED = TextRefused("invalid input")
 
 
 @pytest.fixture
-def make_hosts():
-    """Hosts whose loop is closed at the end."""
+def warm():
+    """Hosts that have all embedded a plain text, so that a fault meets the next text. Their loops are closed."""
     made = []
 
     def make(count, **settings):
-        made.append(FakeHosts(count, **settings))
-        return made[-1]
+        made.append(hosts := FakeHosts(count, **settings))
+        hosts.seconds_to_embed(TEXTS)
+        for host in hosts.hosts:
+            host.sent.clear()
+        return hosts
 
     yield make
     for hosts in made:
         hosts.loop.close()
 
 
-@pytest.fixture
-def warm(make_hosts):
-    """Hosts that have all embedded a plain text, so that a fault meets the next text."""
-
-    def make(count, **settings):
-        hosts = make_hosts(count, **settings)
-        hosts.seconds_to_embed(TEXTS)
-        for host in hosts.hosts:
-            host.sent.clear()
-        return hosts
-
-    return make
-
-
-# Who gets the texts
-
-
-def test_workers_keep_to_their_share(make_hosts):
-    for home in range(3):
-        hosts = make_hosts(3, home=home, workers=3)
-        hosts.seconds_to_embed(TEXTS[:40])
-        assert hosts.texts_by_host() == [40 if number == home else 0 for number in range(3)]
-        assert hosts.stats.in_flight == 0
-        assert hosts.stats.host_seconds == {hosts[home].url: hosts.stats.busy_seconds}
-
-
-# Hosts that are down, hang, or ask for a pause
-
-
-def test_another_host_stands_in_for_one_that_is_down(make_hosts):
-    hosts = make_hosts(3, home=1, workers=3)
-    hosts[1].stop()
-    assert hosts.seconds_to_embed(TEXTS[:40]) < 1
-    assert hosts.texts_by_host()[1] == 0
+# Hosts that hang
 
 
 def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
@@ -121,13 +91,6 @@ def test_a_text_that_failed_waits_for_another_host_and_does_not_go_to_the_same_a
     texts = [POISON, "another text"]
     assert_own_vectors(hosts.embed(texts), texts)
     assert [host.requests_with(POISON) for host in hosts.hosts] == [1, 1]
-
-
-def test_a_host_whose_model_is_replaced_during_the_work_is_noticed(warm):
-    hosts = warm(1)
-    hosts.at(0.001, lambda: setattr(hosts[0], "digest", "e2" * 32))  # no comparison is due before the last vector
-    with pytest.raises(ModelChanged):
-        hosts.embed(TEXTS)
 
 
 def test_a_trial_ends_when_its_host_goes_down(warm):

@@ -7,7 +7,7 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.embedders.dispatch import Query
-from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
+from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelMissing
 from rag_index.hosts.openai_client import embeddings_address
 from rag_index.settings import EmbedderSettings
 from tests.fakes.hosts import assert_own_vectors
@@ -128,12 +128,3 @@ def test_more_dimensions_than_the_model_has_are_refused(server, make):
     server.shortens = False
     with pytest.raises(EmbedderError, match=r"vectors of 8 dimensions: set .embedder. dimensions to 8 or less"):
         make(server, dimensions=9).embed_documents(TEXTS)
-
-
-def test_another_model_of_the_same_name_is_noticed(server, make, monkeypatch):
-    identity = make(server).identity()
-    assert make(server).identity().same_model(identity)
-    monkeypatch.setattr("tests.fakes.ollama.vector_of", lambda text, size: vector_of(f"another model's {text}", size))
-    with pytest.raises(ModelChanged, match="load the same fake-embed on each host"):
-        make(server, expected=identity).embed_documents(TEXTS)
-    assert not make(server).identity().same_model(identity)

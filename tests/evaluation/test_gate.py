@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from rag_index.errors import SettingsError
 from rag_index.evaluation.gate import WAYS, check_gate, judge
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.reports.outcome import MEANING, SEARCH, WORDS
@@ -109,17 +108,6 @@ def test_queries_that_find_nothing_in_either_collection_prove_nothing():
     assert verdict_on([LOST] * 300, [FOUND] * 300).passed, "what was empty may be filled"
 
 
-def test_the_worst_queries_come_first_whatever_the_metric():
-    before = [("right", "x"), ("right", "x"), ("x", "right")]
-    after = [("x", "right"), ("x", "y", "z"), ("right", "x")]
-    verdict = verdict_on(before, after, metric="MRR@10")
-    assert [(one.query, one.before, one.after, one.lost) for one in verdict.search.worse] == [
-        ("query 1", 1.0, 0.0, ("right",)),
-        ("query 0", 1.0, 0.5, ()),
-    ]
-    assert (verdict.search.better, verdict.metric) == (1, "MRR@10")
-
-
 @pytest.fixture
 def project(tmp_path) -> Project:
     return Project(tmp_path / "project")
@@ -146,18 +134,3 @@ def test_equal_queries_are_one_with_all_their_documents_as_evaluate_takes_them(p
     again = '{"query": "printer", "relevant": {"7": 2}, "index": "notes"}\n'
     [one] = queries_of(project, LINE + again)
     assert (one.query, one.relevant) == ("printer", {"1": 1, "7": 2})
-
-
-@pytest.mark.parametrize(
-    ("content", "metric", "message"),
-    [
-        (None, "recall@10", r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read"),
-        ("{", "recall@10", r"golden.jsonl, line 1: .*Invalid JSON"),
-        (OTHER, "recall@10", "no query for this index; leave out their index"),
-        (LINE, "taste@10", "metric 'taste@10' is n.* one of recall@k"),
-    ],
-)
-def test_what_a_gate_cannot_use_is_one_line_with_the_remedy(project, content, metric, message):
-    with pytest.raises(SettingsError, match=message) as raised:
-        queries_of(project, content, metric)
-    assert "\n" not in str(raised.value)

@@ -17,7 +17,6 @@ from rag_index.evaluation.measures import (
     chance_of_loss,
     estimate,
     measure,
-    needed_queries,
     parse_metric,
 )
 
@@ -73,13 +72,6 @@ def test_what_was_lost_and_gained_is_as_probable_as_coins():
     for changed in (5, 25):  # of all ways in which so many answers can change if nothing is lost
         taken = [worse for worse in range(changed + 1) if chance_of_loss(changes(worse, changed - worse)) <= LEVEL]
         assert 0 < sum(comb(changed, worse) for worse in taken) / 2**changed <= LEVEL
-
-
-def test_the_queries_that_a_loss_needs_grow_with_what_changes_besides():
-    assert needed_queries(0.04) == 215
-    assert needed_queries(0.04, level=0.05 / 3) > 215
-    assert needed_queries(0.04, squares=0.04) == 429, "twice the variance"
-    assert needed_queries(0.0) is None
 
 
 def test_the_interval_is_that_of_the_normal_distribution_and_the_same_each_time():

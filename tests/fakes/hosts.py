@@ -147,9 +147,6 @@ class FakeHosts:
         count: int,
         *,
         seconds_per_text: Sequence[float] = (),
-        home: int = 0,
-        workers: int = 1,
-        in_flight: int = 2,
         batch_texts: int = 16,
         patience: float = 600.0,
         timeout: float = 60.0,
@@ -160,7 +157,7 @@ class FakeHosts:
             FakeHost(f"http://host{number}:11434", seconds_per_text=paces[number], timeout=timeout)
             for number in range(count)
         ]
-        pool = Pool(self.hosts, home=home, workers=workers, in_flight=in_flight)  # type: ignore[arg-type]
+        pool = Pool(self.hosts, home=0, workers=1, in_flight=2)  # type: ignore[arg-type]
         self.stats = RequestStats()
         clock = Clock(now=self.loop.time, chance=lambda: 0.5)
         self.asked = AskedHosts(pool, KnownModel("fake-embed"), self.stats, clock)

@@ -10,7 +10,7 @@ import pytest
 from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, Parity, open_bench
 from tests.fakes.ollama import FakeOllama
 from tests.forked_program import run_program, without_api
-from tests.project import Project, run_here
+from tests.project import Project
 
 
 @pytest.mark.long
@@ -34,18 +34,6 @@ def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_
         assert set(way["stages"]) == set(STAGES)
         assert sum(way["stages"].values()) == pytest.approx(1, abs=0.01)
     assert not [path for path in project.folder.rglob("*") if path.name == ".rag-index"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--index", "note"], "did you mean 'notes'?"),
-        (["--workers", "0"], "0 is not in the range x>=1"),
-        (["--workers", "1,2"], "is not a valid integer range"),
-    ],
-)
-def test_wrong_usage_ends_with_2(tmp_path, arguments, message):
-    assert message in run_here(Project(tmp_path / "p").config, "benchmark", *arguments, code=2)[1]
 
 
 @pytest.mark.parametrize(

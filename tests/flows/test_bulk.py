@@ -146,16 +146,6 @@ def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monk
     assert not pauses, "turning the search index off would wait for what the server builds"
 
 
-def test_a_number_of_shards_that_only_a_rebuild_changes_is_said_by_every_run(project, qdrant):
-    run_plain(project)
-    qdrant.configs[f"{ALIAS}__1"] = {"params": {"shard_number": 1}}
-    project.write_settings(project.config.read_text().replace("bulk = true", "shard_number = 2"))
-    assert "shard_number says 2: `rag-index rebuild` makes" in run_plain(project).message
-    assert run_plain(project, full=True).message == ""
-    with closing(QdrantClient(qdrant.url, check_compatibility=False)) as client:
-        assert client.get_collection(ALIAS).config.params.shard_number == 2
-
-
 def test_a_grpc_port_that_does_not_answer_is_said_by_runs_and_doctor_and_rest_alone_is_not(project, qdrant):
     settings = project.config.read_text()
     assert run_plain(project).message == ""

@@ -5,19 +5,8 @@ import json
 import pytest
 
 from flows.index_all import index_all
-from rag_index.orchestration.cluster import Workers
 from tests.project import Project
 from tests.waiting import eventually
-
-
-def test_no_workers_are_started_without_memory(tmp_path, prefect_server, monkeypatch):
-    def start(workers, count):
-        pytest.fail(f"{count} workers were started")
-
-    monkeypatch.setattr(Workers, "_local_cluster", start)
-    project = Project(tmp_path / "p", extra="[parallel]\nworker_memory = 100_000_000").fill(10)
-    report = project.index(shard_documents=3)
-    assert (report.state, report.indexes[0].new, report.indexes[0].message) == ("completed", 10, "")
 
 
 @pytest.fixture(scope="module")

@@ -39,16 +39,3 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     project.run(full=True)
     project.run(full=True)
     assert len(collections(project)) == 2, "the live collection and the previous one"
-
-
-def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
-    project.run()
-    before = project.points()
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
-    outcome = project.run(full=True).indexes[0]
-    after = project.points()
-    assert 0 < outcome.chunks_embedded < len(after)
-    old = {payload["_rag"]["text"]: vector for payload, vector in before.values()}
-    agreeing = [(old[p["_rag"]["text"]], v) for p, v in after.values() if p["_rag"]["text"] in old]
-    assert len(agreeing) == len(after) - outcome.chunks_embedded
-    assert all(vector == copied for vector, copied in agreeing)

@@ -71,6 +71,7 @@ def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, monkeypatch, w
             applied = eventually(begun)
         if whole:
             assert isinstance(applied.error, TransientError)
-            assert "Prefect" in str(applied.error)
+            assert f"the Prefect server at {gone} does not answer" in str(applied.error)
+            assert "PREFECT_API_URL" in str(applied.error)
         else:
             assert (applied.error, project.texts()["5"]) == (None, ["Note 5\nthe pump is mended"])

@@ -46,10 +46,6 @@ def test_every_host_is_in_a_share_and_no_share_is_empty(hosts, workers, shares):
         assert sorted(numbers(pool.hosts)) == list(range(hosts))
 
 
-def test_hosts_outside_the_share_follow_in_turn():
-    assert numbers(pool_of(4, home=2, workers=4).hosts) == [2, 3, 0, 1]
-
-
 # Hosts that fail
 
 
@@ -78,17 +74,6 @@ def test_requests_that_fail_together_are_one_failure():
         now.at += 0.01
         host.record_failure(DOWN, started, now.clock)
     assert host.failures == 1
-
-
-def test_a_batch_that_failed_travels_alone():
-    now, pool = Time(), pool_of(1)
-    host = pool.hosts[0]
-    host.admit(now.at)
-    host.in_flight = 1
-    assert pool.pick(now.at, chars=1, waiting=1) is host
-    assert pool.pick(now.at, chars=1, waiting=1, alone=True) is None
-    host.alone = True
-    assert pool.pick(now.at, chars=1, waiting=1) is None
 
 
 def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():

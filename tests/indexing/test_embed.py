@@ -128,14 +128,6 @@ def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
         assert stats.seconds > 0
 
 
-def test_the_documents_come_back_in_order_with_all_that_they_had():
-    shard = shard_of(["b " * 100, "a", "c"], number=7)
-    embedded = check(embed_shard(shard, TextChunker(50, 0), HashEmbedder()))
-    assert (embedded.index, embedded.number) == ("notes", 7)
-    assert embedded.documents == shard.documents
-    assert embedded.chunk_counts == [4, 1, 1]
-
-
 def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_not_sent_again():
     embedded, embedder = embed(["one two three four five six", "ten"], longest=10)
     assert " ".join(embedded.chunks) == "one two three four five six ten"

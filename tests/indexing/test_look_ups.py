@@ -80,16 +80,6 @@ def test_documents_that_show_the_row_are_read_again_deleted_and_added(project, l
     assert set(shown(project)) == {"2", "3", "4", "6", "7", "8", "10", "11", "12"}
 
 
-def test_a_store_on_a_server_is_asked_too(tmp_path, qdrant):
-    """A join no longer gives the documents: the index alone knows which ones showed the row."""
-    project = desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"\n')
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        project.execute("DELETE FROM customer WHERE id = 1")
-        changed_customer(ledger, 1)
-        follow(project, ledger)
-    assert set(shown(project)) == {"2", "4", "6", "8", "10", "12"}
-
-
 @pytest.mark.parametrize("whole", [False, True], ids=["a batch", "a run over all documents"])
 def test_a_row_that_goes_while_its_documents_are_being_written_takes_them_along(project, ledger, whole):
     """What writes them has read tickets of a customer, and not written them when the customer is deleted."""

@@ -110,22 +110,6 @@ def test_what_is_under_way_when_the_source_fails_is_committed(project):
     assert (again.unchanged, again.new) == (20, 10)
 
 
-def test_a_shard_that_could_not_be_written_is_not_committed(project, monkeypatch):
-    write = pipeline.write_shard
-
-    def write_shard(store, collection, shard, **options):
-        if shard.number == 2:
-            raise StoreError("the disk is full")
-        return write(store, collection, shard, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_shard", write_shard)
-        outcome = run_with(project)
-    assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
-    assert run_with(project).new == 20
-    assert len(project.texts()) == 30
-
-
 def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypatch):
     project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
     write, flush, written = pipeline.write_shard, EdgeStore.flush, []

@@ -86,17 +86,6 @@ def test_no_more_shards_are_in_flight_than_there_is_room_for():
         assert (max(scan.counts), scan.counts[-1]) == (2, 0)
 
 
-def test_one_result_is_dealt_with_before_the_next_shard_is_submitted():
-    place = Place(4)
-    with pooled(place, 1, 2, 3) as (pool, _):
-        place.finish(1, 2)
-        assert list(pool.ready()) == [-1]
-        pool.submit(replace(shard_of("text"), number=4))
-        assert list(pool.ready()) == [-2]
-        place.finish(3, 4)
-        assert sorted(pool.rest()) == [-4, -3]
-
-
 def test_an_error_is_raised_only_after_the_results_of_all_others():
     place, found = Place(3), []
     with pooled(place, 1, 2, 3) as (pool, scan):

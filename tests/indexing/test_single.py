@@ -1,9 +1,5 @@
 """Single documents at once: what they leave behind is what a whole run would."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from rag_index.errors import IndexLocked, SettingsError
@@ -11,7 +7,7 @@ from rag_index.indexing.changed import index_documents
 from rag_index.ledger.runs import IndexLease
 from rag_index.status.index_status import failed, status
 from tests.indexing.plain import run_plain
-from tests.project import Project, run_here
+from tests.project import Project
 
 COMPOSITE = """\
 project = "test"
@@ -89,18 +85,3 @@ def test_a_failed_document_that_is_mended_or_gone_is_no_failure_any_more(project
 def test_it_waits_for_no_other_run_and_says_who_is_writing(project, ledger):
     with IndexLease(ledger, "test_notes", "another"), pytest.raises(IndexLocked, match="being written by process"):
         only(project, "1")
-
-
-def test_the_command_needs_neither_prefect_nor_dask(project):
-    project.execute("UPDATE note SET body = 'closed' WHERE id = 5")
-    code = (
-        "import sys; from rag_index.cli import main\n"
-        "try: main()\n"
-        "finally: print([m for m in ('prefect', 'distributed') if m in sys.modules], file=sys.stderr)"
-    )
-    words = ["--config", str(project.config), "index", "notes", "--id", "5", "--json"]
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr.strip()) == (0, "[]")
-    assert json.loads(ended.stdout)["indexes"][0]["changed"] == 1
-    refused = run_here(project.config, "index", "notes", "--id", "5", "--serial", code=2)[1]
-    assert "cannot be combined with --serial" in refused

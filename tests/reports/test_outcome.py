@@ -1,30 +1,13 @@
 """The outcome of a run: its documented keys, its sentence, its exit code."""
 
-import json
-
 import pytest
 
 from rag_index.cli.runs import print_report
 from rag_index.reports.outcome import IndexOutcome, RunReport
 
-KEYS = [
-    "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed",
-    "chunks_embedded", "seconds", "state",
-]  # fmt: skip
-
 
 def outcome(index="notes", **given):
     return IndexOutcome(index, **given)
-
-
-def test_json_has_the_documented_keys_and_a_message_only_if_there_is_one():
-    report = RunReport([outcome(documents=3, new=3, seconds=1.23456)], seconds=2.34567).to_json()
-    assert list(report) == ["indexes", "seconds"]
-    assert sorted(report["indexes"][0]) == sorted(KEYS)
-    assert (report["seconds"], report["indexes"][0]["seconds"]) == (2.346, 1.235)
-    failed = outcome(state="failed", message="it is down", error_class="StoreUnavailable").to_json()
-    assert sorted(failed) == sorted([*KEYS, "message", "error_class"])
-    json.dumps(report)
 
 
 @pytest.mark.parametrize(

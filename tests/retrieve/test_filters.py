@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
+from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.settings import IndexSettings
 from rag_index.stores.protocol import Condition
 
@@ -141,15 +141,6 @@ def test_a_comparison_that_a_payload_index_would_answer_wrongly_is_refused(kind,
     for value in bad:
         with pytest.raises(SettingsError, match=f"payload index of kind {kind}: compare it with"):
             check_fields(conditions_of({"priority": value}), [indexed])
-
-
-def test_the_required_filter_of_an_index():
-    assert required_conditions(index()) == ()
-    one = index(required_filter={"priority": ["a", "b"], "created_at": {"gte": "2024-01-01"}})
-    conditions = required_conditions(one)
-    assert [(c.field, c.op) for c in conditions] == [("priority", "any"), ("created_at", "range")]
-    one.required_filter["priority"].clear()
-    assert conditions[0].value == ["a", "b"], "a copy: what is done to the settings afterwards changes nothing"
 
 
 def test_required_fields_have_payload_indexes():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.errors import TextRefused
 from rag_index.retrieve.live import LiveCollection
 from rag_index.retrieve.query_model import MAX_QUERIES, QueryVectors
 from rag_index.retrieve.search_metrics import Metrics
@@ -133,17 +132,3 @@ def test_a_cache_of_size_0_keeps_nothing(opened, local, live):
         return [await vectors.get(live, "same") for _ in range(2)]
 
     assert len(asyncio.run(main())) == len(model.arrays) == 2
-
-
-def test_a_bad_query_fails_alone(opened, local, live):
-    model, texts = Gated(local), [*TEXTS[:10], "bad \ud800", *TEXTS[10:]]
-
-    async def main():
-        tasks = await started(opened(model), model, live, texts)
-        model.gate.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    _, *found = asyncio.run(main())
-    assert isinstance(found.pop(10), TextRefused)
-    for text, vector in zip(TEXTS, found, strict=True):
-        assert np.array_equal(vector, local.embed_query(text))

@@ -40,20 +40,6 @@ def test_a_result_holds_all_that_the_documentation_names(full):
     assert set(result.collections.values()) == {full.settings.alias(n) + "__1" for n in ("comments", "titles")}
 
 
-FILTERS = [
-    ({"number": {"gte": 2, "lt": 10}}, {("comments", "2"), ("comments", "3"), ("solutions", "2")}),
-    ({"created_at": {"lt": "2024-01-01"}}, set()),
-    ({"author": {"exists": False}, "priority": "high"}, {("comments", "3"), ("solutions", "1")}),
-    ([Condition("author", "eq", "bob")], {("solutions", "2")}),
-    ("priority=high", {("comments", "1"), ("comments", "3"), ("solutions", "1")}),
-]
-
-
-def test_filters(retriever):
-    searched = {str(given): documents(retriever.search_sync("printer", filter=given, limit=50)) for given, _ in FILTERS}
-    assert searched == {str(given): expected for given, expected in FILTERS}
-
-
 def test_a_wrong_argument_is_refused_before_anything_is_searched(retriever):
     for arguments, message in [
         ({"query": "  "}, "the text to search for is empty"),

@@ -452,9 +452,3 @@ def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch
     full_message = refused()
     assert full_message.startswith(variable)
     assert message in full_message
-
-
-def test_settings_built_in_code_ignore_the_environment(monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "3")
-    given = {"source": {"url": "sqlite://"}, "indexes": [{"name": "n", "table": "t", "key": "k", "text": "x"}]}
-    assert Settings.model_validate(given).parallel.workers == "auto"

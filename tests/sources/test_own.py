@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from rag_index.errors import SettingsError, SourceError
-from rag_index.sources import open_source, page_of
+from rag_index.errors import SettingsError
+from rag_index.sources import open_source
 from tests.docs.pages import blocks, page
 from tests.project import Project
 
@@ -57,11 +57,3 @@ def test_a_kind_that_is_not_installed(tmp_path):
     project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
     with pytest.raises(SettingsError, match=r"there is no 'mails' \(there are: sql, code.* install the package"):
         open_source(project.settings, project.settings.indexes[0])
-
-
-def test_a_batch_of_documents():
-    found = page_of([("a", "text\0", {"n": 1}), ((1, "b"), " \n", {})])
-    assert (found.keys, found.texts) == (['"a"', '[1,"b"]'], ["text ", ""])
-    assert found.payloads == [b'{"n":1}', b"{}"]
-    with pytest.raises(SourceError, match="cannot be used"):
-        page_of([(object(), "", {})])

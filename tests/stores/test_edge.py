@@ -6,10 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -166,29 +164,6 @@ def test_a_file_in_place_of_the_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StoreError, match=r"cannot be used: .*(Not a directory|File exists).*\[store\] path"):
             EdgeStore(path)
-
-
-@pytest.fixture
-def folder_of_nobody():
-    """A folder of an ordinary user. The test runs as that user, since root may write everywhere."""
-    root = os.geteuid() == 0
-    folder = Path(tempfile.mkdtemp())
-    if root:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    yield folder
-    if root:
-        os.seteuid(0)
-    shutil.rmtree(folder)
-
-
-def test_a_folder_that_cannot_be_written(folder_of_nobody):
-    folder_of_nobody.chmod(0o555)
-    try:
-        with pytest.raises(StoreError, match=r"cannot write to the store at .*make it writable.*\[store\] path"):
-            EdgeStore(folder_of_nobody / "new")
-    finally:
-        folder_of_nobody.chmod(0o755)
 
 
 def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):

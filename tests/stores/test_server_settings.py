@@ -120,15 +120,6 @@ def test_what_else_of_a_quantization_was_set_by_hand_stays(qdrant, open_with):
     assert by_hand(qdrant).quantization_config == set_by_hand
 
 
-def test_settings_win_over_what_a_rebuild_carries_over(qdrant, open_with):
-    open_with(ServerSettings(hnsw_m=8, hnsw_ef_construct=64)).create("old", DIMENSION, {})
-    store = open_with(ServerSettings(hnsw_m=32))
-    store.create("new", DIMENSION, {}, like="old")
-    store.configure("new")
-    found = by_hand(qdrant, "new").hnsw_config
-    assert (found.m, found.ef_construct) == (32, 64)
-
-
 def test_an_older_server_without_turboquant_is_named(qdrant, open_with):
     qdrant.version = "1.17.2"
     store = open_with(ServerSettings(quantization="turbo"))

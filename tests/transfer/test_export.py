@@ -70,21 +70,6 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
     assert peaks[1] < 1.3 * peaks[0], [f"{peak:,} bytes" for peak in peaks]
 
 
-def test_points_of_other_programs_are_exported_too(project, tmp_path):
-    other = Project(tmp_path / "other")
-    with other.store() as store:
-        store.create("test_notes__1", 2, {})
-        store.point_alias("test_notes", "test_notes__1")
-        ids = [f"00000000-0000-0000-0000-00000000000{n}" for n in (2, 1)]
-        store.upsert("test_notes__1", PointBatch(ids, np.eye(2, dtype=np.float32), [{"a": None}, {"_rag": 5}]))
-    out = tmp_path / "out.jsonl"
-    export(other.settings, "notes", str(out))
-    assert lines(out) == [
-        {"id": ids[1], "document_id": None, "payload": {"_rag": 5}, "vector": [0.0, 1.0]},
-        {"id": ids[0], "document_id": None, "payload": {"a": None}, "vector": [1.0, 0.0]},
-    ]
-
-
 def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch):
     out = tmp_path / "out.jsonl"
     out.write_text("as before")

@@ -1,6 +1,5 @@
 """Moved indexes: bit-equal, explained by the same ledger, live only when complete, and owned by one store at a time."""
 
-import sqlite3
 import uuid
 from contextlib import closing
 
@@ -93,11 +92,6 @@ def use(project: Project, line: str) -> None:
     project.write_settings(f"{text}\n[store]\n{line}\n")
 
 
-def ledger_dump(project: Project) -> list[str]:
-    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
-        return [line for line in db.iterdump() if 'leases" VALUES' not in line]
-
-
 def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
     """Return whether the collection has the ledger's id in the old store, and whether in the new one."""
     with closing(Ledger(project.settings.ledger_url)) as ledger:
@@ -122,47 +116,6 @@ def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(p
     assert "`rag-index doctor --repair` make its rows from the store" in project.run().indexes[0].message
     assert repair(project.settings, None, lambda names, _: project.run(*names)).findings == []
     assert (project.run().indexes[0].unchanged, exported(project)) == (DOCUMENTS, before)
-
-
-@pytest.mark.long
-def test_to_a_server_and_back(project, qdrant):
-    before, ledger = exported(project), ledger_dump(project)
-    [moved] = move(project.settings, target_settings(project.settings, qdrant.url))
-    assert moved.collections == ["test_notes__1", "test_notes__2"], "the one kept for a rollback, then the live one"
-    assert moved.documents == DOCUMENTS
-    assert moved.copied == 2 * moved.points == 2 * before.count(b"\n")
-    assert ledger_dump(project) == ledger, "the ledger needs no change"
-
-    assert exported(project) == before, "the old store can still be read"
-    refused = project.run()
-    assert refused.exit_code == 1
-    [finding] = examine(project.settings).findings
-    assert (finding.kind, qdrant.url in finding.message) == ("moved", True)
-
-    folder = project.settings.store.path
-    use(project, f'url = "{qdrant.url}"')
-    assert exported(project) == before, "bit by bit"
-    assert examine(project.settings).findings == []
-    outcome = project.run().indexes[0]
-    assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
-    with project.store() as store:
-        store.delete_chunks("test_notes", {"5": 0, "6": 0})
-    repaired = repair(project.settings, None, lambda names, _: project.run(*names))
-    assert [(one.kind, one.count) for one in repaired.repaired] == [("missing_documents", 2)]
-    assert repaired.findings == []
-    assert exported(project) == before, "the doctor repairs a server as well"
-    project.execute("UPDATE note SET body = 'another story' WHERE id IN (3, 10)")
-    project.execute("DELETE FROM note WHERE id = 20")
-    project.run()
-    after = exported(project)
-    assert after != before
-
-    [back] = move(project.settings, target_settings(project.settings, str(folder)))
-    assert 0 < back.copied < 20, "only what differs"
-    use(project, f'path = "{folder}"')
-    assert exported(project) == after
-    assert examine(project.settings).findings == []
-    assert project.run().indexes[0].unchanged == DOCUMENTS - 1
 
 
 @pytest.mark.parametrize(

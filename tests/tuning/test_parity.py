@@ -27,15 +27,7 @@ def test_changed_vectors_are_detected():
     assert 0.9 < found.recall < 1.0
     found = parity(one, vectors(seed=9))
     assert (found.same_ids, found.recall < 0.5) == (True, True)
-
-
-def test_missing_and_additional_ids_are_detected():
-    one = vectors()
-    fewer = Vectors(one.ids[:-1], one.matrix[:-1])
-    assert not parity(one, fewer).same_ids
-    assert not parity(fewer, one).same_ids
-    assert parity(one, fewer).recall == 1.0
-    assert parity(one, Vectors(["x"], one.matrix[:1])).recall == 0.0
+    assert not parity(one, Vectors(one.ids[:-1], one.matrix[:-1])).same_ids
 
 
 def test_it_does_not_matter_which_of_equal_neighbours_is_found():

@@ -4,14 +4,8 @@ import random
 
 import pytest
 
-from rag_index.tuning.probe import Space, _rate
+from rag_index.tuning.probe import Space
 from rag_index.tuning.settings_search import Search
-
-
-def test_a_rate_counts_the_time_in_which_all_processes_were_at_work():
-    assert _rate([[(100, 0.0, 1.0), (300, 1.0, 2.0)]]) == 200
-    uneven = [[(10, 0.0, 1.0), (10, 1.0, 3.0), (10, 3.0, 5.0)], [(10, 0.0, 2.0), (10, 2.0, 4.0)]]
-    assert _rate(uneven) == (5 + 5 + 10) / (4.0 - 2.0), "from the last first end to the first last one"
 
 
 class Machine:
@@ -82,25 +76,3 @@ def test_the_search_stays_within_its_budget(budget):
     assert machine.now < budget * 1.2 + 6
     assert search.knee.rate > 0
     assert len(search.knee.rates) > 1
-
-
-def test_a_candidate_that_does_not_work_is_never_the_knee():
-    def rate(candidate):
-        return 0.0 if candidate.num_thread or candidate.batch_texts > 16 else 100.0
-
-    knee = Machine(rate).search(Space(**OLLAMA, max_workers=2, max_hosts=1)).knee
-    assert knee.rate == 100.0
-    assert knee.candidate.num_thread is None
-
-
-@pytest.mark.parametrize("kind", ["local", "ollama", "openai", "sentence-transformers"])
-def test_all_candidates_of_a_space_are_within_bounds(kind):
-    """Servers of any kind have all levers but the threads of Ollama."""
-    space = Space(kind=kind, processors=4, max_workers=3, max_hosts=2, mean_chars=50.0)
-    grid = [space.serial(), *space.grid()]
-    on_servers = kind in ("ollama", "openai")
-    assert {one.workers for one in grid} <= {1, 2, 3}
-    assert {one.batch_chars % 1000 for one in grid} == {0}
-    assert {one.hosts for one in grid} == ({1, 2} if on_servers else {1})
-    assert {one.requests_in_flight for one in grid} == ({1, 4} if on_servers else {1})
-    assert ({one.num_thread for one in grid} == {None}) == (kind != "ollama")

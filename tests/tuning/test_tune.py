@@ -108,16 +108,6 @@ def test_servers_that_are_not_worth_it_are_left_out(tmp_path, fakes):
     assert answer["changes"]["embedder.hosts"] == [servers[0].url]
 
 
-def test_workers_of_the_local_embedder(tmp_path):
-    settings = Project(tmp_path / "p").fill(100).settings
-    probes = []
-    outcome = tune(settings, budget=4, on_probe=lambda *probe: probes.append(probe))
-    assert outcome.knee.rate > 0
-    assert {key for _, key in outcome.changes} <= {"workers"}
-    assert outcome.serial.candidate.workers == 1
-    assert {candidate for candidate, *_ in probes} == {one.candidate for one in outcome.trials}
-
-
 def test_an_unreachable_embedder_and_a_source_without_texts_are_errors(tmp_path, fakes):
     servers = fakes()
     project = project_with(tmp_path / "p", servers)

@@ -35,14 +35,6 @@ def test_at_most_concurrency_requests_are_in_flight_over_all_hosts(make_chunker,
             assert other.generates()
 
 
-def test_no_context_is_requested_twice(server, make_chunker):
-    first, second = make_chunker(server).chunk(page(numbered(5), numbered(5)))
-    assert first.contexts == second.contexts
-    (again,) = make_chunker(server).chunk(page(numbered(5)))
-    assert (again.contexts, again.context_counts) == (first.contexts, ContextCounts(cached=5))
-    assert len(server.generates()) == 5
-
-
 @pytest.mark.parametrize("changed", [{"prompt": "x {document} y {chunk}"}, {"max_chars": 200}, {"num_ctx": 2048}])
 def test_each_setting_that_decides_contexts_changes_the_fingerprint_and_the_cache_key(server, make_chunker, changed):
     before, after = make_chunker(server, requests_in_flight=2, timeout=9.0), make_chunker(server, **changed)

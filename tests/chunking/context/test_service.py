@@ -3,13 +3,10 @@
 import pytest
 
 from rag_index.chunking import open_chunker
-from rag_index.chunking.context import DEFAULT_HOST, ContextChunker
+from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.writer import check_model
-from rag_index.doctor.checkup import Checkup, Resources
-from rag_index.embedders import open_embedder
+from rag_index.doctor import examine
 from rag_index.errors import EmbedderError, EmbedderUnavailable
-from rag_index.ledger import Ledger
-from rag_index.stores import open_store
 from tests.chunking.context.conftest import servers_of
 from tests.fakes.ollama import FakeOllama
 from tests.project import SETTINGS, Project
@@ -66,12 +63,6 @@ def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server):
         assert chunker.servers.hosts == [other.url]
 
 
-def test_without_an_ollama_embedder_the_default_is_the_server_of_this_machine(project, server, monkeypatch):
-    assert DEFAULT_HOST == "http://127.0.0.1:11434"
-    monkeypatch.setattr("rag_index.chunking.context.DEFAULT_HOST", server.url)
-    assert chunker_of(write(project, server)).servers.hosts == [server.url]
-
-
 def test_the_model_gets_no_more_context_than_it_takes(project, server):
     hosts = f'hosts = ["{server.url}"]'
     assert chunker_of(write(project, server, table=hosts)).recipe.num_ctx == server.context_length == 2048
@@ -79,12 +70,9 @@ def test_the_model_gets_no_more_context_than_it_takes(project, server):
 
 
 def test_the_doctor_continues_if_the_server_for_contexts_does_not_answer(project, server):
-    settings = write(project, server, table=f'hosts = ["{server.url}"]')
+    settings = write(project.fill(3), server, table=f'hosts = ["{server.url}"]')
+    assert project.run().state == "completed"
     server.stop_listening()
-    ledger, store, embedder = Ledger(settings.ledger_url), open_store(settings.store), open_embedder(settings.embedder)
-    opened = Resources(settings, ledger, store, None, embedder.identity())
-    checkup = Checkup(opened, settings.indexes[0])
-    checkup.state()
-    assert "accepts no connection" in checkup.context_error
-    store.close()
-    ledger.close()
+    said = " ".join(advice.message for advice in examine(settings).advice)
+    assert "the model that writes contexts does not answer" in said
+    assert "accepts no connection" in said
