@@ -117,6 +117,6 @@ def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the
             said = serving.stdout.readline()
             url = re.search(r"http://[\d.:]+", said)
             assert url, said + serving.stdout.read()
-            assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}).json()["hits"]
+            assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}, timeout=60).json()["hits"]
         finally:
             serving.terminate()

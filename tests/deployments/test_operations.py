@@ -67,7 +67,7 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
         assert home.stat().st_mode & 0o77 == 0
         profiles = tomllib.loads((home / "profiles.toml").read_text())
         user, password = profiles["profiles"][profiles["active"]]["PREFECT_API_AUTH_STRING"].split(":")
-        with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}/api") as client:
+        with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}/api", timeout=60) as client:
             assert client.get("/admin/settings").status_code == 401, "every user of the machine reaches the server"
             client.auth = (user, password)
             assert client.get("/admin/settings").json()["server"]["analytics_enabled"] is False

@@ -110,7 +110,7 @@ def test_sigterm_to_all_processes_of_a_run_leaves_its_end_to_the_run(client):
 
 def test_its_pages_tell_nothing(client):
     port = client.scheduler_info()["services"]["dashboard"]
-    with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}") as browser:
+    with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}", timeout=60) as browser:
         pages = ("/info/main/workers.html", "/json/index.html", "/metrics", "/info/logs.html", "/status")
         assert {page: browser.get(page).status_code for page in pages} == dict.fromkeys(pages, 404)
     assert not client.dashboard_link

@@ -49,13 +49,13 @@ def closed(desk, tmp_path_factory):
 
 @pytest.fixture
 def anonymous(closed):
-    with httpx.Client(base_url=closed.url) as client:
+    with httpx.Client(base_url=closed.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def bo(closed):
-    with httpx.Client(base_url=closed.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+    with httpx.Client(base_url=closed.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
         yield client
 
 
@@ -197,7 +197,7 @@ def test_the_log_has_nothing_of_a_query_unless_it_is_asked_to(client, desk, capl
     assert "secret" not in text
     settings = load_settings(desk.config, serve={"log_queries": True})
     with caplog.at_level(logging.INFO), Live(settings) as live:
-        httpx.get(f"{live.url}/search", params={"query": "printer offline"}, timeout=30)
+        httpx.get(f"{live.url}/search", params={"query": "printer offline"}, timeout=60)
     assert "searches for 'printer offline'" in caplog.text
 
 
@@ -208,7 +208,7 @@ def test_an_unexpected_error_is_a_problem_and_tells_nothing(desk, caplog):
             raise ValueError("my secret illness")
 
         live.retriever.search = broken
-        answer = httpx.get(f"{live.url}/search", params=ASKED)
+        answer = httpx.get(f"{live.url}/search", params=ASKED, timeout=60)
         problem(answer, 500)
     assert "secret" not in answer.text + caplog.text
     assert "unexpected ValueError in" in caplog.text

@@ -278,7 +278,7 @@ def test_looking_for_words_in_a_long_document_holds_up_nobody(live, client, monk
         return found(*given)
 
     monkeypatch.setattr(search_service, "_find", find)
-    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=live.url, timeout=5) as other:
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=live.url, timeout=60) as other:
         reading = pool.submit(client.get, "/documents/comments/1", params={"find": "printer"})
         assert begun.wait(GENEROUS)
         try:

@@ -174,7 +174,7 @@ def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
 
     async def hits(url, headers):
         async with (
-            httpx2.AsyncClient(headers=headers) as http,
+            httpx2.AsyncClient(headers=headers, timeout=60) as http,
             Client(streamable_http_client(url, http_client=http)) as client,
         ):
             return not (await client.call_tool("search", {"query": "printer"})).is_error
@@ -182,7 +182,7 @@ def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
     with Live(settings) as live:
         assert asyncio.run(hits(f"{live.url}/mcp", {"Authorization": f"Bearer {token}"}))
         for headers in ({}, {"Authorization": f"Bearer {new_token()}"}):
-            assert httpx.post(f"{live.url}/mcp", headers=headers, json={}).status_code == 401
+            assert httpx.post(f"{live.url}/mcp", headers=headers, json={}, timeout=60).status_code == 401
             with pytest.raises((MCPError, ExceptionGroup)):
                 asyncio.run(hits(f"{live.url}/mcp", headers))
 
@@ -230,7 +230,7 @@ def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, c
 
 def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(desk, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "mcp", None)
-    with Live(desk.settings) as live, httpx.Client(base_url=live.url, trust_env=False) as client:
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, trust_env=False, timeout=60) as client:
         assert client.get("/indexes").status_code == 200
         assert client.post("/mcp", json={}).status_code == 404
     assert f"agents cannot ask at /mcp: it needs the package mcp ({mcp_tools.INSTALL})" in caplog.text

@@ -79,7 +79,7 @@ def test_a_request_that_does_not_end_is_given_up_when_the_service_stops(desk):
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
             head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"
             connection.sendall(head.encode() + asked)
-            assert httpx.get(f"{url}/healthz").status_code == 200, "it has read what came before"
+            assert httpx.get(f"{url}/healthz", timeout=60).status_code == 200, "it has read what came before"
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
             assert b" 200 " not in connection.recv(100)
@@ -129,14 +129,14 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
             hung |= running
             answers = as_completed([threads.submit(ask), threads.submit(ask)])
             assert next(answers).result().status_code == 200
-            assert client.get("/healthz").status_code == 200
+            assert client.get("/healthz", timeout=15).status_code == 200
             late = next(answers).result()
         assert "timed out after 20 s" in problem(late, 504)["detail"]
         eventually(lambda: not any(child.is_running() for child in hung), "they are ended")
         for one in psutil.Process(process.pid).children():
             one.suspend()
         stuck = threads.submit(ask)
-        eventually(lambda: client.get("/healthz").status_code == 200)
+        eventually(lambda: client.get("/healthz", timeout=15).status_code == 200)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         stuck.exception()
@@ -151,7 +151,7 @@ def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
         stuck = [threads.submit(ask, params={"query": f"printer {n}", "indexes": "titles"}) for n in range(5)]
         eventually(lambda: fault.met, "the searches have begun")
         assert ask(params={"query": "printer", "indexes": "comments"}).status_code == 200
-        assert client.get("/healthz").status_code == 200
+        assert client.get("/healthz", timeout=60).status_code == 200
         assert {one.result().status_code for one in stuck} == {504}
         stuck = threads.submit(ask, params={"query": "printer", "indexes": "titles"})
         process.send_signal(signal.SIGTERM)
