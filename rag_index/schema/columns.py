@@ -55,17 +55,21 @@ _IDENTIFIER = re.compile(r"\\?[A-Za-z]\w*?(?:_|::|\.|\\)[\w.\\]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
 _OPENED = re.compile(
     r"(?:application|audio|font|image|message|model|multipart|text|video)/[\w.+-]+|"
-    r"[\w./-]+\.(?:php|tpl|phtml|twig|jsp|aspx?|py|rb|js|css|xml|sql|ini|sh|class)"
+    r"[\w./-]+\.(?:php|tpl|phtml|twig|jsp|aspx?|py|rb|js|css|xml|sql|ini|sh|class)|[\w./-]*[?&]\w+=\S*"
 )
-"""What programs open: types of files, and parts of programs."""
-_NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
-_WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
+"""What programs open: types of files, parts of programs, and addresses within them with a parameter."""
+_PICTURE = re.compile(r"\S.*\.(?:png|jpe?g|gif|svg|webp|bmp|ico)", re.IGNORECASE)
+_NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@/]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
+_WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE)\s", re.IGNORECASE)
 _FILE = re.compile(
     rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
 )
 """The beginning of a PDF, an office document or an e-mail."""
-_PLACEHOLDER = re.compile(r"[%$]\{[\w.]+\}|\{\{ ?(?:\w+\.[\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php")
+_PLACEHOLDER = re.compile(
+    r"[%$]\{[\w.]+\}|\{\{[#^/]? ?(?:\w+[._][\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php|##\w[\w.]*##"
+    r"|\$[a-z]+_[a-z_]+|\{[a-z]+\.\w+\}|\{[A-Z]+(?:_[A-Z]+)*\}|\[[A-Z]+(?:_[A-Z]+)+\]|%[A-Z_]{3,}%"
+)
 """A place in a text that a program fills in."""
 _MAIL = re.compile(
     r"(?:(?:From|To|Cc|Subject|Date|Received|Message-ID|MIME-Version|Return-Path|Delivered-To): .*\r?\n){2}",
@@ -250,6 +254,11 @@ def is_opened(column: Column) -> bool:
     """Return whether most values are types of files, or parts of programs, one or a list."""
     lists = [re.split(r", ?", one) for one in column.filled if isinstance(one, str)]
     return sum(all(_OPENED.fullmatch(one) for one in names) for names in lists) > MOST * max(1, len(column.filled))
+
+
+def is_picture(column: Column) -> bool:
+    """Return whether nearly all values are names of pictures."""
+    return _share([*map(str, column.filled)], _PICTURE) >= NEARLY_ALL
 
 
 def tells_programs(column: Column) -> bool:

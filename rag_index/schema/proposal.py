@@ -685,7 +685,8 @@ class _Proposer:
         for one in sorted(proposed, key=lambda one: -one.score):
             table, subject = one.tables[0], subjects[one.tables[0]]
             long = subject.said_length >= MIN_ALONE or subject.is_thing
-            many = one.score == NAMES_ALONE and not (subject.is_installed or subject.is_reached)
+            sold = subject.is_installed and subject.is_sold
+            many = one.score == NAMES_ALONE and not (sold or subject.is_reached)
             if many and 0 < told < subject.rows and not self._is_wanted(subject):  # they would outnumber all texts
                 self.made.left_out[table] = _names(subject)
             elif table in best or long or self._is_wanted(subject):

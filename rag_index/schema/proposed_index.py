@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -233,9 +233,9 @@ class IndexMaker:
         records = self._roles.records_of(subject)
         if not (self._prose or own or records):
             told = subject.codes or len(text) > 1
-            named = {*chain(*map(words, subject.columns), *[one.child.noun for one in subject.children])}
-            sold = subject.codes and named & vocab.USEFUL_NUMBERS
-            referred = subject.is_value or (not sold and any(not one.type_column for one in subject.children))
+            referred = subject.is_value or (
+                not subject.is_sold and any(not one.type_column for one in subject.children)
+            )
             brought = subject.minutes and subject.is_installed and subject.rows <= MAX_BROUGHT
             return NAMES_ALONE if title and subject.rows > 12 and told and not (referred or brought) else 0.5
         if subject.pair or not (title or parts or wanted_texts(subject, subject.prose)):

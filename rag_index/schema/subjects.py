@@ -21,6 +21,7 @@ from rag_index.schema.columns import (
     is_for_programs,
     is_object,
     is_opened,
+    is_picture,
     is_template,
     names_for_programs,
     noun,
@@ -304,7 +305,7 @@ class Subject(DatabaseTable):
         many = named and job if p.name in vocab.WHOLE_TITLES else p.distinct < MOST
         return (
             "meta" in words(p.name),
-            (p.name,) == self.key,
+            (p.name,) == self.key or p.filled < FEW,
             many,
             len(words(p.name)) > 2,
             vocab.TITLES.index(p.last_word),
@@ -380,6 +381,12 @@ class Subject(DatabaseTable):
         """Return the columns with numbers and codes by which people know a row."""
         used = {*self.named_columns, *self.title_columns, *[one.column for one in self.conditions]}
         return [one.name for one in self.profiles.values() if one.role == "code" and one.name not in used]
+
+    @property
+    def is_sold(self) -> bool:
+        """Return whether rows have a code and a number such as a price, or a table with such."""
+        named = {*chain(*map(words, self.columns), *[one.child.noun for one in self.children])}
+        return bool(self.codes and named & vocab.USEFUL_NUMBERS)
 
     @cached_property
     def thread(self) -> Relation | None:
@@ -605,9 +612,8 @@ class Subject(DatabaseTable):
                 return True
         (*_, last) = [word for word in self.noun if word not in vocab.TRANSLATIONS] or [""]
         translated = [one.parent for one in self.own_relations if self.is_by_language(one)]
-        kind = (
-            last in vocab.KINDS_OF_ROWS and self.rows <= MAX_LABELS and any(one.children for one in [self, *translated])
-        )
+        few = self.rows <= MAX_LABELS and any(one.children for one in [self, *translated])
+        kind = last in vocab.KINDS_OF_ROWS and (few or (self.title is not None and self.text_length <= MAX_SUMMARY))
         below = {one.child for one in self.children}
         form = any(one.is_field for one in below) or (last in vocab.FORMS and any(one.is_caption for one in below))
         return kind or self.is_caption or form
@@ -640,13 +646,18 @@ class Subject(DatabaseTable):
 
     @property
     def is_shown_by_others(self) -> bool:
-        """Return whether rows are pictures, with their sizes, which rows of several other tables show.
+        """Return whether rows are pictures which others show: of several tables, with sizes, or all put there at once.
 
-        A thing that is sold has a weight or a length besides.
+        A thing that is sold has a weight, a length or a price besides.
         """
         showing = {one.child for one in self.children if not one.type_column}
         sized = {"width", "height"} <= {*self.columns} and not {"weight", "length"} & {*self.columns}
-        return sized and len(showing) >= MIN_SHOWING
+        named = [one for one in self.columns.values() if len(one.filled) >= 0.5 * len(one.values) and is_picture(one)]
+        told = sum(self.profiles[name].filled for name in self.prose if self.profiles[name].is_said)
+        counted = any(one.role == "number" and vocab.USEFUL_NUMBERS & {*words(one.name)} for one in self._own)
+        return (sized and len(showing) >= MIN_SHOWING) or bool(
+            named and self.is_installed and told < FEW and not (counted or self.codes or self.children)
+        )
 
     @property
     def is_value(self) -> bool:
@@ -674,9 +685,10 @@ class Subject(DatabaseTable):
         """Return whether rows are called by a kind and a number, and belong to others that have such, like ports."""
         called = [str(value) for value in self.columns[self.title].filled] if self.title in self.columns else []
         kinds = {"".join(filter(str.isalpha, text)) for text in called}
+        if len(kinds) > FEW * len(called) or not (called and self.own_relations) or self.says_something:
+            return False
         naming = {one.child for one in self.children if not one.type_column} - {self}
-        alone = not naming or (len(naming) == 1 and self.profiles[str(self.title)].distinct < NEARLY_ALL)
-        return alone and len(kinds) <= FEW * len(called) > 0 and bool(self.own_relations) and not self.says_something
+        return not naming or (len(naming) == 1 and self.profiles[str(self.title)].distinct < NEARLY_ALL)
 
     @property
     def says_nothing(self) -> bool:
@@ -783,8 +795,10 @@ class Subject(DatabaseTable):
         if _is_pairs(self):
             return "holds settings: names with values"
         prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
+        longest = max((one.filled * one.length for one in prose), default=0)
+        texts = [self.columns[one.name] for one in prose if 2 * one.filled * one.length >= longest]
         least = FEW if self.is_installed and self.rows > MIN_INSTALLED else MOST
-        if prose and is_template(self.columns[prose[0].name], least):
+        if any(is_template(one, least) for one in texts):
             return "holds templates, which programs fill in"
         below = {one.child for one in self.children}
         if self.is_for_programs or (self.is_installed and below and all(one.is_for_programs for one in below)):

@@ -384,6 +384,8 @@ NOISE = {
         note=lambda n: a_sentence(n + 500), kind=TEXT, place=TEXT)),
     "letters": ("holds templates, which programs fill in", many(
         30, subject="Your ticket %{{ticket.number}}", body=lambda n: f"Dear %{{ticket.name}}, {a_sentence(n + 700)}")),
+    "notice": ("holds templates, which programs fill in", many(
+        30, title="Notice {n}", summary="When a wheel stops", body=lambda n: f"Dear {{member.name}}, {a_sentence(n)}")),
     "route": ("is for programs, by its values", many(
         30, title="Route of it {n}", callback=lambda n: f"page_{n}_view",
         arguments=lambda n: f'a:1:{{i:0;s:4:"{n:04d}";}}')),
@@ -399,6 +401,8 @@ NOISE = {
         60, said="Miller no. {n} came by the gate and went", at=lambda n: 1_700_000_000 + 3600 * n, door="10.0.0.{n}")),
     "parcel": ("is for programs, by its values", many(
         30, key="MILL_{n}", said=lambda n: f'a:1:{{s:5:"title";s:12:"Wheel of {n}";}}', object_kind="wheel_of_mill")),
+    "logo": ("describes pictures of other rows", many(
+        60, name="Logo {n}", place="logos/{n}.png", about=lambda n: a_sentence(n) if n < 9 else "")),
     "asset": ("is named in the documents of pages", many(60, title="Mill and weir {n}")),
 }  # fmt: skip
 EXPLAINED = {
@@ -409,6 +413,8 @@ EXPLAINED = {
     "wheel_type": many(6, name="Type {n}", description=lambda n: a_sentence(n + 600)),
     "field": many(6, name="Field {n}", form_id=cycle(2), description=lambda n: a_sentence(n + 700)),
     "form": many(2, title="Form {n}", instructions=lambda n: a_sentence(n + 800)),
+    "currency": many(60, name="Coin {n}", sign="c{n}"),
+    "sidebar": many(12, label="Entry {n}", address="wheel/list&page={n}", allowed="millers and {n} others"),
     "file_kind_of_it": many(6, title="Kind {n}", opened="application/mill.{n}", about="It is shown"),
     "inputs": (
         "id INTEGER PRIMARY KEY, label TEXT, control TEXT, hint TEXT",
@@ -498,6 +504,7 @@ def test_where_next_to_nothing_is_prose_things_with_names_are_documents_that_ran
         sites=many(20, **sites), racks=many(40, **rack), machines=many(60, **machine), ports=ports,
         outlets=many(12, name="P{n}-A", rack_id=cycle(40), site_id=cycle(20)),
         machine_types=many(4, name="Router of kind {n}"),
+        millers=many(5, first_name="Agnes {n}", last_name="Miller {n}"), shifts=many(9, miller_id=cycle(5)),
     )  # fmt: skip
     assert {one.tables[0] for one in made.indexes} == {"sites", "racks", "machines"}
     assert "Port no. 3" in made.documents("machines")["7"]
