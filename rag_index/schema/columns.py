@@ -174,19 +174,18 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     named = set(words(column.name))
     if named & vocab.ADDRESSES and _is_of_organisations(table):
         named -= vocab.ADDRESSES
-    distinct = len({str(value) for value in values}) / max(1, len(values))
-    if column.kind in ("bool", "time", "number", "id", "other"):
-        return _plain_kind(column, table, filled, distinct, named)
+    choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
+    made = ColumnProfile(column.name, "other", filled, len(choices) / max(1, len(values)), 0, choices=choices)
+    if column.kind not in ("text", "bytes", "json"):
+        return replace(made, role=_plain_role(column, table, named), choices=choices[: MAX_CHOICES + 1])
     files = [one for one in values if isinstance(one, bytes) and _FILE.match(one)]
     if column.kind == "bytes" and len(files) >= max(1, MIN_FILES * len(values)):
-        made = ColumnProfile(column.name, "prose", filled, distinct, 0, FILE)
+        made = replace(made, form=FILE, choices=())
         return replace(made, role=_guarded_role(made, values, named) or "prose", length=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
-    length = sum(map(len, texts)) / max(1, len(texts))
-    choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
-    said = sum(map(_characters_said, texts)) / max(1, len(texts))
-    made = ColumnProfile(column.name, "other", filled, distinct, length, form, choices, tuple(texts), said)
+    length, said = (sum(map(count, texts)) / max(1, len(texts)) for count in (len, _characters_said))
+    made = replace(made, length=length, form=form, texts=tuple(texts), said=said)
     role = _guarded_role(made, values, named)
     if not role and not texts:  # what is named as a text may get some
         role = "other" if values else "prose" if made.last_word in vocab.PROSE and column.kind == "text" else "empty"
@@ -201,11 +200,10 @@ def _is_of_organisations(table: DatabaseTable) -> bool:
     """Return whether rows are companies or places: they are called so, or have a name and a person as their contact."""
     called = [word for word in noun(table.name) if word not in vocab.DETAILS]
     columns = [words(name) for name in table.columns]
-    persons = {*vocab.FIRST_NAMES, *vocab.LAST_NAMES, *vocab.OF_PERSONS}
-    owned = any(
-        vocab.KEY_WORDS & {named[-1]} and (vocab.PERSONS - {"tenant"}) & {*map(singular, named)} for named in columns
-    )
-    if vocab.PERSONS & {*called} or owned or any("_".join(named) in persons or persons & {*named} for named in columns):
+    owners = vocab.PERSONS - {"tenant"}
+    owned = any(vocab.KEY_WORDS & {named[-1]} and owners & {*map(singular, named)} for named in columns)
+    persons = {"_".join(named) for named in columns} & {*vocab.FIRST_NAMES, *vocab.LAST_NAMES}
+    if vocab.PERSONS & {*called} or owned or persons:
         return False
     contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)
     name = any(named[0] != "contact" and named[-1] in ("name", "company") for named in columns)
@@ -344,19 +342,15 @@ def _text_role(made: ColumnProfile, count: int) -> Role:
     return "other"
 
 
-def _plain_kind(column: Column, table: DatabaseTable, filled: float, distinct: float, named: set[str]) -> ColumnProfile:
-    """Return the profile of a column that has no text."""
-    values = column.filled
+def _plain_role(column: Column, table: DatabaseTable, named: set[str]) -> Role:
+    """Return the role of a column that has no text."""
     if named & vocab.PERSONAL:
-        role: Role = "personal"
-    elif column.kind == "bool" or (values and {str(v) for v in values} <= {"0", "1"} and column.name not in table.key):
-        role = "flag"
-    elif column.kind == "time":
-        role = "time"
-    else:
-        role = "number" if column.kind == "number" else "other"
-    counted = [value for value, _ in Counter(map(str, values)).most_common(MAX_CHOICES + 1)]
-    return ColumnProfile(column.name, role, filled, distinct, 0, choices=tuple(counted))
+        return "personal"
+    zero_or_one = {*map(str, column.filled)} <= {"0", "1"} and column.filled and column.name not in table.key
+    if column.kind == "bool" or zero_or_one:
+        return "flag"
+    kinds: dict[str, Role] = {"time": "time", "number": "number"}
+    return kinds.get(column.kind, "other")
 
 
 def _form(values: Sequence[object]) -> str:

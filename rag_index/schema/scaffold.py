@@ -158,8 +158,8 @@ def _left_out(proposal: Proposal) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, reason in sorted(proposal.left_out.items()):
         by_reason.setdefault(reason, []).append(name)
-    order = sorted(by_reason, key=lambda reason: len(by_reason[reason]))
-    sentences = [f"{', '.join(by_reason[reason])}: {reason}" for reason in order]
+    fewest_first = sorted(by_reason.items(), key=lambda one: len(one[1]))
+    sentences = [f"{', '.join(names)}: {reason}" for reason, names in fewest_first]
     for what, columns in (("secrets", proposal.secrets), ("personal or internal", proposal.personal)):
         named = [f"{table} ({', '.join(names)})" for table, names in sorted(columns.items())]
         if named:
