@@ -58,8 +58,6 @@ ORGANISATIONS = _words("""
 """)
 # Words after these in the name of a table. `cdata`: osTicket.
 DETAILS = _words("cdata data detail info address")
-# Words of columns that only persons have.
-OF_PERSONS = _words("birthday birthdate birth dob ssn gender sex passport salary password")
 # Words of columns with the names of files, which people read if they are made of words.
 FILES = _words("file filename path")
 # Words of columns, types and values for few eyes. `staff`: osTicket; `whisper`: Discourse; `manager`: Kanboard.
@@ -193,10 +191,13 @@ OF_ACCOUNTS = _words("code key iv hash token remember question answer otp seed")
 SETTING_NAMES = _words("name key option property setting parameter")
 # Last words of columns by which programs know a row. `machine_name`, `module`: Drupal; `code`: OpenCart.
 PROGRAM_NAMES = _words("name key code id identifier type")
-# The last nouns of tables whose rows are kinds of those of other tables: people look for these.
-KINDS_OF_ROWS = _words("""
-    type kind status state priority severity stage tracker currency unit language locale role class datatype group
+# Words of columns whose labels say little about what a row is about. `tracker`: Redmine; `severity`: Mantis.
+STATE_LABELS = _words("""
+    status state priority severity type kind stage tracker currency unit country language locale gender
 """)
+KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
+# The last nouns of tables whose rows are kinds of those of other tables: people look for these.
+KINDS_OF_ROWS = KINDS - _words("country gender source level method setting tag label")
 # The last nouns of tables with rows that contain the names of fields. `form`: osTicket.
 FORMS = KINDS_OF_ROWS | _words("form fieldset set")
 # Kinds of fields of forms: those of HTML, and such as other things are of, too.
@@ -210,13 +211,14 @@ CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id
 
 # --- Who may see a row ---
 
+# Words of columns that say that a row was deleted, or when. `deleted`: Moodle, Discourse.
+DELETED = _words("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded")
 # Words of columns that say of a row that it is not for everybody. `voided`, `retired`: OpenMRS; `redirect`:
 # MediaWiki; `private`: Redmine; `priv`: Dolibarr.
-HIDDEN_FLAGS = _words("""
-    private priv internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted
-    blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret
-    redacted inactive anonymous_only personal void voided quarantined system retire retired redirect erroneous
-    erroneously offline held template
+HIDDEN_FLAGS = DELETED | _words("""
+    private priv internal confidential hide trash spam draft sealed restricted blocked banned disabled suppressed
+    classified sensitive unlisted obsolete embargoed secret redacted inactive personal void voided quarantined system
+    retire retired redirect erroneous erroneously offline held template
 """)
 # Words of columns that say of a row that it may be seen, or is the one that counts. `approved`: WordPress;
 # `validate`: PrestaShop; `valid`: OTRS; `public`: Redmine.
@@ -231,8 +233,6 @@ QUALIFIED = _words("only edit editing chat payment mode support join write")
 AUDIENCE = re.compile(r"(?:(?:user|fe|access|allowed|view|visible|member)_?)?(?:groups?|roles)|(?:role|group)_?level")
 # Words of columns with numbers that say when, why or how often, and not whether.
 NO_FLAGS = _words("count by at on time date number id reason revision version")
-# Words of columns that say when a row was deleted. `deleted`: Moodle, Discourse.
-DELETED = _words("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded")
 TIME_ENDS = _words("at on time date timestamp")
 # Words of times that are empty for drafts. `published`: Ghost.
 PUBLISHED_TIMES = _words("published publish publication released approved post posted")
@@ -257,13 +257,12 @@ MODERATION = _words("""
     offensive spam unapproved trash
 """) | {"not approved"}
 # Values of what is not for everybody. `auto-draft`, `inherit`: WordPress; `entered-in-error`: FHIR.
-HIDDEN_VALUES = _words("""
-    draft drafts auto-draft autosave trash trashed deleted removed spam private internal hidden inherit unpublished
-    withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive
-    disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht
-    papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
-    historical outdated replaced discarded flagged offensive queued poubelle corbeille refuse refusé papelera
-    eliminado eliminada bozza cestino rascunho verborgen versteckt delayed
+HIDDEN_VALUES = STATES_FOR_FEW | _words("""
+    drafts auto-draft autosave inherit withdrawn confidential secret future scheduled redacted banned blocked embargoed
+    embargo inactive disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht
+    geloescht papierkorb intern brouillon borrador restricted voided void waiting denied hold expired entered-in-error
+    historical outdated replaced discarded flagged offensive queued delayed poubelle corbeille refuse refusé papelera
+    eliminado eliminada bozza cestino rascunho verborgen versteckt
 """)
 # Names of flags that say the same as these words.
 FLAG_NAMES = {
@@ -362,11 +361,6 @@ CHANGED = _words("updated modified changed edited mtime lastmod")
 ORDERS = _words("""
     position sort sorting sequence seq ordinal order rank line lineno line_no number no idx index ordering
 """)
-# Words of columns whose labels say little about what a row is about. `tracker`: Redmine; `severity`: Mantis.
-STATE_LABELS = _words("""
-    status state priority severity type kind stage tracker currency unit country language locale gender
-""")
-KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
 # Last words of columns with what a row has of what it is linked to, such as the weight of a product.
 LINK_VALUES = ("value", "text")
 # Last words of columns with what a list names. `data`: ProcessWire.
