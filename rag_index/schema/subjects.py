@@ -881,8 +881,11 @@ def _is_pairs(subject: Subject) -> bool:
 
 
 def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
-    """Return whether most values of a column are those of another one in the same row."""
-    both = [(letters(a), letters(b)) for a, b in table.rows_of(one, other) if a]
+    """Return whether most values of a column are those of another one in the same row.
+
+    What stands for a missing value in both, such as `not available`, counts once.
+    """
+    both = {(letters(a), letters(b)) for a, b in table.rows_of(one, other) if a}
     return bool(both) and sum(a == b for a, b in both) >= 0.8 * len(both)
 
 

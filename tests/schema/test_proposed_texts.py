@@ -286,3 +286,16 @@ def test_tables_with_as_much_text_are_asked_about_in_the_order_of_their_names(pr
     alike = {f"shelf_{letter}": many(40, name="Shelf {n} left") for letter in "hcagbfde"}
     made = propose(ticket=many(40, title="Printer {n}", body=TEXT), **alike)
     assert [one.tables for one in made.questions] == [tuple(sorted(alike))]
+
+
+def test_what_stands_for_a_missing_text_in_two_columns_makes_them_no_copies(propose):
+    none = "Summary not available."
+    made = propose(
+        papers=many(
+            20,
+            title="Paper {n} on mills",
+            summary=lambda n: f"{PROSE} {n}" if n > 16 else none,
+            review=lambda n: f"A reader says of it: {PROSE} {n}" if n > 16 else none,
+        )
+    )
+    assert made.index("papers")["text"] == ["summary", "review"]
