@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS
 from rag_index.schema.columns import FEW, NEARLY_ALL, words
-from rag_index.schema.subjects import MAX_LABELS, NOTHING, Condition, Relation, Subject
+from rag_index.schema.subjects import MAX_LABELS, NOTHING, Attribute, Condition, Relation, Subject, is_repeated
 from rag_index.schema.visibility import joined, listed
 from rag_index.settings.index import is_named_like_a_secret
 
@@ -22,15 +22,19 @@ MIN_KINDS = 3
 """If at least this many one-to-one tables detail the rows of a table, these are of different kinds."""
 NAMED = "named"
 """What the reason begins with if rows are hidden for what they are called."""
+MIN_LOGGED, MIN_LOGGED_ROWS = 60, 4
+"""Values of a field are what programs repeat if they have at least this average length, and there are so many."""
 MAX_LINKED = 8
 """A table with at most this many columns links rows of others; a wider one says what happened to them."""
 
 
 def add_conditions(subjects: Sequence[Subject]) -> None:
     """Add the conditions that rows of other tables make for those of each table."""
-    captions = {attribute.caption.parent for one in subjects for attribute in one.attributes}
+    attributes = [attribute for one in subjects for attribute in one.attributes]
+    captions = {attribute.caption.parent for attribute in attributes}
     for one in subjects:
         one.conditions += _restricted(one)
+        one.conditions += _logged([attribute for attribute in attributes if attribute.own.child is one][:1])
     told = [[*_told_by_details(one), *_labelled(one)] for one in subjects]
     for one, more in zip(subjects, told, strict=True):
         one.conditions += _called_hidden(one, is_caption=one in captions)
@@ -201,6 +205,20 @@ def _names_all(relation: Relation) -> bool:
     return relation.child.rows > SAMPLED_ROWS or len(keys & {*relation.named()}) >= NEARLY_ALL * len(keys)
 
 
+def _logged(attributes: Sequence[Attribute]) -> Iterator[Condition]:
+    """Yield the condition that leaves out the long values of a field that programs repeat."""
+    for one in [one for one in attributes if one.value is None]:
+        link, ((named, _),) = one.own.child, one.caption.pairs
+        rows = link.rows_of(named, one.column)
+        texts = {own: [str(text) for key, text in rows if key == own and text] for own, _ in rows}
+        long = {own: some for own, some in texts.items() if sum(map(len, some)) > MIN_LOGGED * len(some)}
+        logged = sorted(own for own, some in long.items() if is_repeated(some, MIN_LOGGED_ROWS))
+        if logged:
+            number = link.columns[named].kind == "number"
+            sql = f"{link.columns[named].sql} NOT IN ({', '.join(map(str, logged)) if number else listed(logged)})"
+            yield Condition(named, sql, f"{named} of some rows is that of what programs repeat")
+
+
 def _labelled(subject: Subject) -> Iterator[Condition]:
     """Yield the conditions that leave out rows that are linked with a row for few, such as a restricted tag."""
     known = {subject, *(one.parent for one in subject.relations)}
@@ -233,7 +251,7 @@ def _called_hidden(subject: Subject, *, is_caption: bool) -> Iterator[Condition]
         hidden = {one for one in called if few and name == title and vocab.INTERNAL_NAMES.fullmatch(one)}
         if own and (name == title or words(name)[-1] in {"name", *vocab.SLUGS}):
             hidden |= {one for one in called if vocab.BINS.fullmatch(one)}
-        if is_caption and name == title:
+        if is_caption and name in subject.captions:
             hidden |= {*filter(is_named_like_a_secret, called)}
         if states:
             is_moderated = any(one.lower() in {*vocab.PUBLISHED_VALUES, "approved"} for one in called)

@@ -300,6 +300,8 @@ class IndexMaker:
             column, key = one.own.child.columns[one.caption.columns[0]], one.called()
             if isinstance(key, int | str):
                 is_title = f"{column.sql} = {key if isinstance(key, int) else listed([key])}"
+                if len(one.own.child.key) == 1:
+                    is_title = one.first(is_title)
                 name = rows.join_back(one.own, Condition(column.name, is_title, ""))
                 if one.value is None:
                     return rows.read(one.own.child, [one.column], name)[0]
@@ -427,6 +429,10 @@ class IndexMaker:
         columns = [*child.title_columns, *child.prose]
         columns = [name for name in columns if child.profiles[name].filled and not self._repeats(child, name)]
         part.text = part.read(child, columns or child.prose[:1] or child.title_columns)
+        for one in [one for one in way[0].parent.attributes if one.own is way[0] and one.value is None]:
+            named, name = one.caption.parent, part.join(one.caption.parent.name, one.caption, required=False)
+            caption = " ".join(f"{{{name}.{column}}}" for column in named.captions)
+            part.keys["text"] = f"{caption}: {{{one.column}}}"
         if child.pair:
             part.keys["text"] = ": ".join(f"{{{name}}}" for name in child.pair)
         short = sum(child.profiles[name].length for name in part.text) < 40 and not child.has_prose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema import vocabulary as vocab
@@ -31,7 +32,38 @@ MIN_PREFIXED_KEYS = 5
 def find_relations(catalog: DatabaseCatalog, tables: Iterable[Subject]) -> list[Relation]:
     """Return how the rows of tables belong together: as declared, else as names suggest and values confirm."""
     finder = _Finder(catalog, [table for table in tables if table.rows])
-    return [one for table in finder.tables for one in finder.relations_of(table)]
+    return _inherited(catalog, [one for table in finder.tables for one in finder.relations_of(table)])
+
+
+def _inherited(catalog: DatabaseCatalog, found: Sequence[Relation]) -> list[Relation]:
+    """Return relations to rows of several tables instead of those to one that has the keys of all and no text.
+
+    No two of them have a key in common: else they would say more of the same rows.
+    """
+    heirs: dict[Subject, list[Relation]] = {}
+    for one in found:
+        if one.extends and not any(p.texts for p in one.parent.profiles.values()):
+            heirs.setdefault(one.parent, []).append(one)
+    for parent, kinds in [*heirs.items()]:
+        keys = Counter(key for kind in kinds for key in {*kind.named()})
+        if len(kinds) < 2 or max(keys.values()) > 1 or sum(kind.child.rows for kind in kinds) > parent.rows:
+            del heirs[parent]
+    made: list[Relation] = []
+    for one in found:
+        kinds = heirs.get(one.parent, []) if one.is_plain else []
+        ways = [replace(one, parent=kind.child, pairs=((one.columns[0], kind.columns[0]),)) for kind in kinds]
+        made += [one] if not kinds else [] if one.extends else [way for way in ways if _tells(catalog, way)]
+    return made
+
+
+def _tells(catalog: DatabaseCatalog, relation: Relation) -> bool:
+    """Return whether rows name those of this parent, and do not say the same few words of all of them."""
+    ((column, key),) = relation.pairs
+    keys = relation.parent.columns[key].values
+    texts = [p.name for p in relation.child.profiles.values() if p.is_text]
+    said = [tuple(row) for own, *row in relation.child.rows_of(column, *texts) if own in keys]
+    alike = bool(texts) and len({*said}) < FEW * len(said)
+    return not alike and catalog.share_found(keys, relation.child, column) > FEW
 
 
 def declared_relations(table: Subject, tables: Sequence[Subject]) -> list[Relation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -158,10 +159,11 @@ def part_relation(subject: Subject) -> list[Relation]:
         and not one.prefix
         and not (one.type_column and vocab.WRITERS & {*words(one.columns[0])})
     ]  # fmt: skip
-    typed = [one for one in usable if one.type_column]
+    plain = Counter(one.columns[0] for one in usable if one.is_plain)
+    typed = [one for one in usable if one.type_column or (one.is_plain and plain[one.columns[0]] > 1)]
     if typed and (subject.noun[-1] in vocab.PARTS or subject.noun[-1] in vocab.PAIRS or not subject.title):
         # nearly all rows of what has a text of its own: else some would be in no document
-        kinds = subject.columns[typed[0].type_column].values
+        kinds = [kind for (kind,) in subject.rows_of(*filter(None, [typed[0].type_column]))]
         known = sum(kind in {one.type_value for one in typed} for kind in kinds)
         return typed if not subject.is_whole or known >= NEARLY_ALL * len(kinds) else []
     fits = [(rank, one) for one in usable if (rank := _rank(one))]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", FILE: "prose", "secret": "secret", "out": "other"}
 """The roles of columns by what a person may choose."""
 EXPLAINS = "explains what programs or forms offer"
-PICTURES = "describes pictures of other rows"
+PICTURES = "describes pictures or files of other rows"
 TEXTS = ("short", "prose", "code")
 MIN_PASSWORDS = 0.2
 """If fewer rows have a password, it protects the row, and the table holds no accounts."""
@@ -57,6 +57,7 @@ MIN_SECONDS, MAX_SECONDS = 500_000_000, 2_200_000_000
 MIN_LOG_ROWS = 8
 MAX_SAID = 60
 """Words of a row by which it repeats others."""
+CHECKSUM = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})", re.IGNORECASE)
 WORD = re.compile(r"[a-z]+|[^\W\d_a-z]+")
 MAX_MINUTES = 2
 """Rows that were written within at most so many minutes came with the application."""
@@ -64,6 +65,8 @@ MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
 NAMES = ("name", "title")
+MIN_VALUES = 2
+"""The values of a thing, on average, that a table has for each of several fields."""
 MIN_SHOWING = 4
 MIN_THINGS = 3
 MAX_NAMES = 2
@@ -129,6 +132,17 @@ class Relation:
         """Return whether the key of a row is that of the row that it names: there is one at most for each."""
         return self.columns == list(self.child.key) and not self.type_column
 
+    def has_one_for_each(self, caption: Relation) -> bool:
+        """Return whether a row that is named has several of the child, nearly all with another caption.
+
+        Both may be the key, or rows of a sample of those with a number of their own.
+        """
+        keys = {*self.columns, *caption.columns}
+        if len(self.child.key) != 1 or {*self.child.key} & self.child.named_columns:
+            return keys == {*self.child.key} != {*self.columns}
+        rows = self.child.rows_of(self.columns[0], caption.columns[0])
+        return len({*rows}) >= max(MOST * len(rows), MIN_VALUES * len({own for own, _ in rows}))
+
     def to_title(self) -> Relation:
         """Return the relation to what the named row is called by: the row itself, or one more for it."""
         row = self.parent.title_row
@@ -179,8 +193,16 @@ class Attribute:
         """Return the key of the caption that means the title of a row; None if there is none."""
         ((named, key),) = self.caption.pairs
         used, table = {*self.own.child.columns[named].filled}, self.caption.parent
-        found = {words(str(text)): one for one, text in table.rows_of(key, str(table.title)) if one in used}
+        rows = table.rows_of(key, *table.captions)
+        found = {words(" ".join(str(text) for text in called if text)): one for one, *called in rows if one in used}
         return next((found[(title,)] for title in vocab.TITLES if (title,) in found), None)
+
+    def first(self, condition: str) -> str:
+        """Return in SQL that a value is the first of its thing that meets a condition, by a number of its own."""
+        link, (key,) = self.own.child, [self.own.child.columns[name].sql for name in self.own.child.key]
+        where = " AND ".join(filter(None, [self.own.type_sql, condition]))
+        own = link.columns[self.own.columns[0]].sql
+        return f"{key} IN (SELECT MIN({key}) FROM {link.sql} WHERE {where} GROUP BY {own})"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -549,7 +571,7 @@ class Subject(DatabaseTable):
     def repeats(self) -> bool:
         """Return whether rows say the same again, but for numbers and names."""
         said = [name for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
-        return bool(said) and _is_repeated([" ".join(str(text) for text in row if text) for row in self.rows_of(*said)])
+        return bool(said) and is_repeated([" ".join(str(text) for text in row if text) for row in self.rows_of(*said)])
 
     @cached_property
     def is_log(self) -> bool:
@@ -628,17 +650,22 @@ class Subject(DatabaseTable):
                 return len(known) > MOST * self.rows and self.all_length <= MAX_SUMMARY
         return False
 
+    @property
+    def captions(self) -> list[str]:
+        """Return the columns with what rows are called if they are fields, such as `contributor` and `author`."""
+        return self.title_columns or [p.name for p in self.profiles.values() if p.role == "code" and p.texts]
+
     @cached_property
     def is_caption(self) -> bool:
         """Return whether rows are the names of fields: other rows have their values, each of one more row."""
-        title = self.profiles.get(str(self.title))
-        if title is None or title.length > MAX_CAPTION or not self.is_installed:
+        length = sum(self.profiles[name].length for name in self.captions)
+        if not 0 < length <= MAX_CAPTION or not self.is_installed:
             return False
         for own in [one for one in self.children if one.is_plain]:
             fields = len({*own.named()})
             others = [one for one in own.child.relations if one.columns != own.columns and one.parent is not self]
             others = [one for one in others if fields < len({*one.child.columns[one.columns[0]].filled})]
-            each = [one for one in others if one.type_column or {*one.columns, *own.columns} == {*own.child.key}]
+            each = [one for one in others if one.type_column or one.has_one_for_each(own)]
             texts = [one for one in own.child.profiles.values() if one.texts and one.role in TEXTS]
             if each and [one.last_word in vocab.LINK_VALUES and one.filled >= MOST for one in texts] == [True]:
                 return True
@@ -658,6 +685,14 @@ class Subject(DatabaseTable):
         return (sized and len(showing) >= MIN_SHOWING) or bool(
             named and self.is_installed and told < FEW and not (counted or self.codes or self.children)
         )
+
+    @property
+    def _is_stored_file(self) -> bool:
+        """Return whether rows that other rows alone call by a name have the checksum of a file."""
+        sums = [
+            one for one in self.columns.values() if one.filled and all(map(CHECKSUM.fullmatch, map(str, one.filled)))
+        ]
+        return bool(sums and self.attributes) and self.title is None and not self.prose
 
     @property
     def is_value(self) -> bool:
@@ -699,17 +734,17 @@ class Subject(DatabaseTable):
     def attributes(self) -> list[Attribute]:
         """Return the tables that say more of a row, by one value for each caption, such as the fields of a book."""
         found = []
-        for own in [one for one in self.children if one.is_plain]:
+        for own in [one for one in self.children if len(one.pairs) == 1 and not one.prefix]:
             link = own.child
-            captions = [
-                one for one in link.own_relations if {*own.columns, *one.columns} == {*link.key} != {*own.columns}
-            ]
-            for caption in [one for one in captions if one.is_plain and one.parent.title in one.parent.columns][:1]:
+            captions = [one for one in link.own_relations if one.is_plain and one.columns != own.columns]
+            captions = [one for one in captions if own.has_one_for_each(one) and one.columns[0] != link.locale]
+            titled = [one for one in captions if one.parent.title in one.parent.columns and len(link.key) > 1]
+            captions = titled or [one for one in captions if one.parent.is_caption]
+            for caption in captions[:1]:
                 values = [(one, one.parent) for one in link.own_relations if one not in (own, caption)]
                 for value, table in [*values, (None, link)]:
-                    texts = [
-                        one for one in table.profiles.values() if one.texts and one.role not in ("choice", "secret")
-                    ]
+                    read = [p for p in table.profiles.values() if p.role not in ("choice", "secret", "locale")]
+                    texts = [p for p in read if p.texts]
                     if [one.last_word in vocab.LINK_VALUES for one in texts] == [True]:
                         found.append(Attribute(own, caption, value, texts[0].name))
         return found
@@ -805,7 +840,7 @@ class Subject(DatabaseTable):
             return "is for programs, by its values"
         if self.is_log:
             return "is written by programs, which repeat themselves"
-        if self.is_shown_by_others:
+        if self.is_shown_by_others or self._is_stored_file:
             return PICTURES
         return EXPLAINS if self.explains_programs or self.is_field else ""
 
@@ -848,15 +883,18 @@ def _minute(value: object) -> object:
     return _seconds(value) // 60 if isinstance(value, int) else str(value)[:16]
 
 
-def _is_repeated(texts: Sequence[str]) -> bool:
-    """Return whether most texts are what others are but for numbers, or half of their pairs of words are."""
+def is_repeated(texts: Sequence[str], least: int = MIN_LOG_ROWS) -> bool:
+    """Return whether most texts, at `least` so many, are what others are but for numbers, or half of their pairs are.
+
+    A pair are two words that follow each other.
+    """
     said = [("", *WORD.findall(text.lower())[:MAX_SAID]) for text in texts if text]
     pairs = [{*pairwise(one)} for one in said]
     equal, known = Counter(said), Counter(chain.from_iterable(pairs))
     several = MIN_INSTALLED + len(said) // 30
     parts = [sum(known[pair] >= several for pair in one) / len(one) if one else 1 for one in pairs]
     again = sum(part >= 0.5 or equal[one] >= MIN_INSTALLED for part, one in zip(parts, said, strict=True))
-    return len(said) >= MIN_LOG_ROWS and again >= MOST * len(said)
+    return len(said) >= least and again >= MOST * len(said)
 
 
 def _is_pairs(subject: Subject) -> bool:

@@ -421,3 +421,40 @@ def test_a_match_is_told_in_the_documents_of_both_teams(propose):
     )
     told = made.documents("teams")["2"]
     assert all(f"Wheel no. {n} of town" in told for n in (6, 10))
+
+
+def test_values_of_fields_with_numbers_of_their_own_are_those_of_each_kind_of_thing(propose):
+    """In the way of DSpace: one table has the keys of all things, and another what each of them is called."""
+
+    def said(n):
+        return " ".join("".join(filter(str.isalpha, sha1(bytes([n, word])).hexdigest())) for word in range(9))
+
+    things = {n: "item" if n <= 12 else "collection" if n <= 18 else "file" for n in range(1, 49)}
+    fields = [(1, "title", None), (2, "title", "alternative"), (3, "description", "abstract"), (4, "history", None)]
+    values = (
+        [(n, 1, f"Mill no. {n}") for n in things]
+        + [(n, 2, f"{n}.txt") for n in things if n > 18]
+        + [(n, 3, said(n)) for n in things if n <= 18]
+    )
+    values += [
+        (n, 4, f"Submitted by a clerk of the office on day {n}, with {n} files, to the keeper of the mills")
+        for n in range(1, 13)
+    ]
+    kinds = {kind: [n for n in things if things[n] == kind] for kind in ("item", "collection", "file")}
+    sums = [(n, sha1(bytes([n])).hexdigest()) for n in kinds["file"]]
+    key, of = "id INTEGER PRIMARY KEY REFERENCES thing (id)", "INTEGER REFERENCES"
+    made = propose(
+        thing=("id INTEGER PRIMARY KEY", [(n,) for n in things]),
+        item=(f"{key}, shelf INTEGER", [(n, n) for n in kinds["item"]]),
+        collection=(key, [(n,) for n in kinds["collection"]]),
+        file=(f"{key}, checksum TEXT", sums),
+        field=("field_id INTEGER PRIMARY KEY, element TEXT, qualifier TEXT", fields),
+        field_value=(
+            f"id INTEGER PRIMARY KEY, field_id {of} field (field_id), value TEXT, thing_id {of} thing (id)",
+            [(place, field, text, n) for place, (n, field, text) in enumerate(sorted(values), 1)]),
+    )  # fmt: skip
+    assert {one.tables[0] for one in made.indexes} == {"item", "collection"}
+    text = made.documents("item")["3"]
+    assert "Mill no. 3" in text
+    assert f"description abstract: {said(3)}" in text
+    assert "Submitted by" not in text

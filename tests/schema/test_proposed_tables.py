@@ -361,7 +361,7 @@ def test_a_document_has_no_attribute_that_is_hidden_or_a_secret(propose, key):
     )  # fmt: skip
     found, title = made.documents("items"), made.index("items")["joins"]["item_data"]
     assert (found["7"], "is_private" in title["where"]) == ("", True)
-    assert found["8"] == "\n\n".join(map(a_sentence, (28, 29, 31)))
+    assert found["8"] == "\n\n".join(f"{called[n]}: {a_sentence(28 + n)}" for n in (0, 1, 3))
 
 
 def test_a_title_is_that_of_a_row_for_each_row_and_a_reply_is_found_by_its_thread(propose):
@@ -438,7 +438,7 @@ def test_what_came_with_the_application_and_explains_it_is_no_document(propose, 
     )
     explained = {name for name, why in made.left_out.items() if why == "explains what programs or forms offer"}
     assert explained == ({"inputs"} if written else EXPLAINED.keys() - {"picture"})
-    assert made.left_out["picture"] == "describes pictures of other rows"
+    assert made.left_out["picture"] == "describes pictures or files of other rows"
     assert made.index("wheel")["title"] == "title"
 
 
