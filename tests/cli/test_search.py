@@ -13,7 +13,6 @@ import pytest
 from rag_index.stores import open_store
 from rag_index.stores.edge import reader as edge_reader
 from tests.project import PROGRAM, run_here
-from tests.retrieve.conftest import PATIENT
 from tests.retrieve.desk import Desk
 from tests.waiting import eventually
 
@@ -21,7 +20,7 @@ from tests.waiting import eventually
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     more = {"comments": 'payload_indexes = { priority = "keyword" }'}
-    return Desk(tmp_path_factory.mktemp("desk"), extra=f"{PATIENT}\ntimeout = 60", more=more).fill()
+    return Desk(tmp_path_factory.mktemp("desk"), more=more).fill()
 
 
 def run(desk, *arguments, code=0):

@@ -11,13 +11,11 @@ import pytest
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.desk import Desk
+from tests.retrieve.desk import PATIENT, Desk
 
 MODEL = "nomic-embed-text"
 SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30"
 """Each test's retriever gives the embedded store up for the next."""
-PATIENT = "[retrieve]\nindex_timeout = 30"
-"""On a busy machine it takes seconds to open a store."""
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
 
 
@@ -62,13 +60,13 @@ def ollama_desk(ollama: FakeOllama, tmp_path: Path, ollama_template: Path) -> De
 
 @pytest.fixture
 def served(qdrant: FakeQdrant, tmp_path: Path) -> Desk:
-    """A filled desk on a fake server, whose faults a test can dial in."""
-    return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"').fill()
+    """A filled desk with the default time limits on a fake server, whose faults a test can dial in."""
+    return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"', "").fill()
 
 
 @pytest.fixture
 def embedded(tmp_path: Path, template: Path) -> Desk:
-    return Desk(tmp_path / "desk", extra=f"{PATIENT}\ntimeout = 60", template=template).fill()
+    return Desk(tmp_path / "desk", template=template).fill()
 
 
 def _desk(kind: str, folder: Path, template: Path) -> Iterator[Desk]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from rag_index.stores.protocol import Store
 
+PATIENT = "[retrieve]\nindex_timeout = 30\ntimeout = 60"
+"""On a busy machine it takes seconds to open a store."""
 HEAD = """\
 project = "{project}"
 [source]
@@ -66,12 +68,12 @@ DESK: dict[str, list[Row]] = {
 class Desk:
     """A help desk's project.
 
-    `store` is TOML of the store; `more` adds TOML to an index by name; `extra` adds sections.
+    `store` is TOML of the store; `more` adds TOML to an index by name; `extra` adds other sections than `PATIENT`.
     """
 
     folder: Path
     store: str = ""
-    extra: str = ""
+    extra: str = PATIENT
     names: tuple[str, ...] = tuple(DESK)
     more: dict[str, str] = field(default_factory=dict)
     project: str = "desk"

@@ -72,6 +72,7 @@ def test_an_index_that_the_store_refuses_is_named_and_the_others_answer(served, 
     ):
         qdrant.break_next(collection, times=None, **fault)
         with served.retriever() as retriever:
+            retriever.search_sync("mailbox", indexes=["comments", "solutions"], timeout=60)  # these answer soon then
             result = retriever.search_sync("printer", timeout=4 if "hang" in fault else 60)
             assert without_titles(result)
             assert message in result.errors["titles"]

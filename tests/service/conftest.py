@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.retrieve.conftest import PATIENT, ollama, ollama_desk, ollama_template, served, template  # noqa: F401
+from tests.retrieve.conftest import ollama, ollama_desk, ollama_template, served, template  # noqa: F401
 from tests.retrieve.desk import Desk
 from tests.service.live import Live
 
@@ -13,8 +13,7 @@ from tests.service.live import Live
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:  # noqa: F811
     """A filled desk with the default settings, but for patience with a busy machine."""
-    patient = f"{PATIENT}\ntimeout = 60"
-    return Desk(tmp_path_factory.mktemp("desk"), extra=patient, template=template).fill()
+    return Desk(tmp_path_factory.mktemp("desk"), template=template).fill()
 
 
 @pytest.fixture(scope="module")
