@@ -401,7 +401,7 @@ NOISE = {
         60, said="Miller no. {n} came by the gate and went", at=lambda n: 1_700_000_000 + 3600 * n, door="10.0.0.{n}")),
     "parcel": ("is for programs, by its values", many(
         30, key="MILL_{n}", said=lambda n: f'a:1:{{s:5:"title";s:12:"Wheel of {n}";}}', object_kind="wheel_of_mill")),
-    "logo": ("describes pictures of other rows", many(
+    "logo": ("describes pictures or files of other rows", many(
         60, name="Logo {n}", place="logos/{n}.png", about=lambda n: a_sentence(n) if n < 9 else "")),
     "asset": ("is named in the documents of pages", many(60, title="Mill and weir {n}")),
 }  # fmt: skip
