@@ -485,7 +485,7 @@ class IndexMaker:
         if by_column and label.locale is not None and locale is not None:
             pairs += [(f"{name}.{label.locale}", locale), *([(link.locale, locale)] if link.locale is not None else [])]
         part.read(label, label.title_columns, name)
-        told = (*vocab.LINK_VALUES, *(["role"] if label.is_people else []))
+        told = (*vocab.LINK_VALUES, *vocab.PLAYED)
         values = [p.name for p in link.profiles.values() if p.last_word in told and p.texts and p.role in VALUES]
         part.keys |= {"name": name, "on": self._on(pairs, by_column), "order_by": relation.columns, "inline": True}
         for one in own.parent.attributes:

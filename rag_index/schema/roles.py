@@ -64,7 +64,8 @@ class TableRoles:
         """
         found = []
         for link in dict.fromkeys(one.child for one in subject.children):
-            if link.is_private or link.is_machinery or link.prose or (link.title and not link.is_value):
+            played = link.title in link.profiles and link.profiles[link.title].last_word in vocab.PLAYED
+            if link.is_private or link.is_machinery or link.prose or (link.title and not (link.is_value or played)):
                 continue
             if sum(one.role != "time" for one in link.profiles.values()) > MAX_LINK_COLUMNS:
                 continue

@@ -458,3 +458,13 @@ def test_values_of_fields_with_numbers_of_their_own_are_those_of_each_kind_of_th
     assert "Mill no. 3" in text
     assert f"description abstract: {said(3)}" in text
     assert "Submitted by" not in text
+
+
+def test_a_film_says_who_played_whom(propose):
+    made = propose(
+        film=many(12, title="Film {n} of the mill", plot=TEXT),
+        actor=many(30, name="Kim Mill {n}"),
+        credit=many(60, film_id=cycle(12), actor_id=cycle(30), character="Miller {n}"),
+    )
+    assert made.parts("film") == ["credit"]
+    assert "Kim Mill 14: Miller 13" in made.documents("film")["2"]
