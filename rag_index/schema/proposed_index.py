@@ -12,7 +12,7 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.text_languages import find_languages, language_of
 from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import SAMPLED_ROWS, DatabaseTable
-from rag_index.schema.columns import words
+from rag_index.schema.columns import FEW, words
 from rag_index.schema.hiding import answers_none, hides
 from rag_index.schema.roles import (
     MAX_LABEL_CHARS,
@@ -196,7 +196,7 @@ class IndexMaker:
         title = title or self._title_of_others()
         self._add_text_of_others()
         parts = self._parts()
-        for relation in subject.relations:
+        for relation in sorted(subject.relations, key=lambda one: one.parent.is_login):
             self._add_label(relation)
         for relation in self._above.relations if root else ():
             self._add_label(relation, root)
@@ -334,14 +334,15 @@ class IndexMaker:
         if joined or not used or (relation.prefix and parent.conditions):
             return
         required = hides(relation) and self._is_contained(relation)  # such as a forum
-        says = bool(parent.title_columns) and not parent.is_login and not parent.says_nothing
-        long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS
-        if not required and (not says or self._labels >= MAX_JOINS or long):
+        says = bool(parent.title_columns) and not parent.says_nothing and (not parent.is_login or is_writer(relation))
+        long = parent.has_prose and parent.text_length > MAX_LABEL_CHARS  # a copy of its title is found before it
+        if not required and (not says or self._labels >= MAX_JOINS):
             return
         name = self._add_join(relation, through, required=required)
         self._labels += 1
         if says:
             self._payload += [f"{name}.{column}" for column in parent.title_columns]
+        if says and (required or not long):
             self._add_name(relation, name)
             for one in parent.own_relations if not parent.has_prose else ():  # the artist of the album of a track
                 over = one.parent
@@ -557,6 +558,14 @@ class IndexMaker:
             ranked += [(rank, name) for rank, fits in enumerate(useful) if named and fits and name not in used][:1]
         own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
         return [*self._payload, *own][:MAX_PAYLOAD]
+
+
+def is_writer(relation: Relation) -> bool:
+    """Return whether what wrote a row, or is to do something about it, has the name of a person, and no other."""
+    person = relation.parent
+    names = [" ".join(str(text) for text in row if text) for row in person.rows_of(*person.title_columns)]
+    spoken = sum(" " in name.strip() for name in names) > FEW * len(names)
+    return bool(vocab.WRITERS & {*words(relation.columns[0])}) and spoken
 
 
 def _with_word(names: Sequence[str], known: frozenset[str]) -> list[str]:

@@ -460,6 +460,18 @@ def test_values_of_fields_with_numbers_of_their_own_are_those_of_each_kind_of_th
     assert "Submitted by" not in text
 
 
+def test_a_document_names_who_wrote_it_with_an_account_and_a_thing_with_a_long_text(propose):
+    people = {"login": "kim{n}", "first_name": lambda n: f"Kim{n}", "last_name": "Miller", "password": "x"}
+    made = propose(
+        users=many(12, **people),
+        makers=many(12, name="Makers of wheel {n}", about=f"{TEXT} {PROSE}"),
+        wheels=many(24, author_id=cycle(12), maker_id=cycle(12), title="Wheel {n} of the mill", body=TEXT),
+    )
+    wheels = made.index("wheels")
+    assert wheels["text"] == ["body", "author.first_name", "author.last_name"]
+    assert wheels["payload"][:3] == ["maker.name", "author.first_name", "author.last_name"]
+
+
 def test_a_film_says_who_played_whom(propose):
     made = propose(
         film=many(12, title="Film {n} of the mill", plot=TEXT),
