@@ -54,13 +54,6 @@ def test_an_answer_ends_the_outage_and_may_change_the_patience(calls, clock):
         assert calls.outages()[0].reason == ""
 
 
-@pytest.mark.parametrize(("limit", "said"), [(35.0, "for at most 35 s"), (900.0, "for at most 15 min")])
-def test_an_outage_says_how_long_the_caller_waits(calls, clock, limit, said):
-    with calls.asking("Ollama", limit=limit):
-        clock.now += 6
-        assert calls.outages()[0].sentence().endswith(f", {said}")
-
-
 def test_after_an_error_an_outage_is_noticed_sooner(calls, clock):
     with calls.asking("Ollama", patience=100) as call:
         clock.now += 6

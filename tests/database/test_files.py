@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.database.files import private_file, private_folder, replace_file, replacement
+from rag_index.database.files import private_file, private_folder, replace_file
 
 
 @pytest.fixture
@@ -39,15 +39,6 @@ def test_a_full_disk_keeps_the_old_content(file, monkeypatch):
         replace_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(file.parent.iterdir()) == [file]
-
-
-def test_two_writers_do_not_share_a_temporary_file(file):
-    with replacement(file) as one, replacement(file) as other:
-        assert one != other
-        one.write_bytes(b"one")
-        other.write_bytes(b"other")
-        assert file.read_bytes() == b"old"
-    assert file.read_bytes() == b"one", "the outer block ends last"
 
 
 def mode(path) -> str:

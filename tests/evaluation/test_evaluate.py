@@ -89,13 +89,6 @@ def test_queries_that_do_not_fit_the_indexes_are_refused(codes_desk):
             evaluate(codes_desk.settings, [golden], indexes, OPTIONS)
 
 
-def test_an_index_without_words_is_measured_by_meaning_alone(tmp_path):
-    desk = Desk(tmp_path, names=("titles",), more={"titles": 'search = "dense"'}).fill({"titles": [(1, "printer")]})
-    golden = [GoldenQuery("printer", {"1": 1})]
-    [scope] = evaluate(desk.settings, golden, ["titles"], OPTIONS).scopes
-    assert [way.way for way in scope.ways] == ["dense"]
-
-
 def test_documents_are_found_whoever_they_are_for(tmp_path):
     """A gate that finds nothing would let everything pass."""
     access = 'access = "acl"\n[indexes.gate]\nqueries = "golden.jsonl"\n'

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.errors import SourceError
 from rag_index.samples import pydocs, workshop
 from rag_index.settings import load_settings
 from rag_index.sources import open_source
@@ -32,13 +31,6 @@ def test_well_known_names_are_found(written: Path, table: str, name: str, words:
     with closing(sqlite3.connect(written)) as connection:
         found = connection.execute(f'SELECT summary, body FROM "{table}" WHERE name = ?', [name]).fetchone()
     assert words in "".join(map(str, found))
-
-
-@pytest.mark.parametrize("place", [".", "file/pydocs.db"])
-def test_an_unwritable_path_is_named(tmp_path: Path, place: str) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(SourceError, match=r"cannot write .*; name another file"):
-        pydocs.write(tmp_path / place)
 
 
 def test_the_settings_load_and_fit_the_tables(written: Path) -> None:

@@ -379,7 +379,6 @@ PRESENT = set(VALUES) - {"null", "empty list"}
 
 CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("eq", 1, {"one", "one float", "numbers"}),
-    ("eq", 1.0, {"one", "one float", "numbers"}),
     ("eq", 1.5, {"half"}),
     ("eq", 0, {"zero"}),
     ("eq", 2**60 + 1, {"huge"}),
@@ -387,7 +386,6 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("eq", False, {"false"}),
     ("eq", "1", {"text 1"}),
     ("eq", "", {"empty text"}),
-    ("eq", "ünï 日本", {"ünï 日本"}),
     ("eq", "low", {"words", "mixed"}),
     ("eq", "2024-01-02", {"day"}),
     ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), {"time"}),
@@ -413,7 +411,6 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("not", True, {*VALUES, "missing"} - {"true", "mixed"}),
     ("not", None, PRESENT),
     ("not", ["low", "1", 1, True, None], PRESENT - {"words", "mixed", "text 1", "one", "one float", "numbers", "true"}),
-    ("not", [], {*VALUES, "missing"}),
 ]
 
 
