@@ -10,7 +10,7 @@ from rag_index.schema.catalog import spoken_rows
 from rag_index.settings.parts import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.schema.proposed_index import ProposedIndex
     from rag_index.schema.subjects import Subject
@@ -40,8 +40,6 @@ class Coverage:
 
     chars: int
     missing: list[Missing]
-    reached: Container[str] = frozenset()
-    """The tables of which a search reaches all text."""
     hidden: int = 0
     """The characters of indexed columns in rows that may not be shown, if they are counted."""
 
@@ -84,7 +82,7 @@ def coverage(
     """
     shown = shown_columns(indexes)
     indexed = {index.tables[0] for index in indexes}
-    total, hidden, missing, reached = 0, 0, [], {one.full_name for one in subjects}
+    total, hidden, missing = 0, 0, []
     for subject in subjects:
         columns = text_columns(subject)
         counted = chars(subject) if columns and (subject.says_something or subject.full_name in indexed) else {}
@@ -93,10 +91,9 @@ def coverage(
         left = [name for name in columns if counted.get(name, 1) and (*place, name) not in shown]
         if shown_share and subject.conditions:
             hidden += round((1 - shown_share(subject)) * sum(counted[name] for name in counted if name not in left))
-        reached -= {subject.full_name} if left else set()
         if left and counted:
             missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))
-    return Coverage(total, sorted(missing, key=lambda one: -one.chars), reached, hidden)
+    return Coverage(total, sorted(missing, key=lambda one: -one.chars), hidden)
 
 
 def text_columns(subject: Subject) -> list[str]:
