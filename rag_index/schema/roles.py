@@ -111,7 +111,7 @@ class TableRoles:
             others = [one.to_title() for one in both]
             said = any(len({*one.named()}) >= MIN_NAMED_ROWS for one in others)
             largest = subject.rows == rows and (rows > MAX_LABELS or any(one.parent is subject for one in both))
-            if own in named and record is not subject and largest and said and not record.refusal():
+            if own in named and largest and said and not record.refusal():
                 found.append((own, others))
         return found
 
@@ -191,68 +191,65 @@ def _is_pair(parent: Subject, child: Subject) -> bool:
 def _rank(relation: Relation) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
     child, parent = relation.child, relation.parent
-    is_whole = child.is_whole and not {*relation.columns} & {*child.key}
-    last = child.noun[-1]
-    pairs = _is_pair(parent, child)
-    named_after = set(parent.noun) <= set(child.noun[:-1])
-    if parent.noun[-1] in vocab.CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
+    last, above, pairs = child.noun[-1], parent.noun[-1], _is_pair(parent, child)
+    is_part = last in vocab.PARTS
+    if above in vocab.CONTAINERS and child.noun == parent.noun[:-1]:  # `faq` of `faq_category`
         return 0
-    title = child.profiles.get(str(child.title))
-    named = title is not None and title.filled >= NEARLY_ALL and title.distinct >= MOST
-    contains = named and parent.rows * MIN_CONTAINED <= child.rows  # projects with their tasks
-    is_own = contains or not (parent.has_prose or parent.locale)
-    if is_whole and last not in vocab.PARTS and not pairs and is_own:
-        return 0
-    of_project = last in vocab.TASKS and not pairs and parent.noun[-1] not in vocab.TASKS
-    if is_whole and (of_project or (len(child.noun) == 1 and last in vocab.MAIN)):  # what is sold, say, of a brand
-        return 0
+    if child.is_whole and not {*relation.columns} & {*child.key}:
+        title = child.profiles.get(str(child.title))
+        named = title is not None and title.filled >= NEARLY_ALL and title.distinct >= MOST
+        contains = named and parent.rows * MIN_CONTAINED <= child.rows  # projects with their tasks
+        is_own = not is_part and (contains or not (parent.has_prose or parent.locale))
+        sold = len(child.noun) == 1 and last in vocab.MAIN  # what is sold, say, of a brand
+        if sold or (not pairs and (is_own or last in vocab.TASKS)):
+            return 0
     if relation.extends and parent.has_text and not parent.is_people:
         return 5
-    if last.startswith(parent.noun[-1]) and last.removeprefix(parent.noun[-1]) in vocab.PARTS:  # `bugnote`
+    if last.startswith(above) and last.removeprefix(above) in vocab.PARTS:  # `bugnote`
         return 4
     if last in vocab.PAIRS:
-        return 4 if pairs else 3 if parent.noun[-1] in child.noun[:-1] else 0
-    if named_after or (parent.noun[-1] in child.noun[:-1] and (last in vocab.PARTS or not child.title)):
+        return 4 if pairs else 3 if above in child.noun[:-1] else 0
+    if {*parent.noun} <= {*child.noun[:-1]} or (above in child.noun[:-1] and (is_part or not child.title)):
         return 4
     if parent.is_people:
         return 0
-    if last in vocab.PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
-        return 3 if not parent.is_label else 2
+    if is_part and not (child.title and child.text_length > 150 and parent.has_prose):
+        return 2 if parent.is_label else 3
     thing = parent.title and not (parent.is_unnamed or parent.is_label)
     if thing and child.is_unnamed and relation.share >= NEARLY_ALL:  # the ports of a device
         told = child.rows_of(relation.columns[0], str(child.title))
         return int(len({*told}) == len(told))
     unnamed = not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes
     holds_messages = any(_is_pair(child, one.child) for one in child.children)
-    return 1 if unnamed and not holds_messages else 0
+    return int(unnamed and not holds_messages)
 
 
 def text_parents(subject: Subject) -> list[list[Relation]]:
     """Return the ways, of one or two relations, to rows of other tables that hold the text of this one."""
     found: list[list[Relation]] = []
     for one in subject.own_relations:
-        donor, points = one.parent, one.is_pointer
-        if donor is subject or donor.is_people or not (points or donor.noun[-1] in vocab.VERSIONS):
-            continue
-        if points:  # one more row with texts for each row repeats them; drafts are among the latest versions
-            extended = any(own.extends and own.child.has_prose for own in subject.children)
-            others = [own for own in subject.relations if own.parent is donor and own is not one]
-            out = any(vocab.OUT & {*words(own.columns[0])} for own in others) and not vocab.OUT & {
-                *words(one.columns[0])
-            }
-            if extended or out:
-                continue
-        elif subject.has_prose:
-            continue
-        if donor.title and not (points or subject.title):  # what is on the front page, say
-            continue
-        refers = any(second.parent is subject for second in donor.relations)
-        if donor.title and not (points or refers) and donor.rows > MIN_UNUSED * subject.rows:  # a few on a shelf
+        donor = one.parent
+        named = donor.noun[-1] in vocab.VERSIONS and not subject.has_prose
+        if donor is subject or donor.is_people or not (_is_out(one) if one.is_pointer else named):
             continue
         seconds = [second for second in donor.relations if second.parent is not subject]
+        used = len(seconds) < len(donor.relations) or donor.rows <= MIN_UNUSED * subject.rows  # not a few on a shelf
+        if donor.title and not (one.is_pointer or (subject.title and used)):  # what is on the front page, say
+            continue
         further = [[one, second] for second in seconds if _is_text(second.parent)]
         found += [[one]] if donor.has_prose else further
     return found
+
+
+def _is_out(pointer: Relation) -> bool:
+    """Return whether a row shows the version that it names: the one that is out, if it names another one, too.
+
+    One more row with texts for each row repeats the newest version, and drafts are among the newest.
+    """
+    extended = any(own.extends and own.child.has_prose for own in pointer.child.children)
+    pointers = [own for own in pointer.child.relations if own.parent is pointer.parent]
+    out = [own for own in pointers if vocab.OUT & {*words(own.columns[0])}] or pointers
+    return pointer in out and not extended
 
 
 def donors_of_part(subject: Subject) -> list[Relation]:
@@ -277,14 +274,11 @@ def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relat
     """
     found = []
     for pointer in [one for one in subject.own_relations if one.is_pointer and not subject.has_prose]:
-        for own in pointer.parent.children:
-            if own.child.has_text or own.child is subject or own.type_column or own.prefix:
-                continue
-            if {key for _, key in own.pairs} == {key for _, key in pointer.pairs}:
-                firsts = [one for one in own.child.own_relations if one is not own]
-                ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
-                ways = [way for way in ways if _is_text(way[-1].parent) and not way[-1].is_pointer]
-                found += [(pointer, own, way) for way in ways]
+        owns = [own for own in pointer.parent.children if not own.child.has_text and own.child is not subject]
+        for own in [own for own in owns if {key for _, key in own.pairs} == {key for _, key in pointer.pairs}]:
+            firsts = [one for one in own.child.own_relations if one is not own]
+            ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
+            found += [(pointer, own, way) for way in ways if _is_text(way[-1].parent)]
     return found
 
 
