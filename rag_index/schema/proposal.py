@@ -684,7 +684,8 @@ class _Proposer:
         best = {one.tables[0] for one in sorted(proposed, key=rank, reverse=True)[:MAX_INDEXES]}
         for one in sorted(proposed, key=lambda one: -one.score):
             table, subject = one.tables[0], subjects[one.tables[0]]
-            long = subject.said_length >= MIN_ALONE or subject.is_thing
+            said = sum(subject.profiles[name].said * subject.profiles[name].filled for name in subject.prose)
+            long = said >= MIN_ALONE or subject.is_thing
             sold = subject.is_installed and subject.is_sold
             many = one.score == NAMES_ALONE and not (sold or subject.is_reached)
             if many and 0 < told < subject.rows and not self._is_wanted(subject):  # they would outnumber all texts

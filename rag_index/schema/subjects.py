@@ -259,10 +259,14 @@ class Subject(DatabaseTable):
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
         others = others or self._headings() or self._only_names()
         extended = any(one.extends and one.child.rows >= FEW * self.rows for one in self.children)
-        if not (others or extended or any(p.role == "prose" and p.filled for p in profiles)):  # called by a code
+        if not (others or extended or self._is_described):  # called by a code
             coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
             others = [p for p in coded if p.distinct >= MOST <= p.filled]
         return others[0].name if others else self._names_alone()
+
+    @property
+    def _is_described(self) -> bool:
+        return any(one.role == "prose" and one.filled for one in self.profiles.values())
 
     def _is_whole_name(self, name: str, first: str, last: str) -> bool:
         """Return whether a column has the first and the last name in it, as `display_name` has, of companies too."""
@@ -319,19 +323,11 @@ class Subject(DatabaseTable):
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
         profiles = self.profiles.values()
         named = any(one.last_word == "name" and one.distinct >= NEARLY_ALL for one in profiles)
-        person = any(one.role == "personal" for one in profiles) and not any(
-            one.role == "prose" and one.filled for one in profiles
-        )
-        # a title beside a name is a profession
-        job = p.distinct < MOST or (person and p.last_word == "title")
-        many = named and job if p.name in vocab.WHOLE_TITLES else p.distinct < MOST
-        return (
-            "meta" in words(p.name),
-            (p.name,) == self.key or p.filled < FEW,
-            many,
-            len(words(p.name)) > 2,
-            vocab.TITLES.index(p.last_word),
-        )
+        person = any(one.role == "personal" for one in profiles) and not self._is_described
+        job = person and p.last_word == "title"  # a title beside a name is a profession
+        many = (job or p.distinct < MOST) and (named or p.name not in vocab.WHOLE_TITLES)
+        rare = (p.name,) == self.key or p.filled < FEW
+        return "meta" in words(p.name), rare, many, len(words(p.name)) > 2, vocab.TITLES.index(p.last_word)
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -390,13 +386,12 @@ class Subject(DatabaseTable):
         told = sum(one.role in TEXTS or one.role == "choice" for one in self._own if one.distinct > 0.2)
         numbered = [one for one in self._own if one.role == "code" and min(one.distinct, one.filled) > NEARLY_ALL]
         known = self.has_text or any(any(map(str.isdigit, text)) for one in numbered for text in one.texts[:1])
-        if self.rows < MIN_THINGS or self.is_login or self.is_value or self.pair or not (known and told):
+        if self.rows < MIN_THINGS or self.is_login or not (known and told):
             return False
         above = {one.parent for one in self.own_relations if one.parent is not self and one.share > FEW}
-        above = {one for one in above if (one.title or one.title_row) and not (one.is_login or one.says_nothing)}
-        if not self.is_installed or self.is_reached:
-            return self.is_reached or told + len(above) > 1
-        return bool(self.title) and self.minutes == 0 and len(above) > 1
+        above = {one for one in above if one.title and not (one.is_login or one.says_nothing)}
+        named = len(above) > 1 and bool(self.title) and not self.minutes
+        return self.is_reached or (named if self.is_installed else told + len(above) > 1)
 
     @property
     def codes(self) -> list[str]:
@@ -416,11 +411,20 @@ class Subject(DatabaseTable):
 
         They have its title or none, and it is called `root_id`; or what has answers has a title, and no answer has one.
         """
-        if not self.has_prose or not (self.title is None or self.title in self.columns):
-            return None
         own = [one for one in self.relations if one.parent is self and one.is_plain]
-        called = [one for one in own if "root" in words(one.columns[0]) or self._are_untitled(*one.pairs[0])]
-        return next((one for one in called if self._are_replies(*one.pairs[0])), None)
+        usable = self.has_prose and (self.title is None or self.title in self.columns)
+        return next((one for one in own if usable and self._are_replies(*one.pairs[0])), None)
+
+    def _are_replies(self, column: str, key: str) -> bool:
+        rows = self.shown_rows()
+        titles = {row[key]: str(row.get(str(self.title)) or "") for row in rows}
+        above = {row[key]: row[column] for row in rows if row[column] not in (None, *NOTHING)}
+        if not above or above.keys() & {*above.values()}:
+            return False
+        untitled = bool(self.title) and all(bool(title) == (own not in above) for own, title in titles.items())
+        pairs = [(titles[own], titles[other]) for own, other in above.items() if other in titles]
+        alike = sum(other.lower() in own.lower() for own, other in pairs)
+        return untitled or ("root" in words(column) and alike >= NEARLY_ALL * len(pairs))
 
     def shown_rows(self) -> list[dict[str, Any]]:
         """Return the sampled rows that may be shown."""
@@ -431,27 +435,6 @@ class Subject(DatabaseTable):
         """Return whether a flag or a time of deletion that all sampled rows have is that of all rows."""
         flags = vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS | vocab.DELETED
         return bool(flags & {*words(unmet.column)}) and self.rows <= SAMPLED_ROWS
-
-    def _are_untitled(self, column: str, key: str) -> bool:
-        """Return whether the rows that name one of the same table have no title, and all others have one."""
-        rows = (
-            [(row[column] in (None, *NOTHING), bool(row[self.title])) for row in self.shown_rows()]
-            if self.title
-            else []
-        )
-        return len({*rows}) == 2 and all(first == titled for first, titled in rows)
-
-    def _are_replies(self, column: str, key: str) -> bool:
-        rows = self.shown_rows()
-        above = {row[key]: row[column] for row in rows if row[column] not in (None, *NOTHING)}
-        if not above or above.keys() & set(above.values()):
-            return False
-        if self.title is None or self._are_untitled(column, key):
-            return True
-        called = {row[key]: str(row[self.title]) for row in rows}
-        pairs = [(called[own], called[other]) for own, other in above.items() if other in called]
-        alike = sum(other.lower() in own.lower() for own, other in pairs)
-        return bool(pairs) and alike >= NEARLY_ALL * len(pairs)
 
     @cached_property
     def has_prose(self) -> bool:
@@ -482,11 +465,6 @@ class Subject(DatabaseTable):
         """Return the average length of the texts of a row."""
         return sum(self.profiles[name].length * self.profiles[name].filled for name in self.prose)
 
-    @property
-    def said_length(self) -> float:
-        """Return the average length of the sentences of a row."""
-        return sum(self.profiles[name].said * self.profiles[name].filled for name in self.prose)
-
     def choose(self, uses: Mapping[str, str]) -> None:
         """Take columns for what a person says of them, before anything else is derived from them."""
         for name, use in uses.items():
@@ -510,13 +488,10 @@ class Subject(DatabaseTable):
     @cached_property
     def locale(self) -> str | None:
         """Return the column with the language of a row."""
-        by_code = (p.name for p in self.profiles.values() if p.role == "locale")
-        by_number = (
-            one.columns[0]
-            for one in self.relations
-            if noun(one.parent.name)[-1] in vocab.LANGUAGES and one.columns[0] in self.key and len(self.key) > 1
-        )
-        return next(by_code, None) or next(by_number, None)
+        known = [one.name for one in self.profiles.values() if one.role == "locale"]
+        numbered = [one for one in self.relations if noun(one.parent.name)[-1] in vocab.LANGUAGES]
+        known += [one.columns[0] for one in numbered if len(self.key) > 1 and one.columns[0] in self.key]
+        return known[0] if known else None
 
     def is_by_language(self, relation: Relation) -> bool:
         """Return whether there is one row with a title for each language of what a relation names."""
@@ -526,29 +501,21 @@ class Subject(DatabaseTable):
     @cached_property
     def version(self) -> str | None:
         """Return the column with the number of a version, if rows are versions of one thing."""
-        for name in self.key[1:]:
-            named = {*words(name)} if name not in self.named_columns else set()
-            is_number = self.profiles[name].role in ("number", "flag", "choice", "code")
-            if {"version", "revision", "rev", "ver"} & named and not {"lock", "by", "at"} & named and is_number:
-                return name
-        return None
+        free = [name for name in self.key[1:] if name not in self.named_columns]
+        return next((name for name in free if {"version", "revision", "rev", "ver"} & {*words(name)}), None)
 
     @cached_property
     def is_login(self) -> bool:
-        """Return whether rows are accounts of people who log in."""
-        if self.noun[-1] in vocab.PEOPLE:
-            return any(p.role == "secret" for p in self.profiles.values())
-        return self.has_password
+        """Return whether rows are accounts of people who log in.
 
-    @cached_property
-    def has_password(self) -> bool:
-        """Return whether the columns are those of accounts: a password of many rows beside a name to log in with."""
+        Either the table is called so, or many rows have a password, and a name to log in with.
+        """
         secret = [one for one in self.profiles.values() if one.role == "secret"]
-        named = [
-            one for one in secret if vocab.PASSWORDS & {*words(one.name)} or words(one.name)[-1].endswith("password")
-        ]
-        password = any(one.filled >= MIN_PASSWORDS for one in named)
-        return password and any(vocab.LOGINS & set(words(name)) and words(name)[-1] != "id" for name in self.profiles)
+        if self.noun[-1] in vocab.PEOPLE:
+            return bool(secret)
+        named = [one for one in secret if vocab.PASSWORDS & {*words(one.name)} or one.last_word.endswith("password")]
+        login = any(vocab.LOGINS & {*words(name)} and words(name)[-1] != "id" for name in self.profiles)
+        return login and any(one.filled >= MIN_PASSWORDS for one in named)
 
     @property
     def is_people(self) -> bool:
@@ -601,8 +568,8 @@ class Subject(DatabaseTable):
     @property
     def repeats_itself(self) -> bool:
         """Return whether rows without a title have the same few texts."""
-        columns = [one for name in self.prose if (one := self.profiles[name]).texts and not self.title]
-        return bool(columns) and all(len(one.texts) > MIN_INSTALLED and one.distinct <= FEW for one in columns)
+        told = [one for name in self.prose if (one := self.profiles[name]).texts and not self.title]
+        return bool(told) and all(len(one.texts) > MIN_INSTALLED and one.distinct <= FEW for one in told)
 
     @cached_property
     def is_installed(self) -> bool:
@@ -632,13 +599,13 @@ class Subject(DatabaseTable):
             column, is_key = self.columns[one.name], self.key == (one.name,)
             if is_opened(column) or (is_name and names_for_programs(column, is_key=is_key)):
                 return True
-        (*_, last) = [word for word in self.noun if word not in vocab.TRANSLATIONS] or [""]
-        translated = [one.parent for one in self.own_relations if self.is_by_language(one)]
-        few = self.rows <= MAX_LABELS and any(one.children for one in [self, *translated])
-        kind = last in vocab.KINDS_OF_ROWS and (few or (self.title is not None and self.text_length <= MAX_SUMMARY))
-        below = {one.child for one in self.children}
-        form = any(one.is_field for one in below) or (last in vocab.FORMS and any(one.is_caption for one in below))
-        return kind or self.is_caption or form
+        last = next((word for word in reversed(self.noun) if word not in vocab.TRANSLATIONS), "")
+        named = self.children or any(one.parent.children for one in self.own_relations if self.is_by_language(one))
+        few, short = named and self.rows <= MAX_LABELS, bool(self.title) and self.text_length <= MAX_SUMMARY
+        kind = last in vocab.KINDS_OF_ROWS and (few or short)
+        below = [one.child for one in self.children]
+        form = any(one.is_field or (last in vocab.FORMS and one.is_caption) for one in below)
+        return bool(kind) or self.is_caption or form
 
     @cached_property
     def is_field(self) -> bool:
@@ -760,23 +727,15 @@ class Subject(DatabaseTable):
 
         Of the latter, a table without texts says which persons take part, and how far each has read.
         """
-        nouns = set(self.noun)
-        is_message = bool(nouns & {"message", "msg"})
-        messages = is_message and bool(
-            nouns & {"private", "direct", "personal"} or any(map(vocab.CORRESPONDENT.fullmatch, self.columns))
-        )
-        dialog = (not self.has_text or self.noun[-1] == "conversation") and any(
-            any(one.parent.is_people for one in link.relations)
-            and not link.has_text
-            and any(vocab.READ & {*words(name)} for name in link.columns)
-            for link in (relation.child for relation in self.children)
-        )
-        return (
-            dialog
-            or any(map(vocab.PRIVATE.fullmatch, nouns))
-            or messages
-            or self.noun[-2:] == ("message", "conversation")
-        )
+        nouns, last = {*self.noun}, self.noun[-1]
+        direct = nouns & {"private", "direct", "personal"} or any(map(vocab.CORRESPONDENT.fullmatch, self.columns))
+        if nouns & {"message", "msg"} and (direct or last == "conversation"):
+            return True
+        links = [one.child for one in self.children if not one.child.has_text]
+        links = [one for one in links if any(above.parent.is_people for above in one.relations)]
+        read = any(vocab.READ & {*words(name)} for one in links for name in one.columns)
+        dialog = read and (last == "conversation" or not self.has_text)
+        return dialog or any(map(vocab.PRIVATE.fullmatch, nouns))
 
     @property
     def is_machinery(self) -> bool:
@@ -855,19 +814,11 @@ class Subject(DatabaseTable):
         programs = [name for name, one in self.columns.items() if name not in read and is_for_programs(one)]
         if not self.is_installed or self.rows <= MIN_INSTALLED:
             prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
-            written = any(one.filled >= MOST and one.form != "auto" for one in prose)
-            many = len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read))
-            return many and not (written or self._says_more_than([self.columns[name] for name in programs]))
+            written = any(one.is_said or (one.filled >= MOST and one.form != "auto") for one in prose)
+            return len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)) and not written
         told, by_programs = ([name for name in some if self.profiles[name].distinct > FEW] for some in (read, programs))
         named = filled and all(names_for_programs(self.columns[name], is_key=False) for name in read)
         return bool(named) or len(by_programs) >= max(MIN_PROGRAM_COLUMNS, len(told))
-
-    def _says_more_than(self, programs: Sequence[Column]) -> bool:
-        """Return whether texts with sentences have more letters than these columns."""
-        read = [name for name in self.prose if not is_for_programs(self.columns[name])]
-        told = [one for name in read if (one := self.profiles[name]).is_said]
-        written = sum(len(str(value)) for one in programs for value in one.filled)
-        return sum(one.length * one.filled for one in told) * len(programs[0].values) > written
 
 
 def _seconds(value: int) -> int:
