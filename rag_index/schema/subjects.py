@@ -544,26 +544,15 @@ class Subject(DatabaseTable):
     def is_log(self) -> bool:
         """Return whether programs write row after row, and repeat what they say.
 
-        Either the table is called so, or later rows have later times, other columns are for programs, too, and none
-        names a thing, as a post names its topic.
+        Either the table is called so, or rows are of several times, other columns are for programs, too, and none names
+        a thing, as a post names its topic.
         """
         if not (self.title is None or self.is_unnamed) or any(one.child.has_prose for one in self.children):
             return False
         others = [one for one in self.columns.values() if one.name not in self.prose]
         named = self.is_machinery or ({*self.noun} & vocab.DOUBTFUL and self.noun[-1] not in vocab.OLD_VERSIONS)
-        alone = all(one.parent.is_people for one in self.own_relations)
-        return bool(named or (alone and self._grows and any(map(tells_programs, others)))) and self.repeats
-
-    @property
-    def _grows(self) -> bool:
-        """Return whether rows were written one after the other: if keys are numbers, later ones have later times."""
-        by_number = len(self.key) == 1 and self.columns[self.key[0]].kind == "number"
-        for one in self.times if self.minutes > MAX_MINUTES else ():
-            rows = self.rows_of(*self.key, one.name) if by_number else []
-            later = [str(a) <= str(b) for (_, a), (_, b) in pairwise(sorted(rows, key=lambda row: row[0]))]
-            if len(one.filled) == len(one.values) and sum(later) >= NEARLY_ALL * len(later):
-                return True
-        return False
+        alone = self.minutes > MAX_MINUTES and all(one.parent.is_people for one in self.own_relations)
+        return bool(named or (alone and any(map(tells_programs, others)))) and self.repeats
 
     @property
     def repeats_itself(self) -> bool:
@@ -630,7 +619,7 @@ class Subject(DatabaseTable):
             return False
         for own in [one for one in self.children if one.is_plain]:
             fields = len({*own.named()})
-            others = [one for one in own.child.relations if one.columns != own.columns and one.parent is not self]
+            others = [one for one in own.child.relations if one.parent is not self]
             others = [one for one in others if fields < len({*one.child.columns[one.columns[0]].filled})]
             each = [one for one in others if one.type_column or one.has_one_for_each(own)]
             texts = [one for one in own.child.profiles.values() if one.texts and one.role in TEXTS]
@@ -858,15 +847,10 @@ def _is_pairs(subject: Subject) -> bool:
     owned = any({*one.parent.noun} <= {*subject.noun[:-1]} and one.parent.is_whole for one in subject.relations)
     if owned and all(p.distinct < MOST for p in names):  # the same few of many things
         return False
-    return any(p.last_word == "value" for p in profiles) and (
-        (bool(names) and len(profiles) <= MAX_PAIR_COLUMNS)
-        or any(
-            subject.key == (p.name,)
-            or any(map(is_named_like_a_secret, p.texts))
-            or (p.distinct == 1 and is_for_programs(subject.columns[p.name]))
-            for p in names
-        )
-    )
+    alone = [p for p in names if p.distinct == 1 and is_for_programs(subject.columns[p.name])]
+    keys = [p for p in names if subject.key == (p.name,) or any(map(is_named_like_a_secret, p.texts))]
+    paired = alone or keys or (names and len(profiles) <= MAX_PAIR_COLUMNS)
+    return bool(paired) and any(p.last_word == "value" for p in profiles)
 
 
 def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
