@@ -160,7 +160,7 @@ def _yes_or_no(look: _Look, *, yes: bool) -> Condition:
         str(one) if isinstance(one, int) else listed([one]) for one in found
     )
     if not written:
-        return look.among({*column.filled}, reason, hidden=True)
+        return look.among([*dict.fromkeys(column.filled)], reason, hidden=True)
     value = look.sql if yes or not column.nullable else f"COALESCE({look.sql}, {written.partition(',')[0]})"
     sql = f"{value} IN ({written})" if "," in written else f"{value} = {written}"
     return look.condition(sql, reason, lambda at: str(at).lower() in shown or (at is None and not yes))
