@@ -116,9 +116,7 @@ def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) 
         switches = "enabled" in look.words and not {*look.words} <= called  # with `comments_enabled`, posts are shown
         if column.name in types or switches or any(word != singular(word) in nouns for word in look.words):
             continue
-        is_name = column.name in table.named_columns and not _says_how_secret(look)
-        rules = [rule for rule in RULES if rule is not _out or not is_name]
-        found += filter(None, [next(filter(None, (rule(look) for rule in rules)), None)])
+        found += filter(None, [next(filter(None, (rule(look) for rule in RULES)), None)])
     return found
 
 
@@ -193,32 +191,45 @@ def _span(look: _Look) -> Condition | None:
     return look.condition(f"({look.unset} OR {look.compared('>' if ends else '<=')})", reason, shows)
 
 
-def _out(look: _Look) -> Condition | None:
-    """Return the condition of a code of which one value is that of most rows, and the others hide some.
+def _code(look: _Look) -> Condition | None:
+    """Return the condition of a code of which one value is out, or some were put away.
 
-    That is a number such as `status` of what has an address or answers questions, or one that is a sum of bits; the
-    type of what nearly all messages are (others are whispers, or say what happened), and the sensitivity of a row. Of
-    a `visibility_level`, all may see the highest.
+    Of states, 9 after a gap, and what is negative, were put away. Of a `visibility_level`, all may see the highest.
     """
-    counts = Counter(look.column.filled)
+    column, counts = look.column, Counter(look.column.filled)
     numbers = {*map(type, counts)} == {int}
+    if column.name == "docstatus" and 1 in counts:  # 0 for a draft, and 2 for what was cancelled
+        return look.among([1], "is 1 for what is neither a draft nor cancelled")
     if numbers and look.words[-2:] == ("visibility", "level"):
         most = max(counts)
         return look.condition(f"{look.sql} >= {most}", "is the highest for all", lambda value: (value or 0) >= most)
-    state = look.words[-1] in ("status", "state") and numbers
+    if (most := _most_are(look, counts, numbers=numbers)) is not None:
+        return look.among([most], f"is {most} in most rows, which are taken for what is out")
+    if not numbers or look.words[-1] not in ("status", "state") or not 1 < len(counts) <= MAX_STATES:
+        return None
+    away = sorted(value for value in counts if value < 0 or (value in PUT_AWAY and value - 1 not in counts))
+    if not away or 2 * sum(map(counts.__getitem__, away)) > counts.total():
+        return None
+    return look.among(away, f"is one of {', '.join(map(str, sorted(counts)))}", hidden=True)
+
+
+def _most_are(look: _Look, counts: Counter[Any], *, numbers: bool) -> Any:
+    """Return the value that most rows have, if the others hide some; None if they do not, or name rows of a table.
+
+    That is a number such as `status` of what has an address, or one that is a sum of bits; the type of what nearly all
+    messages are (others are whispers, or say what happened), and the sensitivity of a row.
+    """
+    state, secret = numbers and look.words[-1] in ("status", "state"), _says_how_secret(look)
     bits = state and _are_bits(counts)
-    state = bits or (state and _is_published(look.table))
     said = look.words[-1] in ("type", "kind") and numbers and look.table.noun[-1] in vocab.MESSAGES - {"topic"}
-    if (
-        not (state or said or _says_how_secret(look))
-        or not 1 < len(counts) <= (len(counts) if bits else MAX_STATES)
-        or look.column.kind not in ("number", "text")
-    ):
+    known = secret or (
+        look.column.name not in look.table.named_columns and (said or bits or (state and _is_published(look.table)))
+    )
+    few = 1 < len(counts) <= (len(counts) if bits else MAX_STATES)
+    if not known or not few or look.column.kind not in ("number", "text"):
         return None
     ((most, rows),) = counts.most_common(1)
-    if rows < (NEARLY_ALL if said else MIN_OUT) * len(look.column.values):
-        return None
-    return look.among([most], f"is {most} in most rows, which are taken for what is out")
+    return most if rows >= (NEARLY_ALL if said else MIN_OUT) * len(look.column.values) else None
 
 
 def _is_published(table: Subject) -> bool:
@@ -350,21 +361,6 @@ def _says_hidden(value: str) -> bool:
     return value.lower() in vocab.HIDDEN_VALUES or bool(vocab.HIDDEN_VALUES - {"hold"} & {*words(value)[-1:]})
 
 
-def _number(look: _Look) -> Condition | None:
-    """Return the condition of the number of a state: 9 after a gap, and what is negative, were put away."""
-    column, values = look.column, {value for value in look.column.filled if isinstance(value, int)}
-    if column.name == "docstatus" and 1 in values:  # 0 for a draft, and 2 for what was cancelled
-        return look.among([1], "is 1 for what is neither a draft nor cancelled")
-    is_state = column.kind == "number" and look.words[-1] in ("status", "state")
-    if not is_state or not 1 < len(values) <= MAX_STATES:
-        return None
-    away = sorted(value for value in values if value < 0 or (value in PUT_AWAY and value - 1 not in values))
-    shown = sum(value not in away for value in column.filled)
-    if not away or 2 * shown < len(column.filled):
-        return None
-    return look.among(away, f"is one of {', '.join(map(str, sorted(values)))}", hidden=True)
-
-
 def _audience(look: _Look) -> Condition | None:
     """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for.
 
@@ -408,5 +404,5 @@ def _is_type(value: str, known: frozenset[str]) -> bool:
     return bool(named & known) and named <= vocab.BAD_TYPES | vocab.TYPE_FILLERS
 
 
-RULES = (_span, _state, _out, _flag, _number, _set, _published, _audience, _type)
+RULES = (_span, _state, _code, _flag, _set, _published, _audience, _type)
 """What may be known of a column, the surest first."""
