@@ -43,19 +43,13 @@ class _Look:
     table: Subject
     column: Column
     profile: ColumnProfile
+    named: dict[str, tuple[str, ...]]
+    """The words of the name of each column, without the one with which most of them begin."""
     seconds_now: str
 
-    @cached_property
+    @property
     def words(self) -> tuple[str, ...]:
         return self.named[self.column.name]
-
-    @cached_property
-    def named(self) -> dict[str, tuple[str, ...]]:
-        """Return the words of the name of each column, without the one with which most of them begin."""
-        found = {name: words(name) for name in self.table.columns}
-        ((first, count),) = Counter(named[0] for named in found.values()).most_common(1)
-        bare = first if 2 * count > len(found) else ""
-        return {name: named[1:] if named[0] == bare and len(named) > 1 else named for name, named in found.items()}
 
     @property
     def sql(self) -> str:
@@ -111,8 +105,12 @@ def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) 
     found: list[Condition] = []
     types = {relation.type_column for relation in table.relations}
     called = {"enabled", "is", *map(singular, words(table.name))}
+    named = {name: words(name) for name in table.columns}
+    for first, count in Counter(one[0] for one in named.values()).most_common(1):
+        if 2 * count > len(named):
+            named = {name: one[1:] if one[0] == first and len(one) > 1 else one for name, one in named.items()}
     for column in table.columns.values():
-        look = _Look(table, column, table.profiles[column.name], seconds_now)
+        look = _Look(table, column, table.profiles[column.name], named, seconds_now)
         switches = "enabled" in look.words and not {*look.words} <= called  # with `comments_enabled`, posts are shown
         if column.name in types or switches or any(word != singular(word) in nouns for word in look.words):
             continue
