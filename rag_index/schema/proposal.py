@@ -70,8 +70,6 @@ MAX_SHORT = 4
 INSTALLED = 1.5
 """What is taken from the rank of rows that may have come with the application."""
 MAX_NAME_CHARS = 80
-CURRENT = {*vocab.PARTS, *vocab.VERSIONS} - vocab.OLD_VERSIONS
-"""What tables are called that hold the text of rows as it is now, beside one with all versions of it."""
 MIN_COPIED_CHARS = 60
 """The first letters of a text that another table has by no chance: a copy may be cut."""
 MIN_COPIED = 3
@@ -568,18 +566,20 @@ class _Proposer:
             for one in subject.attributes:
                 if one.value is not None:
                     self.donors[one.value.parent] = reason
-            for _, typed in held_texts(subject):
-                self.donors.setdefault(typed.parent, f"is in the documents of {subject.full_name}")
-            for pointer, own, way in pointed_texts(subject)[:1]:
-                self.donors |= dict.fromkeys([pointer.parent, own.child, *[one.parent for one in way]], reason)
+            for held in held_texts(subject):
+                self.donors.setdefault(held.shown[0][0].parent, f"is in the documents of {subject.full_name}")
+            for pointed in pointed_texts(subject)[:1]:
+                link, (way,) = pointed.way[0], pointed.shown
+                versions = [own.parent for own in link.child.relations if own.columns == link.columns]
+                self.donors |= dict.fromkeys([*versions, link.child, *[over.parent for over in way]], reason)
 
     def _find_roots(self, usable: Sequence[Subject]) -> None:
-        """Find the tables of translations, and of versions that nothing points at: each row is a document."""
+        """Find the tables of translations: each row is a document."""
         by_language = {one.parent: own for own in usable for one in own.relations if own.is_by_language(one)}
         for subject in usable:
             for relation in subject.own_relations if subject.has_text and subject not in self.donors else ():
                 root = relation.parent
-                if relation.prefix or root is subject or root.is_people or not self._kept([root]):
+                if root is subject or root.is_people or not self._kept([root]):
                     continue
                 if by_language.get(root, subject) is not subject:  # a part in each language
                     continue
@@ -587,13 +587,8 @@ class _Proposer:
                 named_so = root.title in root.profiles and root.profiles[str(root.title)].last_word in vocab.TITLES
                 prose = [one for name in root.prose if (one := root.profiles[name]).role == "prose" or not root.title]
                 bare = not named_so and all(one.form == "json" for one in prose)
-                named = root in by_language or {*root.noun} & {*subject.noun}
-                translates = subject.locale and bare and (subject.prose or root in by_language)
-                versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
-                current = bool(donors_of_part(root)) or any(
-                    one.child.has_prose and one.child.noun[-1] in CURRENT for one in root.children
-                )
-                if named and (translates or (versions and not current)):
+                told = subject.prose or root in by_language
+                if subject.locale and bare and told and {*root.noun} & {*subject.noun}:
                     self.roles.root[subject] = relation
             if (own := self.roles.root.get(subject)) is not None:
                 self.donors[own.parent] = f"is in the documents of {subject.full_name}"

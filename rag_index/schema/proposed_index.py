@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -16,10 +16,8 @@ from rag_index.schema.columns import FEW, words
 from rag_index.schema.hiding import answers_none, hides
 from rag_index.schema.roles import (
     MAX_LABEL_CHARS,
+    Below,
     TableRoles,
-    donors_of_part,
-    held_texts,
-    pointed_texts,
     text_parents,
     wanted_texts,
 )
@@ -28,14 +26,12 @@ from rag_index.schema.visibility import listed, unclear_codes
 from rag_index.settings.index import NO_LANGUAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Container, Sequence
 
 
 MAX_PAYLOAD = 8
 MAX_JOINS = 4
 MAX_PARTS = 8
-MAX_LINKS = 4
-MAX_NAMED = 6
 MAX_KINDS = 30
 """At most this many one-to-one detail tables (one for each kind of page, say) become parts."""
 MAX_CONTAINERS = 25
@@ -57,7 +53,6 @@ VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
 MIN_CONTAINER_SHARE = 2
 """A table whose rows contain at least this many rows of another is a container, such as a forum."""
-NOT_JOINED: Mapping[str, str] = {}
 ORDER = (
     "name", "table", "schema", "on", "key", "newest", "where", "order_by", "title", "text", "inline", "format",
     "payload", "language", "language_column", "joins", "parts",
@@ -174,7 +169,8 @@ class IndexMaker:
         self._roles = roles
         self._root = roles.root.get(subject)
         self._above = subject if self._root is None else self._root.parent
-        """What the documents are versions or translations of, if they are any."""
+        """What the documents are translations of, if they are any."""
+        self._attributes = [one for table in dict.fromkeys([subject, self._above]) for one in table.attributes]
         self._rows = _Rows(subject, self._place, {*subject.columns}, [subject.full_name])
         self._payload: list[str] = []
         self._required: list[Relation] = []
@@ -192,7 +188,7 @@ class IndexMaker:
         rows.text += rows.read(subject, filled)
         if self._root is not None:
             root = self._add_join(self._root, required=True)
-            title = self._add_root(root) or title
+            self._add_root(root)
         title = title or self._title_of_others()
         self._add_text_of_others()
         parts = self._parts()
@@ -261,12 +257,7 @@ class IndexMaker:
         if version is not None:
             reasons["newest"] = f"{version} numbers the versions of a row: the newest alone is shown"
             return [name for name in subject.key if name != version], version
-        if self._root is None or subject.locale is not None:
-            return list(subject.key), ""
-        reasons["newest"] = "of the versions, the newest alone is shown"
-        others = [one for one in subject.columns.values() if one.name not in self._root.columns]
-        numbers = _with_word([one.name for one in others if one.kind == "number"], vocab.VERSION_NUMBERS)
-        return self._root.columns, [*numbers, *subject.key][0]
+        return list(subject.key), ""
 
     def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
         """Join what rows refer to under the name of the column, and return the name."""
@@ -280,16 +271,12 @@ class IndexMaker:
             return {"table": table.name}
         return {"table": table.name, "schema": str(table.schema or self._roles.default_schema)}
 
-    def _add_root(self, name: str) -> str | None:
-        """Take the texts of what translations or versions are of, joined under a name, and return its title if any."""
-        parent, rows = self._above, self._rows
-        titles = rows.read(parent, parent.title_columns, name)
-        rows.text += rows.read(parent, [*parent.prose, *parent.codes[:3]], name)
+    def _add_root(self, name: str) -> None:
+        """Take the texts of what translations are of, joined under a name."""
+        parent = self._above
+        for columns in ([*parent.prose, *parent.codes[:3]], parent.title_columns):
+            self._rows.text += self._rows.read(parent, columns, name)
         self._prose += parent.text_length
-        if parent.title is None or self._subject.title is not None:
-            rows.text += titles
-            return None
-        return f"{name}.{parent.title}" if parent.title in parent.columns else parent.title_of(name)
 
     def _title_of_others(self) -> str | None:
         """Join what says how a row is called: a row that extends it, or the value that is captioned so."""
@@ -377,82 +364,102 @@ class IndexMaker:
 
     def _parts(self) -> list[_Rows]:
         """Return the parts, those of the row that translations are of, too."""
-        subject, roles, above = self._subject, self._roles, self._above
-        found = [self._part(way) for _, way in roles.parts_below(subject)]
-        if (thread := subject.thread) is not None:
-            found += [self._part([*way, thread]) for way in ([], *[way for _, way in roles.parts_below(subject)])]
-        links = [(own, label, NOT_JOINED) for own, label in roles.links_of(subject)[:MAX_LINKS]]
-        if self._root is not None:
-            columns = {there: here for here, there in self._root.pairs}
-            others = [(own, label) for own, label in roles.links_of(above)[:MAX_LINKS] if own.child is not subject]
-            links += [(own, label, columns) for own, label in others if _has_all(columns, own)]
-            further = [own for child, own in roles.parts_of(above) if child is not subject and _has_all(columns, own)]
-            found += [self._part([own], columns) for own in further]
-        for pointer, own, way in pointed_texts(subject)[:1]:
-            found.append(self._linked_part(own, way, {there: here for here, there in pointer.pairs}))
-        found += [self._linked_part(own, [typed], {}) for own, typed in held_texts(subject)]
-        labels = {(own.child, label.parent): (own, label, columns) for own, label, columns in links}
-        found += [self._label_part(*one) for one in labels.values() if one[1].parent is not subject]
-        found += [self._record_part(*one) for one in roles.records_of(subject)]
+        subject, root = self._subject, self._root
+        below = self._roles.below(subject)
+        if root is not None:
+            others = [one for one in self._roles.below(root.parent) if subject not in one.tables]
+            below += [one.through(root) for one in others if {*one.way[-1].referred} <= {*root.referred}]
+        labels = [one.shown[0][0].parent if one.label else subject for one in below]
+        unique = {
+            (one.way[0].child, to) if to is not subject else one: one for one, to in zip(below, labels, strict=True)
+        }
+        found = [self._part(one) for one in unique.values()]
         named = None if subject.title_row is None else subject.title_row.child  # one with the title alone says no more
         found = [one for one in found if "text" in one.settings() and not (one.subject is named and len(one.text) == 1)]
         details = [one for one in found if one.keys["on"] == one.keys["key"]]
         kept = {*details[:MAX_KINDS], *[one for one in found if one not in details][:MAX_PARTS]}
         return [one for one in found if one in kept]
 
-    def _new_part(self, way: Sequence[Relation]) -> _Rows:
-        """Return a part, without its text, of the rows from which a way of relations leads to those of this table."""
-        child = way[0].child
+    def _part(self, below: Below) -> _Rows:
+        """Return the part with the texts of rows below those of this table, and of what these name."""
+        way, child = below.way, below.way[0].child
         part = _Rows(child, self._place, {*child.columns}, [child.full_name])
+        ways = [*way, *(chain(*below.shown) if len(below.shown) == 1 else ())]
         self._rows.taken.add(child.name)
-        on = {name for one in way if one.child is child for name in (*one.columns, one.type_column)}
-        is_open = all(child.profiles[name].role != "secret" for name in child.key)
-        part.keys |= part.hide(child, way) | {"order_by": _one_or_all(self._order(child, on)), "inline": False}
-        part.keys["key"] = _one_or_all(child.key) if is_open else []
+        part.keys |= part.hide(child, ways)
+        through = part.join_all(way[:-1], ways)
+        on = {f"{through}.{here}" if through else here: there for here, there in way[-1].pairs}
+        on |= self._take_names(part, below) if below.label else self._take_texts(part, below, ways)
+        part.keys["on"] = _one_or_all([*on]) if [*on.values()] == self._key else on
         return part
 
-    def _on(self, pairs: Sequence[tuple[str, str]], by_column: Mapping[str, str]) -> str | list[str] | dict[str, str]:
-        """Return the key `on` of a part: its columns alone, if they equal those of the document's key.
-
-        With `by_column` they name the row that the document is joined with, by these columns.
-        """
-        named = {here: by_column.get(there, there) for here, there in pairs}
-        return _one_or_all([*named]) if [*named.values()] == self._key else named
-
-    def _part(self, way: Sequence[Relation], by_column: Mapping[str, str] = NOT_JOINED) -> _Rows:
-        """Return the part with the texts of rows that name a row of this table, over one or more relations."""
-        part, child = self._new_part(way), way[0].child
-        through = part.join_all(way[:-1], way)
-        pairs = [(f"{through}.{here}" if through else here, there) for here, there in way[-1].pairs]
-        if by_column and self._is_by_language(child, way[0]):
-            pairs.append((str(child.locale), str(self._subject.locale)))
-        part.keys["on"] = self._on(pairs, by_column)
-        columns = [*child.title_columns, *child.prose]
-        columns = [name for name in columns if child.profiles[name].filled and not self._repeats(child, name)]
+    def _take_texts(self, part: _Rows, below: Below, ways: Sequence[Relation]) -> dict[str, str]:
+        """Take the texts of the rows of a part, and of those that they name; return the column with their language."""
+        child = part.subject
+        columns = [name for name in (*child.title_columns, *child.prose) if child.profiles[name].filled]
+        columns = [name for name in columns if not self._repeats(child, name)]
         part.text = part.read(child, columns or child.prose[:1] or child.title_columns)
-        for one in [one for one in way[0].parent.attributes if one.own is way[0] and one.value is None]:
+        attributes = [one for one in self._attributes if one.own.child is child and one.value is None]
+        for one in [one for one in attributes if one.own.columns == below.way[0].columns]:
             named, name = one.caption.parent, part.join(one.caption.parent.name, one.caption, required=False)
             caption = " ".join(f"{{{name}.{column}}}" for column in named.captions)
             part.keys["text"] = f"{caption}: {{{one.column}}}"
         if child.pair:
             part.keys["text"] = ": ".join(f"{{{name}}}" for name in child.pair)
         short = sum(child.profiles[name].length for name in part.text) < 40 and not child.has_prose
-        part.keys["inline"] = short and not donors_of_part(child)
-        for relation in donors_of_part(child):  # the row that has the text, as `bugnote_text` has
-            donor = relation.parent
-            part.text += part.read(donor, donor.prose, part.join(donor.name, relation))
-        return part
+        for shown in below.shown:  # the row that has the text, as `bugnote_text` has
+            donor = shown[-1].parent
+            part.text += part.read(donor, [*donor.title_columns, *donor.prose], part.join_all(shown, ways))
+        used = {name for one in ways if one.child is child for name in (*one.columns, one.type_column)}
+        is_open = all(child.profiles[name].role != "secret" for name in child.key)
+        part.keys["key"] = _one_or_all(child.key) if is_open else []
+        part.keys |= {"order_by": _one_or_all(self._order(child, used)), "inline": short and not below.shown}
+        return {str(child.locale): str(self._subject.locale)} if self._is_by_language(child, below.way[0]) else {}
+
+    def _take_names(self, part: _Rows, below: Below) -> dict[str, str]:
+        """Take the names of what the rows of a part name, such as tags, and a value of each; return their language."""
+        part.keys |= {"key": [], "inline": True, "order_by": [name for (one,) in below.shown for name in one.columns]}
+        names = [(self._join_label(part, one, required=len(below.shown) == 1), one) for (one,) in below.shown]
+        if len(names) > 1:
+            part.text = [
+                title for name, one in names for title in part.read(one.parent, one.parent.title_columns, name)
+            ]
+            return {}
+        ((name, relation),) = names
+        label = relation.parent
+        told = (*vocab.LINK_VALUES, *vocab.PLAYED)
+        values = [
+            p.name for p in part.subject.profiles.values() if p.last_word in told and p.texts and p.role in VALUES
+        ]
+        part.read(label, label.title_columns, name)
+        part.keys["name"] = name
+        for one in self._attributes:
+            if one.caption is relation and one.value is not None:
+                values = part.read(one.value.parent, [one.column], part.join("value", one.value))
+                part.keys["inline"] = not one.value.parent.has_prose
+        part.keys["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
+        locale = self._subject.locale if self._root else None
+        if label.locale is None or locale is None:
+            return {}
+        return {f"{name}.{label.locale}": locale, **({part.subject.locale: locale} if part.subject.locale else {})}
+
+    def _join_label(self, part: _Rows, relation: Relation, *, required: bool) -> str:
+        """Join what rows of a part name, called as it is, or as the rows are if all kinds of labels have one table."""
+        label, link = relation.parent, part.subject
+        called = link.called if any(one.parent.title_row is one for one in label.relations) else label.called
+        called = called[:-1] if len(called) > 1 and called[-1] in vocab.TRANSLATIONS else called
+        name = part.join("_".join(called), relation, required=required)
+        self._rows.taken.add(name)
+        return name
 
     def _is_by_language(self, child: Subject, relation: Relation) -> bool:
         """Return whether rows of a part are for the document in their language alone: there is one for each of them."""
         own, theirs = self._subject.locale, child.locale
-        root = self._roles.root[self._subject]
-        if own is None or theirs is None or len(relation.pairs) > 1:
+        if self._root is None or own is None or theirs is None or len(relation.pairs) > 1:
             return False
-        documents = {*self._subject.rows_of(*root.columns, own)}
-        rows = [row for row in child.rows_of(*relation.columns, theirs) if row[0] not in NOTHING]
+        documents = {*self._subject.rows_of(*self._root.columns, own)}
         known = {row[0] for row in documents}
-        return all(row in documents for row in rows if row[0] in known)
+        return all(row in documents for row in child.rows_of(*relation.columns, theirs) if row[0] in known)
 
     def _repeats(self, child: Subject, name: str) -> bool:
         """Return whether a title of a part is the document's title over again: `Re: …`."""
@@ -470,47 +477,6 @@ class IndexMaker:
             times = [name for name, role in free.items() if role in ("time", "number")]
             places = [name for name in times if words(name)[0] in vocab.CREATED]
         return list(dict.fromkeys([*places[:1], *keys]))
-
-    def _label_part(self, own: Relation, relation: Relation, by_column: Mapping[str, str]) -> _Rows:
-        """Return the part with the labels, such as tags, that a table links with rows, and with a value of each.
-
-        The rows are those of this table, or those that it is joined with by `by_column`.
-        """
-        link, label, locale = own.child, relation.parent, self._subject.locale
-        called = link.called if any(one.parent.title_row is one for one in label.relations) else label.called
-        called = called[:-1] if len(called) > 1 and called[-1] in vocab.TRANSLATIONS else called
-        part = self._new_part([own, relation])
-        name = part.join("_".join(called), relation)
-        self._rows.taken.add(name)
-        pairs = list(own.pairs)
-        if by_column and label.locale is not None and locale is not None:
-            pairs += [(f"{name}.{label.locale}", locale), *([(link.locale, locale)] if link.locale is not None else [])]
-        part.read(label, label.title_columns, name)
-        told = (*vocab.LINK_VALUES, *vocab.PLAYED)
-        values = [p.name for p in link.profiles.values() if p.last_word in told and p.texts and p.role in VALUES]
-        part.keys |= {"name": name, "on": self._on(pairs, by_column), "order_by": relation.columns, "inline": True}
-        for one in own.parent.attributes:
-            if one.caption is relation and one.value is not None:
-                values = part.read(one.value.parent, [one.column], part.join("value", one.value))
-                part.keys["inline"] = not one.value.parent.has_prose
-        part.keys |= {"key": [], "text": "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])}
-        return part
-
-    def _record_part(self, own: Relation, named: Sequence[Relation]) -> _Rows:
-        """Return the part with the names that rows of keys and dates have, such as the ward of an admission."""
-        part = self._new_part([own])
-        for one in named[:MAX_NAMED]:
-            name = part.join(one.parent.name, one, required=False)
-            part.text += part.read(one.parent, one.parent.title_columns, name)
-        part.keys |= {"key": [], "on": self._on(own.pairs, NOT_JOINED), "inline": True}
-        return part
-
-    def _linked_part(self, own: Relation, way: Sequence[Relation], by_column: Mapping[str, str]) -> _Rows:
-        """Return the part with texts that a table of links leads to."""
-        part, donor = self._new_part([own, *way]), way[-1].parent
-        part.keys["on"] = self._on(own.pairs, by_column)
-        part.text = part.read(donor, [*donor.title_columns, *donor.prose], part.join_all(way, way))
-        return part
 
     def _complete(self, title: str | None, parts: Sequence[_Rows]) -> None:
         """Add all settings that are no text and no join."""
@@ -571,11 +537,6 @@ def is_writer(relation: Relation) -> bool:
 def _with_word(names: Sequence[str], known: frozenset[str]) -> list[str]:
     """Return the names with one of these words."""
     return [name for name in names if known & {*words(name)}]
-
-
-def _has_all(columns: Container[str], relation: Relation) -> bool:
-    """Return whether these columns say which row of the parent a relation names."""
-    return all(there in columns for _, there in relation.pairs)
 
 
 def _one_or_all(names: Sequence[str]) -> str | list[str]:

@@ -13,7 +13,7 @@ from rag_index.schema.columns import FEW, NEARLY_ALL, noun, singular, words
 from rag_index.schema.subjects import Relation, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
 
 MIN_STEM = 3
@@ -66,12 +66,17 @@ def _tells(catalog: DatabaseCatalog, relation: Relation) -> bool:
     return not alike and catalog.share_found(keys, relation.child, column) > FEW
 
 
-def declared_relations(table: Subject, tables: Sequence[Subject]) -> list[Relation]:
-    """Return the relations that foreign keys of a table declare, whether it has rows or not."""
+def declared_relations(table: Subject, tables: Sequence[Subject], views: Container[str] = ()) -> list[Relation]:
+    """Return the relations that foreign keys of a table declare, whether it has rows or not.
+
+    One that names a view means the table called like it that has its key.
+    """
     found = []
     for one in table.references:
         named = [parent for parent in tables if parent.name == one.table]
         named = [parent for parent in named if parent.schema is None or one.schema in (None, parent.schema)]
+        if one.table in views:
+            named = [own for own in tables if own.key == one.referred and {*noun(one.table)} <= {*own.noun}]
         found += [Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True))) for parent in named[:1]]
     # in no row of the sample: it says nothing of what a row belongs to
     return [one for one in found if not table.rows or all(table.columns[name].filled for name in one.columns)]
@@ -129,7 +134,7 @@ class _Finder:
 
     def relations_of(self, table: Subject) -> list[Relation]:
         """Return the relations of a table to its parents."""
-        found = [*declared_relations(table, self.tables), *self._through_views(table)]
+        found = declared_relations(table, self.tables, self._catalog.views)
         contained = self._contained_keys(table, [one.parent for one in found])
         found += self._by_type_text(table)
         taken = {column for relation in found for column in relation.columns}
@@ -143,20 +148,11 @@ class _Finder:
             ):
                 found += filter(None, [self._named(table, column) or self._prefixed(table, column)])
         # `last_post_id` names one of the own parts of a row, which is none of it
-        found = [one for one in found if one.parent is table or not vocab.ENDS & {*words(one.columns[0])}]
+        found = [one for one in found if not vocab.ENDS & {*words(one.columns[0])}]
         numbered = self._by_type_row(table, found, taken)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
         return found + self._one_to_one(table, found) + self._listed(table, found)
-
-    def _through_views(self, table: Subject) -> Iterator[Relation]:
-        """Yield the relations of foreign keys that name a view: to the table called like it that has its key."""
-        for one in table.references:
-            if one.table in self._catalog.views:
-                ours = [parent for parent in self._by_key.get(one.referred, []) if {*noun(one.table)} <= {*parent.noun}]
-                yield from [
-                    Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True))) for parent in ours[:1]
-                ]
 
     def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
         """Return the tables whose composite keys this one has, by name, with the values of their rows."""
@@ -181,15 +177,15 @@ class _Finder:
             return None
         if not named & vocab.KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
             return None
-        fits = {one: (self._share_of_keys(values, one, column), 0.0) for one in self._candidates(table, column)}
-        fits = {one: fit for one, fit in fits.items() if fit[0] >= MIN_NAMED}
-        if not fits and named - vocab.KEY_WORDS <= vocab.GENERIC and named & (vocab.GENERIC | {"id"}):
+        fits = {one: self._share_of_keys(values, one, column) for one in self._candidates(table, column)}
+        fits = {one: share for one, share in fits.items() if share >= MIN_NAMED}
+        if not fits and named & vocab.GENERIC and named <= vocab.GENERIC | vocab.KEY_WORDS:
             fits = self._by_values(table, column, values)
         others = self._by_key.get((column.name,), [])
         if (
             named & {*vocab.VERSIONED} and len(others) > 1
         ):  # of several histories, the one that names rows of this table
-            fits = {one: fit for one, fit in fits.items() if one not in others or {*table.key} <= one.columns.keys()}
+            fits = {one: fits[one] for one in fits if one not in others or {*table.key} <= one.columns.keys()}
         if not fits:
             return None
         parent = max(fits, key=fits.__getitem__)  # of equal ones the likeliest by its name
@@ -201,22 +197,14 @@ class _Finder:
             return 0.0
         return self._catalog.share_found(values, parent, parent.key[0])
 
-    def _by_values(self, table: Subject, column: Column, values: Sequence[Any]) -> dict[Subject, tuple[float, float]]:
-        """Return the tables of which the values are keys, nearly all and a good share of them, with both shares.
-
-        Of what contains rows of its own table by a column of that name, such as pages, many may hold nothing.
-        """
-        fits = {}
-        distinct = {*map(str, values)}
-        for parent in self.tables if len(distinct) > 2 else ():
-            share = self._share_of_keys(values, parent, column) if parent is not table else 0.0
-            if share >= NEARLY_ALL:
-                keys = {str(value) for value in parent.columns[parent.key[0]].values}
-                covered = len(keys & distinct) / max(1, len(keys))
-                contains = column.name in parent.columns
-                if covered >= FEW or (contains and parent.noun[-1] in vocab.CONTAINERS):
-                    fits[parent] = share, covered + contains
-        return fits
+    def _by_values(self, table: Subject, column: Column, values: Sequence[Any]) -> dict[Subject, float]:
+        """Return the tables of which the values are nearly all keys, and a good share of them, with this share."""
+        named = {*map(str, values)}
+        tables = [one for one in self.tables if len(named) > 2 and one is not table]
+        fits = [one for one in tables if self._share_of_keys(values, one, column) >= NEARLY_ALL]
+        keys = {one: {*map(str, one.columns[one.key[0]].values)} for one in fits}
+        shares = {one: len(keys[one] & named) / max(1, len(keys[one])) for one in fits}
+        return {one: share for one, share in shares.items() if share >= FEW}
 
     def _prefixed(self, table: Subject, column: Column) -> Relation | None:
         """Return the only table whose keys a column has after a word that all values begin with, such as `tt:102`."""
@@ -232,7 +220,7 @@ class _Finder:
         tables = [one for one in tables if one.columns[one.key[0]].kind == "number"]
         fits = [one for one in tables if self._catalog.share_found(numbers, one, one.key[0]) >= NEARLY_ALL]
         called = {*vocab.VERSIONS, singular(words(prefix)[-1])}
-        likely = [one for one in fits if noun(one.name)[-1] in called] or fits
+        likely = [one for one in fits if noun(one.name)[-1] in called and one.has_prose] or fits
         if len(likely) != 1:  # small numbers are the keys of any table
             return None
         return Relation(table, likely[0], ((column.name, likely[0].key[0]),), prefix=prefix)
@@ -270,14 +258,13 @@ class _Finder:
 
     def _by_generic_words(self, table: Subject, column: Column, bare: Sequence[str]) -> list[Subject]:
         """Return the tables of persons if a column names a writer, and those above a table if it names any owner."""
-        found = (
-            [one for word in vocab.PEOPLE for one in self._by_noun.get((word,), [])] if vocab.WRITERS & {*bare} else []
-        )
+        writers = vocab.PEOPLE if vocab.WRITERS & {*bare} else ()
+        found = [one for word in writers for one in self._by_noun.get((word,), [])]
         if any(word in vocab.GENERIC or word.endswith("able") for word in bare):
-            own_noun = noun(table.name)
-            above = self._by_noun.get(own_noun[:-1], []) + self._by_noun.get(own_noun[-2:-1], [])
-            for end in range(len(own_noun) - 2, 0, -1):  # `node_field_author`: of a node
-                above += [one for one in self._by_noun.get(own_noun[:end], []) if noun(one.name) == own_noun[:end]]
+            own = noun(table.name)
+            above = [*self._by_noun.get(own[:-1], []), *self._by_noun.get(own[-2:-1], [])]
+            for end in range(len(own) - 2, 0, -1):  # `node_field_author`: of a node
+                above += [one for one in self._by_noun.get(own[:end], []) if noun(one.name) == own[:end]]
             found += [one for one in above if column.name not in one.columns or one.key == (column.name,)]
             # what names its own rows by a column of this name contains others, too: `pid` of pages and of their content
             trees = [one for one in self.tables if column.name in one.columns and one.noun[-1] in vocab.CONTAINERS]
@@ -384,17 +371,19 @@ class _Finder:
     def _is_id_of_any(self, table: Subject, name: str) -> bool:
         """Return whether a column names a row of what the column beside it says: `items_id` beside `itemtype`."""
         stem = "".join(words(name)[:-1]) if words(name)[-1] in vocab.KEY_WORDS else ""
-        types = [one for one in table.columns.values() if one.kind == "text" and words(one.name)[-1:] != ("id",)]
-        return bool(stem) and any("".join(noun(one.name)) == f"{singular(stem)}type" for one in types)
+        types = [one for one in table.columns.values() if "".join(noun(one.name)) == f"{singular(stem)}type"]
+        named = [noun(value)[-1:] for one in types for value in {*one.filled} if isinstance(value, str)]
+        return bool(stem) and any(map(self._by_noun.__contains__, named))
 
     def _one_to_one(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
         """Return the table that this one extends: its key is the other's, and one of them is called after the other."""
-        if len(table.key) != 1 or any(one.columns == [table.key[0]] for one in known):
+        if not table.key or any(one.columns == [table.key[0]] for one in known):
             return []
         own, key = table.noun, table.columns[table.key[0]]
         named = [singular(word) for word in words(key.name) if word not in vocab.KEY_WORDS]
         is_own = key.kind == "number" and (named[-1:] == list(own[-1:]) or tuple(named) not in self._by_noun)
-        if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
+        # the numbers of one table are also among those of a larger one; there are several rows for each in a language
+        if words(key.name)[-1] == "name" or (named if len(table.key) > 1 else is_own):
             return []
         others = [one for one in self.tables if len(own) > len(one.noun) and own[: len(one.noun)] == one.noun]
         if vocab.KEY_WORDS & {words(key.name)[-1]}:  # `pages_id` of `field_title`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rag_index.schema import vocabulary as vocab
@@ -26,10 +26,36 @@ MIN_PERSON = 2
 """Rows of a key and more than one name, and nothing else, are persons."""
 MIN_NAMED_ROWS = 5
 """Rows with keys and dates say something if they name at least this many others."""
+MAX_LINKS = 4
+MAX_NAMED = 6
 MAX_DEPTH = 3
 """How many tables a part may be below another one."""
 MIN_PART_FILLED = 0.05
 """If fewer rows have text, they are no parts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Below:
+    """Rows that are shown in the documents of a table."""
+
+    way: list[Relation]
+    """The relations from the rows to those of the table, one for each step."""
+    shown: list[list[Relation]] = field(default_factory=list)
+    """The ways from there to other rows with texts of theirs."""
+    label: bool = False
+    """Whether the rows only say what they name: the only way leads to what has a name."""
+
+    @property
+    def tables(self) -> set[Subject]:
+        """Return the tables of the rows, and of those with texts."""
+        return {self.way[0].child, *[way[-1].parent for way in self.shown]}
+
+    def through(self, pointer: Relation) -> Below:
+        """Return the same for the rows that name those of the table by this relation."""
+        columns = {there: here for here, there in pointer.pairs}
+        last = self.way[-1]
+        named = replace(last, parent=pointer.child, pairs=tuple((here, columns[there]) for here, there in last.pairs))
+        return replace(self, way=[*self.way[:-1], named])
 
 
 @dataclass(slots=True)
@@ -56,6 +82,17 @@ class TableRoles:
             found += [(child, [relation])] if child.has_text or not below else []
             found += [(last, [*way, relation]) for last, way in below]
         return found
+
+    def below(self, subject: Subject) -> list[Below]:
+        """Return the rows that are shown in the documents of a table: parts, texts that links hold, and labels."""
+        ways = [way for _, way in self.parts_below(subject)]
+        if (thread := subject.thread) is not None:
+            ways += [[*way, thread] for way in ([], *ways)]
+        parts = [Below(way, [[one] for one in donors_of_part(way[0].child)]) for way in ways]
+        held = [*pointed_texts(subject)[:1], *held_texts(subject)]
+        links = [(own, [label]) for own, label in self.links_of(subject)[:MAX_LINKS] if label.parent is not subject]
+        named = [*links, *self.records_of(subject)]
+        return [*parts, *held, *[Below([own], [[one] for one in labels], label=True) for own, labels in named]]
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, Relation]]:
         """Return the tables that link rows with labels such as tags: the relation to this one, and to the label.
@@ -112,7 +149,7 @@ class TableRoles:
             said = any(len({*one.named()}) >= MIN_NAMED_ROWS for one in others)
             largest = subject.rows == rows and (rows > MAX_LABELS or any(one.parent is subject for one in both))
             if own in named and largest and said and not record.refusal():
-                found.append((own, others))
+                found.append((own, others[:MAX_NAMED]))
         return found
 
 
@@ -267,26 +304,23 @@ def donors_of_part(subject: Subject) -> list[Relation]:
     return found
 
 
-def pointed_texts(subject: Subject) -> list[tuple[Relation, Relation, list[Relation]]]:
-    """Return how the text of the version that a row names is reached, if a table of links leads from there to it.
-
-    That are the relation to the version, that of the links to it, and the way from the links, of one or two relations.
-    """
+def pointed_texts(subject: Subject) -> list[Below]:
+    """Return how the text of the version that a row names is reached, if a table of links leads from there to it."""
     found = []
     for pointer in [one for one in subject.own_relations if one.is_pointer and not subject.has_prose]:
-        owns = [own for own in pointer.parent.children if not own.child.has_text and own.child is not subject]
-        for own in [own for own in owns if {key for _, key in own.pairs} == {key for _, key in pointer.pairs}]:
+        for own in pointer.parent.children:
+            if own.child.has_text or own.child is subject or {*own.referred} != {*pointer.referred}:
+                continue
             firsts = [one for one in own.child.own_relations if one is not own]
             ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
-            found += [(pointer, own, way) for way in ways if _is_text(way[-1].parent)]
+            found += [Below([own], [way]).through(pointer) for way in ways if _is_text(way[-1].parent)]
     return found
 
 
-def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
+def held_texts(subject: Subject) -> list[Below]:
     """Return the texts that a table of links puts into rows of this one, by type and id: the components of a page.
 
-    Each is a pair: the relation of the links to this table, and the one from there to the text. A text has one link,
-    shares a word with the table of links, and belongs to no other row.
+    A text has one link, shares a word with the table of links, and belongs to no other row.
     """
     found = []
     for own in subject.children if not subject.is_people else ():
@@ -295,7 +329,7 @@ def held_texts(subject: Subject) -> list[tuple[Relation, Relation]]:
             alone = held is not subject and all(one.parent.is_people for one in held.own_relations)
             once = bool(typed.type_column) and len(named) == len({*named}) > 0
             if once and alone and held.has_text and {*held.noun} & {*typed.child.noun}:
-                found.append((own, typed))
+                found.append(Below([own], [[typed]]))
     return found
 
 

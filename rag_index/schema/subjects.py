@@ -118,6 +118,11 @@ class Relation:
         return [column for column, _ in self.pairs]
 
     @property
+    def referred(self) -> list[str]:
+        """Return the columns of the parent."""
+        return [column for _, column in self.pairs]
+
+    @property
     def is_pointer(self) -> bool:
         """Return whether it names one version of several, as `latest_revision_id` does."""
         return bool(vocab.POINTERS & set(words(self.columns[0])))
