@@ -152,7 +152,8 @@ def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
         eventually(lambda: fault.met, "the searches have begun")
         assert ask(params={"query": "printer", "indexes": "comments"}).status_code == 200
         assert client.get("/healthz", timeout=60).status_code == 200
-        assert {one.result().status_code for one in stuck} == {504}
+        ended = {one.result().status_code for one in stuck}
+        assert 504 in ended <= {503, 504}, "one that waited for its turn is told to come back later"
         stuck = threads.submit(ask, params={"query": "printer", "indexes": "titles"})
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
