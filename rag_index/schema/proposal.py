@@ -17,7 +17,7 @@ from slugify import slugify
 from rag_index.errors import SettingsError
 from rag_index.schema import vocabulary as vocab
 from rag_index.schema.catalog import spoken_rows
-from rag_index.schema.columns import noun, profile, words, words_of_tables
+from rag_index.schema.columns import MOST, noun, profile, words, words_of_tables
 from rag_index.schema.coverage import (
     GOAL,
     LARGE,
@@ -51,7 +51,7 @@ from rag_index.schema.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.schema.subjects import EXPLAINS, PICTURES, Relation, Subject, bare, letters
+from rag_index.schema.subjects import EXPLAINS, PICTURES, Relation, Subject, letters
 from rag_index.schema.visibility import find_conditions, joined
 from rag_index.sources.source_tables import relations_read
 
@@ -73,8 +73,10 @@ MAX_NAME_CHARS = 80
 MIN_COPIED_CHARS = 60
 """The first letters of a text that another table has by no chance: a copy may be cut."""
 MIN_COPIED = 3
-MAX_LOOKED_UP = 12
-"""Texts of a table that are looked for within those of each other one."""
+MIN_SEARCHED = 5
+"""Rows of a table for searches with fewer words prove nothing."""
+MIN_KNOWN = 0.8
+"""The share of words that other tables have, in rows that are copies for a search."""
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
 MAX_QUESTIONS = 3
@@ -394,7 +396,7 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     for table, other in _pairs_with_equal_texts(filled):
         if table.full_name not in found and other.full_name not in found:
             found[table.full_name] = f"holds copies of the texts of {other.full_name}"
-    for table in [one for one in filled if _is_for_programs(one) and one.full_name not in found]:
+    for table in [one for one in filled if vocab.SEARCHES & {*noun(one.name)} and one.full_name not in found]:
         if any(words(name)[-1] in vocab.WHOLE_TITLES for name in table.columns):  # it may say what its rows are called
             continue
         if (origin := _searched_by(table, filled)) is not None:
@@ -403,16 +405,19 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
 
 
 def _searched_by(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> DatabaseTable | None:
-    """Return the table whose texts lie within those of a table for programs, as in an index for searches."""
-    texts = [bare(value) for one in table.columns.values() if one.kind == "text" for value in one.filled]
-    texts = [text for text in texts if len(text) >= 2 * MIN_COPIED_CHARS]
-    pieces = [text[len(text) // 2 :][:MIN_COPIED_CHARS] for text in texts[:: 1 + len(texts) // MAX_LOOKED_UP]]
-    for other in tables if len(pieces) >= MIN_COPIED else ():
-        read = (bare(value) for one in other.columns.values() if one.kind == "text" for value in one.filled)
-        found = 0 if _is_for_programs(other) else sum(map("\0".join(read).__contains__, pieces))
-        if found and found >= MIN_COPIED_SHARE * len(pieces):
-            return other
-    return None
+    """Return the table with most words of one for searches; None if its rows have words that no other table has."""
+    rows = [one for one in _words_of_rows(table) if len(one) >= MIN_SEARCHED]
+    others = {one: set().union(*_words_of_rows(one)) for one in tables if not _is_for_programs(one)}
+    known = set().union(*others.values()) if len(rows) >= MIN_COPIED else set()
+    if sum(len(one & known) >= MIN_KNOWN * len(one) for one in rows) <= MOST * len(rows):
+        return None
+    return max(others, key=lambda one: len(others[one].intersection(*[set().union(*rows)])), default=None)
+
+
+def _words_of_rows(table: DatabaseTable) -> list[set[str]]:
+    """Return the words of each sampled row."""
+    texts = [one.values for one in table.columns.values() if one.kind in ("text", "json")]
+    return [{*re.findall(r"\w{4,}", " ".join(map(str, row)).lower())} for row in zip(*texts, strict=True)]
 
 
 def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[DatabaseTable, DatabaseTable]]:

@@ -557,7 +557,9 @@ class Subject(DatabaseTable):
         others = [one for one in self.columns.values() if one.name not in self.prose]
         named = self.is_machinery or ({*self.noun} & vocab.DOUBTFUL and self.noun[-1] not in vocab.OLD_VERSIONS)
         alone = self.minutes > MAX_MINUTES and all(one.parent.is_people for one in self.own_relations)
-        return bool(named or (alone and any(map(tells_programs, others)))) and self.repeats
+        told = alone and any(map(tells_programs, others))
+        traced = self.text_length > MAX_EXPLAINED and not any(self.profiles[name].is_said for name in self.prose)
+        return (bool(named or told) and self.repeats) or (told and traced)
 
     @property
     def repeats_itself(self) -> bool:
@@ -789,13 +791,21 @@ class Subject(DatabaseTable):
         if any(is_template(one, least) for one in texts):
             return "holds templates, which programs fill in"
         below = {one.child for one in self.children}
-        if self.is_for_programs or (self.is_installed and below and all(one.is_for_programs for one in below)):
+        brought = self.is_installed and below and all(one.is_for_programs for one in below)
+        if self._is_wording or self.is_for_programs or brought:
             return "is for programs, by its values"
         if self.is_log:
             return "is written by programs, which repeat themselves"
         if self.is_shown_by_others or self._is_stored_file:
             return PICTURES
         return EXPLAINS if self.explains_programs or self.is_field else ""
+
+    @property
+    def _is_wording(self) -> bool:
+        """Return whether rows are what programs say in each language: short texts, known by a text alone."""
+        known = self.children or self.relations or self.locale not in self.key
+        by_text = all(self.columns[name].kind == "text" for name in self.key)
+        return len(self.key) > 1 and by_text and not known and self.text_length <= MAX_SUMMARY
 
     @cached_property
     def is_for_programs(self) -> bool:

@@ -134,6 +134,8 @@ MACHINERY = _words("""
 MACHINE_NOUN = re.compile(
     r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|queued\w+|cron\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
+# Words of tables that may hold texts of others once more. `search_dataset`: Drupal; `searchindex`: MediaWiki.
+SEARCHES = _words("search searchindex index fulltext")
 # Nouns of tables that are seldom looked for. `cart`, `history`: OpenCart; `vote`: Stack Exchange; `menu`: Joomla.
 DOUBTFUL = _words("""
     log job option role device history schedule revision version notification search import export subscription vote

@@ -397,6 +397,12 @@ NOISE = {
     "footer": ("repeats a few texts, as logs do", many(40, message=lambda n: a_sentence(n % 3 + 900))),
     "form_cache": ("is written by programs, which repeat themselves", many(
         300, expires="{n}", data=lambda n: a_sentence(n + 2000))),
+    "fault": ("is written by programs, which repeat themselves", many(
+        30, name=lambda n: f"The mill stands still {n % 9}", at=lambda n: 1_700_000_000 + 3600 * n, door="10.0.0.{n}",
+        trace=lambda n: "".join(f"#{k} /{a_sentence(99 * n + k)[:9]}.php({n}): turn()\n" for k in range(20)))),
+    "wording": ("is for programs, by its values", (
+        "word TEXT, locale TEXT, said TEXT, PRIMARY KEY (word, locale)",
+        [(f"Turn wheel {n}", code, f"Das Rad {n} drehen") for n in range(1, 20) for code in ("de", "en")])),
     "journal_of_it": ("is written by programs, which repeat themselves", many(
         60, said="Miller no. {n} came by the gate and went", at=lambda n: 1_700_000_000 + 3600 * n, door="10.0.0.{n}")),
     "parcel": ("is for programs, by its values", many(
@@ -446,13 +452,13 @@ def test_what_rows_prove_to_be_for_programs_is_no_document(propose):
     made = propose(
         pages=many(60, title="Mill and weir {n}", asset_id=itself, body=a_sentence),
         entry_of_thread=many(30, body=lambda n: a_sentence(n + 1000)),
-        search=many(30, content=lambda n: a_sentence(n + 1000)),
+        search=many(30, content=lambda n: f"wheel{n} {a_sentence(n + 1000)}"),
         country=many(200, name="Country {n}", iso="C{n}"),
         shops=many(12, name="Shop {n}", country_id=itself, about=lambda n: a_sentence(n + 300)),
         **{name: table for name, (_, table) in NOISE.items()},
     )
     assert {name: made.left_out[name] for name in NOISE} == {name: reason for name, (reason, _) in NOISE.items()}
-    assert made.left_out["search"] == "holds copies of the texts of entry_of_thread"
+    assert made.left_out["search"].startswith("holds copies of the texts of ")
     assert {one.tables[0] for one in made.indexes} == {"pages", "shops", "entry_of_thread"}
 
 
