@@ -174,7 +174,7 @@ def _span(look: _Look) -> Condition | None:
         begins = [look.table.columns[name] for name, one in others.items() if vocab.BEGINS.fullmatch(one)]
         told = look.column.kind == "number" or bool(look.column.filled)  # an empty `end` may be one of anything
         few = told and all(2 * sum(map(bool, one.values)) < len(one.values) for one in [look.column, *begins])
-        paired = any(map(vocab.STOPS.fullmatch, others.values()))
+        paired = any(vocab.STOPS.fullmatch(one) or vocab.UNTIL.fullmatch(one) for one in others.values())
         ends = few and bool(vocab.STOPS.fullmatch(called))
         starts = few and paired and bool(vocab.BEGINS.fullmatch(called))
     if not look.is_time or not (ends or starts):
@@ -286,7 +286,8 @@ def _meant(look: _Look) -> set[str]:
     """Return the words of a flag, or the one that says the same of who may see a row; none if it says another thing."""
     column, flags = look.column, vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
     named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
-    public_address = named <= {"is", "public"} and any("private" in words(other) for other in look.table.columns)
+    closed = any({"private", "invite"} & {*words(other)} for other in look.table.columns)
+    public_address = named <= {"is", "public", "web"} and closed
     # a task is closed, or waits for another one
     at_work = named <= {"is", "active", "blocked", "status", "state"} and look.table.noun[-1].endswith(vocab.TASKS)
     if named & (vocab.PLACES | {"url", "uri"}) or public_address or at_work:  # in no menu, it may be seen

@@ -214,13 +214,13 @@ CORRESPONDENT = re.compile(r"user_?(?:id)?_?(?:from|to)|(?:from|to)_?user(?:_?id
 # --- Who may see a row ---
 
 # Words of columns that say that a row was deleted, or when. `deleted`: Moodle, Discourse.
-DELETED = _words("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded")
+DELETED = _words("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded trash")
 # Words of columns that say of a row that it is not for everybody. `voided`, `retired`: OpenMRS; `redirect`:
 # MediaWiki; `private`: Redmine; `priv`: Dolibarr.
 HIDDEN_FLAGS = DELETED | _words("""
-    private priv internal confidential hide trash spam draft sealed restricted blocked banned disabled suppressed
+    private priv internal confidential hide spam draft sealed restricted blocked banned disabled suppressed
     classified sensitive unlisted obsolete embargoed secret redacted inactive personal void voided quarantined system
-    retire retired redirect erroneous erroneously offline held template
+    retire retired redirect erroneous erroneously offline held hold queued expired deactivated template
 """)
 # Words of columns that say of a row that it may be seen, or is the one that counts. `approved`: WordPress;
 # `validate`: PrestaShop; `valid`: OTRS; `public`: Redmine.
@@ -269,10 +269,10 @@ HIDDEN_VALUES = STATES_FOR_FEW | _words("""
 # Names of flags that say the same as these words.
 FLAG_NAMES = {
     "private": re.compile(
-        r"(?:\w+_)?(?:acl|(?:login|members|registered|subscribers|password)_(?:required|only|protected))"
+        r"(?:\w+_)?(?:acl|(?:login|members|registered|subscribers|password|staff|admins?|moderators?|invite)_(?:required|only|protected))"
     ),
     "public": re.compile(
-        r"(?:is_)?(?:most_recent|(?:display|show|shown)\w*_(?:customer|client|public|guest|everyone))"
+        r"(?:is_)?(?:viewable|most_recent|(?:display|show|shown)\w*_(?:customer|client|public|guest|everyone))"
     ),
 }
 # Names of flags that say it if most rows have them. `activity`: OpenEMR; `is_on_sale`: ECShop.
@@ -283,12 +283,13 @@ SUFFIX = r"(?:_(?:at|on|date|time|utc|gmt))*"
 UNTIL = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)"
     + SUFFIX
-    + r"|(?:expire[sd]?|expiry|expiration|superseded|discontinue|unpub(?:lish)?)_?(?:at|on|date|time)?"
+    + r"|(?:expire[sd]?|expiry|expiration|superseded|discontinue|retract(?:ion)?|unpub(?:lish)?)_?(?:at|on|date|time)?"
 )
 STARTS = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)"
     + SUFFIX
-    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)|pub_?date|available_(?:date|on|at)|date_available"
+    + r"|(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)|pub_?date|effective(?:_date)?"
+    + r"|available_(?:date|on|at)|date_available"
 )
 BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
 # Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do.

@@ -181,6 +181,10 @@ def test_rows_are_hidden_with_what_they_name_and_shown_if_they_name_nothing(prop
         ("statut TEXT", ["prop", "prepa", "poubelle", "publie"], {1, 2, 3}),
         ("estado TEXT", ["borrador", "publicado"], {1}),
         ("zustand TEXT", ["papierkorb", "neu"], {1}),
+        ("visible_to_staff_only INTEGER", [1, 0], {1}),
+        ("hold INTEGER", [2, 1, 0], {1, 2}),
+        ("viewable INTEGER", [0, 1], {1}),
+        ("trash_timestamp INTEGER", [1_600_000_000, None], {1}),
         ("is_on_sale INTEGER", [0, 1], {1}),
         ("is_on_sale INTEGER", [1, 0], set()),  # at a lower price
         ("RedirectPreviewUrl TEXT", ["true", None, "false"], set()),  # a preview has another address
