@@ -449,7 +449,7 @@ def _is_copy(table: DatabaseTable, other: DatabaseTable) -> bool:
     if _is_for_programs(table) != _is_for_programs(other):  # the copy is that for a search
         return _is_for_programs(table)
     called = noun(other.name)
-    refers = any(noun(name)[: len(called)] == called and words(name)[-1] == "id" for name in table.columns)
+    refers = any(noun(name)[: len(called)] == called for name in table.columns)
     return refers or len(noun(table.name)) > len(called)
 
 
@@ -625,8 +625,6 @@ class _Proposer:
         named = [[key for key in one.named() if key is not None] for one in typed]
         if typed and all(len(ids) == len({*ids}) > 1 for ids in named):  # one for each, such as the thread of a ticket
             return typed
-        if any(subject.noun[-1] in vocab.PAIRS.get(child.noun[-1], ()) for child, _ in parts):  # a conversation
-            return []
         if owners := exclusive_owners(subject):
             return owners
         common = any(relation.extends for _, relation in parts)

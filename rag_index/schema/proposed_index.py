@@ -188,7 +188,9 @@ class IndexMaker:
         rows.text += rows.read(subject, filled)
         if self._root is not None:
             root = self._add_join(self._root, required=True)
-            self._add_root(root)
+            for columns in ([*self._above.prose, *self._above.codes[:3]], self._above.title_columns):
+                rows.text += rows.read(self._above, columns, root)
+            self._prose += self._above.text_length
         title = title or self._title_of_others()
         self._add_text_of_others()
         parts = self._parts()
@@ -199,8 +201,6 @@ class IndexMaker:
         rows.text += rows.read(subject, [name for name in subject.codes if name not in rows.text][:3])
         if not (title or rows.text or parts):
             return None
-        if not title and not rows.text and all(part.keys.get("inline") for part in parts):
-            title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in self._key)}"
         self._complete(title, parts)
         times = self._times(0.9) if subject.columns[self._key[0]].kind != "number" else []
         every = [rows, *parts]
@@ -271,13 +271,6 @@ class IndexMaker:
             return {"table": table.name}
         return {"table": table.name, "schema": str(table.schema or self._roles.default_schema)}
 
-    def _add_root(self, name: str) -> None:
-        """Take the texts of what translations are of, joined under a name."""
-        parent = self._above
-        for columns in ([*parent.prose, *parent.codes[:3]], parent.title_columns):
-            self._rows.text += self._rows.read(parent, columns, name)
-        self._prose += parent.text_length
-
     def _title_of_others(self) -> str | None:
         """Join what says how a row is called: a row that extends it, or the value that is captioned so."""
         rows = self._rows
@@ -300,8 +293,7 @@ class IndexMaker:
         for way in text_parents(self._subject):
             through = ""
             for relation in way:
-                required = relation is way[0] and bool(relation.parent.conditions)
-                through = self._add_join(relation, through, required=required)
+                through = self._add_join(relation, through, required=bool(relation.parent.conditions))
             donor = way[-1].parent
             columns = [*donor.title_columns, *donor.prose]
             told = [one for one in columns if donor.profiles[one].role == "prose"]
