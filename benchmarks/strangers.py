@@ -176,7 +176,7 @@ def documents(settings: Settings, wanted: list[str]) -> tuple[list[str], int]:
 
 
 def reached(url: sa.URL, wanted: list[str], read: str) -> tuple[int, int]:
-    """Return how many letters of wanted texts have their middle in a document, and how many there are.
+    """Return how many letters of wanted texts have a piece in a document, and how many there are.
 
     Texts are what people read of a value, of several words; of a text with markup, the longest piece without any.
     """
@@ -194,15 +194,18 @@ def reached(url: sa.URL, wanted: list[str], read: str) -> tuple[int, int]:
                 for value in row:
                     text = max(MARKUP.split(html.unescape(value)), key=len) if isinstance(value, str) else ""
                     if len(text) >= MIN_CHARS and len(text.split()) >= MIN_WORDS and value[:1] not in "{[":
-                        piece = plain(text)[len(plain(text)) // 2 :][:PIECE]
-                        total += len(text)
-                        there += len(text) * (json.dumps(piece, ensure_ascii=False)[1:-1] in read)
+                        bare, total = plain(text), total + len(text)
+                        pieces = [bare[at * len(bare) // 4 :][:PIECE] for at in (2, 1, 3)]  # chunks end in any place
+                        there += len(text) * any(json.dumps(one, ensure_ascii=False)[1:-1] in read for one in pieces)
     engine.dispose()
     return there, total
 
 
 def lossy(text: bytes) -> str:
-    return text.decode(errors="replace")
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("cp1252", errors="replace")
 
 
 if __name__ == "__main__":
