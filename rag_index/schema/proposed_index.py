@@ -389,7 +389,7 @@ class IndexMaker:
         """Take the texts of the rows of a part, and of those that they name; return the column with their language."""
         child = part.subject
         columns = [name for name in (*child.title_columns, *child.prose) if child.profiles[name].filled]
-        columns = [name for name in columns if not self._repeats(child, name)]
+        columns = [*below.columns] or [name for name in columns if not self._repeats(child, name)]
         part.text = part.read(child, columns or child.prose[:1] or child.title_columns)
         attributes = [one for one in self._attributes if one.own.child is child and one.value is None]
         for one in [one for one in attributes if one.own.columns == below.way[0].columns]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rag_index.schema import vocabulary as vocab
-from rag_index.schema.columns import MOST, NEARLY_ALL, noun, words
+from rag_index.schema.columns import MOST, NEARLY_ALL, ColumnProfile, names_for_programs, noun, words
 from rag_index.schema.subjects import MAX_LABELS, Relation, Subject
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_LINK_COLUMNS = 6
 """A table without texts and with at most this many columns, beside times, links rows of two others."""
+MAX_VALUES = 20
+"""A row has at most this many rows of another table, on average, that are values of it."""
+MIN_STEM = 3
+"""The letters of a word that says something."""
 MIN_CONTAINED = 4
 """If a row has at least this many rows of another table, it contains them and does not consist of them."""
 MIN_UNUSED = 4
@@ -42,6 +46,8 @@ class Below:
     """The relations from the rows to those of the table, one for each step."""
     shown: list[list[Relation]] = field(default_factory=list)
     """The ways from there to other rows with texts of theirs."""
+    columns: Sequence[str] = ()
+    """The columns with words, if the rows have no text."""
     label: bool = False
     """Whether the rows only say what they name: the only way leads to what has a name."""
 
@@ -92,7 +98,8 @@ class TableRoles:
         held = [*pointed_texts(subject)[:1], *held_texts(subject)]
         links = [(own, [label]) for own, label in self.links_of(subject)[:MAX_LINKS] if label.parent is not subject]
         named = [*links, *self.records_of(subject)]
-        return [*parts, *held, *[Below([own], [[one] for one in labels], label=True) for own, labels in named]]
+        labelled = [Below([own], [[one] for one in labels], label=True) for own, labels in named]
+        return [*parts, *held, *labelled, *_values_of(subject)]
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, Relation]]:
         """Return the tables that link rows with labels such as tags: the relation to this one, and to the label.
@@ -122,6 +129,8 @@ class TableRoles:
             return None
         many = label.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
         said = label.is_whole or words(str(label.title))[-1] in vocab.SUBJECTS
+        # a document names a person of whom there is much to say, and no other thing
+        said = said and label.noun[-1] not in {*vocab.PEOPLE, *vocab.PERSONS, *vocab.WRITERS}
         if said and (many or label.text_length > MAX_LABEL_CHARS):  # the changes of a computer, the mails of a person
             return None
         if (label.title and not label.is_unnamed) or label.title_row:
@@ -140,17 +149,34 @@ class TableRoles:
             record, named = own.child, _named_by_record(own.child)
             rows = max((one.parent.rows for one in named), default=0)
             # a match is always of two teams, and a visit of a page has one before it at times
-            both = [
-                one
-                for one in named
-                if one is not own and (one.parent is not subject or min(one.share, own.share) >= NEARLY_ALL)
-            ]
+            both = [one for one in named if one is not own]
+            both = [one for one in both if one.parent is not subject or min(one.share, own.share) >= NEARLY_ALL]
             others = [one.to_title() for one in both]
             said = any(len({*one.named()}) >= MIN_NAMED_ROWS for one in others)
             largest = subject.rows == rows and (rows > MAX_LABELS or any(one.parent is subject for one in both))
             if own in named and largest and said and not record.refusal():
                 found.append((own, others[:MAX_NAMED]))
         return found
+
+
+def _values_of(subject: Subject) -> list[Below]:
+    """Return the tables with words of rows and no more, such as genres, and neither states nor what programs name."""
+    found = []
+    for own in [one for one in subject.children if one.is_plain and one.share >= NEARLY_ALL]:
+        child, alone = own.child, own.child.relations == [own] and own.child.rows <= MAX_VALUES * subject.rows
+        told = [p.name for p in child.profiles.values() if p.name not in own.columns and _says_words(child, p)]
+        few = len(child.profiles) <= MAX_LINK_COLUMNS and not (child.children or child.has_text or child.refusal())
+        if told and alone and few and not subject.is_login:
+            found.append(Below([own], columns=told))
+    return found
+
+
+def _says_words(child: Subject, p: ColumnProfile) -> bool:
+    """Return whether a column has words that say something of a row, and not its state or what programs call it."""
+    spoken = sum(len(text) >= MIN_STEM and text.isprintable() and not any(map(str.isdigit, text)) for text in p.texts)
+    read = p.role in ("choice", "code") and spoken >= MOST * len(p.texts) > 0
+    told = read and not {*words(p.name)} & (vocab.STATE_LABELS | vocab.TYPE_WORDS | vocab.MACHINE)
+    return told and not names_for_programs(child.columns[p.name], is_key=False)
 
 
 def _named_by_record(record: Subject) -> list[Relation]:

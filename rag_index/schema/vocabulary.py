@@ -367,7 +367,7 @@ ORDERS = _words("""
 # Last words of columns with what a row has of what it is linked to, such as the weight of a product.
 LINK_VALUES = ("value", "text")
 # The same of a person who took part. `role`: Kodi.
-PLAYED = ("role", "character")
+PLAYED = ("role", "character", "job")
 # Last words of columns with what a list names. `data`: ProcessWire.
 LIST_VALUES = _words("data value target")
 # Last words of tables with what rows of another one are called in each language.

@@ -480,3 +480,20 @@ def test_a_film_says_who_played_whom(propose):
     )
     assert made.parts("film") == ["credit"]
     assert "Kim Mill 14: Miller 13" in made.documents("film")["2"]
+
+
+def test_a_document_has_its_values_in_other_tables_and_the_names_of_persons_with_a_biography(propose):
+    genres, states = ("Western", "Drama", "Film noir"), ("open", "closed")
+    made = propose(
+        film=many(24, title="Film {n} of the mill", plot=f"{TEXT} {PROSE}"),
+        person=many(12, name="Kim Mill {n}", biography=f"{TEXT} {PROSE}"),
+        credit=many(48, film_id=cycle(24), person_id=cycle(12), job=lambda n: ("Director", "Writer")[n % 2]),
+        film_genre=("film_id INTEGER, genre TEXT, PRIMARY KEY (film_id, genre)",
+                    [(n, genres[(n + more) % 3]) for n in range(1, 25) for more in (0, 1)]),
+        film_history=many(48, film_id=cycle(24), state=lambda n: states[n % 2], at=DAY),
+        person_film_code=many(48, film_id=cycle(24), handler=lambda n: f"load_{'xyz'[n % 3]}_page"),
+    )  # fmt: skip
+    assert made.parts("film") == ["credit", "film_genre"]
+    text = made.documents("film")["2"]
+    assert all(one in text for one in ("Kim Mill 2: Writer", "Film noir", "Western"))
+    assert "Film 2" not in "".join(made.documents("person").values())
