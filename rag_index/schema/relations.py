@@ -136,6 +136,7 @@ class _Finder:
         """Return the relations of a table to its parents."""
         found = declared_relations(table, self.tables, self._catalog.views)
         contained = self._contained_keys(table, [one.parent for one in found])
+        found += self._by_own_name(table, {column for one in found for column in one.columns})
         found += self._by_type_text(table)
         taken = {column for relation in found for column in relation.columns}
         found += contained
@@ -153,6 +154,22 @@ class _Finder:
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
         return found + self._one_to_one(table, found) + self._listed(table, found)
+
+    def _by_own_name(self, table: Subject, taken: Container[str]) -> list[Relation]:
+        """Return the relations to the key, called alike, of the table whose name this one's begins with.
+
+        Such is `entity_id` of `product_entity_text`, whatever types stand beside it and have keys of this name.
+        """
+        own, found = noun(table.name), []
+        for column in [one for one in table.columns.values() if one.name not in taken and (one.name,) != table.key]:
+            if not _is_any_id(column.name):
+                continue
+            named = [one for one in self._by_key.get((column.name,), []) if one is not table]
+            above = [one for one in named if noun(one.name) == own[: len(noun(one.name))]]
+            parent = max(above, key=lambda one: len(noun(one.name)), default=None)
+            if parent is not None and column.filled and self._share_of_keys(column.filled, parent, column) == 1:
+                found.append(Relation(table, parent, ((column.name, parent.key[0]),)))
+        return found
 
     def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
         """Return the tables whose composite keys this one has, by name, with the values of their rows."""
