@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MIN_OUT = 0.66
 """If at least this share of rows is inactive, the remaining numeric states are taken for drafts."""
-MIN_PUBLISHED = 0.1
+MIN_PUBLISHED = 0.5
 """If fewer rows have a time of publication, it is not used, and hides none."""
 MAX_STATES = 12
 MIN_BIT = 64

@@ -62,6 +62,11 @@ def test_what_was_archived_after_it_was_published_is_not_out(propose, published,
     assert made.index("pages").get("where") == where
 
 
+def test_a_time_of_publication_that_most_rows_lack_hides_none(propose):
+    times = {"published_at": lambda n: DAY if n < 5 else None, "kinds": {"published_at": "DATETIME"}}
+    assert "where" not in propose(podcasts=many(12, title="Podcast {n}", body=TEXT, **times)).index("podcasts")
+
+
 DUMP = "---\n:inbound:\n  :host: imap{n}.mill.example\n  :password: horse{n}\n"
 
 
