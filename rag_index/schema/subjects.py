@@ -737,8 +737,8 @@ class Subject(DatabaseTable):
     def is_machinery(self) -> bool:
         """Return whether rows are for programs, by the name of their table."""
         nouns = set(self.noun)
-        indexed = "index" in nouns and bool(nouns & {"search", "entry"})
-        return indexed or bool(nouns & vocab.MACHINERY) or any(map(vocab.MACHINE_NOUN.fullmatch, nouns))
+        paired = any(last in nouns and nouns & others for last, others in vocab.MACHINE_PAIRS.items())
+        return paired or bool(nouns & vocab.MACHINERY) or any(map(vocab.MACHINE_NOUN.fullmatch, nouns))
 
     @cached_property
     def has_remarks(self) -> bool:

@@ -126,7 +126,7 @@ TABLE_WORDS = ("table", "tbl")
 
 # Nouns of tables that programs need, of which rows prove too little. `acl`: phpBB; `redirect`: TYPO3.
 MACHINERY = _words("""
-    session cache migration queue audit token setting config configuration preference permission acl trigram captcha
+    cache migration queue audit token setting config configuration preference permission acl trigram captcha
     cron nonce outbox sequence changelog oauth credential hook webhook emoji smiley metum meta lock temp tmp backup
     staging sitemap redirect telemetry authentication spam pref prefs grant privilege capability lease consent watcher
     throttle blacklist banlist trail django
@@ -134,6 +134,8 @@ MACHINERY = _words("""
 MACHINE_NOUN = re.compile(
     r"\w*cach\w*|(?!\w*research)\w+search|index_?entry|\w*log_?entry|(?:event|audit|access|error|sys)?logging|search_?\w+|\w*fulltext|queued\w+|cron\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
+# Nouns that say so together. Mails that an application sent hold links to new passwords: `email_log`.
+MACHINE_PAIRS = {"index": {"search", "entry"}, "log": {"mail", "email", "sms"}}
 # Words of tables that may hold texts of others once more. `search_dataset`: Drupal; `searchindex`: MediaWiki.
 SEARCHES = _words("search searchindex index fulltext")
 # Nouns of tables that are seldom looked for. `cart`, `history`: OpenCart; `vote`: Stack Exchange; `menu`: Joomla.

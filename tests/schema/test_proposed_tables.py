@@ -597,3 +597,26 @@ def test_fields_of_a_thing_are_its_text_though_their_tables_are_mostly_for_progr
                         value=lambda n: a_sentence(n + 200)),
     )  # fmt: skip
     assert {*made.parts("node")} == {"node_field_said", "node_extra"}
+
+
+def test_talks_are_found_though_programs_have_sessions_and_mails_that_were_sent_are_not(propose):
+    made = propose(
+        sessions=many(12, title="Talk {n} of the mill", description=TEXT),
+        email_log=many(12, subject="A new password for {n}", email_body=f"{TEXT} {{n}}"),
+    )
+    assert [one.name for one in made.indexes] == ["sessions"]
+    assert made.left_out["email_log"] == "is for programs, by its name"
+
+
+def test_values_belong_to_the_thing_that_their_table_is_called_after_whatever_type_they_have(propose):
+    """In the way of Magento, whose tables have no foreign keys: types name the program that reads attributes."""
+    of_type = {"entity_type_id": lambda _: 4}
+    made = propose(
+        eav_entity_type=("entity_type_id INTEGER PRIMARY KEY, model TEXT", [(4, "eav_attribute"), (5, "order")]),
+        eav_attribute=many(12, "attribute_id", **of_type, frontend_label="Label {n}"),
+        product_entity=many(12, "entity_id", **of_type, name="Wheel {n} of it"),
+        product_entity_text=many(
+            24, "value_id", **of_type, attribute_id=cycle(2), entity_id=cycle(12), value=f"{PROSE} of {{n}}"
+        ),
+    )
+    assert made.parts("product_entity") == ["product_entity_text"]

@@ -42,7 +42,7 @@ key" (body TEXT);
             CREATE VIEW latest AS SELECT id, body FROM comment;
             CREATE TABLE numbers (id INTEGER PRIMARY KEY, value REAL, state VARCHAR(20));
             CREATE TABLE hashes (id INTEGER PRIMARY KEY, digest TEXT);
-            CREATE TABLE user_sessions (id INTEGER PRIMARY KEY, note TEXT);
+            CREATE TABLE user_audits (id INTEGER PRIMARY KEY, note TEXT);
             CREATE TABLE nothing_yet (id INTEGER PRIMARY KEY, body TEXT);
             """
         )
@@ -58,7 +58,7 @@ key" (body TEXT);
             db.execute('INSERT INTO "größe" VALUES (?, ?)', (i, f"打印机坏了无法打印请尽快修理它谢谢你们大家 {i}"))
             db.execute('INSERT INTO "Visit Report" VALUES (?, ?, ?)', (f"a{i}", 1, f"{PROSE} {PROSE} {i}"))
             db.execute('INSERT INTO "__odd__name__" VALUES (?, ?)', (i, f"{i} {PROSE}"))
-            db.execute("INSERT INTO user_sessions VALUES (?, ?)", (i, PROSE))
+            db.execute("INSERT INTO user_audits VALUES (?, ?)", (i, PROSE))
             db.execute('INSERT INTO "no\nkey" VALUES (?)', (PROSE,))
     db.close()
     return tmp_path
@@ -102,11 +102,11 @@ def test_what_is_left_out_is_named_with_the_reason(desk):
         "comment: is a part of ticket",
         "no\nkey: has no primary key: write its [[indexes]] by hand, with unique columns as `key`",
         "nothing_yet, numbers: is empty",
-        "user_sessions: is written by programs, which repeat themselves",
+        "user_audits: is written by programs, which repeat themselves",
         "columns with what may be secrets: ticket (api_token)",
         "columns with what may be personal or internal: ticket (email)",
     } <= set(made.left_out)
-    assert "# - user_sessions: is written by programs, which repeat themselves\n" in made.text
+    assert "# - user_audits: is written by programs, which repeat themselves\n" in made.text
     sqlite3.connect("loose.db").executescript(
         "CREATE TABLE loose (body TEXT); INSERT INTO loose VALUES ('a few words')"
     )
@@ -120,7 +120,7 @@ def test_tables_are_included_excluded_and_added_by_name(desk):
 
     assert tables(include=["tick*"]) == {"ticket"}
     assert tables(exclude=["ticket", "gr*"]) == {"__odd__name__", "comment", "Visit Report"}
-    assert tables(add=["user_sessions"]) == {"ticket", "__odd__name__", "größe", "Visit Report", "user_sessions"}
+    assert tables(add=["user_audits"]) == {"ticket", "__odd__name__", "größe", "Visit Report", "user_audits"}
     with pytest.raises(SettingsError, match=r"--add tickets: there is no such table .ticket"):
         scaffold("sqlite:///desk.db", add=["tickets"])
     sqlite3.connect("desk.db").executescript("CREATE TABLE seat (id INTEGER PRIMARY KEY); INSERT INTO seat VALUES (1)")
