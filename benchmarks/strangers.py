@@ -5,8 +5,9 @@
 FOLDER holds NAME.db for SQLite and NAME.sql, a dump, for MariaDB or PostgreSQL, of the sources that `strangers.toml`
 names; those that are missing are left out. For each it prints how many questions find the right document first and
 their evidence among five hits, how many hidden texts and secrets are in the indexes, the share of documents that nobody
-looks for, and the share of the letters of these tables that the documents hold. Below stands what failed, and what was
-asked. The last line is the whole: sums, and the shares of all documents and of all letters.
+looks for, and the share of the letters of these tables that the documents hold. Below stands what failed, also because
+no document has the evidence, and what was asked. The last line is the whole: sums, and the shares of all documents and
+of all letters.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
     settings = load_settings(folder / "rag-index.toml", **own)
     with contextlib.redirect_stderr(io.StringIO()):
         run_plainly(settings, settings.indexes, RunOptions())
-    right, evidence, failed = 0, 0, []
+    texts, noise = documents(settings, asked["wanted"])
+    held, right, evidence, failed = plain(*texts), 0, 0, []
     with Retriever.from_settings(settings) as retriever:
         for question, shows, proof in asked["questions"]:
             hits = retriever.search_sync(question, limit=5).hits
@@ -137,13 +139,13 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
             first, among = plain(shows) in "".join(read[:1]), plain(proof) in "".join(read)
             right, evidence = right + first, evidence + among
             if not (first and among):
-                failed.append(f"{question} -> {hits[0].index + ': ' + read[0][:90] if hits else 'nothing'}")
-    texts, noise = documents(settings, asked["wanted"])
+                lacks = "" if as_stored(plain(proof)) in held else " (the evidence is in no document)"
+                failed.append(f"{question} -> {hits[0].index + ': ' + read[0][:90] if hits else 'nothing'}{lacks}")
     everything = made.text + "\n".join(texts)
     found = [[one for one in asked.get(kind, []) if one in everything] for kind in ("hidden", "secrets")]
     figures = Figures(
         right, evidence, len(asked["questions"]), *map(len, found), noise,
-        *reached(url, asked["wanted"], plain(*texts)), len(made.proposal.questions), len(texts),
+        *reached(url, asked["wanted"], held), len(made.proposal.questions), len(texts),
     )  # fmt: skip
     print(figures.line(name))
     for line in [*failed, *[f"shown: {one}" for one in (*found[0], *found[1])]]:
@@ -156,6 +158,11 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
 def plain(*texts: str) -> str:
     """Return texts in small letters without blanks."""
     return "".join(" ".join(texts).lower().split())
+
+
+def as_stored(text: str) -> str:
+    """Return a text as it stands in the JSON of a payload."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def documents(settings: Settings, wanted: list[str]) -> tuple[list[str], int]:
@@ -196,7 +203,7 @@ def reached(url: sa.URL, wanted: list[str], read: str) -> tuple[int, int]:
                     if len(text) >= MIN_CHARS and len(text.split()) >= MIN_WORDS and value[:1] not in "{[":
                         bare, total = plain(text), total + len(text)
                         pieces = [bare[at * len(bare) // 4 :][:PIECE] for at in (2, 1, 3)]  # chunks end in any place
-                        there += len(text) * any(json.dumps(one, ensure_ascii=False)[1:-1] in read for one in pieces)
+                        there += len(text) * any(as_stored(one) in read for one in pieces)
     engine.dispose()
     return there, total
 
