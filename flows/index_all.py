@@ -14,7 +14,6 @@ from rag_index.indexing.step_retries import shared_checks
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
     only_run,
-    outcome_of,
     report_state,
     run_name,
     run_subflow,
@@ -56,7 +55,7 @@ def index_all(
                 for index in chosen:
                     with tags(settings.project, index.name):
                         state = run_subflow(index_collection, index.name, str(settings.path), options)
-                    report.indexes.append(outcome_of(state, index.name))
+                    report.indexes.append(whole.outcome_of(state, index.name))
                     if state.is_cancelled():
                         break
             report.seconds = time.monotonic() - started

@@ -47,6 +47,7 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
         TransientError: Prefect's API does not answer, or has gone.
     """
     import httpx
+    from prefect.exceptions import MissingResult
 
     with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
         quiet(home, verbose=verbose)
@@ -60,6 +61,11 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
             raise TransientError(
                 f"the Prefect server no longer answers ({error}); what was indexed is kept: check that the server "
                 "runs, then run again"
+            ) from error
+        except MissingResult as error:  # the answer was lost, and the next one does not have what the state carried
+            raise TransientError(
+                "the run has ended, and an answer of the Prefect server about that was lost: `rag-index status` says "
+                "how it ended"
             ) from error
         except RuntimeError as error:
             if not str(error).startswith(UNREACHABLE):

@@ -167,6 +167,8 @@ class WholeRun(ArtifactDisplay):
         self._done = 0
         self.failed: list[Row] = []
         """The failed documents of the indexes that are done."""
+        self.outcomes: dict[str, IndexOutcome] = {}
+        """How the runs of single indexes ended, as far as they came to their ends."""
         self.update(0.0, f"0 of {indexes} indexes")  # it belongs to the flow run over all of them
 
     def show(self, progress: Progress) -> None:
@@ -178,6 +180,19 @@ class WholeRun(ArtifactDisplay):
         """Take note that an index is done."""
         self._done += 1
         self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
+
+    def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
+        """Return the outcome that a subflow's state carries; if it crashed, what its state says.
+
+        After an answer of Prefect's server was lost, its client asks again, and is given the state without what it
+        carried: the outcome is the one that was noted.
+        """
+        data = getattr(state.data, "result", state.data)
+        if isinstance(data, RunReport) and data.indexes:
+            return data.indexes[0]
+        if index in self.outcomes and not (state.is_crashed() or state.is_cancelled()):
+            return self.outcomes[index]
+        return IndexOutcome(index, state="failed", message=(state.message or state.name or "").strip().splitlines()[0])
 
     def end(self, report: RunReport, state: State[Any]) -> None:
         """Display how the run ended, once Prefect's server answers. `state` is that of the last index."""
@@ -279,6 +294,7 @@ class RunEnd:
             _failed_table(self._failed, project=project, index=name)
         if self._whole is not None:
             self._whole.failed += [{"index": name, **row} for row in self._failed]
+            self._whole.outcomes[name] = outcome
         _run_report(run)
         if verdict is not None:
             rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE]]
@@ -306,14 +322,6 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
             if not tries_left:
                 raise
             get_run_logger().warning("Prefect's server went away (%s); the index is run again", error)
-
-
-def outcome_of(state: State[Any], index: str) -> IndexOutcome:
-    """Return the outcome that a subflow's state carries; if it crashed, what its state says."""
-    data = getattr(state.data, "result", state.data)
-    if isinstance(data, RunReport) and data.indexes:
-        return data.indexes[0]
-    return IndexOutcome(index, state="failed", message=(state.message or state.name or "").strip().splitlines()[0])
 
 
 def report_state(report: RunReport) -> State[RunReport]:

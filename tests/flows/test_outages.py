@@ -1,7 +1,15 @@
 """A service that does not answer: the progress says so within seconds, and the run ends in words where it ends."""
 
-import pytest
+import socket
+import socketserver
+import threading
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rag_index.errors import TransientError
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
@@ -90,3 +98,58 @@ def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_f
     assert (first.state, second.state) == ("failed", "failed")
     assert "within 1 s" in first.message
     assert second.message.endswith("(the run has waited for it, and does not ask again)")
+
+
+class Relay(socketserver.BaseRequestHandler):
+    """A connection to Prefect's server, of which one answer to a flow run that is Completed is lost."""
+
+    reports = loses = False
+
+    def handle(self):
+        with socket.create_connection(self.server.to) as server:
+            threading.Thread(target=self.answer, args=(server,), daemon=True).start()
+            while data := self.request.recv(65536):
+                self.reports = b"/set_state" in data or self.reports
+                if self.reports and b'"COMPLETED"' in data:
+                    self.loses = self.server.lost == self.server.number
+                    self.server.lost += 1
+                server.sendall(data)
+
+    def answer(self, server):
+        with suppress(OSError):
+            while (data := server.recv(65536)) and not self.loses:
+                self.request.sendall(data)
+            self.request.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def losing_answer(url, number):
+    """Give the URL of Prefect's server at which the answer to the `number`th end of a flow run, from 0, is lost."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as relay:
+        relay.to, relay.number, relay.lost = (urlsplit(url).hostname, urlsplit(url).port), number, 0
+        relay.daemon_threads = True
+        threading.Thread(target=relay.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{relay.server_address[1]}/api"
+        relay.shutdown()
+        assert relay.lost > number + 1, "it was not reported again"
+
+
+@pytest.mark.long
+def test_an_index_whose_end_is_reported_twice_is_not_failed(tmp_path, prefect_server):
+    """Prefect's server gives the state back without the outcome if it has it already."""
+    project = Project(tmp_path / "project").fill(20)
+    with losing_answer(prefect_server, 0) as url, temporary_settings({PREFECT_API_URL: url}):
+        report = project.index(serial=True)
+    assert (report.state, report.sentence()) == ("completed", "1 index: 20 documents indexed")
+
+
+@pytest.mark.long
+def test_a_run_whose_end_is_reported_twice_says_where_to_look(tmp_path, prefect_server):
+    project = Project(tmp_path / "project").fill(20)
+    said = r"the run has ended, .* `rag-index status` says how"
+    with (
+        losing_answer(prefect_server, 1) as url,
+        temporary_settings({PREFECT_API_URL: url}),
+        pytest.raises(TransientError, match=said),
+    ):
+        project.index(serial=True)

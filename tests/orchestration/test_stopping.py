@@ -9,7 +9,7 @@ import pytest
 from prefect.states import Cancelled
 
 from rag_index.orchestration import reporting, stopping
-from rag_index.orchestration.reporting import outcome_of, whole_run
+from rag_index.orchestration.reporting import whole_run
 from rag_index.orchestration.stopping import hold_sigterm
 from rag_index.reports.outcome import RunReport
 
@@ -53,6 +53,6 @@ def test_the_artifacts_of_a_cancelled_run_say_so_and_count_nothing_that_they_do_
     monkeypatch.setattr(reporting, "wait_for_api", lambda: None)
     state = Cancelled(message="cancelled; what was committed is kept")
     with whole_run("desk", 2) as whole:
-        whole.end(RunReport([outcome_of(state, "notes")]), state)
+        whole.end(RunReport([whole.outcome_of(state, "notes")]), state)
     said = "0 of 2 indexes, cancelled; what was committed is kept"
     assert sent == ["0 of 2 indexes", said, "No document failed", said]
