@@ -396,22 +396,27 @@ def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
     for table, other in _pairs_with_equal_texts(filled):
         if table.full_name not in found and other.full_name not in found:
             found[table.full_name] = f"holds copies of the texts of {other.full_name}"
-    for table in [one for one in filled if vocab.SEARCHES & {*noun(one.name)} and one.full_name not in found]:
-        if any(words(name)[-1] in vocab.WHOLE_TITLES for name in table.columns):  # it may say what its rows are called
-            continue
-        if (origin := _searched_by(table, filled)) is not None:
-            found[table.full_name] = f"holds copies of the texts of {origin.full_name}"
+    searches = [one for one in filled if vocab.SEARCHES & {*noun(one.name)} and one.full_name not in found]
+    read = [one for one in filled if searches and not _is_for_programs(one)]
+    others = {one.full_name: set().union(*_words_of_rows(one)) for one in read}
+    for table in searches:
+        titled = any(words(name)[-1] in vocab.WHOLE_TITLES for name in table.columns)  # it may say what rows are called
+        if not titled and (copied := _searched_by(table, others)) is not None:
+            found[table.full_name] = f"holds copies of the texts of {copied}"
     return found
 
 
-def _searched_by(table: DatabaseTable, tables: Sequence[DatabaseTable]) -> DatabaseTable | None:
-    """Return the table with most words of one for searches; None if its rows have words that no other table has."""
+def _searched_by(table: DatabaseTable, others: Mapping[str, set[str]]) -> str | None:
+    """Return which other table has most words of one for searches; None if its rows have words that none has.
+
+    `others` are the words of tables that people read, by name.
+    """
     rows = [one for one in _words_of_rows(table) if len(one) >= MIN_SEARCHED]
-    others = {one: set().union(*_words_of_rows(one)) for one in tables if not _is_for_programs(one)}
     known = set().union(*others.values()) if len(rows) >= MIN_COPIED else set()
     if sum(len(one & known) >= MIN_KNOWN * len(one) for one in rows) <= MOST * len(rows):
         return None
-    return max(others, key=lambda one: len(others[one].intersection(*[set().union(*rows)])), default=None)
+    sought = set().union(*rows)
+    return max(others, key=lambda name: len(others[name] & sought), default=None)
 
 
 def _words_of_rows(table: DatabaseTable) -> list[set[str]]:

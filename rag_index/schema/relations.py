@@ -82,6 +82,12 @@ def declared_relations(table: Subject, tables: Sequence[Subject], views: Contain
     return [one for one in found if not table.rows or all(table.columns[name].filled for name in one.columns)]
 
 
+def _is_called_after(table: Subject, parent: Subject) -> bool:
+    """Return whether the name of a table begins with that of the other, as `product_entity_text` does."""
+    called = noun(parent.name)
+    return parent is not table and noun(table.name)[: len(called)] == called
+
+
 def _is_prefixed(table: Subject, word: str) -> bool:
     """Return whether most columns of a table begin with this word, as `comment_post_ID` does: it says nothing."""
     return 2 * sum(singular(words(name)[0]) == word for name in table.columns) > len(table.columns)
@@ -136,7 +142,6 @@ class _Finder:
         """Return the relations of a table to its parents."""
         found = declared_relations(table, self.tables, self._catalog.views)
         contained = self._contained_keys(table, [one.parent for one in found])
-        found += self._by_own_name(table, {column for one in found for column in one.columns})
         found += self._by_type_text(table)
         taken = {column for relation in found for column in relation.columns}
         found += contained
@@ -150,26 +155,11 @@ class _Finder:
                 found += filter(None, [self._named(table, column) or self._prefixed(table, column)])
         # `last_post_id` names one of the own parts of a row, which is none of it
         found = [one for one in found if not vocab.ENDS & {*words(one.columns[0])}]
-        numbered = self._by_type_row(table, found, taken)
+        own = {one.columns[0] for one in found if one.is_plain and _is_called_after(table, one.parent)}
+        numbered = self._by_type_row(table, found, taken | own)
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
         return found + self._one_to_one(table, found) + self._listed(table, found)
-
-    def _by_own_name(self, table: Subject, taken: Container[str]) -> list[Relation]:
-        """Return the relations to the key, called alike, of the table whose name this one's begins with.
-
-        Such is `entity_id` of `product_entity_text`, whatever types stand beside it and have keys of this name.
-        """
-        own, found = noun(table.name), []
-        for column in [one for one in table.columns.values() if one.name not in taken and (one.name,) != table.key]:
-            if not _is_any_id(column.name):
-                continue
-            named = [one for one in self._by_key.get((column.name,), []) if one is not table]
-            above = [one for one in named if noun(one.name) == own[: len(noun(one.name))]]
-            parent = max(above, key=lambda one: len(noun(one.name)), default=None)
-            if parent is not None and column.filled and self._share_of_keys(column.filled, parent, column) == 1:
-                found.append(Relation(table, parent, ((column.name, parent.key[0]),)))
-        return found
 
     def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
         """Return the tables whose composite keys this one has, by name, with the values of their rows."""
@@ -255,7 +245,8 @@ class _Finder:
         if named[-1:] != ["id"] * len(named):  # the key has this name in the other table, and it is more than "id"
             found += self._by_key.get((column.name,), [])
         found += [one for one in by_noun.get(tuple(bare), []) if noun(one.name)[-len(bare) :] == tuple(bare)]
-        found.sort(key=lambda parent: len(noun(parent.name)))  # `topics` before `topic_search_data`
+        # `topics` before `topic_search_data`, and before both what this one is called after
+        found.sort(key=lambda parent: (not _is_called_after(table, parent), len(noun(parent.name))))
         own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
         of_type = len(bare) > 1 and bare[-1] in vocab.TYPE_WORDS  # `data_type` is no `badge_type`
         if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1) and not of_type:
