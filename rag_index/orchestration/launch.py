@@ -47,11 +47,12 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
         TransientError: Prefect's API does not answer, or has gone.
     """
     import httpx
-    from prefect.exceptions import MissingResult
 
     with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
         quiet(home, verbose=verbose)
         flow = load()
+        from prefect.exceptions import MissingResult  # no earlier: see trusted_folder
+
         stack.callback(send_pending_logs)
         try:
             result = flow(**parameters, return_state=True).result(raise_on_failure=False)
