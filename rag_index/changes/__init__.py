@@ -28,7 +28,6 @@ class DocumentChange:
     """
 
     index: str
-    """The name of the index."""
     id: str
     """The document's id in the form that people see (`documents.keys.document_id`), or the value of `column`."""
     changed_at: float
@@ -46,7 +45,6 @@ class Received:
     position: Any = None
     """What `acknowledge` needs."""
     more: bool = False
-    """Whether the feed has more to give right now."""
     overflow: Sequence[str] = ()
     """Indexes whose changes the feed cannot name, such as after a lost slot. They need a full scan, which also
     reads the rows that `changed_since` would leave unread."""

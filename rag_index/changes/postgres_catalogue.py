@@ -95,7 +95,6 @@ class PostgresTable:
     identity: frozenset[str] | None
     """The columns that old rows have values of in the log; None: all columns (REPLICA IDENTITY FULL)."""
     primary: frozenset[str]
-    """The columns of its primary key."""
 
     @property
     def quoted(self) -> str:
@@ -159,13 +158,11 @@ class SlotState:
     problem: str = ""
     """Why it cannot be read, and what to do."""
     held_bytes: int = 0
-    """How much of the log the server keeps for it."""
     max_bytes: int = 0
     """How much of the log the server keeps for any slot at most; below 0: until the disk is full."""
     start: str = "0/0"
     """Up to where it was acknowledged: it gives what was committed later."""
     end: str = "0/0"
-    """The end of the server's log."""
 
     @classmethod
     def read(cls, connection: Connection, name: str) -> SlotState:

@@ -66,7 +66,6 @@ class WatchedTable:
     name: str
     """The name of a table, which is never a view."""
     schema: str | None
-    """Its schema; None: the default one."""
     columns: tuple[str, ...]
     """The columns whose values tell which documents show a row, sorted."""
     used: frozenset[str] | None = None
@@ -98,7 +97,6 @@ class RowChange:
     values: tuple[Any, ...]
     """The values of `table.columns`, of the type that the driver gives when it reads these."""
     changed_at: float
-    """The time of the change, in seconds since 1970 by the clock of the source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,6 @@ class TablePlan:
     """The tables to watch, and what their rows mean."""
 
     tables: list[WatchedTable] = field(default_factory=list)
-    """Each table once, sorted by its name."""
     routes: list[RowRoute] = field(default_factory=list)
     unwatched: dict[str, str] = field(default_factory=dict)
     """Why an index cannot be watched by its tables, by its name."""

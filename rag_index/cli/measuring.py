@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 SHORT = 70
 ALL = "all"
-"""The name of the scope of all indexes searched at once."""
 
 
 @command(example="evaluate golden.jsonl --worst 5")

@@ -47,7 +47,6 @@ run_options = options(
     wait_option,
     json_option,
 )
-"""The options that all commands that run indexes have."""
 
 
 def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, **asked: Any) -> int:

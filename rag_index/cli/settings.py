@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rag_index.schema import Question, Scaffold
 
 MAX_CHUNKS = 3
-"""Chunks of a document that `init` shows."""
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 

@@ -50,7 +50,6 @@ CONNECT_SECONDS = 10
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
 LISTED = 20
-"""Names that a message lists at most."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

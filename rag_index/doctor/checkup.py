@@ -65,7 +65,6 @@ PROBLEMS = {
     "pending_documents": "still pending because a run ended while it wrote them",
     "orphan_points": "in {name} that neither ledger nor source explains",
 }
-"""What is wrong with points and documents, by kind of finding."""
 
 
 def _display_key(key: str) -> str:
@@ -97,7 +96,6 @@ class Checkup:
         self.alias = resources.settings.alias(index.name)
         self.source_read = False
         self.context_error = ""
-        """Why the model that writes contexts did not answer."""
 
     def state(self) -> CollectionState:
         """Return the state of the index's collections now."""

@@ -29,7 +29,6 @@ class CollectionState:
     index: str
     alias: str
     live: str | None
-    """The collection that the alias points at."""
     stored: Mapping[str, Metadata]
     """Metadata of the store's collections that were made for this alias, are live, or are known to the ledger."""
     known: tuple[Collection, ...]

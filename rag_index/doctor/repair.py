@@ -76,7 +76,6 @@ def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[
     """
     indexes = settings.named(names)
     found: dict[tuple[str | None, str], Finding] = {}
-    """The first finding of each kind."""
     if damage := ledger_damage(settings):
         found[damage.index, damage.kind] = damage
         file, now = Path(str(settings.ledger_url.database)), dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")

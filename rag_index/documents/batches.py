@@ -82,11 +82,8 @@ class TextPart(NamedTuple):
     id: str
     """The id of its row as people see it; "" if nothing names it."""
     link: str
-    """The address of the part; "" if it has none of its own."""
     payload: dict[str, Any]
-    """The fields of the part."""
     page: str = ""
-    """The number of the page of a file, if it has pages."""
 
 
 def part_name(part: Mapping[str, str]) -> str:
@@ -99,7 +96,6 @@ class AttachedFile(NamedTuple):
     """A file that belongs to a document."""
 
     part: TextPart
-    """The part of the document that it is; its text is nowhere yet."""
     stamp: str
     """What changes with its content. The hash of the document's text covers it."""
     read: Callable[[], Iterator[tuple[str, str]]]

@@ -15,7 +15,6 @@ CODES = {
     "ne": "nepali", "nb": "norwegian", "nn": "norwegian", "no": "norwegian", "pt": "portuguese", "ro": "romanian",
     "ru": "russian", "sl": "slovene", "es": "spanish", "sv": "swedish", "tg": "tajik", "tr": "turkish",
 }  # fmt: skip
-"""The names of languages by their codes."""
 LOCALE = re.compile(r"[a-z]{2}(?:[-_][A-Za-z]{2,4})?")
 ENGLISH = re.compile(
     r"\b(?:the|and|of|to|is|are|was|for|with|that|this|not|has|have|on|in|it|be|by|from|as|at|an|we|you|or)\b"

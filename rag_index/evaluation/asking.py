@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     """What a query finds, or why no index answers it."""
 
 AT_ONCE = 8
-"""Queries that are under way at once."""
 PROBES = 3
 """Queries that are asked one after another, until one is answered: if none is, the others are not asked."""
 TRIES, PAUSE = 3, 2.0

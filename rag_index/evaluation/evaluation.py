@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     """The grade of each document that a query should find, by the text of the query."""
 
 MAX_FOUND = 3
-"""Hits that the report of a poor query names."""
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
 """The ways to search: by meaning alone, by words alone, and by both with the weight of the settings."""

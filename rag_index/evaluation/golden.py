@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
 MAX_SHOWN = 60
-"""Characters of a wrong value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,6 @@ class _Line(BaseModel):
     relevant: Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_graded), Field(min_length=1)]
     index: Annotated[str, Field(min_length=1)] | None = None
     note: str = ""
-    """A note for people who edit the file."""
 
 
 def read_golden(path: Path, index: str | None = None) -> list[GoldenQuery]:

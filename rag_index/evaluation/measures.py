@@ -40,13 +40,11 @@ Document = TypeVar("Document", bound="Hashable")
 
 NAMES = {"recall": "recall", "mrr": "MRR", "ndcg": "nDCG"}
 MAX_CUTOFF = 1000
-"""The most hits that one search returns."""
 _METRIC = re.compile(r"\s*(?P<name>[^@]+?)\s*@\s*(?P<cutoff>\d{1,6})\s*")
 
 LEVEL = 0.05
 """A loss that chance explains no more often than this counts as real."""
 POWER = 0.9
-"""How often a loss should be noticed."""
 THROWS = 20_000
 """How often the coins are thrown, a multiple of 8; a p-value of 0.05 is then off by 0.0015 or so."""
 

@@ -14,7 +14,6 @@ from rag_index.retrieve import ALL_GROUPS, Retriever, SearchResult
 EVERYBODY = {"all": True}
 """How a saved pipeline has ALL_GROUPS."""
 OPERATORS = {"==": "any", "in": "any", "!=": "not", "not in": "not", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
-"""What Haystack's operators are in our filters."""
 
 
 @component

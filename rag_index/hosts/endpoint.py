@@ -81,7 +81,6 @@ class Endpoint(ABC):
     """One server with persistent connections. All methods must be awaited on the same event loop."""
 
     service: ClassVar[str]
-    """What to call such a server in a message."""
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 

@@ -24,7 +24,6 @@ FORGETTING_FACTOR = 0.8
 MIN_CHARS = 2000
 """The characters for which a request counts at least: it has a cost of its own, however short its texts are."""
 MAX_FAILURES = 3
-"""Failures in a row after which a host is down."""
 FIRST_REST = 1.0
 """Seconds of rest when a host goes down; doubled after each further failure, halved for each earlier one."""
 MAX_REST = 30.0
@@ -260,14 +259,11 @@ class RequestStats:
 
     requests: int = 0
     retries: int = 0
-    """Requests that repeated an earlier one."""
     splits: int = 0
     """Requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0
-    """Seconds in which at least one request was running."""
     in_flight: int = 0
-    """Requests running now."""
     host_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in which a request was running, by host; empty for an embedder without hosts."""

@@ -215,7 +215,6 @@ class LedgerScanState:
         self._read: dict[int, BucketDigest] = {}
         self._unread: set[int] = set()
         self.pages = 0
-        """How many pages were seen."""
         if not single:
             source.use_scan_state(self)
 

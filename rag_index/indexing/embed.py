@@ -78,7 +78,6 @@ class EmbedJob:
     embedder: EmbedderSettings
     identity: EmbedderIdentity
     bm25: Bm25Model | None = None
-    """How the sparse vectors are made; None if the index has none."""
     workers: int = 1
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     timeout: float | None = None

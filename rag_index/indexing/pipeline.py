@@ -156,7 +156,6 @@ class Writer:
         self._under_way: Future[WrittenShard] | None = None
         self._written: list[WrittenShard] = []
         self.steps: list[str] = []
-        """The names of the steps that wrote something."""
 
     def upsert(self, shard: EmbeddedShard | WrittenShard) -> None:
         """Write a shard, unless the worker that embedded it did. The one before is finished."""

@@ -91,9 +91,7 @@ class IndexRun:
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
     """Where errors and services that do not answer are logged; None if nobody waits for this run."""
     error: RagIndexError | None = None
-    """What ended the run, if an error of ours did."""
     part_rows: dict[str, int] = field(default_factory=dict)
-    """How many rows the source had of each part when the run began."""
 
     def __post_init__(self) -> None:
         self.outcome, self.progress = IndexOutcome(self.index.name), Progress(self.index.name)

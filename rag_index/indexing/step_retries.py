@@ -72,9 +72,7 @@ class Step:
     kind: str
     of: str = ""
     after: tuple[str, ...] = ()
-    """The names of the steps whose results it is given."""
     patience: Policy | None = None
-    """Its policy, if it is not that of its kind."""
 
     @property
     def name(self) -> str:

@@ -281,7 +281,6 @@ class WaitingLookUp(NamedTuple):
     number: int
     """Grows each time that the same look-up arrives."""
     changed_at: float
-    """The time of the earliest change that waits, by the clock of the source."""
     first_number: int
     """The number of the first arrival that is not indexed."""
 
@@ -342,11 +341,9 @@ class Reached(NamedTuple):
     number: int | None
     """Arrivals in the inbox up to this number are indexed; None if only runs say what is complete."""
     at: float
-    """By when the source had committed it."""
     position: str
     """The place in the source's log, or the number of its queue; "" if there is none."""
     how: str
-    """How it is known: `wal`, `queue`, `poll`, `files` or `run`."""
 
     def age(self, now: float) -> float | None:
         """Return how old the position is; None if its clock was ahead, so that nobody knows."""

@@ -70,7 +70,6 @@ NO_PAGES: dict[str, Any] = {
     "distributed.dashboard.link": "",
 }
 PRELOAD = "rag_index.orchestration.worker"
-"""What a worker imports before its first shard."""
 
 
 class Workers(AbstractContextManager["Workers"]):

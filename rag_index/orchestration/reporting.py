@@ -64,10 +64,8 @@ Row: TypeAlias = dict[str, Any]
 
 UPDATE_SECONDS = 2.0
 MAX_FAILED = 500
-"""Rows of the table of failed documents; `rag-index failed` has no limit."""
 MAX_REASON = 300
 MAX_WORSE = 500
-"""Rows of the table of a gate; `rag-index report --json` has no limit."""
 
 
 class ArtifactDisplay:
@@ -166,9 +164,7 @@ class WholeRun(ArtifactDisplay):
         self._project, self._indexes = project, indexes
         self._done = 0
         self.failed: list[Row] = []
-        """The failed documents of the indexes that are done."""
         self.outcomes: dict[str, IndexOutcome] = {}
-        """How the runs of single indexes ended, as far as they came to their ends."""
         self.update(0.0, f"0 of {indexes} indexes")  # it belongs to the flow run over all of them
 
     def show(self, progress: Progress) -> None:

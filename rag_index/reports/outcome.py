@@ -19,7 +19,6 @@ COUNTS = (
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 FIRST_IDS = 10
 SLOW_SECONDS = 60.0
-"""A run of an index that takes longer ends with advice."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 SEARCH, MEANING, WORDS = "search", "meaning", "words"
@@ -250,7 +249,6 @@ class IndexOutcome(Counts):
     verified: str = ""
     gate: GateVerdict | None = None
     advice: str = ""
-    """What would make the next run faster; known once the run has ended."""
     error_class: str = ""
 
     def add(self, written: WrittenShard, *, new: int) -> None:

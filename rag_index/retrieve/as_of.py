@@ -81,9 +81,7 @@ class Known:
     last_runs: Mapping[str, str] = field(default_factory=dict)
     not_seen: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Why the store is not the one of the ledger."""
     live: Mapping[str, str] = field(default_factory=dict)
-    """The live collection of each index that can be searched."""
     totals: Mapping[str, Totals] = field(default_factory=dict)
     """How much is in these, as far as the ledger knows them and somebody asked."""
 

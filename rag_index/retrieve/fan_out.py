@@ -52,7 +52,6 @@ T = TypeVar("T")
 X = TypeVar("X")
 
 MAX_LOAD_SECONDS = 300.0
-"""How long loading a model into this process may take."""
 LOAD_SHARE = 0.5
 """The share of the time that reading what a collection is may take, for which the others wait."""
 COUNT_SHARE = 0.25

@@ -97,9 +97,7 @@ class Question:
     phrases: tuple[str, ...] = ()
     """What a passage must have, as words in small letters between spaces."""
     excluded: tuple[str, ...] = ()
-    """What it must not have."""
     exact: bool = False
-    """Whether no word is corrected."""
     corrected: Mapping[str, str] = field(default_factory=dict)
     """What is searched for in place of words of the query that no index has: see `spelling`."""
 
@@ -125,14 +123,12 @@ class IndexAnswer:
 
     index: str
     live: LiveCollection
-    """The collection that is searched."""
     own: tuple[Condition, ...]
     """The conditions that the settings and the caller's groups add."""
     hybrid: bool
     asks: bool = False
     """Whether the database says which of the candidates the caller may see."""
     counts: WordCounts = NO_WORDS
-    """The words of the query as the index counts them."""
     points: list[StoredPoint] = field(default_factory=list)
     whole: bool = True
     """Whether the points came with their payloads."""
@@ -143,7 +139,6 @@ class IndexAnswer:
     commits: int | None = None
     """The number of the last commit that the search saw; None if it saw all."""
     seconds: float = 0.0
-    """How long the search took."""
 
     def first(self, question: Question) -> int:
         """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
@@ -185,7 +180,6 @@ class Asked:
     counts: WordCounts = NO_WORDS
     """The words of the question as all indexes together count them."""
     idf: Mapping[int, float] = field(default_factory=dict)
-    """The inverse document frequency of each of these words."""
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
     embed_seconds: float = 0.0
     rights_seconds: float = 0.0

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 TEXTS_AT_ONCE = 16
 """Texts in a call of the reranker. Between two calls, one whose search has given up ends."""
 MAX_LOAD_SECONDS = 300.0
-"""How long loading the model may take."""
 
 
 class Reranking:
@@ -34,7 +33,6 @@ class Reranking:
 
     def __init__(self, open_reranker: Callable[[], Reranker], top: int) -> None:
         self.top = top
-        """The number of hits that the reranker reads."""
         self._open = open_reranker
         self._thread = ThreadPoolExecutor(1, "rag-index-rerank")
         self._reranker: Reranker | None = None

@@ -17,7 +17,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        """All measurements so far."""
         timed, counted = partial(Histogram, buckets=BUCKETS, registry=registry), partial(Counter, registry=registry)
         self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
         for stage in STAGES:

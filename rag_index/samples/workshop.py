@@ -15,7 +15,6 @@ from pathlib import Path
 from rag_index.samples import new_database
 
 COPIES = 12
-"""Repairs of each fault."""
 _THINGS = (
     "kettle", "toaster", "desk lamp", "vacuum cleaner", "radio", "hair dryer", "coffee grinder", "sewing machine",
     "record player",

@@ -46,9 +46,7 @@ SECURITY_HEADERS = (
 )
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 1.0
-"""How long a request whose time is up may take to stop."""
 PROBES = ("/healthz", "/readyz")
-"""What is asked to find out whether the service works; it has places of its own."""
 MAX_HEADER_BYTES = 16_384
 GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""

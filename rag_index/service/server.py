@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often the settings file is looked at."""
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""

@@ -43,7 +43,6 @@ PREFIX = "rag_"
 
 LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(@(?P<role>\S+))?(?P<groups>(\s+\S+)*)")
 CHECK_SECONDS = 1.0
-"""How often the file is looked at for changes."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -56,7 +55,6 @@ PAUSE_SECONDS = 30.0
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
 TIMEOUT_SECONDS, MAX_KEYS_BYTES = 5.0, 1_000_000
-"""The limits of a whole answer of the issuer."""
 JWT = "jwt:"
 """The beginning of the name of a caller with a JWT, which no token of the service has."""
 MAX_JWT_CHARS = 16_000

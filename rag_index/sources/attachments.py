@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
 
 BETWEEN = "\n\n"
-"""What stands between the parts of a text."""
 MAX_FILE_BYTES = 50_000_000
 IN_MEMORY = 1_000_000
 """Larger values wait in a temporary file, since a document may have many."""

@@ -32,7 +32,6 @@ RACY_SECONDS = 2.0
 WATERMARK = "files/1"
 """The watermark of every scan. It only says that there was a scan before."""
 HEAD_CHARS = 2000
-"""The beginning of a file, where a comment may say that it is generated."""
 MIN_MINIFIED_CHARS = 5000
 MAX_LINE_CHARS = 300
 """The average characters per line of a file written by hand; a minified file has more."""

@@ -286,7 +286,6 @@ class DocumentParts:
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The values of payload columns of inline parts, by the name of the part and of the column."""
     failure: str = ""
-    """Why a part of the document cannot be read; the first one that cannot."""
     digest: tuple[int, int] = (0, 0)
     """The sums of both halves of the digests of the rows."""
     groups: Sequence[str] | None = None

@@ -134,7 +134,6 @@ class PartsReader:
         self.digest_columns: Callable[[PartRows], list[sa.ColumnElement[Any]]] = lambda table: []
         """What is read beside the columns of a part, for `digest`."""
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
-        """Returns the digest of a row, in two halves."""
 
     def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Sequence[Any]]) -> None:
         """Check that the queries of parts can be run, also for the values of some rows of documents.

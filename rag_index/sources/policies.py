@@ -101,7 +101,6 @@ class PolicyTable:
     sees_all: str
     """Why the reader sees all rows, whatever the policies say; "" if he does not."""
     policies: tuple[Policy, ...]
-    """Those that hold for the reader."""
 
     def sentence(self) -> str:
         """Return what a reader who does not see all rows is subject to."""

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MASK = "[secret]"
-"""What stands in a text in place of a secret."""
 MAX_SECRET_CHARS = 4000
 """What is looked at of a text for whether it holds one."""
 MIN_DIGITS = 3
@@ -23,7 +22,6 @@ _HASH = re.compile(
     r"|\$(?:7|8|y|gy|apr1)\$[\w./$]{20,}|!bcrypt!\d\d!\S+|SCRAM-SHA-\d+\$\S+|AQAAAA[A-Za-z0-9+/]{50,}=*"
     r"|\{(?:S?SHA\d*|S?MD5|CRYPT|PBKDF2\w*)\}[\w+/=.$-]{13,}|:pbkdf2:\w+:\d+:\S+|(?<!\w)\*[0-9A-F]{40}(?!\w)"
 )
-"""Hashes of passwords."""
 _HASHES_HAVE = {"$": ("$",), "{": ("{",), "!": ("!bcrypt!",), ":": (":pbkdf2:",), "Q": ("AQAAAA",)}
 _KEY = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]+[.\w-]*|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)"
@@ -73,7 +71,6 @@ PLACE = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|(?=[^\s/]++/\S)\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
     re.IGNORECASE,
 )
-"""An address, or the name of a file."""
 
 
 def without_secrets(text: str) -> str:

@@ -71,7 +71,6 @@ class SourceTable:
     columns: tuple[str, ...]
     """The columns that the settings name, once each, without those of conditions."""
     where: tuple[str, ...]
-    """The conditions, in SQL, that decide about its rows."""
     place: str
     """What the settings call it, for a message: "", "join customer", "part remark"."""
     keys: tuple[str, ...] = ()

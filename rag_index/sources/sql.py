@@ -119,7 +119,6 @@ class SqlSource:
         self._order: list[sa.ColumnElement[Any]] = []
         """What rows are ordered by and compared with, key column by key column (`_learn_order`)."""
         self._counted: int | None = None
-        """The rows that a scan has to read, as they were last counted."""
         self._stream: PageReader | None = None
         self._connection: Connection | None = None
 

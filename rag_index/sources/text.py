@@ -36,7 +36,6 @@ LINES = frozenset([
 LEFT_OUT = frozenset([
     "head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template",
 ])  # fmt: skip
-"""HTML elements whose content nobody reads."""
 CODE = frozenset(["code", "kbd", "pre", "samp", "tt"])
 MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""
@@ -59,7 +58,6 @@ MAGIC = {
     b"7z\xbc\xaf": "a 7z file",
     b"SQLite format 3": "an SQLite file",
 }
-"""How files begin that are often kept in databases."""
 _KNOWN = tags | {
     "bdi", "bgsound", "data", "dialog", "frame", "listing", "main", "nobr", "noembed", "noframes", "picture", "search",
     "slot", "template", "xmp",
@@ -277,7 +275,6 @@ class HtmlText:
     def __init__(self, *, lines: bool) -> None:
         self._pieces: list[str] = []
         self._heard: list[str] = []
-        """The text since the last mark."""
         self._newlines = 2
         """The line breaks at the end of the text so far. There is none before its beginning."""
         self._left_out = self._verbatim = self._code = 0

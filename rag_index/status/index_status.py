@@ -35,7 +35,6 @@ class IndexStatus:
     """About how many points the search index of a server has; None in the embedded store, or if nothing is indexed."""
     failed: int
     held_back: int
-    """Documents that the source no longer has and that the delete guard keeps in the index."""
     last_run: dict[str, Any] | None
     """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under way; if its process
     died, `seconds` is None too and the state is interrupted."""

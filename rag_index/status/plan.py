@@ -47,7 +47,6 @@ MIN_LOST = 0.02
 """The share of the letters outside of marks that a format may drop; `plan` warns of more."""
 
 NO_COLLECTION = -1
-"""An id that no collection has: nothing is known of its documents."""
 LOOKED_AT = 200
 
 
@@ -144,7 +143,6 @@ class RunPlan(Counts):
 
     gone: int = 0
     cost: RunCost | None = None
-    """What embedding new and changed documents costs at most; None if there are none."""
     error: str = ""
     """Why a run would end before it changes anything. All numbers are 0 then."""
     exit_code: int = 0

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
-"""Recall of neighbours from which two ways count as equal."""
 NEIGHBOURS = 10
 MAX_QUERIES = 500
 TIE = 1e-5

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
 QUERIES, DOCUMENTS = 200, 5000
-"""Queries that are made of an index at most, and the documents of its sample."""
 
 
 @contextmanager

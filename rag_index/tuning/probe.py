@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Call = tuple[int, float, float]
 """One call to embed: its characters, and its start and end by the machine's monotonic clock."""
 START_SECONDS = 60.0
-"""Time limit for processes to start, and for a model to load."""
 GIVE_UP_FACTOR = 4
 ROUNDS_PER_CALL = 8
 """Rounds in one call to the embedder. In a round, each request that may be in flight is sent once."""

@@ -53,11 +53,9 @@ class Collector(threading.Thread):
         self.looked_at: dict[str, float] = {}
         """By index: every change that was committed before this time is in the ledger."""
         self._failure: RagIndexError | None = None
-        """Why nothing can be collected now."""
         self._unseen: dict[str, RagIndexError] = {}
         """Why changes of an index are not seen, by its name, as the last check found."""
         self.died: BaseException | None = None
-        """What ended the thread, if it was no error of ours."""
         self._check()
 
     def error(self, name: str) -> RagIndexError | None:

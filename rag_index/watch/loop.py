@@ -53,7 +53,6 @@ FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 """Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
 NOTE_SECONDS = 30.0
-"""How often a watch that has nothing to do says that it lives."""
 FLAG_SECONDS = 0.1
 """How often a watch that waits looks whether it was told to end."""
 TROUBLED = ("failing", "backing off")
@@ -75,7 +74,6 @@ class _Index:
     noted: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
     """When the ledger last heard of it, and which times were among that."""
     run: OrdinaryRun | None = None
-    """The ordinary run that has taken over."""
     written: bool = False
     """Whether the watch, or a run for it, has written the index, so that its settings have replaced those before."""
     asked: tuple[float, int] | None = None
@@ -104,7 +102,6 @@ class Watch:
     ) -> None:
         """Prepare a watch. `changed` is called whenever the state that the ledger has of it has changed."""
         self.names = list(names)
-        """The names of the indexes that are watched."""
         self._settings, self._ledger = settings, ledger
         self._runner, self._stop, self._changed, self._clock = runner, stop, changed, clock
         self._feeds = feeds

@@ -53,7 +53,6 @@ class QueuedRow(NamedTuple):
     token: Any
     """What `_delete` needs."""
     source: str
-    """The name of the table."""
     values: tuple[Any, ...] | None
     """The values of the table's watched columns; None: the whole table may have changed, or is gone."""
     changed_at: float

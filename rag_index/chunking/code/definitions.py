@@ -29,7 +29,6 @@ class Place:
     """The place of a node: the nodes around it, the outermost first, and whether it is local to a function."""
 
     data: bytes
-    """The file."""
     around: list[Node]
     is_local: bool
 
@@ -49,7 +48,6 @@ class Named:
     kind: str
     name: str
     node: Node
-    """What belongs to the symbol."""
     owner: str = ""
     """The type or namespace that the definition itself names as its owner."""
     encloses: bool = True

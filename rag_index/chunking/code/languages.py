@@ -56,7 +56,6 @@ class Language:
     local: frozenset[str] = frozenset()
     """The types of nodes in which constants, variables and prototypes are local, and are no symbols."""
     separator: str = "."
-    """The separator between the parts of a qualified name."""
 
 
 _ALL = (

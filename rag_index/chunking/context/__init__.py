@@ -37,7 +37,6 @@ class ContextChunker:
 
     inner: Chunker
     servers: EmbedderSettings
-    """The servers that write, and how to ask them."""
     recipe: Recipe
     ledger: SecretStr
     """The URL of the ledger, which keeps contexts."""

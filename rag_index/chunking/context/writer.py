@@ -61,7 +61,6 @@ class Recipe:
     """Everything that decides the contexts, apart from documents and chunks."""
 
     digest: str
-    """The digest of the model's weights."""
     prompt: str
     max_chars: int
     num_ctx: int
@@ -211,7 +210,6 @@ class ContextRequest(Request):
 
     passage: Passage
     max_tokens: int
-    """Tokens that its question may have."""
     key: tuple[bytes, bytes] = b"", b""
     """The hashes of document and chunk."""
     answers: int = 0
