@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.dispatch import Dispatch, Query, QueryStream
-from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails, plain_model_name, plain_vector
+from rag_index.hosts.endpoint import (
+    Endpoint,
+    KnownModel,
+    ModelDetails,
+    agreed_report,
+    plain_model_name,
+    plain_vector,
+    survey_hosts,
+)
 from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.openai_client import OpenAIEndpoint
 from rag_index.hosts.retries import AskedHosts
-from rag_index.hosts.survey import agreed_report, survey_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
 from rag_index.sources import has_digests, scan_settings
-from rag_index.sources.buckets import BucketDigest, BucketLayout, add_rows
+from rag_index.sources.digest import BucketDigest, BucketLayout, add_rows
 from rag_index.sources.sql import not_unique
 
 if TYPE_CHECKING:

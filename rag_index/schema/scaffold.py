@@ -18,9 +18,8 @@ from rag_index.database.drivers import database_url, is_file, is_secret, redacte
 from rag_index.errors import SettingsError
 from rag_index.schema.catalog import read_catalog
 from rag_index.schema.proposal import Proposal, propose
-from rag_index.settings.loading import load_settings
 from rag_index.settings.parts import FILE
-from rag_index.settings.project import project_name
+from rag_index.settings.project import load_settings, project_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from rag_index.settings.index import IndexSettings
-from rag_index.settings.loading import CONFIG_VARIABLE, ENV_PREFIX, find_config, load_settings, origins, run_settings
-from rag_index.settings.project import FILE_NAME, SECTIONS, Settings
+from rag_index.settings.project import (
+    CONFIG_VARIABLE,
+    ENV_PREFIX,
+    FILE_NAME,
+    SECTIONS,
+    Settings,
+    find_config,
+    load_settings,
+    origins,
+    run_settings,
+)
 from rag_index.settings.sections import (
     ContextSettings,
     EmbedderSettings,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources.buckets import RowDigest
+    from rag_index.sources.digest import RowDigest
 
 __all__ = [
     "ScanState", "SingleDocumentSource", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of",
@@ -37,7 +37,7 @@ class SourcePage:
     stamps: dict[str, str] = field(default_factory=dict)
     """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
     digests: Mapping[str, RowDigest] = field(default_factory=dict)
-    """The bucket and the digest of each row that was read, by key, of a source with digests (`sources.buckets`)."""
+    """The bucket and the digest of each row that was read, by key, of a source with digests (`sources.digest`)."""
     unread_buckets: Mapping[int, int] = field(default_factory=dict)
     """Buckets that stay unread, with the number of their rows, because their digests are those of the last scan."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -1,8 +1,15 @@
 """A SQL source whose buckets of rows have digests: only the rows of buckets that differ from the last scan are read.
 
-The database computes a digest of each bucket (`sources.buckets`), which takes it one pass over the rows and needs read
-rights alone. A run then reads those buckets whose digest is not the one that the ledger has. So it finds every change:
-deletions, rows that are committed late, and rows without a time of change, too.
+A row belongs to a bucket by its key alone. Keys that are whole numbers are divided into ranges, so that rows that are
+added and changed together are in few buckets; others are hashed. The digest of a row is 128 bits of a hash over its key
+and all columns that the index reads. Values of any type, NULL and empty texts differ in the form that is hashed. The
+digest of a bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each. A change
+leaves it as it was with a probability of 2^-128, if nobody makes values for that purpose.
+
+The database computes the digests in one pass over the rows, with read rights alone. A run then reads those buckets
+whose digest is not the one that the ledger has. So it finds every change: deletions, rows that are committed late, and
+rows without a time of change, too. A database that writes a value in another way than before (another version, another
+time zone) gives another digest: then the bucket is read for nothing, and nothing is lost.
 
 The digests that the ledger gets are sums over the rows as they were read, each with its digest in the same statement.
 So they are the digests of what is in the index, whatever the source did between two queries.
@@ -12,10 +19,15 @@ A row of a part counts in the bucket of its document. The columns of joins are c
 
 from __future__ import annotations
 
+import hashlib
+import json
+import marshal
 import sqlite3
-from dataclasses import replace
+import struct
+import zlib
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -25,21 +37,11 @@ from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.keys import encode_keys
 from rag_index.errors import SettingsError
 from rag_index.sources import ScanState, SourcePage
-from rag_index.sources.buckets import (
-    NO_ROWS,
-    BucketDigest,
-    BucketLayout,
-    RowDigest,
-    choose_layout,
-    sum_values,
-    value_bucket,
-    values_digest,
-)
 from rag_index.sources.pages import DocumentParts, stream_rows, valid_rows, with_any_text
 from rag_index.sources.sql import Cursor, SqlSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -47,6 +49,21 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources.part_reader import PartRows
 
+VERSION = 1
+"""Raise it whenever a digest is computed in another way."""
+BUCKET_ROWS = 128
+"""The rows of a bucket, which are all read if one changed. Each bucket is a row of the ledger."""
+MIN_BUCKETS, MAX_BUCKETS = 64, 65_536
+SPARSE = 64
+"""Keys are hashed if they leave more numbers than this unused for each one used: ranges would be too uneven."""
+MAX_TIMES = 4
+"""The growth of a source after which it gets other buckets, when everything is read anyway."""
+TEXT_KEYS = -(1 << 40)
+"""SQLite's keys that are no numbers, although most are, lie below this. Ranges cannot have them."""
+HALF = 1 << 64
+"""A digest is two numbers below this."""
+UNPACK = struct.Struct(">QQ16x").unpack
+"""Returns the two halves of a digest, and leaves out the rest of a SHA-256."""
 BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
 """The databases whose buckets have digests, and the one that they are like."""
 WHOLE_NUMBERS = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}
@@ -61,10 +78,118 @@ SQLITE_ROWS = 20_000
 """Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long as it lasts."""
 MAX_LISTED = 4096
 """Buckets that one query lists. If more differ, all rows are read."""
-MAX_BUCKETS = 1 << 18
+MAX_KEPT_BUCKETS = 1 << 18
 """If the source has grown until it has more buckets, all rows are read and divided into larger ones."""
 MAX_SHARE = 0.5
 """If buckets with more than this share of all rows differ, all rows are read: that needs no second look at each key."""
+
+
+class RowDigest(NamedTuple):
+    """The bucket of a row, and its digest in two halves."""
+
+    bucket: int
+    first: int
+    second: int
+
+
+class BucketDigest(NamedTuple):
+    """The digest of a bucket: its number of rows, and the sums of both halves of their digests."""
+
+    rows: int
+    first: int
+    second: int
+
+    def plus(self, rows: int, first: int, second: int) -> BucketDigest:
+        """Return the digest with more rows; of parts, which are no rows of their own, with none."""
+        return BucketDigest(self.rows + rows, (self.first + first) % HALF, (self.second + second) % HALF)
+
+    def encode(self) -> str:
+        """Return the digest as the ledger keeps it."""
+        return f"{self.rows}:{self.first:016x}{self.second:016x}"
+
+
+NO_ROWS = BucketDigest(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketLayout:
+    """How rows are divided into buckets. It is kept in the ledger as text."""
+
+    kind: Literal["range", "hash"]
+    size: int
+    """The keys of a range, or the number of hash buckets (a power of 2)."""
+    rendering: str
+    """What decides how the database writes values; digests that were computed with another are not comparable."""
+
+    def encode(self) -> str:
+        """Return the watermark of a scan: the layout, and the version of the digest."""
+        return json.dumps([VERSION, self.kind, self.size, self.rendering])
+
+    @classmethod
+    def decode(cls, text: str | None) -> BucketLayout | None:
+        """Return the layout that a scan left; None if there is none, or none of this version."""
+        try:
+            version, kind, size, rendering = json.loads(text or "")
+        except (TypeError, ValueError):
+            return None
+        return cls(kind, size, rendering) if version == VERSION else None
+
+    def fits(self, wanted: BucketLayout) -> bool:
+        """Return whether buckets of this layout are about like those of the layout that a source would get now."""
+        return self.kind == wanted.kind and wanted.size / MAX_TIMES <= self.size <= wanted.size * MAX_TIMES
+
+    def keys_of(self, buckets: Collection[int]) -> tuple[int, int] | None:
+        """Return two numbers between which the keys of these buckets are; None if nothing is known of them."""
+        if self.kind != "range" or min(buckets) <= TEXT_KEYS + MIN_BUCKETS:
+            return None  # databases round to zero or downwards: a range more on either side
+        ends = (min(buckets) - 1) * self.size, (max(buckets) + 2) * self.size
+        highest = HALF // 2 - 1 if max(buckets) * self.size < HALF // 2 else HALF  # of a BIGINT UNSIGNED
+        return max(ends[0], 1 - HALF // 2), min(ends[1], highest)
+
+
+def choose_layout(rows: int, lowest: Any, highest: Any, rendering: str) -> BucketLayout:
+    """Return the layout for `rows` rows with keys from `lowest` to `highest`, None unless they are whole numbers."""
+    wanted = max(MIN_BUCKETS, min(MAX_BUCKETS, rows // BUCKET_ROWS))
+    count = 1 << (wanted - 1).bit_length()
+    if lowest is not None and highest is not None and highest - lowest <= SPARSE * max(rows, MIN_BUCKETS):
+        return BucketLayout("range", max(2, -(-(highest - lowest + 1) // count)), rendering)
+    return BucketLayout("hash", count, rendering)
+
+
+def value_bucket(layout: BucketLayout, key: Sequence[Any]) -> int:
+    """Return the bucket of a key as SQLite gives it."""
+    if layout.kind == "range" and isinstance(key[0], int | float) and abs(key[0]) <= HALF // 2:
+        return int(key[0] // layout.size)
+    hashed = zlib.crc32(marshal.dumps(tuple(key), 0))
+    return hashed & (layout.size - 1) if layout.kind == "hash" else TEXT_KEYS - (hashed & (MIN_BUCKETS - 1))
+
+
+def values_digest(values: Sequence[Any]) -> tuple[int, int]:
+    """Return the digest of values as SQLite gives them, in two halves.
+
+    `marshal` in its version 0 writes each value with its type and its length, and nothing else decides the bytes.
+    """
+    first, second = UNPACK(hashlib.sha256(marshal.dumps(tuple(values), 0)).digest())
+    return first, second
+
+
+def sum_values(
+    layout: BucketLayout, rows: Iterable[tuple[Any, ...]], width: int
+) -> tuple[dict[int, list[int]], tuple[Any, ...]]:
+    """Return the number of rows and the sums of both halves by bucket, and the last row. A key has `width` columns."""
+    sums: dict[int, list[int]] = {}
+    row: tuple[Any, ...] = ()
+    for row in rows:
+        first, second = UNPACK(hashlib.sha256(marshal.dumps(row, 0)).digest())
+        one = sums.setdefault(value_bucket(layout, row[:width]), [0, 0, 0])
+        one[0], one[1], one[2] = one[0] + 1, one[1] + first, one[2] + second
+    return sums, row
+
+
+def add_rows(found: dict[int, BucketDigest], rows: Iterable[RowDigest]) -> None:
+    """Add rows to the digests of their buckets."""
+    for bucket, first, second in rows:
+        found[bucket] = found.get(bucket, NO_ROWS).plus(1, first, second)
 
 
 class DigestSource(SqlSource):
@@ -138,7 +263,7 @@ class DigestSource(SqlSource):
         """Choose the buckets to read by these digests, unless there is too much to read."""
         differ = {bucket for bucket, digest in found.items() if known.get(bucket) != digest.encode()}
         rows, changed = sum(one.rows for one in found.values()), sum(found[bucket].rows for bucket in differ)
-        if len(found) > MAX_BUCKETS or len(differ) > MAX_LISTED or changed > MAX_SHARE * rows:
+        if len(found) > MAX_KEPT_BUCKETS or len(differ) > MAX_LISTED or changed > MAX_SHARE * rows:
             return
         self._rows, self._to_read = rows, differ
         self._unread = {bucket: digest.rows for bucket, digest in found.items() if bucket not in differ}

@@ -27,7 +27,7 @@ from rag_index.settings.values import Section, keys_of, tables_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.settings.loading import Place
+    from rag_index.settings.project import Place
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 DEFAULT = "default"

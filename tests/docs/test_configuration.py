@@ -10,7 +10,7 @@ import pytest
 from rag_index import cli
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, load_settings
-from rag_index.settings.loading import overlay
+from rag_index.settings.project import overlay
 from rag_index.settings.sections import KNOWN_PREFIXES
 from rag_index.settings.values import keys_of
 from rag_index.status.effective_settings import descriptions, settings_schema

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from rag_index.documents.keys import document_id
-from rag_index.sources.buckets import BucketDigest, add_rows
+from rag_index.sources.digest import BucketDigest, add_rows
 from tests.sources.databases import pages
 
 

@@ -227,7 +227,7 @@ def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, mo
     many.run("INSERT INTO note VALUES (?, 'far', 1, NULL)", rows=[(n * 10**6,) for n in range(1, 2001)])
     assert 2000 <= len(rescan(many, state)) < 3000
     assert len(state.known) > 2000, "a bucket for each of them"
-    monkeypatch.setattr("rag_index.sources.digest.MAX_BUCKETS", 1000)
+    monkeypatch.setattr("rag_index.sources.digest.MAX_KEPT_BUCKETS", 1000)
     assert len(rescan(many, state)) == 7000
     assert len(state.known) < 100, "keys that are far apart are hashed"
     assert not rescan(many, state)

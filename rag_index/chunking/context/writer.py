@@ -19,12 +19,11 @@ from rag_index.chunking.context.prompt import Passage, passages, question
 from rag_index.database.drivers import is_file
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import EmbedderError, LedgerError, RagIndexError, RequestTimedOut, TextRefused, TextTooLong
-from rag_index.hosts.endpoint import Endpoint, KnownModel, ModelDetails
+from rag_index.hosts.endpoint import Endpoint, HostReport, KnownModel, ModelDetails, agreed_report, survey_hosts
 from rag_index.hosts.event_loop import EventLoopThread
 from rag_index.hosts.host_pool import Host, Pool
 from rag_index.hosts.ollama_client import Answer, OllamaEndpoint
 from rag_index.hosts.retries import AskedHosts, HostCalls, Request
-from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 from rag_index.ledger import Ledger
 
 if TYPE_CHECKING:
