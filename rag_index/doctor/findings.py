@@ -45,7 +45,6 @@ REMEDIES = {
     "missing_documents": _EMBED,
     "wrong_chunks": _EMBED,
     "wrong_payloads": _EMBED,
-    "missing_words": _EMBED,
     "unknown_documents": _EMBED,
     "orphan_points": "`rag-index doctor --repair` deletes them",
     "pending_documents": "`rag-index index {index}` writes them again; so does `rag-index doctor --repair`. Those that "

@@ -36,7 +36,7 @@ CORRECTED = {
     "lost_collection", "unneeded_collection",
 }  # fmt: skip
 """What is corrected without points or vectors, which makes another check-up worthwhile."""
-WRONG = {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}
+WRONG = {"missing_documents", "wrong_chunks", "wrong_payloads"}
 NEED_RUN = {*WRONG, "restored", "unknown_documents", "pending_documents", "failed_documents"}
 ADOPTED = {"unknown_collection", "other_store"}
 

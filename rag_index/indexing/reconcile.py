@@ -19,10 +19,8 @@ from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.groups import document_payload
 from rag_index.documents.keys import document_id, point_id
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, next_mark
 from rag_index.ledger.tables import documents, failed_documents, filled, optional, primary, temporary
-from rag_index.stores import BM25
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +37,7 @@ tallies = temporary(
     _metadata,
     "scratch_tallies",
     primary(key=Text),
-    filled(points=Integer, miscounted=Integer, altered=Integer, wordless=Integer),
+    filled(points=Integer, miscounted=Integer, altered=Integer),
 )
 rebuilt = temporary(
     _metadata,
@@ -57,10 +55,9 @@ WRONG = {
     "missing": t.key.is_(None),
     "miscounted": ~_RIGHT,
     "altered": _RIGHT & (t.altered > 0),
-    "wordless": _RIGHT & (t.altered == 0) & (t.wordless > 0),
 }
 """The conditions for documents that are done, should have points and have none, or another number of points than the
-ledger says, or at least one that disagrees with the ledger, or one that lacks its sparse vector."""
+ledger says, or at least one that disagrees with the ledger."""
 IN_SOURCE = (orphans.c.unknown == 1) & orphans.c.key.in_(sa.select(in_source.c.key))
 """The condition for orphans that are chunks of a document of the source."""
 
@@ -73,7 +70,6 @@ class PointTally(NamedTuple):
     """Points that state another number of chunks than the ledger."""
     altered: int = 0
     """Points whose payload or hashes are not the ledger's."""
-    wordless: int = 0
 
 
 class Orphan(NamedTuple):
@@ -138,10 +134,7 @@ def compare_points(
     ledger raises.
     """
     canonical = collection.chunking.endswith(f"canonical-{VERSION}")
-    model = Bm25Model.from_metadata(store.metadata(collection.name).get(BM25))
-    complete = model is None or store.count_sparse(collection.name) == store.count(collection.name)
-    words = None if model is None or complete else Bm25Encoder(model)  # a point without a word has no sparse vector
-    for page in pages(store.scroll(collection.name, vectors=words is not None, page=PAGE_POINTS)):
+    for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
         keys = [typed_key(point, index) for point in page]
         known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))
         tallies: dict[str, PointTally] = {}
@@ -156,8 +149,7 @@ def compare_points(
                     orphans.append(Orphan(point.id, key, unknown=False, ours=True))
                     continue
                 altered = _is_altered(point, key, row, canonical=canonical)
-                wordless = words is not None and point.sparse is None and bool(words.query(str(ours.get("text", ""))))
-                found = 1, int(ours.get("chunks") != row.chunks), int(altered), int(wordless)
+                found = 1, int(ours.get("chunks") != row.chunks), int(altered)
                 tallies[key] = PointTally(*map(sum, zip(tallies.get(key, PointTally()), found, strict=True)))
         yield tallies, orphans
 
@@ -248,7 +240,7 @@ class Scratch:
 
     # What is wrong
 
-    def wrong(self, collection_id: int, kind: Literal["missing", "miscounted", "altered", "wordless"]) -> Matches:
+    def wrong(self, collection_id: int, kind: Literal["missing", "miscounted", "altered"]) -> Matches:
         """Find documents whose points are wrong in one way: see `WRONG`, and `add_not_empty`."""
         return self._find(*self._compare(collection_id, WRONG[kind]))
 

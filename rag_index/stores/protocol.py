@@ -107,9 +107,6 @@ class StoreReader(StoreNames, Protocol):
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
 
-    def count_sparse(self, name: str) -> int:
-        """Return the exact number of points that have a sparse vector."""
-
     def retrieve(
         self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
     ) -> list[StoredPoint]:

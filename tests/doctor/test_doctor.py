@@ -115,9 +115,6 @@ def test_damaged_points_and_rows_are_repaired(project, points):
         store.delete_points(NAME, long[:1])
         store.update_payloads(NAME, [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)])
         store.update_payloads(NAME, [(i, other_hash(points[i][0])) for i in ids_of(points, 33)])
-        stored = store.retrieve(NAME, ids_of(points, 55, 56), vectors=True)
-        vectors = np.asarray([point.vector for point in stored], dtype=np.float32)
-        store.upsert(NAME, PointBatch([p.id for p in stored], vectors, [p.payload for p in stored]))  # without words
     with ledger_of(project) as ledger, ledger.transaction() as connection:
         row = documents.update().where(documents.c.key == "30")
         connection.execute(row.values(chunks=2))  # it has more
@@ -129,7 +126,6 @@ def test_damaged_points_and_rows_are_repaired(project, points):
         "missing_documents": 3 + 1,  # and the one that the ledger has as empty
         "wrong_chunks": 2,
         "wrong_payloads": 3,
-        "missing_words": 2,
         "unknown_documents": 2,
         "orphan_points": len(ids_of(points, 30)) - 2 + 1,
         "pending_documents": 2,
@@ -138,7 +134,6 @@ def test_damaged_points_and_rows_are_repaired(project, points):
     assert examples["missing_documents"] == {"7", "8", "9", "44"}
     assert examples["wrong_chunks"] == {"10", "30"}
     assert examples["wrong_payloads"] == {"20", "21", "33"}
-    assert examples["missing_words"] == {"55", "56"}
     assert examples["unknown_documents"] == {"51", "52"}
     assert examples["pending_documents"] == {"3", "4"}
     assert all(finding.remedy and finding.index == "notes" for finding in findings)

@@ -103,9 +103,6 @@ class CollectionReader:
     def count(self, *, keys: Sequence[str] | None = None) -> int:
         return sum(map(self._count, [None] if keys is None else key_filters(keys)))
 
-    def count_sparse(self) -> int:
-        return self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if self.sparse else 0
-
     def _count(self, which: e.Filter | None) -> int:
         with self._open() as shard:
             return int(shard.count(e.CountRequest(exact=True, filter=which)))
@@ -187,7 +184,8 @@ class CollectionReader:
     def indexed(self) -> bool:
         with self._open() as shard:
             info = shard.info()
-        indexed = info.indexed_vectors_count - self.count_sparse()  # sparse vectors are always indexed
+        sparse = self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if self.sparse else 0
+        indexed = info.indexed_vectors_count - sparse  # sparse vectors are always indexed
         unindexed = max(0, info.points_count - indexed)
         return bool(unindexed * self.dimension * 4 <= MAX_SCANNED_KB * 1024)
 
@@ -270,7 +268,6 @@ class EdgeReads(ABC):
     aliases = of_catalog(Catalog.aliases)
     commit_mark = of_catalog(Catalog.commit_mark)
     count = of_collection(CollectionReader.count)
-    count_sparse = of_collection(CollectionReader.count_sparse)
     retrieve = of_collection(CollectionReader.retrieve)
     search = of_collection(CollectionReader.search)
     word_counts = of_collection(CollectionReader.word_counts)

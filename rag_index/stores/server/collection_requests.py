@@ -281,7 +281,9 @@ class Collections(Requests):
 
     def _indexed_points(self, name: str, info: models.CollectionInfo, *, exact: bool = True) -> int:
         """Return how many points the search index has. The server counts sparse vectors among the indexed ones."""
-        indexed = (info.indexed_vectors_count or 0) - self._sparse_count(name, info, exact=exact)
+        has_words = models.Filter(must=[models.HasVectorCondition(has_vector=SPARSE)])
+        sparse = self._count(name, has_words, exact=exact) if has_sparse(info) else 0
+        indexed = (info.indexed_vectors_count or 0) - sparse
         return min(info.points_count or 0, max(0, indexed))
 
     def optimize(self, name: str) -> None:

@@ -421,10 +421,6 @@ class Requests:
     def _count(self, name: str, count_filter: models.Filter | None, *, exact: bool = True) -> int:
         return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=exact)).count
 
-    def _sparse_count(self, name: str, info: models.CollectionInfo, *, exact: bool = True) -> int:
-        condition: Any = models.HasVectorCondition(has_vector=SPARSE)
-        return self._count(name, models.Filter(must=[condition]), exact=exact) if has_sparse(info) else 0
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

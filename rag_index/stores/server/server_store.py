@@ -88,9 +88,6 @@ class Reads(Requests):
         unique = list(dict.fromkeys(keys))
         return sum(self._count(name, key_filter(some)) for some in parts(unique, min(MAX_IDS, limits.values)))
 
-    def count_sparse(self, name: str) -> int:
-        return self._sparse_count(name, self._info(name))
-
     def seen_commits(self, name: str) -> int | None:
         return None
 
