@@ -28,8 +28,6 @@ from rag_index.machine import collect_seldom
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from click.shell_completion import CompletionItem
-
     from rag_index.settings import Settings
 
 GROUPS = {
@@ -114,26 +112,11 @@ class UnicodeText(click.ParamType[str]):
         return value
 
 
-class IndexName(UnicodeText):
-    """The name of an index, which shells complete from the settings file."""
-
-    name = "name"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the names that begin so; none if there are no settings."""
-        from click.shell_completion import CompletionItem
-
-        with suppress(RagIndexError):
-            indexes = Context(ctx.find_root().params.get("config"), verbose=False).settings().indexes
-            return [CompletionItem(index.name) for index in indexes if index.name.startswith(incomplete)]
-        return []
-
-
 FILE = click.Path(dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
 
-name_argument = click.argument("name", type=IndexName())
-names_argument = click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
+name_argument = click.argument("name", type=UnicodeText())
+names_argument = click.argument("names", type=UnicodeText(), nargs=-1, metavar="[NAME]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
     "--wait",
@@ -163,7 +146,7 @@ parallel_options = options(
 
 def search_options(verb: str) -> Callable[[Any], Any]:
     """Return a decorator with what every command that searches takes. `verb` says what it does with an index."""
-    index = repeated("--index", "indexes", f"{verb} only this index", type=IndexName(), metavar="NAME")
+    index = repeated("--index", "indexes", f"{verb} only this index", type=UnicodeText(), metavar="NAME")
     return options(index, wait_option, json_option)
 
 

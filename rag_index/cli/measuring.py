@@ -12,7 +12,6 @@ from rag_index.cli import (
     FILE,
     POSITIVE,
     Context,
-    IndexName,
     UnicodeText,
     command,
     json_option,
@@ -182,7 +181,7 @@ def _describe(settings: Settings, candidate: Candidate) -> str:
 
 
 @command(example="benchmark --sample-size 2000 --workers 1 --workers 2")
-@click.option("--index", "name", type=IndexName(), metavar="NAME", help="The index to sample [the first].")
+@click.option("--index", "name", type=UnicodeText(), metavar="NAME", help="The index to sample [the first].")
 @click.option("--sample-size", type=POSITIVE, default=1000, show_default=True, help="Number of documents.")
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
 @json_option

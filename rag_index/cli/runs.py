@@ -12,7 +12,7 @@ import click
 
 from rag_index.cli import (
     Context,
-    IndexName,
+    UnicodeText,
     command,
     json_option,
     log_to_terminal,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import RunOptions
     from rag_index.settings import Settings
 
-required_names = click.argument("names", type=IndexName(), nargs=-1, required=True, metavar="NAME…")
+required_names = click.argument("names", type=UnicodeText(), nargs=-1, required=True, metavar="NAME…")
 run_options = options(
     parallel_options,
     click.option(
@@ -206,7 +206,7 @@ def automations(context: Context, webhook: str, silent: int, late: int, missing:
 
 
 @command(endless_without="once", example="watch")
-@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME…]")
+@click.argument("names", type=UnicodeText(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
 def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:

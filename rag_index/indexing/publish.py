@@ -7,10 +7,8 @@ Searchable means the name of its model, payload indexes, and the search index (H
 from __future__ import annotations
 
 import logging
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
-from datetime import datetime
-from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -270,14 +268,6 @@ def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Ite
         values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
         if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):
             yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives other values"
-        elif kind == "datetime" and (other := next(filterfalse(_is_time, values), None)) is not None:
-            yield f"the payload index on {field} lacks values that are no times in ISO 8601, such as {other!r:.40}"
-
-
-def _is_time(value: Any) -> bool:
-    with suppress(ValueError, TypeError):
-        return bool(datetime.fromisoformat(value))
-    return False
 
 
 def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:

@@ -57,7 +57,6 @@ MIN_SIMILARITY = 0.75
 Place = tuple[str | int, ...]
 NO_INDEXES = "each names a table, its key and its text; `rag-index init --source URL` suggests them"
 ORDER = ("extra_forbidden", "missing")
-SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 OVERRIDES = {
     "workers": "parallel",
     "shard_documents": "parallel",
@@ -237,9 +236,6 @@ def _words(error: Mapping[str, Any]) -> str:
     given = re.fullmatch(r"([\d.]+)\s*([a-zA-Z]+)", str(error["input"]).strip())
     if error["type"].startswith(("int_", "float_")) and isinstance(error["input"], str):
         kind = "a whole number" if error["type"].startswith("int_") else "a number"
-        seconds = given and SECONDS.get(given[2].lower())
-        if given and seconds and kind == "a number":
-            return f"should be a number of seconds, such as {float(given[1]) * seconds:g}"
         return f"should be {kind}{' without a unit' if given else ''}"
     return re.sub(r"^\w+ should", "should", error["msg"].removeprefix("Value error, "))
 

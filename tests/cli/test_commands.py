@@ -254,13 +254,7 @@ def test_report_says_why_a_run_failed(project):
     assert "nothing had to be embedded" not in printed
 
 
-@pytest.mark.parametrize(("typed", "offered"), [("pla", ["plan"]), ("search --index ", ["notes"]), ("drop x", [])])
-def test_a_shell_completes_commands_and_the_names_of_indexes(tmp_path, typed, offered):
-    project = Project(tmp_path / "project")
-    words = f"rag-index {typed}"
-    completion = {"_RAG_INDEX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run(
-        PROGRAM, cwd=project.folder, env={**os.environ, **completion}, capture_output=True, text=True, check=True
-    )
-    assert [line.partition(",")[2] for line in done.stdout.split()] == offered
-    assert not done.stderr
+def test_a_shell_completes_commands(tmp_path):
+    completion = {"_RAG_INDEX_COMPLETE": "bash_complete", "COMP_WORDS": "rag-index pla", "COMP_CWORD": "1"}
+    done = subprocess.run(PROGRAM, cwd=tmp_path, env={**os.environ, **completion}, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"plain,plan\n", b"")

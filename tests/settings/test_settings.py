@@ -438,7 +438,7 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
         ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number, or should be 'auto', not 'two'"),
         ("RAG_INDEX_PARALLEL__WORKERS", "2 GB", "should be a whole number without a unit, or "),
-        ("RAG_INDEX_RUN__WAIT", "5m", "RUN__WAIT should be a number of seconds, such as 300, not '5m'"),
+        ("RAG_INDEX_RUN__WAIT", "5m", "RUN__WAIT should be a number without a unit, not '5m'"),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
     ],
