@@ -45,7 +45,6 @@ from rag_index.schema.roles import (
     TableRoles,
     donors_of_part,
     exclusive_owners,
-    held_texts,
     part_relation,
     pointed_texts,
     text_parents,
@@ -72,11 +71,9 @@ INSTALLED = 1.5
 MAX_NAME_CHARS = 80
 MIN_COPIED_CHARS = 60
 """The first letters of a text that another table has by no chance: a copy may be cut."""
-MIN_COPIED = 3
-MIN_SEARCHED = 5
-"""Rows of a table for searches with fewer words prove nothing."""
 MIN_KNOWN = 0.8
-"""The share of words that other tables have, in rows that are copies for a search."""
+"""The share of words that others have, in rows of a table for a search."""
+MIN_COPIED = 3
 MIN_COPIED_SHARE = 0.5
 """How many texts of a table another one has, and which share of them, if its rows are copies."""
 MAX_QUESTIONS = 3
@@ -178,7 +175,7 @@ def propose(
     """
     asked, names = add, [table.full_name for table in catalog.tables]
     out = [name for name in names if _matches(name, exclude)]
-    copies = {name: why for name, why in _older_copies(catalog.tables).items() if not _matches(name, add)}
+    copies = {name: why for name, why in _copies(catalog.tables).items() if not _matches(name, add)}
     subjects = find_subjects(catalog, [*out, *copies], uses)
     chars = cache(lambda one: catalog.chars(one, text_columns(one)))
     answers = answers or {}
@@ -377,46 +374,26 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     )
 
 
-def _older_copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
-    """Return the tables with copies of the rows of another one, with why: `node_revision_body`, `document_journals`.
+def _copies(tables: Sequence[DatabaseTable]) -> dict[str, str]:
+    """Return the tables with copies of the texts of others, with why: revisions of nodes, journals of documents.
 
-    Either the names differ by the word for a version, and the other one has each of their columns with text; or the
-    texts are those of a table after which the table or one of its columns is called.
+    A table has texts of one after which it or one of its columns is called, or that people read; or it is called like
+    an index for a search, and others have its words.
     """
-    filled = [table for table in tables if table.rows]
-    current = {noun(table.name): table for table in filled}
-    found = {}
-    for table in tables:
-        named = noun(table.name)
-        bare = tuple(word for word in named if word not in vocab.VERSIONED)
-        columns = {name for name, column in table.columns.items() if column.kind in ("text", "json", "bytes")}
-        origin = current.get(bare) or current.get((*bare, "data"))
-        if len(bare) < len(named) and origin is not None and columns and columns <= origin.columns.keys():
-            found[table.full_name] = f"holds older versions of the rows of {origin.full_name}"
+    found: dict[str, str] = {}
+    filled = [one for one in tables if one.rows]
     for table, other in _pairs_with_equal_texts(filled):
         if table.full_name not in found and other.full_name not in found:
             found[table.full_name] = f"holds copies of the texts of {other.full_name}"
-    searches = [one for one in filled if vocab.SEARCHES & {*noun(one.name)} and one.full_name not in found]
+    searches = [one for one in filled if vocab.SEARCHES & {*noun(one.name)}]
     read = [one for one in filled if searches and not _is_for_programs(one)]
-    others = {one.full_name: set().union(*_words_of_rows(one)) for one in read}
+    known = {word for one in read for row in _words_of_rows(one) for word in row}
     for table in searches:
         titled = any(words(name)[-1] in vocab.WHOLE_TITLES for name in table.columns)  # it may say what rows are called
-        if not titled and (copied := _searched_by(table, others)) is not None:
-            found[table.full_name] = f"holds copies of the texts of {copied}"
+        rows = [row for row in _words_of_rows(table) if len(row) >= MIN_COPIED]
+        if not titled and sum(len(row & known) >= MIN_KNOWN * len(row) for row in rows) > MOST * len(rows):
+            found.setdefault(table.full_name, "holds copies of the texts of others, for a search")
     return found
-
-
-def _searched_by(table: DatabaseTable, others: Mapping[str, set[str]]) -> str | None:
-    """Return which other table has most words of one for searches; None if its rows have words that none has.
-
-    `others` are the words of tables that people read, by name.
-    """
-    rows = [one for one in _words_of_rows(table) if len(one) >= MIN_SEARCHED]
-    known = set().union(*others.values()) if len(rows) >= MIN_COPIED else set()
-    if sum(len(one & known) >= MIN_KNOWN * len(one) for one in rows) <= MOST * len(rows):
-        return None
-    sought = set().union(*rows)
-    return max(others, key=lambda name: len(others[name] & sought), default=None)
 
 
 def _words_of_rows(table: DatabaseTable) -> list[set[str]]:
@@ -458,6 +435,11 @@ def _is_copy(table: DatabaseTable, other: DatabaseTable) -> bool:
     return refers or len(noun(table.name)) > len(called)
 
 
+def _is_old(subject: Subject) -> bool:
+    """Return whether rows are older versions of others, by the name of their table, and no remarks."""
+    return subject.noun[-1] in vocab.OLD_VERSIONS and not subject.has_remarks
+
+
 def _is_for_programs(table: DatabaseTable) -> bool:
     """Return whether a table is for programs, by its name."""
     named = {*noun(table.name)}
@@ -496,8 +478,6 @@ class _Proposer:
         self._find_donors(usable)
         self._find_roots(usable)
         self._find_parts(usable)
-        self._leave_out_old_versions(usable)
-        usable = self._kept(usable)
         proposed = {one: index for one in usable if (index := self._index_if_document(one)) is not None}
         for subject in self._without_document(usable, proposed):
             del self.roles.parts[subject]
@@ -576,8 +556,6 @@ class _Proposer:
             for one in subject.attributes:
                 if one.value is not None:
                     self.donors[one.value.parent] = reason
-            for held in held_texts(subject):
-                self.donors.setdefault(held.shown[0][0].parent, f"is in the documents of {subject.full_name}")
             for pointed in pointed_texts(subject)[:1]:
                 link, (way,) = pointed.way[0], pointed.shown
                 versions = [own.parent for own in link.child.relations if own.columns == link.columns]
@@ -606,7 +584,7 @@ class _Proposer:
     def _find_parts(self, usable: Sequence[Subject]) -> None:
         """Find the tables whose rows are parts of another one's, and have text in enough of them."""
         for subject in usable:
-            if subject in self.roles.root or subject in self.donors or self._is_wanted(subject):
+            if subject in self.roles.root or subject in self.donors or self._is_wanted(subject) or _is_old(subject):
                 continue
             relations = [one for one in part_relation(subject) if self._kept([one.parent])]
             own = wanted_texts(subject, [*subject.title_columns, *subject.prose])
@@ -641,15 +619,6 @@ class _Proposer:
                 return [one]
         return []
 
-    def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
-        """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
-        for subject in usable:
-            used = subject in self.roles.root or subject in self.donors or self._is_added(subject)
-            used = used or (subject.has_remarks and subject in self.roles.parts)
-            if subject.noun[-1] in vocab.OLD_VERSIONS and not used:
-                self.made.left_out[subject.full_name] = "holds older versions of rows"
-                self.roles.parts.pop(subject, None)
-
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""
         added, parts = self._is_wanted(subject), self.roles.parts.get(subject, ())
@@ -657,6 +626,8 @@ class _Proposer:
             reason = "is not included"
         elif subject in self.donors and not added:
             reason = self.donors[subject]
+        elif _is_old(subject) and not (added or subject in self.roles.root):
+            reason = "holds older versions of rows"
         elif parts:
             reason = f"is a part of {', '.join(relation.parent.full_name for relation in parts)}"
         elif not subject.key:

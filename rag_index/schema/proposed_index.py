@@ -381,12 +381,17 @@ class IndexMaker:
         part.keys |= part.hide(child, ways)
         through = part.join_all(way[:-1], ways)
         on = {f"{through}.{here}" if through else here: there for here, there in way[-1].pairs}
-        on |= self._take_names(part, below) if below.label else self._take_texts(part, below, ways)
+        if below.label:
+            on |= self._take_names(part, below)
+        else:
+            self._take_texts(part, below, ways)
+            each = self._root is not None and child.locale in child.key and len(way[0].pairs) == 1
+            on |= {str(child.locale): str(self._subject.locale)} if each else {}
         part.keys["on"] = _one_or_all([*on]) if [*on.values()] == self._key else on
         return part
 
-    def _take_texts(self, part: _Rows, below: Below, ways: Sequence[Relation]) -> dict[str, str]:
-        """Take the texts of the rows of a part, and of those that they name; return the column with their language."""
+    def _take_texts(self, part: _Rows, below: Below, ways: Sequence[Relation]) -> None:
+        """Take the texts of the rows of a part, and of those that they name."""
         child = part.subject
         columns = [name for name in (*child.title_columns, *child.prose) if child.profiles[name].filled]
         columns = [*below.columns] or [name for name in columns if not self._repeats(child, name)]
@@ -406,7 +411,6 @@ class IndexMaker:
         is_open = all(child.profiles[name].role != "secret" for name in child.key)
         part.keys["key"] = _one_or_all(child.key) if is_open else []
         part.keys |= {"order_by": _one_or_all(self._order(child, used)), "inline": short and not below.shown}
-        return {str(child.locale): str(self._subject.locale)} if self._is_by_language(child, below.way[0]) else {}
 
     def _take_names(self, part: _Rows, below: Below) -> dict[str, str]:
         """Take the names of what the rows of a part name, such as tags, and a value of each; return their language."""
@@ -443,15 +447,6 @@ class IndexMaker:
         name = part.join("_".join(called), relation, required=required)
         self._rows.taken.add(name)
         return name
-
-    def _is_by_language(self, child: Subject, relation: Relation) -> bool:
-        """Return whether rows of a part are for the document in their language alone: there is one for each of them."""
-        own, theirs = self._subject.locale, child.locale
-        if self._root is None or own is None or theirs is None or len(relation.pairs) > 1:
-            return False
-        documents = {*self._subject.rows_of(*self._root.columns, own)}
-        known = {row[0] for row in documents}
-        return all(row in documents for row in child.rows_of(*relation.columns, theirs) if row[0] in known)
 
     def _repeats(self, child: Subject, name: str) -> bool:
         """Return whether a title of a part is the document's title over again: `Re: …`."""

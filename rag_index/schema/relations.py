@@ -105,23 +105,14 @@ def _is_any_id(name: str) -> bool:
 
 def _ids_beside(table: Subject, types: Column) -> list[str]:
     """Return the columns that may hold the ids of what a type column says."""
-    type_column = types.name
-    if types.kind == "number":  # the values tell whether they do
-        named = [name for name, one in table.columns.items() if one.kind == "number" and words(name)[-1] == "id"]
-        return [name for name in named if name not in table.key]
-    *stem, last = noun(type_column)
-    stem += filter(None, [last.removesuffix("type")]) if last not in vocab.TYPE_WORDS else []  # `itemtype`
-    keys = vocab.KEY_WORDS | {"name"} if last == "doctype" else vocab.KEY_WORDS  # `reference_name`
-    others = [name for name in table.columns if name != type_column]
-    exact = [name for name in others if list(noun(name)[:-1]) == stem and words(name)[-1] in keys]
-    bare = [name for name in others if list(noun(name)) == stem]
-    loose = [name for name in others if {"id"} & set(words(name)) and set(stem) & set(words(name))]
-    begun = [name for name in others if words(name)[-1] in keys and last.startswith(words(name)[0])]  # `formdir`
-    plain = not stem or stem == [last]
-    any_ = (
-        [name for name in others if _is_any_id(name) and not vocab.PARENTS & {*words(name)}] if plain else []
-    )  # `res_id`
-    return [name for name in dict.fromkeys([*exact, *bare, *loose, *begun, *any_]) if (name,) != table.key]
+    last = noun(types.name)[-1]
+    stems = {*noun(types.name)[:-1], last.removesuffix("type")} - {*vocab.TYPE_WORDS, ""}  # `itemtype`
+    others = [name for name in table.columns if name != types.name and (name,) != table.key]
+    keys = [name for name in others if vocab.KEY_WORDS & {words(name)[-1]}]
+    bare = {name: {*noun(name)} - vocab.KEY_WORDS for name in [*keys, *others]}
+    begun = [name for name in bare if any(one.startswith(word) for one in stems for word in bare[name])]  # `formdir`
+    free = [name for name in others if _is_any_id(name) and not vocab.PARENTS & {*words(name)}]  # `res_id`
+    return list(dict.fromkeys([*begun, *(free if stems <= {last} else ())]))
 
 
 class _Finder:
@@ -136,21 +127,17 @@ class _Finder:
             for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
             self._by_key.setdefault(table.key, []).append(table)
-        self._composite = [table for table in tables if len(table.key) > 1]
 
     def relations_of(self, table: Subject) -> list[Relation]:
         """Return the relations of a table to its parents."""
         found = declared_relations(table, self.tables, self._catalog.views)
-        contained = self._contained_keys(table, [one.parent for one in found])
         found += self._by_type_text(table)
         taken = {column for relation in found for column in relation.columns}
-        found += contained
         for column in table.columns.values():
             if (
                 column.name not in taken
                 and column.kind in ("number", "text", "id", "bytes")
                 and table.key != (column.name,)
-                and not self._is_id_of_any(table, column.name)
             ):
                 found += filter(None, [self._named(table, column) or self._prefixed(table, column)])
         # `last_post_id` names one of the own parts of a row, which is none of it
@@ -160,20 +147,6 @@ class _Finder:
         columns = {relation.columns[0] for relation in numbered}
         found = [one for one in found if one.columns[0] not in columns] + numbered
         return found + self._one_to_one(table, found) + self._listed(table, found)
-
-    def _contained_keys(self, table: Subject, known: Sequence[Subject]) -> list[Relation]:
-        """Return the tables whose composite keys this one has, by name, with the values of their rows."""
-        found = []
-        for parent in self._composite:
-            key = {*parent.key}
-            if parent is table or parent in known or not key <= table.columns.keys():
-                continue
-            if key < {*table.key} or not {*table.key} <= key:
-                theirs, used = {*parent.rows_of(*parent.key)}, {*table.rows_of(*parent.key)}
-                # of the rows of a large parent, some sampled ones do
-                if len(theirs & used) >= (NEARLY_ALL * len(used) if parent.rows <= SAMPLED_ROWS else 1):
-                    found.append(Relation(table, parent, tuple((name, name) for name in parent.key)))
-        return found
 
     def _named(self, table: Subject, column: Column) -> Relation | None:
         """Return the table whose key a column holds, if its name says which and its values agree."""
@@ -286,8 +259,7 @@ class _Finder:
         for column in table.columns.values():
             last = words(column.name)[-1]
             least = 1 if last in vocab.TYPE_WORDS or last.endswith("type") else MIN_TYPES
-            kinds = ("text", "number") if least == 1 else ("text",)
-            if column.kind not in kinds or not least <= len({*column.filled}) <= MAX_TYPES:
+            if column.kind != "text" or not least <= len({*column.filled}) <= MAX_TYPES:
                 continue
             for other in _ids_beside(table, column):
                 few = 2 * len({*table.columns[other].filled}) < len({*column.filled})  # it says whose all rows are
@@ -320,16 +292,12 @@ class _Finder:
     def _typed(
         self, table: Subject, column: str, other: str, named: Mapping[Any, Sequence[str]] | None = None
     ) -> list[Relation]:
-        """Return the relations of a column with ids, one for each type: it names a table, or `named` has its names.
-
-        Of a type that is a number, the ids tell.
-        """
+        """Return the relations of a column with ids, one for each type: it names a table, or `named` has its names."""
         found = []
         for value in dict.fromkeys(table.columns[column].filled):
             ids = [key for kind, key in table.rows_of(column, other) if kind == value and key is not None]
             texts = [value] if named is None else named.get(value, ())
             ways = [self._typed_parent(text, ids, table) for text in texts if isinstance(text, str) and text.strip()]
-            ways += [self._sparse_parent(ids, table)] if named is None and isinstance(value, int) else []
             if (parent := next(filter(None, ways), None)) is not None:
                 found.append(Relation(table, parent, ((other, parent.key[0]),), column, value))
         return found
@@ -347,18 +315,6 @@ class _Finder:
             same = [one for one in keys if len({*keys[one]} & {*ids}) >= NEARLY_ALL * max(MIN_LETTERED, len(keys[one]))]
         return next((one for one in same if self._catalog.share_found(ids, one, one.key[0]) >= NEARLY_ALL), None)
 
-    def _sparse_parent(self, ids: Sequence[Any], table: Subject) -> Subject | None:
-        """Return the table that has ids as keys and lacks most numbers beside them, so that it has none by chance."""
-        numbers = {*ids} - {0, -1}
-        found = {}
-        for one in self.tables if len(numbers) >= MIN_TYPES else ():
-            column = one.columns[one.key[0]] if len(one.key) == 1 and one is not table else None
-            if column is not None and column.kind == "number":
-                share = one.rows / max([1, *column.filled])
-                if share <= FEW and self._catalog.share_found([*numbers], one, column.name) >= NEARLY_ALL:
-                    found[one] = share
-        return min(found, key=found.__getitem__, default=None)
-
     def _listed(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
         """Return the only table whose keys are in the only column that the rows of a list have: `data`, beside a place.
 
@@ -375,13 +331,6 @@ class _Finder:
         fits = [one for one in self.tables if self._share_of_keys(values, one, column) >= NEARLY_ALL]
         fits = [one for one in fits if any(one is relation.parent for relation in known)] or fits
         return [Relation(table, fits[0], ((column.name, fits[0].key[0]),))] if len(fits) == 1 else []
-
-    def _is_id_of_any(self, table: Subject, name: str) -> bool:
-        """Return whether a column names a row of what the column beside it says: `items_id` beside `itemtype`."""
-        stem = "".join(words(name)[:-1]) if words(name)[-1] in vocab.KEY_WORDS else ""
-        types = [one for one in table.columns.values() if "".join(noun(one.name)) == f"{singular(stem)}type"]
-        named = [noun(value)[-1:] for one in types for value in {*one.filled} if isinstance(value, str)]
-        return bool(stem) and any(map(self._by_noun.__contains__, named))
 
     def _one_to_one(self, table: Subject, known: Sequence[Relation]) -> list[Relation]:
         """Return the table that this one extends: its key is the other's, and one of them is called after the other."""

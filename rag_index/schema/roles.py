@@ -95,11 +95,10 @@ class TableRoles:
         if (thread := subject.thread) is not None:
             ways += [[*way, thread] for way in ([], *ways)]
         parts = [Below(way, [[one] for one in donors_of_part(way[0].child)]) for way in ways]
-        held = [*pointed_texts(subject)[:1], *held_texts(subject)]
         links = [(own, [label]) for own, label in self.links_of(subject)[:MAX_LINKS] if label.parent is not subject]
         named = [*links, *self.records_of(subject)]
         labelled = [Below([own], [[one] for one in labels], label=True) for own, labels in named]
-        return [*parts, *held, *labelled, *_values_of(subject)]
+        return [*parts, *pointed_texts(subject)[:1], *labelled, *_values_of(subject)]
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, Relation]]:
         """Return the tables that link rows with labels such as tags: the relation to this one, and to the label.
@@ -340,22 +339,6 @@ def pointed_texts(subject: Subject) -> list[Below]:
             firsts = [one for one in own.child.own_relations if one is not own]
             ways = [[one] for one in firsts] + [[one, two] for one in firsts for two in one.parent.own_relations]
             found += [Below([own], [way]).through(pointer) for way in ways if _is_text(way[-1].parent)]
-    return found
-
-
-def held_texts(subject: Subject) -> list[Below]:
-    """Return the texts that a table of links puts into rows of this one, by type and id: the components of a page.
-
-    A text has one link, shares a word with the table of links, and belongs to no other row.
-    """
-    found = []
-    for own in subject.children if not subject.is_people else ():
-        for typed in own.child.relations if own.is_plain else ():
-            held, named = typed.parent, [key for key in typed.named() if key is not None]
-            alone = held is not subject and all(one.parent.is_people for one in held.own_relations)
-            once = bool(typed.type_column) and len(named) == len({*named}) > 0
-            if once and alone and held.has_text and {*held.noun} & {*typed.child.noun}:
-                found.append(Below([own], [[typed]]))
     return found
 
 

@@ -98,7 +98,7 @@ def pages(extra="x INTEGER", values=(0,), count=12):
     return f"{columns}, {extra}", [(*row, values[min(row[0], len(values)) - 1]) for row in rows]
 
 
-def entities(*, extra=()):
+def entities():
     """Return the tables of pages in two languages, each with its versions, in the way of Drupal."""
     data = [(n, n, code, f"Page {n} {code}") for n in range(1, 13) for code in ("en", "de") if code == "en" or n < 4]
     text = [(n, 0, n, code, 0, f"<p>{PROSE} {n} {code}</p>") for n, _, code, _ in data]
@@ -111,7 +111,7 @@ def entities(*, extra=()):
         "node_field_revision": (
             "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (vid, langcode)",
             [*data, *[(n, n + 50, "en", f"Old page {n}") for n in range(1, 13)]]),
-        "node__body": (f"{columns}, PRIMARY KEY (entity_id, deleted, delta, langcode)", [*text, *extra]),
+        "node__body": (f"{columns}, PRIMARY KEY (entity_id, deleted, delta, langcode)", text),
         "node_revision__body": (
             f"{columns}, PRIMARY KEY (entity_id, revision_id, deleted, delta, langcode)",
             [*text, *[(n, 0, n + 50, "en", 0, f"<p>Old {PROSE} {n}</p>") for n in range(1, 13)]]),

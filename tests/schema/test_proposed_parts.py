@@ -5,7 +5,7 @@ from hashlib import sha1
 import pytest
 import sqlalchemy as sa
 
-from tests.schema.proposals import DAY, PROSE, TEXT, cycle, entities, itself, many, names, pages, wheel_shop
+from tests.schema.proposals import DAY, PROSE, TEXT, cycle, itself, many, names, pages, wheel_shop
 
 ORDER_LINES = "product_id INTEGER, order_id INTEGER, pieces INTEGER, PRIMARY KEY (order_id, product_id)"
 OF_GROUPS = "page_id INTEGER, {0} INTEGER, PRIMARY KEY (page_id, {0})".format
@@ -14,13 +14,6 @@ GROUPED = [(n, n % 3 + 1) for n in range(1, 13)]
 
 def either(one, other):
     return lambda n: (other, one)[n % 2]
-
-
-def apart(least):
-    """Return pages whose numbers are above `least`, with gaps."""
-    return "id INTEGER PRIMARY KEY, name TEXT, body TEXT", [
-        (least + 7 * n, f"Wheel no. {n}", f"{PROSE} {n}") for n in range(1, 21)
-    ]
 
 
 PARTS = {
@@ -51,11 +44,6 @@ PARTS = {
         {"pages": pages(count=20), "books": pages(count=20),
          "remarks": many(40, area=either("page", "book"), item_id=cycle(20), body=TEXT)},
         {"pages": ["remarks"], "books": ["remarks"]}),
-    "numbers say of which table a row is: keys of one that lacks most others": (
-        {"goods": apart(1000), "topics": apart(300), "places": many(400, name="Place {n}"),
-         "comments": many(40, type=either(0, 1), value_id=lambda n: (300, 1000)[n % 2] + 7 * ((n + 1) // 2),
-                          content=TEXT)},
-        {"goods": ["comments"], "topics": ["comments"]}),
     "two tables that number their rows, though one is called after the other": (
         {"wheel": many(12, "rowid", title="Wheel {n} of the mill", body=TEXT),
          "wheel_maker": many(12, "rowid", name="Maker {n} of the mill", description=TEXT)},
@@ -154,11 +142,6 @@ def test_tags_belong_to_what_a_row_of_another_table_says_and_an_id(propose):
         (part,) = made.index(table)["parts"]
         assert (part["table"], part["on"]) == ("tag_links", "object_id")
         assert (part["where"], part["text"]) == (f"content_type_id = {number}", "{tags.name}")
-
-
-def test_texts_in_a_language_that_has_no_document_belong_to_all(propose):
-    made = propose(**entities(extra=[(9, 0, 9, "fr", 0, f"<p>{PROSE} en français</p>")]))
-    assert made.index("node_field_data")["parts"][0]["on"] == {"entity_id": "nid"}
 
 
 @pytest.mark.parametrize(("typed", "are_parts"), [(8, False), (12, True)])

@@ -298,8 +298,7 @@ def test_a_document_in_each_language_has_the_texts_of_its_language_and_no_older_
     assert (values["table"], values["on"]) == ("node__field_parts", {"entity_id": "nid"})
     assert len(made.shown("node_field_data")) == 15
     assert [one.tables[0] for one in made.indexes] == ["node_field_data"]
-    assert made.left_out["node_revision__body"] == "holds older versions of the rows of node__body"
-    assert made.left_out["node_field_revision"] == "holds older versions of the rows of node_field_data"
+    assert {"node_revision__body", "node_field_revision"} <= made.left_out.keys()
     assert "node_revision__body" in str(propose(add=["node_revision__body"]).indexes)
 
 
@@ -649,20 +648,6 @@ def test_the_thread_of_a_ticket_is_found_by_a_letter_and_notes_of_those_who_answ
     texts = made.documents("ticket")
     assert len(texts) == 20
     assert ["1" in str(texts["1"]), f"{PROSE} 2" in str(texts["1"])] == [True, False]  # the second is a note
-
-
-def test_components_of_an_article_are_in_it(propose):
-    link = {"entity_id": lambda n: (n + 1) // 2, "component_id": lambda n: (n + 1) // 2, "order": lambda n: n % 2}
-    kind = {"component_type": lambda n: "shared.step" if n % 2 else "shared.quote"}
-    made = propose(
-        articles=many(12, title="Article {n} of the mill", published_at=DAY, kinds={"published_at": "DATETIME"}),
-        components_shared_steps=many(12, instruction=TEXT),
-        components_shared_quotes=many(12, words="Said by the miller, and it was number {n} of all"),
-        articles_components=many(24, **link, **kind),
-    )
-    assert [one.tables[0] for one in made.indexes] == ["articles"]
-    text = made.documents("articles")["3"]
-    assert [f"{PROSE} 3" in text, "number 3 of" in text, "number 4 of" in text] == [True, True, False]
 
 
 @pytest.mark.parametrize("seed", range(12))
