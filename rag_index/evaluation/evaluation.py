@@ -1,29 +1,44 @@
-"""How well an index, or all at once, find what they should: by meaning, by words and by both, side by side."""
+"""How well an index, or all at once, find what they should: by meaning, by words and by both, side by side.
+
+Nobody waits for the many queries: each has more time than a search, and is asked again after a passing fault.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import RagIndexError, SettingsError
-from rag_index.evaluation.asking import ask_indexes
+from rag_index.errors import RagIndexError, SettingsError, TransientError
 from rag_index.evaluation.measures import Estimate, Metric, estimate, measure
+from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.retrieve.fusion import ranked
+from rag_index.stores import lend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rag_index.evaluation.asking import Answer
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.retrieve.question import Asked
-    from rag_index.settings import Settings
+    from rag_index.settings import IndexSettings, Settings
+    from rag_index.stores.protocol import Store
 
+    Answer = Asked | RagIndexError
+    """What a query finds, or why no index answers it."""
     Document = tuple[str, str]
     """An index and the id of a document in it."""
     Wanted = Mapping[str, Mapping[Document, int]]
     """The grade of each document that a query should find, by the text of the query."""
 
+AT_ONCE = 8
+PROBES = 3
+"""Queries that are asked one after another, until one is answered: if none is, the others are not asked."""
+TRIES, PAUSE = 3, 2.0
+"""How often a query with a passing fault is asked, and the seconds before it is tried again."""
+SECONDS = 120.0
+"""How long one search may take, unless the settings give it longer."""
 MAX_FOUND = 3
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
@@ -200,3 +215,67 @@ def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]
         for index, found in reasons.items()
         if found
     }
+
+
+def ask_indexes(settings: Settings, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
+    """Return what these indexes, searched together, have for each query, for `limit` documents.
+
+    Raises the error of the first query if none of the first few is answered.
+    """
+    with Retriever(_patient(settings, len(queries))) as retriever:
+        return retriever.run(_collect(retriever, queries, indexes, limit))
+
+
+def ask_collections(
+    settings: Settings,
+    index: IndexSettings,
+    store: Store,
+    collections: Sequence[str],
+    queries: Sequence[str],
+    limit: int,
+) -> list[list[Asked]]:
+    """Return what each of these collections of an index has for each query. The store stays open.
+
+    Raises what a search raises.
+    """
+    named = {f"collection {number}": name for number, name in enumerate(collections)}
+    copies = [index.model_copy(update={"name": name}) for name in named]
+    searched = _patient(settings, len(queries)).model_copy(update={"indexes": copies})
+
+    with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
+        found = [retriever.run(_collect(retriever, queries, [name], limit)) for name in named]
+    for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
+        raise error
+    return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
+
+
+def _patient(settings: Settings, queries: int) -> Settings:
+    """Return settings for searches that have time, and keep the vectors of all queries."""
+    limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
+    changes = {**limits, "cache_size": queries}
+    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changes)})
+
+
+async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
+    """Ask each query, again if its fault may pass. Documents are found whoever they are for."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(query: str) -> Answer:
+        async with free:
+            for tried in range(1, TRIES + 1):
+                found: Answer
+                try:
+                    found = await retriever.candidates(query, indexes=indexes, limit=limit, groups=ALL_GROUPS)
+                except RagIndexError as error:
+                    found = error
+                if not isinstance(found, TransientError) or tried == TRIES:
+                    break
+                await asyncio.sleep(PAUSE * tried)
+        return found
+
+    first: list[Answer] = []
+    while len(first) < min(PROBES, len(queries)) and all(isinstance(one, RagIndexError) for one in first):
+        first.append(await ask(queries[len(first)]))
+    if first and isinstance(first[-1], RagIndexError):
+        raise next(one for one in first if isinstance(one, RagIndexError))
+    return [*first, *await asyncio.gather(*map(ask, queries[len(first) :]))]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.asking import ask_collections
+from rag_index.evaluation.evaluation import ask_collections
 from rag_index.evaluation.golden import GoldenQuery, possible_keys, read_golden
 from rag_index.evaluation.measures import EPSILON, LEVEL, Metric, chance_of_loss, measure, needed_queries, parse_metric
 from rag_index.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery

@@ -23,7 +23,6 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.outages import asking
 from rag_index.settings.parts import file_columns
 from rag_index.sources import ScanState, SourcePage
-from rag_index.sources.access_reader import AccessReader
 from rag_index.sources.attachments import start_of
 from rag_index.sources.engine import (
     begin_snapshot,
@@ -46,7 +45,7 @@ from rag_index.sources.pages import (
     valid_rows,
     with_any_text,
 )
-from rag_index.sources.part_reader import PartsReader, owners_of
+from rag_index.sources.part_reader import AccessReader, PartsReader, owners_of
 from rag_index.sources.policies import RowPolicies, read_policies
 from rag_index.sources.source_tables import (
     CHECKED_ROWS,

@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation import asking
+from rag_index.evaluation import evaluation
 from rag_index.reports.outcome import RunReport
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
@@ -120,7 +120,7 @@ def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alia
     tmp_path, monkeypatch, fake, gone
 ):
     """From an Ollama server to the embedder in the process: other vectors, another dimension."""
-    monkeypatch.setattr(asking, "PAUSE", 0.0)
+    monkeypatch.setattr(evaluation, "PAUSE", 0.0)
     project = set_gate(Project(tmp_path / "project", extra=fake.settings).fill(20))
     golden(project, range(1, 21))
     run_plain(project)
@@ -173,7 +173,7 @@ def test_an_ordinary_run_that_changes_much_says_what_it_did_to_the_golden_querie
 
 def test_an_ordinary_run_that_changes_little_or_cannot_ask_is_quiet_or_says_why(project):
     lose(project, 3, 4)
-    with mock.patch.object(asking, "Retriever", side_effect=AssertionError("a search")):
+    with mock.patch.object(evaluation, "Retriever", side_effect=AssertionError("a search")):
         assert run_plain(project).message == ""
     lose(project, *range(11, 30))
     (project.folder / "golden.jsonl").write_text("{")
