@@ -54,11 +54,10 @@ _JSON = re.compile(r"\s*\{\s*\"")
 _IDENTIFIER = re.compile(r"\\?[A-Za-z]\w*?(?:_|::|\.|\\)[\w.\\]*")
 """What programs call things: `page_callback`, `STORE_NAME`, `core.login`."""
 _OPENED = re.compile(
-    r"(?:application|audio|font|image|message|model|multipart|text|video)/[\w.+-]+|"
+    r"(?:application|audio|font|image|message|model|multipart|text|video)/[\w.+-]+(?:, ?[\w./+-]+)*|"
     r"[\w./-]+\.(?:php|tpl|phtml|twig|jsp|aspx?|py|rb|js|css|xml|sql|ini|sh|class)|[\w./-]*[?&]\w+=\S*"
 )
 """What programs open: types of files, parts of programs, and addresses within them with a parameter."""
-_PICTURE = re.compile(r"\S.*\.(?:png|jpe?g|gif|svg|webp|bmp|ico)", re.IGNORECASE)
 _NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@/]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
 _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE)\s", re.IGNORECASE)
@@ -172,7 +171,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if is_named_like_a_secret(column.name):
         return ColumnProfile(column.name, "secret", filled, 0, 0)
     named = set(words(column.name))
-    if named & vocab.ADDRESSES and _is_of_organisations(table):
+    if noun(table.name)[-1] in vocab.ORGANISATIONS:  # anybody may read where they are
         named -= vocab.ADDRESSES
     choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
     made = ColumnProfile(column.name, "other", filled, len(choices) / max(1, len(values)), 0, choices=choices)
@@ -196,30 +195,13 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
 
 
-def _is_of_organisations(table: DatabaseTable) -> bool:
-    """Return whether rows are companies or places: they are called so, or have a name and a person as their contact."""
-    called = [word for word in noun(table.name) if word not in vocab.DETAILS]
-    columns = [words(name) for name in table.columns]
-    owners = vocab.PERSONS - {"tenant"}
-    owned = any(vocab.KEY_WORDS & {named[-1]} and owners & {*map(singular, named)} for named in columns)
-    persons = {"_".join(named) for named in columns} & {*vocab.FIRST_NAMES, *vocab.LAST_NAMES}
-    if vocab.PERSONS & {*called} or owned or persons:
-        return False
-    contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)
-    name = any(named[0] != "contact" and named[-1] in ("name", "company") for named in columns)
-    return bool(vocab.ORGANISATIONS & {*called[-1:]}) or (contact and name)
-
-
 def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
     """Return the role of a column that is not for everybody; None if it may be."""
     is_key = words(made.name)[-1:] == ("id",)
     if values and not is_key and sum(map(looks_secret, values)) * 5 >= len(values):
         return "secret"
-    if named & vocab.INTERNAL and made.last_word in vocab.PROSE | {"memo", "internal", "nonpublic"}:
-        return "internal"
-    if named & vocab.HIDDEN_FLAGS and made.last_word == "reason":
-        return "internal"
-    if "draft" in named and made.last_word in {*vocab.TITLES, *vocab.PROSE}:
+    hidden = vocab.HIDDEN_FLAGS if made.last_word == "reason" else vocab.INTERNAL | {"draft"}
+    if named & hidden and made.last_word in vocab.PROSE | {"title", "memo", "internal", "nonpublic"}:
         return "internal"
     if made.last_word == "by" and named & {"created", "modified", "updated"}:
         return "personal"
@@ -239,24 +221,13 @@ def is_for_programs(column: Column) -> bool:
     """Return whether most values are names that programs give, what they open, or objects that they wrote."""
     values = column.filled if column.kind in ("text", "bytes") else []
     named = sum(isinstance(one, str) and _IDENTIFIER.fullmatch(one) is not None for one in values)
-    return named > MOST * max(1, len(values)) or is_object(column) or is_opened(column)
-
-
-def is_object(column: Column) -> bool:
-    """Return whether most values are objects that a program wrote."""
-    values = column.filled if column.kind in ("text", "bytes") else []
-    return max(_beginning(values, _YAML), _beginning(values, _PHP)) > MOST
+    objects = _beginning(values, _YAML) + _beginning(values, _PHP)
+    return named / max(1, len(values)) + objects > MOST or is_opened(column)
 
 
 def is_opened(column: Column) -> bool:
-    """Return whether most values are types of files, or parts of programs, one or a list."""
-    lists = [re.split(r", ?", one) for one in column.filled if isinstance(one, str)]
-    return sum(all(_OPENED.fullmatch(one) for one in names) for names in lists) > MOST * max(1, len(column.filled))
-
-
-def is_picture(column: Column) -> bool:
-    """Return whether nearly all values are names of pictures."""
-    return _share([*map(str, column.filled)], _PICTURE) >= NEARLY_ALL
+    """Return whether most values are what programs open: types of files, one or a list, or parts of programs."""
+    return _share([*map(str, column.filled)], _OPENED) > MOST
 
 
 def tells_programs(column: Column) -> bool:

@@ -50,7 +50,7 @@ from rag_index.schema.roles import (
     text_parents,
     wanted_texts,
 )
-from rag_index.schema.subjects import EXPLAINS, PICTURES, Relation, Subject, letters
+from rag_index.schema.subjects import EXPLAINS, Relation, Subject, letters
 from rag_index.schema.visibility import find_conditions, joined
 from rag_index.sources.source_tables import relations_read
 
@@ -221,7 +221,7 @@ def _things(subjects: Sequence[Subject]) -> tuple[dict[str, int], float]:
     prose = sum(one.rows * one.text_length for one in read if one.says_something)
     few = prose < MIN_PROSE * sum(map(lengths.__getitem__, read))
     named = [one for one in subjects if _is_named(one)]
-    return {one.full_name: _others(one) if few and not one.is_numbered else 0 for one in named}, whole
+    return {one.full_name: _others(one) if few else 0 for one in named}, whole
 
 
 def _shown_share(catalog: DatabaseCatalog, subject: Subject) -> float:
@@ -259,7 +259,7 @@ def _missed(made: Proposal, things: Mapping[str, int], needed: Container[str], w
     left = {table: why for table, why in made.left_out.items() if table not in needed}
     if named := {table: why for table, why in left.items() if things.get(table, 0) > 1 and why in NAMES | PROGRAMS}:
         return named
-    for reasons in (NAMES, {EXPLAINS, PICTURES}) if not made.indexes else ():
+    for reasons in (NAMES, {EXPLAINS}) if not made.indexes else ():
         if found := {table: why for table, why in left.items() if why in reasons and table in things}:
             return found
     for one in made.coverage.missing if made.coverage.share < GOAL else ():

@@ -19,9 +19,7 @@ from rag_index.schema.columns import (
     NEARLY_ALL,
     ColumnProfile,
     is_for_programs,
-    is_object,
     is_opened,
-    is_picture,
     is_template,
     names_for_programs,
     noun,
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 CHOSEN: dict[str, Role] = {"title": "short", "text": "prose", FILE: "prose", "secret": "secret", "out": "other"}
 """The roles of columns by what a person may choose."""
 EXPLAINS = "explains what programs or forms offer"
-PICTURES = "describes pictures or files of other rows"
 TEXTS = ("short", "prose", "code")
 MIN_PASSWORDS = 0.2
 """If fewer rows have a password, it protects the row, and the table holds no accounts."""
@@ -55,9 +52,9 @@ MIN_PROGRAM_COLUMNS = 2
 MIN_SECONDS, MAX_SECONDS = 500_000_000, 2_200_000_000
 """Numbers between these are taken for seconds since 1970: from 1985 to 2039."""
 MIN_LOG_ROWS = 8
+CHECKSUM = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})", re.IGNORECASE)
 MAX_SAID = 60
 """Words of a row by which it repeats others."""
-CHECKSUM = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})", re.IGNORECASE)
 WORD = re.compile(r"[a-z]+|[^\W\d_a-z]+")
 MAX_MINUTES = 2
 """Rows that were written within at most so many minutes came with the application."""
@@ -253,8 +250,7 @@ class Subject(DatabaseTable):
         names = [p for p in profiles if p.last_word in known and p.role in TEXTS and p.length <= MAX_TITLE_CHARS]
         names = [p for p in names if (p.filled >= FEW and p.role != "code") or words(p.name) == ("title",)]
         if first and last:  # the title of a person is that of a profession, which many have
-            whole = [p for p in names if p.filled >= NEARLY_ALL and self._is_whole_name(p.name, first, last)]
-            names = whole or [p for p in names if p.last_word != "name" and p.distinct >= NEARLY_ALL]
+            names = [p for p in names if min(p.filled, p.distinct) >= NEARLY_ALL and p.name not in (first, last)]
         if names:
             return min(names, key=self._title_rank).name
         if first and last:
@@ -272,12 +268,6 @@ class Subject(DatabaseTable):
     @property
     def _is_described(self) -> bool:
         return any(one.role == "prose" and one.filled for one in self.profiles.values())
-
-    def _is_whole_name(self, name: str, first: str, last: str) -> bool:
-        """Return whether a column has the first and the last name in it, as `display_name` has, of companies too."""
-        rows = [[str(one) for one in row] for row in self.rows_of(name, first, last) if row[1] and row[2]]
-        both = sum(row[1] in row[0] and row[2] in row[0] for row in rows)
-        return name not in (first, last) and bool(rows) and both >= NEARLY_ALL * len(rows)
 
     def _headings(self) -> list[ColumnProfile]:
         """Return the first column with texts if they stand over longer ones: lines that end as no sentence does."""
@@ -438,7 +428,7 @@ class Subject(DatabaseTable):
 
     def hides_all(self, unmet: Condition) -> bool:
         """Return whether a flag or a time of deletion that all sampled rows have is that of all rows."""
-        flags = vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS | vocab.DELETED
+        flags = vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
         return bool(flags & {*words(unmet.column)}) and self.rows <= SAMPLED_ROWS
 
     @cached_property
@@ -558,8 +548,7 @@ class Subject(DatabaseTable):
         named = self.is_machinery or ({*self.noun} & vocab.DOUBTFUL and self.noun[-1] not in vocab.OLD_VERSIONS)
         alone = self.minutes > MAX_MINUTES and all(one.parent.is_people for one in self.own_relations)
         told = alone and any(map(tells_programs, others))
-        traced = self.text_length > MAX_EXPLAINED and not any(self.profiles[name].is_said for name in self.prose)
-        return (bool(named or told) and self.repeats) or (told and traced)
+        return bool(named or told) and self.repeats
 
     @property
     def repeats_itself(self) -> bool:
@@ -600,18 +589,8 @@ class Subject(DatabaseTable):
         few, short = named and self.rows <= MAX_LABELS, bool(self.title) and self.text_length <= MAX_SUMMARY
         kind = last in vocab.KINDS_OF_ROWS and (few or short)
         below = [one.child for one in self.children]
-        form = any(one.is_field or (last in vocab.FORMS and one.is_caption) for one in below)
+        form = any(last in vocab.FORMS and one.is_caption for one in below)
         return bool(kind) or self.is_caption or form
-
-    @cached_property
-    def is_field(self) -> bool:
-        """Return whether rows are the fields of forms, as the kinds of input say that HTML has."""
-        for one in self.profiles.values():
-            kinds = [str(value).lower().rstrip("0123456789") for value in self.columns[one.name].filled]
-            known = [kind for kind in kinds if kind in vocab.INPUTS]
-            if one.role in ("choice", "code") and len({*known} & vocab.CONTROLS) > 1:
-                return len(known) > MOST * self.rows and self.all_length <= MAX_SUMMARY
-        return False
 
     @property
     def captions(self) -> list[str]:
@@ -635,29 +614,6 @@ class Subject(DatabaseTable):
         return False
 
     @property
-    def is_shown_by_others(self) -> bool:
-        """Return whether rows are pictures which others show: of several tables, with sizes, or all put there at once.
-
-        A thing that is sold has a weight, a length or a price besides.
-        """
-        showing = {one.child for one in self.children if not one.type_column}
-        sized = {"width", "height"} <= {*self.columns} and not {"weight", "length"} & {*self.columns}
-        named = [one for one in self.columns.values() if len(one.filled) >= 0.5 * len(one.values) and is_picture(one)]
-        told = sum(self.profiles[name].filled for name in self.prose if self.profiles[name].is_said)
-        counted = any(one.role == "number" and vocab.USEFUL_NUMBERS & {*words(one.name)} for one in self._own)
-        return (sized and len(showing) >= MIN_SHOWING) or bool(
-            named and self.is_installed and told < FEW and not (counted or self.codes or self.children)
-        )
-
-    @property
-    def _is_stored_file(self) -> bool:
-        """Return whether rows that other rows alone call by a name have the checksum of a file."""
-        sums = [
-            one for one in self.columns.values() if one.filled and all(map(CHECKSUM.fullmatch, map(str, one.filled)))
-        ]
-        return bool(sums and self.attributes) and self.title is None and not self.prose
-
-    @property
     def is_value(self) -> bool:
         """Return whether a row is called by a value, and says of other rows what has it: that of a field of a bug."""
         value = self.title in self.profiles and self.profiles[str(self.title)].last_word == "value"
@@ -677,16 +633,6 @@ class Subject(DatabaseTable):
         """
         titles = [row[self.title] for row in self.shown_rows()] if self.title in self.columns else []
         return len({*titles}) < MOST * len(titles)
-
-    @property
-    def is_numbered(self) -> bool:
-        """Return whether rows are called by a kind and a number, and belong to others that have such, like ports."""
-        called = [str(value) for value in self.columns[self.title].filled] if self.title in self.columns else []
-        kinds = {"".join(filter(str.isalpha, text)) for text in called}
-        if len(kinds) > FEW * len(called) or not (called and self.own_relations) or self.says_something:
-            return False
-        naming = {one.child for one in self.children if not one.type_column} - {self}
-        return not naming or (len(naming) == 1 and self.profiles[str(self.title)].distinct < NEARLY_ALL)
 
     @property
     def says_nothing(self) -> bool:
@@ -744,7 +690,7 @@ class Subject(DatabaseTable):
     def has_remarks(self) -> bool:
         """Return whether rows are what was said when something changed, as in the history of an order."""
         return self.noun[-1] == "history" and any(
-            vocab.REMARKS & {*words(name)[-1:]} and self.profiles[name].role == "prose" for name in self.prose
+            singular(words(name)[-1]) in vocab.MESSAGES and self.profiles[name].role == "prose" for name in self.prose
         )
 
     def refusal(self) -> str:
@@ -773,7 +719,7 @@ class Subject(DatabaseTable):
         if (self.noun[-1] == "key" or "api" in self.noun) and keys:
             return "holds keys"
         for one in self.unmet:
-            hidden = {*words(one.column)} & (vocab.HIDDEN_FLAGS | vocab.DELETED)
+            hidden = {*words(one.column)} & vocab.HIDDEN_FLAGS
             if self.hides_all(one) and (hidden or one in self.conditions):
                 return f"has no row that may be shown: {one.reason}"
         if nouns & {*vocab.VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
@@ -790,15 +736,15 @@ class Subject(DatabaseTable):
         least = FEW if self.is_installed and self.rows > MIN_INSTALLED else MOST
         if any(is_template(one, least) for one in texts):
             return "holds templates, which programs fill in"
-        below = {one.child for one in self.children}
-        brought = self.is_installed and below and all(one.is_for_programs for one in below)
-        if self._is_wording or self.is_for_programs or brought:
+        if self._is_wording or self.is_for_programs:
             return "is for programs, by its values"
         if self.is_log:
             return "is written by programs, which repeat themselves"
-        if self.is_shown_by_others or self._is_stored_file:
-            return PICTURES
-        return EXPLAINS if self.explains_programs or self.is_field else ""
+        values = [[*map(str, one.filled)] for one in self.columns.values() if one.filled]
+        stored = any(all(map(CHECKSUM.fullmatch, some)) for some in values)
+        if stored and self.attributes and not (self.title or self.prose):  # only other rows call the file by a name
+            return "describes files of other rows"
+        return EXPLAINS if self.explains_programs else ""
 
     @property
     def _is_wording(self) -> bool:
@@ -813,15 +759,14 @@ class Subject(DatabaseTable):
 
         Of rows that came with the application, these are those that tell them apart.
         """
-        filled = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
-        read = [name for name in filled if not is_object(self.columns[name])]
+        read = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
         programs = [name for name, one in self.columns.items() if name not in read and is_for_programs(one)]
         if not self.is_installed or self.rows <= MIN_INSTALLED:
             prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
             written = any(one.is_said or (one.filled >= MOST and one.form != "auto") for one in prose)
             return len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)) and not written
         told, by_programs = ([name for name in some if self.profiles[name].distinct > FEW] for some in (read, programs))
-        named = filled and all(names_for_programs(self.columns[name], is_key=False) for name in read)
+        named = read and all(names_for_programs(self.columns[name], is_key=False) for name in read)
         return bool(named) or len(by_programs) >= max(MIN_PROGRAM_COLUMNS, len(told))
 
 

@@ -56,8 +56,6 @@ ORGANISATIONS = _words("""
     company organisation organization supplier vendor manufacturer office store branch venue location warehouse hotel
     restaurant school hospital clinic library museum station airport site
 """)
-# Words after these in the name of a table. `cdata`: osTicket.
-DETAILS = _words("cdata data detail info address")
 # Words of columns with the names of files, which people read if they are made of words.
 FILES = _words("file filename path")
 # Words of columns, types and values for few eyes. `staff`: osTicket; `whisper`: Discourse; `manager`: Kanboard.
@@ -177,8 +175,6 @@ MAIN = _words("item content entry section element")
 COMPLAINTS = ("report", "flag", "complaint")
 # Nouns of tables of what people say, of which somebody may complain to moderators.
 MESSAGES = _words("post comment message topic note reply remark")
-# Last words of columns with what somebody said of a change.
-REMARKS = _words("comment note remark comments notes remarks")
 # The last nouns of tables with what rows of another table were once.
 OLD_VERSIONS = _words("version revision history archive backup draft snapshot")
 # Words of tables that hold what the rows of another one were, too.
@@ -204,9 +200,6 @@ KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group",
 KINDS_OF_ROWS = KINDS - _words("country gender source level method setting tag label")
 # The last nouns of tables with rows that contain the names of fields. `form`: osTicket.
 FORMS = KINDS_OF_ROWS | _words("form fieldset set")
-# Kinds of fields of forms: those of HTML, and such as other things are of, too.
-CONTROLS = _words("textarea select radio checkbox hidden submit captcha multiselect dropdown button")
-INPUTS = CONTROLS | _words("text string email tel password file date number url")
 # Words of columns that say how far a person has read a conversation.
 READ = _words("read unread seen unseen muted")
 # Names of columns that say which person wrote to which.
@@ -374,4 +367,3 @@ PLAYED = ("role", "character", "job")
 LIST_VALUES = _words("data value target")
 # Last words of tables with what rows of another one are called in each language.
 TRANSLATIONS = _words("lang translation translations i18n")
-VERSION_NUMBERS = _words("version revision rev number no")

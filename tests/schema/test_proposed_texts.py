@@ -213,14 +213,6 @@ def test_letters_of_rows_that_conditions_hide_are_not_reached(propose):
     assert "of it are in rows that conditions hide" in made.coverage.sentences(made.left_out)[0]
 
 
-def test_a_thing_that_is_sold_is_no_picture_though_it_has_a_size(propose):
-    """In the way of Dolibarr."""
-    sizes = {"width": itself, "height": itself, "weight": itself}
-    orders = {f"order{n}": many(12, product_id=itself, amount=itself) for n in range(4)}
-    made = propose(product=many(12, label="Wheel {n}", description=TEXT, **sizes), **orders)
-    assert [one.tables[0] for one in made.indexes] == ["product"]
-
-
 def test_the_rows_that_conditions_hide_are_counted_in_the_whole_table(propose):
     """Of 1,500 rows, 600 are hidden, and none of these is at the beginning, in the middle or at the end."""
     rows = many(1500, title="Page {n} of the mill", body=TEXT, hidden=lambda n: int(n == 3 or 140 < n < 740))
