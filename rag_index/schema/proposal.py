@@ -45,6 +45,7 @@ from rag_index.schema.roles import (
     TableRoles,
     donors_of_part,
     exclusive_owners,
+    names_what,
     part_relation,
     pointed_texts,
     text_parents,
@@ -485,6 +486,12 @@ class _Proposer:
             if (index := self._index_if_document(subject)) is not None and says:
                 self.made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
+        for subject in [one for one in usable if self.made.left_out.get(one.full_name) in NAMES]:
+            if (relation := names_what(subject, proposed)) is not None:
+                whole = relation.parent
+                self.roles.parts[subject] = [relation]
+                proposed[whole] = self._index_if_document(whole) or proposed[whole]
+                self.made.left_out[subject.full_name] = f"is a part of {whole.full_name}"
         self._choose([proposed[subject] for subject in usable if subject in proposed])
         return self.made
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
 
-MAX_PAYLOAD = 8
-MAX_JOINS = 4
+MAX_PAYLOAD = 12
+MAX_JOINS = 8
 MAX_PARTS = 8
 MAX_KINDS = 30
 """At most this many one-to-one detail tables (one for each kind of page, say) become parts."""
@@ -118,8 +118,9 @@ class _Rows:
         dot, prefix = f"{through}." if through else "", relation.prefix
         on = {f"{prefix}{{{there}}}" if prefix else there: f"{dot}{here}" for here, there in relation.pairs}
         found = {"on": on["id"] if [*on] == ["id"] else on}
-        hidden = self.hide(relation.parent, way) | {"required": True} if required else {}
-        return self._add(wanted, relation.parent, found | hidden)
+        above = relation.parent is relation.child  # whose name is shown, if it is not hidden
+        hidden = self.hide(relation.parent, way) if required or above else {}
+        return self._add(wanted, relation.parent, found | hidden | ({"required": True} if required else {}))
 
     def join_all(self, relations: Sequence[Relation], way: Sequence[Relation]) -> str:
         """Join the rows that these relations of a way name, each from the one before; return the last name."""
@@ -309,7 +310,7 @@ class IndexMaker:
         relation = relation.to_title()
         parent = relation.parent
         used = relation.child.profiles[relation.columns[0]].filled and not (relation.type_column or relation.is_pointer)
-        joined = parent is self._subject or (self._is_joined(parent) and not above)
+        joined = vocab.COPIES & {*words(relation.columns[0])} if above else self._is_joined(parent)
         if joined or not used or (relation.prefix and parent.conditions):
             return
         required = hides(relation) and self._is_contained(relation)  # such as a forum
@@ -321,7 +322,7 @@ class IndexMaker:
         self._labels += 1
         if says:
             self._payload += [f"{name}.{column}" for column in parent.title_columns]
-        if says and (required or not long):
+        if says and (required or not long) and parent is not self._subject:
             self._add_name(relation, name)
             for one in parent.own_relations if not parent.has_prose else ():  # the artist of the album of a track
                 over = one.parent
@@ -394,8 +395,7 @@ class IndexMaker:
         """Take the texts of the rows of a part, and of those that they name."""
         child = part.subject
         columns = [name for name in (*child.title_columns, *child.prose) if child.profiles[name].filled]
-        columns = [*below.columns] or [name for name in columns if not self._repeats(child, name)]
-        part.text = part.read(child, columns or child.prose[:1] or child.title_columns)
+        part.text = part.read(child, [*below.columns] or columns or child.prose[:1] or child.title_columns)
         attributes = [one for one in self._attributes if one.own.child is child and one.value is None]
         for one in [one for one in attributes if one.own.columns == below.way[0].columns]:
             named, name = one.caption.parent, part.join(one.caption.parent.name, one.caption, required=False)
@@ -447,12 +447,6 @@ class IndexMaker:
         name = part.join("_".join(called), relation, required=required)
         self._rows.taken.add(name)
         return name
-
-    def _repeats(self, child: Subject, name: str) -> bool:
-        """Return whether a title of a part is the document's title over again: `Re: …`."""
-        texts = child.profiles[name].texts
-        answers = sum(text.lower().startswith(("re:", "aw:", "fwd:", "re ")) for text in texts)
-        return name in child.title_columns and answers * 4 >= max(1, len(texts))
 
     def _order(self, child: Subject, on: Container[str]) -> list[str]:
         """Return the columns by which the rows of a part are ordered."""
@@ -518,7 +512,7 @@ def is_writer(relation: Relation) -> bool:
     person = relation.parent
     names = [" ".join(str(text) for text in row if text) for row in person.rows_of(*person.title_columns)]
     spoken = sum(" " in name.strip() for name in names) > FEW * len(names)
-    return bool(vocab.WRITERS & {*words(relation.columns[0])}) and spoken
+    return bool((vocab.WRITERS | vocab.BUYERS) & {*words(relation.columns[0])}) and spoken
 
 
 def _with_word(names: Sequence[str], known: frozenset[str]) -> list[str]:

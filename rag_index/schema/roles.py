@@ -11,7 +11,7 @@ from rag_index.schema.columns import MOST, NEARLY_ALL, ColumnProfile, names_for_
 from rag_index.schema.subjects import MAX_LABELS, Relation, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 
 MAX_LINK_COLUMNS = 6
@@ -30,7 +30,7 @@ MIN_PERSON = 2
 """Rows of a key and more than one name, and nothing else, are persons."""
 MIN_NAMED_ROWS = 5
 """Rows with keys and dates say something if they name at least this many others."""
-MAX_LINKS = 4
+MAX_LINKS = 5
 MAX_NAMED = 6
 MAX_DEPTH = 3
 """How many tables a part may be below another one."""
@@ -110,7 +110,10 @@ class TableRoles:
             played = link.title in link.profiles and link.profiles[link.title].last_word in vocab.PLAYED
             if link.is_private or link.is_machinery or link.prose or (link.title and not (link.is_value or played)):
                 continue
-            if sum(one.role != "time" for one in link.profiles.values()) > MAX_LINK_COLUMNS:
+            told = [one.role for one in link.profiles.values() if one.role != "time"]
+            # the lines of an order, which says nothing itself, may have numbers besides
+            lines = not subject.has_text and {*subject.noun} & {*link.noun} and link.rows <= MAX_VALUES * subject.rows
+            if sum(role not in ("number", "flag", "empty") or not lines for role in told) > MAX_LINK_COLUMNS:
                 continue
             to_this = [one for one in link.relations if one.parent is subject]
             own, types = to_this[0], {one.type_column for one in to_this}
@@ -125,6 +128,8 @@ class TableRoles:
         label = relation.parent
         persons = label.is_people or len(label.columns) == len([*label.key, *label.title_columns]) > MIN_PERSON
         if (persons and not _is_credit(relation)) or not label.key or label.says_nothing:
+            return None
+        if label.refusal().startswith("holds"):  # what moderators are told
             return None
         many = label.rows >= MIN_CONTAINED * own_side.parent.rows  # the bugs of a keyword
         said = label.is_whole or words(str(label.title))[-1] in vocab.SUBJECTS
@@ -189,11 +194,13 @@ def _named_by_record(record: Subject) -> list[Relation]:
 
 
 def _is_credit(relation: Relation) -> bool:
-    """Return whether a link names who took part, such as an actor: of the persons nothing is known but their names."""
-    roles = {one.role for one in relation.parent.profiles.values() if one.filled}
+    """Return whether a link names who took part, such as an actor: nobody is reached by what is known of the person."""
+    known = [one for one in relation.parent.profiles.values() if one.filled]
+    reached = any(one.role == "personal" and vocab.CONTACT & {*words(one.name)} for one in known)
     dated = [one for one in relation.child.profiles.values() if one.role == "time"]  # what somebody borrowed has dates
     lasting = any(not {*words(one.name)} & (vocab.MADE | vocab.CHANGED) for one in dated)
-    return not (relation.parent.is_login or lasting or roles & {"personal", "secret", "internal"})
+    private = any(one.role in ("secret", "internal") for one in known)
+    return not (relation.parent.is_login or lasting or reached or private)
 
 
 def _is_known(own: Relation, label: Relation) -> bool:
@@ -243,6 +250,17 @@ def exclusive_owners(subject: Subject) -> list[Relation]:
     ways = [one for one in subject.own_relations if one.parent.has_text and not one.parent.is_people]
     found = [one for one in ways if any(one.parent is not other.parent and one.excludes(other) for other in ways)]
     return found if sum(one.share for one in found) >= NEARLY_ALL else []
+
+
+def names_what(subject: Subject, documents: Container[Subject]) -> Relation | None:
+    """Return the relation of rows with names alone to the only document that each of them names, such as bookmarks.
+
+    They are few in each, and nothing that other rows name.
+    """
+    ways = [one for one in subject.own_relations if one.is_plain and not one.is_pointer and not one.parent.is_people]
+    ways = [one for one in ways if one.parent in documents and one.parent is not subject and one.share >= NEARLY_ALL]
+    few = len(ways) == 1 and subject.rows <= MAX_VALUES * len({*ways[0].named()})
+    return ways[0] if few and subject.title and not (subject.children or subject.is_installed) else None
 
 
 def _is_pair(parent: Subject, child: Subject) -> bool:

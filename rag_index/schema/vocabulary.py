@@ -102,6 +102,7 @@ GENERIC = _words("""
 """)
 # Words of columns that name a person, whatever the table of persons is called.
 WRITERS = _words("owner author creator assignee reporter editor sender poster writer actor user recipient tagger")
+BUYERS = _words("customer client buyer")
 # Words of columns with numbers that count or order. `sorting`: TYPO3; `views`: phpBB; `highest`: Discourse; `rev`:
 # Trac.
 NUMBERS = _words("""

@@ -367,7 +367,7 @@ def test_who_took_part_in_a_work_is_named_with_the_role_and_who_borrowed_it_is_n
     loans = many(60, film_id=cycle(12), member_id=itself, begin_date=DAY, end_date=DAY)
     made = propose(
         film=pages(),
-        person=many(60, full_name="Kim Miller {n}"),
+        person=many(60, full_name="Kim Miller {n}", birth_date="1931-03-14"),
         film_person=cast,
         member=many(60, full_name="Lee Baker {n}"),
         loan=loans,
@@ -480,3 +480,41 @@ def test_a_document_has_its_values_in_other_tables_and_the_names_of_persons_with
     text = made.documents("film")["2"]
     assert all(one in text for one in ("Kim Mill 2: Writer", "Film noir", "Western"))
     assert "Film 2" not in "".join(made.documents("person").values())
+
+
+def test_an_order_names_who_ordered_and_what_its_lines_name(propose):
+    lines = "order_id INT, place INT, product_id INT, pieces INT, price INT, discount INT, tax INT, total INT"
+    login = {"first_name": "Kim", "last_name": "Miller {n}", "login": "kim{n}", "password": "x{n}"}
+    made = propose(
+        orders=many(20, code="A{n}7", customer_id=cycle(6), created=DAY, kinds={"created": "DATETIME"}),
+        order_lines=(f"{lines}, PRIMARY KEY (order_id, place)",
+                     [(n, k, (n + k) % 12 + 1, k, 3, 0, 1, 4) for n in range(1, 21) for k in (1, 2)]),
+        products=many(12, name="Wheel of oak {n}", about=TEXT),
+        customers=many(6, **login),
+        add=["orders"],
+    )  # fmt: skip
+    text = made.documents("orders")["3"]
+    assert all(name in text for name in ("Miller 4", "Wheel of oak 5", "Wheel of oak 6"))
+
+
+def test_a_document_names_up_to_eight_others_and_a_row_of_its_own_table_that_may_be_shown(propose):
+    kinds = [f"kind{k}" for k in range(7)]
+    made = propose(
+        **{name: many(12, name=f"{name} no. {{n}}") for name in kinds},
+        region=many(12, name="Region {n}", body=TEXT, parent_id=cycle(3), is_public=lambda n: int(n != 2),
+                    **{f"{name}_id": cycle(12) for name in kinds}),
+    )  # fmt: skip
+    region = made.index("region")
+    assert {f"{name}.name" for name in kinds} <= {*region["text"]}
+    assert region["payload"][0] == "parent.name"
+    assert "parent.name" not in region["text"]
+    assert region["joins"]["parent"] == {"table": "region", "on": "parent_id", "where": "is_public = 1"}
+
+
+def test_names_that_belong_to_one_document_are_in_it(propose):
+    bookmark = {"title": "Way to the weir {n}", "added": lambda n: f"2024-01-{n:02} 10:00:00"}
+    made = propose(
+        places=many(24, title="Place {n} of the mill", description=TEXT),
+        bookmarks=many(20, place_id=itself, **bookmark, kinds={"added": "DATETIME"}),
+    )
+    assert "Way to the weir 7" in made.documents("places")["7"]
