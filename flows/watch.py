@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -12,14 +11,11 @@ from prefect.client.schemas.objects import State
 from rag_index.orchestration.reporting import report_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.watch_runs import FlowRunner, watch_state
-from rag_index.reports.outcome import RunReport
+from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.settings import run_settings
 from rag_index.status.metrics_file import try_to_write_metrics
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
-
-if TYPE_CHECKING:
-    from rag_index.reports.outcome import IndexOutcome
 
 
 @flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False)

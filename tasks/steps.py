@@ -14,25 +14,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import StateDetails
+from prefect.client.schemas.objects import State, StateDetails, TaskRun
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.states import Completed
-from prefect.tasks import exponential_backoff
+from prefect.tasks import Task, exponential_backoff
 
 from rag_index.doctor.checkup import examine
 from rag_index.errors import TransientError
-from rag_index.indexing.step_retries import JITTER, POLICIES, Policy, tries_left
+from rag_index.indexing.step_retries import JITTER, POLICIES, Policy, Step, tries_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from distributed import Client
-    from prefect.client.schemas.objects import State, TaskRun
-    from prefect.tasks import Task
 
     from rag_index.doctor.findings import Diagnosis
-    from rag_index.indexing.step_retries import Step
     from rag_index.settings import Settings
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from rag_index.changes.rows import RowRoute, WatchedTable, connected
 from rag_index.settings.index import SQL
 from rag_index.sources.source_tables import (
+    SourceTable,
     as_known,
     relations_read,
     single_select,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources.source_tables import SourceTable
 
 CLOCK = re.compile(
     r"\b(now|curdate|curtime|sysdate|getdate|utc_timestamp|utc_date|unix_timestamp|random|rand)\s*\("

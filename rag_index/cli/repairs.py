@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import (
-    Context,
-    command,
-    json_option,
-    name_argument,
-    names_argument,
-    say,
-    show,
-    wait_option,
-)
+from rag_index.cli import Context, command, json_option, name_argument, names_argument, say, show, wait_option
 from rag_index.cli.runs import launch_run
 from rag_index.reports.outcome import count_of
 

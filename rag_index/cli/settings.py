@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import (
-    FILE,
-    Context,
-    command,
-    json_option,
-    print_json,
-    repeated,
-    say,
-    show,
-)
+from rag_index.cli import FILE, Context, command, json_option, print_json, repeated, say, show
 from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:

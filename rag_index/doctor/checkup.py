@@ -42,7 +42,7 @@ from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.ledger.runs import CHECK_UP, IndexLease
 from rag_index.reports.outcome import count_of
-from rag_index.sources import all_pages, open_source
+from rag_index.sources import Source, all_pages, open_source
 from rag_index.sources.policies import RowPolicies
 from rag_index.sources.sql import SqlSource
 from rag_index.stores import REST_REMEDY, on_server, open_store
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Source
     from rag_index.stores.protocol import Store
 
 MAX_PAGE_ROWS = 5000

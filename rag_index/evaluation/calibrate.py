@@ -14,27 +14,24 @@ from dataclasses import asdict, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.keys import point_id
-from rag_index.embedders import open_embedder
+from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder, bm25_model
 from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
 from rag_index.retrieve.calibration import Calibration
 from rag_index.retrieve.filters import required_conditions
 from rag_index.retrieve.fusion import BEST_BY_MEANING, agree
 from rag_index.stores import CALIBRATION, UNLEARNED
-from rag_index.stores.protocol import VectorQuery
+from rag_index.stores.protocol import Store, VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.documents.vectors import SparseVector
-    from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection, Ledger
     from rag_index.reports.metrics import Stopwatch
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.stores.protocol import Store
 
 MIN_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""

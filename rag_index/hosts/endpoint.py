@@ -34,14 +34,13 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.host_pool import MIN_SILENCE
-from rag_index.outages import asking, tls_context
+from rag_index.outages import Call, asking, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from rag_index.outages import Call
     from rag_index.settings import EmbedderSettings
 
 CONNECT_SECONDS = 5.0

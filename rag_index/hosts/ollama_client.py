@@ -12,13 +12,7 @@ import ollama
 from pydantic import ValidationError
 
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelMissing
-from rag_index.hosts.endpoint import (
-    METADATA_SECONDS,
-    Endpoint,
-    ModelDetails,
-    plain_model_name,
-    to_vectors,
-)
+from rag_index.hosts.endpoint import METADATA_SECONDS, Endpoint, ModelDetails, plain_model_name, to_vectors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,14 +19,13 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.endpoint import noticing_work
+from rag_index.hosts.endpoint import Endpoint, KnownModel, noticing_work
 from rag_index.hosts.host_pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
 from rag_index.outages import Call, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-    from rag_index.hosts.endpoint import Endpoint, KnownModel
 
 log = logging.getLogger("rag_index.embedders")
 MAX_SLEEP = 1.0

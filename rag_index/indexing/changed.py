@@ -24,7 +24,7 @@ from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.run import IndexRun, RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import Step, call_plainly
+from rag_index.indexing.step_retries import Call, Step, call_plainly
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.runs import BATCH, SINGLE, holder
 from rag_index.machine import collect_seldom
@@ -36,7 +36,6 @@ from rag_index.stores.protocol import Condition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.indexing.step_retries import Call
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
-from rag_index.sources import has_digests, scan_settings
+from rag_index.sources import Source, SourcePage, has_digests, scan_settings
 from rag_index.sources.digest import BucketDigest, BucketLayout, add_rows
 from rag_index.sources.sql import not_unique
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger
     from rag_index.reports.outcome import Counts
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Source, SourcePage
 
 DAY = 86_400
 MAX_TRIES = 5

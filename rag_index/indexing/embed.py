@@ -30,7 +30,7 @@ from rag_index.documents.batches import (
 )
 from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id, point_id
-from rag_index.embedders import Embedder, open_embedder
+from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.documents.vectors import SparseVectors
-    from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection, Ledger
     from rag_index.settings import EmbedderSettings, IndexSettings, Settings
     from rag_index.stores.protocol import Store

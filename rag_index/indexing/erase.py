@@ -31,7 +31,7 @@ from rag_index.indexing.commit import committing, delete_chunks
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import pages
 from rag_index.indexing.target import live_collection, next_name, take_name
-from rag_index.ledger import Ledger, unwanted_indexes
+from rag_index.ledger import Collection, Known, Ledger, unwanted_indexes
 from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
-    from rag_index.ledger import Collection, Known
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store, StoreNames
 

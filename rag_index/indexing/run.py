@@ -21,7 +21,7 @@ from rag_index.ledger.runs import BATCH, IndexLease
 from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
-from rag_index.settings import load_settings
+from rag_index.settings import IndexSettings, Settings, load_settings
 from rag_index.sources import Source, open_source, scan_settings
 from rag_index.stores import open_store
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.scan import Scan
-    from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store
 
 DAY = 86_400.0

@@ -39,7 +39,7 @@ from rag_index.ledger import reconciled_by
 from rag_index.machine.resources import worker_count
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
-from rag_index.sources import scan_settings
+from rag_index.sources import SourcePage, scan_settings
 from rag_index.sources.attachments import with_files
 from rag_index.stores import REST_REMEDY, on_server
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch, Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
     from rag_index.indexing.run import IndexRun
-    from rag_index.sources import SourcePage
 
 logger = logging.getLogger("rag_index.indexing")
 LOGGED_FAILURES = 20

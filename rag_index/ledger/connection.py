@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.sql.operators import custom_op
 
 from rag_index.database.drivers import (
@@ -32,9 +32,6 @@ from rag_index.database.drivers import (
 from rag_index.database.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.tables import create_tables, documents, version_of
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
 
 SHARED_BYTES = 64 << 10
 """What SQLite writes beside its file before anything else, for the processes that have it open."""

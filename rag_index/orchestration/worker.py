@@ -9,7 +9,7 @@ from dataclasses import astuple
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from distributed import get_worker, secede
+from distributed import Client, get_worker, secede
 from distributed.core import Status
 from distributed.threadpoolexecutor import thread_state
 
@@ -26,8 +26,6 @@ from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from distributed import Client
 
     from rag_index.indexing.step_retries import Call
     from rag_index.settings import EmbedderSettings, StoreSettings

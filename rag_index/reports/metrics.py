@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import ShardStats
+from rag_index.documents.batches import ShardStats, WrittenShard
 from rag_index.reports.outcome import BY, count_of, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rag_index.documents.batches import WrittenShard
     from rag_index.settings import EmbedderSettings
 
 STAGES = (

@@ -30,14 +30,12 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
-from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question
 from rag_index.retrieve.results import ChunkHit, SearchHit
 from rag_index.retrieve.soft_match import soft_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from rag_index.retrieve.question import Asked, IndexAnswer, Question
 
     Scored = tuple[float, StoredPoint]
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cache
@@ -27,8 +27,6 @@ from rag_index.settings.payload_indexes import CHUNK_FIELD
 from rag_index.stores.protocol import Condition, StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from rag_index.settings import IndexSettings
 
 MAX_FACET_VALUES = 100

@@ -22,13 +22,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import Bm25Encoder, split_identifiers
-from rag_index.retrieve.question import text_of
+from rag_index.retrieve.question import IndexAnswer, text_of
 from rag_index.retrieve.soft_match import count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from rag_index.retrieve.question import IndexAnswer
     from rag_index.stores.protocol import StoreReader
 
 MIN_LETTERS, MAX_LETTERS = 5, 30

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from rag_index.errors import RagIndexError, StoreError
-from rag_index.retrieve import Caller, Document, SearchResult
+from rag_index.retrieve import Caller, Document, Retriever, SearchResult
 from rag_index.retrieve.results import Facets
 from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.mcp_tools import INSTALL, mcp_endpoint, mcp_installed
@@ -39,9 +39,6 @@ from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from prometheus_client import CollectorRegistry
-
-    from rag_index.retrieve import Retriever
     from rag_index.settings import Settings
 
 FILES = Path(__file__).parent / "static"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import traceback
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks 
 
 from rag_index.documents.batches import part_name
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.retrieve import Retriever
+from rag_index.retrieve import AsOf, Caller, Document, Retriever, SearchResult, Verified
 from rag_index.service.models import MAX_CHARS, Asked, DocumentQuery, IndexInfo, SearchArguments, VerifyBody, faults
 from rag_index.service.search_service import SearchService
 from rag_index.settings.index import CODE, CODE_FIELDS
@@ -26,13 +26,11 @@ from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from mcp.server.lowlevel import Server
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
-    from rag_index.retrieve import AsOf, Caller, Document, SearchResult, Verified
     from rag_index.settings import IndexSettings, Settings
 
 PATH = "/mcp"

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.retrieve import Citation
+from rag_index.retrieve import Caller, Citation, Document, Retriever, SearchResult, Verified
 from rag_index.service.models import DocumentQuery, FieldInfo, IndexInfo
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.retrieve import Caller, Document, Retriever, SearchResult, Verified
     from rag_index.retrieve.as_of import Known
     from rag_index.settings import IndexSettings, Settings
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import DocumentBatch
 from rag_index.errors import SourceError
-from rag_index.sources import SourcePage, open_source
+from rag_index.sources import ScanState, SourcePage, open_source
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import ScanState
 
 READ_FACTOR = 20
 """Documents that are read for each one of the sample. More would make a small sample of a large table slow."""

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,6 @@ from rag_index.settings import Settings, origins
 from rag_index.settings.values import Section, keys_of, tables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rag_index.settings.project import Place
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")

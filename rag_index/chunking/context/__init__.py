@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, check_model, context_tokens, process_writer
+from rag_index.chunking.context.writer import DocumentContexts, Recipe, check_model, context_tokens, process_writer
 from rag_index.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.settings import EmbedderSettings
+from rag_index.settings import EmbedderSettings, Settings
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
-    from rag_index.chunking.context.writer import DocumentContexts
-    from rag_index.settings import Settings
     from rag_index.settings.sections import ContextSettings
 
 DEFAULT_HOST = "http://127.0.0.1:11434"

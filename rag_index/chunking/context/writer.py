@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from rag_index.chunking.context.prompt import Passage, passages, question
 from rag_index.database.drivers import is_file
@@ -28,7 +28,6 @@ from rag_index.ledger import Ledger
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
-    from sqlalchemy.engine import URL
 
     from rag_index.settings import EmbedderSettings
 
