@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import hypothesis
@@ -15,12 +16,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
 from xdist.scheduler import LoadFileScheduling
 
+from rag_index.ledger import Ledger
 from rag_index.orchestration.launch import quiet
 from rag_index.orchestration.prefect_api import send_pending_logs
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.local_model import keep_model
 from tests.prefect_api import temporary_server
+from tests.project import Project
 
 pytest_plugins = ["tests.live.fixtures"]
 
@@ -56,6 +59,19 @@ def qdrant():
     """A fake Qdrant server."""
     with FakeQdrant() as server:
         yield server
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project whose table is empty."""
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def ledger(project):
+    """The ledger of the test's project."""
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

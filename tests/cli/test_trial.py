@@ -4,14 +4,13 @@ import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
 from rag_index.settings import load_settings
-from tests.browser import Browser, find_chromium
+from tests.browser import Browser
 from tests.project import PROGRAM
 from tests.waiting import eventually
 from tests.wild.sample import sample, write
@@ -75,14 +74,11 @@ def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_p
 
 @pytest.mark.long
 def test_on_the_page_a_person_chooses_what_is_searched_sees_a_document_and_keeps_the_settings(tmp_path):
-    program = find_chromium()
-    if not isinstance(program, Path):
-        pytest.skip(program)
     process, _, here = start(tmp_path, "--newest", "5")
     try:
         said = tmp_path / "output"
         eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), "the page is served")
-        with Browser(program, tmp_path / "chromium") as page:
+        with Browser(tmp_path / "chromium") as page:
             page.open(re.search(r"Search at (http://\S+);", said.read_text())[1])
             page.click("What is searched")
             page.wait_for("3 of ", "Show a document")

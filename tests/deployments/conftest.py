@@ -1,10 +1,8 @@
 """One Prefect server and one browser window for all tests of deployments."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.browser import Browser, find_chromium
+from tests.browser import Browser
 from tests.deployments.server import PrefectServer
 
 
@@ -19,8 +17,5 @@ def deployed(tmp_path_factory):
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A window of headless Chromium; tests that need it are skipped if it is not installed."""
-    program = find_chromium()
-    if not isinstance(program, Path):
-        pytest.skip(program)
-    with Browser(program, tmp_path_factory.mktemp("chromium")) as window:
+    with Browser(tmp_path_factory.mktemp("chromium")) as window:
         yield window

@@ -108,11 +108,6 @@ def test_queries_that_find_nothing_in_either_collection_prove_nothing():
     assert verdict_on([LOST] * 300, [FOUND] * 300).passed, "what was empty may be filled"
 
 
-@pytest.fixture
-def project(tmp_path) -> Project:
-    return Project(tmp_path / "project")
-
-
 def queries_of(project: Project, content: str | None, metric: str = "recall@10"):
     if content is not None:
         (project.folder / "golden.jsonl").write_text(content)

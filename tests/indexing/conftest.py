@@ -1,13 +1,11 @@
 """What all tests of runs share."""
 
 import sys
-from contextlib import closing
 
 import pytest
 
 from rag_index.evaluation import calibrate
 from rag_index.indexing.scan import Scan
-from rag_index.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +18,3 @@ def no_calibration(monkeypatch):
 def suspects_here(monkeypatch):
     """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
     monkeypatch.setattr(Scan, "_marked", lambda scan, shard: shard)
-
-
-@pytest.fixture
-def ledger(project):
-    """The ledger of the test's project."""
-    with closing(Ledger(project.settings.ledger_url)) as opened:
-        yield opened

@@ -12,14 +12,8 @@ from rag_index.indexing.commit import Committer, update_payloads
 from rag_index.indexing.publish import verify_counts
 from tests.indexing.plain import Died, die, run_plain
 from tests.ledger.conftest import add
-from tests.project import Project
 
 OLD, NEW, PAYLOAD = hash_text("old"), hash_text("new"), hash_text("{}")
-
-
-@pytest.fixture
-def project(tmp_path):
-    return Project(tmp_path / "project")
 
 
 @pytest.fixture

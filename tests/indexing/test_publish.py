@@ -14,14 +14,8 @@ from rag_index.indexing.changed import index_documents
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
-from tests.project import Project
 
 ALIAS = "p_notes"
-
-
-@pytest.fixture
-def project(tmp_path):
-    return Project(tmp_path / "project")
 
 
 @pytest.fixture

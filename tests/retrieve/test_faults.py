@@ -8,13 +8,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.errors import (
-    EmbedderError,
-    EmbedderUnavailable,
-    FingerprintChanged,
-    RagIndexError,
-    StoreUnavailable,
-)
+from rag_index.errors import EmbedderError, EmbedderUnavailable, FingerprintChanged, RagIndexError, StoreUnavailable
 from rag_index.retrieve import Retriever, SearchFailed
 from rag_index.stores import open_store
 from tests.retrieve.desk import DESK, documents, found, sample

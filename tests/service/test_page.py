@@ -5,7 +5,6 @@ import re
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from benchmarks import servicedesk
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
-from tests.browser import Browser, find_chromium
+from tests.browser import Browser
 from tests.indexing.test_parts import SETTINGS, TABLES, make_project
 from tests.project import PROGRAM
 from tests.retrieve.conftest import SHARED
@@ -31,10 +30,7 @@ ROBOT = " ".join(f"Paragraph {number} about the tape library and its robot." for
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory):
-    program = find_chromium()
-    if not isinstance(program, Path):
-        pytest.skip(program)
-    with Browser(program, tmp_path_factory.mktemp("chromium")) as window:
+    with Browser(tmp_path_factory.mktemp("chromium")) as window:
         yield window
 
 

@@ -1,11 +1,9 @@
 """What `status` and the metrics file say of a watch."""
 
 import re
-from contextlib import closing
 
 import pytest
 
-from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease, lease_name
 from rag_index.status.index_status import status
 from rag_index.status.metrics_file import try_to_write_metrics
@@ -19,12 +17,6 @@ ALIAS = "test_notes"
 @pytest.fixture
 def project(tmp_path) -> Project:
     return Project(tmp_path / "project", extra='[run]\nmetrics_file = "metrics.prom"')
-
-
-@pytest.fixture
-def ledger(project):
-    with closing(Ledger(project.settings.ledger_url)) as opened:
-        yield opened
 
 
 def test_what_waits_and_since_when_is_said(project, ledger):

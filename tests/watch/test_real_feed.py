@@ -64,12 +64,6 @@ def project(tmp_path):
     return followed(tmp_path / "project")
 
 
-@pytest.fixture
-def ledger(project):
-    with closing(Ledger(project.settings.ledger_url)) as opened:
-        yield opened
-
-
 @contextmanager
 def watched(project):
     settings, stop = project.settings, Stop()

@@ -9,7 +9,7 @@ from rag_index.doctor import examine
 from rag_index.errors import EmbedderError, EmbedderUnavailable
 from tests.chunking.context.conftest import servers_of
 from tests.fakes.ollama import FakeOllama
-from tests.project import SETTINGS, Project
+from tests.project import SETTINGS
 
 
 def test_the_model_is_made_to_write_a_word(server):
@@ -33,11 +33,6 @@ def test_a_model_that_does_not_load_or_cannot_write_is_found_before_the_run(serv
 
 
 # From settings
-
-
-@pytest.fixture
-def project(tmp_path):
-    return Project(tmp_path / "project")
 
 
 def write(project, server, *, embedder="", table=""):
