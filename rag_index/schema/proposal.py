@@ -404,25 +404,23 @@ def _words_of_rows(table: DatabaseTable) -> list[set[str]]:
 
 
 def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[DatabaseTable, DatabaseTable]]:
-    """Yield tables with the table whose texts they have, that they refer to, or whose name is shorter than theirs."""
-    texts = {table: [*filter(None, map(_long_texts, table.columns.values()))] for table in tables}
+    """Yield tables with the table that has their longest texts, that they refer to, or whose name is shorter."""
     holders: dict[str, list[DatabaseTable]] = {}
     for table in tables:
-        for text in set().union(*texts[table]):
+        for text in set().union(*map(_long_texts, table.columns.values())):
             holders.setdefault(text, []).append(table)
     for table in tables:
-        found: dict[DatabaseTable, None] = {}
-        for own in texts[table]:
-            common = Counter(other for text in sorted(own) for other in holders[text] if other is not table)
-            enough = max(MIN_COPIED, MIN_COPIED_SHARE * len(own))
-            found |= {other: None for other, count in common.items() if count >= enough and _is_copy(table, other)}
+        own = _long_texts(max(table.columns.values(), key=lambda one: sum(map(len, map(str, {*one.filled})))))
+        common = Counter(other for text in sorted(own) for other in holders[text] if other is not table)
+        enough = max(MIN_COPIED, MIN_COPIED_SHARE * len(own))
+        found = [other for other, count in common.items() if count >= enough and _is_copy(table, other)]
         for other in sorted(found, key=lambda other: not {*noun(other.name)} < {*noun(table.name)}):
             yield table, other
 
 
 def _long_texts(column: Column) -> set[str]:
     """Return the beginnings of long texts, without markup, if there are several."""
-    texts = {str(letters(value))[:MIN_COPIED_CHARS] for value in column.filled if column.kind == "text"}
+    texts = {str(letters(value))[:MIN_COPIED_CHARS] for value in column.filled if column.kind in ("text", "json")}
     long = {text for text in texts if len(text) >= MIN_COPIED_CHARS}
     return long if len(long) >= MIN_COPIED else set()
 

@@ -200,6 +200,13 @@ def test_tables_with_copies_of_texts_are_left_out(propose):
     assert made.left_out == dict.fromkeys(["story_journals", "mailings"], "holds copies of the texts of stories")
 
 
+def test_posts_whose_titles_are_those_of_their_pictures_are_no_copies(propose):
+    title = "How the mill of {n} at the pond behind the church came to have another wheel of wood before winter"
+    post = many(12, title=title, body=f"{TEXT}. {TEXT}", media_id=itself)
+    made = propose(media=many(12, alt=title, filename="picture-{n}.png"), blog_post=post)
+    assert len(made.shown("blog_post")) == 12
+
+
 def test_texts_in_another_language_are_no_copies(propose):
     texts = [f"{PROSE} {name}" for name in ("Anna", "Bob", "Cleo", "Dan")]
     rows = [(n, language, f"Titel {n}", text) for n, text in enumerate(texts, 1) for language in ("en", "de")]
