@@ -27,6 +27,8 @@ MIN_NAMED = 0.75
 PREFIXED_KEY = re.compile(r"(?P<prefix>[A-Za-z]\w*[:/#-])(?P<key>\d{1,18})")
 MIN_PREFIXED_KEYS = 5
 """At least this many values that are alike but for a number name rows of another table."""
+MIN_UNIQUE = 16
+"""A key of as many letters or bytes is that of one row: no other row has the same by chance."""
 
 
 def find_relations(catalog: DatabaseCatalog, tables: Iterable[Subject]) -> list[Relation]:
@@ -101,6 +103,11 @@ def _is_any_id(name: str) -> bool:
         and bare <= vocab.GENERIC | {"o", "instance", "model"}
         and bool(bare or words(name)[1:] or name == "ref")
     )
+
+
+def _are_of_one_row(values: Sequence[Any]) -> bool:
+    """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests."""
+    return len(values) > 2 and all(not isinstance(one, int) and len(str(one)) >= MIN_UNIQUE for one in values)
 
 
 def _ids_beside(table: Subject, types: Column) -> list[str]:
@@ -345,6 +352,8 @@ class _Finder:
         others = [one for one in self.tables if len(own) > len(one.noun) and own[: len(one.noun)] == one.noun]
         if vocab.KEY_WORDS & {words(key.name)[-1]}:  # `pages_id` of `field_title`
             others += [one for one in self._by_noun.get(tuple(named), []) if one is not table]
+        if len(table.key) == 1 and _are_of_one_row(key.filled):
+            others += [one for one in self._by_key[table.key] if len(one.columns) > len(table.columns)]
         for parent in others:
             related = any(one.parent is parent for one in known)
             if not related and self._share_of_keys(key.filled, parent, key) >= NEARLY_ALL:

@@ -207,6 +207,16 @@ def test_posts_whose_titles_are_those_of_their_pictures_are_no_copies(propose):
     assert len(made.shown("blog_post")) == 12
 
 
+def test_a_table_with_the_long_keys_of_a_larger_one_holds_more_of_its_rows(propose):
+    oid = [f"{n:030}" for n in range(1, 13)]
+    things = (
+        "oid TEXT PRIMARY KEY, title TEXT, about TEXT",
+        [(one, f"Mill {one}", f"It is {one}. {PROSE}") for one in oid],
+    )
+    made = propose(things=things, further=("oid TEXT PRIMARY KEY, body TEXT", [(one, PROSE + one) for one in oid]))
+    assert made.parts("things") == ["further"]
+
+
 def test_texts_in_another_language_are_no_copies(propose):
     texts = [f"{PROSE} {name}" for name in ("Anna", "Bob", "Cleo", "Dan")]
     rows = [(n, language, f"Titel {n}", text) for n, text in enumerate(texts, 1) for language in ("en", "de")]
