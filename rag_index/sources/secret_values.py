@@ -68,7 +68,7 @@ MAX_BEFORE = 60
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 PLACE = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|(?=[^\s/]++/\S)\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
+    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|(?=[^\s/]++/\S)\S+\.\w{2,5}|/[^\n]+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
     re.IGNORECASE,
 )
 

@@ -217,6 +217,12 @@ def test_a_table_with_the_long_keys_of_a_larger_one_holds_more_of_its_rows(propo
     assert made.parts("things") == ["further"]
 
 
+def test_paths_of_files_are_no_text_though_their_folders_have_words_with_spaces(propose):
+    place = "/mnt/board/Miller, Anna/Mills of {n}.epub"
+    made = propose(shortcut=many(12, place=place), book=many(12, title="Mill {n}", text=TEXT))
+    assert made.left_out["shortcut"] == "has no text"
+
+
 def test_texts_in_another_language_are_no_copies(propose):
     texts = [f"{PROSE} {name}" for name in ("Anna", "Bob", "Cleo", "Dan")]
     rows = [(n, language, f"Titel {n}", text) for n, text in enumerate(texts, 1) for language in ("en", "de")]
