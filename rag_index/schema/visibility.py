@@ -115,7 +115,17 @@ def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) 
         if column.name in types or switches or any(word != singular(word) in nouns for word in look.words):
             continue
         found += filter(None, [next(filter(None, (rule(look) for rule in RULES)), None)])
-    return found
+    return [one for one in found if not any(_is_version(table, one, other) for other in found)]
+
+
+def _is_version(table: Subject, condition: Condition, other: Condition) -> bool:
+    """Return whether a column calls most rows drafts that another one calls published: drafts are versions of texts."""
+    if not all(vocab.STATES & {*words(one.column)} for one in (condition, other)):
+        return False
+    states = zip(*(table.columns[one.column].values for one in (condition, other)), strict=True)
+    published = [state for state, public in states if public and other.shows(public)]
+    drafts = [state for state in published if not condition.shows(state)]
+    return len(drafts) > MOST * len(table.columns[other.column].values) and {*drafts} == {"draft"}
 
 
 def unclear_codes(table: Subject) -> list[str]:

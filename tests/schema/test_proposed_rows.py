@@ -720,3 +720,11 @@ def test_a_time_of_approval_that_next_to_no_row_has_hides_none(propose):
         resource=many(40, name="File {n} of it", description=TEXT, revision_id=itself),
     )
     assert made.shown("resource") == keys(40)
+
+
+@pytest.mark.parametrize(("state", "left"), [("draft", 9), ("withdrawn", 1)])
+def test_what_is_published_is_shown_though_its_text_is_called_a_draft(propose, state, left):
+    """In the way of OPUS: `publication_state` says which version of a text a published record has."""
+    states = {"server_state": lambda n: "published" if n < 10 else "deleted"}
+    states["publication_state"] = lambda n: "proof" if n in (3, 11) else state
+    assert len(propose(record=many(12, title="Record {n} of it", body=TEXT, **states)).shown("record")) == left
