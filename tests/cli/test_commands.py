@@ -80,6 +80,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_p
         (["index", "notes", "--workers", "0"], "--workers"),
         (["index", "notes", "--id", "5", "--serial"], "cannot be combined with --serial"),
         (["search", "  "], "empty"),
+        (["search", "x", "--index", "note"], "did you mean 'notes'?"),
+        (["search", "x", "--max-age", "a while"], "max_age = 'a while': give seconds, or a text such as '10 s'"),
         (["search", "\udcff"], "is not valid Unicode"),
         (["serach", "x"], "No such command 'serach'"),
     ],

@@ -90,18 +90,6 @@ def test_filters(desk):
     assert run(desk, "search", "printer", "--filter", "priority=none").stdout == "Nothing found.\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--filter", "prio=high"], "no field 'prio' to filter by; the indexes have: author, created_at, number"),
-        (["--max-age", "a while"], "max_age = 'a while': give seconds, or a text such as '10 s'"),
-        (["--index", "title"], "did you mean 'titles'?"),
-    ],
-)
-def test_wrong_usage(desk, arguments, message):
-    assert message in run(desk, "search", "printer", *arguments, code=2).stderr
-
-
 def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
     both = ("search", "printer", "--index", "titles", "--index", "comments")
