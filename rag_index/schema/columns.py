@@ -237,14 +237,10 @@ def tells_programs(column: Column) -> bool:
     return told > MOST or is_for_programs(column)
 
 
-def names_for_programs(column: Column, *, is_key: bool) -> bool:
-    """Return whether values are names that a programmer gave: small letters, and a third of more than one word.
-
-    Words are joined by hyphens in keys alone: `main-menu`.
-    """
+def names_for_programs(column: Column) -> bool:
+    """Return whether values are names that a programmer gave: small letters, and a third of more than one word."""
     texts = [one for one in column.filled if isinstance(one, str)]
-    several = [one for one in texts if _NAME_OF_PROGRAMS.fullmatch(one) or (is_key and SLUG.fullmatch(one))]
-    return _share(texts, _WORD_OF_PROGRAMS) > NEARLY_ALL and len(several) > FEW * len(texts)
+    return _share(texts, _WORD_OF_PROGRAMS) > NEARLY_ALL and _share(texts, _NAME_OF_PROGRAMS) > FEW
 
 
 def is_template(column: Column, least: float) -> bool:

@@ -180,7 +180,7 @@ def _says_words(child: Subject, p: ColumnProfile) -> bool:
     spoken = sum(len(text) >= MIN_STEM and text.isprintable() and not any(map(str.isdigit, text)) for text in p.texts)
     read = p.role in ("choice", "code") and spoken >= MOST * len(p.texts) > 0
     told = read and not {*words(p.name)} & (vocab.STATE_LABELS | vocab.TYPE_WORDS | vocab.MACHINE)
-    return told and not names_for_programs(child.columns[p.name], is_key=False)
+    return told and not names_for_programs(child.columns[p.name])
 
 
 def _named_by_record(record: Subject) -> list[Relation]:

@@ -61,7 +61,6 @@ MAX_MINUTES = 2
 MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
 """Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
-NAMES = ("name", "title")
 MIN_VALUES = 2
 """The values of a thing, on average, that a table has for each of several fields."""
 MIN_SHOWING = 4
@@ -258,12 +257,12 @@ class Subject(DatabaseTable):
         others = [p for p in profiles if p.role == "short" and p.filled >= 0.5 and p.distinct >= FEW]
         summaries = [self.profiles[name] for name in vocab.SUMMARIES if name in self.profiles]
         others = others or [p for p in summaries if p.form == "plain" and 0 < p.length <= MAX_SUMMARY]
-        others = others or self._headings() or self._only_names()
+        others = others or self._headings()
         extended = any(one.extends and one.child.rows >= FEW * self.rows for one in self.children)
         if not (others or extended or self._is_described):  # called by a code
-            coded = [p for p in profiles if p.name.lower() in NAMES and p.texts and p.role in ("code", "other")]
+            coded = [p for p in profiles if p.name.lower() in ("name", "title") and p.texts]
             others = [p for p in coded if p.distinct >= MOST <= p.filled]
-        return others[0].name if others else self._names_alone()
+        return others[0].name if others else self._named_by_rows()
 
     @property
     def _is_described(self) -> bool:
@@ -281,21 +280,6 @@ class Subject(DatabaseTable):
         is_heading = min(read[0].filled, read[0].distinct) >= MOST and len(lines) >= NEARLY_ALL * len(read[0].texts)
         return read[:1] if is_heading else []
 
-    def _names_alone(self) -> str | None:
-        """Return the only one or two columns beside the key, if others refer to rows and both have names of things.
-
-        They begin as names do: `Musso`, and neither `EUR` nor `read_only`.
-        """
-        free = [p for p in self.profiles.values() if p.name not in self.key]
-        texts = [text for p in free for text in p.texts]
-        begun = sum(text[:1].isupper() and not text.isupper() for text in texts)
-        rows = {*self.rows_of(*[p.name for p in free])} if 0 < len(free) <= MAX_NAMES and self.children else ()
-        if any(p.role != "code" or p.filled < NEARLY_ALL for p in free) or self.relations or not self.is_installed:
-            return None
-        if len(rows) < max(MIN_INSTALLED, MOST * min(self.rows, SAMPLED_ROWS)) or begun < NEARLY_ALL * len(texts):
-            return None
-        return free[0].name if len(free) == 1 else " ".join(f"{{{p.name}}}" for p in free)
-
     @cached_property
     def title_row(self) -> Relation | None:
         """Return the relation of the rows that say what those of this table are called, one for each of them."""
@@ -304,16 +288,29 @@ class Subject(DatabaseTable):
         named.sort(key=lambda one: not {*words(str(one.child.title)), *one.child.noun} & {*vocab.WHOLE_TITLES, "name"})
         return named[0] if named and self.title is None else None
 
-    def _only_names(self) -> list[ColumnProfile]:
-        """Return the only column with text if it has short names, whatever it is called: those of kinds."""
-        read = [p for p in self.profiles.values() if p.is_text and p.texts]
+    def _named_by_rows(self) -> str | None:
+        """Return the only column with text, or the only one or two with codes, if they have short names.
+
+        Others refer to these rows, or they are a few kinds. Codes begin as names do: `Musso`, and neither `EUR` nor
+        `read_only`.
+        """
+        free = [p for p in self.profiles.values() if p.texts and p.name not in self.key]
+        read = [p for p in free if p.is_text] or [p for p in free if p.role == "code"]
         told = [p for p in self.profiles.values() if p.filled and p.role not in ("flag", "time", "personal")]
         kinds = len(told) <= MAX_TOLD and self.rows <= MAX_LABELS and self.minutes <= MAX_MINUTES
         kinds = kinds and all(one.parent.is_people for one in self.relations)
-        if len(read) != 1 or not (self.children or kinds) or len(read[0].texts) < MIN_INSTALLED:
-            return []
-        length = sum(len(text.encode()) for text in read[0].texts) / len(read[0].texts)
-        return read if length <= MAX_CAPTION and min(read[0].filled, read[0].distinct) >= NEARLY_ALL else []
+        if not 0 < len(read) <= MAX_NAMES or not (self.children or kinds):
+            return None
+        rows, texts = self.rows_of(*[p.name for p in read]), [text for p in read for text in p.texts]
+        begun = sum(text[:1].isupper() and not text.isupper() for text in texts) >= NEARLY_ALL * len(texts)
+        alone = begun and self.is_installed and len(read) + len(self.key) == len(self.columns)
+        named = len(read) == 1 if read[0].is_text else alone
+        short = sum(len(text.encode()) for text in texts) <= MAX_CAPTION * len(texts)
+        least = NEARLY_ALL if read[0].is_text else MOST
+        apart = len({*rows}) >= max(MIN_INSTALLED, least * len(rows))
+        if not (named and short and apart) or min(p.filled for p in read) < NEARLY_ALL:
+            return None
+        return read[0].name if len(read) == 1 else " ".join(f"{{{p.name}}}" for p in read)
 
     def _title_rank(self, p: ColumnProfile) -> tuple[Any, ...]:
         profiles = self.profiles.values()
@@ -558,17 +555,9 @@ class Subject(DatabaseTable):
 
     @cached_property
     def is_installed(self) -> bool:
-        """Return whether nobody wrote row by row: none names a person, and all are of one moment, or of none.
-
-        The rows of translations are of the moment in which what they translate was written.
-        """
-        above = [one for one in self.own_relations if one.parent is not self]
-        written = [
-            one
-            for one in above
-            if one.parent.is_people or (one.parent.minutes > MAX_MINUTES and self.is_by_language(one))
-        ]
-        return self.minutes <= MAX_MINUTES and not written
+        """Return whether nobody wrote row by row: none names a person, and all are of one moment, or of none."""
+        above = [one.parent for one in self.own_relations if one.parent is not self]
+        return self.minutes <= MAX_MINUTES and not any(one.is_people for one in above)
 
     @cached_property
     def explains_programs(self) -> bool:
@@ -580,17 +569,13 @@ class Subject(DatabaseTable):
             return False
         told = [p for p in self.profiles.values() if min(p.distinct, p.filled) > MOST and p.role != "secret"]
         for one in told if self.rows >= MIN_INSTALLED else ():
-            is_name = one.last_word in vocab.PROGRAM_NAMES
-            column, is_key = self.columns[one.name], self.key == (one.name,)
-            if is_opened(column) or (is_name and names_for_programs(column, is_key=is_key)):
+            column, is_name = self.columns[one.name], one.last_word in vocab.PROGRAM_NAMES
+            if is_opened(column) or (is_name and names_for_programs(column)):
                 return True
         last = next((word for word in reversed(self.noun) if word not in vocab.TRANSLATIONS), "")
         named = self.children or any(one.parent.children for one in self.own_relations if self.is_by_language(one))
         few, short = named and self.rows <= MAX_LABELS, bool(self.title) and self.text_length <= MAX_SUMMARY
-        kind = last in vocab.KINDS_OF_ROWS and (few or short)
-        below = [one.child for one in self.children]
-        form = any(last in vocab.FORMS and one.is_caption for one in below)
-        return bool(kind) or self.is_caption or form
+        return (bool(few or short) and last in vocab.KINDS_OF_ROWS) or self.is_caption
 
     @property
     def captions(self) -> list[str]:
@@ -759,15 +744,16 @@ class Subject(DatabaseTable):
 
         Of rows that came with the application, these are those that tell them apart.
         """
-        read = [name for name in [*self.title_columns, *self.prose] if self.profiles[name].filled]
+        filled = [one for name in [*self.title_columns, *self.prose] if (one := self.profiles[name]).filled]
+        read = [one.name for one in filled if one.form != "auto"]
         programs = [name for name, one in self.columns.items() if name not in read and is_for_programs(one)]
-        if not self.is_installed or self.rows <= MIN_INSTALLED:
-            prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
-            written = any(one.is_said or (one.filled >= MOST and one.form != "auto") for one in prose)
-            return len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)) and not written
-        told, by_programs = ([name for name in some if self.profiles[name].distinct > FEW] for some in (read, programs))
-        named = read and all(names_for_programs(self.columns[name], is_key=False) for name in read)
-        return bool(named) or len(by_programs) >= max(MIN_PROGRAM_COLUMNS, len(told))
+        if self.is_installed and self.rows > MIN_INSTALLED:
+            named = bool(read) and all(names_for_programs(self.columns[name]) for name in read)
+            read, programs = ([one for one in some if self.profiles[one].distinct > FEW] for some in (read, programs))
+            return named or len(programs) >= max(MIN_PROGRAM_COLUMNS, len(read))
+        prose = [one for name in self.prose if (one := self.profiles[name]).role == "prose" and one.texts]
+        written = any(one.is_said or (one.filled >= MOST and one.form != "auto") for one in prose)
+        return len(programs) >= max(MIN_PROGRAM_COLUMNS, 2 * len(read)) and not written
 
 
 def _seconds(value: int) -> int:
@@ -798,18 +784,14 @@ def is_repeated(texts: Sequence[str], least: int = MIN_LOG_ROWS) -> bool:
 
 
 def _is_pairs(subject: Subject) -> bool:
-    """Return whether rows are names of settings with their values, or the only row has them as objects of JSON."""
+    """Return whether rows are names of settings, and of secrets, with their values."""
     profiles = subject.profiles.values()
-    texts = [text for one in subject.columns.values() for text in one.filled if isinstance(text, str)]
-    if subject.rows == 1 and 2 * sum(text[:1] + text[-1:] == "{}" for text in map(str.strip, texts)) > len(texts):
-        return True
     names = [p for p in profiles if p.last_word in vocab.SETTING_NAMES]
     owned = any({*one.parent.noun} <= {*subject.noun[:-1]} and one.parent.is_whole for one in subject.relations)
     if owned and all(p.distinct < MOST for p in names):  # the same few of many things
         return False
-    alone = [p for p in names if p.distinct == 1 and is_for_programs(subject.columns[p.name])]
     keys = [p for p in names if subject.key == (p.name,) or any(map(is_named_like_a_secret, p.texts))]
-    paired = alone or keys or (names and len(profiles) <= MAX_PAIR_COLUMNS)
+    paired = keys or (names and len(profiles) <= MAX_PAIR_COLUMNS)
     return bool(paired) and any(p.last_word == "value" for p in profiles)
 
 

@@ -199,8 +199,6 @@ STATE_LABELS = _words("""
 KINDS = STATE_LABELS | {"role", "class", "datatype", "source", "level", "group", "method", "setting", "tag", "label"}
 # The last nouns of tables whose rows are kinds of those of other tables: people look for these.
 KINDS_OF_ROWS = KINDS - _words("country gender source level method setting tag label")
-# The last nouns of tables with rows that contain the names of fields. `form`: osTicket.
-FORMS = KINDS_OF_ROWS | _words("form fieldset set")
 # Words of columns that say how far a person has read a conversation.
 READ = _words("read unread seen unseen muted")
 # Names of columns that say which person wrote to which.

@@ -20,10 +20,6 @@ LEFT_OUT = [
     ({"memos": pages("personal INTEGER", [1], count=2), "pages": pages("hidden INTEGER", [0])}, "memos",
      "has no row that may be shown: personal says who may see a row"),
     ({"mill_values": properties("mail.password")}, "mill_values", "holds settings: names with values"),
-    ({"mill_values": properties("mail.server")}, "mill_values", "holds settings: names with values"),
-    ({"pages": pages(), "col": many(
-        1, models=lambda n: '{"css": "<p>Words</p>"}', decks=lambda n: '{"desc": "What a deck is for"}', tags="of it")},
-     "col", "holds settings: names with values"),
     ({"drugs": pages(), "orders": pages(), "drug_orders": many(
         12, "order_id", drug_id=cycle(3), instructions=f"Take it as told: {TEXT}", kinds={"order_id": ORDER})},
      "drug_orders", "is a part of orders"),
@@ -392,9 +388,6 @@ def test_a_title_is_that_of_a_row_for_each_row_and_a_reply_is_found_by_its_threa
 
 
 NOISE = {
-    "settings_of_it": ("holds settings: names with values", many(
-        30, label="Price {n} of wood", config_key=lambda n: f"PRICE_OF_{n}", config_value="{n}",
-        note=lambda n: a_sentence(n + 500), kind=TEXT, place=TEXT)),
     "letters": ("holds templates, which programs fill in", many(
         30, subject="Your ticket %{{ticket.number}}", body=lambda n: f"Dear %{{ticket.name}}, {a_sentence(n + 700)}")),
     "notice": ("holds templates, which programs fill in", many(
@@ -424,12 +417,8 @@ NOISE = {
 }  # fmt: skip
 EXPLAINED = {
     "hook": many(30, name="displayPart{n}", description="This shows the part {n} of a page"),
-    "menus": (
-        "name TEXT PRIMARY KEY, title TEXT, description TEXT",
-        [(f"menu-of-{word}", f"Menu {word}", "The links that are shown above") for word in ("left", "right", "top")]),
     "wheel_type": many(6, name="Type {n}", description=lambda n: a_sentence(n + 600)),
     "field": many(6, name="Field {n}", form_id=cycle(2), description=lambda n: a_sentence(n + 700)),
-    "form": many(2, title="Form {n}", instructions=lambda n: a_sentence(n + 800)),
     "currency": many(60, name="Coin {n}", sign="c{n}"),
     "sidebar": many(12, label="Entry {n}", address="wheel/list&page={n}", allowed="millers and {n} others"),
     "file_kind_of_it": many(6, title="Kind {n}", opened="application/mill.{n}", about="It is shown"),
@@ -438,7 +427,7 @@ EXPLAINED = {
 
 @pytest.mark.parametrize("written", [False, True])
 def test_what_came_with_the_application_and_explains_it_is_no_document(propose, written):
-    """PrestaShop's hooks, Drupal's menus, kinds, Omeka's fields and their forms; but what somebody wrote is one."""
+    """PrestaShop's hooks, kinds, and Omeka's fields; but what somebody wrote is one."""
     day = {"created": "2026-01-{n:02d}"} if written else {"created": "2026-01-01"}
     tables = {name: (f"{columns}, made TEXT", [(*row, day["created"].format(n=n)) for n, row in enumerate(rows, 1)])
               for name, (columns, rows) in EXPLAINED.items()}  # fmt: skip
