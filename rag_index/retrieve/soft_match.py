@@ -4,6 +4,9 @@ It is a late interaction (Khattab and Zaharia: ColBERT, SIGIR 2020) over the bes
 query the best cosine with any token of the chunk, weighted by the inverse document frequency of its word. The token
 vectors are those of the local embedder's table, whichever embedder the index has. So "car" in a query counts 0.6 for a
 chunk with "vehicle", and 1 for one with "car".
+
+The table has no vector for a word of several tokens, as most words of other languages than English are: its pieces
+stand in many words and mean nothing. So such a word is compared by its letters: "oslepeo" is like "oslepljen".
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import math
 import re
 from collections import Counter
 from functools import cache, lru_cache, partial
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -37,6 +40,11 @@ NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
 MAX_TOKENS = 96
 MIN_COSINE = 0.2
 """Tokens that are less alike have nothing to do with each other."""
+LETTER_SHARE, MIN_LETTERS = 0.8, 0.3
+"""How much the letters of a word of several tokens count beside these, and the share of them that another word has at
+least."""
+GROUPS = 2**16
+"""Numbers for groups of three letters, few of which share one."""
 TITLE_SHARE = 0.1
 """How much of the soft match of a chunk is that of its document's title, beside all of title and text."""
 LENGTH_SHARE, LENGTH = 0.2, 75
@@ -44,7 +52,7 @@ LENGTH_SHARE, LENGTH = 0.2, 75
 MAX_WORDS = 100_000
 """Words whose tokens are remembered: some 20 MB."""
 MAX_TEXTS = 2000
-"""Chunks whose tokens are remembered, with their texts: some 3 MB, at most 20."""
+"""Chunks whose tokens and letters are remembered, with their texts: some 6 MB, at most 40."""
 MAX_CHARS = 4000
 ONE_THREAD = 2**18
 """Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
@@ -119,21 +127,59 @@ def soft_scores(
     if not words or not texts:
         return [0.0] * len(texts)
     table = _table()
-    asked: list[tuple[tuple[int, ...], float]] = []
+    parts, ids, given = list[str](), list[tuple[int, ...]](), list[float]()
     for word, weight in sorted(words.items(), key=lambda one: -one[1])[:MAX_TOKENS]:
-        asked += [(table.tokens(part), weight) for part in table.words(word, identifiers=identifiers)]
-        if sum(len(tokens) for tokens, _ in asked) >= MAX_TOKENS:
+        for part in table.words(word, identifiers=identifiers):
+            parts.append(part)
+            ids.append(table.tokens(part))
+            given.append(weight)
+        if sum(map(len, ids)) >= MAX_TOKENS:
             break
     found = [table.text(text, identifiers) for text in in_time(texts, deadline)]
-    filled = [tokens for tokens, _ in found if len(tokens)]
-    if not asked or not filled:
+    filled = [one for one in found if one.words]
+    if not parts or not filled:
         return [0.0] * len(texts)
-    weights = np.concatenate([np.full(len(ids), weight / len(ids)) for ids, weight in asked])
-    alike = table.cosines([token for ids, _ in asked for token in ids], filled)
+    counts, weights = np.array(list(map(len, ids))), np.array(given)
+    by_letters = np.where(counts > 1, LETTER_SHARE * weights, 0.0)
+    alike = table.cosines(list(chain.from_iterable(ids)), [one.tokens for one in filled])
     alike[alike < MIN_COSINE] = 0
-    covered = iter((alike @ weights / weights.sum()).tolist())
-    lengths = [(1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * words / LENGTH) if words else 0.0 for _, words in found]
+    scores = alike @ np.repeat((weights - by_letters) / counts, counts)
+    if some := np.flatnonzero(by_letters).tolist():
+        shared = shared_letters([spelled([parts[one]]) for one in some], [one.letters for one in filled])
+        scores += by_letters[some] @ shared
+    covered = iter((scores / weights.sum()).tolist())
+    lengths = [(1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * one.words / LENGTH) if one.words else 0.0 for one in found]
     return [next(covered) * length if length else 0.0 for length in lengths]
+
+
+def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
+    """Return the share of each word's groups of three letters that one word of each text has, shape (words, texts).
+
+    All words are small and stand between spaces, which count as letters. No text is empty.
+    """
+    groups, starts = groups_of("".join(texts))
+    firsts = np.searchsorted(starts, np.cumsum([0, *map(len, texts[:-1])]))
+    shares = np.empty((len(words), len(texts)))
+    for share, word in zip(shares, words, strict=True):
+        asked = np.zeros(GROUPS, dtype=np.uint8)
+        asked[groups_of(word)[0]] = 1
+        counts = np.add.reduceat(asked[groups], starts, dtype=np.int32)
+        share[:] = np.minimum(1.0, np.maximum.reduceat(counts, firsts) / asked.sum())
+    shares[shares < MIN_LETTERS] = 0
+    return shares
+
+
+def spelled(words: Sequence[str]) -> str:
+    """Return words in small letters, each between two spaces; Chinese and Japanese in pairs of characters."""
+    small = split_unspaced(" ".join(words)).lower().split()
+    return f" {' '.join(small or words)} "
+
+
+def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
+    """Return a number for every three neighbours in a text, and where one begins with a space."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    groups = (codes[:-2] * 31 + codes[1:-1]) * 31 + codes[2:]
+    return groups.astype(np.uint16), np.flatnonzero(codes[:-2] == ord(" "))
 
 
 def near_scores(
@@ -174,6 +220,14 @@ def count_tokens(word: str) -> int:
     return len(_table().tokens(word))
 
 
+class _Text(NamedTuple):
+    """The distinct tokens of a text, how many words it has, and these in small letters between spaces."""
+
+    tokens: NDArray[np.intp]
+    words: int
+    letters: str
+
+
 class _TokenTable:
     """The local embedder's tokens with their vectors (32 MB), and the tokens (at least one) of words that were seen."""
 
@@ -192,9 +246,10 @@ class _TokenTable:
         ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
         return tuple(min(token, len(self._vectors) - 1) for token in ids or [0])
 
-    def _text(self, text: str, identifiers: bool) -> tuple[NDArray[np.intp], int]:
+    def _text(self, text: str, identifiers: bool) -> _Text:
         words = self.words(text, identifiers=identifiers)
-        return np.array(sorted(set().union(*map(self.tokens, set(words)))), dtype=np.intp), len(words)
+        tokens = np.array(sorted(set().union(*map(self.tokens, set(words)))), dtype=np.intp)
+        return _Text(tokens, len(words), spelled(words))
 
     def cosines(self, tokens: Sequence[int], texts: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
         """Return the best cosine of each token with any token of each text, shape (texts, tokens)."""

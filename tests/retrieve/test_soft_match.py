@@ -29,6 +29,22 @@ def test_a_rare_word_counts_more_and_a_long_text_less() -> None:
     assert soft_scores({"printer": 1.0}, []) == []
 
 
+def test_a_word_that_the_embedder_does_not_know_is_found_by_its_letters() -> None:
+    """Its tokens are pieces that stand in many words: T-ier-qu-äl-er-ei."""
+    for word, like, pieces in [
+        (
+            "Tierquälerei",
+            "wer ein Wirbeltier quält oder zur Tierquälung anstiftet",
+            "ein Tisch, ein Bier, quer, schäl er ei",
+        ),
+        ("oslepeo", "kralja je otac oslepio", "oslo je lepo i lepi eo"),
+        ("全文", "支持全文搜索", "安全的作文"),
+    ]:
+        right, wrong = soft_scores({word: 1.0}, [like, pieces])
+        assert right > 1.5 * wrong, word
+    assert soft_scores({"の": 1.0, "oslepeo": 1.0}, ["の", "...", "oslepeo"])[2] > 0.5
+
+
 def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:
     """The scanners are rare in all and frequent in their own index: each index's own idf would order otherwise."""
     halves = {"comments": ROWS[:40], "titles": ROWS[40:]}
