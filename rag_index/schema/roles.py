@@ -24,6 +24,8 @@ MIN_CONTAINED = 4
 """If a row has at least this many rows of another table, it contains them and does not consist of them."""
 MIN_UNUSED = 4
 """Rows with a title, that many times as many as those that name them, are not the texts of these."""
+MIN_SECTION = 150
+"""Parts with a heading, such as sections of a law, are documents if their texts are longer on average."""
 MAX_LABEL_CHARS = 120
 """Rows with a title may be labels, such as categories, if their texts are at most this long on average."""
 MIN_PERSON = 2
@@ -293,7 +295,7 @@ def _rank(relation: Relation) -> int:
         return 4
     if parent.is_people:
         return 0
-    if is_part and not (child.title and child.text_length > 150 and parent.has_prose):
+    if is_part and not (child.title and child.text_length > MIN_SECTION):
         return 2 if parent.is_label else 3
     thing = parent.title and not (parent.is_unnamed or parent.is_label)
     if thing and child.is_unnamed and relation.share >= NEARLY_ALL:  # the ports of a device

@@ -269,16 +269,21 @@ class Subject(DatabaseTable):
         return any(one.role == "prose" and one.filled for one in self.profiles.values())
 
     def _headings(self) -> list[ColumnProfile]:
-        """Return the first column with texts if they stand over longer ones: lines that end as no sentence does."""
+        """Return the first column with texts if they stand over longer ones: lines that end as no sentence does.
+
+        It may be another one where rows are called by a number, such as sections of a law.
+        """
         read = [p for p in self.profiles.values() if p.is_text and p.texts]
-        if not read or (vocab.WRITERS | vocab.FILES) & {*words(read[0].name)}:
-            return []
-        if read[0].length * MIN_LONGER > max(p.length for p in read) or read[0].form != "plain":
-            return []
-        lines = [text for text in read[0].texts if len(text) <= MAX_TITLE_CHARS and text[-1] not in SENTENCE_ENDS]
-        lines = [text for text in lines if "\n" not in text]
-        is_heading = min(read[0].filled, read[0].distinct) >= MOST and len(lines) >= NEARLY_ALL * len(read[0].texts)
-        return read[:1] if is_heading else []
+        coded = {p.name.lower() for p in self.profiles.values() if p.role in ("code", "other")}
+        longest = max((p.length for p in read), default=0)
+        for one in read if coded & {"name", "title"} else read[:1]:
+            lines = [text for text in one.texts if len(text) <= MAX_TITLE_CHARS and text[-1] not in SENTENCE_ENDS]
+            lines = [text for text in lines if "\n" not in text]
+            told = one.filled >= MOST and one.distinct >= 0.5 and len(lines) >= NEARLY_ALL * len(one.texts)
+            named = (vocab.WRITERS | vocab.FILES) & {*words(one.name)}
+            if told and one.form == "plain" and one.length * MIN_LONGER <= longest and not named:
+                return [one]
+        return []
 
     @cached_property
     def title_row(self) -> Relation | None:

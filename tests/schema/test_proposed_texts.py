@@ -227,6 +227,17 @@ def test_a_title_in_any_language_is_a_short_text_over_a_longer_one_that_ends_as_
     assert made.index("artikel").get("title") == title
 
 
+def test_sections_of_a_law_that_have_a_heading_beside_their_number_are_documents(propose):
+    section = {"title": "§ {n}", "lawtext": f"{PROSE}, {TEXT}", "heading": "Theft of flour no. {n}"}
+    made = propose(
+        laws=many(50, name="Law of the mill {n}", url="https://mill.test/{n}.html"),
+        paragraphs=many(100, **section, law_id=cycle(50)),
+    )
+    assert [one.tables[0] for one in made.indexes] == ["paragraphs"]
+    assert made.index("paragraphs")["title"] == "heading"
+    assert "law.name" in made.index("paragraphs")["text"]
+
+
 def test_content_has_the_title_of_the_page_that_it_names_by_the_column_of_the_tree_of_pages(propose):
     """In the way of TYPO3, whose tables all have a `pid`."""
     made = propose(
