@@ -178,7 +178,12 @@ class IndexMaker:
         """The relations of the joins without which a row is no document."""
         self._prose = subject.text_length
         self._labels = 0
-        self._key, self._newest = self._find_key()
+        self._newest = subject.version or ""
+        """The column of which the greatest value is the document; "" if each row is one."""
+        self._key = [name for name in subject.key if name != self._newest]
+        if self._newest:
+            reason = f"{self._newest} numbers the versions of a row: the newest alone is shown"
+            self._rows.reasons["newest"] = reason
 
     def made(self) -> ProposedIndex | None:
         """Return the index; None if there is nothing to read."""
@@ -251,14 +256,6 @@ class IndexMaker:
             return 0.0
         length = prose + 100 * len(parts)
         return 1 + math.log10(1 + subject.rows) + math.log10(1 + length) + 0.5 * (bool(title) + min(3, len(parts)))
-
-    def _find_key(self) -> tuple[list[str], str]:
-        """Return the key, and the column of which the greatest value is the document; "" if each row is one."""
-        subject, version, reasons = self._subject, self._subject.version, self._rows.reasons
-        if version is not None:
-            reasons["newest"] = f"{version} numbers the versions of a row: the newest alone is shown"
-            return [name for name in subject.key if name != version], version
-        return list(subject.key), ""
 
     def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
         """Join what rows refer to under the name of the column, and return the name."""
