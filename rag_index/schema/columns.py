@@ -60,7 +60,6 @@ _OPENED = re.compile(
 """What programs open: types of files, parts of programs, and addresses within them with a parameter."""
 _NAME_OF_PROGRAMS = re.compile(r"[a-z]+(?:[_.:@/]+[a-z0-9]*|[A-Z][a-z0-9]+)+|[A-Z]+(?:_[A-Z]+)+")
 _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
-_SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE)\s", re.IGNORECASE)
 _FILE = re.compile(
     rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
 )
@@ -78,8 +77,6 @@ _MAIL = re.compile(
 _LANGUAGES = re.compile(r'\s*\{\s*"(?!id"|no")[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
 _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
-_OPAQUE = re.compile(r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])[\w-]{8,}")
-"""What another program calls a row: `cus_1Xk29QqLm`."""
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
 _SENTENCE = re.compile(
     r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
@@ -222,12 +219,8 @@ def is_for_programs(column: Column) -> bool:
     values = column.filled if column.kind in ("text", "bytes") else []
     named = sum(isinstance(one, str) and _IDENTIFIER.fullmatch(one) is not None for one in values)
     objects = _beginning(values, _YAML) + _beginning(values, _PHP)
-    return named / max(1, len(values)) + objects > MOST or is_opened(column)
-
-
-def is_opened(column: Column) -> bool:
-    """Return whether most values are what programs open: types of files, one or a list, or parts of programs."""
-    return _share([*map(str, column.filled)], _OPENED) > MOST
+    opened = _share([*map(str, column.filled)], _OPENED)
+    return max(named / max(1, len(values)) + objects, opened) > MOST
 
 
 def tells_programs(column: Column) -> bool:
@@ -257,8 +250,7 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, SLUG) > 0.5
     if 2 * sum(_WORDS.search(text) is not None for text in texts) > len(texts):
         named = named - vocab.FILES
-    named_elsewhere = len(words(made.name)) > 1 and made.last_word == "id" and _share(texts, _OPAQUE) > 0.5
-    places = is_slug or named_elsewhere or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3
+    places = is_slug or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3
     if (named & vocab.MACHINE or places) and not made.is_said:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
@@ -287,7 +279,6 @@ def _text_role(made: ColumnProfile, count: int) -> Role:
     texts, last, choices = made.texts, made.last_word, len(made.choices)
     # two words, or characters of a script without spaces between words
     with_words = sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
-    with_words -= sum(_SQL.match(text) is not None for text in texts)
     few = count >= 2 * choices and choices <= MAX_CHOICES and made.length < 40 and last not in vocab.PROSE
     spoken = made.is_said or with_words * 3 >= len(texts)
     if (made.length >= MIN_PROSE_CHARS or last in vocab.PROSE) and spoken and not few:

@@ -6,8 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.schema import vocabulary as vocab
-from rag_index.schema.catalog import SAMPLED_ROWS
-from rag_index.schema.columns import FEW, NEARLY_ALL, words
+from rag_index.schema.columns import FEW, words
 from rag_index.schema.subjects import MAX_LABELS, NOTHING, Attribute, Condition, Relation, Subject, is_repeated
 from rag_index.schema.visibility import joined, listed
 from rag_index.settings.index import is_named_like_a_secret
@@ -177,7 +176,7 @@ def _told_by_details(subject: Subject) -> Iterator[Condition]:
     plain = [one for one in subject.children if one.is_plain]
     kinds = [one for one in plain if one.extends or (not one.child.key and _is_one_each(one))]
     places = [one for one in subject.children if one.type_column and not one.child.has_text and _is_one_each(one)]
-    for one in [*filter(_names_all, places), *(kinds if len(kinds) >= MIN_KINDS else ())]:
+    for one in [*places, *(kinds if len(kinds) >= MIN_KINDS else ())]:
         if told := one.child.conditions:
             hidden = _named_rows(one, f"({joined(told)}) IS NOT TRUE")
             yield _not_in(subject, one.pairs[0][1], hidden, f"in {one.child.full_name}, {_reasons(told)}")
@@ -187,12 +186,6 @@ def _is_one_each(relation: Relation) -> bool:
     """Return whether several rows are named, each once."""
     named = [one for one in relation.named() if one is not None and one not in NOTHING]
     return len(named) == len({*named}) > 1
-
-
-def _names_all(relation: Relation) -> bool:
-    """Return whether nearly all rows are named, as far as the sample says."""
-    keys = {*relation.parent.columns[relation.pairs[0][1]].values}
-    return relation.child.rows > SAMPLED_ROWS or len(keys & {*relation.named()}) >= NEARLY_ALL * len(keys)
 
 
 def _logged(attributes: Sequence[Attribute]) -> Iterator[Condition]:

@@ -19,7 +19,6 @@ from rag_index.schema.columns import (
     NEARLY_ALL,
     ColumnProfile,
     is_for_programs,
-    is_opened,
     is_template,
     names_for_programs,
     noun,
@@ -573,10 +572,9 @@ class Subject(DatabaseTable):
         if not self.is_installed or self.text_length > MAX_EXPLAINED:
             return False
         told = [p for p in self.profiles.values() if min(p.distinct, p.filled) > MOST and p.role != "secret"]
-        for one in told if self.rows >= MIN_INSTALLED else ():
-            column, is_name = self.columns[one.name], one.last_word in vocab.PROGRAM_NAMES
-            if is_opened(column) or (is_name and names_for_programs(column)):
-                return True
+        names = [self.columns[p.name] for p in told if p.last_word in vocab.PROGRAM_NAMES]
+        if self.rows >= MIN_INSTALLED and any(map(names_for_programs, names)):
+            return True
         last = next((word for word in reversed(self.noun) if word not in vocab.TRANSLATIONS), "")
         named = self.children or any(one.parent.children for one in self.own_relations if self.is_by_language(one))
         few, short = named and self.rows <= MAX_LABELS, bool(self.title) and self.text_length <= MAX_SUMMARY

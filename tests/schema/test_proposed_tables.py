@@ -420,8 +420,6 @@ EXPLAINED = {
     "wheel_type": many(6, name="Type {n}", description=lambda n: a_sentence(n + 600)),
     "field": many(6, name="Field {n}", form_id=cycle(2), description=lambda n: a_sentence(n + 700)),
     "currency": many(60, name="Coin {n}", sign="c{n}"),
-    "sidebar": many(12, label="Entry {n}", address="wheel/list&page={n}", allowed="millers and {n} others"),
-    "file_kind_of_it": many(6, title="Kind {n}", opened="application/mill.{n}", about="It is shown"),
 }  # fmt: skip
 
 
