@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 K = 60
 MAX_CHUNKS = 3
 """The chunks that a hit holds at most."""
-MAX_SHORT_CHUNKS, SHORT_CHARS = 5, 2000
+MAX_SHORT_CHUNKS, SHORT_CHARS = 12, 2000
 """Chunks that a hit holds if they have no more characters together: the answer to a ticket is seldom like the question,
-and stands in one of its remarks."""
+and stands in one of its remarks, as what one looks for in a recipe stands in one of its steps."""
 
 DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about few of a collection's texts."""
