@@ -112,10 +112,10 @@ class TableRoles:
             played = link.title in link.profiles and link.profiles[link.title].last_word in vocab.PLAYED
             if link.is_private or link.is_machinery or link.prose or (link.title and not (link.is_value or played)):
                 continue
-            told = [one.role for one in link.profiles.values() if one.role != "time"]
+            told = [one.role for one in link.profiles.values() if one.role not in ("time", "empty")]
             # the lines of an order, which says nothing itself, may have numbers besides
             lines = not subject.has_text and {*subject.noun} & {*link.noun} and link.rows <= MAX_VALUES * subject.rows
-            if sum(role not in ("number", "flag", "empty") or not lines for role in told) > MAX_LINK_COLUMNS:
+            if sum(role not in ("number", "flag") or not lines for role in told) > MAX_LINK_COLUMNS:
                 continue
             to_this = [one for one in link.relations if one.parent is subject]
             own, types = to_this[0], {one.type_column for one in to_this}

@@ -134,7 +134,8 @@ def test_tags_belong_to_what_a_row_of_another_table_says_and_an_id(propose):
     types = "id INTEGER PRIMARY KEY, app_label TEXT, model TEXT", [(3, "mill", "page"), (5, "mill", "machine")]
     links = many(
         40, tag_id=cycle(2), content_type_id=lambda n: [3, 5][n % 2], object_id=cycle(9),
-        creator=1, created=DAY, changed=DAY, kinds={"created": "DATETIME", "changed": "DATETIME"},
+        creator=1, order=itself, tagger_id=None, tagger_type=None, created=DAY, changed=DAY,
+        kinds={"created": "DATETIME", "changed": "DATETIME"},
     )  # fmt: skip
     tags = names("Water wheels", "Bakers at night")
     made = propose(mill_page=pages(), mill_machine=pages(), content_type=types, tags=tags, tag_links=links)
