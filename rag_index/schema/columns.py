@@ -168,7 +168,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if is_named_like_a_secret(column.name):
         return ColumnProfile(column.name, "secret", filled, 0, 0)
     named = set(words(column.name))
-    if noun(table.name)[-1] in vocab.ORGANISATIONS:  # anybody may read where they are
+    if _is_of_organisations(table):  # anybody may read where they are
         named -= vocab.ADDRESSES
     choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
     made = ColumnProfile(column.name, "other", filled, len(choices) / max(1, len(values)), 0, choices=choices)
@@ -190,6 +190,15 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if column.kind == "bytes" and role in ("code", "short", "choice") and not all(map(str.isprintable, read)):
         role = "other"  # what is no UTF-8
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
+
+
+def _is_of_organisations(table: DatabaseTable) -> bool:
+    """Return whether rows are companies or places: they are called so, or have a name and a person as their contact."""
+    columns = [words(name) for name in table.columns]
+    persons = {"_".join(named) for named in columns} & {*vocab.FIRST_NAMES, *vocab.LAST_NAMES}
+    contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)
+    name = any(named[0] != "contact" and named[-1] in ("name", "company") for named in columns)
+    return noun(table.name)[-1] in vocab.ORGANISATIONS or (contact and name and not persons)
 
 
 def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
