@@ -27,7 +27,7 @@ BOUNDED = {
 }  # fmt: skip
 ANCHORED = {
     "ALONE", "INTERNAL_NAMES", "MACHINE_NOUN", "PERMITS", "PLACE", "RESTRICTS",
-    "PRIVATE", "SLUG", "_CODE", "_EMAIL", "_JSON", "_LANGUAGES", "_MAIL", "_OPAQUE", "_PICTURE",
+    "PRIVATE", "SLUG", "_CODE", "_EMAIL", "_JSON", "_LANGUAGES", "_MAIL", "_NAME_OF_PROGRAMS", "_OPAQUE", "_OPENED",
 }  # fmt: skip
 """Patterns that functions are given which only look whether they fit from the beginning."""
 LONGEST = 250_000
