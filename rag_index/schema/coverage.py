@@ -40,20 +40,24 @@ class Coverage:
 
     chars: int
     missing: list[Missing]
-    hidden: int = 0
-    """The characters of indexed columns in rows that may not be shown, if they are counted."""
+    hidden: Sequence[Missing] = ()
+    """The indexed columns' characters in rows that may not be shown, with the columns that hide them, if counted."""
 
     @property
     def share(self) -> float:
         """Return the share of characters that a search reaches."""
-        return 1 - (sum(one.chars for one in self.missing) + self.hidden) / self.chars if self.chars else 1.0
+        return 1 - sum(one.chars for one in (*self.missing, *self.hidden)) / self.chars if self.chars else 1.0
 
     def sentences(self, left_out: Mapping[str, str]) -> list[str]:
         """Return the share, and the three largest things that are not reached, with what adds each."""
         told = (
             "secrets, what is personal or private, names alone, copies, logs and what is for programs are not counted"
         )
-        hidden = f"; {size(self.hidden)} of it are in rows that conditions hide" if self.hidden else ""
+        hidden = ""
+        if self.hidden:
+            most = max(self.hidden, key=lambda one: one.chars)
+            hidden = f"; {size(sum(one.chars for one in self.hidden))} of it are in rows that conditions hide, most "
+            hidden += f"in {most.table}, by {', '.join(most.columns)}: see its `where`"
         found = [f"A search reaches {self.share:.1%} of the {size(self.chars)} of text ({told}){hidden}"]
         for one in self.missing[:3]:
             why = left_out.get(one.table)
@@ -82,7 +86,7 @@ def coverage(
     """
     shown = shown_columns(indexes)
     indexed = {index.tables[0] for index in indexes}
-    total, hidden, missing = 0, 0, []
+    total, hidden, missing = 0, [], []
     for subject in subjects:
         columns = text_columns(subject)
         counted = chars(subject) if columns and (subject.says_something or subject.full_name in indexed) else {}
@@ -90,7 +94,9 @@ def coverage(
         place = (subject.schema, subject.name)
         left = [name for name in columns if counted.get(name, 1) and (*place, name) not in shown]
         if shown_share and subject.conditions:
-            hidden += round((1 - shown_share(subject)) * sum(counted[name] for name in counted if name not in left))
+            lost = (1 - shown_share(subject)) * sum(counted[name] for name in counted if name not in left)
+            by = tuple(dict.fromkeys(one.column for one in subject.conditions))
+            hidden += [Missing(subject.full_name, by, subject.rows, round(lost))] if lost else []
         if left and counted:
             missing.append(Missing(subject.full_name, tuple(left), subject.rows, sum(counted[name] for name in left)))
     return Coverage(total, sorted(missing, key=lambda one: -one.chars), hidden)
