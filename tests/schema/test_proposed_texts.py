@@ -4,23 +4,27 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.schema import scaffold
-from rag_index.schema.columns import singular
 from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, itself, many, pages
 
 
+def a_job(n):
+    return f"{('Export', 'Sales', 'Order', 'Head')[n % 4]} {('Administrator', 'Manager')[n % 2]}"
+
+
 @pytest.mark.parametrize(
-    ("plural", "noun"),
-    [("cases", "case"), ("statuses", "status"), ("wikis", "wiki"), ("warehouses", "warehouse"), ("boxes", "box"),
-     ("entries", "entry"), ("analysis", "analysis"), ("branches", "branch"), ("addresses", "address")],
+    ("columns", "title"),
+    [
+        ({"FirstName": "Ann{n}", "LastName": "Miller{n}", "Title": a_job, "Notes": TEXT}, "{FirstName} {LastName}"),
+        ({"company_name": "Mill {n} and sons", "contact_title": a_job}, "company_name"),
+        ({"title": "Miller of the {n}. mill", "name": "Kim Mill {n}", "email": "kim{n}@mill.test"}, "name"),
+        ({"display_name": lambda n: f"Dr. Mara Ott{n}" if n % 2 else f"Mill {n} Ltd", "note": TEXT,
+          "first_name": lambda n: "Mara" if n % 2 else None, "last_name": lambda n: f"Ott{n}" if n % 2 else None},
+         "display_name"),
+    ],
 )  # fmt: skip
-def test_nouns_are_compared_in_the_singular(plural, noun):
-    assert singular(plural) == noun
-
-
-def test_a_person_is_called_by_its_name_and_not_by_its_profession(propose):
-    people = {"Title": lambda n: "Clerk" if n % 2 else "Head of sales", "Notes": TEXT}
-    made = propose(contacts=many(12, FirstName="Ann{n}", LastName="Miller{n}", **people))
-    assert made.index("contacts")["title"] == "{FirstName} {LastName}"
+def test_rows_are_called_by_what_tells_them_apart_and_persons_by_their_names(propose, columns, title):
+    made = propose(contacts=many(15, **columns))
+    assert (made.index("contacts")["title"], "where" in made.index("contacts")) == (title, False)
 
 
 def test_labels_that_exist_as_a_draft_too_are_shown_with_what_they_are_labels_of(propose):
@@ -94,12 +98,6 @@ def test_a_password_of_few_rows_and_the_id_of_a_user_make_no_account(propose):
     password = {"password": lambda n: "s3cret-3" if n == 3 else None}
     made = propose(meetings=many(12, name="Meeting no. {n}", description=TEXT, **few, **password))
     assert made.index("meetings")["where"] == "COALESCE(password, '') = ''"
-
-
-def test_rows_are_called_by_what_tells_them_apart_and_not_by_a_job_that_many_have(propose):
-    jobs = [f"{area} {what}" for area in ("Export", "Sales", "Order", "Head") for what in ("Administrator", "Manager")]
-    made = propose(suppliers=many(15, company_name="Mill {n} and sons", contact_title=lambda n: jobs[n % 8]))
-    assert (made.index("suppliers")["title"], "where" in made.index("suppliers")) == ("company_name", False)
 
 
 def test_a_letter_that_says_who_may_see_a_row_is_no_text(propose):
@@ -248,12 +246,6 @@ def test_content_has_the_title_of_the_page_that_it_names_by_the_column_of_the_tr
     assert "Page 2 of the mill" in made.documents("content")["1"]
 
 
-def test_a_person_is_called_by_a_name_and_not_by_a_profession(propose):
-    jobs = many(15, title="Miller of the {n}. mill", name="Kim Mill {n}", email="kim{n}@mill.test", about_id=1)
-    made = propose(contacts=jobs, calls=many(60, contact_id=cycle(15), remark=TEXT))
-    assert made.index("contacts")["title"] == "name"
-
-
 def test_few_rows_that_have_a_subject_say_nothing_of_what_others_are_called(propose):
     made = propose(
         document=many(20, state=itself), document_mail=many(2, "document_id", subject="Mail of {n} wheels"),
@@ -282,13 +274,6 @@ def test_a_document_names_whom_it_refers_to_by_a_first_and_a_last_name(propose):
     read = propose(writers=writers, books=books).documents("books")
     assert "Mara" in read["2"]
     assert "Ilg" in read["1"]
-
-
-def test_a_contact_is_called_by_the_whole_name_that_companies_have_too(propose):
-    columns = "id INTEGER PRIMARY KEY, display_name TEXT, first_name TEXT, last_name TEXT, note TEXT"
-    names = [(f"Dr. Mara Ott{n}", "Mara", f"Ott{n}") if n % 2 else (f"Mill {n} Ltd", None, None) for n in range(1, 13)]
-    made = propose(contact=(columns, [(n, *names[n - 1], TEXT.format(n=n)) for n in range(1, 13)]))
-    assert made.index("contact")["title"] == "display_name"
 
 
 def test_tables_with_as_much_text_are_asked_about_in_the_order_of_their_names(propose):
