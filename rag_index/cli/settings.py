@@ -106,9 +106,9 @@ def _asked(made: Scaffold, make: Callable[..., Scaffold], source: str) -> Scaffo
     say("The database leaves this open. Enter takes the answer in capitals; Ctrl-D takes it for all that follow.")
     try:
         for question in made.proposal.questions:
-            yes = answers | dict.fromkeys(question.tables, True)
+            yes = answers | dict.fromkeys(question.keys, True)
             said = _answer(question, partial(make, answers=yes), source)
-            answers |= dict.fromkeys(question.tables, said)
+            answers |= dict.fromkeys(question.keys, said)
     except EOFError:
         say("")
     except KeyboardInterrupt:

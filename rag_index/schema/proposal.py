@@ -24,6 +24,7 @@ from rag_index.schema.coverage import (
     MIN_CHARS,
     MIN_SHARE,
     Coverage,
+    Missing,
     coverage,
     shown_columns,
     size,
@@ -105,7 +106,7 @@ LITTLE = "names with little text"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether to search some tables: the rows do not settle it, and the guess stands until a person says otherwise."""
+    """Whether to search some tables, or to show most rows of one: the guess stands until a person says otherwise."""
 
     tables: tuple[str, ...]
     """Their full names, that with most text first."""
@@ -118,6 +119,13 @@ class Question:
     yes: str = "each row becomes a document"
     no: str = "no search finds the rows, but by others that name them"
     """What follows from either answer, a sentence without its full stop."""
+    column: str = ""
+    """That of the only table which hides most of its rows, if it is asked whether to show them."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return by what an answer is known."""
+        return (f"{self.tables[0]}.{self.column}",) if self.column else self.tables
 
     @property
     def sentence(self) -> str:
@@ -125,6 +133,7 @@ class Question:
         named, more = [f"`{one}`" for one in self.tables[:MAX_NAMED]], len(self.tables) - MAX_NAMED
         tables = ", ".join([*named, f"{more} more"] if more > 0 else named)
         search = "search it?" if len(self.tables) == 1 else "search them?"
+        search = f"show the rows that `{self.column}` hides?" if self.column else search
         return f"{tables} ({spoken_rows(self.rows)}, {size(self.chars)} of text; {self.what}): {search}"
 
 
@@ -169,7 +178,7 @@ def propose(
     """Return the proposed indexes of a database.
 
     `include` and `exclude` are patterns of the names of tables; `add` names tables that are an index in any case.
-    `answers` are those to the questions of an earlier proposal, by the table; `uses` are as for `find_subjects`.
+    `answers` are those to the questions of an earlier proposal, by their keys; `uses` are as for `find_subjects`.
 
     Raises:
         SettingsError: `add` names no table, or one of which no index can be made.
@@ -177,10 +186,11 @@ def propose(
     asked, names = add, [table.full_name for table in catalog.tables]
     out = [name for name in names if _matches(name, exclude)]
     copies = {name: why for name, why in _copies(catalog.tables).items() if not _matches(name, add)}
-    subjects = find_subjects(catalog, [*out, *copies], uses)
-    chars = cache(lambda one: catalog.chars(one, text_columns(one)))
     answers = answers or {}
-    add = [*add, *[table for table, wanted in answers.items() if wanted]]
+    wanted = [key for key, yes in answers.items() if yes]
+    subjects = find_subjects(catalog, [*out, *copies], uses, wanted)
+    chars = cache(lambda one: catalog.chars(one, text_columns(one)))
+    add = [*add, *[key for key in wanted if key in names]]
     things, whole = _things(subjects)
     needed: dict[str, str] = {}
     """Tables without which too little text is reached, with the doubtful reason to leave each out."""
@@ -317,11 +327,15 @@ def _guard_account(one: Subject, chosen: Container[str]) -> None:
 
 
 def find_subjects(
-    catalog: DatabaseCatalog, excluded: Container[str] = (), uses: Mapping[str, str] | None = None
+    catalog: DatabaseCatalog,
+    excluded: Container[str] = (),
+    uses: Mapping[str, str] | None = None,
+    shown: Container[str] = (),
 ) -> list[Subject]:
     """Return what is known of each table; those that are `excluded` are taken for missing.
 
-    `uses` says of columns, such as `ticket.subject`, what a person chose: `title`, `text`, `secret` or `out`.
+    `uses` says of columns, such as `ticket.subject`, what a person chose: `title`, `text`, `secret` or `out`. Columns
+    that are `shown` hide no row.
     """
     tables = [table for table in catalog.tables if table.full_name not in excluded]
     subjects = [
@@ -349,7 +363,8 @@ def find_subjects(
     for one in [one for one in subjects if one.rows]:
         for condition in find_conditions(one, nouns, seconds_now=catalog.seconds_now):
             met = any(map(condition.shows, one.columns[condition.column].values))
-            (one.conditions if met else one.unmet).append(condition)
+            if f"{one.full_name}.{condition.column}" not in shown:
+                (one.conditions if met else one.unmet).append(condition)
     in_use = {condition.column for one in subjects for condition in one.conditions}
     for one in subjects:  # of these, none is out; a flag that no row of any table has is not used
         one.conditions += [told for told in one.unmet if told.column in in_use and one.hides_all(told)]
@@ -518,8 +533,23 @@ class _Proposer:
             for some in [alike[:MAX_INDEXES]]
             for names in [tuple(one.full_name for one in some)]
         ]
+        hidden = [one for one in self.made.coverage.hidden if one.table in subjects]
+        asked += filter(None, [self._hidden_rows(one, subjects[one.table]) for one in hidden])
         worth = [one for one in asked if one.chars >= MIN_ASKED_SHARE * total > 0]
         return sorted(worth, key=lambda one: -one.chars)[:MAX_QUESTIONS]
+
+    def _hidden_rows(self, hidden: Missing, subject: Subject) -> Question | None:
+        """Return the question whether to show the rows that one column hides, if these are most of a table."""
+        for condition in [one for one in subject.conditions if one.relation is None]:
+            values = subject.columns[condition.column].values
+            share = sum(not condition.shows(value) for value in values) / max(1, len(values))
+            asked = Question(
+                (hidden.table,), condition.reason, round(share * subject.rows), hidden.chars, guess=False,
+                yes="they are searched too", no="no search finds them", column=condition.column,
+            )  # fmt: skip
+            if share > MOST and not self.answers.keys() & {*asked.keys}:
+                return asked
+        return None
 
     def uses(self) -> list[TableUse]:
         """Return what becomes of the tables with text."""

@@ -102,7 +102,7 @@ def scaffold(
     """Return a rag-index.toml for `folder`, by default the current folder.
 
     `include` and `exclude` are patterns of the names of tables; `add` names tables that become an index in any case.
-    `answers` are those to the questions of an earlier one, by the table; open questions stand in the file as comments.
+    `answers` are those to the questions of an earlier one, by their keys; open questions stand in the file as comments.
     `uses` are what a person chose of columns, such as `ticket.subject`: `title`, `text`, `secret` or `out`.
     `files` is a folder: columns that name files in it become the text of these.
     `catalog` is that of an earlier one: the database is not read again.
@@ -183,6 +183,7 @@ def _question(question: Question, source: str) -> str:
     (said, taken), (_, other) = answers if question.guess else reversed(answers)
     options = ["--source", source, *[part for table in question.tables for part in ("--add", table)]]
     change = "remove the [[indexes]] above" if question.guess else f"rag-index init --force {shlex.join(options)}"
+    change = f"remove the condition of `{question.column}` from `where` above" if question.column else change
     asked = _comment(f"{question.sentence} The guess is {said}: {taken}. Otherwise {other}:")
     return f"{asked}#   {_printable(change)}\n"
 

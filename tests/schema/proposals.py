@@ -46,7 +46,7 @@ def propose(tmp_path):
     url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
 
     def made(**tables):
-        options = {name: tables.pop(name) for name in ("include", "add") if name in tables}
+        options = {name: tables.pop(name) for name in ("include", "add", "answers") if name in tables}
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             for name, (columns, rows) in tables.items():

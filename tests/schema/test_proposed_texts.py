@@ -212,6 +212,18 @@ def test_letters_of_rows_that_conditions_hide_are_not_reached(propose):
     assert made.coverage.sentences(made.left_out)[0].endswith(hidden)
 
 
+def test_whether_most_rows_of_a_table_may_be_shown_is_asked(propose):
+    state = {"state": lambda n: "draft" if n < 10 else "published"}
+    (asked,) = propose(page=many(12, title="Page {n} of it", body=TEXT, **state)).questions
+    assert (asked.keys, asked.guess) == (("page.state",), False)
+    assert asked.sentence.endswith("state is one of draft, published): show the rows that `state` hides?")
+    written = scaffold(f"sqlite:///{propose.url.database}").text
+    assert "remove the condition of `state` from `where` above" in written
+    made = propose(answers={"page.state": True})
+    assert (len(made.shown("page")), made.questions) == (12, [])
+    assert (len(propose(answers={"page.state": False}).shown("page")), made.coverage.share) == (3, 1)
+
+
 def test_the_rows_that_conditions_hide_are_counted_in_the_whole_table(propose):
     """Of 1,500 rows, 600 are hidden, and none of these is at the beginning, in the middle or at the end."""
     rows = many(1500, title="Page {n} of the mill", body=TEXT, hidden=lambda n: int(n == 3 or 140 < n < 740))
