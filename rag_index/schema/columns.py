@@ -77,6 +77,8 @@ _MAIL = re.compile(
 _LANGUAGES = re.compile(r'\s*\{\s*"(?!id"|no")[a-z]{2}(?:[-_][A-Za-z]{2,4})?"\s*:\s*(?:"|null)')
 _CODE = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[A-Za-z0-9/._#-]{2,24}")
 """What an order or an invoice is called: `S00042`, `INV/2024/0117`."""
+_OPAQUE = re.compile(r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])[\w-]{8,}")
+"""What another program calls a row: `cus_1Xk29QqLm`."""
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
 _SENTENCE = re.compile(
     r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
@@ -259,7 +261,8 @@ def _machine_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_slug = made.last_word not in vocab.WHOLE_TITLES and made.distinct > 0.3 and _share(texts, SLUG) > 0.5
     if 2 * sum(_WORDS.search(text) is not None for text in texts) > len(texts):
         named = named - vocab.FILES
-    places = is_slug or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3
+    named_elsewhere = len(words(made.name)) > 1 and made.last_word == "id" and _share(texts, _OPAQUE) > 0.5
+    places = is_slug or named_elsewhere or _share(texts, PLACE) > 0.5 or _share(texts, UUID) > 0.3
     if (named & vocab.MACHINE or places) and not made.is_said:
         return "other"
     if named & {"locale", "lang", "language", "culture", "langcode"} and all(LOCALE.fullmatch(text) for text in texts):
