@@ -137,7 +137,9 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
         few = permits and len({*relation.named()} - {None, *NOTHING}) <= FEW * subject.rows
         if len(relation.pairs) > 1 or not (plain or few or _is_for_groups(subject, relation)):
             continue
-        key, hidden, path = relation.pairs[0][1], _named_rows(relation), _path_of(subject) if plain else ""
+        key, hidden, path = relation.pairs[0][1], _named_rows(relation), _path_of(subject)
+        if path and not plain and _is_above_many(relation, path):
+            continue
         if path:
             own, at, named = subject.sql, subject.columns[path].sql, subject.columns[key].sql
             hidden = (
@@ -146,6 +148,13 @@ def _restricted(subject: Subject) -> Iterator[Condition]:
             )
         below = " and those below it" if path else ""
         yield _not_in(subject, key, hidden, f"{relation.child.full_name} says who may see a row{below}")
+
+
+def _is_above_many(relation: Relation, path: str) -> bool:
+    """Return whether many rows are below those that permissions name, such as the home page, by a column with paths."""
+    named, rows = {*relation.named()}, relation.parent.rows_of(relation.pairs[0][1], path)
+    above = tuple(at for key, at in rows if key in named)
+    return sum(str(at).startswith(above) for _, at in rows) > FEW * len(rows)
 
 
 def _is_for_groups(subject: Subject, relation: Relation) -> bool:

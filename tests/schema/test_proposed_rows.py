@@ -74,10 +74,14 @@ SHOWN = {
          "changes": many(20, title="Change {n} of it", description=TEXT),
          "changes_closing_issues": many(20, issue_id=itself, change_id=itself)},
         "changes", keys(20)),
-    "a permission for the page above all hides none below": (
+    "a permission for the page above all hides none": (
         {"page": many(12, title="Page {n} of the mill", body=TEXT, path=lambda n: "0001" if n == 1 else f"0001{n:04}"),
          "grouppagepermission": many(3, page_id=1, group_id=itself), "pageviewrestriction": many(1, page_id=7)},
-        "page", keys(12, ["1", "7"])),
+        "page", keys(12, ["7"])),
+    "a permission for a page hides those below it": (
+        {"page": many(12, title="Page {n} of the mill", body=TEXT, path=lambda n: "00050009" if n == 9 else f"{n:04}"),
+         "page_permission": many(1, page_id=5, group_id=1)},
+        "page", keys(12, ["5", "9"])),
     "permissions by type hide the few rows that have some": (
         {"pages": pages("maker TEXT", ["ACME"]),
          "entity_permissions": ("id INTEGER PRIMARY KEY, entity_id INTEGER, entity_type TEXT, role_id INTEGER",
