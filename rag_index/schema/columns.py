@@ -170,7 +170,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
     if is_named_like_a_secret(column.name):
         return ColumnProfile(column.name, "secret", filled, 0, 0)
     named = set(words(column.name))
-    if _is_of_organisations(table):  # anybody may read where they are
+    if named & vocab.ADDRESSES and _is_of_organisations(table):  # anybody may read where they are
         named -= vocab.ADDRESSES
     choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
     made = ColumnProfile(column.name, "other", filled, len(choices) / max(1, len(values)), 0, choices=choices)
@@ -195,12 +195,19 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
 
 
 def _is_of_organisations(table: DatabaseTable) -> bool:
-    """Return whether rows are companies or places: they are called so, or have a name and a person as their contact."""
-    columns = [words(name) for name in table.columns]
+    """Return whether rows are companies or places: they are called so, or have a name and a person as their contact.
+
+    Rows that are called after persons, name one, or have a first or last name, are none.
+    """
+    columns, owners = [words(name) for name in table.columns], vocab.PERSONS - {"tenant"}
+    owned = any(vocab.KEY_WORDS & {named[-1]} and owners & {*map(singular, named)} for named in columns)
     persons = {"_".join(named) for named in columns} & {*vocab.FIRST_NAMES, *vocab.LAST_NAMES}
     contact = any(named[0] == "contact" and named[-1] in ("name", "lastname") for named in columns)
     name = any(named[0] != "contact" and named[-1] in ("name", "company") for named in columns)
-    return noun(table.name)[-1] in vocab.ORGANISATIONS or (contact and name and not persons)
+    called = noun(table.name)
+    if owned or persons or vocab.PERSONS & {*called}:
+        return False
+    return called[-1] in vocab.ORGANISATIONS or (contact and name)
 
 
 def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
@@ -208,6 +215,8 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     is_key = words(made.name)[-1:] == ("id",)
     if values and not is_key and sum(map(looks_secret, values)) * 5 >= len(values):
         return "secret"
+    if "draft" in named and made.last_word in vocab.TITLES:
+        return "internal"
     hidden = vocab.HIDDEN_FLAGS if made.last_word == "reason" else vocab.INTERNAL | {"draft"}
     if named & hidden and made.last_word in vocab.PROSE | {"title", "memo", "internal", "nonpublic"}:
         return "internal"

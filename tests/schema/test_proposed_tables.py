@@ -256,8 +256,12 @@ def test_the_address_of_a_company_is_text_and_that_of_a_person_is_personal(propo
         customers=many(24, company_name=named, contact_name="Ann {n}", **address),
         offices=many(24, name=named, **address),
         store_buyers=many(24, name="Ann {n}", notes=TEXT, **address),
+        user_locations=many(24, user_id=itself, name="Home of {n}", notes=TEXT, **address),
     )
-    assert {name for name, columns in made.personal.items() if "address" in columns} == {"store_buyers"}
+    assert {name for name, columns in made.personal.items() if "address" in columns} == {
+        "store_buyers",
+        "user_locations",
+    }
     assert all("phone" in columns for columns in made.personal.values())
     assert all("address" in made.index(table)["text"] for table in ("customers", "offices"))
 
