@@ -425,7 +425,7 @@ def _pairs_with_equal_texts(tables: Sequence[DatabaseTable]) -> Iterator[tuple[D
         for text in set().union(*map(_long_texts, table.columns.values())):
             holders.setdefault(text, []).append(table)
     for table in tables:
-        own = _long_texts(max(table.columns.values(), key=lambda one: sum(map(len, map(str, {*one.filled})))))
+        own = _long_texts(max(table.columns.values(), key=lambda one: sum(map(len, {*map(str, one.filled)}))))
         common = Counter(other for text in sorted(own) for other in holders[text] if other is not table)
         enough = max(MIN_COPIED, MIN_COPIED_SHARE * len(own))
         found = [other for other, count in common.items() if count >= enough and _is_copy(table, other)]
@@ -499,12 +499,13 @@ class _Proposer:
             if (index := self._index_if_document(subject)) is not None and says:
                 self.made.left_out.pop(subject.full_name, None)
                 proposed[subject] = index
+        wholes: dict[Subject, None] = {}
         for subject in [one for one in usable if self.made.left_out.get(one.full_name) in NAMES]:
             if (relation := names_what(subject, proposed)) is not None:
-                whole = relation.parent
                 self.roles.parts[subject] = [relation]
-                proposed[whole] = self._index_if_document(whole) or proposed[whole]
-                self.made.left_out[subject.full_name] = f"is a part of {whole.full_name}"
+                self.made.left_out[subject.full_name] = f"is a part of {relation.parent.full_name}"
+                wholes[relation.parent] = None
+        proposed |= {one: index for one in wholes if (index := self._index_if_document(one)) is not None}
         self._choose([proposed[subject] for subject in usable if subject in proposed])
         return self.made
 

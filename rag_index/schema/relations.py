@@ -134,6 +134,7 @@ class _Finder:
             for called in dict.fromkeys([table.noun, table.noun[-1:], noun(table.name)]) if table.key else ():
                 self._by_noun.setdefault(called, []).append(table)
             self._by_key.setdefault(table.key, []).append(table)
+        self._declares = any(table.references for table in tables)
 
     def relations_of(self, table: Subject) -> list[Relation]:
         """Return the relations of a table to its parents."""
@@ -352,7 +353,7 @@ class _Finder:
         others = [one for one in self.tables if len(own) > len(one.noun) and own[: len(one.noun)] == one.noun]
         if vocab.KEY_WORDS & {words(key.name)[-1]}:  # `pages_id` of `field_title`
             others += [one for one in self._by_noun.get(tuple(named), []) if one is not table]
-        if len(table.key) == 1 and _are_of_one_row(key.filled):
+        if not self._declares and len(table.key) == 1 and _are_of_one_row(key.filled):
             others += [one for one in self._by_key[table.key] if len(one.columns) > len(table.columns)]
         for parent in others:
             related = any(one.parent is parent for one in known)

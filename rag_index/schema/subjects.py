@@ -728,9 +728,9 @@ class Subject(DatabaseTable):
             return "is for programs, by its values"
         if self.is_log:
             return "is written by programs, which repeat themselves"
-        values = [[*map(str, one.filled)] for one in self.columns.values() if one.filled]
-        stored = any(all(map(CHECKSUM.fullmatch, some)) for some in values)
-        if stored and self.attributes and not (self.title or self.prose):  # only other rows call the file by a name
+        unnamed = self.attributes and not (self.title or self.prose)  # only other rows call it by a name
+        filled = [one.filled for one in self.columns.values() if one.filled] if unnamed else []
+        if any(all(map(CHECKSUM.fullmatch, map(str, values))) for values in filled):
             return "describes files of other rows"
         return EXPLAINS if self.explains_programs else ""
 
