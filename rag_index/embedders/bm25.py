@@ -54,6 +54,7 @@ MAX_WORDS = 160
 MAX_REMEMBERED = 64
 """Characters of a run without white space whose words are remembered."""
 MAX_NAME = 200
+"""Characters of a name by which a document is found as a whole."""
 _SIGN = re.compile(r"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<=\w[-.])(?=\w)|(?<=[\s(]\.)(?=\w)|(?<=[a-z][A-Z]))")
 """What tells a word that is more than letters: a sign, a dot or a dash inside, or a capital after a small letter."""
 _WORD = re.compile(r"(?:(?<![\w.+#@$])[.#@$])?\w++(?:[-.']\w++)*+(?:[+#]++(?!\w)|\*(?![*\w]))?")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
 MAX_SHOWN = 60
+"""Characters of a wrong value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,6 +264,7 @@ class RequestStats:
     rate_limited: int = 0
     """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0
+    """Seconds in which at least one request was running."""
     in_flight: int = 0
     host_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in which a request was running, by host; empty for an embedder without hosts."""

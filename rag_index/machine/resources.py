@@ -40,6 +40,7 @@ class Machine:
     quota: float | None
     """Processors by the tightest cgroup quota; None without one."""
     memory: int
+    """Bytes of memory that this process and its children may use."""
 
     @property
     def processors(self) -> int:

@@ -27,6 +27,7 @@ __all__ = ["Reranker", "reranker_opener"]
 COMMON, TEI = "/v1/rerank", "/rerank"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 4 << 20
+"""Bytes of an answer: a number for each text, and the texts themselves from some servers."""
 
 
 class Reranker(Protocol):

@@ -38,6 +38,7 @@ MAX_WEIGHT, MIN_WEIGHT, WEIGHT_WORDS = 0.7, 0.3, 5.0
 NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
 """How much the neighbours of a query count in soft match, and how far apart they may stand in a text."""
 MAX_TOKENS = 96
+"""Tokens of a query that are compared, about."""
 MIN_COSINE = 0.2
 """Tokens that are less alike have nothing to do with each other."""
 LETTER_SHARE, MIN_LETTERS = 0.8, 0.3
@@ -54,6 +55,7 @@ MAX_WORDS = 100_000
 MAX_TEXTS = 2000
 """Chunks whose tokens and letters are remembered, with their texts: some 6 MB, at most 40."""
 MAX_CHARS = 4000
+"""Characters of a chunk that are compared."""
 ONE_THREAD = 2**18
 """Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
 _WORD = re.compile(r"\w+")

@@ -34,6 +34,7 @@ MEMORY = 1_000_000_000
 """Bytes that the process may have, with Python and its libraries."""
 OUT_OF_MEMORY = 77
 MAX_CHARS = 5_000_000
+"""Characters of text that one file may have."""
 MAX_DEPTH = 5
 """E-mails within e-mails."""
 HEAD = ("Subject", "From", "To", "Cc", "Date")

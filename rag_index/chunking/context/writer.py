@@ -208,6 +208,7 @@ class ContextRequest(Request):
 
     passage: Passage
     max_tokens: int
+    """Tokens that its question may have."""
     key: tuple[bytes, bytes] = b"", b""
     """The hashes of document and chunk."""
     answers: int = 0

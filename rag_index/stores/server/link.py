@@ -78,6 +78,7 @@ WEB_PORTS = (80, 443)
 MIN_VERSION = (1, 16)
 """The first version that stores metadata of a collection."""
 PATIENCE = 30.0
+"""Seconds for which a call is retried, if its caller does not say otherwise."""
 MAX_ASKED = 3600.0
 """Seconds for which the server may ask one call to wait in all. Qdrant's own rate limits are by the minute."""
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0
@@ -427,7 +428,9 @@ class Limits:
     """The most that one request may ask for."""
 
     page: int = NO_LIMIT
+    """Points that a scroll or a search may return."""
     values: int = NO_LIMIT
+    """Values of one condition of a filter."""
     ids: int = NO_LIMIT
     """Points that may be read by their ids: each is a read for the rate limit."""
     writes: int = NO_LIMIT
