@@ -140,6 +140,8 @@ def waiting_for_a_standby(database, session, statement):
     try:
         database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
         with database.session() as watcher:
+            eventually(lambda: watcher.run("SHOW synchronous_standby_names") == [("nobody",)])
+            watcher.run("CHECKPOINT")  # whoever makes it has then told all processes of the standby
             writer = threading.Thread(target=session.run, args=(statement,))
             writer.start()
             waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
