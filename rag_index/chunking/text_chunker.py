@@ -15,7 +15,6 @@ from rag_index.documents.canonical import encode_payload
 if TYPE_CHECKING:
     from rag_index.errors import RagIndexError
 
-VERSION = 1
 _SPACE = re.compile(r"\s*")
 _BREAKS = (
     re.compile(r"\n[ \t\r]*\n\s*"),  # a paragraph
@@ -41,7 +40,7 @@ class TextChunker:
 
     @property
     def fingerprint(self) -> str:
-        return f"text-{VERSION}/{self.chars}/{self.overlap}"
+        return f"text/{self.chars}/{self.overlap}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         return [

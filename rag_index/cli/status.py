@@ -88,6 +88,8 @@ def _print_status(known: ProjectStatus) -> None:
 
 def _remarks(one: IndexStatus) -> Iterator[str]:
     run, as_of, watch = one.last_run, one.as_of, one.watch
+    if one.outdated:
+        yield f"{one.index}: {one.outdated}: run `rag-index rebuild {one.index}`"
     if one.restored:
         yield f"{one.index}: {one.restored}"
     ended = run if run and run["state"] != "failed" else None

@@ -178,12 +178,12 @@ class CollectionState:
         if missing := [key for key in MAKER_KEYS if not metadata.get(key)]:
             yield self._lost_metadata(current, missing)
         if UNKNOWN in (current.embedder_fingerprint, current.chunking) or (self.fits and not self.fits(current)):
-            message = f"{current.name} holds vectors of {current.embedder}, chunked as {current.chunking}; the settings"
+            made = f"{current.name} holds vectors of {current.embedder}, chunked as {current.chunking}"
+            message = current.outdated or f"{made}; the settings differ"
             if self.is_rolled_back():
-                message = f"{message} differ; it is live because of a rollback"
-                yield found("other_fingerprint", message, remedy="rolled_back")
+                yield found("other_fingerprint", f"{message}; it is live because of a rollback", remedy="rolled_back")
             else:
-                yield found("other_fingerprint", f"{message} differ")
+                yield found("other_fingerprint", message)
 
     def _lost_metadata(self, collection: Collection, missing: list[str]) -> Finding:
         message = f"{collection.name} has lost its {', '.join(missing)} in the store; the ledger still knows them"

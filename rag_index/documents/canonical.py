@@ -1,6 +1,6 @@
 """A canonical form for every value, so that equal documents have equal hashes on any machine, driver and day.
 
-Any change here changes the hashes. Raise VERSION with it: every index must then be rebuilt.
+Any change here changes the hashes: see INDEX_VERSION.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import orjson
 _POWERS = [float(f"1e{exponent}") for exponent in range(309)]
 MAX_STEPS = 1000
 """Neighbours that are tried on either side; some tens are the most that random bits have needed."""
-VERSION = 1
 HASH_BYTES = 16
 _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 _INT64 = 2**63

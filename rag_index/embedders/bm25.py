@@ -45,7 +45,8 @@ _MARKED = re.compile(
 _KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
 """Short i and u of Cyrillic, which endings are made of."""
 VERSION = 4
-"""Raise it if the same text would get another sparse vector."""
+"""Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
+than it has."""
 K, B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
 """A text of 400 characters has some 40 words that count. Taking such texts for shorter than average finds more once
 meaning and words are added up (`benchmarks/quality.py`)."""

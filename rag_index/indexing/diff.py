@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from rag_index.documents.canonical import VERSION
 from rag_index.documents.keys import document_id
 from rag_index.sources import Source, SourcePage, has_digests, scan_settings
 from rag_index.sources.digest import BucketDigest, BucketLayout, add_rows
@@ -130,7 +129,7 @@ class Comparison:
         self.judged = False
         """Whether everything that is found changed had to come by the watch."""
         if watch is not None:
-            self._settings = f"{collection.id} {VERSION} {scan_settings(run.settings, run.index)}"
+            self._settings = f"{collection.id} {scan_settings(run.settings, run.index)}"
             if run.single:
                 run.ledger.note_settings(run.alias, self._settings)
             elif not (rebuild or run.options.allow_deletes):  # what was held back is nothing new

@@ -288,7 +288,10 @@ def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: Emb
     if live is None:
         return None
     metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
-    if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (live.store_id, identity.fingerprint):
+    made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+    if made_by is None or metadata.get("store_id") != live.store_id:
+        return None
+    if not made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # it is in no stored vector
         return None
     return VectorReuse(index, ledger, store, live)
 

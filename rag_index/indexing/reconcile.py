@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy import Integer, LargeBinary, Text
 
 from rag_index.database.drivers import insert_for
+from rag_index.documents import INDEX_VERSION
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
+from rag_index.documents.canonical import encode_payload, hash_bytes
 from rag_index.documents.groups import document_payload
 from rag_index.documents.keys import document_id, point_id
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, next_mark
@@ -133,7 +134,7 @@ def compare_points(
     Points of pending documents are in neither. Raises StoreError if the store cannot read its own points, and what a
     ledger raises.
     """
-    canonical = collection.chunking.endswith(f"canonical-{VERSION}")
+    canonical = collection.chunking.endswith(f"index-{INDEX_VERSION}")
     for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
         keys = [typed_key(point, index) for point in page]
         known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))

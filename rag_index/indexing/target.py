@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.canonical import VERSION
+from rag_index.documents import INDEX_VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
@@ -103,7 +103,8 @@ def check_fits(
 ) -> None:
     """Raise FingerprintChanged if the settings would not make the vectors and chunks that the collection has."""
     if reason := _mismatch(collection, identity, chunker, bm25):
-        raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
+        otherwise = "" if collection.outdated else ", or restore the settings"
+        raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`{otherwise}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +200,18 @@ class Target:
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
     """Return everything that decides the chunks of a collection and their words, as the ledger keeps it."""
-    return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"canonical-{VERSION}"])
+    return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"index-{INDEX_VERSION}"])
 
 
 def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
     """Return how the collection differs from what the settings would make; "" if it does not."""
+    if collection.outdated:
+        return collection.outdated
     chunking = _chunking(chunker, bm25)
     if collection.chunking != chunking:
         return (
-            f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context/bm25), "
-            f"settings say {chunking}"
+            f"{collection.name} was chunked as {collection.chunking} (kind/chunk_chars/chunk_overlap/context/bm25/"
+            f"version), settings say {chunking}"
         )
     if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
         return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"

@@ -7,6 +7,7 @@ share a database with other tables.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
 
+from rag_index.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.documents.batches import CommitMark, FailureKind
 from rag_index.errors import LedgerError
 
@@ -407,6 +409,16 @@ class Collection:
     committed_at: str
     written_by: str = ""
     """A hash of the settings by which it was last written, or a run began to; "" if nobody knows."""
+
+    @property
+    def outdated(self) -> str:
+        """Why the collection must be rebuilt although the settings are the same; "" if it needs not."""
+        made = re.search(r"/(?:canonical|index)-(\d+)$", self.chunking)
+        if made is None or int(made[1]) == INDEX_VERSION:
+            return ""
+        if int(made[1]) > INDEX_VERSION:
+            return f"{self.name} was made by a newer rag-index"
+        return f"{self.name} was made by an older rag-index; {INDEX_CHANGES}"
 
     @property
     def commit_mark(self) -> CommitMark:

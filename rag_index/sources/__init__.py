@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rag_index.database.drivers import redacted_url
 from rag_index.documents.batches import DocumentBatch, Failure
-from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes, hash_text
+from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.settings.index import CODE, SQL
 from rag_index.settings.plugins import SOURCES, load_plugin
@@ -141,7 +141,7 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
 def scan_settings(settings: Settings, index: IndexSettings) -> str:
     """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
-    digests = f"digests of canonical values, version {VERSION}" if has_digests(settings, index) else ""
+    digests = "digests" if has_digests(settings, index) else ""
     decides = index.model_dump_json(exclude={"gate", "full_compare_days"})
     return hash_text(decides + database + digests).hex()
 

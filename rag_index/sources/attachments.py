@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
+from rag_index.documents import INDEX_VERSION
 from rag_index.documents.batches import NO_LAYOUT, AttachedFile, DocumentBatch, TextLayout, TextPart
 from rag_index.documents.canonical import hash_bytes
 from rag_index.errors import SourceUnavailable
@@ -37,8 +38,6 @@ BETWEEN = "\n\n"
 MAX_FILE_BYTES = 50_000_000
 IN_MEMORY = 1_000_000
 """Larger values wait in a temporary file, since a document may have many."""
-VERSION = 2
-"""Raise it when files have other text than before: it is part of each stamp."""
 COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from rag_index.sources.file_formats import main; main()"
 NOT_THERE = {
     errno.ENOENT: "does not exist", errno.ENOTDIR: "is below a link or no folder", errno.ELOOP: "is a link",
@@ -86,7 +85,7 @@ class FileReader:
             stamp = kept.stamp if kept.file.tell() else ""
         else:
             stamp = self._stamp(kept := str(kept)) if value is not None and value != "" else ""
-        return AttachedFile(part, f"{form} {VERSION} {stamp}", partial(self._read, kept, form)) if stamp else None
+        return AttachedFile(part, f"{form} {INDEX_VERSION} {stamp}", partial(self._read, kept, form)) if stamp else None
 
     def close(self) -> None:
         """End the process that reads."""

@@ -41,6 +41,8 @@ class IndexStatus:
 
     watch: dict[str, Any] | None = None
     """How the watch of the index is, as `watch_report` returns it; None if it was never watched."""
+    outdated: str = ""
+    """Why it must be rebuilt although the settings are the same: it was made by another rag-index; otherwise empty."""
     restored: str = ""
     """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
     as_of: dict[str, Any] | None = None
@@ -106,6 +108,7 @@ def _index_status(
         *counts,
         run,
         watch,
+        outdated=collection.outdated,
         as_of=as_of,
         erasable=len(erasable.hashes),
         erasable_since=iso_time(erasable.since) if erasable.since else None,

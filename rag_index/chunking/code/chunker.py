@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rag_index.chunking.code.languages import TEXT, VERSION
+from rag_index.chunking.code.languages import TEXT
 from rag_index.chunking.code.symbols import Symbol, symbols_of
 from rag_index.chunking.text_chunker import last_break, middle_break
 from rag_index.documents.batches import ChunkedDocument, DocumentBatch
@@ -119,7 +119,7 @@ class CodeChunker:
 
     @property
     def fingerprint(self) -> str:
-        return f"code-{VERSION}/{self.chars}"
+        return f"code/{self.chars}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         """Split each document at its symbols. The payload of a document names its language."""

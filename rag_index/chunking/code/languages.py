@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.definitions import Reader
 
-VERSION = 6
-"""The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
-
 TEXT = "text"
 """The language of files that the settings include although no grammar is known for them."""
 
