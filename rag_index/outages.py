@@ -13,11 +13,9 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable, Iterator
 
 PATIENCE = 5.0
@@ -151,11 +149,3 @@ _CALLS = Calls()
 
 asking = _CALLS.asking
 outages = _CALLS.outages
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return the TLS context of the clients of this process: each that reads the certificates itself takes 25 ms."""
-    import httpx
-
-    return httpx.create_ssl_context()

@@ -24,6 +24,7 @@ from rag_index.cli import (
     show,
     wait_option,
 )
+from rag_index.connections import why_failed
 from rag_index.errors import SettingsError, TransientError, printable
 from rag_index.reports.outcome import RunReport
 
@@ -201,7 +202,8 @@ def automations(context: Context, webhook: str, silent: int, late: int, missing:
         try:
             names = create_automations(webhook, silent=silent, late=late, missing=missing * 3600)
         except httpx.HTTPError as exc:
-            raise TransientError(f"the Prefect server at {server} does not answer ({exc}); check that it runs") from exc
+            why = why_failed(exc, server) or f"check that it runs ({exc})"
+            raise TransientError(f"the Prefect server at {server} does not answer: {why}") from exc
     show({"automations": names}, "Prefect now has: " + ", ".join(names), as_json=as_json)
 
 

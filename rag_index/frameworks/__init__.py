@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import httpx
 
 from rag_index import errors
+from rag_index.connections import why_failed
 from rag_index.retrieve.question import SearchOptions
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ class Service:
         try:
             return _answer(httpx.post(**self._asked, json={"query": query, "explain": True, **options}))
         except httpx.HTTPError as exc:
-            raise errors.StoreUnavailable(f"the service at {self._asked['url']} does not answer: {exc}") from exc
+            url = str(self._asked["url"])
+            raise errors.StoreUnavailable(
+                f"the service at {url} does not answer: {why_failed(exc, url) or exc}"
+            ) from exc
 
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> dict[str, Any]:
         """Return what `search_sync` returns."""

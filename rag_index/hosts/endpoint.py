@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 import time
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 import orjson
 
+from rag_index.connections import proxy_remedy, tls_context, why_failed
 from rag_index.documents.vectors import PROBE, broken_reason, same_digest, shorten
 from rag_index.errors import (
     BadVectors,
@@ -34,7 +36,7 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.host_pool import MIN_SILENCE
-from rag_index.outages import Call, asking, tls_context
+from rag_index.outages import Call, asking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -70,6 +72,8 @@ NOT_FINITE = re.compile(r"\bNaN\b", re.I)
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
 """The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
 NO_MODEL = re.compile(r"model\b.*not found", re.I)
+PLAIN_HTTP = re.compile(r"HTTP request (was sent )?to (an )?HTTPS", re.I)
+"""The words of nginx and of Go on a port that speaks TLS."""
 PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 
@@ -151,12 +155,15 @@ class Endpoint(ABC):
         try:
             async with asyncio.timeout(seconds):
                 yield
-        except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise HostUnreachable(f"{self.url} accepts no connection: is {self.service} running there?") from exc
+        except (ConnectionError, ssl.SSLError, httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
+            why = why_failed(exc, self.url)
+            message = f"cannot be used: {why}" if why else f"accepts no connection: is {self.service} running there?"
+            raise HostUnreachable(f"{self.url} {message}") from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
-            raise EmbedderUnavailable(f"{self.url} broke the connection: {str(exc) or type(exc).__name__}") from exc
+            why = why_failed(exc, self.url) or str(exc) or type(exc).__name__
+            raise EmbedderUnavailable(f"{self.url} broke the connection: {why}") from exc
         except httpx.InvalidURL as exc:
             raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
         except (ValueError, TypeError, KeyError) as exc:
@@ -196,6 +203,10 @@ class Endpoint(ABC):
             return TextTooLong(f"{message} (model {self._model}): lower chunk_chars of this index")
         if NOT_FINITE.search(words):
             return BadVectors(message)
+        if status == 400 and PLAIN_HTTP.search(words):
+            return EmbedderError(f"{message}: write https:// in place of http://")
+        if status == 407:
+            return EmbedderError(f"the proxy before {message}: {proxy_remedy(self.url)}")
         if status == 404:
             return (
                 self._model_missing() if NO_MODEL.search(words) else EmbedderError(f"{message}; is it {self.service}?")

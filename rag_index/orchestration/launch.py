@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_index.connections import why_failed
 from rag_index.database.files import other_writer, private_folder
 from rag_index.embedders import identify
 from rag_index.errors import RagIndexError, SettingsError, TransientError
@@ -71,9 +72,11 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
         except RuntimeError as error:
             if not str(error).startswith(UNREACHABLE):
                 raise
+            url = str(error).removeprefix(UNREACHABLE).rstrip("/")
+            why = why_failed(error, url) or "start it, or correct PREFECT_API_URL"
             raise TransientError(
-                f"the Prefect server at {str(error).removeprefix(UNREACHABLE).rstrip('/')} does not answer, so nothing "
-                "was done: start it, or correct PREFECT_API_URL; without one, `index` runs without Prefect"
+                f"the Prefect server at {url} does not answer, so nothing was done: {why}; without PREFECT_API_URL, "
+                "`index` runs without Prefect"
             ) from error
         return result
 

@@ -14,6 +14,7 @@ from urllib.parse import urldefrag, urlsplit
 
 import httpx
 
+from rag_index.connections import why_failed
 from rag_index.errors import RerankerError, SettingsError, one_line
 from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
@@ -155,4 +156,5 @@ class RerankServer:
         except httpx.TimeoutException as exc:
             raise RerankerError(f"{self._place} does not answer in time: raise [retrieve] timeout") from exc
         except (httpx.RequestError, httpx.InvalidURL) as exc:
-            raise RerankerError(f"{self._place} cannot be reached ({exc}): start it, or correct reranker") from exc
+            why = why_failed(exc, self._url) or f"start it, or correct reranker ({exc})"
+            raise RerankerError(f"{self._place} cannot be reached: {why}") from exc

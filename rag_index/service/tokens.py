@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote
 
 import httpx
 
+from rag_index.connections import why_failed
 from rag_index.database.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
 from rag_index.retrieve.access import Caller, claim_of
@@ -99,7 +100,9 @@ class IssuerKeys:
                 self._take(await self._ask())
         except Exception as exc:  # noqa: BLE001 - whatever an issuer answers, others are known by their keys
             late = f"no whole answer within {TIMEOUT_SECONDS:g} s"
-            logger.error("[serve] jwt_keys %s cannot be read: %s", self._url, str(exc) or late)
+            logger.error(
+                "[serve] jwt_keys %s cannot be read: %s", self._url, why_failed(exc, self._url) or str(exc) or late
+            )
 
     async def _ask(self) -> bytes:
         """Return the whole answer of the issuer, as it is sent: a small one could be unpacked to a large one."""

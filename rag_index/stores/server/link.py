@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import grpc  # type: ignore[import-untyped]
 import httpcore
@@ -27,6 +26,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
+from rag_index.connections import proxy_of, proxy_remedy, tls_context, why_failed
 from rag_index.errors import (
     PointsRefused,
     RagIndexError,
@@ -36,7 +36,7 @@ from rag_index.errors import (
     StoreUnavailable,
     one_line,
 )
-from rag_index.outages import asking, tls_context
+from rag_index.outages import asking
 from rag_index.stores import SPARSE
 from rag_index.stores.edge.folder import disk_full
 
@@ -111,6 +111,8 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             status = exc.status_code or 0
             return _from_status(status, _server_message(exc), url, f"{status}")
         case ResponseHandlingException():
+            if why := why_failed(exc.source, url):
+                return StoreUnavailable(f"Qdrant at {url} cannot be reached: {why}")
             return _silent(url, str(exc.source) or type(exc.source).__name__)
         case grpc.RpcError():
             copyreg.pickle(type(exc), _as_text)
@@ -289,15 +291,17 @@ class Link:
             return ""
         if self.grpc_port is None:
             return f"the port of {self.url} does not tell where Qdrant answers gRPC"
-        names = _names(rest)
+        names, trust = _names(rest), ""
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
         try:
             same = bool(probe.info() == found) and _names(probe) == names
-        except FOREIGN:
+        except FOREIGN as exc:
             same = False
+            if "CERTIFICATE_VERIFY_FAILED" in str(exc):
+                trust = ": name the file of its certificate in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, too"
         finally:
             probe.close()
-        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self.grpc_port}"
+        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self.grpc_port}{trust}"
 
     def _new_client(self, *, grpc: bool, timeout: float | None = None) -> QdrantClient:
         with warnings.catch_warnings():
@@ -343,20 +347,15 @@ class BoundedTransport(httpx.HTTPTransport):
             super().__init__(verify=tls_context(), limits=limits, proxy=_proxy_of(url))
         except (ImportError, ValueError) as exc:  # SOCKS without its package, or another kind of proxy
             raise StoreError(
-                f"the proxy that the environment names for {url} cannot be used ({one_line(exc)}): "
-                f"correct it, or put {urlsplit(url).hostname} into NO_PROXY"
+                f"the proxy that the environment names for {url} cannot be used ({one_line(exc)}): {proxy_remedy(url)}"
             ) from exc
         self._pool._network_backend = _BoundedBackend(seconds, size or MAX_ANSWER)
 
 
 def _proxy_of(url: str) -> httpx.Proxy | None:
-    """Return the proxy that the environment names for an address."""
-    place, known = urlsplit(url), getproxies()
-    named = known.get(place.scheme) or known.get("all")
-    if not named or proxy_bypass(place.netloc.rpartition("@")[2]):
-        return None
+    named = proxy_of(url)
     tls = tls_context() if named.startswith("https://") else None
-    return httpx.Proxy(named if "://" in named else f"http://{named}", ssl_context=tls)
+    return httpx.Proxy(named, ssl_context=tls) if named else None
 
 
 class _BoundedBackend(httpcore.SyncBackend):
