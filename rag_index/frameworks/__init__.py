@@ -61,18 +61,20 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
 
 
 def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str, dict[str, Any]]], dict[str, Any]]:
-    """Return the hits of a result, and what else it says: `errors`, `nothing_fits` and `corrected`, if there are any.
+    """Return the hits of a result, and what else it says: those of `SAID` that it has.
 
     Of each hit these are a name that no other document has, the text of its best chunks in their order, and the
     metadata: its payload, and our own members, which have `rag_index_` before them where the payload has a field of
     that name. The log has what failed, since most frameworks return documents alone.
     """
     plain = result if isinstance(result, dict) else result.to_json(explain=True)
-    said = {name: plain[name] for name in ("errors", "nothing_fits", "corrected") if plain.get(name)}
+    said = {name: plain[name] for name in SAID if plain.get(name)}
     for index, reason in said.get("errors", {}).items():
         logger.warning("%s did not answer: %s", index, reason)
     if "nothing_fits" in said:
         logger.warning("no document is likely to fit the query: those returned are the nearest")
+    if "rerank_error" in said:
+        logger.warning("the hits are not reranked: %s", said["rerank_error"])
     hits = []
     for hit in plain["hits"]:
         chunks = sorted(hit["chunks"], key=lambda chunk: chunk["chunk"])
@@ -88,5 +90,6 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
     return hits, said
 
 
+SAID = ("errors", "nothing_fits", "corrected", "rerank_error")
 OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "folded")
 """The members of a hit that are in its metadata."""

@@ -7,7 +7,6 @@ One is a server, a plug-in, or a CrossEncoder of sentence-transformers inside th
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urldefrag, urlsplit
@@ -15,7 +14,7 @@ from urllib.parse import urldefrag, urlsplit
 import httpx
 
 from rag_index.connections import why_failed
-from rag_index.errors import RerankerError, SettingsError, one_line
+from rag_index.errors import RerankerError, one_line
 from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
@@ -48,22 +47,21 @@ class Reranker(Protocol):
 def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
     """Return a function that opens the reranker which the settings name; None if they name none.
 
-    That is a server if it is an address, a plug-in of this name, or a CrossEncoder. Raises
-    SettingsError if the library that it needs is not installed, or the plug-in cannot be loaded.
+    That is a server if it is an address, a plug-in of this name, or a CrossEncoder. The function raises RerankerError
+    if a library is not installed or a model cannot be loaded, SettingsError if the plug-in cannot be, and whatever
+    that raises.
     """
-    model, device = settings.retrieve.reranker, settings.embedder.device
-    if model is None:
-        return None
+    return None if settings.retrieve.reranker is None else partial(_open, settings)
+
+
+def _open(settings: Settings) -> Reranker:
+    model = str(settings.retrieve.reranker)
     if model in installed(RERANKERS):
         plugin: Callable[[Settings], Reranker] = load_plugin(RERANKERS, model, "[retrieve] reranker")
-        return partial(plugin, settings)
+        return plugin(settings)
     if model.startswith(("http://", "https://")):
-        return partial(RerankServer, model, settings.retrieve.timeout)
-    if find_spec("sentence_transformers") is None:
-        raise SettingsError(
-            f"reranker {model!r} needs a library that is not installed: pip install 'rag-index[sentence-transformers]'"
-        )
-    return partial(ModelReranker, model, device)
+        return RerankServer(model, settings.retrieve.timeout)
+    return ModelReranker(model, settings.embedder.device)
 
 
 class ModelReranker:
@@ -71,8 +69,14 @@ class ModelReranker:
 
     def __init__(self, name: str, device: str) -> None:
         """Load the model of a folder or a name on the model hub. Raises RerankerError if that fails."""
-        from sentence_transformers import CrossEncoder
-        from transformers.utils import logging
+        try:
+            from sentence_transformers import CrossEncoder
+            from transformers.utils import logging
+        except ImportError as exc:
+            raise RerankerError(
+                f"reranker {name!r} needs a library that cannot be imported ({one_line(exc)}): "
+                "pip install 'rag-index[sentence-transformers]'"
+            ) from exc
 
         logging.disable_progress_bar()
         self._name, chosen = name, None if device == "auto" else device

@@ -1,6 +1,6 @@
 """The last stage of a search: a reranker reads the best hits of all indexes and puts them in its own order.
 
-It never costs an answer: if it is late or fails, the hits stay in the order that fusion gave them.
+It never costs an answer: if it cannot be opened, is late or fails, the hits stay in the order that fusion gave them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import names_of
-from rag_index.errors import RerankerError
+from rag_index.errors import RerankerError, one_line
 from rag_index.retrieve.concurrency import Deadline
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TEXTS_AT_ONCE = 16
 """Texts in a call of the reranker. Between two calls, one whose search has given up ends."""
 MAX_LOAD_SECONDS = 300.0
+RETRY_SECONDS = 60.0
+"""How long a reranker that could not be opened is left alone: each search would wait for another try."""
 
 
 class Reranking:
@@ -36,6 +38,7 @@ class Reranking:
         self._open = open_reranker
         self._thread = ThreadPoolExecutor(1, "rag-index-rerank")
         self._reranker: Reranker | None = None
+        self._failure, self._retry_at = "", 0.0
 
     async def rerank(self, query: str, hits: list[SearchHit], deadline: Deadline) -> tuple[list[SearchHit], str, float]:
         """Return the hits, those that fit the query best first, with the seconds that took; raise nothing.
@@ -52,7 +55,7 @@ class Reranking:
             scored = [replace(hit, rerank_score=score) for hit, score in zip(hits, scores, strict=False)]
             hits = [*sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0)), *hits[len(scored) :]]
         except Exception as exc:  # noqa: BLE001 - whatever it is, the hits are there
-            error = " ".join(str(exc).split()) or type(exc).__name__
+            error = _reason(exc)
         finally:
             abandoned.set()
         return hits, error, time.perf_counter() - began
@@ -72,7 +75,13 @@ class Reranking:
 
     def _load(self) -> None:
         if self._reranker is None:
-            self._reranker = self._open()
+            if time.monotonic() < self._retry_at:
+                raise RerankerError(self._failure)
+            try:
+                self._reranker = self._open()
+            except BaseException as exc:
+                self._failure, self._retry_at = _reason(exc), time.monotonic() + RETRY_SECONDS
+                raise RerankerError(self._failure) from exc
 
     def _close(self) -> None:
         reranker, self._reranker = self._reranker, None
@@ -87,13 +96,20 @@ class Reranking:
             if abandoned.is_set():
                 raise RerankerError("the search has ended")
             part = texts[start : start + TEXTS_AT_ONCE]
-            found = [float(score) for score in self._reranker.score(query, part)]
+            try:
+                found = [float(score) for score in self._reranker.score(query, part)]
+            except BaseException as exc:  # a panic of Rust is no Exception, and must not end the search
+                raise RerankerError(_reason(exc)) from exc
             if len(found) != len(part):
                 raise RerankerError(f"the reranker returned {len(found)} numbers for {len(part)} texts")
             scores += found
         if not all(map(math.isfinite, scores)):
             raise RerankerError("the reranker returned a number that is not finite")
         return scores
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__
 
 
 def _text(hit: SearchHit) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from rag_index.stores.protocol import StoreReader
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
@@ -82,7 +84,7 @@ class Retriever:
         collections: Mapping[str, str] | None = None,
         open_reranker: Callable[[], Reranker] | None = None,
     ) -> None:
-        """Check each `required_filter` and that the reranker's library is installed. Nothing is opened yet.
+        """Check each `required_filter`. Nothing is opened yet.
 
         `open_store`, `open_embedder` and `open_reranker` replace those that the settings name. `collections` names a
         collection by index, which is searched in place of the live one. Raises SettingsError.
@@ -332,8 +334,10 @@ class Retriever:
             question = Question("warm up", 1, (), deadline, caller=caller_of(ALL_GROUPS))
             await self._fan_out.ask(question, None, {})
         if self._reranking:
-            with suppress(Exception):  # the first search says what is wrong
+            try:
                 await self._reranking.load()
+            except Exception as exc:  # noqa: BLE001 - each search says so too
+                logger.warning("searches are not reranked: %s", exc)
 
     def metrics(self) -> CollectorRegistry:
         """Return how often and how long embed, each index, fuse and total took so far, as prometheus_client has it."""

@@ -74,6 +74,7 @@ def search_text(answer: SearchResult) -> str:
     if not answer.hits:
         lines += ["Nothing fits." if answer.nothing_fits else "Nothing found.", ""]
     lines += [f"{index} did not answer: {reason}" for index, reason in answer.errors.items()]
+    lines += [f"The hits are not reranked: {answer.rerank_error}"] if answer.rerank_error else []
     lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)
 

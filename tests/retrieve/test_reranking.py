@@ -13,7 +13,9 @@ import pytest
 
 from rag_index import Retriever
 from rag_index.errors import RerankerError, SettingsError
+from rag_index.frameworks import found_in
 from rag_index.rerankers import RerankServer
+from rag_index.service.mcp_tools import search_text
 from rag_index.settings import load_settings
 from tests.project import run_here
 from tests.retrieve.desk import DESK, Desk, found, sample
@@ -21,6 +23,14 @@ from tests.waiting import GENEROUS
 
 QUERY = "printer offline after update"
 EVERYTHING = sum(map(len, DESK.values()))
+
+
+class Panic(BaseException):
+    """What a library in Rust raises when it panics."""
+
+
+def panic() -> None:
+    raise Panic("it panicked")
 
 
 class Shortest:
@@ -108,10 +118,28 @@ def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(
     assert calls == [16, 16, 16, 8]  # one of the first search, and three of the second
 
 
+def test_one_that_fails_at_its_third_texts_leaves_all_hits_where_they_were(tmp_path) -> None:
+    calls = []
+
+    def fail(texts) -> None:
+        calls.append(texts)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+
+    desk = Desk(tmp_path / "desk", names=("comments",)).fill({"comments": [(n, f"printer {n}") for n in range(50)]})
+    with Retriever(desk.settings, open_reranker=lambda: Shortest(fail)) as retriever:
+        expected = found(retriever.search_sync("printer", limit=50, rerank=False))
+        result = retriever.search_sync("printer", limit=50)
+    assert (found(result), result.rerank_error, len(calls)) == (expected, "out of memory", 3)
+    assert all(hit.rerank_score is None for hit in result.hits)
+
+
 @pytest.mark.parametrize(
     ("score", "reason"),
     [
         (lambda texts: 1 / 0, "division by zero"),
+        (lambda texts: panic(), "it panicked"),
+        (lambda texts: None, "'NoneType' object is not iterable"),
         (lambda texts: [1.0], f"the reranker returned 1 numbers for {EVERYTHING} texts"),
         (lambda texts: [float("nan")] * len(texts), "the reranker returned a number that is not finite"),
         (lambda texts: ["high"] * len(texts), "could not convert string to float: 'high'"),
@@ -154,16 +182,50 @@ def test_it_is_opened_by_warm_up_or_a_search_which_does_not_count_and_closed_wit
     assert len(opened) == 2
 
 
-def test_a_missing_reranker_or_library_is_an_error_at_the_start_that_names_the_remedy(desk: Desk) -> None:
+def test_asking_for_a_reranker_where_there_is_none_is_a_mistake(desk: Desk) -> None:
     with desk.retriever() as retriever, pytest.raises(SettingsError, match=r"set \[retrieve\] reranker"):
         retriever.search_sync(QUERY, rerank=True)
-    with pytest.raises(SettingsError, match=r"'mini' needs .* pip install 'rag-index\[sentence-transformers\]'"):
-        desk.retriever(retrieve={"reranker": "mini"})
-    changed = desk.folder / "reranked.toml"
+
+
+def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(desk, fused, caplog) -> None:
+    changed, install = desk.folder / "reranked.toml", "pip install 'rag-index[sentence-transformers]'"
     changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
-    search = ["search", QUERY, "--limit", "1", "--json"]
-    assert "pip install 'rag-index[sentence-transformers]'" in run_here(changed, *search, code=2)[1]
-    assert len(json.loads(run_here(changed, *search, "--no-rerank")[0])["hits"]) == 1
+    search = ["search", QUERY, "--limit", "2"]
+    said, errors = run_here(changed, *search)
+    assert len(said.splitlines()) == 4
+    assert errors.count("the hits are not reranked: reranker 'mini' needs") == errors.count(install) == 1
+    answer = json.loads(run_here(changed, *search, "--json")[0])
+    assert [(hit["index"], hit["document_id"]) for hit in answer["hits"]] == found(fused)[:2]
+    assert install in answer["rerank_error"]
+    assert "rerank_error" not in json.loads(run_here(changed, *search, "--json", "--no-rerank")[0])
+    with Retriever.from_settings(changed) as retriever:
+        asyncio.run(retriever.warm_up())
+        assert caplog.text.count("searches are not reranked: reranker 'mini' needs") == 1, (
+            "who starts a service sees it"
+        )
+        result = retriever.search_sync(QUERY, limit=2, rerank=True)
+    assert search_text(result).count("The hits are not reranked: reranker 'mini' needs") == 1
+    [(_, _, metadata), _], said = found_in(result)
+    assert install in metadata["rerank_error"] == said["rerank_error"]
+
+
+def test_one_that_cannot_be_opened_costs_no_answer_and_is_tried_again_after_a_minute(desk, fused, monkeypatch) -> None:
+    tries, passed, clock = [], [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+
+    def open_reranker() -> Shortest:
+        tries.append(True)
+        if len(tries) == 1:
+            raise Panic("no such tokenizer")
+        return Shortest()
+
+    with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
+        for _ in range(2):
+            result = retriever.search_sync(QUERY, limit=EVERYTHING)
+            assert (found(result), result.rerank_error) == (found(fused), "no such tokenizer")
+        assert len(tries) == 1, "the second search does not wait for another try"
+        passed[0] += 61
+        assert retriever.search_sync(QUERY, limit=EVERYTHING).reranked
 
 
 # A server

@@ -189,7 +189,9 @@ function report(result, filtered, milliseconds) {
   }));
   byId("more").hidden = found < limit || limit >= MOST;
   const errors = Object.entries(result.errors ?? {});
-  if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
+  const wrong = errors.map(([index, reason]) => `${index} did not answer: ${reason}`);
+  if (result.rerank_error) wrong.push(`The hits are not reranked: ${result.rerank_error}`);
+  if (wrong.length) problem(wrong.join("\n"));
 }
 
 // Show the values of keyword fields that documents have, each with a button that keeps those that have it. Without an
