@@ -52,7 +52,7 @@ LEEWAY_SECONDS = 30.0
 """How far the clocks of issuer and service may differ."""
 FRESH_SECONDS = 300.0
 PAUSE_SECONDS = 30.0
-"""The least time between two readings; one more is allowed in between, for a token that names a key not known yet."""
+"""The least time between two readings; one more is allowed in between, for a token that no known key verifies."""
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
 TIMEOUT_SECONDS, MAX_KEYS_BYTES = 5.0, 1_000_000
@@ -71,27 +71,36 @@ class IssuerKeys:
         self._one_more = False
         self._reading: asyncio.Task[None] | None = None
 
-    async def find(self, key_id: str | None) -> PyJWK | None:
-        """Return the key of this id, or the only one if none is named; None if there is no such key.
+    async def verify(self, token: str, **expected: Any) -> dict[str, Any] | None:
+        """Return the claims of a JWT that one of the keys verifies; None if none does.
 
-        Keys are read beside the requests: one waits for that only if its key is not known, or old. Raises
-        TransientError if the keys cannot be read, or have been too old for too long.
+        Keys are read beside the requests: one waits for that only if no key verifies its token, or keys are old. Raises
+        TransientError if the keys cannot be read, or have been too old for too long, and PyJWTError for a token that is
+        malformed, or whose claims are not those that are `expected`, as `jwt.decode` has them.
         """
-        found, now = self._known(key_id), self._clock()
+        found, now = self._claims(token, expected), self._clock()
         due, age = now - self._tried_at > PAUSE_SECONDS, now - self._read_at
         if (due and (found is None or age > FRESH_SECONDS)) or (found is None and self._one_more):
             self._tried_at, self._one_more = now, due
             self._reading = asyncio.create_task(self._read())
         if self._reading and (found is None or age > 2 * FRESH_SECONDS):
             await asyncio.shield(self._reading)
-            found = self._known(key_id)
+            found = self._claims(token, expected)
         if self._clock() - self._read_at > MAX_OLD_SECONDS:
             raise TransientError(f"the keys of [serve] jwt_keys {self._url} cannot be read")
         return found
 
-    def _known(self, key_id: str | None) -> PyJWK | None:
-        keys = [key for key in self._keys if key_id is None or key.key_id == key_id]
-        return keys[0] if len(keys) == 1 else None
+    def _claims(self, token: str, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the claims of a token as the first key says that verifies it: those of its id, or without an id."""
+        import jwt
+
+        header = jwt.get_unverified_header(token)
+        named, algorithm = header.get("kid"), header.get("alg")
+        for key in self._keys:
+            if key.algorithm_name == algorithm and (named is None or key.key_id in (named, None)):
+                with suppress(jwt.InvalidSignatureError):
+                    return jwt.decode(token, key, algorithms=ALGORITHMS, **expected)
+        return None
 
     async def _read(self) -> None:
         """Read the keys. If that fails, the log says why, and those that are known stay."""
@@ -119,18 +128,35 @@ class IssuerKeys:
 
     def _take(self, text: bytes) -> None:
         """Replace the keys by those of a text, which may be none. Raises SettingsError if it is no list of keys."""
-        from jwt import PyJWK
-        from jwt.exceptions import PyJWTError
-
         try:
-            listed = [one for one in json.loads(text)["keys"] if one.get("use") in (None, "sig")]
-        except (ValueError, AttributeError, TypeError, KeyError) as exc:
+            given = list(json.loads(text)["keys"])
+        except (ValueError, TypeError, KeyError) as exc:
             raise SettingsError(f"it has no keys (JWKS) to read: {exc!r}") from exc
-        keys = []
-        for one in listed:
-            with suppress(PyJWTError, ValueError, TypeError):  # a kind that is not known here signs nothing here
-                keys.append(PyJWK(one))
-        self._keys, self._read_at = keys, self._clock()
+        listed = [one for one in given if isinstance(one, dict)]
+        if given and not listed:
+            raise SettingsError("it has no keys (JWKS) to read: nothing in the list is a key")
+        self._keys, self._read_at = [key for one in listed for key in _usable(one)], self._clock()
+
+
+def _usable(listed: Mapping[str, Any]) -> list[PyJWK]:
+    """Return a listed key for each algorithm whose signatures it may verify: its own, or all that its kind can.
+
+    A key that signs, encrypts, is too short, or of a kind that is not known here, verifies nothing here.
+    """
+    from jwt import PyJWK
+
+    uses = listed.get("key_ops")
+    verifies = uses is None or (isinstance(uses, list) and "verify" in uses)
+    if listed.get("use") not in (None, "sig") or "d" in listed or not verifies:
+        return []
+    keys = []
+    for algorithm in ALGORITHMS:
+        with suppress(Exception):  # whatever is wrong with one, the others are good
+            key = PyJWK(dict(listed), algorithm)
+            known = key.Algorithm.prepare_key(key.key)  # an elliptic curve that is not of this algorithm is refused
+            if listed.get("alg") in (None, algorithm) and key.Algorithm.check_key_length(known) is None:
+                keys.append(key)
+    return keys
 
 
 class SignOn:
@@ -167,16 +193,9 @@ class SignOn:
         """Return whom a JWT stands for; None if it is not valid. Raises TransientError if there are no keys."""
         if self._keys is None or len(token) > MAX_JWT_CHARS or token.count(".") != 2:
             return None
-        import jwt
-
         try:
-            key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
-            if key is None:
-                return None
-            claims = jwt.decode(
+            claims = await self._keys.verify(
                 token,
-                key,
-                algorithms=ALGORITHMS,
                 audience=self._serve.jwt_audience,
                 issuer=self._serve.jwt_issuer,
                 leeway=LEEWAY_SECONDS,
@@ -186,6 +205,9 @@ class SignOn:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with it, such a token is nobody's
             logger.info("a JWT was refused: %s", type(exc).__name__)
+            return None
+        if claims is None:
+            logger.info("a JWT was refused: no key of [serve] jwt_keys verifies it")
             return None
         name = JWT + quote(str(claims.get("sub", "")), safe="@ :|")
         role = claim_of(claims, self._serve.jwt_role) if self._serve.jwt_role else self._role

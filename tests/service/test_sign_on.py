@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hmac
 import json
 import threading
 import time
@@ -11,8 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, HMACAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from rag_index.errors import SettingsError, TransientError
 from rag_index.retrieve import Caller
@@ -42,7 +46,8 @@ ISSUER, AUDIENCE = "https://id.example.com", "rag-index"
 
 
 def jwk(key, kid: str, **more) -> dict:
-    algorithm = ECAlgorithm if isinstance(key, ec.EllipticCurvePrivateKey) else RSAAlgorithm
+    kinds = {ec.EllipticCurvePrivateKey: ECAlgorithm, ed25519.Ed25519PrivateKey: OKPAlgorithm}
+    algorithm = next((one for kind, one in kinds.items() if isinstance(key, kind)), RSAAlgorithm)
     return {**json.loads(algorithm.to_jwk(key.public_key())), "kid": kid, **more}
 
 
@@ -141,7 +146,7 @@ def test_groups_are_texts_of_one_claim_and_nothing_else(keys, claims, where, gro
         signed(nbf=time.time() + 600),
         signed(kid="three"),
         signed(kid="two"),
-        signed(kid=None),
+        signed(OTHER, kid=None),
         signed(SECRET, "HS256", "secret"),
         jwt.encode({"aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 60}, None, "none", headers={"kid": "one"}),
         signed()[:-6] + "AAAAAA",
@@ -156,34 +161,138 @@ def test_any_other_jwt_is_nobody(keys, token):
     assert verify(settings(keys), token) is None
 
 
+PSS = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+P384, EDWARDS = ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()
+PRIVATE = json.loads(ECAlgorithm.to_jwk(CURVE)) | {"kid": "k"}
+ANN = Caller("jwt:ann", frozenset({"staff"}))
+
+
+def listed(key, **more) -> dict:
+    """Return a key as issuers list it, which `more` may add to, or take from by None."""
+    return {name: value for name, value in (jwk(key, "k") | more).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("keys", "good"),
+    [
+        ([listed(OTHER), listed(KEY)], {"kid": "k"}),
+        ([listed(OTHER), listed(KEY)], {"kid": None}),
+        ([listed(OTHER, kid="other"), listed(KEY, kid=None)], {"kid": "k"}),
+        ([listed(KEY, kid=None)], {"kid": None}),
+        ([None, 7, "k", [], {}, listed(KEY)], {}),
+        ([listed(CURVE), listed(P384), listed(KEY)], {}),
+        ([{"kty": "MLDSA", "kid": "k", "alg": "ML-DSA-44"}, {"kty": "RSA", "kid": "k"}, listed(KEY)], {}),
+        ([listed(KEY, n=7), listed(KEY, n="!"), listed(KEY, key_ops=5), listed(KEY, use=["sig"]), listed(KEY)], {}),
+        ([listed(KEY, use="enc"), listed(KEY, use="sig", key_ops=["verify", "wrapKey"])], {}),
+        ([listed(PSS, key_ops=None)], {"key": PSS, "algorithm": "PS256"}),
+        ([listed(PSS)], {"key": PSS, "algorithm": "RS512"}),
+        ([listed(PSS, alg="PS256")], {"key": PSS, "algorithm": "PS256"}),
+        ([listed(PSS, alg="RS256"), listed(PSS, alg="PS256")], {"key": PSS, "algorithm": "PS256"}),
+        ([listed(CURVE), listed(P384)], {"key": P384, "algorithm": "ES384"}),
+        ([listed(EDWARDS)], {"key": EDWARDS, "algorithm": "EdDSA"}),
+    ],
+)
+def test_a_jwt_that_a_listed_key_verifies_is_good_however_the_issuer_lists_its_keys(issuer, keys, good):
+    issuer.keys = {"keys": keys}
+    assert verify(settings(issuer.url), signed(**{"kid": "k", **good})) == ANN
+    assert verify(settings(issuer.url), signed(**{"kid": "k", **good, "exp": 1})) is None
+    foreign = {"RS": OTHER, "PS": OTHER, "ES": P384, "Ed": ed25519.Ed25519PrivateKey.generate()}
+    algorithm = good.get("algorithm", "RS256")
+    if algorithm != "ES384" and len(keys) == 1:
+        assert verify(settings(issuer.url), signed(**{"kid": "k", **good, "key": foreign[algorithm[:2]]})) is None
+
+
+PUBLIC = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def by_hand(header: dict, sign=lambda text: b"") -> str:
+    """Return a token that no library makes."""
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60, "groups": ["staff"]}
+    parts = [base64.urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=") for one in (header, claims)]
+    return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
+
+
+def good_signature(text: bytes, key=KEY) -> bytes:
+    return key.sign(text, PKCS1v15(), SHA256())
+
+
+def hs256(text: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, text, "sha256")
+
+
+@pytest.mark.parametrize(
+    ("keys", "token"),
+    [
+        ([listed(SHORT)], by_hand({"alg": "RS256", "kid": "k"}, lambda text: good_signature(text, SHORT))),
+        ([listed(SHORT, alg="RS256")], by_hand({"alg": "RS256"}, lambda text: good_signature(text, SHORT))),
+        ([listed(KEY, use="enc")], signed(kid="k")),
+        ([listed(KEY, alg="RSA-OAEP")], signed(kid="k")),
+        ([listed(KEY, alg="RS512")], signed(kid="k")),
+        ([listed(KEY, alg="PS256")], signed(kid="k")),
+        ([listed(KEY, key_ops=["encrypt"])], signed(kid="k")),
+        ([listed(KEY, key_ops=[])], signed(kid="k")),
+        ([listed(KEY, kid="other")], signed(kid="k")),
+        ([PRIVATE], signed(CURVE, "ES256", "k")),  # whoever reads the list could sign
+        ([listed(P384, alg="ES256")], signed(P384, "ES384", "k")),
+        ([listed(CURVE, crv="P-384")], signed(CURVE, "ES256", "k")),
+        ([listed(KEY)], by_hand({"alg": "none", "kid": "k"})),
+        ([listed(KEY)], by_hand({"alg": "none", "kid": "k"}, good_signature)),
+        ([listed(KEY)], by_hand({"kid": "k"}, good_signature)),
+        ([listed(KEY)], by_hand({"alg": ["RS256"], "kid": "k"}, good_signature)),
+        ([listed(KEY)], by_hand({"alg": "RS256", "kid": 7}, good_signature)),
+        ([listed(KEY)], by_hand({"alg": "RS256", "kid": "k", "crit": ["exp"], "exp": 1}, good_signature)),
+        ([listed(KEY)], by_hand({"alg": "RS256", "kid": "k", "crit": []}, good_signature)),
+        ([listed(KEY)], by_hand({"alg": "HS256", "kid": "k"}, lambda text: hs256(text, PUBLIC))),
+        ([{"kty": "oct", "kid": "k", "k": "MDEy"}], by_hand({"alg": "HS256"}, lambda text: hs256(text, b"012"))),
+    ],
+)  # fmt: skip
+def test_no_other_jwt_is_good_whatever_the_issuer_lists(issuer, keys, token):
+    issuer.keys = {"keys": keys}
+    assert verify(settings(issuer.url), token) is None
+    issuer.keys = {"keys": [*keys, listed(OTHER, kid=None)]}
+    assert verify(settings(issuer.url), token) is None
+
+
+def test_a_token_by_hand_is_good_but_for_what_is_wrong_with_it(issuer):
+    issuer.keys = {"keys": [listed(KEY)]}
+    assert verify(settings(issuer.url), by_hand({"alg": "RS256", "kid": "k"}, good_signature)).groups == {"staff"}
+
+
+def checked(keys: IssuerKeys, key, kid: str):
+    return keys.verify(signed(key, kid=kid), audience=AUDIENCE)
+
+
 def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_the_issuer(issuer):
     now = [0.0]
 
     async def main():
         keys = IssuerKeys(issuer.url, clock=lambda: now[0])
         assert issuer.asked == 0, "a service starts without its issuer"
-        assert await keys.find("one")
-        issuer.keys = {"keys": [jwk(OTHER, "three")]}
-        assert await keys.find("three"), "a key that appeared just after the last reading"
-        assert await keys.find("one") is None, "a key that the issuer took back is not good"
-        assert await keys.find("two") is None
-        assert issuer.asked == 2, "unknown keys do not make it ask for each request"
+        assert await checked(keys, KEY, "one")
+        issuer.keys = {"keys": [jwk(OTHER, "one")]}
+        assert await checked(keys, OTHER, "one"), "a key that appeared just after the last reading, under an old id"
+        assert await checked(keys, KEY, "one") is None, "a key that the issuer took back is not good"
+        assert await checked(keys, KEY, "two") is None
+        assert issuer.asked == 2, "tokens that no key verifies do not make it ask for each request"
         now[0] += PAUSE_SECONDS + 1
-        assert await keys.find("three")
+        assert await checked(keys, OTHER, "one")
         assert issuer.asked == 2, "they are fresh"
-        assert [await keys.find(name) for name in ("one", "two", "four")] == [None] * 3
+        assert [await checked(keys, KEY, name) for name in ("one", "two", "four")] == [None] * 3
         assert issuer.asked == 4
+        with pytest.raises(jwt.ExpiredSignatureError):
+            await keys.verify(signed(OTHER, exp=1), audience=AUDIENCE)
         issuer.status = 500
         now[0] += 2 * FRESH_SECONDS + 1
-        assert [bool(await keys.find("three")) for _ in range(3)] == [True] * 3
+        assert [bool(await checked(keys, OTHER, "one")) for _ in range(3)] == [True] * 3
         assert issuer.asked == 5
         issuer.status, issuer.keys = 200, {"keys": []}
         now[0] += PAUSE_SECONDS + 1
-        assert await keys.find("three") is None, "an empty list takes all back"
+        assert await checked(keys, OTHER, "one") is None, "an empty list takes all back"
         issuer.status = 500
         now[0] += MAX_OLD_SECONDS + 1
         with pytest.raises(TransientError, match="cannot be read"):
-            await keys.find("three")
+            await checked(keys, OTHER, "one")
 
     asyncio.run(main())
 
@@ -195,7 +304,7 @@ def test_whatever_an_issuer_answers_known_keys_are_good_and_an_unknown_one_waits
 
     async def main():
         keys = IssuerKeys(issuer.url, clock=lambda: now[0])
-        assert await keys.find("one")
+        assert await checked(keys, KEY, "one")
         for pause, answer, words in (
             (0.05, KEYS, "no whole answer within 0.3 s"),
             (0, {"keys": [], "more": "x" * MAX_KEYS_BYTES}, "larger than 1,000,000 bytes"),
@@ -205,13 +314,13 @@ def test_whatever_an_issuer_answers_known_keys_are_good_and_an_unknown_one_waits
             monkeypatch.setattr(tokens, "TIMEOUT_SECONDS", 0.3 if pause else GENEROUS)
             issuer.pause, issuer.keys = pause, answer
             now[0] += PAUSE_SECONDS + 1
-            unknown = asyncio.ensure_future(keys.find("three"))
+            unknown = asyncio.ensure_future(checked(keys, OTHER, "three"))
             await asyncio.sleep(0)
-            assert await keys.find("one"), "it waits for nobody"
+            assert await checked(keys, KEY, "one"), "it waits for nobody"
             assert not pause or not unknown.done()
             assert await unknown is None
             assert words in caplog.messages[-1]
-            assert await keys.find("one")
+            assert await checked(keys, KEY, "one")
 
     asyncio.run(main())
 
