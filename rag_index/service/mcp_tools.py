@@ -376,13 +376,13 @@ async def serve_standard_streams(settings: Settings, caller: Caller) -> None:
     """
     if not mcp_installed():
         raise SettingsError(f"rag-index mcp needs the package mcp, which is not installed: {INSTALL}")
-    from mcp.server.stdio import stdio_server
+    from rag_index.service.stdio import standard_streams
 
     async with Retriever.from_settings(settings) as retriever, AsyncExitStack() as stack:
         stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
         server = _server(AgentTools(SearchService(settings, retriever)), lambda _: caller)
-        async with stdio_server() as (incoming, outgoing):
-            await server.run(incoming, outgoing, server.create_initialization_options())
+        async with standard_streams() as (incoming, client):
+            await server.run(incoming, client, server.create_initialization_options())
 
 
 def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any]:
