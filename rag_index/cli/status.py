@@ -79,6 +79,9 @@ def _print_status(known: ProjectStatus) -> None:
         numbers = [f"{getattr(one, name) or 0:,}" for name in columns]
         rows.append((one.index, one.collection or NO_NUMBER, *numbers, _last_run(one.last_run)))
     print_table(rows)
+    for embedder in dict.fromkeys(one.embedder for one in known.indexes if one.embedder):
+        names = ", ".join(one.index for one in known.indexes if one.embedder == embedder)
+        say(f"embedder of {names}: {embedder}")
     for one in known.indexes:
         for line in _remarks(one):
             say(line)
@@ -214,6 +217,8 @@ def _print_plans(plans: list[RunPlan]) -> None:
     rows += [(one.index, *("-" if one.error else f"{getattr(one, name):,}" for name in columns)) for one in plans]
     if not all(one.error for one in plans):
         print_table(rows)
+    for embedder in dict.fromkeys(one.embedder for one in plans if one.embedder):
+        say(f"embedder: {embedder}")
     for one in plans:
         if one.error:
             say(f"rag-index: {one.index}: a run would fail: {one.error}", err=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_index.settings.plugins import EMBEDDERS, load_plugin
+from rag_index.settings.prompts import known_prompts
 from rag_index.settings.sections import EMBEDDER_KINDS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rag_index.hosts.host_pool import RequestStats
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["Embedder", "EmbedderIdentity", "identify", "open_embedder"]
+__all__ = ["Embedder", "EmbedderIdentity", "identify", "open_embedder", "prefix_warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,10 @@ class EmbedderIdentity:
         return replace(self, digest="") == replace(other, digest="") and same_digest(self.digest, other.digest)
 
     def __str__(self) -> str:
-        prefix = f", document prefix {self.document_prefix!r}" if self.document_prefix else ""
-        query = f", query prefix {self.query_prefix!r}" if self.query_prefix else ""
-        return f"{self.dimension}-d {self.model} ({self.kind}, {self.digest[:12]}{prefix}{query})"
+        named = {"document prefix": self.document_prefix, "query prefix": self.query_prefix}
+        prefixes = [f"{name} {prefix!r}" for name, prefix in named.items() if prefix]
+        made = ", ".join([self.kind, self.digest[:12], *(prefixes or ["no prefixes"])])
+        return f"{self.dimension}-d {self.model} ({made})"
 
 
 class Embedder(Protocol):
@@ -132,3 +134,14 @@ def identify(settings: EmbedderSettings) -> EmbedderIdentity:
     """
     with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": 0.0}))) as embedder:
         return embedder.identity()
+
+
+def prefix_warning(settings: EmbedderSettings, identity: EmbedderIdentity) -> str:
+    """Return a warning if neither the model nor its name nor the settings tell whether it needs prefixes; else ""."""
+    told = settings.model_fields_set & {"document_prefix", "query_prefix"} or known_prompts(settings.model)
+    if told or settings.kind == "local" or identity.document_prefix or identity.query_prefix:
+        return ""
+    return (
+        f"it is not known what model {identity.model} was trained to read before documents and queries, so texts are "
+        'embedded as they are: set document_prefix and query_prefix as its card says (both to "" for nothing)'
+    )

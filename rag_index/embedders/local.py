@@ -52,7 +52,7 @@ class InProcessEmbedder(ABC):
         return EmbedderIdentity.of(self._settings, model, self._digest(), dimension)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        return self._embed_with(self._settings.document_prefix, texts)
+        return self._embed_with(texts, query=False)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         entry = self.embed_queries([text])[0]
@@ -61,14 +61,17 @@ class InProcessEmbedder(ABC):
         return entry
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        return self._embed_with(self._settings.query_prefix, texts)
+        return self._embed_with(texts, query=True)
 
     def close(self) -> None:
         self._model = None
 
-    def _embed_with(self, prefix: str | None, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    def _embed_with(self, texts: Sequence[str], *, query: bool) -> list[NDArray[np.float32] | Exception]:
         began = time.perf_counter()
-        entries = self._embed([prefix + text for text in texts] if prefix else texts)
+        if self._model is None:
+            self._model = self._load()
+        prefix = self._settings.query_prefix if query else self._settings.document_prefix
+        entries = self._embed(texts, prefix or "", query=query)
         self.stats.busy_seconds += time.perf_counter() - began
         dimensions = self._settings.dimensions
         if dimensions is None:
@@ -84,8 +87,12 @@ class InProcessEmbedder(ABC):
         return entries
 
     @abstractmethod
-    def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, in order; load the model if it is not loaded."""
+    def _load(self) -> Any:
+        """Return the model. Raises as `identity`."""
+
+    @abstractmethod
+    def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
+        """Return one entry per text, in order, with the prefix before each text."""
 
     @abstractmethod
     def _digest(self) -> str:
@@ -99,10 +106,12 @@ class LocalEmbedder(InProcessEmbedder):
     `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is broken.
     """
 
-    def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        if self._model is None:
-            tokenizer, weights = load_table()
-            self._model = _Tokens(tokenizer), weights
+    def _load(self) -> tuple[_Tokens, NDArray[np.float32]]:
+        tokenizer, weights = load_table()
+        return _Tokens(tokenizer), weights
+
+    def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
+        texts = [prefix + text for text in texts] if prefix else texts
         entries: list[NDArray[np.float32] | Exception] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             entries += self._unit_vectors(texts[start : start + TEXTS_AT_ONCE])

@@ -6,8 +6,10 @@ It needs the extra `sentence-transformers`, which installs torch.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,10 @@ import numpy as np
 from rag_index.embedders.dispatch import take_batch
 from rag_index.embedders.local import InProcessEmbedder
 from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong, one_line
+from rag_index.settings.prompts import known_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("*.safetensors", "*.bin", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "modules.json")
 """The files that determine the vectors, in a model's folder and below it, together with each module's config.json."""
+PROMPT_NAMES = {
+    "document_prefix": ("document", "passage", "corpus", "retrieval.passage", "Retrieval-document"),
+    "query_prefix": ("query", "retrieval.query", "Retrieval-query", "web_search_query", "s2p_query"),
+}
+"""How models call the prompts that they bring, the library's own names first. One that is empty is none: the library
+adds those to each model."""
 MIN_PLAUSIBLE_LIMIT = 8
 """Tokens. A model that claims a lower limit does not state its real one."""
 
@@ -36,40 +45,50 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
 
     A text longer than the model's limit becomes TextTooLong; the library would
     truncate it silently. Other texts in a batch change a text's vector only by rounding (about 1e-7).
+
+    Prefixes that the settings lack are the prompts that the model brings, or those that are known for its name.
     """
 
-    def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        if self._model is None:
-            self._model = _load(self._settings)
-        entries: list[NDArray[np.float32] | Exception | None] = [self._text_error(text) for text in texts]
+    def _load(self) -> Any:
+        model, given = _load(self._settings), self._settings
+        own = [next(filter(None, map(model.prompts.get, names)), "") for names in PROMPT_NAMES.values()]
+        prompts = own if any(own) else known_prompts(given.model) or ("", "")
+        missing = {key: one for key, one in zip(PROMPT_NAMES, prompts, strict=True) if getattr(given, key) is None}
+        self._settings = given.model_copy(update=missing)
+        return model
+
+    def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
+        encode = partial(self._model.encode_query if query else self._model.encode_document, prompt=prefix)
+        entries: list[NDArray[np.float32] | Exception | None] = [self._text_error(prefix + text) for text in texts]
         rows = [row for row, entry in enumerate(entries) if entry is None]
         waiting, limits = deque(sorted(rows, key=lambda row: -len(texts[row]))), self._settings
         while waiting:
             batch = take_batch(waiting, lambda row: len(texts[row]), limits.batch_texts, limits.batch_chars)
-            for row, entry in zip(batch, self._encode([texts[row] for row in batch]), strict=True):
+            for row, entry in zip(batch, self._encode([texts[row] for row in batch], encode), strict=True):
                 entries[row] = entry
         return [entry for entry in entries if entry is not None]
 
     def _text_error(self, text: str) -> Exception | None:
         """Return the error of a text that cannot be embedded as a whole; None for any other text."""
-        max_tokens = self._model.max_seq_length
         try:
-            tokens = len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        except (UnicodeEncodeError, TypeError) as exc:
+            text.encode()
+        except UnicodeEncodeError as exc:
             return TextRefused(f"the text is not valid Unicode and cannot be embedded: {exc}")
-        if max_tokens and MIN_PLAUSIBLE_LIMIT <= max_tokens < tokens:
+        max_tokens = self._model.max_seq_length or 0
+        if not MIN_PLAUSIBLE_LIMIT <= max_tokens < math.inf:  # a static model has no limit, and another tokenizer
+            return None
+        if (tokens := len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"])) > max_tokens:
             return TextTooLong(
                 f"the text has {tokens} tokens, but {self._settings.model} takes {max_tokens} at most: "
                 "lower chunk_chars of this index"
             )
         return None
 
-    def _encode(self, texts: list[str]) -> list[NDArray[np.float32] | Exception]:
+    def _encode(self, texts: list[str], encode: Callable[..., Any]) -> list[NDArray[np.float32] | Exception]:
         self.stats.requests += 1
         try:
-            found = self._model.encode(
+            found = encode(
                 texts,
-                prompt="",  # the prefixes are in the texts already
                 batch_size=len(texts),
                 normalize_embeddings=True,
                 convert_to_numpy=True,

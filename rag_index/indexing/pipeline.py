@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_index.chunking import open_chunker
 from rag_index.documents.batches import EmbeddedShard, Shard, ShardStats, WrittenShard
-from rag_index.embedders import Embedder, identify, open_embedder
+from rag_index.embedders import Embedder, identify, open_embedder, prefix_warning
 from rag_index.errors import (
     IndexLocked,
     LedgerError,
@@ -257,7 +257,10 @@ class AllDocuments:
             service = ("context", index.context.model, *(index.context.hosts or []))
             chunker = checks.check(service, partial(ask, "context", partial(open_chunker, run.settings, index)))
         identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder)))
-        return Scan.begin(run, identity, chunker, workers=count)
+        scan = Scan.begin(run, identity, chunker, workers=count)
+        if not scan.collection.commits and (warning := prefix_warning(run.settings.embedder, identity)):
+            checks.remember("prefixes", partial((run.logger or logger).warning, "%s", warning))  # once, for all indexes
+        return scan
 
     def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:
         """Yield the pages of the source, which grow from a small first one, so that work begins soon.

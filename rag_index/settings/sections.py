@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_valida
 
 from rag_index.database.drivers import database_url
 from rag_index.settings.plugins import EMBEDDERS, installed
+from rag_index.settings.prompts import known_prompts
 from rag_index.settings.values import Auto, DaskAddress, DatabaseUrl, HttpUrl, Int, Number, PositiveInt, Section, Share
 
 Port = Annotated[Int, Field(ge=0, le=65_535)]
@@ -27,19 +28,6 @@ CHANGES = {"wal": ["postgresql"], "queue": [*QUEUES]}
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
 """The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
-KNOWN_PREFIXES = {
-    "nomic-embed-text": ("search_document: ", "search_query: "),
-    "mxbai-embed-large": ("", "Represent this sentence for searching relevant passages: "),
-    "snowflake-arctic-embed": ("", "Represent this sentence for searching relevant passages: "),
-    "snowflake-arctic-embed2": ("", "query: "),
-    "snowflake-arctic-embed-l-v2.0": ("", "query: "),
-    "snowflake-arctic-embed-m-v2.0": ("", "query: "),
-    "e5-small": ("passage: ", "query: "),
-    "e5-base": ("passage: ", "query: "),
-    "e5-large": ("passage: ", "query: "),
-    "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
-}
-"""Document and query prefix by model, from the models' own cards. Other models need none."""
 DOCUMENT, CHUNK = "{document}", "{chunk}"
 """Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
 
@@ -83,15 +71,6 @@ class ServerSettings(Section):
                 "completed, lower it"
             )
         return self
-
-
-def known_prefixes(model: str) -> tuple[str, str]:
-    """Return document and query prefix of a model, whatever repository, size and tag are in its name."""
-    name = model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
-    matches = [known for known in KNOWN_PREFIXES if re.search(rf"(^|[-_.]){re.escape(known)}($|[-_.])", name)]
-    if not matches or "instruct" in name:
-        return "", ""
-    return KNOWN_PREFIXES[max(matches, key=len)]
 
 
 def _check_role(value: str) -> str:
@@ -155,9 +134,9 @@ class EmbedderSettings(Section):
     dimensions: PositiveInt | None = None
     """The length to which vectors are cut, with [models that were made for it](servers.md#shorter-vectors)."""
     document_prefix: str | None = None
-    """Text put before each chunk. Not set: what the model is known to need, see [the models](servers.md#prefixes)."""
+    """Text put before each chunk. Not set: what the model was trained with, see [the models](servers.md#prefixes)."""
     query_prefix: str | None = None
-    """Text put before each query. Not set: what the model is known to need."""
+    """Text put before each query. Not set: what the model was trained with."""
     timeout: Number = Field(default=120.0, gt=0)
     """How long one embedding request may take, in seconds."""
     start_timeout: Number = Field(default=60.0, gt=0)
@@ -220,7 +199,9 @@ class EmbedderSettings(Section):
             object.__setattr__(self, "hosts", [self.url])
         if self.api_key_env is not None and (key := os.environ.get(self.api_key_env, "").strip()):
             self._api_key = SecretStr(key)
-        document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")
+        if self.kind == "sentence-transformers":  # the model may bring its own, which are known once it is loaded
+            return self
+        document, query = known_prompts(self.model) or ("", "")
         if self.document_prefix is None:
             object.__setattr__(self, "document_prefix", document)
         if self.query_prefix is None:

@@ -41,6 +41,8 @@ class IndexStatus:
 
     watch: dict[str, Any] | None = None
     """How the watch of the index is, as `watch_report` returns it; None if it was never watched."""
+    embedder: str = ""
+    """The model that embedded it, with its prefixes; empty if nothing is indexed yet."""
     outdated: str = ""
     """Why it must be rebuilt although the settings are the same: it was made by another rag-index; otherwise empty."""
     restored: str = ""
@@ -108,6 +110,7 @@ def _index_status(
         *counts,
         run,
         watch,
+        embedder=collection.embedder,
         outdated=collection.outdated,
         as_of=as_of,
         erasable=len(erasable.hashes),

@@ -14,7 +14,7 @@ from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, Chunked
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.groups import document_part
 from rag_index.documents.keys import document_id
-from rag_index.embedders import EmbedderIdentity, identify
+from rag_index.embedders import EmbedderIdentity, identify, prefix_warning
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
@@ -142,6 +142,8 @@ class RunPlan(Counts):
     """What a run of an index would do."""
 
     gone: int = 0
+    embedder: str = ""
+    """The model with its prefixes, and a warning if nobody knows which it needs; empty if it does not answer."""
     cost: RunCost | None = None
     error: str = ""
     """Why a run would end before it changes anything. All numbers are 0 then."""
@@ -206,6 +208,7 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
             live = live_collection(ledger, store, settings.alias(index.name))
             if not isinstance(identity, RagIndexError):
                 identity = recognised(identity, ledger, store, settings.alias(index.name))
+                plan.embedder = "; ".join(filter(None, [str(identity), prefix_warning(settings.embedder, identity)]))
         if live is not None:
             read_marks = partial(commit_marks, settings.store)
             plan.say(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))

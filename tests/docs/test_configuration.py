@@ -11,7 +11,7 @@ from rag_index import cli
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, load_settings
 from rag_index.settings.project import overlay
-from rag_index.settings.sections import KNOWN_PREFIXES
+from rag_index.settings.prompts import PROMPTS, known_prompts
 from rag_index.settings.values import keys_of
 from rag_index.status.effective_settings import descriptions, settings_schema
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
@@ -58,7 +58,11 @@ def test_the_smallest_example_names_the_real_defaults():
 
 def test_prefixes_of_models_are_those_of_the_code():
     rows = table(section(page("servers"), "### Prefixes"), "model")
-    assert {code(row[0]): (code(row[1]), code(row[2])) for row in rows} == KNOWN_PREFIXES
+    shown = {(code(row[1]).replace("\\n", "\n"), code(row[2]).replace("\\n", "\n")): row[0] for row in rows}
+    assert shown.keys() == {(document, query) for _, document, query in PROMPTS}
+    for prompts, names in shown.items():
+        assert {known_prompts(name) for name in re.findall("`([^`]*)`", names)} == {prompts}
+    assert all(row[3].startswith("[") for row in rows), "each row says where it is from"
 
 
 def test_the_prompt_for_contexts_is_that_of_the_code():

@@ -1,5 +1,6 @@
 """The sentence-transformers embedder, with a fake of the library, whose real one needs 5 GB."""
 
+import math
 import sys
 import types
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify, open_embedder, prefix_warning
 from rag_index.embedders import sentence_transformers as ours
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
 from rag_index.settings import EmbedderSettings, load_settings
@@ -22,6 +23,7 @@ class FakeSentenceTransformer:
     loaded = 0
     max_seq_length = 20
     batches: ClassVar[list[list[str]]] = []
+    prompts: ClassVar[dict[str, str]] = {"query": "", "document": ""}
 
     def __init__(self, model: str, device: str | None = None) -> None:
         if not Path(model).is_dir():
@@ -38,10 +40,13 @@ class FakeSentenceTransformer:
         text.encode()
         return {"input_ids": text.split()}
 
-    def encode(self, texts, *, batch_size, prompt, normalize_embeddings, **_):
+    def encode_query(self, texts, **options):
+        return self.encode_document([f"{text}?" for text in texts], **options)
+
+    def encode_document(self, texts, *, batch_size, prompt, normalize_embeddings, **_):
         assert batch_size == len(texts)
-        assert prompt == ""
         assert normalize_embeddings
+        texts = [prompt + text for text in texts]
         FakeSentenceTransformer.batches.append(texts)
         if any("explode" in text for text in texts):
             raise RuntimeError("out of memory")
@@ -61,6 +66,7 @@ def model(tmp_path, monkeypatch):
     monkeypatch.setattr(ours, "find_spec", lambda name: object())
     monkeypatch.setattr(FakeSentenceTransformer, "loaded", 0)
     monkeypatch.setattr(FakeSentenceTransformer, "batches", [])
+    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "", "document": ""})
     folder = tmp_path / "mini"
     (folder / "1_Pooling").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -80,7 +86,7 @@ def test_the_model_is_loaded_once_and_only_on_first_use(model):
     first = embedder.embed_documents(["one", "two"])
     assert embedder.embed_documents(["one", "two"])[1] == pytest.approx(first[1])
     assert FakeSentenceTransformer.loaded == 1
-    assert embedder.embed_query("one") == pytest.approx(first[0])
+    assert embedder.embed_query("one") == pytest.approx(vector_of("one?")), "the library embeds queries its own way"
 
 
 def test_batches_are_bounded_and_entries_are_in_order(model):
@@ -135,3 +141,56 @@ def test_a_relative_model_folder_is_next_to_the_settings_file(model, tmp_path):
     assert load_settings(project.config).embedder.model == "all-MiniLM-L6-v2"
     with pytest.raises(ValueError, match="needs a model"):
         EmbedderSettings(kind="sentence-transformers")
+
+
+@pytest.mark.parametrize(
+    ("name", "brings", "given", "prefixes"),
+    [
+        ("mini", {"query": "ask: ", "document": "tell: "}, {}, ("tell: ", "ask: ")),
+        ("mini", {"query": "ask: ", "document": "", "passage": "tell: "}, {}, ("tell: ", "ask: ")),
+        ("mini", {"s2p_query": "ask: ", "s2s_query": "like: "}, {}, ("", "ask: ")),
+        ("e5-small-v2", {"query": "ask: ", "document": ""}, {}, ("", "ask: ")),
+        ("e5-small-v2", {"query": "", "document": ""}, {}, ("passage: ", "query: ")),
+        ("mini", {"query": "ask: ", "document": "tell: "}, {"query_prefix": ""}, ("tell: ", "")),
+        ("mini", {}, {}, ("", "")),
+    ],
+)
+def test_prompts_are_those_of_the_settings_the_model_or_its_name(model, monkeypatch, name, brings, given, prefixes):
+    monkeypatch.setattr(FakeSentenceTransformer, "prompts", brings)
+    embedder = open_embedder(settings(model.rename(model.parent / name), **given))
+    document, query = prefixes
+    assert embedder.embed_documents(["one"])[0] == pytest.approx(vector_of(f"{document}one"))
+    assert embedder.embed_query("one") == pytest.approx(vector_of(f"{query}one?"))
+    identity = embedder.identity()
+    assert (identity.document_prefix, identity.query_prefix) == prefixes
+
+
+def test_another_prompt_of_the_library_is_another_model(model, monkeypatch):
+    before = open_embedder(settings(model)).identity()
+    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "ask: ", "document": ""})
+    assert open_embedder(settings(model)).identity().fingerprint != before.fingerprint
+
+
+def test_a_prompt_counts_for_the_length_of_a_text(model, monkeypatch):
+    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "", "document": "tell me: "})
+    entries = open_embedder(settings(model)).embed_documents(["word " * 18, "word " * 19])
+    assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong]
+
+
+def test_a_static_model_has_no_limit_and_another_tokenizer(model, monkeypatch):
+    monkeypatch.setattr(FakeSentenceTransformer, "max_seq_length", math.inf)
+    monkeypatch.setattr(FakeSentenceTransformer, "tokenizer", object())
+    entries = open_embedder(settings(model)).embed_documents(["word " * 100, "half \ud800"])
+    assert [type(entry) for entry in entries] == [np.ndarray, TextRefused]
+
+
+def test_a_model_of_which_nobody_knows_the_prompts_is_named(model, monkeypatch):
+    def warned(given: EmbedderSettings) -> bool:
+        return "what model mini was trained to read" in prefix_warning(given, identify(given))
+
+    assert warned(settings(model))
+    assert not warned(settings(model, document_prefix=""))
+    assert not warned(EmbedderSettings())
+    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "ask: "})
+    assert not warned(settings(model))
+    assert not warned(settings(model.rename(model.parent / "bge-m3")))

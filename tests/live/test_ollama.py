@@ -8,11 +8,12 @@ import numpy as np
 import psutil
 import pytest
 
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify, open_embedder
 from rag_index.embedders.dispatch import Query
 from rag_index.embedders.servers import ServerEmbedder
 from rag_index.errors import BadVectors, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
+from rag_index.settings.prompts import known_prompts
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer
 
@@ -44,6 +45,20 @@ def test_identity(embedder, ollama_model, tmp_path):
     assert identity.digest == hashlib.sha256(weights).hexdigest()
     assert (identity.kind, identity.model, identity.dimension) == ("ollama", ollama_model, 64)
     assert embedder._loop.run(embedder._endpoints[0].details()).context_length == 2048
+
+
+@pytest.mark.parametrize("name", ["qwen3-embedding:0.6b", "hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", "bge-m3"])
+def test_texts_get_the_prefixes_of_the_model_that_the_server_calls_by_this_name(
+    ollama_server, tmp_path, embedder, name, caplog
+):
+    settings = settings_for(ollama_server, ollama_server.create(name, write_embedding_gguf(tmp_path / "same.gguf")))
+    identity, (document, query) = identify(settings), known_prompts(name)
+    assert (identity.document_prefix, identity.query_prefix) == (document, query)
+    assert not [message for message in caplog.messages if "it is not known" in message]
+    with closing(open_embedder(settings)) as named:
+        vectors = [*named.embed_documents(["the printer"]), named.embed_query("the printer")]
+    plain = embedder.embed_documents([f"{document}the printer", f"{query}the printer"])
+    assert np.abs(np.array(vectors) - np.array(plain)).max() < 1e-6
 
 
 def test_a_text_has_the_same_vector_alone_and_in_a_batch(embedder):

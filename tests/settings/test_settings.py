@@ -261,14 +261,37 @@ def test_text_is_a_column_a_list_of_columns_or_a_template():
     assert index("{a b.c[0]}").text_columns == ["a b.c[0]"]
 
 
+SENTENCE = "Represent this sentence for searching relevant passages: "
+WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
+
+
 @pytest.mark.parametrize(
     ("model", "prefixes"),
     [
         ("nomic-embed-text", ("search_document: ", "search_query: ")),
         ("hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", ("search_document: ", "search_query: ")),
-        ("multilingual-e5-large-instruct", ("", "")),
-        ("snowflake-arctic-embed:335m", ("", "Represent this sentence for searching relevant passages: ")),
+        ("text-embedding-nomic-embed-text-v1.5@q8_0", ("search_document: ", "search_query: ")),
+        ("nomic-embed-text-v2-moe:latest", ("search_document: ", "search_query: ")),
+        ("modernbert-embed-large", ("search_document: ", "search_query: ")),
+        ("multilingual-e5-large-instruct", ("", WEB + "Query: ")),
+        ("jeffh/intfloat-e5-base-v2:f16", ("passage: ", "query: ")),
+        ("Alibaba-NLP/gte-Qwen2-1.5B-instruct", ("", WEB + "Query: ")),
+        ("qwen3-embedding:0.6b", ("", WEB + "Query:")),
+        ("dengcao/Qwen3-Embedding-8B:Q5_K_M", ("", WEB + "Query:")),
+        ("localhost:5000/library/qwen3-embedding", ("", WEB + "Query:")),
+        ("/models/qwen3-embedding-0.6b-q8_0.gguf", ("", WEB + "Query:")),
+        ("bge-large", ("", SENTENCE)),
+        ("@cf/baai/bge-base-en-v1.5", ("", SENTENCE)),
+        ("/hub/models--BAAI--bge-small-en-v1.5/snapshots/5c38ec7c405ec4b44b94cc5a9bb96e735b38267a/", ("", SENTENCE)),
+        ("snowflake-arctic-embed:335m", ("", SENTENCE)),
+        ("snowflake-arctic-embed-m-v1.5", ("", SENTENCE)),
+        ("snowflake-arctic-embed2:568m", ("", "query: ")),
+        ("hf.co/jinaai/jina-embeddings-v5-text-small-retrieval-GGUF:Q8_0", ("Document: ", "Query: ")),
+        ("embedding-gemma-300m-qat", ("title: none | text: ", "task: search result | query: ")),
+        ("bge-m3", ("", "")),
+        ("text-embedding-3-large", ("", "")),
         ("tiny-embed", ("", "")),
+        ("my-e5-largest", ("", "")),
     ],
 )
 def test_known_models_get_their_prefixes(model, prefixes):

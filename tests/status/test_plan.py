@@ -18,6 +18,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import PROGRAM
 from tests.project import Project
 
+WARNING = "not known what model ours was trained to read"
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\nmax_file_bytes = 1000\n'
 
 
@@ -200,3 +201,24 @@ def test_the_text_of_attachments_is_in_the_cost(tmp_path):
     before = project.json("plan")["indexes"][0]["cost"]["characters"]
     project.attach(b"<!DOCTYPE html><p>" + b"word " * 1000, "true")
     assert project.json("plan")["indexes"][0]["cost"]["characters"] >= before + 3 * 4_999
+
+
+def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_knows(project, fake):
+    fake.model = "hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0"
+    embedder = f'[embedder]\nkind = "ollama"\nhosts = ["{fake.url}"]\nmodel = "{fake.model}"\n'
+    more = '[[indexes]]\nname = "more"\ntable = "note"\nkey = "id"\ntext = "body"\n'
+    project.write_settings(f"{project.config.read_text()}{more}{embedder}")
+    planned = project.cli("plan").stdout.splitlines()[3]
+    assert "query prefix 'Instruct: Given a web search query, retrieve" in planned
+    assert WARNING not in project.cli("index-all").stderr
+    assert project.cli("status").stdout.splitlines()[3] == planned.replace("embedder", "embedder of notes, more")
+    assert project.json("search", "a printer")["hits"]
+    assert any(text.endswith("\nQuery:a printer") for request in fake.requests for text in request.texts)
+    project.write_settings(project.config.read_text().replace(fake.model, "ours"))
+    fake.model = "ours"
+    assert "settings say 8-d ours (ollama" in project.cli("index-all").stdout, "other prompts are another model"
+    rebuilt = project.cli("rebuild", "notes", "more")
+    assert (rebuilt.returncode, rebuilt.stderr.count(WARNING)) == (0, 1), rebuilt.stderr
+    assert project.cli("plan").stdout.count(WARNING) == 1
+    assert WARNING not in project.cli("index-all").stderr, "it was said when the index was made"
+    assert "no prefixes" in project.json("status")["indexes"][1]["embedder"]
