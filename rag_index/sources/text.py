@@ -41,7 +41,13 @@ MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""
 MAX_CONTROLS = 0.01
 """The share of control characters above which bytes are no text."""
-BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+"""The charsets by their marks. That of UTF-32 begins with that of UTF-16."""
+MIN_CONFIDENCE = 0.12
+"""A guess below it is none where signs beyond ASCII stand alone or in pairs, as in western Europe."""
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
 MAX_LEVELS = 100
@@ -57,6 +63,7 @@ MAGIC = {
     b"\xac\xed\x00\x05": "a serialised Java object",
     b"7z\xbc\xaf": "a 7z file",
     b"SQLite format 3": "an SQLite file",
+    b"\x78\x9f\x3e\x22": "an attachment of Outlook (TNEF)",
 }
 _KNOWN = tags | {
     "bdi", "bgsound", "data", "dialog", "frame", "listing", "main", "nobr", "noembed", "noframes", "picture", "search",
@@ -92,6 +99,12 @@ _SHORTCODE = re.compile(
 _INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])")
 """Signs within words that nobody sees; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3}")
+_ESCAPES = re.compile(rb"\x1b(?:\$|\([BIJ])|~\{[!-}]")
+_DECLARED = re.compile(
+    rb"\s*(?:<[^\0]{0,4000}?)??<(?:\?xml|meta)\b[^<>]*?\b(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE
+)
+"""The charset that HTML or XML names itself."""
 _SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 _BBCODE_NAMES = frozenset([
@@ -487,12 +500,12 @@ def decode(value: bytes) -> str:
     if not what:
         unpacked = value
         if value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
+            unpacker = zlib.decompressobj(47)  # finds out which of the two it is
             with suppress(zlib.error):
-                unpacked = zlib.decompressobj(47).decompress(value, MAX_BYTES)  # finds out which of the two it is
-        mark = next((charset for mark, charset in BYTE_ORDER_MARKS.items() if unpacked.startswith(mark)), None)
-        text = _decoded(unpacked, mark or _wide_charset(unpacked) or "utf-8")
-        if text is None and mark is None:
-            text = (_inflated(value) if unpacked is value else None) or _guessed(unpacked)
+                unpacked = unpacker.decompress(value, MAX_BYTES) or value
+                if unpacked is not value and not unpacker.eof and not value.endswith(b"\0\0\xff\xff"):  # a flush
+                    raise NotText(f"is cut off, or unpacks to more than {MAX_BYTES:,} bytes: index another column")
+        text = (None if unpacked is not value or value.isascii() else _inflated(value)) or decode_text(unpacked)
         if text:
             return text
     what = what or "no known kind of file"
@@ -501,11 +514,47 @@ def decode(value: bytes) -> str:
     )
 
 
-def _wide_charset(value: bytes) -> str | None:
-    """Return the charset of two bytes a character that a text in Latin letters looks like."""
-    odd, even = value[1::2].count(0), value[::2].count(0)
-    wide = len(value) % 2 == 0 and max(odd, even) * 2 > len(value) * 0.7
-    return ("utf-16-le" if odd > even else "utf-16-be") if wide else None
+def decode_text(value: bytes, charset: str = "") -> str | None:
+    """Return the text of bytes in the charset that somebody names, or that they look like; None if they are no text.
+
+    A mark at the beginning comes first, and then UTF-8: programs that name another charset for it are more frequent
+    than texts that happen to be valid UTF-8, unless they are short, or have two bytes a character.
+    """
+    if mark := next((codec for mark, codec in BYTE_ORDER_MARKS.items() if value.startswith(mark)), None):
+        return _decoded(value, mark)
+    named = _codec(charset) or (_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None)
+    if named is not None and named.startswith(("utf-16", "utf-32")) and b"\0" not in value:
+        named = None
+    escaped = _ESCAPES.search(value)  # Japanese, Korean or Chinese in seven bits
+    utf_8 = None if escaped else _decoded(value, "utf-8")
+    signs = sum(sign > "\x7f" for sign in (utf_8 or "")[:1000])
+    is_utf_8 = named is None or signs > 3 or (signs and _is_one_byte(named))
+    text = utf_8 if named is None or is_utf_8 else _decoded(value, named)
+    if text is None and not escaped:
+        text = utf_8 or _repaired(value)
+    if text is None and named is not None:
+        text = _decoded(value, named, "replace")
+    return _guessed(value) if text is None else text
+
+
+def _codec(charset: str) -> str | None:
+    """Return Python's name of a charset, as browsers understand it: ISO-8859-1 is Windows-1252, GB2312 is GBK."""
+    if not charset:
+        return None
+    import webencodings
+
+    charset = charset.partition("*")[0].strip(" \t\r\n\"';,").lower()  # a language may stand behind it
+    for name in (charset, charset.removeprefix("x-"), charset.replace("-", "")):  # such as cp-850
+        if (found := webencodings.lookup(name)) is not None and found.name not in ("replacement", "x-user-defined"):
+            return str(found.codec_info.name)
+        with suppress(LookupError, ValueError):
+            b" ".decode(name)
+            return codecs.lookup(name).name
+    return None
+
+
+def _is_one_byte(codec: str) -> bool:
+    return len(bytes(range(128, 256)).decode(codec, "replace")) == 128
 
 
 def _inflated(value: bytes) -> str | None:
@@ -518,21 +567,41 @@ def _inflated(value: bytes) -> str | None:
     return _decoded(unpacked, "utf-8") if unpacker.eof and not unpacker.unused_data else None
 
 
-def _decoded(value: bytes, charset: str) -> str | None:
+def _decoded(value: bytes, charset: str, errors: str = "strict") -> str | None:
+    """Return the text in a charset, None if it is none; with "replace", if nine of ten signs beyond ASCII are valid."""
     try:
-        text = value.decode(charset)
+        text = value.decode(charset, errors)
     except ValueError:
         return None
+    if errors == "replace" and 10 * text.count("\ufffd") > sum(sign > "\x7f" for sign in text):
+        return None
+    return text if _has_no_controls(text) else None
+
+
+def _has_no_controls(text: str) -> bool:
     sample = text[:4000]
     controls = sum(unicodedata.category(character) == "Cc" and character not in "\t\n\r\f" for character in sample)
-    return text if controls <= len(sample) * MAX_CONTROLS else None
+    return controls <= len(sample) * MAX_CONTROLS
+
+
+def _repaired(value: bytes) -> str | None:
+    """Return UTF-8 with odd bytes, which were cut off or are of another program; None if more than half are odd."""
+    text = value.decode("utf-8", "surrogateescape")
+    odd = len(_ESCAPED_BYTES.findall(text))
+    if not 0 < 2 * odd <= sum(sign > "\x7f" for sign in text) or not _has_no_controls(text):
+        return None
+    return _ESCAPED_BYTES.sub(lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text)
 
 
 def _guessed(value: bytes) -> str | None:
-    """Return the text in the charset that the bytes look like: mostly letters beyond ASCII are not western Europe's."""
-    if sum(byte > 127 for byte in value[:4000]) * 2 < min(len(value), 4000):
-        return _decoded(value, "cp1252")
-    from charset_normalizer import from_bytes
+    """Return the text in the charset that the bytes look like, None if they look like none."""
+    import chardet
 
-    found = from_bytes(value[:100_000]).best()
-    return None if found is None else _decoded(value, found.encoding)
+    found = chardet.detect(value, encoding_era=~chardet.EncodingEra.MAINFRAME, compat_names=False)
+    if found["encoding"] is None:
+        return None
+    western = _decoded(value, "cp1252")
+    if western and found["confidence"] < MIN_CONFIDENCE and not _BEYOND_ASCII.search(value):
+        return western
+    codec = _codec(found["encoding"]) or found["encoding"]
+    return _decoded(value, codec) or _decoded(value, codec, "replace") or western

@@ -101,6 +101,17 @@ def test_plain_text_stays_as_it_is_whatever_its_signs(text):
         ("Привет мир, как дела сегодня".encode("cp1251"), "Привет мир, как дела сегодня"),
         ("abc ü".encode("utf-16"), "abc ü"),
         ("abc abc".encode("utf-16-le"), "abc abc"),
+        ("Привет, мир".encode("utf-16-be"), "Привет, мир"),
+        ("Grüße".encode("utf-32"), "Grüße"),
+        ("Zażółć gęślą jaźń, drukarka nie działa".encode("cp1250"), "Zażółć gęślą jaźń, drukarka nie działa"),
+        ("灯塔的故事".encode("gbk"), "灯塔的故事"),
+        ("灯台".encode("iso2022_jp"), "灯台"),
+        (
+            "<?xml version='1.0' encoding='cp-850'?><a>Größe</a>".encode("cp850"),
+            "<?xml version='1.0' encoding='cp-850'?><a>Größe</a>",
+        ),
+        ("Grüße aus Köln".encode() + b"\xe4", "Grüße aus Kölnä"),
+        (b"x^2 + y^2", "x^2 + y^2"),
         (zlib.compress(b"packed by zlib"), "packed by zlib"),
         (zlib.compress(b"packed as a wiki does it")[2:-4], "packed as a wiki does it"),
         (memoryview(b"a view"), "a view"),
@@ -124,6 +135,12 @@ def test_bytes_are_the_text_that_they_look_like(value, text):
 def test_bytes_that_are_no_text_are_named(value, what):
     with pytest.raises(NotText, match=f"holds {len(value)} bytes that are no text .{what}"):
         read_text(value, "auto")
+
+
+@pytest.mark.parametrize("value", [gzip.compress(bytes(64_000_001)), zlib.compress(b"a text, a long text")[:-9]])
+def test_packed_bytes_that_are_cut_off_or_too_many_are_named(value):
+    with pytest.raises(NotText, match="is cut off, or unpacks to more than 64,000,000 bytes"):
+        read_text(value)
 
 
 def test_nested_and_broken_marks_take_linear_time_and_no_stack():
