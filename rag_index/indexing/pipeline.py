@@ -259,7 +259,7 @@ class AllDocuments:
         identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder)))
         scan = Scan.begin(run, identity, chunker, workers=count)
         if not scan.collection.commits and (warning := prefix_warning(run.settings.embedder, identity)):
-            checks.remember("prefixes", partial((run.logger or logger).warning, "%s", warning))  # once, for all indexes
+            checks.remember("prefixes", partial(run.outcome.say, warning))  # once, for all indexes
         return scan
 
     def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:

@@ -210,7 +210,7 @@ def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_
     project.write_settings(f"{project.config.read_text()}{more}{embedder}")
     planned = project.cli("plan").stdout.splitlines()[3]
     assert "query prefix 'Instruct: Given a web search query, retrieve" in planned
-    assert WARNING not in project.cli("index-all").stderr
+    assert WARNING not in project.cli("index-all").stdout
     assert project.cli("status").stdout.splitlines()[3] == planned.replace("embedder", "embedder of notes, more")
     assert project.json("search", "a printer")["hits"]
     assert any(text.endswith("\nQuery:a printer") for request in fake.requests for text in request.texts)
@@ -218,7 +218,7 @@ def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_
     fake.model = "ours"
     assert "settings say 8-d ours (ollama" in project.cli("index-all").stdout, "other prompts are another model"
     rebuilt = project.cli("rebuild", "notes", "more")
-    assert (rebuilt.returncode, rebuilt.stderr.count(WARNING)) == (0, 1), rebuilt.stderr
+    assert (rebuilt.returncode, rebuilt.stdout.count(WARNING)) == (0, 1), rebuilt.stdout
     assert project.cli("plan").stdout.count(WARNING) == 1
-    assert WARNING not in project.cli("index-all").stderr, "it was said when the index was made"
+    assert WARNING not in project.cli("index-all").stdout, "it was said when the index was made"
     assert "no prefixes" in project.json("status")["indexes"][1]["embedder"]
