@@ -1,1 +1,1 @@
-"""Tasks: each is a policy (retries, time limits, health checks) around one call into rag_index."""
+"""Tasks: each is a policy of retries around one call into rag_index."""

@@ -1,4 +1,4 @@
-"""The steps of a run, and how each is called: how often it is tried again, and how long it may take at most.
+"""The steps of a run, and how each is called: how often it is tried again after which errors.
 
 A plain run and the tasks of a flow read the same policies.
 
@@ -35,15 +35,15 @@ MIN_SECONDS = 30.0
 
 JITTER = 0.5
 LONG, VERY_LONG = 6 * 3600.0, 24 * 3600.0
-"""Seconds after which a task of a flow ends, if nothing below it has. Drivers, requests and workers have limits of
-their own, which end sooner and say more; these are for what has none, such as a file system that does not answer."""
+"""Seconds after which Prefect asks a task of a flow to end. That ends no call which a thread waits for: the limits of
+drivers, requests and workers do."""
 
 logger = logging.getLogger("rag_index.indexing")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How often a step is tried again after a transient error, and how long it may take. It is harmless to repeat."""
+    """How often a step, which is harmless to repeat, is tried again after a transient error."""
 
     retries: int = MAX_RETRIES
     delay: float | None = None

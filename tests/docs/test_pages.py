@@ -4,8 +4,12 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from rag_index.ledger.tables import metadata
 from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, page, section, table, tables
 
+PRODUCT = ("rag_index", "flows", "tasks", "tests")
 FOLDERS = r"rag_index|tasks|flows|tests|benchmarks|docs|deployments|\.ci"
 WORDS = {
     "chunk", "commit", "delete guard", "document", "epoch", "finding", "fingerprint", "lease", "ledger", "live",
@@ -84,3 +88,20 @@ def test_each_row_of_where_to_change_what_names_files_that_exist():
         paths = re.findall(r"`([\w.]+/[\w./-]*)`", where)
         assert paths, what
         assert [path for path in paths if not (ROOT / path).exists()] == [], what
+
+
+@pytest.mark.parametrize("name", ["development", "how-it-works"])
+def test_names_of_code_in_backticks_are_in_the_code(name):
+    """A name beside its file is in that file; any other is a word of the product, a table of the ledger or a module."""
+    text = re.sub(r"```.*?```", "", page(name), flags=re.DOTALL)
+    files = {path: path.read_text(encoding="utf-8") for room in PRODUCT for path in (ROOT / room).rglob("*.py")}
+    words = {word for source in files.values() for word in re.findall(r"\w+", source)} | set(metadata.tables)
+    made_up = set(re.findall(r"\bPROJECT_INDEX\w*", text))
+    named = set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`", text)) - made_up
+    modules = {one for one in named if one.endswith(".py")}
+    assert modules <= {path.name for path in files}
+    assert [one for one in sorted(named - modules) if not {*one.split(".")} <= words] == []
+    for names, file in re.findall(r"((?:`[A-Za-z_][\w.]*`(?:, | and )?)+) in `([\w/]+\.py)`", text):
+        found = "".join(source for path, source in files.items() if str(path).endswith(f"/{file}"))
+        for one in re.findall(r"`([\w.]+)`", names):
+            assert all(re.search(rf"\b{part}\b", found) for part in one.split(".")), f"{one} is not in {file}"
