@@ -292,6 +292,7 @@ WEB = "Instruct: Given a web search query, retrieve relevant passages that answe
         ("text-embedding-3-large", ("", "")),
         ("tiny-embed", ("", "")),
         ("my-e5-largest", ("", "")),
+        ("/srv/e5-base-trials/mini", ("", "")),
     ],
 )
 def test_known_models_get_their_prefixes(model, prefixes):
