@@ -108,7 +108,7 @@ def search(
 @click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
 @json_option
 def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_groups: bool, as_json: bool) -> int:
-    """Say whether what was cited is unchanged, changed or deleted.
+    """Say whether what was cited is unchanged, changed, deleted or unknown.
 
     The exit code is 3 unless all are unchanged.
     """
@@ -119,9 +119,8 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
     if as_json:
         print_json({"citations": [one.to_json() for one in found]})
     for one in [] if as_json else found:
-        state = "not for this caller" if one.state == "hidden" else one.state
         since = f" since {one.since}" if one.since else ""
-        say(f"{one.citation}: {state}{since}, as of {one.as_of.position or one.as_of.at or 'unknown'}")
+        say(f"{one.citation}: {one.state}{since}, as of {one.as_of.position or one.as_of.at or 'unknown'}")
         if one.text:
             say(f"       now: {one_line(one.text, SNIPPET)}")
     return 0 if all(one.state == "unchanged" for one in found) else PARTIAL

@@ -19,7 +19,7 @@ from rag_index.doctor.collection_state import CollectionState, collection_number
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, committing
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
-from rag_index.stores import MAKER_KEYS, UNKNOWN
+from rag_index.stores import MAKER_KEYS, SEAL, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,6 +156,7 @@ class _IndexRepair:
         if "lost_metadata" in kinds:
             row = next(c for c in state.known if c.name == state.live)
             values = {key: getattr(row, key) for key in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+            values[SEAL] = row.store_id  # that of a collection that took no other's place
             metadata = state.stored[row.name]
             store.set_metadata(row.name, {key: value for key, value in values.items() if not metadata.get(key)})
         if "missing_alias" in kinds and (candidate := state.candidate) is not None:

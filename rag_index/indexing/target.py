@@ -16,7 +16,7 @@ from rag_index.documents import INDEX_VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, find_live
+from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, SEAL, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,6 +185,7 @@ class Target:
                 f"or {RENAME}"
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+        made[SEAL] = ((self.store.find(like) if like else None) or {}).get(SEAL, collection.store_id)
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         words = {BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None

@@ -120,6 +120,10 @@ class AccessRules:
         """Return whether the database says which documents of an index this caller may see."""
         return index in self._asked and not caller.sees_all
 
+    def restricts(self, live: LiveCollection, caller: Caller) -> bool:
+        """Return whether documents of an index may be kept from this caller."""
+        return not caller.sees_all and (live.restricted or live.index in self._restricted)
+
     def conditions(self, live: LiveCollection, caller: Caller) -> tuple[Condition, ...]:
         """Return the conditions that every request for this caller has to have.
 
@@ -130,7 +134,7 @@ class AccessRules:
         if self.asks(index, caller):
             self._known(index, caller)
             return self._required[index]
-        if isinstance(caller.groups, AllGroups) or not (live.restricted or index in self._restricted):
+        if isinstance(caller.groups, AllGroups) or not self.restricts(live, caller):
             return self._required[index]
         if not caller.groups:
             raise StoreError(

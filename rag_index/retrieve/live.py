@@ -12,7 +12,7 @@ from rag_index.embedders.bm25 import Bm25Model
 from rag_index.errors import StoreError
 from rag_index.retrieve.calibration import WITH_WORDS, Calibration
 from rag_index.settings.payload_indexes import GROUPS_FIELD
-from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, check_alias, find_unlisted
+from rag_index.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,6 +39,8 @@ class LiveCollection:
     """What the calibrated score of its hits is made of."""
     restricted: bool = False
     """Whether its documents have groups that may see them, as the collection itself says."""
+    seal: str = ""
+    """What seals citations; "" if the collection does not say it, so that none is known."""
 
 
 class LiveCollections:
@@ -118,7 +120,8 @@ class LiveCollections:
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
         calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
-        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted)
+        seal = str(metadata.get(SEAL, ""))
+        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted, seal)
         store.prepare(collection)
         self._loaded[index] = began, live, metadata
         return live

@@ -5,13 +5,14 @@ And documents, how somebody cites one in a word that can be checked later, and w
 
 from __future__ import annotations
 
+import hmac
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote, unquote
@@ -23,7 +24,7 @@ from rag_index.documents.keys import key_parts, point_id, possible_keys
 from rag_index.errors import RagIndexError, SettingsError, StoreError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
 from rag_index.settings.index import CODE
-from rag_index.settings.payload_indexes import CHUNK_FIELD
+from rag_index.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD
 from rag_index.stores.protocol import Condition, StoreReader
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
 
 MAX_FACET_VALUES = 100
 """Values of a field that each index is asked for: those of several indexes are added up."""
-HASH_CHARS = 16
-"""Hexadecimal digits of a text's hash: two texts of one document never share 64 bits by chance."""
-_FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]+)#([0-9]{{1,9}}):([0-9a-f]{{{HASH_CHARS}}})(?:@([^\s\]]*))?\]?")
+HASH_CHARS, SEAL_CHARS = 10, 6
+"""Hexadecimal digits of a text's hash (two texts of one document never share 40 bits by chance), and of the seal."""
+_DIGITS = rf"([0-9a-f]{{{HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
+_FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]+)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
 
-State = Literal["unchanged", "changed", "deleted", "hidden"]
+State = Literal["unchanged", "changed", "deleted", "unknown"]
 DIGITS = 6
 EXPLAINED = {"explained": True}
 """Metadata of a field that is answered to those alone who ask for explanations."""
@@ -86,21 +88,35 @@ def _plain(value: Any, *, explain: bool) -> Any:
 class Citation:
     """A chunk of a document as an index held it: `text_hash` is of the document's whole text, in hexadecimal digits.
 
-    `at` is the position or the time up to which the index was complete, "" if that is not known.
+    The `seal` tells it from one that was never given: nobody can make that without what the index keeps for it. `at` is
+    the position or the time up to which the index was complete, "" if that is not known.
     """
 
     index: str
     document_id: str
     chunk: int
     text_hash: str
+    seal: str
     at: str = ""
 
     @classmethod
-    def of(cls, found: SearchHit | Document, as_of: AsOf) -> Citation:
-        """Return the citation of a hit's best chunk, or a document's first, in an answer that is true of `as_of`."""
+    def of(cls, found: SearchHit | Document, as_of: AsOf, key: str) -> Citation:
+        """Return the citation of a hit's best chunk, or a document's first, in an answer that is true of `as_of`.
+
+        `key` is what its collection seals citations with.
+        """
         chunk = found.chunk if isinstance(found, SearchHit) else found.chunks[0].chunk
         at = as_of.position or as_of.at or ""
-        return cls(found.index, found.document_id, chunk, found.text_hash[:HASH_CHARS], at)
+        made = cls(found.index, found.document_id, chunk, found.text_hash[:HASH_CHARS], "", at)
+        return replace(made, seal=made._seal(key))
+
+    def is_sealed(self, key: str) -> bool:
+        """Return whether this chunk with this text was once cited from an index with this key."""
+        return bool(key) and hmac.compare_digest(self.seal, self._seal(key))
+
+    def _seal(self, key: str) -> str:
+        said = json.dumps([self.index, self.document_id, self.chunk, self.text_hash])
+        return hmac.digest(key.encode(), said.encode(), "sha256").hex()[:SEAL_CHARS]
 
     @classmethod
     def parse(cls, text: str) -> Citation:
@@ -108,13 +124,13 @@ class Citation:
         found = _FORM.fullmatch(text.strip())
         if not found:
             raise SettingsError(f"{text!r} is no citation; one reads comments/4711#0:0123456789abcdef@POSITION")
-        index, document_id, chunk, text_hash, at = found.groups(default="")
-        return cls(index, unquote(document_id), int(chunk), text_hash, unquote(at))
+        index, document_id, chunk, text_hash, seal, at = found.groups(default="")
+        return cls(index, unquote(document_id), int(chunk), text_hash, seal, unquote(at))
 
     def __str__(self) -> str:
         """Return the citation as one word."""
         at = f"@{_word(self.at)}" if self.at else ""
-        return f"{self.index}/{_word(self.document_id)}#{self.chunk}:{self.text_hash}{at}"
+        return f"{self.index}/{_word(self.document_id)}#{self.chunk}:{self.text_hash}{self.seal}{at}"
 
 
 def _word(text: str) -> str:
@@ -240,16 +256,20 @@ class Document(Answered):
     """Its typed key."""
     text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
+    seal_key: SkipJsonSchema[str] = field(default="", repr=False)
+    """What its citations are sealed with."""
     matching_chunks: SkipJsonSchema[int | None] = None
     """How many chunks have words that were looked for, also those left out; None if none were looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified(Answered):
-    """What became of a citation, as of a position: `state` is `hidden` if the caller may not see the document.
+    """What became of a citation, as of a position.
 
-    `since` is the position after which the document changed or was deleted: that of the citation. If it changed,
-    `text` is the cited chunk of today, and `new_citation` cites that.
+    `state` is `unknown` if nothing like it was ever cited, or if the document is not there for a caller from whom some
+    may be kept: whether it is not for them, was deleted or never was is not told. `since` is the position after which
+    the document changed or was deleted: that of the citation. If it changed, `text` is the cited chunk of today, and
+    `new_citation` cites that.
     """
 
     citation: str
@@ -345,7 +365,8 @@ def read_document(
     what `choose` and the store raise.
     """
     keys, each_judged = possible_document_keys(index, document_id), bool(index.required_filter)
-    ids, given = [point_id(index.name, key, 0) for key in keys], () if each_judged else conditions
+    ids = [point_id(index.name, key, 0) for key in keys]
+    given = [one for one in conditions if one.field == GROUPS_FIELD] if each_judged else conditions
     firsts = {
         key: point
         for point in store.retrieve(collection, ids, conditions=given)

@@ -156,7 +156,8 @@ class Retriever:
         asked, as_of = await self._demanded(question, names, demand)
         result = await self._result(asked, reranking, min_score, began)
         hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
-        cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index]))) for hit in hits)
+        keys = {answer.index: answer.live.seal for answer in asked.answered}
+        cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index], keys[hit.index]))) for hit in hits)
         return replace(result, hits=cited, as_of=as_of)
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
@@ -203,7 +204,8 @@ class Retriever:
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
-        found, _ = await self._read(index, document_id, caller_of(groups), timeout, choose=choose, max_chars=max_chars)
+        given = caller_of(groups)
+        found, _, _ = await self._read(index, document_id, given, timeout, choose=choose, max_chars=max_chars)
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
@@ -213,26 +215,25 @@ class Retriever:
     ) -> Verified:
         """Return what became of a cited document, by its key and without a search, and as of which position.
 
-        Whether it was deleted is told only if the caller may ask its index. Raises SettingsError if the text is no
-        citation, and what `document` raises but for DocumentNotFound.
+        Whether it was deleted is told only where nothing is kept from the caller. Raises SettingsError if the text is
+        no citation, and what `document` raises but for DocumentNotFound.
         """
         cited = Citation.parse(citation) if isinstance(citation, str) else citation
-        given = caller_of(groups)
 
         def cited_chunk(numbers: Sequence[int]) -> Sequence[int]:
             return [cited.chunk] if cited.chunk in numbers else numbers[:1]
 
-        found, as_of = await self._read(cited.index, cited.document_id, given, timeout, choose=cited_chunk)
+        found, as_of, key = await self._read(
+            cited.index, cited.document_id, caller_of(groups), timeout, choose=cited_chunk
+        )
+        if not cited.is_sealed(key):
+            return Verified(str(cited), "unknown", as_of)
         if found is None:
-            closed = not self._access.is_open(cited.index, given) or self._access.asks(cited.index, given)
-            if not closed:  # where the database hides rows, nobody is told which keys there are
-                everybody = caller_of(ALL_GROUPS)
-                others, _ = await self._read(cited.index, cited.document_id, everybody, timeout, choose=cited_chunk)
-                closed = others is not None
-            return Verified(str(cited), "hidden", as_of) if closed else Verified(str(cited), "deleted", as_of, cited.at)
-        if found.text_hash.startswith(cited.text_hash):
+            return Verified(str(cited), "deleted", as_of, cited.at)
+        [chunk] = found.chunks
+        if chunk.chunk == cited.chunk and found.text_hash.startswith(cited.text_hash):
             return Verified(str(cited), "unchanged", as_of)
-        return Verified(str(cited), "changed", as_of, cited.at, found.chunks[0].text, found.citation)
+        return Verified(str(cited), "changed", as_of, cited.at, chunk.text, found.citation)
 
     def verify_sync(self, citation: str | Citation, *, groups: Groups = None) -> Verified:
         """Call `verify` and wait for it, as `run` does."""
@@ -247,14 +248,15 @@ class Retriever:
 
     async def _read(
         self, index: str, document_id: str, caller: Caller, timeout: float | None, **part: Any
-    ) -> tuple[Document | None, AsOf]:
-        """Return a document, if the caller may see it, and what that is true of.
+    ) -> tuple[Document | None, AsOf, str]:
+        """Return a document, if the caller may see it, what that is true of, and what its citations are sealed with.
 
-        `part` says which chunks, as for `read_document`. Raises as `document`.
+        The last is "" where there is no document and the caller may not be told why. `part` says which chunks, as for
+        `read_document`. Raises as `document`.
         """
         settings, known = self._settings.index(index), await self._known()
 
-        def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf]:
+        def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf, str]:
             store.prepare(live.collection)  # what is read then is not older
             as_of = known.as_of(index, known.claim(index, live, store.seen_commits(live.collection)))
             conditions = self._access.conditions(live, caller)
@@ -262,10 +264,13 @@ class Retriever:
             if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
                 keys = [found.key] if found else []
                 found = found if self._access.permitted(index, caller, keys, deadline.left) else None
-            return replace(found, as_of=as_of, citation=str(Citation.of(found, as_of))) if found else None, as_of
+            if found is None:
+                return None, as_of, "" if self._access.restricts(live, caller) else live.seal
+            cited = str(Citation.of(found, as_of, live.seal))
+            return replace(found, as_of=as_of, citation=cited, seal_key=live.seal), as_of, live.seal
 
         if not self._access.is_open(index, caller):
-            return None, UNKNOWN
+            return None, UNKNOWN, ""
         deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
         return await self._fan_out.read(index, deadline, read, known.problems)
 

@@ -109,7 +109,7 @@ def make_router(service: SearchService) -> APIRouter:
 
     @router.post("/verify", response_model=VerifyModel, summary="What became of what was cited")
     async def verify(body: VerifyBody, request: Request) -> JSONResponse:
-        """Say of each citation whether its document is unchanged, changed, deleted, or not for the caller."""
+        """Say of each citation whether its document is unchanged, changed, deleted, or unknown to the caller."""
         found = await service.verify(caller_of(request), body.citations)
         return JSONResponse({"citations": [one.to_json() for one in found]})
 

@@ -100,10 +100,9 @@ def document_text(document: Document) -> str:
 
 
 def _verified_text(verified: Verified) -> str:
-    state = "not for you" if verified.state == "hidden" else verified.state
     now = f"; now [{verified.new_citation}]:\n{verified.text}" if verified.new_citation else ""
     since = f" since {verified.since}" if verified.since else ""
-    return f"[{verified.citation}] is {state}{since}; the index was {as_of_text(verified.as_of)}{now}."
+    return f"[{verified.citation}] is {verified.state}{since}; the index was {as_of_text(verified.as_of)}{now}."
 
 
 def as_of_text(as_of: AsOf) -> str:
@@ -209,7 +208,10 @@ class _GetDocument(_Tool, DocumentQuery):
 
 
 class _VerifyCitations(_Tool, VerifyBody):
-    """Say of each citation whether it is unchanged, changed (with today's text) or deleted."""
+    """Say of each citation whether it is unchanged, changed (with today's text), deleted, or unknown.
+
+    An unknown one was never given, or its document is not there for you.
+    """
 
     tool = "verify_citations"
 

@@ -47,7 +47,7 @@ def _find(document: Document, words: str, max_chars: int | None, index: IndexSet
     fitting = sum(max_chars is None or size <= max_chars for size in sizes)
     chunks = tuple(sorted(found[: max(1, fitting)], key=lambda chunk: chunk.chunk))
     part = replace(document, chunks=chunks, matching_chunks=len(found))
-    return replace(part, citation=str(Citation.of(part, part.as_of))) if chunks else part
+    return replace(part, citation=str(Citation.of(part, part.as_of, part.seal_key))) if chunks else part
 
 
 class SearchService:

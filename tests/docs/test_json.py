@@ -17,6 +17,7 @@ from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
 from rag_index.evaluation.measures import Estimate
 from rag_index.reports.outcome import IndexOutcome, RunReport
+from rag_index.retrieve import AsOf, Retriever, Verified
 from rag_index.status.audit import KINDS, Audit
 from rag_index.status.plan import RunCost
 from rag_index.transfer.export import json_line
@@ -77,6 +78,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "failed": (rag_index.status.index_status, "failed", [FAILED]),
     "audit": (rag_index.status.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.measuring, "_evaluate", Evaluation((SCOPE,))),
+    "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }

@@ -270,7 +270,7 @@ def test_lost_metadata_is_written_again(project, points):
     with project.store() as store:
         after = store.collections()[NAME]
     assert {key: before[key] for key in after} == after, "with the values that the ledger knows"
-    assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking"}
+    assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking", "citation_seal"}
     assert project.points() == points
 
 
