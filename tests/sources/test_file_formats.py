@@ -228,6 +228,12 @@ def test_a_charset_is_understood_in_bodies_heads_names_and_html(read, charset):
     assert (file, reason) == (f"{word}\n\nthe lighthouse", "")
 
 
+def test_a_byte_that_is_not_of_the_charset_costs_itself_alone(read):
+    body = "打印机无法工作请检查连接灯塔的故事".encode("gbk") + b"\xff end"
+    [(_, text)], _ = read(f"{HEAD}Content-Type: text/plain; charset=gbk\r\n\r\n".encode() + body)
+    assert text.endswith("打印机无法工作请检查连接灯塔的故事\ufffd end")
+
+
 @pytest.mark.parametrize("head", ["Grüße vom Маяк".encode(), "Grüße".encode("cp1252")])
 def test_heads_and_names_in_eight_bits_are_read(read, head):
     pages, _ = read(b"Subject: %s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; name=%s\r\n\r\nx" % (head, head))
@@ -285,6 +291,9 @@ FLAT = '<?xml version="1.0" encoding="UTF-8"?>' + STYLES.replace("document-style
 THREADS = "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments"
 OFFICE_TEXTS = {
     "a main part of another name": ({"word/document2.xml": word("the lighthouse")}, ["the lighthouse"]),
+    "XML of others within": (
+        {"word/document.xml": word("main"), "customXml/item1.xml": "<comments><t>none</t></comments>"}, ["main"],
+    ),
     "strict": ({"word/document.xml": word("the lighthouse", space=STRICT)}, ["the lighthouse"]),
     "comments, notes and headers": (
         {"word/document.xml": word("main"), **{
