@@ -75,15 +75,19 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
-def connect_options(url: URL) -> dict[str, str | int]:
+def connect_options(url: URL) -> dict[str, Any]:
     """Return the options with which a server is connected to, except those that the URL has.
 
     A PostgreSQL database in SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect.
+    Behind a pooler, such as PgBouncer, each transaction may run in another session, which has no statement that was
+    prepared in an earlier one.
     """
     backend = url.get_backend_name()
-    options: dict[str, str | int] = {"connect_timeout": CONNECT_SECONDS} if backend in DRIVERS else {}
+    options: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS} if backend in DRIVERS else {}
     if backend == "postgresql":
         options["client_encoding"] = "utf8"
+    if url.drivername == "postgresql+psycopg":
+        options["prepare_threshold"] = None
     return {name: value for name, value in options.items() if name not in url.query}
 
 

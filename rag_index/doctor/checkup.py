@@ -80,7 +80,6 @@ class Resources:
     settings: Settings
     ledger: Ledger
     store: Store
-    scratch: Scratch
     identity: EmbedderIdentity | None
     embedder_error: str = ""
 
@@ -94,6 +93,7 @@ class Checkup:
         self.alias = resources.settings.alias(index.name)
         self.source_read = False
         self.context_error = ""
+        self.scratch: Scratch
 
     def state(self) -> CollectionState:
         """Return the state of the index's collections now."""
@@ -117,8 +117,8 @@ class Checkup:
         diagnosis = Diagnosis()
         state = self.state()
         diagnosis.findings += state.findings()
-        ledger, scratch = self.resources.ledger, self.resources.scratch
-        scratch.clear()
+        ledger = self.resources.ledger
+        scratch = self.scratch = Scratch(ledger, self.alias)
         self._scan_source(state.current, diagnosis)
         if (current := state.current) is not None:
             self._scan_store(current, diagnosis)
@@ -141,7 +141,7 @@ class Checkup:
 
         That the source cannot be read is a finding.
         """
-        settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.resources.scratch
+        settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.scratch
         self.source_read = False
         try:
             with closing(open_source(settings, self.index)) as source:
@@ -174,7 +174,7 @@ class Checkup:
 
     def _scan_store(self, current: Collection, diagnosis: Diagnosis) -> None:
         """Scan the points of the live collection, and add findings about them and about documents."""
-        ledger, store, scratch = self.resources.ledger, self.resources.store, self.resources.scratch
+        ledger, store, scratch = self.resources.ledger, self.resources.store, self.scratch
         index, name, cid = self.index.name, current.name, current.id
         try:
             for tallies, orphans in compare_points(ledger, store, index, current):
@@ -275,7 +275,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
             identity = identify(settings.embedder)
         except RagIndexError as error:
             unanswered = str(error)
-        yield Resources(settings, ledger, store, Scratch(ledger), identity, unanswered)
+        yield Resources(settings, ledger, store, identity, unanswered)
 
 
 def lock_index(resources: Resources, index: IndexSettings) -> IndexLease:

@@ -108,7 +108,6 @@ class _IndexRepair:
         self._epoch = epoch
         self._name = checkup.index.name
         self._ledger, self._store = checkup.resources.ledger, checkup.resources.store
-        self._scratch = checkup.resources.scratch
         self.rebuilds: bool | None = None
         """Whether a rebuild has to do the rest, or a run; None if nothing is left to do."""
 
@@ -133,9 +132,9 @@ class _IndexRepair:
         if state.current is not None and "restored" not in kinds:  # there the run itself compares
             self._ledger.forget_digests(state.current.id)
             if kinds & WRONG:
-                self._scratch.mark_wrong_as_pending(state.current.id)
+                self._checkup.scratch.mark_wrong_as_pending(state.current.id)
             if "unknown_documents" in kinds:
-                self._scratch.add_unknown_as_pending(state.current.id)
+                self._checkup.scratch.add_unknown_as_pending(state.current.id)
             if "orphan_points" in kinds and self._checkup.source_read:
                 self._delete_orphans(state.current)
         before = {finding.kind for finding in found}
@@ -185,7 +184,7 @@ class _IndexRepair:
         for name in dict.fromkeys([*state.unknown, live]):
             metadata, mark = store.metadata(name), store.commit_mark(name)
             for page in pages(store.scroll(name)):
-                self._scratch.add_rebuilt(_document_rows(page, self._name))
+                self._checkup.scratch.add_rebuilt(_document_rows(page, self._name))
             if not metadata.get("store_id"):
                 metadata |= {"store_id": str(uuid.uuid4()), "alias": state.alias}
                 store.set_metadata(name, metadata)
@@ -199,11 +198,11 @@ class _IndexRepair:
                     state="building" if newer else "ready", **made_by,
                 )  # fmt: skip
                 ledger.record_commit(collection.id, mark)
-                self._scratch.write_rebuilt(collection.id)
+                self._checkup.scratch.write_rebuilt(collection.id)
 
     def _delete_orphans(self, current: Collection) -> None:
         after = ""
-        while ids := self._scratch.orphan_ids(after=after):
+        while ids := self._checkup.scratch.orphan_ids(after=after):
             after = ids[-1]
             self._store.delete_points(current.name, ids)
         self._store.flush(current.name)

@@ -1,8 +1,8 @@
 """Store and ledger brought together, if one of them was restored from an older copy: every point is compared.
 
 Whether that is so is seen by the marks of their last commits (`commit.py`). What was read from store and source is
-recorded in temporary tables beside the ledger's own, and SQL compares them with the ledger. They are on disk, so memory
-does not grow with the corpus, and they disappear with the connection.
+recorded in tables of scans beside the ledger's own, and SQL compares them with the ledger. They are on disk, so memory
+does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Integer, LargeBinary, Text
 
 from rag_index.database.drivers import insert_for
 from rag_index.documents import INDEX_VERSION
@@ -21,7 +20,7 @@ from rag_index.documents.canonical import encode_payload, hash_bytes
 from rag_index.documents.groups import document_payload
 from rag_index.documents.keys import document_id, point_id
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, next_mark
-from rag_index.ledger.tables import documents, failed_documents, filled, optional, primary, temporary
+from rag_index.ledger.tables import documents, failed_documents, not_empty, orphans, rebuilt, source_keys, tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,23 +32,6 @@ PAGE_POINTS = 1000
 MAX_EXAMPLES = 5
 LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
 
-_metadata = sa.MetaData()
-tallies = temporary(
-    _metadata,
-    "scratch_tallies",
-    primary(key=Text),
-    filled(points=Integer, miscounted=Integer, altered=Integer),
-)
-rebuilt = temporary(
-    _metadata,
-    "scratch_rebuilt",
-    primary(key=Text),
-    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, points=Integer, doubtful=Integer),
-)
-orphans = temporary(_metadata, "scratch_orphans", primary(id=Text), optional(key=Text), filled(unknown=Integer))
-in_source = temporary(_metadata, "scratch_in_source", primary(key=Text))
-not_empty = temporary(_metadata, "scratch_not_empty", primary(key=Text))
-
 d, t = documents.c, tallies.c
 _RIGHT = (t.points >= d.chunks) & (t.miscounted == 0)
 WRONG = {
@@ -59,8 +41,6 @@ WRONG = {
 }
 """The conditions for documents that are done, should have points and have none, or another number of points than the
 ledger says, or at least one that disagrees with the ledger."""
-IN_SOURCE = (orphans.c.unknown == 1) & orphans.c.key.in_(sa.select(in_source.c.key))
-"""The condition for orphans that are chunks of a document of the source."""
 
 
 class PointTally(NamedTuple):
@@ -105,11 +85,11 @@ def reconcile(
     name, mark = collection.name, store.commit_mark(collection.name)
     ledger.drop_position(collection.alias)
     pending = ledger.totals(collection.id).pending
-    scratch, deleted = Scratch(ledger), 0
-    for tallies, orphans in compare_points(ledger, store, index, collection):
+    scratch, deleted = Scratch(ledger, collection.alias), 0
+    for page, unexplained in compare_points(ledger, store, index, collection):
         check()
-        scratch.add_tallies(tallies)
-        ours = {orphan.id: str(orphan.key) for orphan in orphans if orphan.ours}
+        scratch.add_tallies(page)
+        ours = {orphan.id: str(orphan.key) for orphan in unexplained if orphan.ours}
         if mark < collection.commit_mark:  # the store is the older one
             store.delete_points(name, list(ours))
             ledger.note_erasable(collection.id, sorted(set(ours.values())))
@@ -138,21 +118,21 @@ def compare_points(
     for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
         keys = [typed_key(point, index) for point in page]
         known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))
-        tallies: dict[str, PointTally] = {}
-        orphans: list[Orphan] = []
+        found: dict[str, PointTally] = {}
+        unexplained: list[Orphan] = []
         for key, point in zip(keys, page, strict=True):
             row = known.get(key or "")
             if key is None or row is None:
-                orphans.append(Orphan(point.id, key or _claimed_key(point), unknown=bool(key), ours=bool(key)))
+                unexplained.append(Orphan(point.id, key or _claimed_key(point), unknown=bool(key), ours=bool(key)))
             elif not row.pending:
                 ours = point.payload[RESERVED_KEY]
                 if ours["chunk"] >= row.chunks:
-                    orphans.append(Orphan(point.id, key, unknown=False, ours=True))
+                    unexplained.append(Orphan(point.id, key, unknown=False, ours=True))
                     continue
                 altered = _is_altered(point, key, row, canonical=canonical)
-                found = 1, int(ours.get("chunks") != row.chunks), int(altered)
-                tallies[key] = PointTally(*map(sum, zip(tallies.get(key, PointTally()), found, strict=True)))
-        yield tallies, orphans
+                one = 1, int(ours.get("chunks") != row.chunks), int(altered)
+                found[key] = PointTally(*map(sum, zip(found.get(key, PointTally()), one, strict=True)))
+        yield found, unexplained
 
 
 def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
@@ -197,18 +177,15 @@ def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[li
 
 
 class Scratch:
-    """The temporary tables, on the ledger's connection."""
+    """What a reading of an index's points finds, in the tables of scans. The caller holds the lease of the index."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, alias: str) -> None:
         self._ledger = ledger
+        self._scan = ledger.new_scan(alias)
         self._insert = insert_for(ledger.engine.dialect)
-        with ledger.transaction() as connection:
-            _metadata.create_all(connection, checkfirst=False)  # temporary tables of a new connection: never there yet
 
-    def clear(self) -> None:
-        """Delete all rows."""
-        for table in _metadata.sorted_tables:
-            self._write(table.delete())
+    def _mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        return table.c.scan == self._scan
 
     # What was read
 
@@ -217,7 +194,7 @@ class Scratch:
         insert = self._insert(tallies)
         sums = {name: t[name] + insert.excluded[name] for name in PointTally._fields}
         rows = [{"key": key, **tally._asdict()} for key, tally in page.items()]
-        self._write(insert.on_conflict_do_update(index_elements=["key"], set_=sums), rows)
+        self._write(insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums), rows)
 
     def add_orphans(self, page: Iterable[Orphan]) -> None:
         """Add points that the ledger does not explain."""
@@ -225,7 +202,7 @@ class Scratch:
 
     def add_source_keys(self, keys: Iterable[str]) -> None:
         """Add documents of the source."""
-        self._add(in_source, [{"key": key} for key in keys])
+        self._add(source_keys, [{"key": key} for key in keys])
 
     def add_not_empty(self, keys: Iterable[str]) -> None:
         """Add documents that have text, although the ledger has them as empty."""
@@ -237,7 +214,7 @@ class Scratch:
         new = insert.excluded
         differ = sa.or_(*[r[name] != new[name] for name in ("text_hash", "payload_hash", "chunks")])
         sums = {"points": r.points + new.points, "doubtful": r.doubtful + new.doubtful + sa.case((differ, 1), else_=0)}
-        self._write(insert.on_conflict_do_update(index_elements=["key"], set_=sums), list(rows))
+        self._write(insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums), list(map(dict, rows)))
 
     # What is wrong
 
@@ -250,13 +227,15 @@ class Scratch:
         source, where = self._compare(collection_id, sa.or_(*WRONG.values()))
         keys = sa.select(d.key).select_from(source).where(where).correlate(None)
         ours = (d.collection_id == collection_id) & d.key.in_(keys)
-        self._write(documents.update().where(ours).values(pending=1))
+        with self._ledger.transaction():
+            self._ledger.check_scan(self._scan)
+            self._write(documents.update().where(ours).values(pending=1))
 
     def _compare(self, collection_id: int, wrong: sa.ColumnElement[bool]) -> tuple[Any, sa.ColumnElement[bool]]:
         """Return the ledger's documents joined with their tallies, and a condition for the done ones that are wrong."""
-        has_text = (d.chunks > 0) | d.key.in_(sa.select(not_empty.c.key))
+        has_text = (d.chunks > 0) | d.key.in_(sa.select(not_empty.c.key).where(self._mine(not_empty)))
         done = (d.collection_id == collection_id) & (d.pending == 0) & has_text
-        return documents.outerjoin(tallies, t.key == d.key), done & wrong
+        return documents.outerjoin(tallies, self._mine(tallies) & (t.key == d.key)), done & wrong
 
     def pending(self, collection_id: int) -> Matches:
         """Find documents whose write a run began and did not confirm."""
@@ -269,24 +248,32 @@ class Scratch:
 
     def orphans(self) -> Matches:
         """Find points that neither ledger nor source explains; those without a document's key are named by their id."""
-        return self._find(orphans, ~IN_SOURCE, sa.func.coalesce(orphans.c.key, orphans.c.id))
+        return self._find(orphans, self._is_orphan(in_source=False), sa.func.coalesce(orphans.c.key, orphans.c.id))
 
     def orphan_ids(self, *, after: str = "") -> list[str]:
         """Return the next ids, in order, of points that neither ledger nor source explains."""
-        statement = sa.select(orphans.c.id).where(~IN_SOURCE, orphans.c.id > after).order_by(orphans.c.id).limit(1000)
+        wanted = self._is_orphan(in_source=False) & (orphans.c.id > after)
+        statement = sa.select(orphans.c.id).where(wanted).order_by(orphans.c.id).limit(1000)
         with self._ledger.transaction() as connection:
+            self._ledger.check_scan(self._scan)
             return list(connection.scalars(statement))
 
     def unknown_documents(self) -> Matches:
         """Find documents that the source and the store have and the ledger does not."""
-        distinct = sa.select(orphans.c.key).where(IN_SOURCE).distinct().subquery()
+        distinct = sa.select(orphans.c.key).where(self._is_orphan(in_source=True)).distinct().subquery()
         return self._find(distinct, sa.true(), distinct.c.key)
+
+    def _is_orphan(self, *, in_source: bool) -> sa.ColumnElement[bool]:
+        """Return the condition for orphans that are chunks of a document of the source, or for the others."""
+        there = sa.select(source_keys.c.key).where(self._mine(source_keys))
+        known = (orphans.c.unknown == 1) & orphans.c.key.in_(there)
+        return self._mine(orphans) & (known if in_source else ~known)
 
     # Rows of the ledger
 
     def add_unknown_as_pending(self, collection_id: int) -> None:
         """Add a pending ledger row for each document of `unknown_documents`."""
-        keys = sa.select(orphans.c.key).where(IN_SOURCE).distinct().subquery()
+        keys = sa.select(orphans.c.key).where(self._is_orphan(in_source=True)).distinct().subquery()
         empty = sa.literal(b"", sa.LargeBinary)
         rows = sa.select(sa.literal(collection_id), keys.c.key, empty, empty, sa.literal(0), sa.literal(1))
         insert = self._insert(documents).from_select(LEDGER_COLUMNS, rows.where(sa.true()))
@@ -295,13 +282,15 @@ class Scratch:
     def write_rebuilt(self, collection_id: int) -> None:
         """Write the rows of `add_rebuilt` to the ledger, then clear them; a document that is not whole is pending."""
         r = rebuilt.c
+        self._ledger.check_scan(self._scan)
         pending = sa.case(((r.points == r.chunks) & (r.doubtful == 0), 0), else_=1)
         rows = sa.select(sa.literal(collection_id), r.key, r.text_hash, r.payload_hash, r.chunks, pending)
-        self._write(documents.insert().from_select(LEDGER_COLUMNS, rows))
-        self._write(rebuilt.delete())
+        self._write(documents.insert().from_select(LEDGER_COLUMNS, rows.where(self._mine(rebuilt))))
+        self._write(rebuilt.delete().where(self._mine(rebuilt)))
 
     def _find(self, source: Any, where: sa.ColumnElement[bool], column: Any = d.key) -> Matches:
         with self._ledger.transaction() as connection:
+            self._ledger.check_scan(self._scan)
             count = connection.scalar(sa.select(sa.func.count()).select_from(source).where(where))
             examples = sa.select(column).select_from(source).where(where).distinct().order_by(column)
             return Matches(int(count or 0), list(connection.scalars(examples.limit(MAX_EXAMPLES))) if count else [])
@@ -311,5 +300,7 @@ class Scratch:
 
     def _write(self, statement: Any, rows: list[Any] | None = None) -> None:
         if rows != []:
+            for row in rows or ():
+                row["scan"] = self._scan
             with self._ledger.transaction() as connection:
                 connection.execute(statement, rows)

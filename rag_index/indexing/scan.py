@@ -120,7 +120,7 @@ class Scan:
         self._reuse = reusable(index.name, ledger, store, run.alias, self.identity) if self.rebuild else None
         if self._reuse is None and self.guard.any_documents and (index.kind == CODE or index.parts or index.has_files):
             self._reuse = VectorReuse(index.name, ledger, store, self.collection, own=True)
-        ledger.begin_scan()
+        ledger.begin_scan(run.alias)
         self.committer = Committer(index.name, ledger, store, self.collection)
         rate = first_rate(self.identity.kind, index, self.collection.chars_per_second)
         workers, size, most = run.metrics.workers, settings.parallel.shard_documents, max_chars(index)

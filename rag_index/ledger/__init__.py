@@ -25,6 +25,7 @@ from rag_index.ledger.tables import (
     WaitingLookUp,
     WatchRecord,
     metadata,
+    scans,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Ledger(DocumentRows, RunRows, InboxRows):
         with self.transaction():
             for collection in self.collections(alias):
                 self.drop_collection(collection.id)
+            if not self._is_sqlite:
+                self.forget_scans(scans.c.alias == alias)
             for table in metadata.sorted_tables:
                 if "alias" in table.c:
                     self._write(table.delete().where(table.c.alias == alias))

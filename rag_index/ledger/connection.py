@@ -31,7 +31,15 @@ from rag_index.database.drivers import (
 )
 from rag_index.database.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
-from rag_index.ledger.tables import create_tables, documents, version_of
+from rag_index.ledger.tables import (
+    create_scan_tables,
+    create_tables,
+    documents,
+    intact,
+    scan_metadata,
+    scans,
+    version_of,
+)
 
 SHARED_BYTES = 64 << 10
 """What SQLite writes beside its file before anything else, for the processes that have it open."""
@@ -52,6 +60,9 @@ class LedgerConnection:
         self.clock = clock
         self._lock = threading.RLock()
         self._writer: int | None = None
+        self._read_only = read_only
+        self._scans: set[int] = set()
+        """The scans whose rows end with this connection, unless they are in temporary tables."""
         self._connect(_engine(url, read_only=read_only))
         if read_only:
             with self.transaction() as connection:
@@ -71,9 +82,14 @@ class LedgerConnection:
         self._stamp = self._file_stamp()
         with self._map_errors():
             self._connection = engine.connect()
+        nested = self._read_only and not self._is_sqlite
+        self._begin = self._connection.begin_nested if nested else self._connection.begin
 
     def close(self) -> None:
-        """Close the connection."""
+        """Delete what scans found, and close the connection."""
+        if self._scans:
+            with suppress(LedgerError, LedgerUnavailable):  # else the next scan of the index deletes it
+                self.forget_scans(scans.c.number.in_(self._scans))
         with self._lock:
             self._connection.close()
             self.engine.dispose()
@@ -87,17 +103,52 @@ class LedgerConnection:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Run the statements of the block as one transaction. Signals are deferred until its end."""
+        """Run the statements of the block as one transaction. Signals are deferred until its end.
+
+        Who may only read has temporary tables in PostgreSQL: there all is in one transaction, which keeps its session.
+        """
         if self._writer == threading.get_ident():  # within another block, which does the rest
             yield self._connection
             return
-        with interrupts_deferred(), self._lock, self._map_errors(), self._connection.begin():
+        with interrupts_deferred(), self._lock, self._map_errors(), self._begin():
             self._writer = threading.get_ident()
             try:
                 yield self._connection
             finally:
                 self._writer = None
             self._check_unchanged()
+
+    def new_scan(self, alias: str) -> int:
+        """Return the number of a new scan. What earlier ones of this index found is deleted: the caller has its lease.
+
+        In SQLite, and for who may only read, the tables are temporary and have rows of this scan alone.
+        """
+        with self.transaction() as connection:
+            if self._is_sqlite or self._read_only:
+                create_scan_tables(connection, "TEMPORARY")
+                for table in scan_metadata.sorted_tables:
+                    connection.execute(table.delete())
+                number = 0
+            else:
+                self.forget_scans(scans.c.alias == alias)
+                number = int(connection.scalar(scans.insert().values(alias=alias).returning(scans.c.number)) or 0)
+                self._scans.add(number)
+            connection.execute(intact.insert().values(scan=number))
+            return number
+
+    def check_scan(self, number: int | None) -> None:
+        """Raise LedgerError if what a scan found is lost: in a crash of PostgreSQL, which a pooler may hide from us."""
+        if not self._count(intact, intact.c.scan == number):
+            raise LedgerError(
+                f"ledger {self.redacted_url} lost what this run has seen, so nothing is deleted for it: run it again"
+            )
+
+    def forget_scans(self, which: sa.ColumnElement[bool]) -> None:
+        """Delete what these scans found, which `which` selects among the rows of `scans`."""
+        with self.transaction():
+            for table in scan_metadata.sorted_tables:
+                self._write(table.delete().where(table.c.scan.in_(sa.select(scans.c.number).where(which))))
+            self._write(scans.delete().where(which))
 
     def _file_stamp(self) -> object:
         if file := self._unchanging:
@@ -143,7 +194,7 @@ class LedgerConnection:
     def _write(self, statement: sa.UpdateBase) -> int:
         """Execute a statement that changes rows, and return how many it changed."""
         with self.transaction() as connection:
-            return connection.execute(statement).rowcount
+            return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
     def _put_row(self, table: sa.Table, keys: Mapping[str, Any], values: Mapping[str, Any], update: Any = None) -> None:
         """Insert a row, or give the one that has these keys the values, or `update` in their place."""

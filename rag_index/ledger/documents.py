@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.errors import LedgerError
-from rag_index.ledger.scans import ScanRows, seen, texts
+from rag_index.ledger.scans import ScanRows
 from rag_index.ledger.tables import (
     PENDING,
     Collection,
@@ -28,6 +28,8 @@ from rag_index.ledger.tables import (
     failed_documents,
     file_hashes,
     metadata,
+    seen,
+    texts,
 )
 
 if TYPE_CHECKING:
@@ -233,15 +235,16 @@ class DocumentRows(ScanRows):
         The first call reads all documents once, because there is no index on texts.
         """
         if text_hashes and self._texts_of != collection_id:
-            rows = sa.select(d.text_hash, sa.func.min(d.key)).where(d.collection_id == collection_id, d.chunks > 0)
+            rows = sa.select(sa.literal(self._scan, sa.Integer), d.text_hash, sa.func.min(d.key))
+            rows = rows.where(d.collection_id == collection_id, d.chunks > 0).group_by(d.text_hash)
             with self.transaction():
-                self._write(texts.delete())
-                self._write(texts.insert().from_select(["text_hash", "key"], rows.group_by(d.text_hash)))
+                self._write(texts.delete().where(self._is_mine(texts)))
+                self._write(texts.insert().from_select(["scan", "text_hash", "key"], rows))
             self._texts_of = collection_id
         found: list[str] = []
         for first in range(0, len(text_hashes), QUERY_HASHES):
             batch = text_hashes[first : first + QUERY_HASHES]
-            found += self._column(sa.select(texts.c.key).where(texts.c.text_hash.in_(batch)))
+            found += self._column(sa.select(texts.c.key).where(self._is_mine(texts), texts.c.text_hash.in_(batch)))
         return found
 
     # Documents that could not be indexed, or only incompletely
@@ -303,7 +306,7 @@ class DocumentRows(ScanRows):
     def forget_unseen_files(self, collection_id: int) -> None:
         """Delete the hashes of files that the scan did not see."""
         h = file_hashes.c
-        unseen = ~sa.exists().where(seen.c.key == h.key)
+        unseen = ~sa.exists().where(self._is_mine(seen), seen.c.key == h.key)
         self._write(file_hashes.delete().where(h.collection_id == collection_id, unseen))
 
     # Contexts, by the hashes of document and chunk, and by the recipe that decides them. Workers write each at once.

@@ -1,6 +1,7 @@
 """What a scan of the source has seen, and would delete; what the delete guard holds back; what the next scan needs.
 
-What it has seen is in temporary tables on disk, which end with the connection.
+What it has seen is in tables on disk, whose rows have the number of the scan: in SQLite, and for who may only read, in
+temporary ones.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, Integer
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.tables import (
@@ -23,11 +24,11 @@ from rag_index.ledger.tables import (
     buckets,
     documents,
     failed_documents,
-    optional,
-    primary,
+    lost,
     scan_states,
+    seen,
     sizes,
-    temporary,
+    unread,
 )
 
 d, f, b = documents.c, failed_documents.c, buckets.c
@@ -39,19 +40,7 @@ HOUR = 3_600
 HOURS = 24
 """Hours in which deletions by the batches of a watch count together."""
 
-_metadata = sa.MetaData()
-seen = temporary(_metadata, "seen", primary(key=Text), optional(page=Integer, bucket=BigInteger))
-lost = temporary(_metadata, "lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
-"""Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones."""
-texts = temporary(_metadata, "texts", primary(text_hash=LargeBinary), optional(key=Text))
-"""A document of each text of one collection."""
-unread = temporary(_metadata, "unread", primary(bucket=BigInteger))
-"""Buckets whose documents count as seen although they were not read."""
-
-LOST_KEYS = sa.select(lost.c.key)
 GONE = lost.c.text_hash.is_(None)
-IS_LOST = d.key.in_(LOST_KEYS)
-"""The condition for a document that the scan has recorded as gone or emptied."""
 
 
 class ScanRows(LedgerConnection):
@@ -60,25 +49,26 @@ class ScanRows(LedgerConnection):
     A source with digests is divided into buckets: each has a digest, and those that did not change are left unread.
     """
 
-    _has_scan = False
+    _scan: int | None = None
+    """The number of the current scan; 0 where the tables are temporary."""
     _texts_of: int | None = None
-    """The collection whose texts are in the temporary table, once it was asked for them."""
+    """The collection whose texts this scan has in its table, once it was asked for them."""
     _any_unread = False
     _without_digests: int | None = None
     """The collection that is known to have no digests."""
 
-    def begin_scan(self) -> None:
-        """Create the temporary tables, or empty them if an earlier scan used them.
-
-        What is known of digests is forgotten: another process may have recorded some.
-        """
-        with self.transaction() as connection:
-            if not self._has_scan:
-                _metadata.create_all(connection, checkfirst=False)
-            for table in _metadata.sorted_tables:
-                connection.execute(table.delete())
-        self._has_scan, self._any_unread = True, False
+    def begin_scan(self, alias: str) -> None:
+        """Begin a scan of an index. What is known of digests is forgotten: another process may have recorded some."""
+        self._scan, self._any_unread = self.new_scan(alias), False
         self._texts_of = self._without_digests = None
+
+    def _is_mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Return the condition for a row that the current scan has added."""
+        return table.c.scan == self._scan
+
+    def _is_lost(self, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+        """Return the condition for a document that the scan has recorded as gone or emptied."""
+        return d.key.in_(sa.select(lost.c.key).where(self._is_mine(lost), *where))
 
     def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
         """Record the keys of a page as seen, with the bucket of each if it is known.
@@ -87,16 +77,17 @@ class ScanRows(LedgerConnection):
         """
         if not keys:
             return []
+        scan = sa.literal(self._scan, Integer)
         if buckets is None:
-            rows = sa.select(self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
+            rows = sa.select(scan, self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
         else:
             pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
             key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
-            rows = sa.select(key, sa.cast(bucket, BigInteger), sa.literal(page))
-        insert = self._insert(seen).from_select(["key", "bucket", "page"], rows.where(sa.true()))
+            rows = sa.select(scan, key, sa.cast(bucket, BigInteger), sa.literal(page))
+        insert = self._insert(seen).from_select(["scan", "key", "bucket", "page"], rows.where(sa.true()))
         if self._write(insert.on_conflict_do_nothing()) == len(keys):
             return []
-        earlier = sa.select(seen.c.key).where(self._is_in(seen.c.key, keys), seen.c.page < page)
+        earlier = sa.select(seen.c.key).where(self._is_mine(seen), self._is_in(seen.c.key, keys), seen.c.page < page)
         duplicates = set(self._column(earlier))
         distinct: set[str] = set()
         for key in keys:
@@ -105,31 +96,34 @@ class ScanRows(LedgerConnection):
 
     def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
         """Record documents (key, text hash, payload hash) that have points and whose text is now empty."""
-        if values := list(rows):
+        if values := [(self._scan, *row) for row in rows]:
             names = lost.c.keys()
             insert = lost.insert().values({name: sa.bindparam(name) for name in names})
             self._execute_many(insert, names, values)
 
     def count_emptied(self) -> int:
         """Count the emptied documents that still have points."""
-        return self._count(lost, ~GONE)
+        return self._count(lost, self._is_mine(lost), ~GONE)
 
     def note_gone(self, keys: Sequence[str]) -> None:
         """Record documents that the source no longer has."""
-        rows = sa.select(self._keys_as_rows(keys).subquery().c[0]).where(sa.true())
-        self._write(self._insert(lost).from_select(["key"], rows).on_conflict_do_nothing())
+        self._note_gone(sa.select(sa.literal(self._scan, Integer), self._keys_as_rows(keys).subquery().c[0]))
+
+    def _note_gone(self, rows: sa.Select[Any]) -> None:
+        insert = self._insert(lost).from_select(["scan", "key"], rows.where(sa.true()))
+        self._write(insert.on_conflict_do_nothing())
 
     def find_gone(self, collection_id: int) -> int:
         """Record all documents that the scan, which has read the whole source, did not see.
 
-        Return how many of them have points.
+        Return how many of them have points. Raises LedgerError as `check_scan`.
         """
-        rows = sa.select(d.key).where(d.collection_id == collection_id, self._is_unseen(d))
+        rows = sa.select(sa.literal(self._scan, Integer), d.key)
         with self.transaction():
-            self._write(lost.delete().where(GONE))
-            self._write(self._insert(lost).from_select(["key"], rows).on_conflict_do_nothing())
-            gone = d.key.in_(LOST_KEYS.where(GONE))
-            return self._count(documents, d.collection_id == collection_id, gone, d.chunks > 0)
+            self.check_scan(self._scan)
+            self._write(lost.delete().where(self._is_mine(lost), GONE))
+            self._note_gone(rows.where(d.collection_id == collection_id, self._is_unseen(d)))
+            return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
         """Return a page of the documents that are recorded as gone or emptied and that are not held back.
@@ -137,11 +131,12 @@ class ScanRows(LedgerConnection):
         Those that are gone have no hashes.
         """
         held = sa.exists().where(d.collection_id == collection_id, d.key == lost.c.key, d.held_at.is_not(None))
-        return [tuple(row) for row in self._select(sa.select(lost).where(~held).limit(limit))]
+        columns = sa.select(lost.c.key, lost.c.text_hash, lost.c.payload_hash)
+        return [tuple(row) for row in self._select(columns.where(self._is_mine(lost), ~held).limit(limit))]
 
     def forget_lost(self, keys: Sequence[str]) -> None:
         """Delete the records of documents whose points have been deleted."""
-        self._write(lost.delete().where(self._is_in(lost.c.key, keys)))
+        self._write(lost.delete().where(self._is_mine(lost), self._is_in(lost.c.key, keys)))
 
     def forget_unseen_failures(self, collection_id: int) -> None:
         """Delete the failures of documents that the source no longer has."""
@@ -149,9 +144,9 @@ class ScanRows(LedgerConnection):
 
     def _is_unseen(self, c: Any) -> sa.ColumnElement[bool]:
         """Return the condition for a row of a table, by its columns, that the scan neither saw nor left unread."""
-        unseen = ~sa.exists().where(seen.c.key == c.key)
+        unseen = ~sa.exists().where(self._is_mine(seen), seen.c.key == c.key)
         if self._any_unread:
-            unseen &= sa.or_(c.bucket.is_(None), c.bucket.not_in(sa.select(unread.c.bucket)))
+            unseen &= sa.or_(c.bucket.is_(None), c.bucket.not_in(self._unread_buckets()))
         return unseen
 
     def scan_state(self, collection_id: int) -> ScanRecord | None:
@@ -196,12 +191,17 @@ class ScanRows(LedgerConnection):
     def leave_unread(self, numbers: Iterable[int]) -> None:
         """Let the documents of these buckets count as seen by the scan."""
         self._any_unread = True
-        insert = self._insert(unread).values(bucket=sa.bindparam("bucket")).on_conflict_do_nothing()
-        self._execute_many(insert, ["bucket"], [(number,) for number in numbers])
+        buckets = self._elements(list(numbers), "json_array_elements_text")
+        rows = sa.select(sa.literal(self._scan, Integer), sa.cast(buckets, BigInteger)).where(sa.true())
+        insert = self._insert(unread).from_select(["scan", "bucket"], rows)
+        self._write(insert.on_conflict_do_nothing())
+
+    def _unread_buckets(self) -> sa.Select[Any]:
+        return sa.select(unread.c.bucket).where(self._is_mine(unread))
 
     def count_unread(self, collection_id: int) -> tuple[int, int, int]:
         """Count the documents in unread buckets that are empty, that are listed as failed, and that are skipped."""
-        numbers = sa.select(unread.c.bucket)
+        numbers = self._unread_buckets()
         listed = (f.collection_id == collection_id) & (f.kind != "incomplete")
         is_listed = sa.exists().where(listed, f.key == d.key)
         empty = self._count(documents, self._is_in_index(collection_id), EMPTY, d.bucket.in_(numbers), ~is_listed)
@@ -230,12 +230,16 @@ class ScanRows(LedgerConnection):
     def _place(self, collection_id: int) -> None:
         """Give each document the bucket in which the scan saw it, and none to those that are held back unseen."""
         for table in (documents, failed_documents):
-            bucket = sa.select(seen.c.bucket).where(seen.c.key == table.c.key).scalar_subquery()
-            keys = sa.select(seen.c.key).where(seen.c.bucket.is_not(None))
+            bucket = self._seen_in(table.c.key)
+            keys = sa.select(seen.c.key).where(self._is_mine(seen), seen.c.bucket.is_not(None))
             moved = table.c.key.in_(keys) & table.c.bucket.is_distinct_from(bucket)
             self._write(table.update().where(table.c.collection_id == collection_id, moved).values(bucket=bucket))
         held = self._is_in_index(collection_id) & HELD & d.bucket.is_not(None)
-        self._write(documents.update().where(held, d.key.in_(LOST_KEYS.where(GONE))).values(bucket=None))
+        self._write(documents.update().where(held, self._is_lost(GONE)).values(bucket=None))
+
+    def _seen_in(self, key: sa.ColumnElement[str]) -> sa.ScalarSelect[Any]:
+        """Return the bucket in which the scan saw a document."""
+        return sa.select(seen.c.bucket).where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
 
     def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
         """Return the bucket of a document without a row: where this scan saw it, or where the one saw it that failed.
@@ -243,9 +247,7 @@ class ScanRows(LedgerConnection):
         Without it, a scan that leaves the bucket unread would take the document for deleted.
         """
         failed = sa.select(f.bucket).where(f.collection_id == collection_id, f.key == key).scalar_subquery()
-        if not self._has_scan:
-            return failed
-        return sa.func.coalesce(sa.select(seen.c.bucket).where(seen.c.key == key).scalar_subquery(), failed)
+        return failed if self._scan is None else sa.func.coalesce(self._seen_in(key), failed)
 
     def forget_digests_of(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete the digests of the buckets of these documents, because their rows are about to change."""
@@ -268,7 +270,7 @@ class ScanRows(LedgerConnection):
 
     def count_deletions(self, collection: Collection, *, held: bool = True) -> Counts:
         """Count the documents that are recorded as gone or emptied; without `held`, those that are not held back."""
-        return self.count_documents(collection, IS_LOST, *([] if held else [d.held_at.is_(None)]))
+        return self.count_documents(collection, self._is_lost(), *([] if held else [d.held_at.is_(None)]))
 
     def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
@@ -298,7 +300,7 @@ class ScanRows(LedgerConnection):
 
     def hold_back(self, collection: Collection, *, whole: bool = False) -> None:
         """Hold back what is gone or emptied (with `whole`, only of what was there when the index was last whole)."""
-        which = IS_LOST & (d.added_in <= collection.whole_in) if whole else IS_LOST
+        which = self._is_lost() & (d.added_in <= collection.whole_in if whole else sa.true())
         indexed = (d.collection_id == collection.id) & (d.chunks > 0) & d.held_at.is_(None)
         self._write(documents.update().where(indexed, which).values(held_at=self.clock()))
 
@@ -308,7 +310,7 @@ class ScanRows(LedgerConnection):
         Forget earlier sizes and deletions, as `release_all` does.
         """
         other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
-        lost = (d.collection_id == collection.id) & (d.chunks > 0) & IS_LOST
+        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
         with self.transaction():
             self.release(collection.id)
             self._write(documents.update().where(lost).values(held_at=other))
@@ -320,7 +322,7 @@ class ScanRows(LedgerConnection):
         With `even_lost`, it does not matter what they are.
         """
         which = sa.true() if keys is None else self._is_in(d.key, keys)
-        which &= sa.true() if even_lost else ~IS_LOST
+        which &= sa.true() if even_lost else ~self._is_lost()
         self._write(documents.update().where(self._is_in_index(collection_id), HELD, which).values(held_at=None))
 
     def release_all(self, collection_id: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
+from sqlalchemy.schema import CreateTable
 
 from rag_index.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.documents.batches import CommitMark, FailureKind
@@ -40,11 +41,6 @@ def filled(default: str | None = None, /, **kinds: Kind) -> Columns:
 def optional(**kinds: Kind) -> Columns:
     """Return columns that may be NULL."""
     return [sa.Column(name, kind) for name, kind in kinds.items()]
-
-
-def temporary(metadata: sa.MetaData, name: str, *columns: Columns) -> sa.Table:
-    """Return a table that ends with the connection; `metadata` creates it."""
-    return sa.Table(f"rag_index_{name}", metadata, *chain(*columns), prefixes=["TEMPORARY"], sqlite_with_rowid=False)
 
 
 def _table(name: str, *columns: Columns, rowid: bool = True) -> sa.Table:
@@ -191,8 +187,39 @@ mended = _table(
     optional(missed_at=Float),
 )
 
+scans = _table("scans", [sa.Column("number", Integer, primary_key=True, autoincrement=True)], filled(alias=Text))
 
-VERSION = 17
+scan_metadata = sa.MetaData()
+
+
+def scan_table(name: str, *columns: Columns) -> sa.Table:
+    """Return a table of what scans of source and store find; `LedgerConnection.new_scan` gives the number of a scan."""
+    numbered = chain(primary(scan=Integer), *columns)
+    return sa.Table(f"rag_index_{name}", scan_metadata, *numbered, sqlite_with_rowid=False)
+
+
+intact = scan_table("intact")
+"""The scans of which these tables still have all: a crash empties them."""
+seen = scan_table("seen", primary(key=Text), optional(page=Integer, bucket=BigInteger))
+lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
+"""Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones."""
+texts = scan_table("texts", primary(text_hash=LargeBinary), optional(key=Text))
+"""A document of each text of one collection."""
+unread = scan_table("unread", primary(bucket=BigInteger))
+"""Buckets whose documents count as seen although they were not read."""
+tallies = scan_table("tallies", primary(key=Text), filled(points=Integer, miscounted=Integer, altered=Integer))
+rebuilt = scan_table(
+    "rebuilt",
+    primary(key=Text),
+    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, points=Integer, doubtful=Integer),
+)
+orphans = scan_table("orphans", primary(id=Text), optional(key=Text), filled(unknown=Integer))
+source_keys = scan_table("source_keys", primary(key=Text))
+not_empty = scan_table("not_empty", primary(key=Text))
+"""What every point was compared with, and found to be (`indexing.reconcile`)."""
+
+
+VERSION = 18
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
@@ -208,6 +235,8 @@ def create_tables(connection: Connection, *, redacted_url: str) -> None:
         connection.exec_driver_sql(exclude[connection.dialect.name])
         if (version := version_of(connection)) is None:
             metadata.create_all(connection)
+            if connection.dialect.name == "postgresql":
+                create_scan_tables(connection, "UNLOGGED")
             connection.execute(schema_version.insert().values(version=VERSION))
             return
     if version != VERSION:
@@ -215,6 +244,16 @@ def create_tables(connection: Connection, *, redacted_url: str) -> None:
             f"ledger {redacted_url} has version {version}, and this rag-index reads version {VERSION}: move the file "
             "away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it from the store"
         )
+
+
+def create_scan_tables(connection: Connection, kind: Literal["TEMPORARY", "UNLOGGED"]) -> None:
+    """Create the tables of scans: for this connection alone, or in PostgreSQL for all, without a log.
+
+    A pooler may give each transaction another session, and with it other temporary tables.
+    """
+    for table in scan_metadata.sorted_tables:
+        create = str(CreateTable(table, if_not_exists=True).compile(dialect=connection.dialect))
+        connection.exec_driver_sql(create.replace("CREATE", f"CREATE {kind}", 1))
 
 
 def version_of(connection: Connection) -> int | None:

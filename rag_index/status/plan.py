@@ -264,7 +264,7 @@ def _compare(
     guard = DeleteGuard(ledger, live, settings.run.delete_guard, hidden=hidden) if live else None
     count_parts(source, index, guard)
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
-    ledger.begin_scan()
+    ledger.begin_scan(settings.alias(index.name))
     full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
     state = LedgerScanState(settings, index, source, ledger, collection_id, full=full)
     for whole in all_pages(source, settings.source.page_rows):

@@ -10,12 +10,13 @@ import pytest
 
 from rag_index.database.drivers import database_url
 from rag_index.ledger import Collection, Ledger
+from tests.live.pooler import pooled
 from tests.live.postgres import postgres
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-__all__ = ["add", "open_at_once", "postgres"]
+__all__ = ["add", "open_at_once", "pooled", "postgres"]
 
 
 class Clock:
@@ -68,10 +69,10 @@ def ledger(tmp_path, clock):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def each_ledger(request, clock):
-    """A ledger in each database."""
+    """A ledger in each database; in PostgreSQL, each transaction has another session."""
     if request.param == "sqlite":
         yield request.getfixturevalue("ledger")
         return
-    postgres = request.getfixturevalue("postgres")
-    with postgres.database() as name, closing(Ledger(postgres.url(name), clock=clock)) as opened:
+    postgres, pooled = map(request.getfixturevalue, ("postgres", "pooled"))
+    with postgres.database() as name, closing(Ledger(pooled(name), clock=clock)) as opened:
         yield opened

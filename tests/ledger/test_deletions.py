@@ -70,7 +70,7 @@ def test_what_is_gone_is_held_back_since_the_first_time_and_released(ledger, clo
 
     cid = collection.id
     ledger.record(cid, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1), ("3", b"t", b"p", 0)])
-    ledger.begin_scan()
+    ledger.begin_scan("p_notes")
     ledger.note_gone(["1", "3", "4"])
     assert ledger.count_deletions(collection).all == 1
     ledger.hold_back(collection)

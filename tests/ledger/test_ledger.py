@@ -33,7 +33,7 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
         ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
         ledger.note_size(made.id, 1)
         ledger.note_batch_deletions(made.id, 1)
-        ledger.begin_scan()
+        ledger.begin_scan("p_notes")
         ledger.complete_scan(made.alias, made.id, number=0, began=1.0, read_all=True)
         ledger.fail(made.id, [Failure("2", "why", b"t")])
         ledger.record_digests(made.id, {1: "1:00"}, unread=())
@@ -82,7 +82,7 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
     ledger.record(cid, [(key, A, B, 1) for key in KEYS])
     ledger.fail(cid, [Failure(KEYS[0], "x", A), Failure(KEYS[4], "x", A)])
     for _ in range(2):
-        ledger.begin_scan()
+        ledger.begin_scan("p_notes")
         assert ledger.see(KEYS[:2], page=1) == []
         assert ledger.see([], page=2) == []
         assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
@@ -133,13 +133,13 @@ def test_a_transaction_is_atomic_and_may_be_nested(each_ledger):
 def test_a_document_that_is_written_forgets_the_digest_that_another_process_recorded(each_ledger):
     with closing(Ledger(each_ledger._url)) as other:
         for writer in (each_ledger, other):
-            writer.begin_scan()
+            writer.begin_scan("p_notes")
             writer.mark_pending(1, ["1"])
             writer.record(1, [("1", b"t", b"p", 1)])
         other.see(["1", "2"], page=1, buckets=[7, 8])
         other.record_digests(1, {7: "1:00", 8: "1:00"}, unread=())
         assert each_ledger.digests(1) == {7: "1:00", 8: "1:00"}
-        each_ledger.begin_scan()
+        each_ledger.begin_scan("p_notes")
         each_ledger.mark_pending(1, ["1"])
         assert other.digests(1) == {8: "1:00"}
         other.record_digests(1, {7: "1:00"}, unread=[8])
@@ -154,7 +154,7 @@ def test_what_few_documents_have_is_found_by_a_small_index(ledger):
     def note(connection, cursor, statement, parameters, context, many):
         asked.append((statement, parameters))
 
-    ledger.begin_scan()
+    ledger.begin_scan("p_notes")
     ledger.leave_unread([1])
     asked.clear()
     ledger.pending_keys(1)

@@ -95,7 +95,7 @@ def test_a_document_that_failed_or_is_held_back_holds_the_position_back(ledger):
     ledger.fail(1, [Failure("1", "no context", b"t", kind="incomplete")])  # it is found all the same
     arrive(ledger, 30)
     assert at(ledger) == "30"
-    ledger.begin_scan()
+    ledger.begin_scan("p_notes")
     ledger.note_gone(["2"])
     ledger.hold_back(ledger.collection(f"{ALIAS}__1"))
     arrive(ledger, 40)

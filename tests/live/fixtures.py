@@ -6,9 +6,10 @@ import pytest
 
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
+from tests.live.pooler import pooled
 from tests.live.postgres import postgres
 
-__all__ = ["postgres", "ollama_model", "ollama_program", "ollama_server"]
+__all__ = ["pooled", "postgres", "ollama_model", "ollama_program", "ollama_server"]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -93,10 +94,10 @@ class PostgresServer:
                     raise RuntimeError(f"PostgreSQL did not start: {error}\n{log}") from error
                 time.sleep(0.05)
 
-    def stop(self):
+    def stop(self, *, crash=False):
         """Stop it at once, and break its connections."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(2)
+            self._process.send_signal(signal.SIGQUIT if crash else signal.SIGINT)
             self._process.wait(timeout=START_SECONDS)
         self._process = None
 

@@ -77,7 +77,7 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
 
 def test_no_transaction_is_left_open(ledger, cid, postgres, url):
     """No connection idles in a transaction during the embedding, so that others may alter tables."""
-    ledger.begin_scan()
+    ledger.begin_scan("p_notes")
     ledger.known(cid, KEYS)
     ledger.see(KEYS, page=1)
     with postgres.connect(url.database) as connection:
@@ -90,9 +90,9 @@ def test_no_transaction_is_left_open(ledger, cid, postgres, url):
 def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, postgres):
     """The keys that the scan has seen are lost, so the run must not treat every document as gone."""
     ledger.record(cid, [(KEYS[0], A, B, 1)])
-    ledger.begin_scan()
+    ledger.begin_scan("p_notes")
     ledger.see(KEYS[:1], page=1)
-    postgres.stop()
+    postgres.stop(crash=True)
     try:
         with pytest.raises(LedgerUnavailable):
             ledger.record(cid, [(KEYS[1], A, B, 1)])
@@ -103,7 +103,7 @@ def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, post
         postgres.start()
     ledger.record(cid, [(KEYS[1], A, B, 1)])
     assert ledger.totals(cid).documents == 2
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="lost what this run has seen"):
         ledger.find_gone(cid)
 
 

@@ -1,0 +1,209 @@
+"""PostgreSQL behind a pooler that gives each transaction another session: the ledger, the source and the queue."""
+
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.documents.canonical import hash_text
+from rag_index.errors import LedgerError, LedgerUnavailable
+from rag_index.indexing.reconcile import Orphan, PointTally, Scratch
+from rag_index.ledger import Ledger
+from rag_index.ledger.tables import scan_metadata, scans
+from tests.changes.databases import TICKET, Followed
+from tests.ledger.conftest import add
+from tests.project import Project
+from tests.waiting import eventually
+
+A, B = hash_text("a"), hash_text("b")
+TABLES = """\
+project = "test"
+[source]
+url = "{url}"
+page_rows = 5
+[ledger]
+url = "{url}"
+[[indexes]]
+name = "tickets"
+table = "ticket"
+key = "id"
+text = "body"
+payload = ["level"]
+[[indexes]]
+name = "numbers"
+query = "SELECT id, body FROM ticket"
+key = "id"
+text = "body"
+"""
+
+
+@pytest.fixture
+def name(postgres):
+    with postgres.database() as made:
+        yield made
+
+
+@pytest.fixture
+def url(name, pooled):
+    return pooled(name)
+
+
+@pytest.fixture
+def two(url):
+    """Two ledgers of different indexes, whose documents have the same keys."""
+    with closing(Ledger(url)) as one, closing(Ledger(url)) as other:
+        yield one, other
+
+
+def left(ledger):
+    """Return how many rows the scans have left in each table."""
+    with ledger.transaction() as connection:
+        tables = [scans, *scan_metadata.sorted_tables]
+        counts = {one.name: connection.scalar(sa.select(sa.func.count()).select_from(one)) for one in tables}
+    return {table: count for table, count in counts.items() if count}
+
+
+def answers(ledger):
+    try:
+        return ledger.collections() is not None
+    except LedgerUnavailable:
+        return False
+
+
+def test_scans_of_two_indexes_at_once_do_not_meet(two):
+    """Each of the two sees what it has seen, whatever the other sees, loses, leaves unread or has finished."""
+    one, other = two
+    ids = [add(ledger, f"p_{alias}__1").id for ledger, alias in zip(two, "ab", strict=True)]
+    for ledger, cid in zip(two, ids, strict=True):
+        ledger.record(cid, [(key, A, B, 1) for key in "1234"])
+    one.begin_scan("p_a")
+    other.begin_scan("p_b")
+    assert one.see(["1", "2"], page=1, buckets=[1, 1]) == []
+    assert other.see(["2", "3", "4"], page=1, buckets=[2, 2, 2]) == []
+    other.leave_unread([1])
+    other.note_emptied([("2", B, B)])
+    assert (one.count_emptied(), other.count_emptied()) == (0, 1)
+    assert one.keys_of_texts(ids[0], [A]) == ["1"]
+    assert other.keys_of_texts(ids[1], [A]) == ["1"]
+    assert (one.find_gone(ids[0]), other.find_gone(ids[1])) == (2, 1)
+    assert sorted(key for key, *_ in one.lost(ids[0])) == ["3", "4"]
+    assert sorted(key for key, *_ in other.lost(ids[1])) == ["1", "2"]
+    one.record_digests(ids[0], {1: "1:00"}, unread=[])
+    one.forget_lost(["3", "4"])
+    other.forget_lost(["1"])
+    assert (one.lost(ids[0]), other.lost(ids[1])) == ([], [("2", B, B)])
+    other.begin_scan("p_b")
+    assert sorted(key for key, *_ in other.lost(ids[1])) == []
+    assert one.see(["1"], page=2) == ["1"]
+    assert one.find_gone(ids[0]) == 2
+
+
+def test_the_points_of_two_indexes_are_compared_at_once(two):
+    one, other = two
+    ids = [add(ledger, f"p_{alias}__1").id for ledger, alias in zip(two, "ab", strict=True)]
+    for ledger, cid in zip(two, ids, strict=True):
+        ledger.record(cid, [(key, A, B, 1) for key in "12"] + [("3", A, B, 0)])
+    first, second = Scratch(one, "p_a"), Scratch(other, "p_b")
+    second.add_source_keys(["x", "y"])
+    first.add_source_keys(["x"])
+    for scratch, keys in ((first, "1"), (second, "12")):
+        scratch.add_tallies({key: PointTally(1) for key in keys})
+        scratch.add_orphans([Orphan(f"id of {key}", key, unknown=True, ours=True) for key in "xy"])
+    second.add_not_empty(["3"])
+    assert first.wrong(ids[0], "missing").keys == ["2"]
+    assert second.wrong(ids[1], "missing").keys == ["3"]
+    assert (first.orphans().keys, first.orphan_ids(), first.unknown_documents().keys) == (["y"], ["id of y"], ["x"])
+    assert (second.orphans().keys, second.orphan_ids(), second.unknown_documents().keys) == ([], [], ["x", "y"])
+    rows = {"text_hash": A, "payload_hash": B, "chunks": 1, "points": 1, "doubtful": 0}
+    first.add_rebuilt([{"key": "r", **rows}])
+    second.add_rebuilt([{"key": "s", **rows}])
+    first.write_rebuilt(add(one, "p_a__2").id)
+    made = add(other, "p_b__2").id
+    second.write_rebuilt(made)
+    assert list(other.known(made, ["r", "s"])) == ["s"]
+
+
+def test_what_scans_have_seen_is_deleted_at_their_end_or_if_they_were_killed_by_the_next(two, url):
+    one, other = two
+    killed = Ledger(url)
+    for ledger, alias in ((killed, "p_a"), (other, "p_b")):
+        ledger.begin_scan(alias)
+        ledger.see(["1", "2"], page=1)
+    killed.engine.dispose()
+    one.begin_scan("p_a")
+    assert left(one) == {"rag_index_scans": 2, "rag_index_seen": 2, "rag_index_intact": 2}
+    with pytest.raises(LedgerError, match="lost what this run has seen"):
+        killed.find_gone(1)
+    other.close()
+    assert left(one) == {"rag_index_scans": 1, "rag_index_intact": 1}
+    one.forget_index("p_a")
+    assert left(one) == {}
+
+
+def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres):
+    """The tables of scans have no log, so that PostgreSQL empties them: whatever was seen would count as deleted."""
+    ledger, other = two
+    cid = add(ledger).id
+    ledger.record(cid, [("1", A, B, 1)])
+    ledger.begin_scan("p_notes")
+    ledger.see(["1"], page=1)
+    scratch = Scratch(other, "p_others")
+    scratch.add_source_keys(["1"])
+    postgres.stop(crash=True)
+    postgres.start()
+    eventually(lambda: answers(ledger) and answers(other))
+    ledger.see(["2"], page=2)
+    scratch.add_orphans([Orphan("id of 1", "1", unknown=True, ours=True)])
+    for claim in (
+        lambda: ledger.find_gone(cid),
+        scratch.orphan_ids,
+        scratch.orphans,
+        lambda: scratch.mark_wrong_as_pending(cid),
+        lambda: scratch.write_rebuilt(cid),
+    ):
+        with pytest.raises(LedgerError, match="lost what this run has seen"):
+            claim()
+
+
+def test_who_may_only_read_a_ledger_scans_in_one_session(two, url):
+    one, _ = two
+    cid = add(one).id
+    one.record(cid, [(key, A, B, 1) for key in "123"])
+    with closing(Ledger(url, read_only=True)) as reader:
+        for _ in range(2):
+            reader.begin_scan("p_notes")
+            assert reader.see(["1", "2"], page=1) == []
+            assert reader.find_gone(cid) == 1
+    assert left(one) == {}
+
+
+def test_runs_read_and_write_all_that_is_there(tmp_path, name, url, postgres):
+    """More pages than psycopg wants to see before it prepares a statement by name; a table, and a query as a stream."""
+    project = Project(tmp_path / "project")
+    project.write_settings(TABLES.format(url=url.render_as_string(hide_password=False)))
+    with postgres.connect(name) as connection:
+        connection.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text, level float8)")
+        connection.execute("INSERT INTO ticket SELECT n, 'Ticket ' || n, n / 3.0 FROM generate_series(1, 90) n")
+        assert project.run().exit_code == 0
+        connection.execute("DELETE FROM ticket WHERE id % 9 = 0")
+        connection.execute("UPDATE ticket SET body = 'New ' || id WHERE id % 9 = 1")
+        assert project.run().exit_code == 0
+        rows = dict(connection.execute("SELECT id::text, ARRAY[body] FROM ticket").fetchall())
+        assert project.texts("tickets") == project.texts("numbers") == rows
+        stored = {payload["_rag"]["document_id"]: payload["level"] for payload, _ in project.points("tickets").values()}
+        assert stored == dict(connection.execute("SELECT id::text, level FROM ticket").fetchall())
+    with closing(Ledger(url)) as ledger:
+        assert left(ledger) == {}
+
+
+def test_a_queue_loses_no_change(name, url, postgres, tmp_path):
+    followed = Followed(url, "queue", tmp_path)
+    with closing(followed), postgres.connect(name) as connection:
+        connection.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text)")
+        feed = followed.set_up(TICKET)
+        for number in range(20):
+            connection.execute(f"INSERT INTO ticket VALUES ({number}, 'a'), ({100 + number}, 'b')")
+            received = feed.rows(100)
+            assert [change.values for change in received.changes] == [(number,), (100 + number,)]
+            assert not received.overflow
+            feed.acknowledge(received)
