@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CLOSED = "the retriever is closed"
+QUIET_SECONDS, LOOK_SECONDS = 10.0, 0.1
+"""How long a store must be idle before a writer gets it, and how often it is looked for one then."""
 SHARES = 4
 """One caller may have at most one place in this many."""
 
@@ -182,7 +184,10 @@ class Deadline:
 
 
 class StoreHolder:
-    """One store, lent to several threads. One that nobody borrows for `idle` seconds is closed (None: never)."""
+    """One store, lent to several threads. One that nobody borrows for `idle` seconds is closed (None: never).
+
+    One that another process wants to write is closed after `QUIET_SECONDS`.
+    """
 
     def __init__(self, opener: Callable[[], StoreReader], *, idle: float | None = None) -> None:
         self._opener, self._idle = opener, idle
@@ -223,11 +228,11 @@ class StoreHolder:
         """Close the store once nobody has borrowed it for long enough. One thread does so while it is open."""
         with self._changed:
             while self._store is not None:
-                left = idle if self._borrowers else self._used_at + idle - time.monotonic()
-                if left > 0:
-                    self._changed.wait(left)
-                else:
+                quiet = 0.0 if self._borrowers else time.monotonic() - self._used_at
+                if quiet >= idle or (quiet >= QUIET_SECONDS and self._store.wanted()):
                     self._close_store()
+                else:
+                    self._changed.wait(min(idle - quiet, max(QUIET_SECONDS - quiet, LOOK_SECONDS)))
 
     def _close_store(self) -> None:
         store, self._store = self._store, None

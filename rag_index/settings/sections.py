@@ -367,8 +367,8 @@ class RetrieveSettings(Section):
     """How many of the best documents the reranker reads, at most 1,000."""
     cache_size: Int = Field(default=1000, ge=0)
     """How many query vectors are kept in memory; 0 keeps none."""
-    idle_seconds: Number = Field(default=10.0, gt=0)
-    """After this time without a search, in seconds, an embedded store is closed, for runs that write it."""
+    idle_seconds: Number = Field(default=300.0, gt=0)
+    """After this time without a search, in seconds, an embedded store is closed; after ten if a run wants to write."""
 
 
 def _check_origin(value: str) -> str:

@@ -101,6 +101,9 @@ class StoreReader(StoreNames, Protocol):
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
 
+    def wanted(self) -> bool:
+        """Return whether another process has come to write what this reader keeps from being written in place."""
+
     def prepare(self, name: str) -> None:
         """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
 

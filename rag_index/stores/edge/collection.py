@@ -20,6 +20,7 @@ from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
 from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, key_filters
 from rag_index.stores.edge.folder import (
+    LET_GO_SECONDS,
     UNFLUSHED,
     UNWRITTEN,
     FileLock,
@@ -201,7 +202,7 @@ class EdgeCollection(CollectionReader):
     def move_from_readers(self) -> None:
         """Move to a copy if a reader has a view. Before anything is read, that spares a batch to load a shard twice."""
         with self._lock, engine_errors(self.name, self._folder):
-            if not self._copied and not self._in_place.take():
+            if not self._copied and not self._in_place.take(wait=LET_GO_SECONDS):
                 self._move_to_copy()
             self._in_place.release()
 
@@ -263,7 +264,7 @@ class EdgeCollection(CollectionReader):
         """Keep readers away from the folder until the next flush, or move to a copy if a reader has a view of it."""
         if self._copied or self._in_place.held:
             return
-        if self._in_place.take():
+        if self._in_place.take(wait=LET_GO_SECONDS):
             note_writing(self._folder)
         else:
             self._close_shard()

@@ -281,6 +281,9 @@ class EdgeReads(ABC):
         with self.lend(name) as collection:
             yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
 
+    def wanted(self) -> bool:
+        return False
+
     def prepare(self, name: str) -> None:
         with self.lend(name):
             pass

@@ -29,6 +29,8 @@ POLL = 0.02
 COMMAND_CHARS = 120
 PATIENCE = 2.0
 """How long the writer of a collection is waited for in any case: it may be about to close."""
+LET_GO_SECONDS = 0.3
+"""How long a writer waits for an idle reader to let go of a collection, before it writes a copy."""
 LOCK_SECONDS = 10.0
 """How long to wait for another process that locks the store, which takes milliseconds."""
 MARK = "commit.json"
@@ -132,6 +134,14 @@ def writer(store: Path, name: str) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
     return f"process {pid} ({command}) since {since}"
+
+
+def last_writer(store: Path, name: str) -> int:
+    """Return a number that changes when a process comes to write a collection."""
+    try:
+        return writer_file(store, name).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def require_space(folder: Path, needed: int) -> None:

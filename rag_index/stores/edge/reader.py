@@ -27,6 +27,7 @@ from rag_index.stores.edge.folder import (
     FileLock,
     engine_errors,
     folder_errors,
+    last_writer,
     link_shard,
     locked,
     read_mark,
@@ -54,6 +55,8 @@ class View:
     locks: tuple[FileLock, FileLock]
     """On its own folder, which says that its process lives, and on the shard folder, so that nobody writes that."""
     collection: CollectionReader
+    written_by: object = None
+    """The `last_writer` of the collection when the view was made."""
     commits: int = 0
     """The number of the last commit that it has."""
     users: int = 0
@@ -105,6 +108,11 @@ class EdgeReader(EdgeReads):
             self._processes.close()
         for view in views:
             view.close()
+
+    def wanted(self) -> bool:
+        with self._mutex:
+            views = self._views.copy()
+        return any(last_writer(self._path, name) != view.written_by for name, view in views.items())
 
     def seen_commits(self, name: str) -> int | None:
         return getattr(self._seen, "commits", 0)
@@ -186,7 +194,8 @@ class EdgeReader(EdgeReads):
         folder, path = self._catalog.folder(entry.folder), self._path / "readers" / uuid.uuid4().hex
         own, shared = FileLock(path), FileLock(folder)
         make = self._processes.reader if self._processes else CollectionReader
-        view = View(entry, path, (own, shared), make(name, path, entry.dimension, sparse=entry.sparse))
+        collection = make(name, path, entry.dimension, sparse=entry.sparse)
+        view = View(entry, path, (own, shared), collection, last_writer(self._path, name))
         with ExitStack() as stack, engine_errors(name, folder):
             stack.callback(view.close)
             try:

@@ -465,5 +465,8 @@ class ServerStore(Collections, Reads, Writes):
     def prepare(self, name: str) -> None:
         pass
 
+    def wanted(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._link.close()
